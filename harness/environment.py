@@ -1,0 +1,94 @@
+"""Where and with what a number was made: versions, host, device, commit."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+PACKAGES = (
+    "zbench",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "lm_eval",
+    "mlflow",
+)
+
+
+def describe_environment(device: str | None = None) -> dict[str, str]:
+    """Returns what a reader needs to know of the machine, as text by name.
+
+    Args:
+        device: a torch device to describe; torch is only imported where it is given.
+    """
+    described = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "git_commit": git_commit() or "unknown",
+        **package_versions(),
+    }
+    if device is not None:
+        described["device"] = _describe_device(device)
+    return described
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Returns the installed versions of the packages that make the numbers."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+@cache
+def git_commit() -> str | None:
+    """Returns the commit of the checkout that this package runs from, `+changes` where it has any.
+
+    None where it runs from no checkout.
+    """
+    folder = Path(__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "harness")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _describe_device(device: str) -> str:
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,91 @@
+"""The errors that users see: one line each, saying where, what is wrong and what to do.
+
+ZbenchError                exit code 1
+├── UsageError             exit code 2: wrong command line, nothing has run
+│   └── GridError          exit code 2: faults of a grid file, all of them, one a line
+├── DataError              a data set is missing, truncated, or lacks a column
+├── ModelError             a checkpoint or tokenizer is missing, gated, broken, or of another shape
+├── MethodError            a method's options do not fit the model
+├── TrainingError          training cannot go on (a loss that is not a number, say)
+├── EvaluationError        a benchmark cannot be scored
+├── StorageError           a file cannot be written (no rights, disk full)
+├── TrackingError          MLflow cannot be reached or refuses
+└── ReportError            there is nothing to report
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZbenchError(Exception):
+    """A fault that its message explains to the user; shown without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(ZbenchError):
+    """The command line or the grid is wrong; nothing has run."""
+
+    exit_code = 2
+
+
+class GridError(UsageError):
+    """One or more faults of a grid file.
+
+    Attributes:
+        faults: one line per fault, each with its place in the file.
+    """
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class DataError(ZbenchError):
+    """A data set is missing, truncated, or lacks a column."""
+
+
+class ModelError(ZbenchError):
+    """A checkpoint or tokenizer is missing, gated, broken, or of another shape."""
+
+
+class MethodError(ZbenchError):
+    """A method's options do not fit the model."""
+
+
+class TrainingError(ZbenchError):
+    """Training cannot go on."""
+
+
+class EvaluationError(ZbenchError):
+    """A benchmark cannot be scored."""
+
+
+class StorageError(ZbenchError):
+    """A file cannot be written."""
+
+
+class TrackingError(ZbenchError):
+    """MLflow cannot be reached, or refuses."""
+
+
+class ReportError(ZbenchError):
+    """There is nothing to report."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns the end of an error line that names what exists.
+
+    Args:
+        name: what the user wrote.
+        known: the names that exist.
+
+    Returns:
+        `; did you mean 'x'? (known: ...)`, or only the known names where none is near.
+    """
+    names = [str(entry) for entry in known]
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    listing = f"(known: {', '.join(names)})" if names else "(none is known)"
+    return f"; did you mean '{near[0]}'? {listing}" if near else f" {listing}"

@@ -1,0 +1,60 @@
+"""What a running cell tells: plain records that cross process borders and import nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class CellStarted:
+    """A cell's work begins."""
+
+    cell_id: str
+    label: str
+    total_steps: int
+    """Optimizer steps to come; 0 where nothing is left to train."""
+    time_ms: int
+    """Milliseconds since 1970, UTC."""
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One optimizer step."""
+
+    cell_id: str
+    step: int
+    """From 1."""
+    epoch: int
+    """From 0."""
+    loss: float
+    """Mean over the step's label tokens, in nats."""
+    learning_rate: float
+    tokens_per_second: float
+    time_ms: int
+    statistics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Requests of one benchmark that have been scored."""
+
+    cell_id: str
+    benchmark: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class CellEnded:
+    """A cell's work is over; its folder tells the rest."""
+
+    cell_id: str
+    folder: str
+    seconds: float
+    error: str | None = None
+    """First line of what went wrong; None where nothing did."""
+
+
+Event = CellStarted | StepDone | Scoring | CellEnded
+Emit = Callable[[Event], None]

@@ -1,0 +1,225 @@
+"""What a grid file says (GridSpec), and the cells that it spans."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from harness.demo.world import VERSION as DEMO_VERSION
+from harness.evaluation.tasks import TaskSpec
+from harness.methods import METHODS, MethodOptions
+from harness.recipe import TrainSpec
+from harness.shape import ModelShape
+from harness.spec import Spec
+
+RECIPE = 1
+"""Raised by every change of code that changes what a cell's trained weights are."""
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,\[\]+-]*$", max_length=80)]
+
+NOT_IN_ID = {"micro_batch_size"}
+"""Training settings that never change the trained weights."""
+
+
+class ModelSpec(Spec):
+    """A base model: a hub repository, or a folder, or a folder that holds a copy of one."""
+
+    source: str | None = None
+    """Hub repository, such as `huggyllama/llama-7b`."""
+    path: str | None = None
+    """Checkpoint folder; a relative one lies under the data root. It goes before `source`."""
+    revision: str = "main"
+    """Branch, tag or commit of the hub repository; the resolved commit stays with each result."""
+    shape: ModelShape
+    """Stated, so that parameters are counted without loading; checked when the model is loaded."""
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if self.source is None and self.path is None:
+            raise ValueError("give `source` (a hub repository) or `path` (a folder)")
+        return self
+
+
+class DataSpec(Spec):
+    """The instructions that cells train on, in Stanford Alpaca's form."""
+
+    source: str | None = "tatsu-lab/alpaca"
+    """Hub data set."""
+    path: str | None = "alpaca/train.parquet"
+    """Parquet file under the data root; read instead of the hub where a data root is given."""
+    revision: str = "main"
+    num_rows: Annotated[int, Field(ge=1)] | None = None
+    """Stated size, checked when the data is read; lets `plan` count steps without the data."""
+
+
+class TrackingSpec(Spec):
+    """Where runs are logged."""
+
+    experiment: str | None = None
+    """MLflow experiment; the grid's name where absent."""
+    uri: str | None = None
+    """MLflow tracking URI; `--tracking-uri` and MLFLOW_TRACKING_URI go before it."""
+
+
+class MethodChoice(Spec):
+    """A method with its settings resolved: what a block's `methods` entry means."""
+
+    label: Label
+    method: str
+    options: SerializeAsAny[MethodOptions]
+    train: TrainSpec | None
+    """None for a method that trains nothing."""
+
+
+class Block(Spec):
+    """A product of models, methods, fractions and seeds, scored on the same tasks."""
+
+    models: tuple[str, ...]
+    methods: tuple[MethodChoice, ...]
+    fractions: tuple[Fraction, ...]
+    seeds: tuple[Seed, ...]
+    tasks: tuple[TaskSpec, ...]
+
+
+class GridSpec(Spec):
+    """A grid, validated: every name is known and every number within its bounds."""
+
+    name: str
+    title: str
+    notes: tuple[str, ...]
+    """Lines that the report prints: what may and may not be read from the numbers."""
+    world: Literal["demo"] | None
+    """The embedded world that stands in for the data root."""
+    models: dict[str, ModelSpec]
+    data: DataSpec
+    blocks: tuple[Block, ...]
+    tracking: TrackingSpec
+    text: str
+    """The file as its author wrote it."""
+
+
+class Cell(Spec):
+    """One model trained one way and scored; `id` names the trained weights and nothing else."""
+
+    model_name: str
+    model: ModelSpec
+    method: str
+    """The registry key."""
+    method_label: str
+    """The name in the grid; the registry key where the grid gives none."""
+    options: SerializeAsAny[MethodOptions]
+    fraction: Fraction | None
+    """Share of the training rows; None for the untrained base model."""
+    seed: Seed | None
+    data: DataSpec
+    train: TrainSpec | None
+    world: str | None
+    """Name and version of the embedded world that it lives in, such as `demo-1`."""
+    tasks: tuple[TaskSpec, ...]
+    """What it is scored on; not part of the id."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _typed_options(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and isinstance(raw.get("options"), Mapping):
+            options = METHODS[raw["method"]].options.model_validate(raw["options"])
+            return {**raw, "options": options}
+        return raw
+
+    def record(self) -> dict[str, Any]:
+        """Returns all that decides the trained weights, as plain values."""
+        model: dict[str, Any]
+        if self.model.source is not None:
+            model = {"source": self.model.source, "revision": self.model.revision}
+        else:
+            model = {"name": self.model_name, "shape": self.model.shape.model_dump()}
+        data: dict[str, Any] | None = None
+        train: dict[str, Any] | None = None
+        if self.train is not None:
+            train = self.train.model_dump(exclude=NOT_IN_ID)
+            data = (
+                {"source": self.data.source, "revision": self.data.revision}
+                if self.data.source is not None
+                else {"path": self.data.path}
+            )
+        return {
+            "recipe": RECIPE,
+            "world": self.world,
+            "model": model,
+            "method": self.method,
+            "options": self.options.model_dump(),
+            "fraction": self.fraction,
+            "seed": self.seed,
+            "data": data,
+            "train": train,
+        }
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits of the SHA-256 of the canonical JSON of `record()`."""
+        text = json.dumps(self.record(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def label(self) -> str:
+        """What a reader calls the cell, such as `llama-7b/zero-init-linear/10%/seed0`."""
+        if self.fraction is None:
+            return f"{self.model_name}/{self.method_label}"
+        return f"{self.model_name}/{self.method_label}/{100 * self.fraction:g}%/seed{self.seed}"
+
+    @property
+    def slug(self) -> str:
+        """The label as a part of a folder's name."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.label.replace("%", "pct")).strip("-")
+
+
+def expand(grid: GridSpec) -> list[Cell]:
+    """Returns the grid's cells in the order of its blocks, each once.
+
+    A cell that stands in several blocks is scored on the tasks of all of them. A method that
+    trains nothing gives one cell per model, whatever the fractions and seeds.
+    """
+    cells: dict[str, Cell] = {}
+    for block in grid.blocks:
+        for cell in _block_cells(grid, block):
+            known = cells.get(cell.id)
+            if known is None:
+                cells[cell.id] = cell
+                continue
+            tasks = dict.fromkeys(known.tasks + cell.tasks)
+            cells[cell.id] = known.model_copy(update={"tasks": tuple(tasks)})
+    return list(cells.values())
+
+
+def _block_cells(grid: GridSpec, block: Block) -> list[Cell]:
+    cells = []
+    for model in block.models:
+        for choice in block.methods:
+            trains = choice.train is not None
+            pairs: list[tuple[float | None, int | None]] = [
+                (fraction, seed) for fraction in block.fractions for seed in block.seeds
+            ]
+            for fraction, seed in pairs if trains else [(None, None)]:
+                cells.append(
+                    Cell(
+                        model_name=model,
+                        model=grid.models[model],
+                        method=choice.method,
+                        method_label=choice.label,
+                        options=choice.options,
+                        fraction=fraction,
+                        seed=seed,
+                        data=grid.data,
+                        train=choice.train,
+                        world=grid.world and f"{grid.world}-{DEMO_VERSION}",
+                        tasks=block.tasks,
+                    )
+                )
+    return cells

@@ -1,0 +1,363 @@
+"""Reading a grid file: every fault at once, each with its place, before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from harness.errors import GridError, MethodError, UsageError, did_you_mean
+from harness.evaluation.benchmarks import BENCHMARKS
+from harness.evaluation.tasks import TaskSpec
+from harness.grid import (
+    Block,
+    Cell,
+    DataSpec,
+    GridSpec,
+    MethodChoice,
+    ModelSpec,
+    TrackingSpec,
+    expand,
+)
+from harness.methods import METHODS, MethodOptions, check_options
+from harness.recipe import TrainSpec
+from harness.spec import Spec, describe_faults
+
+EXCLUSIVE = (
+    ("learning_rate", "base_learning_rate"),
+    ("warmup_epochs", "warmup_ratio", "warmup_steps"),
+)
+"""Settings of which one replaces the others when a later layer sets it."""
+
+
+class GridFile(Spec):
+    """The keys of a grid file."""
+
+    name: str
+    title: str | None = None
+    notes: list[str] = []
+    world: Literal["demo"] | None = None
+    models: dict[str, ModelSpec]
+    data: DataSpec = DataSpec()
+    train: dict[str, Any] = {}
+    """Training settings for all methods of the grid; they go before a method's recipe."""
+    methods: dict[str, dict[str, Any]] = {}
+    """Named settings of methods: label -> `method`, its options, and `train`."""
+    tasks: list[Any]
+    blocks: list[BlockFile]
+    tracking: TrackingSpec = TrackingSpec()
+
+
+class BlockFile(Spec):
+    """The keys of one block."""
+
+    models: list[str] | None = None
+    """Names of `models`; all of them where absent."""
+    methods: list[Any]
+    """Method names, labels of the grid's `methods`, or mappings with `method` and options."""
+    fractions: list[float] = [1.0]
+    seeds: list[int] = [0]
+    tasks: list[Any] | None = None
+    """The grid's tasks where absent."""
+
+
+def shipped_grids() -> dict[str, Path]:
+    """Returns the grids that ship with the package, by name."""
+    folder = Path(str(resources.files("harness"))) / "grids"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_grid(grid: str) -> Path:
+    """Returns the file that `grid` names: a shipped grid, or a path.
+
+    Raises:
+        UsageError: there is no such grid.
+    """
+    shipped = shipped_grids()
+    if grid in shipped:
+        return shipped[grid]
+    path = Path(grid)
+    if path.is_file():
+        return path
+    if path.suffix in {".yaml", ".yml"} or "/" in grid:
+        raise UsageError(f"{grid}: no such grid file; give a path that exists or a shipped grid's "
+                         f"name (known: {', '.join(shipped)})")  # fmt: skip
+    raise UsageError(f"{grid}: no such grid{did_you_mean(grid, shipped)}, or give a YAML file")
+
+
+def load_grid(grid: str | Path) -> GridSpec:
+    """Returns the validated grid that a name or path stands for.
+
+    Raises:
+        UsageError: there is no such grid.
+        GridError: the file has faults; all of them are listed.
+    """
+    path = find_grid(str(grid))
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  # derives from SafeLoader
+    except UnicodeDecodeError as fault:
+        raise GridError([f"{path.name}: is no UTF-8 text ({fault.reason})"]) from fault
+    except OSError as fault:
+        raise UsageError(f"{path}: cannot be read ({fault.strerror})") from fault
+    except yaml.YAMLError as fault:
+        mark = getattr(fault, "problem_mark", None)
+        where = f": line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(fault, "problem", None) or str(fault)
+        raise GridError([f"{path.name}{where}: is no valid YAML ({problem})"]) from fault
+    return resolve_grid(raw, place=path.name, text=text)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, where YAML's last would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be plain text", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key}' stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def resolve_grid(raw: Any, *, place: str, text: str = "") -> GridSpec:
+    """Returns the grid that the parsed YAML `raw` means.
+
+    Args:
+        raw: what the YAML parser gave.
+        place: the file's name, the beginning of every fault's line.
+        text: the file's text, kept for the report.
+
+    Raises:
+        GridError: every fault of the file.
+    """
+    if not isinstance(raw, Mapping):
+        raise GridError([f"{place}: must be a mapping with name, models, tasks and blocks"])
+    resolver = _Resolver(dict(raw), place)
+    grid = resolver.resolve(text)
+    if resolver.faults or grid is None:
+        raise GridError(dict.fromkeys(resolver.faults))
+    faults = _cell_faults(grid, place)
+    if faults:
+        raise GridError(dict.fromkeys(faults))
+    return grid
+
+
+class _Resolver:
+    """One pass over a grid file that collects faults instead of stopping at the first."""
+
+    def __init__(self, raw: dict[str, Any], place: str) -> None:
+        self.raw = raw
+        self.place = place
+        self.faults: list[str] = []
+        self.train: dict[str, Any] = dict(raw["train"]) if _is_mapping(raw.get("train")) else {}
+
+    def resolve(self, text: str) -> GridSpec | None:
+        file = self._validated(GridFile, self.raw, self.place)
+        named = {label: self._choice({"label": label, **entry}, f"{self.place}: methods.{label}")
+                 for label, entry in _mapping(self.raw.get("methods")).items()
+                 if _is_mapping(entry)}  # fmt: skip
+        tasks = self._tasks(self.raw.get("tasks"), f"{self.place}: tasks")
+        blocks = [
+            self._block(block, f"{self.place}: blocks[{index}]", named, tasks)
+            for index, block in enumerate(_list(self.raw.get("blocks")))
+            if _is_mapping(block)
+        ]
+        if file is None or self.faults:
+            return None
+        for key, value in (("models", file.models), ("blocks", file.blocks)):
+            if not value:
+                self.faults.append(f"{self.place}: {key}: is empty; add at least one")
+        return GridSpec(
+            name=file.name,
+            title=file.title or file.name,
+            notes=tuple(file.notes),
+            world=file.world,
+            models=file.models,
+            data=file.data,
+            blocks=tuple(block for block in blocks if block is not None),
+            tracking=file.tracking,
+            text=text,
+        )
+
+    def _validated(self, spec: type[BaseModel], raw: Any, place: str) -> Any:
+        try:
+            return spec.model_validate(raw)
+        except ValidationError as error:
+            self.faults += describe_faults(error, place, spec)
+            return None
+
+    def _block(
+        self,
+        raw: Mapping[str, Any],
+        place: str,
+        named: dict[str, MethodChoice | None],
+        grid_tasks: tuple[TaskSpec, ...],
+    ) -> Block | None:
+        known_models = list(_mapping(self.raw.get("models")))
+        models = raw.get("models") or known_models
+        for index, model in enumerate(_list(models)):
+            if model not in known_models:
+                hint = did_you_mean(str(model), known_models)
+                self.faults.append(f"{place}.models[{index}]: no such model '{model}'{hint}")
+        methods = [
+            self._entry(entry, f"{place}.methods[{index}]", named)
+            for index, entry in enumerate(_list(raw.get("methods")))
+        ]
+        if raw.get("methods") == []:
+            self.faults.append(f"{place}.methods: is empty; add at least one")
+        own_tasks = raw.get("tasks")
+        tasks = grid_tasks if own_tasks is None else self._tasks(own_tasks, f"{place}.tasks")
+        resolved = {
+            "models": _list(models),
+            "methods": [choice for choice in methods if choice is not None],
+            "fractions": raw.get("fractions", [1.0]),
+            "seeds": raw.get("seeds", [0]),
+            "tasks": tasks,
+        }
+        for key in ("fractions", "seeds"):
+            if resolved[key] == []:
+                self.faults.append(f"{place}.{key}: is empty; add at least one")
+        return self._validated(Block, resolved, place)  # type: ignore[no-any-return]
+
+    def _entry(
+        self, entry: Any, place: str, named: dict[str, MethodChoice | None]
+    ) -> MethodChoice | None:
+        if _is_mapping(entry):
+            return self._choice(dict(entry), place)
+        if entry in named:
+            return named[entry]
+        if entry in METHODS:
+            return self._choice({"method": entry}, place)
+        known = [*named, *(name for name in METHODS if name not in named)]
+        self.faults.append(f"{place}: no such method '{entry}'{did_you_mean(str(entry), known)}")
+        return None
+
+    def _choice(self, raw: dict[str, Any], place: str) -> MethodChoice | None:
+        label = raw.pop("label", None)
+        name = raw.pop("method", label)
+        train = raw.pop("train", {})
+        if name not in METHODS:
+            said = "`method` is missing" if name is None else f"no such method '{name}'"
+            self.faults.append(f"{place}: {said}{did_you_mean(str(name), METHODS)}")
+            return None
+        method = METHODS[name]
+        if not _is_mapping(train):
+            self.faults.append(f"{place}.train: must be a mapping of keys to values")
+            return None
+        options = self._validated(method.options, raw, place)
+        spec = self._train(method.recipe, dict(train), place) if method.trains else None
+        if options is None or (method.trains and spec is None):
+            return None
+        label = label or _default_label(name, options, dict(train))
+        return self._validated(  # type: ignore[no-any-return]
+            MethodChoice,
+            {"label": label, "method": name, "options": options, "train": spec},
+            place,
+        )
+
+    def _train(
+        self, recipe: Mapping[str, object], own: dict[str, Any], place: str
+    ) -> TrainSpec | None:
+        merged = merge_settings(merge_settings(recipe, self.train), own)
+        try:
+            return TrainSpec.model_validate(merged)
+        except ValidationError as error:
+            for fault, line in zip(
+                error.errors(), describe_faults(error, "\0", TrainSpec), strict=True
+            ):
+                key = fault["loc"][0] if fault["loc"] else None
+                at_grid = key in self.train and key not in own
+                where = f"{self.place}: train" if at_grid else f"{place}.train"
+                self.faults.append(line.replace("\0: ", f"{where}.", 1).replace("\0", where, 1))
+            return None
+
+    def _tasks(self, raw: Any, place: str) -> tuple[TaskSpec, ...]:
+        if not isinstance(raw, list):
+            return ()
+        tasks = []
+        for index, entry in enumerate(raw):
+            where = f"{place}[{index}]"
+            record = {"name": entry} if isinstance(entry, str) else entry
+            if _is_mapping(record) and record.get("name") not in BENCHMARKS:
+                name = record.get("name")
+                hint = did_you_mean(str(name), BENCHMARKS)
+                self.faults.append(f"{where}: no such task '{name}'{hint}")
+                continue
+            task = self._validated(TaskSpec, record, where)
+            if task is not None:
+                tasks.append(task)
+        names = [task.name for task in tasks]
+        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+            self.faults.append(f"{place}: '{name}' stands {names.count(name)} times; keep one")
+        return tuple(tasks)
+
+
+def merge_settings(lower: Mapping[str, object], upper: Mapping[str, object]) -> dict[str, object]:
+    """Returns `lower` overridden by `upper`; one of exclusive settings replaces the others."""
+    replaced = {
+        name
+        for group in EXCLUSIVE
+        for name in group
+        if any(upper.get(other) is not None for other in group)
+    }
+    return {name: value for name, value in lower.items() if name not in replaced} | dict(upper)
+
+
+def _default_label(name: str, options: MethodOptions, train: Mapping[str, Any]) -> str:
+    """Returns the method's name, with what the entry changes in brackets."""
+    changed = {
+        key: value
+        for key, value in options.model_dump(exclude_unset=True).items()
+        if value != type(options).model_fields[key].default
+    } | dict(train)
+    parts = ",".join(f"{key}={value}" for key, value in changed.items())
+    return f"{name}[{parts}]" if parts else name
+
+
+def _cell_faults(grid: GridSpec, place: str) -> list[str]:
+    """Faults that show only when models and methods meet."""
+    faults = []
+    labels: dict[str, Cell] = {}
+    for cell in expand(grid):
+        method = METHODS[cell.method]
+        try:
+            check_options(method, cell.options, cell.model.shape)
+        except MethodError as fault:
+            faults.append(f"{place}: {cell.model_name} with {cell.method_label}: {fault}")
+        other = labels.setdefault(cell.label, cell)
+        if other.id != cell.id:
+            faults.append(
+                f"{place}: two different cells are called '{cell.label}'; give one of the "
+                "methods a `label`"
+            )
+        rows = grid.data.num_rows
+        if cell.fraction is not None and rows is not None and round(cell.fraction * rows) < 1:
+            faults.append(
+                f"{place}: fraction {cell.fraction:g} of {rows} rows selects no example; "
+                f"the smallest that does is {0.5 / rows:.2g}"
+            )
+    return faults
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else []

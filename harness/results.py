@@ -1,0 +1,223 @@
+"""What was measured: a cell's result, its scores, and the files that hold them.
+
+A cell's folder is the only truth about what is done. `result.json` is written to a temporary name
+and renamed, so that it is whole or absent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.errors import StorageError
+
+RESULT_FILE = "result.json"
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training a cell gave and cost."""
+
+    steps: int
+    """Optimizer steps."""
+    examples: int
+    """Training examples of one epoch."""
+    tokens: int
+    """Real tokens that went through the model, padding not counted, over all epochs."""
+    epoch_losses: tuple[float, ...]
+    """Mean loss per label token of each epoch, in nats."""
+    trainable_parameters: int
+    total_parameters: int
+    seconds: float
+    """Wall-clock time of the training loop."""
+    tokens_per_second: float
+    peak_memory_bytes: int
+    """Peak of the device's allocator on CUDA, peak resident set of the process on CPU."""
+    peak_learning_rate: float
+    precision: str
+    """Of the frozen base: bf16 or fp32."""
+    device: str
+    data_sha256: str
+    """Of the rows that were trained on, in order."""
+    final_statistics: Mapping[str, float] = field(default_factory=dict)
+    """The method's own statistics after the last step, such as `gate/mean_abs`."""
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One metric of one task, with all that is needed to know what it means."""
+
+    key: str
+    """Identity of the evaluation request that gave it: see `harness.evaluation.tasks`."""
+    protocol: str
+    """How it was measured, `lm-eval` for log-likelihoods through lm-eval."""
+    benchmark: str
+    """The name in the grid, such as `mmlu`."""
+    task: str
+    """The lm-eval task, such as `mmlu_anatomy`; the benchmark's name for its aggregates."""
+    metric: str
+    """`acc`, `acc_norm`, or `acc_macro` (mean over subjects)."""
+    value: float
+    """0..1."""
+    stderr: float | None
+    """Standard error over the items, in the same unit; None where none is known."""
+    n: int
+    """Number of items."""
+    shots: int
+    limit: int | None
+    """Items per lm-eval task at most; None for all."""
+    task_version: str
+    lm_eval_version: str
+    data_source: str
+    """`repository@revision` of a hub data set, or the local file's name."""
+    data_sha256: str | None
+    """Of the local file(s) the items came from; of the rows' content for a hub data set."""
+    tokenizer_sha256: str
+    precision: str
+    note: str | None = None
+    """A deviation from the benchmark's definition, to be printed beside the score."""
+
+
+@dataclass(frozen=True)
+class CellError:
+    """Why a cell failed."""
+
+    type: str
+    message: str
+    log: str
+    """Path of the log, relative to the cell's folder."""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """All that is known of a cell; what `result.json` holds.
+
+    A cell is done for a grid when it is trained and has every score that the grid asks for: a
+    later failure (of an added benchmark, say) takes nothing away.
+    """
+
+    cell: Mapping[str, Any]
+    """The cell's canonical record: `Cell.record()`."""
+    cell_id: str
+    train: TrainResult | None = None
+    """None before training, and for the untrained base model."""
+    base: Mapping[str, Any] = field(default_factory=dict)
+    """Identity of the base model: source, commit, weights_sha256, tokenizer_sha256, precision."""
+    scores: tuple[TaskScore, ...] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """Versions, host, device, git commit, time."""
+    evaluation_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall-clock seconds by benchmark."""
+    error: CellError | None = None
+
+    def with_scores(self, benchmark_scores: tuple[TaskScore, ...], seconds: float) -> CellResult:
+        """Returns a copy in which `benchmark_scores` replace those of the same key."""
+        new = {score.key for score in benchmark_scores}
+        kept = tuple(score for score in self.scores if score.key not in new)
+        times = dict(self.evaluation_seconds)
+        if benchmark_scores:
+            times[benchmark_scores[0].benchmark] = seconds
+        return replace(self, scores=kept + benchmark_scores, evaluation_seconds=times)
+
+    def to_json(self) -> str:
+        """Returns the text of `result.json`."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> CellResult:
+        """Returns the result that `text` holds.
+
+        Raises:
+            ValueError: `text` is not such a record.
+        """
+        raw = json.loads(text)
+        try:
+            train = raw["train"]
+            return CellResult(
+                cell=raw["cell"],
+                cell_id=raw["cell_id"],
+                train=None if train is None else _train_result(train),
+                base=raw["base"],
+                scores=tuple(_record(TaskScore, score) for score in raw["scores"]),
+                environment=raw["environment"],
+                evaluation_seconds=raw["evaluation_seconds"],
+                error=None if raw["error"] is None else _record(CellError, raw["error"]),
+            )
+        except (KeyError, TypeError) as fault:
+            raise ValueError(f"not a cell's result: {fault!r}") from fault
+
+
+def _train_result(raw: dict[str, Any]) -> TrainResult:
+    return _record(TrainResult, raw | {"epoch_losses": tuple(raw["epoch_losses"])})
+
+
+def _record(kind: type[Record], raw: Mapping[str, Any]) -> Record:
+    names = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]  # dataclasses only
+    return kind(**{name: value for name, value in raw.items() if name in names})
+
+
+def read_result(folder: Path) -> CellResult | None:
+    """Returns the result in a cell's folder, or None where there is none.
+
+    Raises:
+        StorageError: the file is there and cannot be read.
+    """
+    path = folder / RESULT_FILE
+    try:
+        return CellResult.from_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as fault:
+        raise StorageError(
+            f"{path}: cannot be read ({fault}); move the folder away to run the cell again"
+        ) from fault
+
+
+def write_result(folder: Path, result: CellResult) -> None:
+    """Writes `result.json` whole or not at all.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    write_text(folder / RESULT_FILE, result.to_json())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file under a temporary name beside it, flushes it to disk, and renames it.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name beside it, flushes it to disk, and renames it.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    aside: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(aside).chmod(0o644)
+        Path(aside).replace(path)
+    except OSError as fault:
+        if aside is not None:
+            Path(aside).unlink(missing_ok=True)
+        raise StorageError(
+            f"{path}: cannot be written ({fault.strerror or fault}); free space or choose another "
+            "folder with --runs-dir, then run the same command again"
+        ) from fault
