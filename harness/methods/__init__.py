@@ -1,0 +1,94 @@
+"""The methods of a grid: one entry each in METHODS; their code is in the files beside this one.
+
+Importing this package imports neither torch nor peft: a method's `apply` does, when it is called.
+"""
+
+from __future__ import annotations
+
+from harness.methods.full import apply_full, count_full
+from harness.methods.lora import LoraOptions, apply_lora, count_lora
+from harness.methods.method import Method, MethodOptions
+from harness.methods.prompt import (
+    GatedPromptOptions,
+    GeneratedPromptOptions,
+    PromptOptions,
+    apply_random_init,
+    apply_zero_init_linear,
+    apply_zero_init_nonlinear,
+    count_random_init,
+    count_zero_init_linear,
+    count_zero_init_nonlinear,
+    gate_statistics,
+)
+from harness.methods.untrained import apply_nothing, count_nothing
+from harness.recipe import ALPACA_LORA, PAPER_PROMPTS, STANFORD_ALPACA
+from harness.shape import ModelShape
+
+__all__ = ["METHODS", "Method", "MethodOptions", "check_options"]
+
+_ALL = (
+    Method(
+        name="base",
+        title="Base model",
+        options=MethodOptions,
+        recipe={},
+        apply=apply_nothing,
+        count_parameters=count_nothing,
+        trains=False,
+    ),
+    Method(
+        name="full",
+        title="Full fine-tuning",
+        options=MethodOptions,
+        recipe=STANFORD_ALPACA,
+        apply=apply_full,
+        count_parameters=count_full,
+    ),
+    Method(
+        name="lora",
+        title="LoRA",
+        options=LoraOptions,
+        recipe=ALPACA_LORA,
+        apply=apply_lora,
+        count_parameters=count_lora,
+    ),
+    Method(
+        name="random-init",
+        title="Random-init",
+        options=PromptOptions,
+        recipe=PAPER_PROMPTS,
+        apply=apply_random_init,
+        count_parameters=count_random_init,
+    ),
+    Method(
+        name="zero-init-linear",
+        title="Zero-init + linear",
+        options=GatedPromptOptions,
+        recipe=PAPER_PROMPTS,
+        apply=apply_zero_init_linear,
+        count_parameters=count_zero_init_linear,
+        statistics=gate_statistics,
+    ),
+    Method(
+        name="zero-init-nonlinear",
+        title="Zero-init + non-linear",
+        options=GeneratedPromptOptions,
+        recipe=PAPER_PROMPTS,
+        apply=apply_zero_init_nonlinear,
+        count_parameters=count_zero_init_nonlinear,
+        statistics=gate_statistics,
+    ),
+)
+
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+"""All methods by name, in the order of tables and figures."""
+
+
+def check_options(method: Method, options: MethodOptions, shape: ModelShape) -> None:
+    """Checks that a method's options fit a model, without loading anything.
+
+    Raises:
+        MethodError: they do not; the line says which option, and its bound.
+    """
+    assert isinstance(options, method.options)
+    method.count_parameters(shape, options)

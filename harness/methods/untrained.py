@@ -1,0 +1,21 @@
+"""The base model as it is: nothing is trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.methods.method import MethodOptions
+from harness.shape import ModelShape
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def apply_nothing(model: PreTrainedModel, options: MethodOptions, seed: int) -> PreTrainedModel:
+    """Freezes the whole model and returns it."""
+    return model.requires_grad_(False)
+
+
+def count_nothing(shape: ModelShape, options: MethodOptions) -> int:
+    """Returns 0."""
+    return 0

@@ -1,0 +1,235 @@
+"""Base models and their tokenizers: load and identify them; count, save and load what is trained.
+
+Everything is checked before it is used: a checkpoint that is missing, truncated, of another shape,
+or that lacks a tensor is refused in one line, never completed with random numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.checkpoint import (
+    check_shape,
+    find_checkpoint,
+    load_tokenizer,
+    one_line,
+    read_config,
+    sha256_of_files,
+    shape_of,
+    weight_files,
+)
+from harness.errors import ModelError, StorageError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from harness.grid import ModelSpec
+
+TRAINED_FILE = "trained.safetensors"
+Precision = Literal["bf16", "fp32"]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model with its tokenizer, and what says exactly which one it is."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    identity: dict[str, Any]
+    """source, revision, commit, weights_sha256, tokenizer_sha256, precision, num_parameters."""
+
+
+def resolve_precision(setting: str, device: str) -> Precision:
+    """Returns the precision of the frozen base; `auto` is bf16 where the device computes in it."""
+    if setting == "bf16":
+        return "bf16"
+    if setting == "auto" and device.startswith("cuda"):
+        import torch
+
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "fp32"
+
+
+def load_base(
+    spec: ModelSpec, *, data_root: Path | None, device: str, precision: Precision
+) -> Base:
+    """Loads a model and its tokenizer from a folder, or from the hub (or its local cache).
+
+    Args:
+        spec: which one, and the shape that it must have.
+        data_root: what a relative `spec.path` is relative to.
+        device: where the model goes, such as `cpu` or `cuda:0`.
+        precision: of the weights.
+
+    Raises:
+        ModelError: see the module's description.
+    """
+    with _quiet():
+        folder = find_checkpoint(spec, data_root)
+        config = read_config(folder)
+        check_shape(folder, shape_of(config), spec.shape)
+        weights = weight_files(folder)
+        tokenizer = load_tokenizer(folder, spec.shape)
+        # The state of truncation and padding, which use changes, is part of this text.
+        tokenizer_text = tokenizer.backend_tokenizer.to_str()
+        model = _load_weights(folder, config, precision)
+    local = spec.path is not None
+    identity = {
+        "source": spec.source or folder.name,
+        "revision": None if local else spec.revision,
+        "commit": None if local else folder.name,
+        "weights_sha256": sha256_of_files(weights) if local else None,
+        "tokenizer_sha256": hashlib.sha256(tokenizer_text.encode()).hexdigest(),
+        "precision": precision,
+        "num_parameters": model.num_parameters(),
+    }
+    model.to(device)  # type: ignore[arg-type]  # transformers wraps torch's method untyped
+    return Base(model, tokenizer, identity)
+
+
+def _load_weights(folder: Path, config: PreTrainedConfig, precision: Precision) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=config,
+        dtype={"bf16": torch.bfloat16, "fp32": torch.float32}[precision],
+        attn_implementation="sdpa",
+        use_safetensors=True,
+        local_files_only=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    model, report = loaded
+    faults = [f"{name} is missing" for name in sorted(report["missing_keys"])]
+    for name, found, expected in sorted(report["mismatched_keys"]):
+        faults.append(f"{name} is {_shape(found)}, config.json says {_shape(expected)}")
+    # Early conversions of LLaMA store the rotary frequencies, which the configuration gives.
+    surplus = sorted(n for n in report["unexpected_keys"] if not n.endswith("rotary_emb.inv_freq"))
+    faults += [f"{name} is not part of the model that config.json describes" for name in surplus]
+    faults += [one_line(message) for message in report.get("error_msgs") or ()]
+    if faults:
+        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        raise ModelError(
+            f"{folder}: weights and config.json do not fit: {'; '.join(faults[:3])}{more}; copy "
+            "the checkpoint again"
+        )
+    return model.eval()
+
+
+def _shape(size: Any) -> str:
+    return "x".join(str(side) for side in size)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the libraries' progress bars and reports off the terminal, and restores them."""
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hub_bars = not are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+        if hub_bars:
+            enable_progress_bars()
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Returns the parameters that require a gradient, by name; a shared one once."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Returns the numbers of trained and of all parameters; a shared one counts once."""
+    trained = sum(value.numel() for value in trained_parameters(model).values())
+    return trained, sum(value.numel() for value in model.parameters())
+
+
+def save_trained(model: nn.Module, folder: Path) -> None:
+    """Writes the trained tensors to `folder`, whole or not at all.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in trained_parameters(model).items()
+    }
+    path, aside = folder / TRAINED_FILE, None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{TRAINED_FILE}.")
+        aside = Path(name)
+        os.close(handle)
+        save_file(tensors, aside, metadata={"format": "pt"})
+        with aside.open("rb") as written:
+            os.fsync(written.fileno())
+        aside.chmod(0o644)
+        aside.replace(path)
+    except (OSError, SafetensorError) as fault:
+        raise StorageError(
+            f"{path}: cannot be written ({one_line(fault)}); free space or choose another folder"
+        ) from fault
+    finally:
+        if aside is not None:
+            aside.unlink(missing_ok=True)
+
+
+def load_trained(model: nn.Module, folder: Path) -> None:
+    """Reads trained tensors into a model to which the same method has been applied.
+
+    Nothing is changed unless names and shapes agree exactly.
+
+    Raises:
+        ModelError: the file is missing or damaged, or holds another method's or model's tensors.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / TRAINED_FILE
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError as fault:
+        raise ModelError(f"{path}: missing; train the cell again") from fault
+    except (SafetensorError, OSError) as fault:
+        raise ModelError(
+            f"{path}: truncated or damaged ({one_line(fault)}); train the cell again"
+        ) from fault
+    parameters = trained_parameters(model)
+    faults = [f"{name} is missing" for name in parameters if name not in tensors]
+    faults += [f"{name} is unexpected" for name in tensors if name not in parameters]
+    for name, parameter in parameters.items():
+        if name in tensors and tensors[name].shape != parameter.shape:
+            faults.append(
+                f"{name} is {_shape(tensors[name].shape)}, the model's is {_shape(parameter.shape)}"
+            )
+    if faults:
+        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        raise ModelError(f"{path}: not of this method and model: {'; '.join(faults[:3])}{more}")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])

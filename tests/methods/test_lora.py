@@ -1,0 +1,83 @@
+"""LoRA's options, and that PEFT does what they say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from harness.errors import MethodError
+from harness.methods.lora import LoraOptions, apply_lora, count_lora
+from harness.models import count_parameters, trained_parameters
+from tests.methods.tiny_models import adapted, shape, stir, tiny_model, token_ids
+
+
+def test_defaults_are_the_published_ones() -> None:
+    options = LoraOptions()
+    assert (options.rank, options.alpha, options.dropout) == (8, 16, 0.05)
+    assert options.targets == ("q_proj", "v_proj")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rank": 0},
+        {"alpha": 0},
+        {"dropout": 1},
+        {"targets": []},
+        {"targets": ["lm_head"]},
+        {"targets": ["q_proj", "q_proj"]},
+    ],
+)
+def test_options_have_bounds(options: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        LoraOptions.model_validate(options)
+
+
+def test_the_order_of_targets_does_not_matter() -> None:
+    assert LoraOptions(targets=("v_proj", "q_proj")) == LoraOptions(targets=("q_proj", "v_proj"))
+
+
+def test_a_rank_above_the_layer_is_refused() -> None:
+    with pytest.raises(MethodError, match=r"rank: must be at most 16, .* v_proj .* \(got 17\)"):
+        count_lora(shape(), LoraOptions(rank=17))
+    with pytest.raises(MethodError, match="rank: must be at most 16"):
+        apply_lora(tiny_model(), LoraOptions(rank=17), 0)
+
+
+def test_all_targets_are_counted_as_they_are_built() -> None:
+    targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    model = adapted("lora", tiny_model("wide-heads"), rank=3, targets=targets)
+    expected = count_lora(shape("wide-heads"), LoraOptions(rank=3, targets=targets))
+    assert count_parameters(model)[0] == expected
+
+
+def test_a_model_without_the_layers_is_refused() -> None:
+    model = tiny_model()
+    for layer in model.model.layers:
+        layer.self_attn.query = layer.self_attn.q_proj
+        del layer.self_attn.q_proj
+    with pytest.raises(MethodError, match="LlamaForCausalLM has no layers named q_proj"):
+        apply_lora(model, LoraOptions(targets=("q_proj",)), 0)
+
+
+def test_the_output_is_the_layer_plus_the_scaled_product() -> None:
+    model = stir(adapted("lora", tiny_model(), rank=4, alpha=6.0, targets=["o_proj"]))
+    layer = model.model.layers[0].self_attn.o_proj
+    x = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    first, second = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    expected = x @ layer.base_layer.weight.T + 6.0 / 4 * (x @ first.T @ second.T)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_works_in_training_only() -> None:
+    model = stir(adapted("lora", tiny_model(), dropout=0.5)).eval()
+    ids = token_ids()
+    assert torch.equal(model(ids).logits, model(ids).logits)
+    model.train()
+    assert not torch.equal(model(ids).logits, model(ids).logits)
+
+
+def test_the_second_matrix_starts_at_zero() -> None:
+    for name, value in trained_parameters(adapted("lora", tiny_model())).items():
+        assert value.any() == ("lora_A" in name), name

@@ -1,0 +1,288 @@
+"""Laws that every method of METHODS keeps; a new method is tested by being listed there."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from harness.errors import MethodError
+from harness.methods import METHODS, check_options
+from harness.models import count_parameters, load_trained, save_trained, trained_parameters
+from harness.recipe import TrainSpec
+from harness.shape import ModelShape
+from tests.methods.tiny_models import HEADS, adapted, shape, stir, tiny_model, token_ids
+
+NAMES = tuple(METHODS)
+TRAINING = tuple(name for name, method in METHODS.items() if method.trains)
+
+LLAMA_7B = ModelShape(
+    num_hidden_layers=32,
+    hidden_size=4096,
+    intermediate_size=11008,
+    num_attention_heads=32,
+    vocab_size=32000,
+)
+LLAMA_13B = ModelShape(
+    num_hidden_layers=40,
+    hidden_size=5120,
+    intermediate_size=13824,
+    num_attention_heads=40,
+    vocab_size=32000,
+)
+PUBLISHED_COUNTS = {
+    "base": (0, 0),
+    "full": (6_738_415_616, 13_015_864_320),
+    "lora": (4_194_304, 6_553_600),
+    "random-init": (1_228_800, 1_945_600),
+    "zero-init-linear": (1_229_760, 1_947_120),
+    "zero-init-nonlinear": (2_669_568, 3_336_240),
+}
+"""For 7B and 13B; the paper prints 1.2M and 1.9M, 2.6M and 3.3M, 4.2M, 7B (its table 2)."""
+
+
+def expected_names(name: str, model: nn.Module) -> set[str]:
+    """Returns what is to be trained in a model of 4 layers, written out by hand."""
+    every = set(dict(model.named_parameters()))
+    layers = {index: f"model.layers.{index}.self_attn." for index in range(4)}
+    prompts = {layers[index] + "prompt." for index in (2, 3)}
+    generator = {"layer_embedding", "hidden.weight", "hidden.bias", "output.weight", "output.bias"}
+    lora = {
+        f"{layer}{side}_proj.lora_{matrix}.default.weight"
+        for layer in layers.values()
+        for side in "qv"
+        for matrix in "AB"
+    }
+    return {
+        "base": set(),
+        "full": every,
+        "lora": lora,
+        "random-init": {prompt + "rows" for prompt in prompts},
+        "zero-init-linear": {prompt + part for prompt in prompts for part in ("rows", "gate")},
+        "zero-init-nonlinear": {prompt + "gate" for prompt in prompts}
+        | {f"model.prompt_generator.{part}" for part in generator},
+    }[name]
+
+
+def train(model: nn.Module, steps: int = 3) -> None:
+    model.train()
+    optimizer = torch.optim.AdamW(trained_parameters(model).values(), lr=1e-3)
+    ids = token_ids()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(ids, labels=ids, use_cache=False).loss.backward()
+        optimizer.step()
+    model.eval()
+
+
+def logits(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(token_ids(seed=9)).logits
+
+
+def test_the_names_and_their_order_are_fixed() -> None:
+    assert NAMES == (
+        "base",
+        "full",
+        "lora",
+        "random-init",
+        "zero-init-linear",
+        "zero-init-nonlinear",
+    )
+    assert all(method.name == name for name, method in METHODS.items())
+    assert len({method.title for method in METHODS.values()}) == len(METHODS)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_recipes_are_complete_training_settings(name: str) -> None:
+    spec = TrainSpec.model_validate(dict(METHODS[name].recipe))
+    published = {"full": 2e-5, "lora": 3e-4}
+    assert spec.peak_learning_rate == pytest.approx(published.get(name, 2.25e-3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", NAMES)
+def test_exactly_the_expected_names_train_in_fp32(name: str, dtype: torch.dtype) -> None:
+    model = adapted(name, tiny_model(dtype=dtype))
+    assert set(trained_parameters(model)) == expected_names(name, model)
+    for parameter in model.parameters():
+        assert parameter.dtype == (torch.float32 if parameter.requires_grad else dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", TRAINING)
+def test_training_changes_what_trains_and_no_bit_of_the_rest(name: str, dtype: torch.dtype) -> None:
+    base = tiny_model(dtype=dtype)
+    original = {key: value.clone() for key, value in base.named_parameters()}
+    model = adapted(name, base)
+    start = {key: value.detach().clone() for key, value in model.named_parameters()}
+    train(model)
+    left = set(original)
+    for key, value in model.named_parameters():
+        if value.requires_grad:
+            assert not torch.equal(value, start[key]), f"{key} does not train"
+        else:
+            unwrapped = key.replace(".base_layer.", ".")
+            assert torch.equal(value, original[unwrapped]), f"{key} has changed"
+        left.discard(key.replace(".base_layer.", "."))
+    assert not left, "a parameter of the base model has gone"
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_save_then_load_in_a_fresh_model_gives_the_same_logits(name: str, tmp_path: Path) -> None:
+    model = adapted(name, tiny_model())
+    train(model)
+    save_trained(model, tmp_path)
+    fresh = adapted(name, tiny_model(), seed=99).eval()
+    expected = logits(model)
+    assert not torch.equal(logits(fresh), expected)
+    load_trained(fresh, tmp_path)
+    assert torch.equal(logits(fresh), expected)
+
+
+@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize("name", NAMES)
+def test_counts_without_torch_equal_the_model(name: str, heads: str) -> None:
+    model = adapted(name, tiny_model(heads))
+    method = METHODS[name]
+    expected = method.count_parameters(shape(heads), method.options())
+    trainable, total = count_parameters(model)
+    assert trainable == expected
+    added = 0 if name in ("base", "full") else expected
+    assert total == shape(heads).num_parameters + added
+
+
+@pytest.mark.parametrize("size", [0, 1], ids=["7B", "13B"])
+@pytest.mark.parametrize("name", NAMES)
+def test_counts_equal_the_published_ones(name: str, size: int) -> None:
+    method, published = METHODS[name], PUBLISHED_COUNTS[name][size]
+    model_shape = (LLAMA_7B, LLAMA_13B)[size]
+    assert method.count_parameters(model_shape, method.options()) == published
+    stated = model_shape.model_dump(exclude_none=True)
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(**stated))
+    model = method.apply(model, method.options(), 0)
+    assert count_parameters(model)[0] == published
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_seed_alone_decides_the_start(name: str, dtype: torch.dtype) -> None:
+    def start(seed: int) -> dict[str, torch.Tensor]:
+        model = adapted(name, tiny_model(dtype=dtype), seed=seed)
+        return {key: value.detach() for key, value in trained_parameters(model).items()}
+
+    torch.manual_seed(1)
+    first = start(5)
+    torch.manual_seed(2)
+    second, third = start(5), start(6)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    if name not in ("base", "full"):
+        assert any(not torch.equal(first[key], third[key]) for key in first)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_apply_keeps_the_mode(name: str, training: bool) -> None:
+    """A model in evaluation mode, as it is loaded, must not get a working dropout."""
+    model = adapted(name, tiny_model().train(training))
+    assert {module.training for module in model.modules()} == {training}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_apply_leaves_the_global_generator_alone(name: str) -> None:
+    model = tiny_model()
+    before = torch.get_rng_state()
+    adapted(name, model)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"random-init"}))
+def test_an_untrained_method_is_the_base_model(name: str) -> None:
+    base = tiny_model()
+    expected = logits(base)
+    assert torch.equal(logits(adapted(name, base)), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_models_of_one_process_do_not_meet(name: str) -> None:
+    """A model is the same whatever was applied to another before and after."""
+    base = tiny_model()
+    first = stir(adapted(name, copy.deepcopy(base)))
+    expected = logits(first)
+    others = [stir(adapted(other, copy.deepcopy(base)), seed=1) for other in NAMES]
+    assert torch.equal(logits(first), expected)
+    assert len(others) == len(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_copied_model_is_independent(name: str) -> None:
+    model = stir(adapted(name, tiny_model()))
+    copied = copy.deepcopy(model)
+    expected = logits(model)
+    assert torch.equal(logits(copied), expected)
+    stir(copied, seed=2)
+    assert torch.equal(logits(model), expected)
+    assert torch.equal(logits(copied), expected) == (name == "base")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_statistics_are_finite_numbers_by_path(name: str) -> None:
+    statistics: Callable[[nn.Module], dict[str, float]] | None = METHODS[name].statistics
+    assert (statistics is not None) == name.startswith("zero-init")
+    if statistics is not None:
+        found = statistics(adapted(name, tiny_model()))
+        assert set(found.values()) == {0.0}
+        assert all("," not in key for key in found), "MLflow refuses commas in names"
+
+
+def test_options_that_do_not_fit_are_refused_without_torch() -> None:
+    program = (
+        "import sys\n"
+        "from harness.methods import METHODS, check_options\n"
+        "from harness.errors import MethodError\n"
+        "from harness.shape import ModelShape\n"
+        f"shape = ModelShape.model_validate({LLAMA_7B.model_dump()!r})\n"
+        "method = METHODS['zero-init-linear']\n"
+        "check_options(method, method.options(), shape)\n"
+        "try:\n"
+        "    check_options(method, method.options(num_layers=33), shape)\n"
+        "except MethodError as fault:\n"
+        "    print(fault)\n"
+        "print([name for name in ('torch', 'peft', 'transformers') if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    line, heavy = done.stdout.splitlines()
+    assert line == "num_layers: must be at most 32, the layers of this model (got 33)"
+    assert heavy == "[]"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_default_options_fit_the_published_models(name: str) -> None:
+    method = METHODS[name]
+    for model_shape in (LLAMA_7B, LLAMA_13B):
+        check_options(method, method.options(), model_shape)
+
+
+def test_check_and_apply_refuse_alike() -> None:
+    options = {"num_layers": 5}
+    method = METHODS["random-init"]
+    with pytest.raises(MethodError) as planned:
+        check_options(method, method.options.model_validate(options), shape())
+    with pytest.raises(MethodError) as applied:
+        adapted("random-init", tiny_model(), **options)
+    assert str(planned.value) == str(applied.value)
