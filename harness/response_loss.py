@@ -1,0 +1,83 @@
+"""What one pass through the model computes: the loss of the responses in a micro-batch.
+
+Padding. Micro-batches are padded on the right to their longest sequence, and no mask is passed: in
+causal attention no token sees what is behind it, and the loss reads real positions only. Without
+a mask SDPA takes its causal path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from harness.data import Example
+
+
+class ResponseLoss(nn.Module):
+    """A causal language model whose output is the summed loss of chosen tokens.
+
+    Logits are computed at label positions only: with 32,000 pieces they are the largest tensor of
+    a step. Accelerate wraps this module, so that gradients meet where the loss is.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: torch.Tensor, positions: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """Returns the sum of cross-entropies, fp32, in nats.
+
+        Args:
+            input_ids: (B, T), padded on the right.
+            positions: (N,), indices into B·T of the tokens before the labels.
+            labels: (N,).
+        """
+        model: Any = self.model
+        if hasattr(model, "get_base_model"):  # a PeftModel: its layers are in the base model
+            model = model.get_base_model()
+        hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+        logits = model.get_output_embeddings()(hidden.flatten(0, 1)[positions])
+        return functional.cross_entropy(logits.float(), labels, reduction="sum")
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What goes through the model at once: see `ResponseLoss.forward`."""
+
+    input_ids: torch.Tensor
+    positions: torch.Tensor
+    labels: torch.Tensor
+
+
+def micro_batches(
+    examples: Sequence[Example], size: int, *, pad_token_id: int, device: torch.device
+) -> Iterator[MicroBatch]:
+    """Splits an optimizer batch: longest sequences first, so that little is padding.
+
+    Examples without labels are left out: they have no gradient.
+    """
+    learned = [example for example in examples if example.num_labels]
+    learned.sort(key=lambda example: len(example.token_ids), reverse=True)
+    for start in range(0, len(learned), size):
+        part = learned[start : start + size]
+        width = len(part[0].token_ids)
+        rows: list[list[int]] = []
+        positions: list[int] = []
+        labels: list[int] = []
+        for row, example in enumerate(part):
+            ids, first = example.token_ids, example.num_prompt_tokens
+            rows.append([*ids, *[pad_token_id] * (width - len(ids))])
+            positions += range(row * width + first - 1, row * width + len(ids) - 1)
+            labels += ids[first:]
+        yield MicroBatch(
+            torch.tensor(rows, device=device),
+            torch.tensor(positions, device=device),
+            torch.tensor(labels, device=device),
+        )
