@@ -1,0 +1,288 @@
+"""Builds lm-eval's own task objects over hub or local data, once per process.
+
+The definitions (prompts, choices, metrics, few-shot sampling) are lm-eval's, unmodified: only
+where the rows come from changes, and what was built is kept for the next model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+from datasets import Dataset
+from lm_eval.api.group import Group
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.defaults import DEFAULT_OTHER_SEED
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._factory import TaskFactory
+
+from harness.errors import DataError, EvaluationError, ZbenchError
+from harness.evaluation.benchmarks import MACRO_METRIC, Benchmark
+from harness.evaluation.local_data import read_split, subjects_in
+from harness.evaluation.tasks import TaskSpec, data_fingerprint, local_files, uses_fallback
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows of a benchmark come from."""
+
+    task: TaskSpec
+    files: Mapping[str, Path] | None
+    """Local file by split; None for the hub."""
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """The benchmark that is read."""
+        return self.task.benchmark
+
+
+class KeptTask(ConfigurableTask):
+    """lm-eval's YAML task, which reads local files and keeps its documents and requests.
+
+    The class attribute `source` is set by `load_benchmark` on a subclass, because lm-eval
+    constructs tasks from a class and a configuration alone.
+    """
+
+    source: Source
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._kept_docs: Dataset | None = None
+        self._kept_requests: list[Any] | None = None
+        super().__init__(config={key: value for key, value in config.items() if key != "class"})
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Sets `dataset`: from local files where there are, else as lm-eval does."""
+        if self.source.files is None:
+            super().download(dataset_kwargs, **kwargs)
+            return
+        config = self.config
+        names = (
+            config.training_split,
+            config.validation_split,
+            config.test_split,
+            config.fewshot_split,
+        )
+        self.dataset = {name: self._read(name) for name in names if name is not None}
+
+    def _read(self, split: str) -> Dataset:
+        files, benchmark = self.source.files, self.source.benchmark
+        assert files is not None
+        if split not in files:
+            # lm-eval lists few-shot documents even for 0 shots; nothing reads them.
+            return Dataset.from_dict({})
+        return read_split(
+            files[split],
+            benchmark.columns,
+            subject_column=benchmark.subject_column,
+            subject=self.config.dataset_name,
+        )
+
+    @property
+    def eval_docs(self) -> Dataset:
+        """The documents; `process_docs` runs once, not at each look."""
+        if self._kept_docs is None:
+            self._kept_docs = super().eval_docs
+        return self._kept_docs
+
+    def build_all_requests(self, **kwargs: Any) -> None:
+        """Builds the requests the first time; then hands out the same ones, without answers."""
+        if self._kept_requests is None:
+            # As simple_evaluate seeds it: few-shot examples depend on the order of documents.
+            self.set_fewshot_seed(DEFAULT_OTHER_SEED)
+            # tqdm has no other switch here.
+            with contextlib.redirect_stderr(io.StringIO()):
+                super().build_all_requests(**kwargs)
+            self._kept_requests = list(self.instances)
+        for request in self._kept_requests:
+            request.resps, request.filtered_resps = [], {}
+        self._instances = self._kept_requests
+
+
+@dataclass(frozen=True)
+class LoadedBenchmark:
+    """lm-eval's objects of one benchmark, and the identity of its data."""
+
+    task: TaskSpec
+    tasks: Mapping[str, KeptTask]
+    groups: Mapping[str, Group]
+    data_source: str
+    data_sha256: str | None
+    note: str | None
+
+    def build_requests(self) -> int:
+        """Builds the requests where they are not built yet, and returns their number.
+
+        Raises:
+            EvaluationError: lm-eval cannot make prompts of the rows.
+        """
+        for name, member in self.tasks.items():
+            try:
+                member.build_all_requests(limit=self.task.limit)
+            except Exception as fault:
+                reason = str(fault).splitlines()[0] if str(fault) else "no message"
+                raise EvaluationError(
+                    f"{name}: lm-eval cannot make prompts of {self.data_source} "
+                    f"({type(fault).__name__}: {reason}); look for an empty or wrong cell"
+                ) from fault
+        return sum(len(member.instances) for member in self.tasks.values())
+
+
+_LOADED: dict[tuple[TaskSpec, Path | None, str | None], LoadedBenchmark] = {}
+
+
+def load_benchmark(task: TaskSpec, data_root: Path | None) -> LoadedBenchmark:
+    """Returns the task objects of a benchmark, the same ones for the same data.
+
+    Raises:
+        DataError: a local file is missing or broken, or the hub cannot be read.
+        EvaluationError: lm-eval cannot make its prompts from the data.
+    """
+    key = (task, data_root, data_fingerprint(task, data_root))
+    if key not in _LOADED:
+        _LOADED[key] = _load(task, data_root, key[2])
+    return _LOADED[key]
+
+
+def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> LoadedBenchmark:
+    if data_root is None and task.benchmark.hub is None:
+        raise DataError(
+            f"{task.name}: its items are on no hub; name the folder that holds "
+            f"{task.benchmark.files[task.benchmark.eval_split]} with --data-root"
+        )
+    files = None if data_root is None else local_files(task, data_root)
+    source = Source(task=task, files=files)
+    with contextlib.redirect_stderr(io.StringIO()):  # the progress bars of data sets
+        try:
+            tasks, groups = _build(source)
+        except ZbenchError:
+            raise
+        except Exception as fault:
+            raise _build_error(source, fault) from fault
+    for member in tasks.values():
+        _set_shots(member, task)
+    return LoadedBenchmark(
+        task=task,
+        tasks=tasks,
+        groups=groups,
+        data_source=_data_source(source, tasks),
+        data_sha256=fingerprint or _rows_sha256(tasks, task.num_shots),
+        note=task.benchmark.fallback_note if files and uses_fallback(task, files) else None,
+    )
+
+
+def _build_error(source: Source, fault: Exception) -> ZbenchError:
+    reason = f"{type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else 'no message'}"
+    if source.files is None:
+        assert source.benchmark.hub is not None
+        return DataError(
+            f"{source.task.name}: cannot read {source.benchmark.hub[0]} from the hub ({reason}); "
+            "allow network access, fill the hub's cache, or give local files with --data-root"
+        )
+    place = source.files[source.benchmark.eval_split]
+    return EvaluationError(f"{place}: lm-eval cannot read it as {source.task.name} ({reason})")
+
+
+def _task_folder(benchmark: Benchmark) -> Path:
+    owner, _, folder = benchmark.task_folder.partition(":")
+    package = Path(__file__).parents[1]
+    return (Path(lm_eval.__file__).parent / "tasks" if owner == "lm_eval" else package) / folder
+
+
+def _build(source: Source) -> tuple[dict[str, KeptTask], dict[str, Group]]:
+    """Returns the leaf tasks and the groups of a benchmark, by name."""
+    benchmark = source.benchmark
+    # One folder is indexed, not lm-eval's 14,000 files.
+    index = TaskManager(
+        include_defaults=False, include_path=str(_task_folder(benchmark))
+    ).task_index
+    overrides = {"class": type("KeptTask", (KeptTask,), {"source": source})}
+    factory = TaskFactory()
+    name = benchmark.lm_eval_tasks
+    if name in index:
+        built = factory.build(index[name], overrides=overrides, registry=index)
+    else:
+        built = _subject_group(source)
+        for member in _subject_members(source):
+            if member not in index:
+                raise EvaluationError(f"{name}: no task '{member}' in {_task_folder(benchmark)}")
+            built.add(factory.build(index[member], overrides=overrides, registry=index))
+    if not isinstance(built, Group):
+        return {built.task_name: built}, {}
+    groups = [built, *built.get_all_groups()]
+    return {task.task_name: task for task in built.get_all_tasks()}, {g.name: g for g in groups}
+
+
+def _subject_group(source: Source) -> Group:
+    """A group without a YAML of its own: the micro mean over its subjects, as in lm-eval's mmlu."""
+    metrics = [metric for metric in source.benchmark.metrics if metric != MACRO_METRIC]
+    return Group.from_config(
+        {
+            "group": source.benchmark.lm_eval_tasks,
+            "aggregate_metric_list": [
+                {"metric": metric, "weight_by_size": True} for metric in metrics
+            ],
+            "metadata": {"version": 1},
+        }
+    )
+
+
+def _subject_members(source: Source) -> list[str]:
+    benchmark = source.benchmark
+    if benchmark.subject_column is None or source.files is None:
+        raise EvaluationError(
+            f"{benchmark.name}: no task '{benchmark.lm_eval_tasks}' in {_task_folder(benchmark)}"
+        )
+    subjects = subjects_in(source.files[benchmark.eval_split], benchmark.subject_column)
+    return [f"{benchmark.lm_eval_tasks}_{subject}" for subject in subjects]
+
+
+def _set_shots(member: KeptTask, task: TaskSpec) -> None:
+    """Sets the number of few-shot examples by the rule of lm-eval's simple_evaluate."""
+    if task.num_shots and member.config.num_fewshot == 0:
+        raise EvaluationError(
+            f"{task.name}: its definition fixes 0 few-shot examples; remove 'shots'"
+        )
+    member.set_config(key="num_fewshot", value=task.num_shots)
+    available = len(member.sampler.df) if task.num_shots else 0
+    if available < task.num_shots:
+        raise EvaluationError(
+            f"{task.name}: {task.num_shots} few-shot examples are asked for, and "
+            f"{member.task_name} has {available}; lower 'shots'"
+        )
+
+
+def _data_source(source: Source, tasks: Mapping[str, KeptTask]) -> str:
+    benchmark = source.benchmark
+    if source.files is not None:
+        return " + ".join(f"{path.parent.name}/{path.name}" for path in source.files.values())
+    assert benchmark.hub is not None
+    return f"{benchmark.hub[0]}@{_hub_commit(tasks)}"
+
+
+def _hub_commit(tasks: Mapping[str, KeptTask]) -> str:
+    """The commit that the hub's files came from, as their addresses say it; else `main`."""
+    for task in tasks.values():
+        for split in task.dataset.values():
+            for address in split.info.download_checksums or {}:
+                _, at, rest = str(address).partition("@")
+                if at:
+                    return rest.partition("/")[0]
+    return "main"
+
+
+def _rows_sha256(tasks: Mapping[str, KeptTask], num_shots: int) -> str:
+    """The sha256 of the rows' content: the documents, and the few-shot pool where it is used."""
+    digest = hashlib.sha256()
+    for name, task in sorted(tasks.items()):
+        digest.update(name.encode())
+        for docs in (task.eval_docs, task.sampler.df if num_shots else ()):
+            for doc in docs:
+                digest.update(json.dumps(doc, sort_keys=True, default=str).encode())
+    return digest.hexdigest()

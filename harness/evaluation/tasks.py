@@ -1,0 +1,162 @@
+"""What a grid asks for: a benchmark, shots and a limit; its key, and the identity of its data.
+
+Imports no torch, lm_eval or datasets, so that planning and reporting stay quick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from harness.errors import DataError, did_you_mean
+from harness.evaluation.benchmarks import BENCHMARKS, Benchmark
+from harness.spec import Spec
+
+__all__ = ["BENCHMARKS", "Benchmark", "TaskSpec", "data_fingerprint", "request_key"]
+
+EVALUATION_RECIPE = 1
+"""Part of every request key: raised when a change of this package's code changes scores."""
+
+
+class TaskSpec(Spec):
+    """A benchmark that a grid asks for."""
+
+    name: str
+    """A key of BENCHMARKS."""
+    shots: Annotated[int, Field(ge=0)] | None = None
+    """Number of few-shot examples; the benchmark's own number where absent."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """The first so many items of each lm-eval task, in the order of the data set; all where absent.
+    A group counts per member: `limit: 2` on mmlu takes 2 items of each of the 57 subjects. Scores
+    with a limit are not the benchmark's: the limit is stored with them."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in BENCHMARKS:
+            raise ValueError(_unknown_benchmark(name))
+        return name
+
+    @model_validator(mode="after")
+    def _shots_possible(self) -> Self:
+        if self.num_shots and self.benchmark.few_shot_split is None:
+            raise ValueError(
+                f"{self.name} takes no few-shot examples (its prompt is fixed): remove 'shots'"
+            )
+        return self
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """The benchmark that `name` names."""
+        return BENCHMARKS[self.name]
+
+    @property
+    def num_shots(self) -> int:
+        """The number of few-shot examples, resolved."""
+        return self.benchmark.shots if self.shots is None else self.shots
+
+
+def _unknown_benchmark(name: str) -> str:
+    if _lm_eval_has(name):
+        return (
+            f"lm-eval has '{name}', but zbench has no benchmark of that name; use one of "
+            f"{', '.join(BENCHMARKS)}, or add an entry in harness/evaluation/benchmarks.py"
+        )
+    return f"no such benchmark{did_you_mean(name, BENCHMARKS)}"
+
+
+def _lm_eval_has(name: str) -> bool:
+    """Tells whether lm-eval defines a task or group `name`; reads its files, imports nothing."""
+    line = re.compile(rf'^[\s"]*(task|group)"?:\s*["\']?{re.escape(name)}["\']?\s*$', re.M)
+    texts = (text for text in _lm_eval_definitions() if name in text)
+    return any(line.search(text) for text in texts)
+
+
+def _lm_eval_definitions() -> Iterator[str]:
+    found = find_spec("lm_eval")
+    if found is None or found.origin is None:
+        return
+    for path in (Path(found.origin).parent / "tasks").rglob("*.yaml"):
+        yield path.read_text(encoding="utf-8", errors="replace")
+
+
+def lm_eval_version() -> str:
+    """Returns the installed lm-eval's version without importing it."""
+    return version("lm_eval")
+
+
+def request_key(task: TaskSpec) -> str:
+    """Returns what identifies a request for scores, known before anything runs.
+
+    Two requests of the same key on the same weights, data and tokenizer give the same scores.
+    """
+    benchmark = task.benchmark
+    record = {
+        "recipe": EVALUATION_RECIPE,
+        "benchmark": benchmark.name,
+        "protocol": benchmark.protocol,
+        "shots": task.num_shots,
+        "limit": task.limit,
+        "metrics": list(benchmark.metrics),
+        "lm_eval": lm_eval_version(),
+    }
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def local_files(task: TaskSpec, data_root: Path) -> dict[str, Path]:
+    """Returns the files that a task reads, by split, fallbacks resolved.
+
+    Raises:
+        DataError: a file is missing.
+    """
+    benchmark = task.benchmark
+    paths = {}
+    for split, name in benchmark.split_files(task.num_shots).items():
+        path = data_root / name
+        fallback = benchmark.fallbacks.get(split)
+        if not path.is_file() and fallback and (data_root / fallback).is_file():
+            path = data_root / fallback
+        if not path.is_file():
+            raise DataError(
+                f"{path}: no such file; {task.name} reads its {split} split from it "
+                "(--data-root names the folder; leave it out to read the hub)"
+            )
+        paths[split] = path
+    return paths
+
+
+def uses_fallback(task: TaskSpec, files: Mapping[str, Path]) -> bool:
+    """Tells whether one of `files` stands in for the benchmark's own."""
+    fallbacks = task.benchmark.fallbacks
+    return any(split in fallbacks and path.match(fallbacks[split]) for split, path in files.items())
+
+
+def data_fingerprint(task: TaskSpec, data_root: Path | None) -> str | None:
+    """Returns the sha256 over the local files that a task reads, None where it reads the hub.
+
+    Of one file it is the file's own sha256, of several that of their `<sha256>  <name>` lines.
+
+    Raises:
+        DataError: a file is missing.
+    """
+    if data_root is None:
+        return None
+    files = local_files(task, data_root)
+    sums = {name: _file_sha256(path) for name, path in sorted(files.items())}
+    if len(sums) == 1:
+        return next(iter(sums.values()))
+    lines = "".join(f"{sums[split]}  {files[split].name}\n" for split in sums)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from harness.errors import DataError
+from harness.evaluation import tasks
+from harness.evaluation.benchmarks import BENCHMARKS, HELLASWAG_SAMPLE
+from harness.evaluation.tasks import TaskSpec, data_fingerprint, local_files, request_key
+from harness.evaluation.tasks import uses_fallback as stands_in
+from harness.spec import describe_faults
+
+
+def fault_of(**values: object) -> str:
+    with pytest.raises(ValidationError) as caught:
+        TaskSpec(**values)  # type: ignore[arg-type]
+    (line,) = describe_faults(caught.value, "g.yaml: tasks[0]", TaskSpec)
+    return line
+
+
+def test_shots_default_to_the_benchmarks_own() -> None:
+    assert TaskSpec(name="hellaswag").num_shots == 10
+    assert TaskSpec(name="hellaswag", shots=0).num_shots == 0
+    assert TaskSpec(name="mmlu").num_shots == 0
+
+
+def test_a_misspelt_benchmark_offers_the_nearest() -> None:
+    line = fault_of(name="arc_esy")
+    assert line.startswith("g.yaml: tasks[0].name: no such benchmark; did you mean 'arc_easy'?")
+
+
+@pytest.mark.parametrize("name", ["winogrande", "mmlu_anatomy", "mmlu_stem"])
+def test_a_task_that_only_lm_eval_has_is_told_apart_from_a_misspelt_one(name: str) -> None:
+    assert f"lm-eval has '{name}', but zbench has no benchmark of that name" in fault_of(name=name)
+
+
+def test_shots_are_refused_where_the_prompt_is_fixed() -> None:
+    assert "truthfulqa_mc1 takes no few-shot examples" in fault_of(name="truthfulqa_mc1", shots=2)
+    assert TaskSpec(name="truthfulqa_mc1", shots=0).num_shots == 0
+
+
+@pytest.mark.parametrize(("field", "value"), [("limit", 0), ("shots", -1), ("limit", 2.5)])
+def test_bounds(field: str, value: object) -> None:
+    assert f"tasks[0].{field}: must be" in fault_of(name="mmlu", **{field: value})
+
+
+def test_benchmarks_are_consistent() -> None:
+    for name, benchmark in BENCHMARKS.items():
+        assert benchmark.name == name
+        assert benchmark.primary_metric in benchmark.metrics
+        assert benchmark.eval_split in benchmark.files
+        assert benchmark.few_shot_split is None or benchmark.few_shot_split in benchmark.files
+        assert benchmark.id_column is None or benchmark.id_column in benchmark.columns
+    demo = {name for name in BENCHMARKS if name.startswith("demo_")}
+    assert {name.removeprefix("demo_") for name in demo} == set(BENCHMARKS) - demo
+
+
+def test_key_tells_apart_all_that_can_move_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [
+        TaskSpec(name="hellaswag"),
+        TaskSpec(name="hellaswag", shots=5),
+        TaskSpec(name="hellaswag", limit=5),
+        TaskSpec(name="demo_hellaswag", shots=10),
+        TaskSpec(name="mmlu", shots=10),
+    ]
+    keys = [request_key(spec) for spec in specs]
+    monkeypatch.setattr(tasks, "lm_eval_version", lambda: "0.0.1")
+    keys.append(request_key(specs[0]))
+    monkeypatch.undo()
+    monkeypatch.setattr(tasks, "EVALUATION_RECIPE", 99)
+    keys.append(request_key(specs[0]))
+    assert len(set(keys)) == len(keys)
+
+
+def test_key_is_the_same_for_a_default_and_for_its_value() -> None:
+    assert request_key(TaskSpec(name="hellaswag")) == request_key(
+        TaskSpec(name="hellaswag", shots=10)
+    )
+
+
+def test_fingerprint_of_one_file_is_its_sha256(shared_root: Path) -> None:
+    content = (shared_root / "arc_easy" / "test.parquet").read_bytes()
+    spec = TaskSpec(name="arc_easy")
+    assert data_fingerprint(spec, shared_root) == hashlib.sha256(content).hexdigest()
+    assert data_fingerprint(spec, None) is None
+
+
+def test_fingerprint_covers_few_shot_data_only_where_it_is_used(
+    shared_root: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(shared_root, tmp_path / "data")
+    zero, few = TaskSpec(name="arc_easy"), TaskSpec(name="arc_easy", shots=2)
+    before = [data_fingerprint(spec, root) for spec in (zero, few)]
+    shutil.copy(root / "arc_challenge" / "train.parquet", root / "arc_easy" / "train.parquet")
+    after = [data_fingerprint(spec, root) for spec in (zero, few)]
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"mmlu/test\.parquet: no such file; mmlu reads its test"):
+        data_fingerprint(TaskSpec(name="mmlu"), tmp_path)
+
+
+def test_hellaswags_sample_stands_in_only_for_an_absent_train_split(
+    shared_root: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(shared_root, tmp_path / "data")
+    spec = TaskSpec(name="hellaswag")
+    shutil.copy(root / "hellaswag" / "train.parquet", root / HELLASWAG_SAMPLE)
+    assert not stands_in(spec, local_files(spec, root))
+    (root / "hellaswag" / "train.parquet").unlink()
+    assert local_files(spec, root)["train"] == root / HELLASWAG_SAMPLE
+    assert stands_in(spec, local_files(spec, root))
+
+
+def test_planning_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; import harness.evaluation.tasks; "
+        "print(*{'torch', 'transformers', 'lm_eval', 'datasets', 'pandas'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
