@@ -1,0 +1,222 @@
+"""The commands: parse, call, print. No logic lives here, and nothing heavy is imported at the top.
+
+Exit codes: 0 done, 1 a cell failed or another error, 2 wrong use or grid, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="zbench",
+    help="Fine-tune and evaluate a grid of experiments, and print a paper's tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+GridArgument = Annotated[
+    str, typer.Argument(metavar="GRID", help="A shipped grid's name, or a YAML file.")
+]
+RunsOption = Annotated[
+    Path, typer.Option("--runs-dir", envvar="ZBENCH_RUNS_DIR", help="Where cells are kept.")
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data-root", help="Folder of local data and checkpoints; else the hub."),
+]
+UriOption = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", help="MLflow; default sqlite:///<runs-dir>/mlflow.db."),
+]
+OnlyOption = Annotated[
+    str | None, typer.Option("--only", help="Cells whose label or id holds all these words.")
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, or a list such as cuda:0,cuda:1.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="CPU processes; default one per core.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+RUNS = Path("runs")
+
+
+@app.callback(invoke_without_command=True)
+def version_or_help(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Options of zbench itself."""
+    if version:
+        from harness import __version__
+
+        typer.echo(f"zbench {__version__}")
+        raise typer.Exit
+
+
+@app.command("run-grid")
+def run_grid_command(
+    grid: GridArgument = "demo",
+    runs_dir: RunsOption = RUNS,
+    data_root: DataOption = None,
+    tracking_uri: UriOption = None,
+    only: OnlyOption = None,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Run what is not done yet of a grid; the same command again goes on where it stopped."""
+    from harness import commands
+
+    return commands.run_grid_command(
+        commands.open_grid(grid, runs_dir, data_root, only),
+        tracking_uri=tracking_uri,
+        device=device,
+        workers=workers,
+        as_json=as_json,
+    )
+
+
+@app.command("report")
+def report_command(
+    grid: GridArgument = "demo",
+    runs_dir: RunsOption = RUNS,
+    data_root: DataOption = None,
+    reports_dir: Annotated[
+        Path, typer.Option("--reports-dir", help="The report goes to <reports-dir>/<grid>/.")
+    ] = Path("reports"),
+    tracking_uri: UriOption = None,
+    only: OnlyOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Render the tables and figures of a grid from its MLflow runs."""
+    from harness import commands
+
+    opened = commands.open_grid(grid, runs_dir, data_root, only)
+    return commands.report_command(
+        opened, reports_dir=reports_dir, tracking_uri=tracking_uri, as_json=as_json
+    )
+
+
+@app.command("plan")
+def plan_command(
+    grid: GridArgument,
+    runs_dir: RunsOption = RUNS,
+    data_root: DataOption = None,
+    only: OnlyOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Validate a grid and list its cells without running any."""
+    from harness import commands
+
+    return commands.plan_command(
+        commands.open_grid(grid, runs_dir, data_root, only), as_json=as_json
+    )
+
+
+@app.command("status")
+def status_command(
+    grid: GridArgument = "demo",
+    runs_dir: RunsOption = RUNS,
+    data_root: DataOption = None,
+    only: OnlyOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Show what is done, running and failed, with each failure's first line and log."""
+    from harness import commands
+
+    return commands.status_command(
+        commands.open_grid(grid, runs_dir, data_root, only), as_json=as_json
+    )
+
+
+@app.command("run-cell")
+def run_cell_command(
+    grid: GridArgument,
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="A cell's id or label.")],
+    runs_dir: RunsOption = RUNS,
+    data_root: DataOption = None,
+    tracking_uri: UriOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Run one cell in this process, with a traceback if it fails."""
+    from harness import commands
+
+    return commands.run_cell_command(
+        commands.open_grid(grid, runs_dir, data_root, None),
+        cell,
+        tracking_uri=tracking_uri,
+        device=device,
+        as_json=as_json,
+    )
+
+
+@app.command("sync")
+def sync_command(
+    grid: GridArgument = "demo",
+    runs_dir: RunsOption = RUNS,
+    data_root: DataOption = None,
+    tracking_uri: UriOption = None,
+    debug: DebugOption = False,
+) -> int:
+    """Log into MLflow what the cells' folders hold and MLflow lacks."""
+    from harness import commands
+
+    return commands.sync_command(
+        commands.open_grid(grid, runs_dir, data_root, None), tracking_uri=tracking_uri
+    )
+
+
+def main() -> NoReturn:
+    """Runs the command line; every expected fault is one line on stderr."""
+    debug = "--debug" in sys.argv
+    try:
+        code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        print("zbench: interrupted; run the same command again to go on", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `zbench plan X | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as fault:
+        if debug:
+            raise
+        code = _explain(fault)
+    sys.exit(code or 0)
+
+
+def _explain(fault: Exception) -> int:
+    """Prints what went wrong and returns the exit code."""
+    from harness.errors import ZbenchError
+
+    show: Any = getattr(fault, "show", None)  # of typer's own errors: a wrong option or argument
+    if callable(show):
+        show()
+        return int(getattr(fault, "exit_code", 2))
+    if isinstance(fault, ZbenchError):
+        for line in str(fault).splitlines():
+            print(f"zbench: {line}", file=sys.stderr)
+        return fault.exit_code
+    lines = str(fault).strip().splitlines() or ["no message"]
+    print(
+        f"zbench: {type(fault).__name__}: {lines[0]} (run again with --debug for the traceback)",
+        file=sys.stderr,
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""What each command does, once its arguments are parsed; returns the exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import display
+from harness.cell import RunSettings, run_cell
+from harness.errors import ReportError, TrackingError
+from harness.executors import RunPlan, run_grid
+from harness.executors.devices import available_cores, resolve_devices
+from harness.frames import cells_frame, losses_frame, scores_frame
+from harness.grid import Cell, GridSpec, expand
+from harness.grid_file import load_grid
+from harness.plan import check_sources, count_rows, plan_rows, resolve_data_root
+from harness.results import CellResult
+from harness.state import (
+    CellState,
+    check_writable,
+    find_cell,
+    items_path,
+    read_states,
+    select_cells,
+)
+
+
+@dataclass(frozen=True)
+class OpenGrid:
+    """A grid with the places that the command line gave."""
+
+    spec: GridSpec
+    cells: list[Cell]
+    """The chosen ones."""
+    runs_dir: Path
+    data_root: Path | None
+
+    def states(self) -> list[CellState]:
+        """Returns how far each cell is, now."""
+        return read_states(self.cells, runs_dir=self.runs_dir, data_root=self.data_root)
+
+    def num_rows(self) -> int | None:
+        """Returns the size of the training data, where it is known."""
+        return count_rows(self.spec.data, self.data_root)
+
+
+def open_grid(grid: str, runs_dir: Path, data_root: Path | None, only: str | None) -> OpenGrid:
+    """Returns the grid, validated, with its chosen cells.
+
+    Raises:
+        UsageError: the grid has faults, or nothing is chosen, or a folder is not there.
+    """
+    spec = load_grid(grid)
+    return OpenGrid(
+        spec=spec,
+        cells=select_cells(expand(spec), only),
+        runs_dir=runs_dir,
+        data_root=resolve_data_root(spec, data_root, runs_dir),
+    )
+
+
+def run_grid_command(
+    grid: OpenGrid,
+    *,
+    tracking_uri: str | None,
+    device: str,
+    workers: int | None,
+    as_json: bool,
+) -> int:
+    """Runs what is to do, showing it as it goes; logs to MLflow beside it."""
+    from harness.tracking import Tracker, resolve_uri
+
+    prepare_run(grid)
+    states = grid.states()
+    work = [state for state in states if state.status in ("to do", "failed")]
+    devices = resolve_devices(device, workers=workers, num_cells=len(work))
+    console = display.console(quiet=as_json)
+    display.print_summary(console, grid.spec, states, grid.num_rows(), devices)
+    uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
+    tracker = Tracker(grid.spec, uri, grid.runs_dir, states)
+    tracker.start()
+    plan = RunPlan(
+        settings=RunSettings(runs_dir=grid.runs_dir, data_root=grid.data_root),
+        devices=devices,
+        threads=max(1, available_cores() // max(1, len(devices))),
+    )
+    with display.progress(console, work, grid.num_rows()) as show:
+        outcome = run_grid(states, plan, [show, tracker])
+    after = grid.states()
+    problem = tracker.close()
+    display.print_outcome(console, after, outcome, uri, problem)
+    if as_json:
+        _print_json({"outcome": dataclasses.asdict(outcome), "cells": _status_records(after)})
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    return 1 if outcome.failed else 0
+
+
+def prepare_run(grid: OpenGrid) -> None:
+    """Checks what can be checked before anything runs, and writes the embedded world.
+
+    Raises:
+        UsageError: a folder cannot be written, or a local file that cells read is not there.
+    """
+    check_writable(grid.runs_dir)
+    if grid.spec.world == "demo" and grid.data_root is not None:
+        from harness.demo.world import write_world
+        from harness.plan import world_folder
+
+        if grid.data_root == world_folder(grid.runs_dir):
+            write_world(grid.data_root)
+    check_sources(grid.cells, grid.data_root)
+
+
+def run_cell_command(
+    grid: OpenGrid, name: str, *, tracking_uri: str | None, device: str, as_json: bool
+) -> int:
+    """Runs one cell in this process."""
+    from harness.tracking import Tracker, resolve_uri
+
+    cell = find_cell(grid.cells, name)
+    one = dataclasses.replace(grid, cells=[cell])
+    prepare_run(one)
+    states = one.states()
+    (chosen,) = resolve_devices(device, workers=1, num_cells=1)
+    tracker = Tracker(
+        grid.spec, resolve_uri(grid.spec, grid.runs_dir, tracking_uri), grid.runs_dir, states
+    )
+    tracker.start()
+    console = display.console(quiet=as_json)
+    settings = RunSettings(runs_dir=grid.runs_dir, data_root=grid.data_root, device=chosen)
+    failed = False
+    with display.progress(console, states, grid.num_rows()) as show:
+        try:
+            run_cell(cell, settings, lambda event: (show(event), tracker(event))[-1])
+        except Exception:
+            traceback.print_exc()
+            failed = True
+    problem = tracker.close()
+    after = one.states()
+    display.print_cells(console, after, problem)
+    if as_json:
+        _print_json({"cells": _status_records(after)})
+    return 1 if failed else 0
+
+
+def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
+    """Lists the cells of a grid."""
+    rows = plan_rows(grid.states(), grid.num_rows())
+    if as_json:
+        _print_json({"grid": grid.spec.name, "cells": [dataclasses.asdict(row) for row in rows]})
+    else:
+        display.print_plan(display.console(), grid.spec, rows)
+    return 0
+
+
+def status_command(grid: OpenGrid, *, as_json: bool) -> int:
+    """Shows how far the cells are."""
+    states = grid.states()
+    if as_json:
+        _print_json({"grid": grid.spec.name, "cells": _status_records(states)})
+    else:
+        display.print_status(display.console(), states)
+    return 0
+
+
+def sync_command(grid: OpenGrid, *, tracking_uri: str | None) -> int:
+    """Replays into MLflow what it lacks."""
+    from harness.tracking import GridRuns, hide_password, resolve_uri
+
+    uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
+    runs = GridRuns(grid.spec, uri, grid.runs_dir)
+    logged = runs.sync(grid.states())
+    runs.close()
+    display.console().print(f"{logged} cells logged to {hide_password(uri)}", highlight=False)
+    return 0
+
+
+def report_command(
+    grid: OpenGrid, *, reports_dir: Path, tracking_uri: str | None, as_json: bool
+) -> int:
+    """Renders a grid's report from its MLflow runs; from the cells' files where MLflow is down."""
+    from harness.environment import git_commit, package_versions
+    from harness.report import ReportInput, build_report
+    from harness.tracking import default_uri, hide_password, resolve_uri
+
+    states = grid.states()
+    uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
+    if not any(state.result for state in states) and uri == default_uri(grid.runs_dir):
+        raise ReportError(
+            f"{grid.spec.name}: no cell has a result in {grid.runs_dir}; "
+            f"run `zbench run-grid {grid.spec.name}` first"
+        )
+    source = ResultSource(grid, states, uri)
+    console = display.console(quiet=as_json)
+    if source.problem:
+        console.print(f"warning: {source.problem}; read the cells' own files", highlight=False)
+    environment = _report_environment(source.results) | {
+        "report made with": f"zbench {package_versions()['zbench']}, {git_commit() or 'no commit'}",
+        "tracking": hide_password(uri) if not source.problem else "the cells' own files",
+    }
+    report = build_report(
+        ReportInput(
+            grid_name=grid.spec.name,
+            grid_title=grid.spec.title,
+            grid_yaml=grid.spec.text,
+            scores=scores_frame(grid.cells, source.results),
+            cells=cells_frame(states, source.results),
+            losses=losses_frame(grid.cells, source.results),
+            items=source.items,
+            notes=grid.spec.notes,
+            environment=environment,
+        ),
+        reports_dir / grid.spec.name,
+    )
+    if as_json:
+        _print_json({"page": str(report.page), "files": [str(path) for path in report.files]})
+    else:
+        print(report.terminal)
+        print(f"\nPage:    {report.page}")
+        print(f"Tables and figures: {report.page.parent}")
+    return 0
+
+
+class ResultSource:
+    """Results and per-item records, from MLflow where it answers, else from the cells' files."""
+
+    def __init__(self, grid: OpenGrid, states: list[CellState], uri: str) -> None:
+        from harness.tracking import GridRuns
+
+        self.problem: str | None = None
+        self.folders = {state.cell.id: state.folder for state in states}
+        self.tracked: dict[str, Any] = {}
+        try:
+            self.runs: Any = GridRuns(grid.spec, uri, grid.runs_dir)
+            self.runs.sync(states)
+            self.tracked = {run.cell_id: run for run in self.runs.read()}
+            self.runs.close()
+            chosen = {cell.id for cell in grid.cells}
+            self.results: dict[str, CellResult] = {
+                cell_id: run.result for cell_id, run in self.tracked.items() if cell_id in chosen
+            }
+        except TrackingError as fault:
+            self.problem = str(fault)
+            self.results = {
+                state.cell.id: state.result for state in states if state.result is not None
+            }
+
+    def items(self, cell_id: str, benchmark: str) -> Any:
+        """Returns the per-item records of a cell's benchmark, or None where there are none."""
+        import pandas as pd
+
+        result = self.results.get(cell_id)
+        keys = (
+            [score.key for score in result.scores if score.benchmark == benchmark] if result else []
+        )
+        if not keys:
+            return None
+        path: Path | None = items_path(self.folders[cell_id], benchmark, keys[-1])
+        assert path is not None
+        if cell_id in self.tracked:
+            path = self.runs.items_file(self.tracked[cell_id], path.name)
+        return pd.read_parquet(path) if path is not None and path.is_file() else None
+
+
+def _report_environment(results: dict[str, CellResult]) -> dict[str, str]:
+    """Returns what the results were made with: every distinct value of each property."""
+    merged: dict[str, dict[str, None]] = {}
+    for result in results.values():
+        for key, value in result.environment.items():
+            merged.setdefault(key, {})[str(value)] = None
+    times = sorted(merged.pop("time", {}))
+    described = {key: ", ".join(values) for key, values in merged.items()}
+    if times:
+        described["cells run from"] = times[0]
+        described["cells run to"] = times[-1]
+    return described
+
+
+def _status_records(states: list[CellState]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": state.cell.id,
+            "label": state.cell.label,
+            "status": state.status,
+            "folder": str(state.folder),
+            "missing": [task.name for task in state.missing],
+            "error": dataclasses.asdict(state.result.error)
+            if state.result is not None and state.result.error is not None
+            else None,
+            "scores": display.primary_scores(state),
+        }
+        for state in states
+    ]
+
+
+def _print_json(record: dict[str, Any]) -> None:
+    json.dump(record, sys.stdout, indent=1)
+    print()

@@ -1,0 +1,76 @@
+"""Running a grid's cells: which are to do, who runs them, and what came of it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.cell import RunSettings
+from harness.events import CellEnded, Emit, Event
+from harness.executors.local import run_local
+from harness.state import CellState
+
+Executor = Callable[[Sequence[CellState], "RunPlan"], Iterator[Event]]
+
+EXECUTORS: dict[str, Executor] = {"local": run_local}
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Where the cells run."""
+
+    settings: RunSettings
+    devices: tuple[str, ...]
+    """One worker each: `cpu`, or `cuda:0`, ..."""
+    threads: int
+    """CPU threads of each worker."""
+
+
+@dataclass(frozen=True)
+class GridOutcome:
+    """What came of the cells that were to do."""
+
+    done: tuple[str, ...]
+    """Cell ids."""
+    failed: tuple[str, ...]
+    skipped: tuple[str, ...]
+    """Done before, or running elsewhere."""
+    interrupted: bool = False
+
+
+def run_grid(
+    states: Sequence[CellState], plan: RunPlan, listeners: Sequence[Emit], executor: str = "local"
+) -> GridOutcome:
+    """Runs what is to do, telling every event to every listener.
+
+    A cell's failure does not stop the others. An interrupt (ctrl-C, SIGTERM) stops the workers and
+    loses nothing that is stored.
+
+    Args:
+        states: the grid's cells, as far as they are.
+        plan: where they run.
+        listeners: the display, the tracker.
+        executor: a name of EXECUTORS.
+    """
+    work = [state for state in states if state.status in ("to do", "failed")]
+    done: list[str] = []
+    failed: list[str] = []
+    interrupted = False
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        for event in EXECUTORS[executor](work, plan):
+            if isinstance(event, CellEnded):
+                (done if event.error is None else failed).append(event.cell_id)
+            for listener in listeners:
+                listener(event)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    skipped = [state.cell.id for state in states if state not in work]
+    return GridOutcome(tuple(done), tuple(failed), tuple(skipped), interrupted)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,70 @@
+"""Which devices a run uses, found without importing torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from harness.errors import UsageError
+
+
+def resolve_devices(setting: str, *, workers: int | None, num_cells: int) -> tuple[str, ...]:
+    """Returns one device per worker process.
+
+    Args:
+        setting: `auto`, `cpu`, `cuda` (all of them), or a list such as `cuda:0,cuda:1`.
+        workers: how many on the CPU; as many as cores where None.
+        num_cells: cells to run; there are never more workers than that.
+
+    Raises:
+        UsageError: the setting names no device, or one that is not there.
+    """
+    if setting == "auto":
+        setting = "cuda" if count_cuda_devices() else "cpu"
+    if setting == "cpu":
+        count = min(workers or available_cores(), max(num_cells, 1))
+        return ("cpu",) * count
+    found = count_cuda_devices()
+    known = [f"cuda:{index}" for index in range(found)]
+    wanted = known if setting == "cuda" else [name.strip() for name in setting.split(",")]
+    for name in wanted:
+        if not name.startswith("cuda:") or not name[5:].isdigit():
+            raise UsageError(
+                f"--device {setting}: '{name}' is no device; use auto, cpu, cuda or cuda:0,cuda:1"
+            )
+        if name not in known:
+            raise UsageError(f"--device {setting}: {name} is not there; this machine has {found}")
+    if not wanted:
+        raise UsageError("--device cuda: this machine shows no CUDA device (nvidia-smi -L)")
+    return tuple(wanted[: max(num_cells, 1)])
+
+
+def available_cores() -> int:
+    """Returns the cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def count_cuda_devices() -> int:
+    """Returns how many CUDA devices a child process would see."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    try:
+        answer = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return sum(line.startswith("GPU ") for line in answer.stdout.splitlines())
+
+
+def cuda_visible(device: str) -> str:
+    """Returns the value of CUDA_VISIBLE_DEVICES that shows a worker only its device."""
+    index = int(device.removeprefix("cuda:"))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return str(index)
+    return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")][index]

@@ -1,0 +1,210 @@
+"""One worker process per device on this machine; each takes the next cell when it is free."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cell import RunSettings, record_failure, run_cell
+from harness.errors import StorageError, TrainingError
+from harness.events import CellEnded, Emit, Event
+from harness.executors.devices import cuda_visible
+from harness.grid import Cell
+from harness.state import LOG_FILE, CellState, cell_folder
+
+if TYPE_CHECKING:
+    from harness.executors import RunPlan
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    device: str
+    busy: CellState | None = None
+    started: float = 0.0
+
+
+def run_local(states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
+    """Yields the events of the cells as they run; the workers are stopped when it is closed.
+
+    A worker that dies (killed, out of memory) fails its cell and is replaced.
+    """
+    queue = deque(states)
+    devices = plan.devices[: len(queue)]
+    workers = [_start_worker(device, plan) for device in devices]
+    try:
+        for worker in workers:
+            _give_next(worker, queue)
+        while any(worker.busy for worker in workers):
+            ready = wait([worker.pipe for worker in workers if worker.busy], timeout=5)
+            for worker in [worker for worker in workers if worker.pipe in ready]:
+                try:
+                    event: Event | None = worker.pipe.recv()
+                except (EOFError, OSError):
+                    event = None
+                if event is None:
+                    yield _bury(worker, plan)
+                    if queue:
+                        replacement = _start_worker(worker.device, plan)
+                        workers[workers.index(worker)] = replacement
+                        _give_next(replacement, queue)
+                    continue
+                if isinstance(event, CellEnded):
+                    worker.busy = None
+                    _give_next(worker, queue)
+                yield event
+    finally:
+        for worker in workers:
+            _stop(worker)
+
+
+def _start_worker(device: str, plan: RunPlan) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(
+        target=work, args=(there, device, plan.threads, plan.settings, os.getpid()), daemon=True
+    )
+    process.start()
+    there.close()
+    return _Worker(process=process, pipe=here, device=device)
+
+
+def _give_next(worker: _Worker, queue: deque[CellState]) -> None:
+    if queue:
+        worker.busy = queue.popleft()
+        worker.started = time.monotonic()
+        with contextlib.suppress(BrokenPipeError, OSError):  # its death is read from the pipe
+            worker.pipe.send(worker.busy.cell)
+
+
+def _bury(worker: _Worker, plan: RunPlan) -> CellEnded:
+    """Records the failure of a cell whose worker died."""
+    assert worker.busy is not None
+    worker.process.join(timeout=10)
+    code = worker.process.exitcode
+    how = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
+    hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+    folder = cell_folder(plan.settings.runs_dir, worker.busy.cell)
+    fault = TrainingError(
+        f"the worker process ended with {how}{hint}; see {folder / LOG_FILE}, "
+        "then run the same command again"
+    )
+    record_failure(worker.busy.cell, folder, fault)
+    state, worker.busy = worker.busy, None
+    seconds = time.monotonic() - worker.started
+    return CellEnded(state.cell.id, str(folder), seconds, str(fault))
+
+
+def _stop(worker: _Worker) -> None:
+    """Lets an idle worker leave by itself and stops a busy one."""
+    worker.pipe.close()
+    if worker.busy is None:
+        worker.process.join(timeout=5)
+    worker.process.terminate()
+    worker.process.join(timeout=5)
+    if worker.process.is_alive():
+        worker.process.kill()
+        worker.process.join(timeout=5)
+
+
+def work(pipe: Connection, device: str, threads: int, settings: RunSettings, parent: int) -> None:
+    """Runs cells that come through the pipe until it closes: the worker process's whole life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _set_environment(device, threads)
+    _use_thread_locks()
+    own = replace(settings, device="cuda" if device.startswith("cuda") else "cpu")
+    lock = threading.Lock()
+
+    def emit(event: Event) -> None:
+        try:
+            with lock:
+                pipe.send(event)
+        except OSError:
+            os._exit(1)  # nobody listens any more: the parent is gone, which is no failure
+
+    while True:
+        try:
+            cell: Cell = pipe.recv()
+        except (EOFError, OSError):
+            return
+        _attempt(cell, own, threads, emit)
+
+
+def _attempt(cell: Cell, settings: RunSettings, threads: int, emit: Emit) -> None:
+    folder = cell_folder(settings.runs_dir, cell)
+    start = time.monotonic()
+    ended = False
+
+    def relay(event: Event) -> None:
+        nonlocal ended
+        ended = ended or isinstance(event, CellEnded)
+        emit(event)
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _log_to(folder / LOG_FILE)
+        import torch
+
+        torch.set_num_threads(threads)
+        run_cell(cell, settings, relay)
+    except Exception as fault:
+        logging.getLogger(__name__).exception("%s failed", cell.label)
+        if not ended:  # a fault outside the cell's own work: its lock, its folder, an import
+            if not isinstance(fault, StorageError):
+                record_failure(cell, folder, fault)
+            text = f"{type(fault).__name__}: {fault}"
+            emit(CellEnded(cell.id, str(folder), time.monotonic() - start, text))
+
+
+def _log_to(path: Path) -> None:
+    """Sends all that this process prints, C libraries included, to the cell's log."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        force=True,
+    )
+
+
+def _set_environment(device: str, threads: int) -> None:
+    """Sets what libraries read when they are imported; the worker owns its process."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["CUDA_VISIBLE_DEVICES"] = cuda_visible(device) if device != "cpu" else ""
+
+
+def _use_thread_locks() -> None:
+    """Keeps tqdm from making a semaphore that a stopped worker would leave behind."""
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent is gone, however it went."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

@@ -1,0 +1,138 @@
+"""Results as tidy frames: one row per cell × task × metric, and all else that a report takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from harness.grid import Cell
+from harness.methods import METHODS
+from harness.results import CellResult, TaskScore
+from harness.state import CellState
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+IDENTITY = (
+    "cell_id",
+    "label",
+    "model",
+    "method",
+    "method_name",
+    "method_title",
+    "fraction",
+    "seed",
+)
+COSTS = (
+    "trainable_parameters",
+    "total_parameters",
+    "examples",
+    "steps",
+    "seconds",
+    "tokens_per_second",
+    "peak_memory_bytes",
+    "peak_learning_rate",
+    "precision",
+    "device",
+)
+
+
+def cell_identity(cell: Cell) -> dict[str, Any]:
+    """Returns the columns that every frame begins with."""
+    return {
+        "cell_id": cell.id,
+        "label": cell.label,
+        "model": cell.model_name,
+        "method": cell.method_label,
+        "method_name": cell.method,
+        "method_title": _title(cell),
+        "fraction": cell.fraction,
+        "seed": cell.seed,
+    }
+
+
+def _title(cell: Cell) -> str:
+    title = METHODS[cell.method].title
+    if cell.method_label == cell.method:
+        return title
+    return f"{title} ({cell.method_label})"
+
+
+def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd.DataFrame:
+    """Returns one row per cell × task × metric: the identity columns, then TaskScore's fields.
+
+    Scores of benchmarks that the cell's grid does not list are left out.
+    """
+    import pandas as pd
+
+    rows = []
+    for cell in cells:
+        result = results.get(cell.id)
+        names = {task.name for task in cell.tasks}
+        for score in result.scores if result else ():
+            if score.benchmark in names:
+                rows.append(cell_identity(cell) | asdict(score))
+    columns = [*IDENTITY, *(entry.name for entry in fields(TaskScore))]
+    return _typed(pd.DataFrame(rows, columns=columns))
+
+
+def cells_frame(
+    states: Sequence[CellState], results: Mapping[str, CellResult] | None = None
+) -> pd.DataFrame:
+    """Returns one row per planned cell: identity, status, costs, final gates, error.
+
+    Args:
+        states: the grid's cells, as their folders tell.
+        results: results by cell id to read from instead of the folders'.
+    """
+    import pandas as pd
+
+    rows = []
+    for state in states:
+        result = state.result if results is None else results.get(state.cell.id)
+        rows.append(cell_identity(state.cell) | _costs(state, result))
+    frame = _typed(pd.DataFrame(rows))
+    for column in ("final_gate_mean_abs", "final_gate_max_abs"):
+        frame[column] = frame[column].astype("float64")
+    return frame
+
+
+def _costs(state: CellState, result: CellResult | None) -> dict[str, Any]:
+    train = result.train if result is not None else None
+    costs: dict[str, Any] = {name: getattr(train, name, None) for name in COSTS}
+    shape, cell = state.cell.model.shape, state.cell
+    costs["trainable_parameters"] = METHODS[cell.method].count_parameters(shape, cell.options)
+    if costs["total_parameters"] is None:
+        costs["total_parameters"] = shape.num_parameters
+    if train is None and result is not None:
+        costs["precision"] = result.base.get("precision")
+        costs["device"] = result.environment.get("device")
+    statistics = train.final_statistics if train is not None else {}
+    return costs | {
+        "status": state.status if state.status in ("done", "failed") else "missing",
+        "evaluation_seconds": sum(result.evaluation_seconds.values()) if result else None,
+        "error": result.error.message if result is not None and result.error else None,
+        "final_gate_mean_abs": statistics.get("gate/mean_abs"),
+        "final_gate_max_abs": statistics.get("gate/max_abs"),
+    }
+
+
+def losses_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd.DataFrame:
+    """Returns one row per cell × epoch: the identity columns, `epoch` (from 0) and `loss`."""
+    import pandas as pd
+
+    rows = [
+        cell_identity(cell) | {"epoch": epoch, "loss": loss}
+        for cell in cells
+        if (result := results.get(cell.id)) is not None and result.train is not None
+        for epoch, loss in enumerate(result.train.epoch_losses)
+    ]
+    return _typed(pd.DataFrame(rows, columns=[*IDENTITY, "epoch", "loss"]))
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns the frame with one type per column, whatever is missing."""
+    frame["fraction"] = frame["fraction"].astype("float64")
+    frame["seed"] = frame["seed"].astype("Int64")
+    return frame

@@ -1,0 +1,154 @@
+"""What a grid comes to before it runs: examples, steps, rates, parameters; and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import DataError, UsageError, did_you_mean
+from harness.evaluation.tasks import local_files
+from harness.grid import Cell, DataSpec, GridSpec
+from harness.methods import METHODS
+from harness.state import CellState
+
+DATA_ROOT_VARIABLE = "ZBENCH_DATA_ROOT"
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One cell before it runs; None where nothing tells."""
+
+    cell_id: str
+    label: str
+    status: str
+    examples: int | None
+    steps: int | None
+    learning_rate: float | None
+    """The resolved peak rate."""
+    trainable_parameters: int
+    total_parameters: int
+    missing_tasks: tuple[str, ...]
+
+
+def plan_rows(states: Sequence[CellState], rows: int | None) -> list[PlanRow]:
+    """Returns one row per cell.
+
+    Args:
+        states: the cells, as far as they are.
+        rows: size of the training data, or None where it is unknown.
+    """
+    return [_plan_row(state, rows) for state in states]
+
+
+def _plan_row(state: CellState, rows: int | None) -> PlanRow:
+    cell = state.cell
+    examples = steps = rate = None
+    if cell.train is not None and cell.fraction is not None:
+        rate = cell.train.peak_learning_rate
+        if rows is not None:
+            examples = round(cell.fraction * rows)
+            steps = cell.train.total_steps(examples)
+    counted = METHODS[cell.method].count_parameters(cell.model.shape, cell.options)
+    return PlanRow(
+        cell_id=cell.id,
+        label=cell.label,
+        status=state.status,
+        examples=examples,
+        steps=steps,
+        learning_rate=rate,
+        trainable_parameters=counted,
+        total_parameters=cell.model.shape.num_parameters,
+        missing_tasks=tuple(task.name for task in state.missing),
+    )
+
+
+def count_rows(data: DataSpec, data_root: Path | None) -> int | None:
+    """Returns the size of the training data: as stated, or read from the local file's footer."""
+    if data.num_rows is not None:
+        return data.num_rows
+    if data_root is None or data.path is None or not (data_root / data.path).is_file():
+        return None
+    import pyarrow.parquet
+
+    try:
+        return int(pyarrow.parquet.read_metadata(data_root / data.path).num_rows)
+    except Exception:
+        return None  # the run itself tells what is wrong with the file
+
+
+def resolve_data_root(grid: GridSpec, option: Path | None, runs_dir: Path) -> Path | None:
+    """Returns the data root: the option's, else that of the environment, else the embedded world's.
+
+    Raises:
+        UsageError: the folder that was named is not there.
+    """
+    import os
+
+    named = option
+    if named is None and grid.world is None and os.environ.get(DATA_ROOT_VARIABLE):
+        named = Path(os.environ[DATA_ROOT_VARIABLE])
+    if named is not None:
+        if not named.is_dir():
+            raise UsageError(f"--data-root {named}: no such folder")
+        return named.resolve()
+    if grid.world == "demo":
+        return world_folder(runs_dir)
+    return None
+
+
+def world_folder(runs_dir: Path) -> Path:
+    """Returns where the embedded world of this version lies once it is written."""
+    from harness.demo.world import VERSION
+
+    return (runs_dir / "world" / f"demo-{VERSION}").resolve()
+
+
+def check_sources(cells: Iterable[Cell], data_root: Path | None) -> None:
+    """Checks that the local files that cells read are there, before anything runs.
+
+    Raises:
+        UsageError: every missing file, one a line, with the cells' part that needs it.
+    """
+    faults: dict[str, None] = {}
+    for cell in cells:
+        faults |= dict.fromkeys(_missing_files(cell, data_root))
+    if faults:
+        raise UsageError("\n".join(faults))
+
+
+def _missing_files(cell: Cell, data_root: Path | None) -> list[str]:
+    faults = []
+    place = "--data-root names the folder of local data and models"
+    model = cell.model
+    if model.path is not None:
+        folder = Path(model.path)
+        if not folder.is_absolute() and data_root is None and model.source is None:
+            faults.append(f"models.{cell.model_name}.path: {folder} is relative; {place}")
+        elif not folder.is_absolute() and data_root is not None:
+            folder = data_root / folder
+            if not folder.is_dir():
+                faults.append(f"models.{cell.model_name}.path: no folder {folder}{_near(folder)}")
+        elif folder.is_absolute() and not folder.is_dir():
+            faults.append(f"models.{cell.model_name}.path: no folder {folder}{_near(folder)}")
+    data = cell.data
+    if cell.train is not None:
+        if data_root is None and data.source is None:
+            faults.append(f"data.path: {data.path} is relative; {place}")
+        elif data_root is not None and data.path and not (data_root / data.path).is_file():
+            faults.append(
+                f"data.path: no file {data_root / data.path}{_near(data_root / data.path)}"
+            )
+    if data_root is not None:
+        for task in cell.tasks:
+            try:
+                local_files(task, data_root)
+            except DataError as fault:
+                faults.append(str(fault))
+    return faults
+
+
+def _near(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ""
+    return did_you_mean(path.name, sorted(entry.name for entry in path.parent.iterdir())[:20])

@@ -1,0 +1,13 @@
+"""MLflow: the only folder that imports it.
+
+Experiment = grid; parent run = the grid; child run = one cell. A tracking server that is down or
+slow never stops a run: the cells' own files are the truth, and `sync` replays from them what is
+missing. Everything is logged from one process, by explicit run id, so that a `MLFLOW_RUN_ID` in
+the environment changes nothing and SQLite has one writer.
+"""
+
+from harness.tracking.live import Tracker
+from harness.tracking.runs import GridRuns, TrackedRun
+from harness.tracking.uri import default_uri, hide_password, resolve_uri
+
+__all__ = ["GridRuns", "TrackedRun", "Tracker", "default_uri", "hide_password", "resolve_uri"]

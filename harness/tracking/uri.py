@@ -1,0 +1,39 @@
+"""Where runs are logged."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from harness.errors import TrackingError
+from harness.grid import GridSpec
+
+
+def default_uri(runs_dir: Path) -> str:
+    """Returns the tracking URI of a runs folder: `sqlite:///<runs>/mlflow.db`."""
+    return f"sqlite:///{(runs_dir / 'mlflow.db').resolve()}"
+
+
+def resolve_uri(grid: GridSpec, runs_dir: Path, option: str | None) -> str:
+    """Returns the URI of the option, else of MLFLOW_TRACKING_URI, of the grid, or the default."""
+    return (
+        option
+        or os.environ.get("MLFLOW_TRACKING_URI")
+        or grid.tracking.uri
+        or default_uri(runs_dir)
+    )
+
+
+def hide_password(uri: str) -> str:
+    """Returns the URI without the user and password that it may carry."""
+    scheme, separator, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def tracking_error(uri: str, fault: Exception) -> TrackingError:
+    """Returns what went wrong with the store at `uri`, in one line, without its password."""
+    lines = str(fault).strip().splitlines() or [type(fault).__name__]
+    return TrackingError(
+        f"MLflow at {hide_password(uri)}: {lines[0].replace(uri, hide_password(uri))}"
+    )

@@ -1,0 +1,143 @@
+"""The command line: exit codes, one-line faults, and the frozen list of flags."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.test_grid_file import GRID
+
+COMMON = {"--runs-dir", "--data-root", "--debug", "--help"}
+FLAGS = {
+    "run-grid": COMMON | {"--tracking-uri", "--only", "--device", "--workers", "--json"},
+    "report": COMMON | {"--reports-dir", "--tracking-uri", "--only", "--json"},
+    "plan": COMMON | {"--only", "--json"},
+    "status": COMMON | {"--only", "--json"},
+    "run-cell": COMMON | {"--tracking-uri", "--device", "--json"},
+    "sync": COMMON | {"--tracking-uri"},
+}
+
+
+def zbench(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    package = str(Path(__file__).parent.parent)
+    return subprocess.run(
+        [sys.executable, "-m", "harness.cli", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": package, "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def fault_of(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
+    """Returns stderr of a refused command, which shows neither traceback nor a partial start."""
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_the_flags_are_frozen() -> None:
+    import typer.main
+
+    command = typer.main.get_command(__import__("harness.cli").cli.app)
+    listed = {
+        name: {flag for option in sub.params for flag in option.opts if flag.startswith("--")}
+        | {"--help"}
+        for name, sub in command.commands.items()  # type: ignore[attr-defined]  # it is a group
+    }
+    assert listed == FLAGS
+
+
+def test_help_names_every_command(tmp_path: Path) -> None:
+    done = zbench("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["plan", "rehersal"], "zbench: rehersal: no such grid; did you mean 'rehearsal'?"),
+        (["plan", "none.yaml"], "zbench: none.yaml: no such grid file"),
+        (["plan"], "Missing argument"),
+        (["plan", "paper", "--onyl", "x"], "No such option"),
+        (["plan", "paper", "--only", "llama-70b"], "matches no cell"),
+        (["plan", "paper", "--data-root", "nowhere"], "--data-root nowhere: no such folder"),
+        (["run-cell", "paper", "llama-7b/bse"], "did you mean 'llama-7b/base'?"),
+        (["run-grid", "rehearsal"], "--data-root names the folder of local data"),
+        (["run-grid", "paper", "--device", "gpu"], "'gpu' is no device"),
+        (["run-grid", "paper", "--device", "cuda:99"], "cuda:99 is not there"),
+    ],
+)
+def test_wrong_use_is_exit_code_2_and_one_line(
+    tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    assert said in fault_of(zbench(*arguments, cwd=tmp_path))
+    assert not list((tmp_path / "runs").glob("cells/*"))
+
+
+def test_two_faults_of_a_grid_are_both_told(tmp_path: Path) -> None:
+    bad = GRID.replace("rank: 4", "rank: 0").replace("arc_easy", "arc_esy")
+    (tmp_path / "g.yaml").write_text(bad)
+    lines = fault_of(zbench("plan", "g.yaml", cwd=tmp_path)).splitlines()
+    assert [line.split(":")[2].strip() for line in lines] == [
+        "tasks[0]",
+        "blocks[0].methods[2].rank",
+    ]
+
+
+def test_missing_local_files_are_told_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text(GRID)
+    (tmp_path / "root" / "aa").mkdir(parents=True)
+    done = zbench("run-grid", "g.yaml", "--data-root", "root", cwd=tmp_path)
+    said = fault_of(done)
+    assert "models.a.path: no folder" in said
+    assert "did you mean 'aa'?" in said
+    assert "data.path: no file" in said
+    assert "arc_easy" in said
+    assert "mmlu" in said
+
+
+def test_a_runs_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    assert "choose another folder with --runs-dir" in fault_of(
+        zbench("run-grid", "demo", cwd=tmp_path)
+    )
+
+
+def test_plan_tells_steps_rates_and_parameters(tmp_path: Path) -> None:
+    done = zbench("plan", "paper-7b", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    cells = {cell["label"]: cell for cell in json.loads(done.stdout)["cells"]}
+    linear = cells["llama-7b/zero-init-linear/100%/seed0"]
+    assert linear["trainable_parameters"] == 1_229_760
+    assert linear["learning_rate"] == pytest.approx(2.25e-3)
+    assert linear["examples"] == 52_002
+    assert linear["steps"] == 5 * 813
+    assert linear["status"] == "to do"
+    assert cells["llama-7b/base"]["steps"] is None
+
+
+def test_a_report_of_nothing_says_what_to_run(tmp_path: Path) -> None:
+    said = fault_of(zbench("report", "paper-7b", cwd=tmp_path), code=1)
+    assert "run `zbench run-grid paper-7b` first" in said
+    assert not (tmp_path / "reports").exists()
+
+
+def test_status_of_a_fresh_folder_lists_what_is_to_do(tmp_path: Path) -> None:
+    done = zbench("status", "paper-13b", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "16 cells: 0 done, 0 running, 0 failed, 16 to do" in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = zbench("plan", "rehersal", "--debug", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr

@@ -1,0 +1,180 @@
+"""MLflow holds what the cells' folders hold, once, whatever was killed in between."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from harness.cell import write_frame
+from harness.errors import TrackingError
+from harness.grid import Cell, GridSpec, expand
+from harness.grid_file import resolve_grid
+from harness.results import CellError, CellResult, write_result
+from harness.state import STEPS_FILE, CellState, cell_folder, items_path, read_states
+from harness.tracking import GridRuns, default_uri, hide_password, resolve_uri
+from tests.test_grid_file import GRID
+from tests.test_results import RESULT
+from tests.test_state import scored
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
+
+
+@pytest.fixture
+def grid() -> GridSpec:
+    return resolve_grid(yaml.safe_load(GRID), place="g.yaml", text=GRID)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns an MLflow database with its tables: making them takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    grid = resolve_grid(yaml.safe_load(GRID), place="g.yaml").model_copy(update={"name": "other"})
+    GridRuns(grid, default_uri(folder), folder)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def runs(grid: GridSpec, tmp_path: Path, empty_store: Path) -> GridRuns:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return GridRuns(grid, default_uri(tmp_path), tmp_path)
+
+
+def store(cell: Cell, runs_dir: Path, result: CellResult) -> None:
+    folder = cell_folder(runs_dir, cell)
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = {
+        "step": [1, 2], "epoch": [0, 1], "loss": [2.0, 1.5], "learning_rate": [0.1, 0.2],
+        "tokens": [10, 10], "seconds": [0.5, 1.0], "tokens_per_second": [20.0, 20.0],
+        "time_ms": [1000, 2000], "gate/mean_abs": [0.0, 0.25],
+    }  # fmt: skip
+    write_frame(folder / STEPS_FILE, pd.DataFrame(steps))
+    for score in result.scores:
+        items = pd.DataFrame({"acc": [1.0, 0.0]})
+        write_frame(items_path(folder, score.benchmark, score.key), items)
+    write_result(folder, replace(result, cell=cell.record(), cell_id=cell.id))
+
+
+def states(grid: GridSpec, runs_dir: Path) -> list[CellState]:
+    return read_states(expand(grid), runs_dir=runs_dir, data_root=None)
+
+
+def test_a_cell_is_replayed_once_with_all_that_it_holds(
+    grid: GridSpec, runs: GridRuns, tmp_path: Path
+) -> None:
+    cell = expand(grid)[1]
+    store(cell, tmp_path, replace(RESULT, scores=scored(cell)))
+    assert runs.sync(states(grid, tmp_path)) == 1
+    assert runs.sync(states(grid, tmp_path)) == 0
+    ((cell_id, (run,)),) = runs.cell_runs().items()
+    assert cell_id == cell.id
+    assert run.info.status == "FINISHED"
+    assert run.data.params["method"] == "zero-init-linear"
+    assert run.data.tags["mlflow.parentRunId"] == runs.parent_id
+    assert run.data.metrics["eval/lm-eval/mmlu/acc"] == 0.5
+    history = runs.client.get_metric_history(run.info.run_id, "train/loss")
+    assert [(point.step, point.value) for point in history] == [(1, 2.0), (2, 1.5)]
+    epochs = runs.client.get_metric_history(run.info.run_id, "train/epoch_loss")
+    assert [(point.step, point.value) for point in epochs] == [(0, 2.0), (1, 1.5)]
+
+
+def test_what_is_read_back_is_what_was_stored(
+    grid: GridSpec, runs: GridRuns, tmp_path: Path
+) -> None:
+    cell = expand(grid)[1]
+    result = replace(RESULT, scores=scored(cell))
+    store(cell, tmp_path, result)
+    runs.sync(states(grid, tmp_path))
+    (tracked,) = runs.read()
+    assert tracked.result == replace(result, cell=cell.record(), cell_id=cell.id)
+    name = items_path(tmp_path, "mmlu", tracked.result.scores[1].key).name
+    path = runs.items_file(tracked, name)
+    assert path is not None
+    assert pd.read_parquet(path)["acc"].tolist() == [1.0, 0.0]
+    assert runs.items_file(tracked, "nothing.parquet") is None
+
+
+def test_added_scores_go_to_the_run_that_holds_the_training(
+    grid: GridSpec, runs: GridRuns, tmp_path: Path
+) -> None:
+    cell = expand(grid)[1]
+    store(cell, tmp_path, replace(RESULT, scores=scored(cell)[:1]))
+    runs.sync(states(grid, tmp_path))
+    store(cell, tmp_path, replace(RESULT, scores=scored(cell)))
+    assert runs.sync(states(grid, tmp_path)) == 1
+    (run,) = runs.cell_runs()[cell.id]
+    assert "eval/lm-eval/mmlu/acc" in run.data.metrics
+    (tracked,) = runs.read()
+    assert len(tracked.result.scores) == 2
+
+
+def test_a_killed_run_is_closed_and_the_cell_gets_a_whole_one(
+    grid: GridSpec, runs: GridRuns, tmp_path: Path
+) -> None:
+    cell = expand(grid)[1]
+    killed = runs.create_cell_run(cell)
+    runs.sync(states(grid, tmp_path))
+    assert runs.client.get_run(killed).info.status == "KILLED"
+    store(cell, tmp_path, replace(RESULT, scores=scored(cell)))
+    runs.sync(states(grid, tmp_path))
+    assert [run.info.status for run in runs.cell_runs()[cell.id]] == ["FINISHED", "KILLED"]
+    assert len(runs.read()) == 1
+
+
+def test_a_failure_is_a_failure(grid: GridSpec, runs: GridRuns, tmp_path: Path) -> None:
+    cell = expand(grid)[1]
+    error = CellError("TrainingError", "the loss is not a number at step 3", "log.txt")
+    store(cell, tmp_path, replace(RESULT, train=None, scores=(), error=error))
+    runs.sync(states(grid, tmp_path))
+    (run,) = runs.cell_runs()[cell.id]
+    assert run.info.status == "FAILED"
+    assert run.data.tags["zbench.error"] == error.message
+
+
+def test_a_run_id_in_the_environment_changes_nothing(
+    grid: GridSpec, runs: GridRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    again = GridRuns(grid, default_uri(tmp_path), tmp_path)
+    assert again.parent_id == runs.parent_id
+    cell = expand(grid)[1]
+    assert again.create_cell_run(cell) not in (again.create_cell_run(cell), "0" * 32)
+
+
+def test_one_parent_per_grid(grid: GridSpec, runs: GridRuns, tmp_path: Path) -> None:
+    assert GridRuns(grid, default_uri(tmp_path), tmp_path).parent_id == runs.parent_id
+
+
+def test_a_server_that_is_down_is_one_line(grid: GridSpec, tmp_path: Path) -> None:
+    with pytest.raises(TrackingError, match=r"^MLflow at http://127\.0\.0\.1:9: ") as caught:
+        GridRuns(grid, "http://user:secret@127.0.0.1:9", tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_option_goes_before_the_environment_before_the_grid(
+    grid: GridSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert resolve_uri(grid, tmp_path, None) == default_uri(tmp_path)
+    tracking = grid.tracking.model_copy(update={"uri": "http://grid"})
+    other = grid.model_copy(update={"tracking": tracking})
+    assert resolve_uri(other, tmp_path, None) == "http://grid"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://environment")
+    assert resolve_uri(other, tmp_path, None) == "http://environment"
+    assert resolve_uri(other, tmp_path, "http://option") == "http://option"
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://user:secret@host:5000/path", "http://host:5000/path"),
+        ("sqlite:////a/b.db", "sqlite:////a/b.db"),
+        ("postgresql://u:p@h/db", "postgresql://h/db"),
+    ],
+)
+def test_passwords_are_hidden(uri: str, shown: str) -> None:
+    assert hide_password(uri) == shown
