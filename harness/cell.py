@@ -52,6 +52,8 @@ class RunSettings:
     """Folder of local data sets and checkpoints; None to read from the hub."""
     device: str = "cpu"
     """A torch device of this process, `cpu` or `cuda`."""
+    threads: int = 1
+    """CPU threads; on the CPU another number moves the low bits of every result."""
 
 
 def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
@@ -97,6 +99,9 @@ class _CellRun:
         result = known or CellResult(cell=self.cell.record(), cell_id=self.cell.id)
         if trained and not missing:
             return result
+        import torch
+
+        torch.set_num_threads(self.settings.threads)
         record = self.cell.model_dump(mode="json", serialize_as_any=True)
         write_text(self.folder / CELL_FILE, json.dumps(record, indent=1) + "\n")
         if trained:

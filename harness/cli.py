@@ -47,6 +47,8 @@ WorkersOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 RUNS = Path("runs")
+INTERRUPTED = 130
+"""Exit code after ctrl-C or SIGTERM."""
 
 
 @app.callback(invoke_without_command=True)
@@ -186,8 +188,9 @@ def main() -> NoReturn:
     try:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        print("zbench: interrupted; run the same command again to go on", file=sys.stderr)
-        code = 130
+        code = INTERRUPTED
+    except SystemExit as done:  # typer's own answer to ctrl-C
+        code = done.code
     except BrokenPipeError:  # the reader of our output has gone, as in `zbench plan X | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -195,6 +198,8 @@ def main() -> NoReturn:
         if debug:
             raise
         code = _explain(fault)
+    if code == INTERRUPTED:
+        print("zbench: interrupted; run the same command again to go on", file=sys.stderr)
     sys.exit(code or 0)
 
 

@@ -14,7 +14,7 @@ from harness import display
 from harness.cell import RunSettings, run_cell
 from harness.errors import ReportError, TrackingError
 from harness.executors import RunPlan, run_grid
-from harness.executors.devices import available_cores, resolve_devices
+from harness.executors.devices import resolve_devices, worker_threads
 from harness.frames import cells_frame, losses_frame, scores_frame
 from harness.grid import Cell, GridSpec, expand
 from harness.grid_file import load_grid
@@ -85,9 +85,12 @@ def run_grid_command(
     tracker = Tracker(grid.spec, uri, grid.runs_dir, states)
     tracker.start()
     plan = RunPlan(
-        settings=RunSettings(runs_dir=grid.runs_dir, data_root=grid.data_root),
+        settings=RunSettings(
+            runs_dir=grid.runs_dir,
+            data_root=grid.data_root,
+            threads=worker_threads(devices, workers),
+        ),
         devices=devices,
-        threads=max(1, available_cores() // max(1, len(devices))),
     )
     with display.progress(console, work, grid.num_rows()) as show:
         outcome = run_grid(states, plan, [show, tracker])
@@ -127,13 +130,18 @@ def run_cell_command(
     one = dataclasses.replace(grid, cells=[cell])
     prepare_run(one)
     states = one.states()
-    (chosen,) = resolve_devices(device, workers=1, num_cells=1)
+    devices = resolve_devices(device, workers=1, num_cells=1)
     tracker = Tracker(
         grid.spec, resolve_uri(grid.spec, grid.runs_dir, tracking_uri), grid.runs_dir, states
     )
     tracker.start()
     console = display.console(quiet=as_json)
-    settings = RunSettings(runs_dir=grid.runs_dir, data_root=grid.data_root, device=chosen)
+    settings = RunSettings(
+        runs_dir=grid.runs_dir,
+        data_root=grid.data_root,
+        device=devices[0],
+        threads=worker_threads(devices, None),
+    )
     failed = False
     with display.progress(console, states, grid.num_rows()) as show:
         try:
@@ -177,7 +185,9 @@ def sync_command(grid: OpenGrid, *, tracking_uri: str | None) -> int:
     runs = GridRuns(grid.spec, uri, grid.runs_dir)
     logged = runs.sync(grid.states())
     runs.close()
-    display.console().print(f"{logged} cells logged to {hide_password(uri)}", highlight=False)
+    display.console().print(
+        f"{logged} cells logged to {hide_password(uri)}", highlight=False, soft_wrap=True
+    )
     return 0
 
 
@@ -199,7 +209,8 @@ def report_command(
     source = ResultSource(grid, states, uri)
     console = display.console(quiet=as_json)
     if source.problem:
-        console.print(f"warning: {source.problem}; read the cells' own files", highlight=False)
+        warning = f"warning: {source.problem}; read the cells' own files"
+        console.print(warning, markup=False, highlight=False, soft_wrap=True)
     environment = _report_environment(source.results) | {
         "report made with": f"zbench {package_versions()['zbench']}, {git_commit() or 'no commit'}",
         "tracking": hide_password(uri) if not source.problem else "the cells' own files",

@@ -132,6 +132,16 @@ def test_bf16_base_trains_fp32_tensors(name: str) -> None:
         assert not torch.equal(value, start[parameter]), parameter
 
 
+def test_bf16_multiplies_fp32_masters_in_bf16() -> None:
+    model = adapted("full", dtype=torch.bfloat16)
+    seen = set()
+    projection = model.get_decoder().layers[1].self_attn.q_proj
+    projection.register_forward_hook(lambda _module, _inputs, output: seen.add(output.dtype))
+    train(model, spec(epochs=1), precision="bf16")
+    assert seen == {torch.bfloat16}
+    assert projection.weight.dtype == torch.float32
+
+
 def test_dropout_is_drawn_from_the_seed(gradients: list[list[torch.Tensor]]) -> None:
     for dropout in (0.0, 0.5):
         train(adapted("lora", moved=True, dropout=dropout), spec(epochs=1, batch_size=22))
@@ -198,6 +208,16 @@ def test_biases_and_norms_do_not_decay_and_all_else_does(name: str) -> None:
     assert {decay for key, decay in decays.items() if key not in UNDECAYED[name]} == {0.02}
 
 
+def test_flat_gate_decays() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = nn.Parameter(torch.zeros(4))
+
+    (group,) = parameter_groups(Flat(), 0.02)
+    assert group["weight_decay"] == 0.02
+
+
 def test_gates_and_prompts_decay() -> None:
     model = adapted("zero-init-linear")
     (group,) = parameter_groups(model, 0.02)
@@ -230,6 +250,13 @@ def test_weights_follow_adamw_at_the_scheduled_rates(
             expected[index] = expected[index] * (1 - rate * decays[index]) - rate * direction
     for parameter, value in zip(parameters, expected, strict=True):
         assert relative_distance(parameter.detach().double(), value) < 1e-5
+
+
+def test_each_step_has_its_own_gradient(gradients: list[list[torch.Tensor]]) -> None:
+    train(adapted("full"), spec(batch_size=22, learning_rate=1e-30, weight_decay=0))
+    first, second = gradients
+    for early, late in zip(first, second, strict=True):
+        assert relative_distance(late, early) < 1e-5
 
 
 def test_gradients_are_clipped_to_the_norm(gradients: list[list[torch.Tensor]]) -> None:

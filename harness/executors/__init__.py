@@ -23,8 +23,6 @@ class RunPlan:
     settings: RunSettings
     devices: tuple[str, ...]
     """One worker each: `cpu`, or `cuda:0`, ..."""
-    threads: int
-    """CPU threads of each worker."""
 
 
 @dataclass(frozen=True)

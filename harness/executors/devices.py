@@ -39,6 +39,18 @@ def resolve_devices(setting: str, *, workers: int | None, num_cells: int) -> tup
     return tuple(wanted[: max(num_cells, 1)])
 
 
+def worker_threads(devices: tuple[str, ...], workers: int | None) -> int:
+    """Returns the CPU threads of each worker.
+
+    On the CPU they depend on the machine and `--workers` alone, never on how many cells are left:
+    another number of threads adds in another order, and a run that goes on after a kill gives the
+    same numbers to the last bit.
+    """
+    if devices and devices[0] != "cpu":
+        return max(1, available_cores() // len(devices))
+    return max(1, available_cores() // (workers or available_cores()))
+
+
 def available_cores() -> int:
     """Returns the cores that this process may use."""
     try:

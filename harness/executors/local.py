@@ -76,7 +76,7 @@ def _start_worker(device: str, plan: RunPlan) -> _Worker:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(
-        target=work, args=(there, device, plan.threads, plan.settings, os.getpid()), daemon=True
+        target=work, args=(there, device, plan.settings, os.getpid()), daemon=True
     )
     process.start()
     there.close()
@@ -121,11 +121,11 @@ def _stop(worker: _Worker) -> None:
         worker.process.join(timeout=5)
 
 
-def work(pipe: Connection, device: str, threads: int, settings: RunSettings, parent: int) -> None:
+def work(pipe: Connection, device: str, settings: RunSettings, parent: int) -> None:
     """Runs cells that come through the pipe until it closes: the worker process's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _set_environment(device, threads)
+    _set_environment(device, settings.threads)
     _use_thread_locks()
     own = replace(settings, device="cuda" if device.startswith("cuda") else "cpu")
     lock = threading.Lock()
@@ -142,10 +142,10 @@ def work(pipe: Connection, device: str, threads: int, settings: RunSettings, par
             cell: Cell = pipe.recv()
         except (EOFError, OSError):
             return
-        _attempt(cell, own, threads, emit)
+        _attempt(cell, own, emit)
 
 
-def _attempt(cell: Cell, settings: RunSettings, threads: int, emit: Emit) -> None:
+def _attempt(cell: Cell, settings: RunSettings, emit: Emit) -> None:
     folder = cell_folder(settings.runs_dir, cell)
     start = time.monotonic()
     ended = False
@@ -158,9 +158,6 @@ def _attempt(cell: Cell, settings: RunSettings, threads: int, emit: Emit) -> Non
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _log_to(folder / LOG_FILE)
-        import torch
-
-        torch.set_num_threads(threads)
         run_cell(cell, settings, relay)
     except Exception as fault:
         logging.getLogger(__name__).exception("%s failed", cell.label)

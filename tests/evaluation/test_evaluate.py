@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -225,7 +226,7 @@ def test_progress_counts_every_request_once(
     assert seen == [(done, 57 * 4) for done in range(1, 57 * 4 + 1)]
 
 
-def test_nothing_is_printed(
+def test_nothing_is_printed_and_nothing_cached_on_disk(
     shared_root: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     """Outside a git checkout, with a model that is too short for the requests."""
@@ -246,6 +247,12 @@ for name in ("hellaswag", "mmlu"):
     assert outcome.scores[0].note is not None
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"HF_HOME": str(tmp_path / "hf")},
     )
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+    assert not list((tmp_path / "hf").rglob("*"))
