@@ -53,7 +53,7 @@ def evaluate(
         task: the benchmark, shots and limit.
         data_root: folder of local parquet files; then nothing is asked of the network. None reads
             the hub.
-        precision: bf16 or fp32, stored with the scores.
+        precision: bf16 or fp32; with bf16 the model runs under autocast. Stored with the scores.
         batch_size: requests per forward pass.
         on_progress: called with (requests done, requests in all).
 
@@ -72,6 +72,7 @@ def evaluate(
         model,
         tokenizer,
         tokenizer_sha256=identity,
+        precision=precision,
         batch_size=batch_size,
         on_progress=on_progress,
     )

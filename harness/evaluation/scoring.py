@@ -94,12 +94,21 @@ class Scorer(HFLM):
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
+        precision: str,
         batch_size: int,
         encodings: EncodingCache,
         num_requests: int,
         on_progress: Progress | None,
     ) -> None:
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        # As in training: what is trained stays in fp32 (all of the model in full fine-tuning) and
+        # is multiplied in bf16 where the base is bf16.
+        mixed = "bfloat16" if precision == "bf16" else None
+        super().__init__(
+            pretrained=model,
+            tokenizer=tokenizer,
+            batch_size=batch_size,
+            mixed_precision_dtype=mixed,
+        )
         # Resolved once: HFLM looks it up in the configuration several times per request.
         self._max_length = self.max_length
         self.truncated: Counter[str] = Counter()
@@ -144,6 +153,7 @@ def run_requests(
     tokenizer: PreTrainedTokenizerBase,
     *,
     tokenizer_sha256: str,
+    precision: str,
     batch_size: int,
     on_progress: Progress | None,
 ) -> Run:
@@ -158,6 +168,7 @@ def run_requests(
         scorer = Scorer(
             model,
             tokenizer,
+            precision=precision,
             batch_size=batch_size,
             encodings=_ENCODINGS.setdefault(tokenizer_sha256, EncodingCache()),
             num_requests=loaded.build_requests(),

@@ -25,6 +25,7 @@ def run(
         model,
         tokenizer,
         tokenizer_sha256="of the tests",
+        precision="fp32",
         batch_size=8,
         on_progress=None,
     )
@@ -101,3 +102,22 @@ def test_encodings_are_kept_up_to_a_number_of_tokens(monkeypatch: pytest.MonkeyP
     assert cache.get(("a", "b")) == ([1, 2], [3])
     assert cache.get(("a", "c")) is None
     assert cache.get(("a", "d")) == ([1, 2], [6])
+
+
+def test_bf16_scores_are_computed_in_bf16_also_with_fp32_weights(
+    shared_root: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    dtypes = set()
+    hook = model.lm_head.register_forward_hook(lambda _m, _i, logits: dtypes.add(logits.dtype))
+    run_requests(
+        load_benchmark(TaskSpec(name="arc_easy", limit=2), shared_root),
+        model,
+        tokenizer,
+        tokenizer_sha256="of the tests",
+        precision="bf16",
+        batch_size=8,
+        on_progress=None,
+    )
+    hook.remove()
+    assert model.dtype == torch.float32
+    assert dtypes == {torch.bfloat16}
