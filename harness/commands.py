@@ -15,7 +15,7 @@ from harness.cell import RunSettings, run_cell
 from harness.errors import ReportError, TrackingError
 from harness.executors import RunPlan, run_grid
 from harness.executors.devices import resolve_devices, worker_threads
-from harness.frames import cells_frame, losses_frame, scores_frame
+from harness.frames import cells_frame, losses_frame, scores_frame, scores_of
 from harness.grid import Cell, GridSpec, expand
 from harness.grid_file import load_grid
 from harness.plan import check_sources, count_rows, plan_rows, resolve_data_root
@@ -246,6 +246,9 @@ class ResultSource:
 
         self.problem: str | None = None
         self.folders = {state.cell.id: state.folder for state in states}
+        self.tasks = {
+            state.cell.id: {task.name: task for task in state.cell.tasks} for state in states
+        }
         self.tracked: dict[str, Any] = {}
         try:
             self.runs: Any = GridRuns(grid.spec, uri, grid.runs_dir)
@@ -266,13 +269,11 @@ class ResultSource:
         """Returns the per-item records of a cell's benchmark, or None where there are none."""
         import pandas as pd
 
-        result = self.results.get(cell_id)
-        keys = (
-            [score.key for score in result.scores if score.benchmark == benchmark] if result else []
-        )
-        if not keys:
+        result, tasks = self.results.get(cell_id), self.tasks[cell_id]
+        scores = scores_of(tasks[benchmark], result) if result and benchmark in tasks else ()
+        if not scores:
             return None
-        path: Path | None = items_path(self.folders[cell_id], benchmark, keys[-1])
+        path: Path | None = items_path(self.folders[cell_id], benchmark, scores[0].key)
         assert path is not None
         if cell_id in self.tracked:
             path = self.runs.items_file(self.tracked[cell_id], path.name)

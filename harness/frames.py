@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
+from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid import Cell
 from harness.methods import METHODS
 from harness.results import CellResult, TaskScore
-from harness.state import CellState
+from harness.state import CellState, is_trained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,21 +61,33 @@ def _title(cell: Cell) -> str:
 
 
 def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd.DataFrame:
-    """Returns one row per cell × task × metric: the identity columns, then TaskScore's fields.
-
-    Scores of benchmarks that the cell's grid does not list are left out.
-    """
+    """Returns one row per cell × task × metric: the identity columns, then TaskScore's fields."""
     import pandas as pd
 
-    rows = []
-    for cell in cells:
-        result = results.get(cell.id)
-        names = {task.name for task in cell.tasks}
-        for score in result.scores if result else ():
-            if score.benchmark in names:
-                rows.append(cell_identity(cell) | asdict(score))
+    rows = [
+        cell_identity(cell) | asdict(score)
+        for cell in cells
+        if (result := results.get(cell.id)) is not None
+        for task in cell.tasks
+        for score in scores_of(task, result)
+    ]
     columns = [*IDENTITY, *(entry.name for entry in fields(TaskScore))]
     return _typed(pd.DataFrame(rows, columns=columns))
+
+
+def scores_of(task: TaskSpec, result: CellResult) -> tuple[TaskScore, ...]:
+    """Returns the scores that answer what a grid asks for: one request's, or none.
+
+    The very request comes first; else the last one with the same shots and limit, measured with
+    another version of lm-eval or of zbench, which stands with every score.
+    """
+    mine = [score for score in result.scores if score.benchmark == task.name]
+    exact = tuple(score for score in mine if score.key == request_key(task))
+    if exact:
+        return exact
+    wanted = (task.benchmark.protocol, task.num_shots, task.limit)
+    alike = [score for score in mine if (score.protocol, score.shots, score.limit) == wanted]
+    return tuple(score for score in alike if score.key == alike[-1].key)
 
 
 def cells_frame(
@@ -110,12 +123,22 @@ def _costs(state: CellState, result: CellResult | None) -> dict[str, Any]:
         costs["device"] = result.environment.get("device")
     statistics = train.final_statistics if train is not None else {}
     return costs | {
-        "status": state.status if state.status in ("done", "failed") else "missing",
+        "status": _status(state, result),
         "evaluation_seconds": sum(result.evaluation_seconds.values()) if result else None,
         "error": result.error.message if result is not None and result.error else None,
         "final_gate_mean_abs": statistics.get("gate/mean_abs"),
         "final_gate_max_abs": statistics.get("gate/max_abs"),
     }
+
+
+def _status(state: CellState, result: CellResult | None) -> str:
+    if (
+        result is not None
+        and is_trained(state.cell, result)
+        and all(scores_of(task, result) for task in state.cell.tasks)
+    ):
+        return "done"
+    return "failed" if result is not None and result.error is not None else "missing"
 
 
 def losses_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,6 +89,7 @@ def _lm_eval_definitions() -> Iterator[str]:
         yield path.read_text(encoding="utf-8", errors="replace")
 
 
+@cache
 def lm_eval_version() -> str:
     """Returns the installed lm-eval's version without importing it."""
     return version("lm_eval")

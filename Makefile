@@ -1,0 +1,42 @@
+# make demo   the whole path on the embedded world, from nothing to the page
+# make test   the tests that take a few minutes
+# make check  ruff and mypy
+#
+# Each makes .venv first, once: it is made again only when the lock or the package's set-up changes.
+
+# The first Python that zbench runs on; `make demo PYTHON=python3.12` names another.
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell \
+	$(name) -c 'import sys; print("$(name)" if (3, 11) <= sys.version_info[:2] <= (3, 13) else "")' \
+	2>/dev/null)) python3)
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check
+
+demo: $(INSTALLED)
+	@$(VENV)/bin/zbench run-grid demo
+	@$(VENV)/bin/zbench report demo
+	@echo
+	@echo "page      reports/demo/index.html"
+	@echo "tables    reports/demo (Markdown, LaTeX, CSV)"
+	@echo "MLflow    runs/mlflow.db; its pages: $(VENV)/bin/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db"
+
+# One thread: on tensors as small as the tests', more threads are slower.
+test: $(INSTALLED)
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -m "not slow and not gpu and not ray"
+
+check: $(INSTALLED)
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+		|| { echo "zbench needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is none: make $(or $(MAKECMDGOALS),demo) PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "$(PYTHON) lacks venv: install it (Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "installing into $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,128 @@
+"""The comparisons as tables: one column per benchmark, one line each, and records for the CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.report.comparisons import Comparison
+from harness.report.groups import TABLE_COLUMNS, Group
+from harness.report.numbers import MISSING, p_text, percent, points
+from harness.report.render import Entry, Row, Table, row
+
+ALPHA = 0.05
+"""Adjusted p below which a difference gets its star."""
+
+
+def comparison_table(comparisons: Sequence[Comparison], group: Group, *, digits: int = 2) -> Table:
+    """Returns the comparisons with one row per pair and one column per benchmark."""
+    rows: list[Row] = []
+    pairs = list(dict.fromkeys((entry.model, entry.label) for entry in comparisons))
+    model = None
+    for pair in pairs:
+        entries = {e.column: e for e in comparisons if (e.model, e.label) == pair}
+        values = [_difference_entry(entries.get(column), digits) for column in TABLE_COLUMNS]
+        seeds = {e.estimate.num_seeds for e in entries.values() if e.estimate}
+        head = (Entry(pair[0] if pair[0] != model else ""), Entry(pair[1]))
+        shown = Entry("/".join(map(str, sorted(seeds))) or MISSING)
+        rows.append(Row((*head, shown, *values), starts_block=pair[0] != model))
+        model = pair[0]
+    return Table(
+        name="comparisons" + group.suffix(),
+        title="Paired differences in points",
+        subtitle=group.title,
+        header=("Model", "Difference", "Seeds", *map(group.head, TABLE_COLUMNS)),
+        notes=(
+            f"* p < {ALPHA} after Holm's correction, per model: over the differences between "
+            "trained methods, and apart from them over those from the base model.",
+            *group.notes,
+        ),
+        rows=tuple(rows),
+        caption=(
+            "Percentage points ± one standard error, paired: the same items, the same seed (which "
+            "also chose the same training data); the base model stands against every seed. "
+            f"{MISSING}: a side or its per-item records are missing.",
+            "p: exact McNemar test for one seed on right/wrong answers, else Student's t of the "
+            "items × seeds estimate with Satterthwaite's degrees of freedom. "
+            "Differences from a published value are not corrected for their number.",
+            "One seed: says something of these trained models on new items, nothing of the methods "
+            "on new seeds. From published: unpaired, the published error is the binomial one of "
+            "its items alone, as its number of seeds is unknown.",
+        ),
+        num_text_columns=2,
+    )
+
+
+def _difference_entry(entry: Comparison | None, digits: int) -> Entry:
+    if entry is None or entry.estimate is None:
+        return Entry()
+    star = "*" if entry.p_holm is not None and entry.p_holm < ALPHA else ""
+    stderr = entry.estimate.stderr
+    error = "" if stderr is None else f"± {percent(stderr, digits)}"
+    return Entry(points(entry.estimate.value, digits) + star, error)
+
+
+def comparison_list(comparisons: Sequence[Comparison], group: Group) -> Table:
+    """Returns the comparisons with one row each: interval, p and test."""
+    rows = []
+    previous = None
+    for entry in comparisons:
+        starts = (entry.model, entry.label) != previous
+        previous = (entry.model, entry.label)
+        head = [entry.model, entry.label] if starts else ["", ""]
+        if entry.estimate is None:
+            rest = [MISSING] * 7
+        else:
+            stderr, interval = entry.estimate.stderr, entry.estimate.interval
+            rest = [
+                points(entry.estimate.value),
+                MISSING if stderr is None else percent(stderr),
+                MISSING if interval is None else f"{points(interval[0])} to {points(interval[1])}",
+                p_text(entry.p_value),
+                p_text(entry.p_holm),
+                str(entry.estimate.num_seeds),
+                str(entry.estimate.num_items),
+            ]
+        test = entry.test if entry.estimate else MISSING
+        rows.append(row(*head, entry.column, test, *rest, starts_block=starts))
+    return Table(
+        name="comparisons-list" + group.suffix(),
+        title="Every comparison",
+        subtitle=group.title,
+        header=(
+            *("Model", "Difference", "Column", "Test"),
+            *("Points", "SE", "95% interval", "p", "p (Holm)", "Seeds", "Items"),
+        ),
+        rows=tuple(rows),
+        num_text_columns=4,
+    )
+
+
+def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, object]]:
+    """Returns the comparisons as tidy records for their CSV."""
+    records: list[dict[str, object]] = []
+    for entry in comparisons:
+        estimate = entry.estimate
+        low, high = (estimate.interval if estimate else None) or (None, None)
+        values = {
+            "difference_points": estimate.value if estimate else None,
+            "stderr_points": estimate.stderr if estimate else None,
+            "low_points": low,
+            "high_points": high,
+        }
+        records.append(
+            {
+                "protocol": entry.group.protocol,
+                "columns_measured": entry.group.title,
+                "model": entry.model,
+                "left": entry.left,
+                "right": entry.right,
+                "column": entry.column,
+                **{k: None if v is None else round(100 * v, 6) for k, v in values.items()},
+                "p": entry.p_value,
+                "p_holm": entry.p_holm,
+                "test": entry.test or None,
+                "num_seeds": estimate.num_seeds if estimate else None,
+                "num_items": estimate.num_items if estimate else None,
+            }
+        )
+    return records

@@ -1,0 +1,186 @@
+"""What all figures share: formats, palette, layout, and the curve of a method over its seeds.
+
+A method has one colour and one marker in all of them. The palette is Okabe and Ito's, made for all
+kinds of colour vision (https://jfly.uni-koeln.de/color/). Same input, same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.report.estimates import BASE, Variant
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#1b1f24"
+"""Of text and axes; the page turns it into its own text colour."""
+
+GRID = "#8a929a"
+
+STYLES = {
+    "full": ("#D55E00", "s"),
+    "lora": ("#CC79A7", "D"),
+    "random-init": ("#E69F00", "^"),
+    "zero-init-linear": ("#0072B2", "o"),
+    "zero-init-nonlinear": ("#009E73", "v"),
+}
+"""Colour and marker of each method, by registry name."""
+
+MORE_STYLES = (
+    ("#56B4E9", "P"),
+    ("#882255", "X"),
+    ("#999933", "<"),
+    ("#AA4499", ">"),
+    ("#44AA99", "p"),
+    ("#AA7744", "h"),
+    ("#777777", "*"),
+)
+"""For other methods and labels, in the order of their names."""
+
+FORMATS = ("png", "svg", "pdf")
+
+_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One panel."""
+
+    title: str
+    draw: Callable[[Axes], None]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of one or more panels that share a legend."""
+
+    name: str
+    """Of its files."""
+    title: str
+    caption: str
+    panels: tuple[Plot, ...]
+
+    def render(self, format_name: str, *, panel: Plot | None = None) -> bytes:
+        """Returns the figure as PNG, SVG or PDF.
+
+        Args:
+            format_name: one of FORMATS.
+            panel: draws only this one, without title and background.
+        """
+        from matplotlib import rc_context
+
+        settings: dict[Any, Any] = {
+            **{"svg.hashsalt": self.name, "pdf.fonttype": 42, "font.family": "DejaVu Sans"},
+            **{"font.size": 10, "axes.titlesize": 11, "text.color": INK, "axes.edgecolor": INK},
+            **{"axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK},
+            "axes.facecolor": "none",
+        }
+        with rc_context(settings):
+            figure = _draw([panel], "") if panel else _draw(list(self.panels), self.title)
+            target = io.BytesIO()
+            figure.savefig(
+                target,
+                format=format_name,
+                dpi=160,
+                metadata=_METADATA[format_name],
+                facecolor="none" if panel else "white",
+            )
+        return target.getvalue()
+
+
+def _draw(panels: list[Plot], title: str) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06)
+    figure = Figure(figsize=(5.4 * len(panels), 4.0), layout=layout)
+    FigureCanvasAgg(figure)
+    entries: dict[str, Any] = {}
+    for index, panel in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), index + 1)
+        panel.draw(axes)
+        axes.set_title(panel.title)
+        axes.grid(axis="y", color=GRID, alpha=0.3, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    if title:
+        figure.suptitle(title)
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside lower center",
+        ncols=min(len(entries), _legend_columns(list(entries), len(panels))),
+        frameon=False,
+        fontsize=9,
+    )
+    return figure
+
+
+def _legend_columns(labels: Sequence[str], num_panels: int) -> int:
+    """Returns how many columns keep the legend as wide as the panels."""
+    longest = max((len(label) for label in labels), default=1)
+    return max(1, min(4, (90 * num_panels) // (longest + 8)))
+
+
+def file_name(model: str) -> str:
+    """Returns a model's name as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", model)
+
+
+def styles_of(variants: Sequence[Variant]) -> dict[str, tuple[str, str]]:
+    """Returns colour and marker by method label, the same for every figure of a report."""
+    labels = {v.method: v.method_name for v in variants if v.method_name != BASE}
+    styles = {
+        label: STYLES[name] for label, name in labels.items() if label == name and name in STYLES
+    }
+    others = sorted(set(labels) - set(styles))
+    return styles | {
+        label: MORE_STYLES[index % len(MORE_STYLES)] for index, label in enumerate(others)
+    }
+
+
+def draw_curve(
+    axes: Axes, points: Sequence[tuple[float, list[float]]], style: tuple[str, str], label: str
+) -> None:
+    """Draws a method: its seeds as small marks, their mean as a line, their range as a band.
+
+    Args:
+        axes: is drawn on.
+        points: place on the horizontal axis, and the seeds' values there.
+        style: colour and marker.
+        label: for the legend.
+    """
+    colour, marker = style
+    xs = [x for x, _ in points]
+    means = [sum(values) / len(values) for _, values in points]
+    axes.fill_between(
+        xs,
+        [min(values) for _, values in points],
+        [max(values) for _, values in points],
+        color=colour,
+        alpha=0.15,
+        linewidth=0,
+    )
+    for x, values in points:
+        axes.plot(
+            [x] * len(values),
+            values,
+            linestyle="none",
+            marker=marker,
+            markersize=3,
+            color=colour,
+            alpha=0.55,
+        )
+    axes.plot(xs, means, color=colour, marker=marker, markersize=6.5, linewidth=1.6, label=label)

@@ -1,0 +1,231 @@
+"""Which scores may stand in one column: those that were measured in exactly the same way.
+
+A column of the paper's tables is filled by one `Setting` (benchmark, protocol, metric, shots,
+limit, task version, lm-eval version, data). Where the scores of a grid hold several
+settings of a column, there are several groups, and so several tables.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.evaluation.benchmarks import Benchmark
+
+COLUMNS = ("ARC-e", "ARC-c", "MMLU", "HellaSwag", "TruthfulQA")
+"""The measured columns of the paper's tables."""
+
+AVERAGES: Mapping[str, Mapping[str, float]] = {
+    "ARC avg": {"ARC-e": 1 / 2, "ARC-c": 1 / 2},
+    "Average": {
+        "ARC-e": 1 / 8,
+        "ARC-c": 1 / 8,
+        "MMLU": 1 / 4,
+        "HellaSwag": 1 / 4,
+        "TruthfulQA": 1 / 4,
+    },
+}
+"""Averages as weights of columns: ARC avg is the unweighted mean of Easy and Challenge, the Average
+that of ARC avg, MMLU, HellaSwag and TruthfulQA (arXiv 2502.03029, Tables 1-2)."""
+
+TABLE_COLUMNS = ("ARC-e", "ARC-c", "ARC avg", "MMLU", "HellaSwag", "TruthfulQA", "Average")
+"""In the paper's order."""
+
+NOTED = "‡"
+"""Marks a column whose scores deviate from the benchmark's definition."""
+
+BORROWED = {"paper": {"HellaSwag": "lm-eval"}}
+"""By protocol: columns that another protocol fills; the paper took its HellaSwag from lm-eval."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How one column was measured."""
+
+    benchmark: str
+    protocol: str
+    metric: str
+    shots: int
+    limit: int | None
+    task_version: str
+    lm_eval_version: str
+    data: str
+    """Identity of the items."""
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The settings of one set of tables, by column; a group equals itself alone."""
+
+    protocol: str
+    settings: Mapping[str, Setting]
+    rank: int
+    """0, 1, ... among the groups of a protocol."""
+    deviations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By column: how scores deviate from the benchmark's definition."""
+
+    @property
+    def title(self) -> str:
+        """One line that tells the group from the others: protocol, shots, limit, deviations."""
+        parts = [f"{self.protocol} protocol", _shots(self.settings), _limits(self.settings)]
+        return " · ".join(parts)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Deviations from the benchmarks' definitions and columns of another protocol."""
+        lines = []
+        for column, setting in self.settings.items():
+            if setting.protocol != self.protocol:
+                lines.append(f"{column}: measured with the {setting.protocol} protocol.")
+            for deviation in self.deviations.get(column, ()):
+                lines.append(f"{NOTED} {column}{deviation}")
+        if any(setting.limit is not None for setting in self.settings.values()):
+            lines.append(
+                "Limit: the first so many items of each lm-eval task (of each subject in MMLU); "
+                "such scores are not the benchmarks'."
+            )
+        return tuple(lines)
+
+    def head(self, column: str) -> str:
+        """Returns what stands above a column: its name, marked where it deviates."""
+        parts = AVERAGES.get(column, {column: 1.0})
+        return column + (NOTED if any(self.deviations.get(part) for part in parts) else "")
+
+    def suffix(self) -> str:
+        """Returns what file names of this group end with: nothing for the first of lm-eval."""
+        protocol = "" if self.protocol == "lm-eval" else f"-{self.protocol}"
+        return protocol + (f"-{self.rank + 1}" if self.rank else "")
+
+
+def _shots(settings: Mapping[str, Setting]) -> str:
+    by_shots: dict[int, list[str]] = {}
+    for column, setting in settings.items():
+        by_shots.setdefault(setting.shots, []).append(column)
+    common = max(by_shots, key=lambda shots: len(by_shots[shots]))
+    others = [f"{', '.join(names)} {n}-shot" for n, names in by_shots.items() if n != common]
+    return ", ".join([f"{common}-shot", *others])
+
+
+def _limits(settings: Mapping[str, Setting]) -> str:
+    by_limit: dict[int | None, list[str]] = {}
+    for column, setting in settings.items():
+        by_limit.setdefault(setting.limit, []).append(column)
+    sizes = {n: "all items" if n is None else f"limit {n}" for n in by_limit}
+    if len(by_limit) == 1:
+        return next(iter(sizes.values()))
+    return ", ".join(f"{' '.join(names)} {sizes[limit]}" for limit, names in by_limit.items())
+
+
+def find_groups(
+    scores: pd.DataFrame, benchmarks: Mapping[str, Benchmark]
+) -> tuple[tuple[Group, ...], dict[Setting, pd.DataFrame]]:
+    """Returns the groups, and the rows of each setting (at most one row per cell).
+
+    Within a protocol the settings of a column are ranked: without a limit first, then larger
+    limits, then more cells. The group of rank r takes the r-th of each column; a column with one
+    setting stands in all of them.
+    """
+    by_column: dict[tuple[str, str], list[Setting]] = {}
+    rows: dict[Setting, pd.DataFrame] = {}
+    for setting, column, chosen in _settings(scores, benchmarks):
+        by_column.setdefault((setting.protocol, column), []).append(setting)
+        rows[setting] = chosen
+    for ranked in by_column.values():
+        ranked.sort(key=lambda setting: _order(setting, len(rows[setting])))
+    groups = []
+    for protocol in sorted({protocol for protocol, _ in by_column}):
+        depth = max(len(found) for (name, _), found in by_column.items() if name == protocol)
+        for rank in range(depth):
+            groups.append(_group(protocol, rank, by_column, rows))
+    return tuple(groups), rows
+
+
+def _group(
+    protocol: str,
+    rank: int,
+    by_column: Mapping[tuple[str, str], list[Setting]],
+    rows: Mapping[Setting, pd.DataFrame],
+) -> Group:
+    settings = {}
+    for column in COLUMNS:
+        ranked = by_column.get((protocol, column), [])
+        if not ranked:
+            lender = BORROWED.get(protocol, {}).get(column)
+            ranked = by_column.get((lender, column), [])[:1] if lender else []
+        if len(ranked) == 1:
+            settings[column] = ranked[0]
+        elif rank < len(ranked):
+            settings[column] = ranked[rank]
+    found = {column: _deviations(rows[setting]) for column, setting in settings.items()}
+    return Group(protocol, settings, rank, {column: d for column, d in found.items() if d})
+
+
+def _deviations(frame: pd.DataFrame) -> tuple[str, ...]:
+    """Returns the scores' notes, each with the models that it concerns unless it does all."""
+    models = list(dict.fromkeys(frame["model"]))
+    noted: dict[str, list[str]] = {}
+    for model, note in zip(frame["model"], frame["note"], strict=True):
+        if not is_missing(note) and model not in noted.setdefault(str(note), []):
+            noted[str(note)].append(model)
+    return tuple(
+        ("" if concerned == models else f" ({', '.join(concerned)})") + f": {note.rstrip('.')}."
+        for note, concerned in noted.items()
+    )
+
+
+def _order(setting: Setting, num_cells: int) -> tuple[Any, ...]:
+    limit = math.inf if setting.limit is None else setting.limit
+    return (-limit, -num_cells, *(str(getattr(setting, entry.name)) for entry in fields(setting)))
+
+
+def _settings(
+    scores: pd.DataFrame, benchmarks: Mapping[str, Benchmark]
+) -> list[tuple[Setting, str, pd.DataFrame]]:
+    """Returns each setting of a paper's column, the column, and its rows."""
+    found = []
+    for name, benchmark in benchmarks.items():
+        if benchmark.column is None:
+            continue
+        aggregate = scores[
+            (scores["benchmark"] == name)
+            & (scores["metric"] == benchmark.primary_metric)
+            & is_aggregate(scores)
+        ]
+        settings = [setting_of(row) for row in aggregate.to_dict("records")]
+        for setting in dict.fromkeys(settings):
+            mask = [each == setting for each in settings]
+            chosen = aggregate[mask].drop_duplicates("cell_id", keep="last")
+            found.append((setting, benchmark.column, chosen))
+    return found
+
+
+def is_aggregate(scores: pd.DataFrame) -> pd.Series:
+    """Returns which rows are a whole benchmark's score, not one of its subjects'."""
+    num_tasks = scores.groupby(["cell_id", "key", "benchmark"])["task"].transform("nunique")
+    return (scores["task"] == scores["benchmark"]) | (num_tasks == 1)
+
+
+def setting_of(row: Mapping[str, Any]) -> Setting:
+    """Returns how a row of the scores frame was measured."""
+    return Setting(
+        benchmark=str(row["benchmark"]),
+        protocol=str(row["protocol"]),
+        metric=str(row["metric"]),
+        shots=int(row["shots"]),
+        limit=None if is_missing(row["limit"]) else int(row["limit"]),
+        task_version=str(row["task_version"]),
+        lm_eval_version=str(row["lm_eval_version"]),
+        data=str(row["data_source"] if is_missing(row["data_sha256"]) else row["data_sha256"]),
+    )
+
+
+def is_missing(value: Any) -> bool:
+    """Tells whether a frame's value is None, NaN or NA."""
+    import pandas as pd
+
+    return value is None or bool(pd.isna(value))

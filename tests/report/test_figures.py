@@ -1,0 +1,125 @@
+"""Figures: the same bytes for the same input, one style per method, and what is drawn."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from harness.evaluation.benchmarks import BENCHMARKS
+from harness.report.efficiency import efficiency_drawing
+from harness.report.estimates import Measurements
+from harness.report.figures import FORMATS, STYLES, Drawing, Plot, styles_of
+from harness.report.losses import loss_drawing
+from harness.report.published import load_published
+
+SIGNATURES = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+
+
+@pytest.fixture
+def measured(small_grid) -> Measurements:
+    return Measurements(small_grid.input(), BENCHMARKS)
+
+
+def draw_efficiency(measured: Measurements, model: str = "tiny") -> Drawing:
+    styles = styles_of(list(measured.cells))
+    drawing = efficiency_drawing(measured, measured.groups[0], model, styles)
+    assert drawing is not None
+    return drawing
+
+
+def axes_of(panel: Plot):
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    panel.draw(axes)
+    return axes
+
+
+def test_files_hold_no_date_and_no_tool_version(small_report) -> None:
+    figures = [path for path in small_report.files if path.suffix.strip(".") in FORMATS]
+    assert len(figures) == 6
+    for path in figures:
+        content = path.read_bytes()
+        assert content.startswith(SIGNATURES[path.suffix.strip(".")])
+        assert not re.search(rb"CreationDate|dc:date|Software|matplotlib \d", content, re.I)
+
+
+def test_a_method_has_one_style_whatever_else_is_in_the_grid(measured, small_grid) -> None:
+    few = styles_of([v for v in measured.cells if v.method.startswith("zero")])
+    small_grid.add("dora", 0)
+    small_grid.add("lora", 0, label="lora-r64")
+    many = styles_of(list(Measurements(small_grid.input(), BENCHMARKS).cells))
+    assert few.items() <= many.items()
+    assert many["zero-init-linear"] == STYLES["zero-init-linear"]
+    assert len(set(many.values())) == len(many)
+    assert "base" not in many
+
+
+def test_sample_efficiency_shows_means_seeds_band_base_and_chance(measured) -> None:
+    arc, average = draw_efficiency(measured).panels
+    axes = axes_of(arc)
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    # Two seeds of linear at 100%: 6 of 8 (11101001) and 5 of 8 (10101011); at 10%: 4 and 3 of 8.
+    assert list(lines["Zero-init + linear"].get_ydata()) == pytest.approx([43.75, 62.5])
+    assert lines["Base model"].get_ydata()[0] == pytest.approx(25.0)
+    assert lines["Chance"].get_ydata()[0] == pytest.approx(25.02)
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["10%", "100%"]
+    # Three prompt methods, LoRA and full.
+    assert len(axes.collections) == 5
+    assert average.title == "Average of all benchmarks"
+
+
+def test_methods_of_one_share_stand_beside_each_other(measured) -> None:
+    axes = axes_of(draw_efficiency(measured).panels[0])
+    ends = {line.get_label(): line.get_xdata()[-1] for line in axes.get_lines()}
+    places = [ends[name] for name in ("Random-init", "Zero-init + linear", "LoRA")]
+    assert len(set(places)) == 3
+    assert all(0.85 < place < 1.18 for place in places)
+
+
+def test_without_a_part_the_average_is_not_drawn(results, answer) -> None:
+    results.add("lora", 0, answer("1100", ["arc_easy", "arc_challenge"]))
+    measured = Measurements(results.input(), BENCHMARKS)
+    assert [panel.title for panel in draw_efficiency(measured).panels] == ["ARC average"]
+
+
+def test_nothing_trained_gives_no_figure(results, answer) -> None:
+    results.add("base", None, answer("1100"))
+    measured = Measurements(results.input(), BENCHMARKS)
+    assert efficiency_drawing(measured, measured.groups[0], "tiny", {}) is None
+    assert loss_drawing(measured, load_published(), "tiny", {}) is None
+
+
+def test_loss_is_the_mean_over_seeds_at_the_largest_share(measured) -> None:
+    styles = styles_of(list(measured.cells))
+    drawing = loss_drawing(measured, load_published(), "tiny", styles)
+    whole, later = drawing.panels
+    lines = {line.get_label(): line for line in axes_of(whole).get_lines()}
+    assert list(lines["Random-init"].get_ydata()) == pytest.approx([4.0, 1.2, 1.1, 1.055])
+    assert list(lines["LoRA"].get_xdata()) == [0, 1, 2]
+    assert not any("published" in name for name in lines)
+    assert axes_of(later).get_lines()[-1].get_xdata()[0] == 1
+
+
+@pytest.mark.parametrize(("fraction", "shown"), [(1.0, True), (0.5, False)])
+def test_published_losses_stand_beside_llama_7b_on_all_data_alone(
+    results, answer, fraction, shown
+) -> None:
+    losses = [4.0, 1.2, 1.1, 1.1, 1.0]
+    results.add("random-init", 0, answer("11"), model="llama-7b", fraction=fraction, losses=losses)
+    measured = Measurements(results.input(), BENCHMARKS)
+    styles = styles_of(list(measured.cells))
+    drawing = loss_drawing(measured, load_published(), "llama-7b", styles)
+    lines = {line.get_label(): line for line in axes_of(drawing.panels[0]).get_lines()}
+    assert ("Random-init, published" in lines) is shown
+    assert ("published" in drawing.caption) is shown
+    if shown:
+        assert list(lines["Random-init, published"].get_ydata())[0] == 4.023
+
+
+def test_a_model_name_makes_a_safe_file_name(results, answer) -> None:
+    results.add("lora", 0, answer("1100"), model="org/name 7b")
+    measured = Measurements(results.input(), BENCHMARKS)
+    assert draw_efficiency(measured, "org/name 7b").name == "sample-efficiency-org-name-7b"

@@ -1,0 +1,74 @@
+"""What the page says in words follows from the data."""
+
+from __future__ import annotations
+
+from harness.evaluation.benchmarks import BENCHMARKS
+from harness.report.comparisons import compare
+from harness.report.estimates import Measurements
+from harness.report.published import load_published
+from harness.report.reading import cautions, findings, status_line
+
+
+def cautions_of(results) -> str:
+    return "\n".join(cautions(Measurements(results.input(), BENCHMARKS), load_published()))
+
+
+def test_status_counts_every_planned_cell(small_grid) -> None:
+    assert status_line(small_grid.input()) == "15 of 17 cells done, 1 failed, 1 missing"
+
+
+def test_findings_name_the_claims_with_interval_and_seeds(small_grid) -> None:
+    measured = Measurements(small_grid.input(), BENCHMARKS)
+    found = compare(measured, measured.groups[0], "tiny")
+    first, second = findings(found, has_groups=False)
+    assert first.startswith("tiny: Zero-init + linear − Random-init, Average: ")
+    assert "95% interval" in first
+    assert "2 seeds" in first
+    assert second.startswith("tiny: Zero-init + non-linear − Zero-init + linear")
+    assert "lm-eval protocol" in findings(found, has_groups=True)[0]
+
+
+def test_without_an_average_the_arc_average_is_named(results, answer) -> None:
+    results.add("zero-init-linear", 0, answer("1100", ["arc_easy", "arc_challenge"]))
+    results.add("random-init", 0, answer("1000", ["arc_easy", "arc_challenge"]))
+    measured = Measurements(results.input(), BENCHMARKS)
+    (line,) = findings(compare(measured, measured.groups[0], "tiny"), has_groups=False)
+    assert "ARC avg: +25.00 points" in line
+    assert "1 seed)" in line
+
+
+def test_one_seed_is_said_to_be_one(results, answer) -> None:
+    results.add("lora", 0, answer("1100"))
+    results.add("lora", 1, status="missing")
+    assert "One seed per method" in cautions_of(results)
+    results.add("full", 0, answer("1100"))
+    results.add("full", 1, answer("1100"))
+    assert "1–2 seeds per method" in cautions_of(results)
+
+
+def test_limits_the_embedded_world_and_open_cells_are_told(results, answer) -> None:
+    results.add("lora", 0, answer("1100", ["demo_arc_easy"]), limit=4)
+    results.add("full", 0, status="missing")
+    text = cautions_of(results)
+    assert "invented world" in text
+    assert "Scores with a limit" in text
+    assert "1 of 2 cells are not done" in text
+
+
+def test_real_benchmarks_are_not_called_an_invented_world(small_grid) -> None:
+    text = cautions_of(small_grid)
+    assert "invented world" not in text
+    assert "with a limit" not in text
+
+
+def test_a_column_at_chance_is_said_to_be(results, answer) -> None:
+    results.add("base", None, answer("1000" * 5, ["mmlu"]) | answer("1111" * 5, ["arc_easy"]))
+    results.add("lora", 0, answer("0100" * 5, ["mmlu"]) | answer("1110" * 5, ["arc_easy"]))
+    lines = [line for line in cautions_of(results).splitlines() if "of chance" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("MMLU (tiny")
+
+
+def test_a_published_model_gets_the_word_on_protocols(results, answer) -> None:
+    results.add("lora", 0, answer("1100"), model="llama-7b")
+    assert "free generation" in cautions_of(results)
