@@ -16,10 +16,7 @@ INSTALLED := $(VENV)/.installed
 demo: $(INSTALLED)
 	@$(VENV)/bin/zbench run-grid demo
 	@$(VENV)/bin/zbench report demo
-	@echo
-	@echo "page      reports/demo/index.html"
-	@echo "tables    reports/demo (Markdown, LaTeX, CSV)"
-	@echo "MLflow    runs/mlflow.db; its pages: $(VENV)/bin/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db"
+	@echo "MLflow:  runs/mlflow.db; to open it: $(VENV)/bin/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db"
 
 # One thread: on tensors as small as the tests', more threads are slower.
 test: $(INSTALLED)

@@ -13,6 +13,7 @@ from typing import Any
 from harness import display
 from harness.cell import RunSettings, run_cell
 from harness.errors import ReportError, TrackingError
+from harness.events import Event
 from harness.executors import RunPlan, run_grid
 from harness.executors.devices import resolve_devices, worker_threads
 from harness.frames import cells_frame, losses_frame, scores_frame, scores_of
@@ -144,8 +145,13 @@ def run_cell_command(
     )
     failed = False
     with display.progress(console, states, grid.num_rows()) as show:
+
+        def tell(event: Event) -> None:
+            show(event)
+            tracker(event)
+
         try:
-            run_cell(cell, settings, lambda event: (show(event), tracker(event))[-1])
+            run_cell(cell, settings, tell)
         except Exception:
             traceback.print_exc()
             failed = True

@@ -229,7 +229,7 @@ class _Resolver:
         for key in ("fractions", "seeds"):
             if resolved[key] == []:
                 self.faults.append(f"{place}.{key}: is empty; add at least one")
-        return self._validated(Block, resolved, place)  # type: ignore[no-any-return]
+        return self._validated(Block, resolved, place)
 
     def _entry(
         self, entry: Any, place: str, named: dict[str, MethodChoice | None]
@@ -261,7 +261,7 @@ class _Resolver:
         if options is None or (method.trains and spec is None):
             return None
         label = label or _default_label(name, options, dict(train))
-        return self._validated(  # type: ignore[no-any-return]
+        return self._validated(
             MethodChoice,
             {"label": label, "method": name, "options": options, "train": spec},
             place,
