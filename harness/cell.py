@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.environment import describe_environment
-from harness.errors import DataError, ModelError, StorageError
+from harness.errors import ModelError, StorageError, TrainingError
 from harness.events import CellEnded, CellStarted, Emit, Scoring, StepDone
 from harness.grid import Cell, DataSpec
 from harness.methods import METHODS
@@ -111,10 +111,13 @@ class _CellRun:
             base, model, result = self._train(result)
         return self._score(base, model, result, missing if trained else self.cell.tasks)
 
-    def _base(self) -> Base:
+    def _base(self, known: CellResult | None = None) -> Base:
+        """Loads the base model, in the precision that the cell already has results in."""
         from harness.models import load_base, resolve_precision
 
         setting = self.cell.train.precision if self.cell.train else "auto"
+        if known is not None and known.base.get("precision"):
+            setting = known.base["precision"]
         device = self.settings.device
         return load_base(
             self.cell.model,
@@ -125,7 +128,7 @@ class _CellRun:
 
     def _train(self, result: CellResult) -> tuple[Base, PreTrainedModel, CellResult]:
         """Trains, saves what was trained, and stores the result without scores."""
-        from harness.data import choose, tokenize
+        from harness.data import choose, rows_sha256, tokenize
         from harness.models import save_trained
         from harness.train import fit
 
@@ -135,12 +138,8 @@ class _CellRun:
         assert cell.seed is not None
         data = _instructions(cell.data, self.settings.data_root)
         rows = choose(data.rows, cell.fraction, cell.seed)
-        if not rows:
-            raise DataError(
-                f"fraction {cell.fraction:g} of {len(data.rows)} rows selects no example; "
-                f"the smallest that does is {0.5 / len(data.rows):.2g}"
-            )
         self._emit_start(train.total_steps(len(rows)))
+        check_memory(cell, self.settings.device)
         base = self._base()
         examples = tokenize(rows, base.tokenizer, train.max_length)
         model = method.apply(base.model, cell.options, cell.seed)
@@ -169,9 +168,12 @@ class _CellRun:
             device=self.settings.device,
             precision=base.identity["precision"],
             pad_token_id=_pad_token_id(base),
-            data_sha256=data.identity["sha256"],
+            data_sha256=rows_sha256(rows),
             statistics=method.statistics,
             on_step=on_step,
+        )
+        measured = replace(
+            measured, data_file_sha256=_file_sha256(cell.data, self.settings.data_root)
         )
         save_trained(model, self.folder / ADAPTER_FOLDER)
         write_steps(self.folder / STEPS_FILE, steps)
@@ -192,7 +194,7 @@ class _CellRun:
         from harness.models import load_trained
 
         self._emit_start(0)
-        base = self._base()
+        base = self._base(result)
         _check_same_base(self.cell, result, base)
         model = METHODS[self.cell.method].apply(base.model, self.cell.options, self.cell.seed or 0)
         if self.cell.train is not None:
@@ -237,6 +239,43 @@ def _instructions(spec: DataSpec, data_root: Path | None) -> Instructions:
     return read_instructions(spec, data_root=data_root)
 
 
+def _file_sha256(data: DataSpec, data_root: Path | None) -> str | None:
+    from harness.fingerprint import sha256_of_file
+
+    if data_root is None or data.path is None:
+        return None
+    return sha256_of_file(data_root / data.path)
+
+
+def check_memory(cell: Cell, device: str) -> None:
+    """Refuses a cell whose weights and optimizer alone are larger than the card.
+
+    Frozen weights take 2 bytes in bf16; trained ones 16 in all: fp32 weight, gradient and AdamW's
+    two moments. Activations come on top.
+
+    Raises:
+        TrainingError: they do not fit; a CPU is never refused.
+    """
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    trained = METHODS[cell.method].count_parameters(cell.model.shape, cell.options)
+    needed = memory_bytes(cell.model.shape.num_parameters, trained)
+    card = torch.cuda.get_device_properties(device).total_memory
+    if needed > card:
+        raise TrainingError(
+            f"{cell.label}: weights and optimizer need {needed / 1e9:.0f} GB and activations more, "
+            f"but {torch.cuda.get_device_name(device)} has {card / 1e9:.0f} GB; take a larger card"
+        )
+
+
+def memory_bytes(total_parameters: int, trained_parameters: int) -> int:
+    """Returns the bytes of weights, gradients and AdamW's state on a card, activations apart."""
+    frozen = max(0, total_parameters - trained_parameters)
+    return 2 * frozen + 16 * trained_parameters
+
+
 def _pad_token_id(base: Base) -> int:
     """Returns a token for padding; it is masked everywhere, so that any one serves."""
     tokenizer = base.tokenizer
@@ -252,8 +291,7 @@ def _check_same_base(cell: Cell, result: CellResult, base: Base) -> None:
         if then is not None and now is not None and then != now:
             raise ModelError(
                 f"{cell.label}: the base model has changed since the cell was made ({key} was "
-                f"{str(then)[:12]}, is {str(now)[:12]}); restore it, or give the model another "
-                "name in the grid"
+                f"{str(then)[:12]}, is {str(now)[:12]}); bring it back, or give another --runs-dir"
             )
 
 
@@ -261,6 +299,11 @@ def describe(fault: BaseException) -> str:
     """Returns the first line of an error's message, with its type where it is not zbench's own."""
     from harness.errors import ZbenchError
 
+    if type(fault).__name__ == "OutOfMemoryError":
+        return (
+            "the card's memory is full; lower train.micro_batch_size (the result stays the same) "
+            "or take a larger card"
+        )
     lines = str(fault).strip().splitlines()
     text = lines[0] if lines else "no message"
     return text if isinstance(fault, ZbenchError) else f"{type(fault).__name__}: {text}"

@@ -6,7 +6,6 @@ its weights are used.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +38,16 @@ def shape_of(config: PreTrainedConfig) -> ModelShape:
         raise ModelError(f"config.json: {place}: {first['msg']}; not a usable model") from fault
 
 
+def local_folder(spec: ModelSpec, data_root: Path | None) -> Path | None:
+    """Returns the folder that a model's `path` names, or None where the hub's copy is read."""
+    if spec.path is None:
+        return None
+    folder = Path(spec.path)
+    if folder.is_absolute():
+        return folder
+    return None if data_root is None else data_root / folder
+
+
 def find_checkpoint(spec: ModelSpec, data_root: Path | None) -> Path:
     """Returns the folder of a model, downloaded from the hub where it has to be.
 
@@ -49,16 +58,14 @@ def find_checkpoint(spec: ModelSpec, data_root: Path | None) -> Path:
     Raises:
         ModelError: it is missing, gated, or out of reach.
     """
-    if spec.path is None:
+    folder = local_folder(spec, data_root)
+    if folder is None and spec.source is not None:
         return _snapshot(spec)
-    folder = Path(spec.path)
-    if not folder.is_absolute():
-        if data_root is None:
-            raise ModelError(
-                f"{spec.path}: this path is relative to the data folder, and none is given; give "
-                "one, or make the model's path absolute"
-            )
-        folder = data_root / folder
+    if folder is None:
+        raise ModelError(
+            f"{spec.path}: this path is relative to the data folder, and none is given; give "
+            "one, or make the model's path absolute"
+        )
     if not folder.is_dir():
         raise ModelError(
             f"{folder}: no such folder; put the checkpoint there (config.json, *.safetensors, "
@@ -222,15 +229,6 @@ def load_tokenizer(folder: Path, shape: ModelShape) -> PreTrainedTokenizerBase:
             "another model's tokenizer"
         )
     return tokenizer
-
-
-def sha256_of_files(files: list[Path]) -> str:
-    """Returns the sha256 of the files' content, one after the other in the order of names."""
-    total = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as opened:
-            hashlib.file_digest(opened, lambda: total)  # streamed
-    return total.hexdigest()
 
 
 def one_line(fault: object) -> str:

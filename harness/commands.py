@@ -12,14 +12,14 @@ from typing import Any
 
 from harness import display
 from harness.cell import RunSettings, run_cell
-from harness.errors import ReportError, TrackingError
+from harness.errors import ReportError, TrackingError, UsageError
 from harness.events import Event
 from harness.executors import RunPlan, run_grid
 from harness.executors.devices import resolve_devices, worker_threads
 from harness.frames import cells_frame, losses_frame, scores_frame, scores_of
 from harness.grid import Cell, GridSpec, expand
 from harness.grid_file import load_grid
-from harness.plan import check_sources, count_rows, plan_rows, resolve_data_root
+from harness.plan import check_fractions, check_sources, count_rows, plan_rows, resolve_data_root
 from harness.results import CellResult
 from harness.state import (
     CellState,
@@ -78,9 +78,12 @@ def run_grid_command(
 
     prepare_run(grid)
     states = grid.states()
+    refuse_changed_inputs(states)
     work = [state for state in states if state.status in ("to do", "failed")]
     devices = resolve_devices(device, workers=workers, num_cells=len(work))
     console = display.console(quiet=as_json)
+    if workers is not None and devices[:1] != ("cpu",) and work:
+        console.print("warning: --workers is for the CPU; every card has one worker")
     display.print_summary(console, grid.spec, states, grid.num_rows(), devices)
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
     tracker = Tracker(grid.spec, uri, grid.runs_dir, states)
@@ -119,6 +122,19 @@ def prepare_run(grid: OpenGrid) -> None:
         if grid.data_root == world_folder(grid.runs_dir):
             write_world(grid.data_root)
     check_sources(grid.cells, grid.data_root)
+    check_fractions(grid.cells, grid.num_rows())
+
+
+def refuse_changed_inputs(states: list[CellState]) -> None:
+    """Stops before numbers of different data or weights meet in one grid.
+
+    Raises:
+        UsageError: what the results were made from has changed since; the first of them is told.
+    """
+    stale = [state.fault for state in states if state.status == "stale"]
+    if stale:
+        more = f" ({len(stale) - 1} more cells likewise)" if len(stale) > 1 else ""
+        raise UsageError(f"{stale[0]}{more}")
 
 
 def run_cell_command(
@@ -131,6 +147,7 @@ def run_cell_command(
     one = dataclasses.replace(grid, cells=[cell])
     prepare_run(one)
     states = one.states()
+    refuse_changed_inputs(states)
     devices = resolve_devices(device, workers=1, num_cells=1)
     tracker = Tracker(
         grid.spec, resolve_uri(grid.spec, grid.runs_dir, tracking_uri), grid.runs_dir, states
@@ -166,6 +183,9 @@ def run_cell_command(
 def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Lists the cells of a grid."""
     rows = plan_rows(grid.states(), grid.num_rows())
+    if grid.data_root is not None and grid.data_root.is_dir():
+        check_sources(grid.cells, grid.data_root)
+    check_fractions(grid.cells, grid.num_rows())
     if as_json:
         _print_json({"grid": grid.spec.name, "cells": [dataclasses.asdict(row) for row in rows]})
     else:
@@ -214,6 +234,8 @@ def report_command(
         )
     source = ResultSource(grid, states, uri)
     console = display.console(quiet=as_json)
+    for fault in [state.fault for state in states if state.status == "stale"][:1]:
+        console.print(f"warning: {fault}", markup=False, highlight=False, soft_wrap=True)
     if source.problem:
         warning = f"warning: {source.problem}; read the cells' own files"
         console.print(warning, markup=False, highlight=False, soft_wrap=True)
@@ -308,9 +330,7 @@ def _status_records(states: list[CellState]) -> list[dict[str, Any]]:
             "status": state.status,
             "folder": str(state.folder),
             "missing": [task.name for task in state.missing],
-            "error": dataclasses.asdict(state.result.error)
-            if state.result is not None and state.result.error is not None
-            else None,
+            "error": state.fault,
             "scores": display.primary_scores(state),
         }
         for state in states

@@ -42,13 +42,14 @@ def print_summary(
 ) -> None:
     """Prints what a run will do before it begins."""
     from rich.table import Table
+    from rich.text import Text
 
     counts = {name: sum(state.status == name for state in states)
               for name in ("done", "to do", "running", "failed")}  # fmt: skip
     to_do = counts["to do"] + counts["failed"]
     running = f", {counts['running']} running elsewhere" if counts["running"] else ""
     again = f" ({counts['failed']} of them failed before)" if counts["failed"] else ""
-    console.print(f"[bold]{grid.title}[/bold]", highlight=False)
+    console.print(grid.title, markup=False, highlight=False, style="bold")
     console.print(
         f"{len(states)} cells: {counts['done']} done, {to_do} to do{again}{running}"
         + (f"; {len(devices)} × {devices[0].split(':')[0]}" if to_do and devices else ""),
@@ -66,8 +67,8 @@ def print_summary(
         groups.setdefault((state.cell.model_name, state.cell.method_label), []).append(row)
     for (model, method), members in groups.items():
         table.add_row(
-            model,
-            method,
+            Text(model),
+            Text(method),
             f"{members[0].trainable_parameters:,}",
             str(len(members)),
             _range([row.steps for row in members]),
@@ -121,6 +122,8 @@ class _Lines:
         if isinstance(event, CellEnded):
             self.ended += 1
             what = "done" if event.error is None else f"FAILED: {event.error}"
+            if event.elsewhere:
+                what = "another process runs it"
             self.console.print(
                 f"[{self.ended}/{len(self.labels)}] {self.labels[event.cell_id]}: {what} "
                 f"({event.seconds:.1f} s)",
@@ -148,8 +151,10 @@ class _Bars:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, CellStarted):
+            from rich.markup import escape
+
             self.tasks[event.cell_id] = self.bars.add_task(
-                self.labels[event.cell_id], total=max(event.total_steps, 1), text="loading"
+                escape(self.labels[event.cell_id]), total=max(event.total_steps, 1), text="loading"
             )
         elif isinstance(event, StepDone):
             self.steps[event.cell_id] = event.step
@@ -227,8 +232,8 @@ def print_cells(console: Console, states: Sequence[CellState], problem: str | No
         shown = [f"{100 * scores[name]:.1f}" if name in scores else "–" for name in names]
         loss = f"{train.epoch_losses[-1]:.3f}" if train else "–"
         table.add_row(Text(state.cell.label), loss, *shown)
-        if state.status == "failed" and state.result and state.result.error:
-            errors.append((state, state.result.error.message))
+        if state.status in ("failed", "stale") and state.fault:
+            errors.append((state, state.fault))
     console.print(table)
     for state, message in errors:
         console.print(
@@ -293,20 +298,22 @@ def _count(value: int | None) -> str:
 def print_status(console: Console, states: Sequence[CellState]) -> None:
     """Prints how far the cells are: all that is not done by name."""
     counts = {name: [state for state in states if state.status == name]
-              for name in ("done", "running", "failed", "to do")}  # fmt: skip
+              for name in ("done", "running", "failed", "to do", "stale")}  # fmt: skip
+    if not counts["stale"]:
+        del counts["stale"]
     line = ", ".join(f"{len(members)} {name}" for name, members in counts.items())
     console.print(f"{len(states)} cells: {line}", highlight=False)
     for state in counts["running"]:
         console.print(f"running: {state.cell.label}  log: {state.folder / LOG_FILE}",
                       markup=False, highlight=False, soft_wrap=True)  # fmt: skip
     for state in counts["failed"]:
-        assert state.result is not None
-        assert state.result.error is not None
         console.print(
-            f"failed:  {state.cell.label}: {state.result.error.message}\n"
+            f"failed:  {state.cell.label}: {state.fault}\n"
             f"         log: {state.folder / LOG_FILE}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
+    for state in counts.get("stale", []):
+        console.print(f"stale:   {state.fault}", markup=False, highlight=False, soft_wrap=True)
     for state in counts["to do"]:
         lacks = ", ".join(task.name for task in state.missing)
         what = f"scores of {lacks}" if state.trained else "training"

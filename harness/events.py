@@ -54,6 +54,8 @@ class CellEnded:
     seconds: float
     error: str | None = None
     """First line of what went wrong; None where nothing did."""
+    elsewhere: bool = False
+    """Another process was running it: nothing was done here."""
 
 
 Event = CellStarted | StepDone | Scoring | CellEnded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -298,6 +298,8 @@ class _Resolver:
             task = self._validated(TaskSpec, record, where)
             if task is not None:
                 tasks.append(task)
+        if not raw:
+            self.faults.append(f"{place}: is empty; add at least one")
         names = [task.name for task in tasks]
         for name in dict.fromkeys(name for name in names if names.count(name) > 1):
             self.faults.append(f"{place}: '{name}' stands {names.count(name)} times; keep one")
@@ -322,13 +324,17 @@ def _default_label(name: str, options: MethodOptions, train: Mapping[str, Any]) 
         for key, value in options.model_dump(exclude_unset=True).items()
         if value != type(options).model_fields[key].default
     } | dict(train)
-    parts = ",".join(f"{key}={value}" for key, value in changed.items())
+    parts = ",".join(f"{key}={_short(value)}" for key, value in changed.items())
     return f"{name}[{parts}]" if parts else name
+
+
+def _short(value: object) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _cell_faults(grid: GridSpec, place: str) -> list[str]:
     """Faults that show only when models and methods meet."""
-    faults = []
+    faults = [f"{place}: {fault}" for fault in _twins(grid)]
     labels: dict[str, Cell] = {}
     for cell in expand(grid):
         method = METHODS[cell.method]
@@ -346,9 +352,20 @@ def _cell_faults(grid: GridSpec, place: str) -> list[str]:
         if cell.fraction is not None and rows is not None and round(cell.fraction * rows) < 1:
             faults.append(
                 f"{place}: fraction {cell.fraction:g} of {rows} rows selects no example; "
-                f"the smallest that does is {0.5 / rows:.2g}"
+                f"it must be more than {0.5 / rows:.2g}"
             )
     return faults
+
+
+def _twins(grid: GridSpec) -> Iterator[str]:
+    """Yields a fault for every pair of labels that stand for the same cells."""
+    labels: dict[str, str] = {}
+    for block in grid.blocks:
+        for choice in block.methods:
+            meaning = choice.model_dump_json(exclude={"label"}, serialize_as_any=True)
+            other = labels.setdefault(meaning, choice.label)
+            if other != choice.label:
+                yield f"methods '{other}' and '{choice.label}' have the same settings; keep one"
 
 
 def _is_mapping(value: Any) -> bool:

@@ -19,13 +19,14 @@ from harness.checkpoint import (
     check_shape,
     find_checkpoint,
     load_tokenizer,
+    local_folder,
     one_line,
     read_config,
-    sha256_of_files,
     shape_of,
     weight_files,
 )
 from harness.errors import ModelError, StorageError
+from harness.fingerprint import sha256_of_files
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,8 +81,8 @@ def load_base(
         tokenizer = load_tokenizer(folder, spec.shape)
         # The state of truncation and padding, which use changes, is part of this text.
         tokenizer_text = tokenizer.backend_tokenizer.to_str()
-        model = _load_weights(folder, config, precision)
-    local = spec.path is not None
+        model = _load_weights(folder, config, precision, device)
+    local = local_folder(spec, data_root) is not None
     identity = {
         "source": spec.source or folder.name,
         "revision": None if local else spec.revision,
@@ -91,11 +92,12 @@ def load_base(
         "precision": precision,
         "num_parameters": model.num_parameters(),
     }
-    model.to(device)  # type: ignore[arg-type]  # transformers wraps torch's method untyped
     return Base(model, tokenizer, identity)
 
 
-def _load_weights(folder: Path, config: PreTrainedConfig, precision: Precision) -> PreTrainedModel:
+def _load_weights(
+    folder: Path, config: PreTrainedConfig, precision: Precision, device: str
+) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -106,6 +108,8 @@ def _load_weights(folder: Path, config: PreTrainedConfig, precision: Precision) 
         attn_implementation="sdpa",
         use_safetensors=True,
         local_files_only=True,
+        # Straight to the device: one process per card would else hold the model in host memory.
+        device_map=None if device == "cpu" else {"": device},
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )

@@ -117,6 +117,20 @@ def check_sources(cells: Iterable[Cell], data_root: Path | None) -> None:
         raise UsageError("\n".join(faults))
 
 
+def check_fractions(cells: Iterable[Cell], rows: int | None) -> None:
+    """Checks that every fraction selects an example, as far as the data's size is known.
+
+    Raises:
+        UsageError: one does not.
+    """
+    for cell in cells:
+        if rows is not None and cell.fraction is not None and round(cell.fraction * rows) < 1:
+            raise UsageError(
+                f"{cell.label}: fraction {cell.fraction:g} of {rows} rows selects no example; it "
+                f"must be more than {0.5 / rows:.2g}"
+            )
+
+
 def _missing_files(cell: Cell, data_root: Path | None) -> list[str]:
     faults = []
     place = "--data-root names the folder of local data and models"

@@ -130,10 +130,11 @@ ALPACA_LORA: dict[str, object] = {
     "learning_rate": 3e-4,
     "schedule": "linear",
     "warmup_steps": 100,
+    "max_gradient_norm": 1.0,
     "max_length": 256,
 }
 """Alpaca-LoRA's defaults (github.com/tloen/alpaca-lora): transformers' linear schedule after 100
-warm-up steps."""
+warm-up steps, and the gradient norm of 1 that its Trainer clips at where nothing else is said."""
 
 STANFORD_ALPACA: dict[str, object] = {
     "epochs": 3,

@@ -54,6 +54,8 @@ class MicroBatch:
     input_ids: torch.Tensor
     positions: torch.Tensor
     labels: torch.Tensor
+    rows: torch.Tensor
+    """(B,), the sequences' places in the optimizer batch, the same for any micro-batch size."""
 
 
 def micro_batches(
@@ -80,4 +82,5 @@ def micro_batches(
             torch.tensor(rows, device=device),
             torch.tensor(positions, device=device),
             torch.tensor(labels, device=device),
+            torch.arange(start, start + len(part), device=device),
         )

@@ -45,7 +45,9 @@ class TrainResult:
     """Of the frozen base: bf16 or fp32."""
     device: str
     data_sha256: str
-    """Of the rows that were trained on, in order."""
+    """Of the content of the rows that were trained on, in the order of their drawing."""
+    data_file_sha256: str | None = None
+    """Of the local file that they were drawn from; None where they came from the hub."""
     final_statistics: Mapping[str, float] = field(default_factory=dict)
     """The method's own statistics after the last step, such as `gate/mean_abs`."""
 

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+from harness.checkpoint import local_folder
 from harness.errors import StorageError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.tasks import TaskSpec, data_fingerprint, request_key
+from harness.fingerprint import known_sha256_of_file, known_sha256_of_files
 from harness.grid import Cell
 from harness.results import CellResult, read_result
 
-Status = Literal["done", "to do", "running", "failed"]
+Status = Literal["done", "to do", "running", "failed", "stale"]
+"""`stale`: what it was made from has changed since; nothing of it is re-used."""
 
 LOG_FILE = "log.txt"
 STEPS_FILE = "steps.parquet"
@@ -35,11 +38,17 @@ class CellState:
     status: Status
     missing: tuple[TaskSpec, ...]
     """Benchmarks without a score."""
+    fault: str | None = None
+    """Why it failed or is stale, in one line."""
 
     @property
     def trained(self) -> bool:
         """Whether nothing is left to train."""
         return is_trained(self.cell, self.result)
+
+
+class CellBusy(StorageError):
+    """Another process is running the cell."""
 
 
 def cell_folder(runs_dir: Path, cell: Cell) -> Path:
@@ -81,25 +90,56 @@ def missing_tasks(
 
 
 def read_state(cell: Cell, *, runs_dir: Path, data_root: Path | None) -> CellState:
-    """Returns how far a cell is.
-
-    Raises:
-        StorageError: its result cannot be read.
-    """
+    """Returns how far a cell is; a result that cannot be read is a failure of that cell alone."""
     folder = cell_folder(runs_dir, cell)
-    result = read_result(folder)
+    try:
+        result = read_result(folder)
+    except StorageError as unreadable:
+        return CellState(cell, folder, None, "failed", cell.tasks, str(unreadable))
     try:
         missing = missing_tasks(cell, result, data_root)
     except ZbenchError:
         missing = cell.tasks  # its data is unreadable: the run itself tells what is wrong
+    stale = None if result is None else changed_input(cell, result, data_root)
     status: Status = "to do"
-    if is_trained(cell, result) and not missing:
+    fault = result.error.message if result is not None and result.error is not None else None
+    if stale is not None:
+        status, fault = "stale", stale
+    elif is_trained(cell, result) and not missing:
         status = "done"
     elif is_running(folder):
         status = "running"
-    elif result is not None and result.error is not None:
+    elif fault is not None:
         status = "failed"
-    return CellState(cell=cell, folder=folder, result=result, status=status, missing=missing)
+    return CellState(cell, folder, result, status, missing, fault)
+
+
+def changed_input(cell: Cell, result: CellResult, data_root: Path | None) -> str | None:
+    """Returns what a result was made from that is no longer the same, or None.
+
+    A cell's id names its data and its model; this compares the content of the local files with
+    what was used, where that takes no long reading.
+    """
+    folder = local_folder(cell.model, data_root)
+    then = result.base.get("weights_sha256")
+    if folder is not None and then is not None:
+        now = known_sha256_of_files(sorted(folder.glob("*.safetensors")))
+        if now not in (None, then):
+            return _changed(cell, f"the weights in {folder}", then, now)
+    data = None if data_root is None or cell.data.path is None else data_root / cell.data.path
+    then = result.train.data_file_sha256 if result.train is not None else None
+    if data is not None and then is not None:
+        now = known_sha256_of_file(data)
+        if now not in (None, then):
+            return _changed(cell, str(data), then, now)
+    return None
+
+
+def _changed(cell: Cell, what: str, then: str, now: str | None) -> str:
+    return (
+        f"{cell.label}: {what} changed since the cell was made (SHA-256 {then[:12]}, now "
+        f"{str(now)[:12]}); bring back what was used, or give another --runs-dir"
+    )
 
 
 def read_states(
@@ -149,7 +189,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Holds a cell's folder for one process; the operating system frees it when that dies.
 
     Raises:
-        StorageError: another process holds it, or the folder cannot be written.
+        CellBusy: another process holds it.
+        StorageError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -164,7 +205,7 @@ def locked(folder: Path) -> Iterator[None]:
                 break
             time.sleep(0.05)
         else:
-            raise StorageError(f"{folder}: another process is running this cell; wait for it")
+            raise CellBusy(f"{folder}: another process is running this cell; wait for it")
         yield
 
 
@@ -192,12 +233,14 @@ def check_writable(folder: Path) -> None:
     Raises:
         UsageError: it cannot.
     """
-    probe = folder / f".probe-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as fault:
-        raise UsageError(
-            f"{folder}: cannot be written ({fault.strerror}); choose another folder with --runs-dir"
-        ) from fault
+    for place in (folder, folder / "cells"):
+        probe = place / f".probe-{os.getpid()}"
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"x")
+            probe.unlink()
+        except OSError as fault:
+            raise UsageError(
+                f"{place}: cannot be written ({fault.strerror}); choose another folder with "
+                "--runs-dir"
+            ) from fault

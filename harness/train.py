@@ -24,6 +24,7 @@ from torch import nn
 
 from harness.data import Example, epoch_batches
 from harness.errors import TrainingError
+from harness.methods.row_dropout import Draws, drawing
 from harness.models import count_parameters, trained_parameters
 from harness.recipe import TrainSpec
 from harness.response_loss import ResponseLoss, micro_batches
@@ -119,11 +120,11 @@ class _Trainer:
         self.accelerator = Accelerator(mixed_precision="no", device_placement=False)
         self.module, self.optimizer = self.accelerator.prepare(ResponseLoss(model), optimizer)
 
-    def gradients(self, examples: Sequence[Example]) -> _Totals:
+    def gradients(self, examples: Sequence[Example], key: int) -> _Totals:
         """Computes the gradient of the mean loss over all labels of an optimizer batch.
 
         The sum over the labels is divided by their number in the whole batch, so that the split
-        into micro-batches changes nothing.
+        into micro-batches changes nothing. `key` decides the draws of dropout.
         """
         labels = sum(example.num_labels for example in examples)
         batches = list(
@@ -138,7 +139,10 @@ class _Trainer:
         for index, batch in enumerate(batches):
             last = index == len(batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+                with (
+                    torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast),
+                    drawing(Draws(key, batch.rows)),
+                ):
                     loss = self.module(batch.input_ids, batch.positions, batch.labels)
                 self.accelerator.backward(loss / labels)
             losses.append(loss.detach())
@@ -173,7 +177,7 @@ def fit(
     """Trains what requires gradients in `model`, in place, and leaves it in evaluation mode.
 
     On a CPU the same call gives the same bits. Any `micro_batch_size` gives the same result up to
-    rounding, but for dropout (LoRA's), whose draws fall differently.
+    rounding, dropout included.
 
     Args:
         model: a causal language model on `device`; its trained tensors are fp32.
@@ -254,8 +258,8 @@ def _steps(
     try:
         for step, epoch, chosen in _optimizer_batches(spec, examples, seed):
             begun = time.perf_counter()
-            with _seeded(trainer.device, f"step/{seed}/{step}"):
-                totals = trainer.gradients(chosen)
+            with _seeded(trainer.device, f"step/{seed}/{step}") as key:
+                totals = trainer.gradients(chosen, key)
             rate = spec.learning_rate_at(step, len(examples))
             if not (math.isfinite(totals.loss) and math.isfinite(totals.gradient_norm)):
                 raise TrainingError(_not_finite(step, rate, totals, model, statistics))
@@ -293,11 +297,10 @@ def _optimizer_batches(
 
 
 @contextlib.contextmanager
-def _seeded(device: torch.device, key: str) -> Iterator[None]:
-    """Seeds the generators that dropout draws from, and puts them back afterwards.
+def _seeded(device: torch.device, key: str) -> Iterator[int]:
+    """Seeds the global generators, and puts them back afterwards; yields the seed, 63 bits.
 
-    Dropout takes no generator of its own. One seed per step, so that a step needs nothing of the
-    steps before it.
+    One seed per step, so that a step needs nothing of the steps before it.
     """
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
     on_cuda = device.type == "cuda"
@@ -306,7 +309,7 @@ def _seeded(device: torch.device, key: str) -> Iterator[None]:
         if on_cuda:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(number)
-        yield
+        yield number
 
 
 def _not_finite(

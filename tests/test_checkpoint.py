@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import threading
@@ -19,7 +18,6 @@ from harness.checkpoint import (
     find_checkpoint,
     load_tokenizer,
     read_config,
-    sha256_of_files,
     shape_of,
     weight_files,
 )
@@ -181,14 +179,6 @@ def test_a_bad_tokenizer_is_refused(
 def test_another_models_tokenizer_is_refused(folder: Path) -> None:
     with pytest.raises(ModelError, match="61 tokens, but the model has 60; it is another"):
         load_tokenizer(folder, shape().model_copy(update={"vocab_size": 60}))
-
-
-def test_the_sum_of_one_file_is_the_files_own(tmp_path: Path) -> None:
-    first, second = tmp_path / "a", tmp_path / "b"
-    first.write_bytes(b"x" * 100_000)
-    second.write_bytes(b"y")
-    assert sha256_of_files([first]) == hashlib.sha256(b"x" * 100_000).hexdigest()
-    assert sha256_of_files([first, second]) == hashlib.sha256(b"x" * 100_000 + b"y").hexdigest()
 
 
 @pytest.fixture

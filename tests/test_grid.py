@@ -82,7 +82,7 @@ def test_a_cell_survives_its_own_json() -> None:
 GOLDEN = {
     "llama-7b/base": "4915418dcb5e",
     "llama-7b/full/100%/seed0": "0734ba146936",
-    "llama-7b/lora/100%/seed0": "d5b18e9d06d8",
+    "llama-7b/lora/100%/seed0": "a5a3d96cbfd8",
     "llama-7b/random-init/100%/seed0": "45221f1fdc9c",
     "llama-7b/zero-init-linear/100%/seed0": "00357ce9ac68",
     "llama-7b/zero-init-nonlinear/1%/seed0": "7c374ab8ce4b",

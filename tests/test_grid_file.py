@@ -128,6 +128,24 @@ def test_two_settings_with_one_label_are_refused() -> None:
     assert "two different cells are called 'a/x/100%/seed0'" in fault
 
 
+def test_two_labels_of_the_same_settings_are_refused() -> None:
+    methods = [{"method": "lora", "label": "x"}, {"method": "lora", "label": "y"}]
+    (fault,) = faults_of(grid_with({"blocks": [{"methods": methods}]}))
+    assert fault == "g.yaml: methods 'x' and 'y' have the same settings; keep one"
+
+
+def test_an_option_that_is_a_list_makes_a_label() -> None:
+    raw = grid_with(
+        {"blocks": [{"methods": [{"method": "lora", "targets": ["q_proj", "k_proj"]}]}]}
+    )
+    (cell, *_) = expand(resolve_grid(raw, place="g.yaml"))
+    assert cell.method_label == "lora[targets=q_proj+k_proj]"
+
+
+def test_no_tasks_are_refused() -> None:
+    assert faults_of(grid_with({"tasks": []})) == ("g.yaml: tasks: is empty; add at least one",)
+
+
 def test_a_rate_of_the_grid_replaces_the_recipes() -> None:
     raw = grid_with({"train": {"learning_rate": 0.5}})
     cells = expand(resolve_grid(raw, place="g.yaml"))

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "harness"
 HEAVY = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate")
 
 ORDER = (
-    ("errors", "spec", "events", "environment"),
+    ("errors", "spec", "events", "environment", "fingerprint"),
     ("shape", "recipe", "checkpoint", "demo"),
     ("methods", "evaluation.benchmarks"),
     ("evaluation.tasks",),

@@ -11,11 +11,13 @@ import yaml
 
 from harness.errors import StorageError, UsageError
 from harness.evaluation.tasks import TaskSpec, request_key
+from harness.fingerprint import sha256_of_file
 from harness.grid import Cell, expand
 from harness.grid_file import resolve_grid
 from harness.results import CellError, write_result
 from harness.state import (
     cell_folder,
+    changed_input,
     check_writable,
     find_cell,
     locked,
@@ -24,7 +26,7 @@ from harness.state import (
     select_cells,
 )
 from tests.test_grid_file import GRID
-from tests.test_results import RESULT, SCORE
+from tests.test_results import RESULT, SCORE, TRAIN
 
 
 @pytest.fixture
@@ -122,6 +124,38 @@ def test_a_cell_is_found_by_label_id_or_beginning_of_its_id(cells: list[Cell]) -
         assert find_cell(cells, name) == cells[2]
     with pytest.raises(UsageError, match="did you mean"):
         find_cell(cells, "a/zero-init-linear/10%/seed9")
+
+
+def test_changed_weights_or_data_make_a_cell_stale(cells: list[Cell], tmp_path: Path) -> None:
+    cell, root = cells[1], tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    (root / "a" / "model.safetensors").write_bytes(b"weights")
+    (root / "train.parquet").write_bytes(b"rows")
+    train = replace(TRAIN, data_file_sha256=sha256_of_file(root / "train.parquet"))
+    base = {"weights_sha256": sha256_of_file(root / "a" / "model.safetensors")}
+    result = replace(RESULT, train=train, base=base, scores=scored(cell))
+    assert changed_input(cell, result, root) is None
+    for name in ("train.parquet", "a/model.safetensors"):
+        file = root / name
+        kept = file.read_bytes()
+        file.write_bytes(b"something else")
+        said = changed_input(cell, result, root)
+        assert said is not None
+        assert name.split("/")[0] in said
+        file.write_bytes(kept)
+    assert changed_input(cell, result, None) is None
+
+
+def test_a_result_that_cannot_be_read_fails_its_cell_alone(
+    cells: list[Cell], tmp_path: Path
+) -> None:
+    folder = cell_folder(tmp_path, cells[1])
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("{")
+    state = read_state(cells[1], runs_dir=tmp_path, data_root=None)
+    assert state.status == "failed"
+    assert state.fault is not None
+    assert "result.json: cannot be read" in state.fault
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

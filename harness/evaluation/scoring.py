@@ -108,6 +108,9 @@ class Scorer(HFLM):
             tokenizer=tokenizer,
             batch_size=batch_size,
             mixed_precision_dtype=mixed,
+            # Logits stay what the model computes. A softmax in bf16 would round log-likelihoods of
+            # 64 to 128 nats to multiples of 0.5, and tie answers that the model tells apart.
+            softmax_dtype="float32",
         )
         # Resolved once: HFLM looks it up in the configuration several times per request.
         self._max_length = self.max_length

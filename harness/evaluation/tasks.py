@@ -19,6 +19,7 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.errors import DataError, did_you_mean
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark
+from harness.fingerprint import sha256_of_files
 from harness.spec import Spec
 
 __all__ = ["BENCHMARKS", "Benchmark", "TaskSpec", "data_fingerprint", "request_key"]
@@ -152,13 +153,4 @@ def data_fingerprint(task: TaskSpec, data_root: Path | None) -> str | None:
     if data_root is None:
         return None
     files = local_files(task, data_root)
-    sums = {name: _file_sha256(path) for name, path in sorted(files.items())}
-    if len(sums) == 1:
-        return next(iter(sums.values()))
-    lines = "".join(f"{sums[split]}  {files[split].name}\n" for split in sums)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of_files([files[split] for split in sorted(files)])

@@ -33,7 +33,7 @@ class GridOutcome:
     """Cell ids."""
     failed: tuple[str, ...]
     skipped: tuple[str, ...]
-    """Done before, or running elsewhere."""
+    """Done before, running elsewhere, or not reached."""
     interrupted: bool = False
 
 
@@ -58,7 +58,7 @@ def run_grid(
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         for event in EXECUTORS[executor](work, plan):
-            if isinstance(event, CellEnded):
+            if isinstance(event, CellEnded) and not event.elsewhere:
                 (done if event.error is None else failed).append(event.cell_id)
             for listener in listeners:
                 listener(event)
@@ -66,7 +66,7 @@ def run_grid(
         interrupted = True
     finally:
         signal.signal(signal.SIGTERM, previous)
-    skipped = [state.cell.id for state in states if state not in work]
+    skipped = [state.cell.id for state in states if state.cell.id not in {*done, *failed}]
     return GridOutcome(tuple(done), tuple(failed), tuple(skipped), interrupted)
 
 

@@ -44,11 +44,13 @@ def worker_threads(devices: tuple[str, ...], workers: int | None) -> int:
 
     On the CPU they depend on the machine and `--workers` alone, never on how many cells are left:
     another number of threads adds in another order, and a run that goes on after a kill gives the
-    same numbers to the last bit.
+    same numbers to the last bit. OMP_NUM_THREADS is an upper bound.
     """
     if devices and devices[0] != "cpu":
         return max(1, available_cores() // len(devices))
-    return max(1, available_cores() // (workers or available_cores()))
+    share = max(1, available_cores() // (workers or available_cores()))
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(limit)) if limit.isdigit() and int(limit) else share
 
 
 def available_cores() -> int:

@@ -18,12 +18,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cell import RunSettings, record_failure, run_cell
+from harness.cell import RunSettings, describe, record_failure, run_cell
 from harness.errors import StorageError, TrainingError
 from harness.events import CellEnded, Emit, Event
 from harness.executors.devices import cuda_visible
 from harness.grid import Cell
-from harness.state import LOG_FILE, CellState, cell_folder
+from harness.state import LOG_FILE, CellBusy, CellState, cell_folder
 
 if TYPE_CHECKING:
     from harness.executors import RunPlan
@@ -78,7 +78,12 @@ def _start_worker(device: str, plan: RunPlan) -> _Worker:
     process = context.Process(
         target=work, args=(there, device, plan.settings, os.getpid()), daemon=True
     )
-    process.start()
+    # A worker ignores ctrl-C from its first instruction: it is the parent that stops it.
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, previous)
     there.close()
     return _Worker(process=process, pipe=here, device=device)
 
@@ -125,6 +130,7 @@ def work(pipe: Connection, device: str, settings: RunSettings, parent: int) -> N
     """Runs cells that come through the pipe until it closes: the worker process's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _be_silent()
     _set_environment(device, settings.threads)
     _use_thread_locks()
     own = replace(settings, device="cuda" if device.startswith("cuda") else "cpu")
@@ -156,21 +162,30 @@ def _attempt(cell: Cell, settings: RunSettings, emit: Emit) -> None:
         emit(event)
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         _log_to(folder / LOG_FILE)
         run_cell(cell, settings, relay)
+    except CellBusy:
+        emit(CellEnded(cell.id, str(folder), time.monotonic() - start, elsewhere=True))
     except Exception as fault:
         logging.getLogger(__name__).exception("%s failed", cell.label)
-        if not ended:  # a fault outside the cell's own work: its lock, its folder, an import
-            if not isinstance(fault, StorageError):
-                record_failure(cell, folder, fault)
-            text = f"{type(fault).__name__}: {fault}"
-            emit(CellEnded(cell.id, str(folder), time.monotonic() - start, text))
+        if not ended:  # a fault outside the cell's own work: its folder, an import
+            record_failure(cell, folder, fault)
+            emit(CellEnded(cell.id, str(folder), time.monotonic() - start, describe(fault)))
 
 
 def _log_to(path: Path) -> None:
-    """Sends all that this process prints, C libraries included, to the cell's log."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    """Sends all that this process prints, C libraries included, to the cell's log.
+
+    Raises:
+        StorageError: the log cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as fault:
+        raise StorageError(
+            f"{path}: cannot be written ({fault.strerror}); choose another folder with --runs-dir"
+        ) from fault
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(handle, 1)
@@ -182,6 +197,14 @@ def _log_to(path: Path) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         force=True,
     )
+
+
+def _be_silent() -> None:
+    """Keeps the terminal clean until there is a cell with a log."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def _set_environment(device: str, threads: int) -> None:

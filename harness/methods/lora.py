@@ -48,6 +48,8 @@ def apply_lora(model: PreTrainedModel, options: LoraOptions, seed: int) -> PreTr
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
+    from harness.methods.row_dropout import replace_dropouts
+
     count_lora(shape_of(model.config), options)
     config = LoraConfig(
         r=options.rank,
@@ -66,6 +68,7 @@ def apply_lora(model: PreTrainedModel, options: LoraOptions, seed: int) -> PreTr
                 f"lora: {type(model).__name__} has no layers named {', '.join(options.targets)} "
                 f"({fault})"
             ) from fault
+    replace_dropouts(model)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

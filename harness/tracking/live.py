@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from harness.grid import GridSpec
 from harness.results import read_result
 from harness.state import CellState
 from harness.tracking.metrics import step_metrics
-from harness.tracking.runs import MAX_BATCH, GridRuns, same_training
+from harness.tracking.runs import MAX_BATCH, GridRuns
 from harness.tracking.uri import hide_password, tracking_error
 
 if TYPE_CHECKING:
@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 2.0
+RETRY_SECONDS = 30.0
+"""Between two attempts to reach a server that does not answer."""
 
 
 @dataclass
 class Tracker:
     """Logs a run's events to MLflow from a thread of its own, so that nothing waits for it.
 
-    A fault ends the live logging and stands in `problem`; `sync` makes up for it.
+    While the server does not answer, events are kept and tried again; what is still missing at the
+    end is named in `problem`, and `sync` makes up for it.
     """
 
     grid: GridSpec
@@ -40,6 +43,7 @@ class Tracker:
     states: Sequence[CellState]
     problem: str | None = None
     _events: queue.SimpleQueue[Event | None] = field(default_factory=queue.SimpleQueue)
+    _closing: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -48,11 +52,11 @@ class Tracker:
         self._thread.start()
 
     def __call__(self, event: Event) -> None:
-        if self.problem is None:
-            self._events.put(event)
+        self._events.put(event)
 
     def close(self, timeout: float = 60.0) -> str | None:
         """Waits until everything is logged; returns what went wrong, if anything did."""
+        self._closing.set()
         self._events.put(None)
         if self._thread is not None:
             self._thread.join(timeout)
@@ -61,39 +65,54 @@ class Tracker:
         return self.problem
 
     def _run(self) -> None:
-        try:
-            runs = GridRuns(self.grid, self.uri, self.runs_dir)
-            runs.sync(self.states)
-            _LiveLog(runs, {state.cell.id: state for state in self.states}).follow(self._events)
-            runs.close()
-        except TrackingError as fault:
-            self.problem = str(fault)
-            logger.warning("%s", self.problem)
-        except Exception as fault:
-            self.problem = str(tracking_error(self.uri, fault))
-            logger.warning("%s", self.problem)
+        live: _LiveLog | None = None
+        while True:
+            try:
+                if live is None:
+                    runs = GridRuns(self.grid, self.uri, self.runs_dir)
+                    runs.sync(self.states)
+                    live = _LiveLog(runs, {state.cell.id: state for state in self.states})
+                live.follow(self._events)
+                live.runs.close()
+            except Exception as fault:
+                error = fault if isinstance(fault, TrackingError) else None
+                self.problem = str(error or tracking_error(self.uri, fault))
+                logger.debug("live logging stopped", exc_info=True)
+                if self._closing.wait(RETRY_SECONDS):
+                    return
+            else:
+                self.problem = None
+                return
 
 
 class _LiveLog:
-    """What the tracker's thread does with the events."""
+    """What the tracker's thread does with the events; an event that fails is tried again."""
 
     def __init__(self, runs: GridRuns, states: Mapping[str, CellState]) -> None:
         self.runs = runs
         self.states = states
         self.run_ids: dict[str, str] = {}
         self.pending: dict[str, list[Metric]] = {}
+        self.unhandled: Event | None = None
 
     def follow(self, events: queue.SimpleQueue[Event | None]) -> None:
+        """Logs events as they come, until None comes.
+
+        Raises:
+            Exception: the store does not answer; nothing is lost, and it may be called again.
+        """
         while True:
-            try:
-                event = events.get(timeout=FLUSH_SECONDS)
-            except queue.Empty:
-                self._flush()
-                continue
-            if event is None:
+            if self.unhandled is None:
+                try:
+                    self.unhandled = events.get(timeout=FLUSH_SECONDS)
+                except queue.Empty:
+                    self._flush()
+                    continue
+            if self.unhandled is None:
                 self._flush()
                 return
-            self._take(event)
+            self._take(self.unhandled)
+            self.unhandled = None
             if any(len(metrics) >= MAX_BATCH // 2 for metrics in self.pending.values()):
                 self._flush()
 
@@ -103,29 +122,27 @@ class _LiveLog:
             self.run_ids[event.cell_id] = self.runs.create_cell_run(cell)
         elif isinstance(event, StepDone) and event.cell_id in self.run_ids:
             self.pending.setdefault(event.cell_id, []).extend(step_metrics(event))
-        elif isinstance(event, CellEnded):
+        elif isinstance(event, CellEnded) and not event.elsewhere:
             self._flush()
             self._end(event)
 
     def _end(self, event: CellEnded) -> None:
         folder = Path(event.folder)
         result = read_result(folder)
-        run_id = self.run_ids.pop(event.cell_id, None)
-        if result is None:
-            if run_id is not None:
-                self.runs.client.set_tag(run_id, "zbench.error", (event.error or "")[:5000])
-                self.runs.client.set_terminated(run_id, "FAILED")
-            return
-        if run_id is None:
-            known = self.runs.cell_runs().get(event.cell_id, [])
-            run_id = same_training(known, result)
-        run_id = run_id or self.runs.create_cell_run(self.states[event.cell_id].cell)
-        self.runs.tag_training(run_id, result)
-        self.runs.log_result(run_id, result, folder)
+        run_id = self.run_ids.get(event.cell_id)
+        if run_id is None and result is not None:
+            self.runs.replay(replace(self.states[event.cell_id], result=result, folder=folder))
+        elif run_id is not None and result is not None:
+            self.runs.tag_training(run_id, result)
+            self.runs.log_result(run_id, result, folder)
+        elif run_id is not None:
+            self.runs.client.set_tag(run_id, "zbench.error", (event.error or "")[:5000])
+            self.runs.client.set_terminated(run_id, "FAILED")
+        self.run_ids.pop(event.cell_id, None)
 
     def _flush(self) -> None:
-        for cell_id, metrics in self.pending.items():
+        for cell_id, metrics in list(self.pending.items()):
             for start in range(0, len(metrics), MAX_BATCH):
                 batch = metrics[start : start + MAX_BATCH]
                 self.runs.client.log_batch(self.run_ids[cell_id], metrics=batch)
-        self.pending.clear()
+            del self.pending[cell_id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 """A server that is down is noticed within seconds, and nothing else is called."""
@@ -84,6 +86,7 @@ class GridRuns:
 
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
         if self.uri.startswith("sqlite:///"):
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(self.uri)
@@ -152,6 +155,7 @@ class GridRuns:
                 "zbench.kind": "cell",
                 "zbench.grid": self.grid.name,
                 "zbench.cell_id": cell.id,
+                "zbench.owner": owner(),
             },
         )
         params = [Param(key, str(value)[:6000]) for key, value in cell_params(cell).items()]
@@ -208,12 +212,14 @@ class GridRuns:
                 if state.status == "running":
                     continue
                 complete = state.result is not None and _finished(runs, state)
-                for run in runs:
-                    if run.info.status == "RUNNING":  # its process was killed
-                        self.client.set_terminated(run.info.run_id, "KILLED")
+                open_runs = [run for run in runs if run.info.status == "RUNNING"]
+                if any(is_alive(run.data.tags.get("zbench.owner", "")) for run in open_runs):
+                    continue  # another process is logging it now
+                for run in open_runs:  # their processes were killed
+                    self.client.set_terminated(run.info.run_id, "KILLED")
                 if state.result is None or complete:
                     continue
-                self._replay(state, same_training(runs, state.result))
+                self.replay(state)
                 logged += 1
         except TrackingError:
             raise
@@ -221,8 +227,10 @@ class GridRuns:
             raise tracking_error(self.uri, fault) from fault
         return logged
 
-    def _replay(self, state: CellState, run_id: str | None) -> None:
+    def replay(self, state: CellState) -> None:
+        """Logs all that a cell's folder holds, into the run of its training where there is one."""
         assert state.result is not None
+        run_id = same_training(self.cell_runs().get(state.cell.id, []), state.result)
         if run_id is None:
             run_id = self.create_cell_run(state.cell)
             metrics = steps_metrics(state.folder / STEPS_FILE)
@@ -282,6 +290,23 @@ def _finished(runs: Sequence[Run], state: CellState) -> bool:
         run.data.tags.get("zbench.content") == content and run.info.status != "RUNNING"
         for run in runs
     )
+
+
+def owner() -> str:
+    """Returns what tells this process from all others: host and process id."""
+    return f"{platform.node()}:{os.getpid()}"
+
+
+def is_alive(name: str) -> bool:
+    """Returns whether another process of this host still runs; of other hosts nothing is known."""
+    host, _, number = name.rpartition(":")
+    if host != platform.node() or not number.isdigit() or int(number) == os.getpid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except OSError:
+        return False
+    return True
 
 
 def same_training(runs: Sequence[Run], result: CellResult) -> str | None:

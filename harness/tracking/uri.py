@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from harness.errors import TrackingError
@@ -28,12 +29,16 @@ def hide_password(uri: str) -> str:
     """Returns the URI without the user and password that it may carry."""
     scheme, separator, rest = uri.partition("://")
     host, slash, path = rest.partition("/")
+    path = re.sub(r"(password=)[^&]*", r"\1***", path)
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def tracking_error(uri: str, fault: Exception) -> TrackingError:
     """Returns what went wrong with the store at `uri`, in one line, without its password."""
-    lines = str(fault).strip().splitlines() or [type(fault).__name__]
-    return TrackingError(
-        f"MLflow at {hide_password(uri)}: {lines[0].replace(uri, hide_password(uri))}"
-    )
+    text = " ".join(str(fault).split()) or type(fault).__name__
+    silence = re.search(r"\[Errno -?\d+\] ([A-Z][a-z ]+)|(timed out)", text)
+    if silence and uri.startswith("http"):
+        said = f"no answer ({silence[1] or silence[2]})"
+    else:
+        said = text.replace(uri, hide_password(uri))[:300]
+    return TrackingError(f"MLflow at {hide_password(uri)}: {said}")

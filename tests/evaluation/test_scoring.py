@@ -109,7 +109,7 @@ def test_bf16_scores_are_computed_in_bf16_also_with_fp32_weights(
 ) -> None:
     dtypes = set()
     hook = model.lm_head.register_forward_hook(lambda _m, _i, logits: dtypes.add(logits.dtype))
-    run_requests(
+    done = run_requests(
         load_benchmark(TaskSpec(name="arc_easy", limit=2), shared_root),
         model,
         tokenizer,
@@ -121,3 +121,8 @@ def test_bf16_scores_are_computed_in_bf16_also_with_fp32_weights(
     hook.remove()
     assert model.dtype == torch.float32
     assert dtypes == {torch.bfloat16}
+    samples = done.results["samples"]["arc_easy"]
+    sums = [answer[0] for sample in samples for answer in sample["filtered_resps"]]
+    assert sums
+    coarse = [value for value in sums if value == torch.tensor(value).bfloat16().item()]
+    assert len(coarse) < len(sums) / 2  # a softmax in bf16 would round every one of them

@@ -1,0 +1,108 @@
+"""One cell's life: what it costs, what it refuses, what it keeps to when it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.cell import RunSettings, describe, memory_bytes, record_failure, run_cell
+from harness.demo.world import write_world
+from harness.errors import ModelError, StorageError
+from harness.events import Event
+from harness.grid import Cell, expand
+from harness.grid_file import resolve_grid
+from harness.results import read_result, write_result
+from harness.state import CellBusy, cell_folder, locked
+from tests.test_end_to_end import grid_text
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tmp_path_factory.mktemp("world") / "demo")
+
+
+@pytest.fixture(scope="module")
+def cell() -> Cell:
+    grid = resolve_grid(yaml.safe_load(grid_text()), place="slice.yaml")
+    trained = expand(grid)[1]
+    return trained.model_copy(update={"tasks": trained.tasks[:1]})
+
+
+@pytest.fixture(scope="module")
+def finished(cell: Cell, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a runs folder in which the cell is done."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    run_cell(cell, RunSettings(runs_dir=runs_dir, data_root=world), lambda event: None)
+    return runs_dir
+
+
+def without_scores(cell: Cell, runs_dir: Path, **change: object) -> None:
+    folder = cell_folder(runs_dir, cell)
+    result = read_result(folder)
+    assert result is not None
+    write_result(folder, replace(result, scores=(), **change))  # type: ignore[arg-type]
+
+
+def test_a_cell_scored_again_keeps_to_the_precision_it_was_trained_in(
+    cell: Cell, world: Path, finished: Path
+) -> None:
+    folder = cell_folder(finished, cell)
+    before = read_result(folder)
+    assert before is not None
+    without_scores(cell, finished, base={**before.base, "precision": "bf16"})
+    settings = RunSettings(runs_dir=finished, data_root=world)
+    scored = run_cell(cell, settings, lambda event: None)
+    assert {score.precision for score in scored.scores} == {"bf16"}
+    write_result(folder, before)
+
+
+def test_trained_tensors_are_not_put_on_other_weights(
+    cell: Cell, world: Path, finished: Path
+) -> None:
+    folder = cell_folder(finished, cell)
+    before = read_result(folder)
+    assert before is not None
+    without_scores(cell, finished, base={**before.base, "weights_sha256": "0" * 64})
+    settings = RunSettings(runs_dir=finished, data_root=world)
+    with pytest.raises(ModelError, match="the base model has changed since the cell was made"):
+        run_cell(cell, settings, lambda event: None)
+    write_result(folder, before)
+
+
+def test_a_cell_that_another_process_runs_is_left_to_it(
+    cell: Cell, world: Path, tmp_path: Path
+) -> None:
+    told: list[Event] = []
+    with locked(cell_folder(tmp_path, cell)), pytest.raises(CellBusy):
+        run_cell(cell, RunSettings(runs_dir=tmp_path, data_root=world), told.append)
+    assert told == []
+    assert read_result(cell_folder(tmp_path, cell)) is None
+
+
+def test_a_failure_takes_nothing_away(cell: Cell, finished: Path) -> None:
+    folder = cell_folder(finished, cell)
+    before = read_result(folder)
+    assert before is not None
+    record_failure(cell, folder, StorageError("the disk is full"))
+    after = read_result(folder)
+    assert after is not None
+    assert after.error is not None
+    assert after.error.message == "the disk is full"
+    assert replace(after, error=None) == before
+    write_result(folder, before)
+
+
+def test_errors_are_told_in_one_line() -> None:
+    assert describe(StorageError("a\nb")) == "a"
+    assert describe(ValueError("why")) == "ValueError: why"
+    out_of_memory = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried ...")
+    assert "lower train.micro_batch_size" in describe(out_of_memory)
+
+
+def test_memory_is_two_bytes_a_frozen_and_sixteen_a_trained_parameter() -> None:
+    assert memory_bytes(100, 0) == 200
+    assert memory_bytes(100, 100) == 1600
+    assert memory_bytes(6_738_415_616, 6_738_415_616) / 1e9 == pytest.approx(107.8, abs=0.1)

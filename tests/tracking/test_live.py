@@ -1,0 +1,91 @@
+"""Live logging: a store that does not answer costs nothing but time, and nothing is lost."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow.exceptions import MlflowException
+
+from harness.events import CellEnded, CellStarted, Event, StepDone
+from harness.grid import GridSpec, expand
+from harness.grid_file import resolve_grid
+from harness.state import read_states
+from harness.tracking import GridRuns, Tracker, default_uri
+from harness.tracking.live import _LiveLog
+from tests.test_grid_file import GRID
+from tests.test_results import RESULT
+from tests.test_state import scored
+from tests.tracking.test_runs import empty_store, store
+
+__all__ = ["empty_store"]
+
+
+@pytest.fixture
+def grid() -> GridSpec:
+    return resolve_grid(yaml.safe_load(GRID), place="g.yaml", text=GRID)
+
+
+def events(grid: GridSpec, runs_dir: Path) -> list[Event]:
+    """Returns what a cell of two steps tells, with its folder written."""
+    cell = expand(grid)[1]
+    store(cell, runs_dir, replace(RESULT, scores=scored(cell)))
+    (state,) = [s for s in read_states([cell], runs_dir=runs_dir, data_root=None)]
+    steps = [StepDone(cell.id, n, 0, 2.0, 0.1, 20.0, 1000 * n) for n in (1, 2)]
+    end = CellEnded(cell.id, str(state.folder), 1.0)
+    return [CellStarted(cell.id, cell.label, 2, 0), *steps, end]
+
+
+def test_events_become_one_finished_run(grid: GridSpec, tmp_path: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    told = events(grid, tmp_path / "elsewhere")
+    states = read_states(expand(grid), runs_dir=tmp_path, data_root=None)
+    tracker = Tracker(grid, default_uri(tmp_path), tmp_path, states)
+    tracker.start()
+    for event in told:
+        tracker(event)
+    assert tracker.close() is None
+    runs = GridRuns(grid, default_uri(tmp_path), tmp_path)
+    ((run,),) = runs.cell_runs().values()
+    assert run.info.status == "FINISHED"
+    history = runs.client.get_metric_history(run.info.run_id, "train/loss")
+    assert [point.step for point in history] == [1, 2]
+
+
+def test_what_fails_is_tried_again_and_logged_once(
+    grid: GridSpec, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    runs = GridRuns(grid, default_uri(tmp_path), tmp_path)
+    states = read_states(expand(grid), runs_dir=tmp_path, data_root=None)
+    live = _LiveLog(runs, {state.cell.id: state for state in states})
+    told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    for event in [*events(grid, tmp_path / "elsewhere"), None]:
+        told.put(event)
+    real, calls = runs.client.log_batch, []
+
+    def unsteady(*arguments: object, **named: object) -> None:
+        calls.append(1)
+        if len(calls) in (2, 3):  # the server is away for a while
+            raise MlflowException("no answer")
+        real(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(runs.client, "log_batch", unsteady)
+    for _ in range(2):
+        with pytest.raises(MlflowException):
+            live.follow(told)
+    live.follow(told)
+    ((run,),) = runs.cell_runs().values()
+    assert run.info.status == "FINISHED"
+    history = runs.client.get_metric_history(run.info.run_id, "train/loss")
+    assert [point.step for point in history] == [1, 2]
+
+
+def test_a_server_that_never_answers_is_named_at_the_end(grid: GridSpec, tmp_path: Path) -> None:
+    tracker = Tracker(grid, "http://127.0.0.1:9", tmp_path, [])
+    tracker.start()
+    assert tracker.close() == "MLflow at http://127.0.0.1:9: no answer (Connection refused)"
