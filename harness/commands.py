@@ -223,7 +223,7 @@ def report_command(
     """Renders a grid's report from its MLflow runs; from the cells' files where MLflow is down."""
     from harness.environment import git_commit, package_versions
     from harness.report import ReportInput, build_report
-    from harness.tracking import default_uri, hide_password, resolve_uri
+    from harness.tracking import default_uri, resolve_uri, shown_uri
 
     states = grid.states()
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
@@ -241,7 +241,7 @@ def report_command(
         console.print(warning, markup=False, highlight=False, soft_wrap=True)
     environment = _report_environment(source.results) | {
         "report made with": f"zbench {package_versions()['zbench']}, {git_commit() or 'no commit'}",
-        "tracking": hide_password(uri) if not source.problem else "the cells' own files",
+        "tracking": "the cells' own files" if source.problem else shown_uri(uri, grid.runs_dir),
     }
     report = build_report(
         ReportInput(

@@ -8,6 +8,14 @@ the environment changes nothing and SQLite has one writer.
 
 from harness.tracking.live import Tracker
 from harness.tracking.runs import GridRuns, TrackedRun
-from harness.tracking.uri import default_uri, hide_password, resolve_uri
+from harness.tracking.uri import default_uri, hide_password, resolve_uri, shown_uri
 
-__all__ = ["GridRuns", "TrackedRun", "Tracker", "default_uri", "hide_password", "resolve_uri"]
+__all__ = [
+    "GridRuns",
+    "TrackedRun",
+    "Tracker",
+    "default_uri",
+    "hide_password",
+    "resolve_uri",
+    "shown_uri",
+]

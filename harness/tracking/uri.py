@@ -33,6 +33,13 @@ def hide_password(uri: str) -> str:
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
+def shown_uri(uri: str, runs_dir: Path) -> str:
+    """Returns the URI for a page that others read: no password, and no folder above `runs_dir`."""
+    if uri == default_uri(runs_dir) and not runs_dir.is_absolute():
+        return f"sqlite:///{runs_dir / 'mlflow.db'}"
+    return hide_password(uri)
+
+
 def tracking_error(uri: str, fault: Exception) -> TrackingError:
     """Returns what went wrong with the store at `uri`, in one line, without its password."""
     text = " ".join(str(fault).split()) or type(fault).__name__

@@ -55,6 +55,11 @@ def test_cuda_without_a_card_is_refused() -> None:
         resolve_devices("cuda", workers=None, num_cells=9)
 
 
-def test_threads_do_not_depend_on_how_many_cells_are_left() -> None:
+def test_threads_do_not_depend_on_how_many_cells_are_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert worker_threads(("cpu",), None) == worker_threads(("cpu",) * 8, None) == 1
     assert worker_threads(("cpu",), 1) == available_cores()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert worker_threads(("cpu",), 1) == 1

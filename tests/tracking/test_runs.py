@@ -19,7 +19,7 @@ from harness.grid import Cell, GridSpec, expand
 from harness.grid_file import resolve_grid
 from harness.results import CellError, CellResult, write_result
 from harness.state import STEPS_FILE, CellState, cell_folder, items_path, read_states
-from harness.tracking import GridRuns, default_uri, hide_password, resolve_uri
+from harness.tracking import GridRuns, default_uri, hide_password, resolve_uri, shown_uri
 from tests.test_grid_file import GRID
 from tests.test_results import RESULT
 from tests.test_state import scored
@@ -199,3 +199,11 @@ def test_the_option_goes_before_the_environment_before_the_grid(
 )
 def test_passwords_are_hidden(uri: str, shown: str) -> None:
     assert hide_password(uri) == shown
+
+
+def test_a_page_for_others_names_no_folder_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shown_uri(default_uri(Path("runs")), Path("runs")) == "sqlite:///runs/mlflow.db"
+    assert shown_uri("http://u:p@host", Path("runs")) == "http://host"
