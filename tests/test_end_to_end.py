@@ -243,3 +243,24 @@ def test_a_failing_cell_does_not_stop_the_others(finished: Path) -> None:
     assert failed["status"] == "failed"
     assert "step" in failed["error"]
     assert Path(finished / failed["folder"] / "log.txt").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_whole_demo_shows_what_its_page_says_without_a_network(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        command("run-grid", "demo"), cwd=tmp_path, env=environment(tmp_path), text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    status = json.loads(zbench(tmp_path, "status", "demo", "--json").stdout)
+    cells = {cell["label"]: cell for cell in status["cells"]}
+    assert {cell["status"] for cell in cells.values()} == {"done"}
+    base = cells["tiny-llama/base"]["scores"]["demo_arc_easy"]
+    assert base < 0.4  # 400 items of four answers: chance is .25, its standard error .02
+    for method in ("full", "lora", "random-init", "zero-init-linear", "zero-init-nonlinear"):
+        tuned = cells[f"tiny-llama/{method}/100%/seed0"]["scores"]["demo_arc_easy"]
+        little = cells[f"tiny-llama/{method}/1%/seed0"]["scores"]["demo_arc_easy"]
+        assert tuned > max(base, little) + 0.08, method
+    assert zbench(tmp_path, "report", "demo").returncode == 0
+    assert (tmp_path / "reports" / "demo" / "table2.tex").is_file()
