@@ -1,6 +1,7 @@
 # make demo   the whole path on the embedded world, from nothing to the page
 # make test   the tests that take a few minutes
 # make check  ruff and mypy
+# make install  .venv alone
 #
 # Each makes .venv first, once: it is made again only when the lock or the package's set-up changes.
 
@@ -11,7 +12,9 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check
+.PHONY: install demo test check
+
+install: $(INSTALLED)
 
 demo: $(INSTALLED)
 	@$(VENV)/bin/zbench run-grid demo

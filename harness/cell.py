@@ -172,6 +172,8 @@ class _CellRun:
             statistics=method.statistics,
             on_step=on_step,
         )
+        counted = method.count_parameters(cell.model.shape, cell.options)
+        assert measured.trainable_parameters == counted, "count_parameters differs from the model"
         measured = replace(
             measured, data_file_sha256=_file_sha256(cell.data, self.settings.data_root)
         )

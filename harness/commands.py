@@ -22,6 +22,7 @@ from harness.grid_file import load_grid
 from harness.plan import check_fractions, check_sources, count_rows, plan_rows, resolve_data_root
 from harness.results import CellResult
 from harness.state import (
+    CellBusy,
     CellState,
     check_writable,
     find_cell,
@@ -35,6 +36,8 @@ from harness.state import (
 class OpenGrid:
     """A grid with the places that the command line gave."""
 
+    argument: str
+    """What the user called it."""
     spec: GridSpec
     cells: list[Cell]
     """The chosen ones."""
@@ -58,6 +61,7 @@ def open_grid(grid: str, runs_dir: Path, data_root: Path | None, only: str | Non
     """
     spec = load_grid(grid)
     return OpenGrid(
+        argument=grid,
         spec=spec,
         cells=select_cells(expand(spec), only),
         runs_dir=runs_dir,
@@ -169,6 +173,9 @@ def run_cell_command(
 
         try:
             run_cell(cell, settings, tell)
+        except CellBusy:
+            tracker.close()
+            raise
         except Exception:
             traceback.print_exc()
             failed = True
@@ -230,7 +237,7 @@ def report_command(
     if not any(state.result for state in states) and uri == default_uri(grid.runs_dir):
         raise ReportError(
             f"{grid.spec.name}: no cell has a result in {grid.runs_dir}; "
-            f"run `zbench run-grid {grid.spec.name}` first"
+            f"run `zbench run-grid {grid.argument}` first, with the same --runs-dir"
         )
     source = ResultSource(grid, states, uri)
     console = display.console(quiet=as_json)

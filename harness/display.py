@@ -63,7 +63,8 @@ def print_summary(
     for column in ("cells", "steps per cell", "learning rate"):
         table.add_column(column, justify="right")
     groups: dict[tuple[str, str], list[PlanRow]] = {}
-    for state, row in zip(states, plan_rows(states, rows), strict=True):
+    planned = plan_rows(states, rows)
+    for state, row in zip(states, planned, strict=True):
         groups.setdefault((state.cell.model_name, state.cell.method_label), []).append(row)
     for (model, method), members in groups.items():
         table.add_row(
@@ -75,6 +76,7 @@ def print_summary(
             _range([row.learning_rate for row in members]),
         )
     console.print(table)
+    _print_warnings(console, planned)
 
 
 def _range(values: Sequence[float | None]) -> str:
@@ -141,6 +143,7 @@ class _Bars:
         self.size: dict[str, float] = {}
         self.scored: dict[str, dict[str, float]] = {}
         self.steps: dict[str, int] = {}
+        self.num_steps: dict[str, int] = {}
         for state, row in zip(states, plan_rows(states, rows), strict=True):
             steps = 0 if state.trained else (row.steps or 0)
             self.size[state.cell.id] = steps + SCORING_STEPS * len(state.cell.tasks)
@@ -153,12 +156,15 @@ class _Bars:
         if isinstance(event, CellStarted):
             from rich.markup import escape
 
+            self.num_steps[event.cell_id] = event.total_steps
             self.tasks[event.cell_id] = self.bars.add_task(
                 escape(self.labels[event.cell_id]), total=max(event.total_steps, 1), text="loading"
             )
         elif isinstance(event, StepDone):
             self.steps[event.cell_id] = event.step
-            text = f"step {event.step}  loss {event.loss:.3f}  {event.tokens_per_second:,.0f} tok/s"
+            total = f"/{self.num_steps.get(event.cell_id, '?')}"
+            rate = f"{event.tokens_per_second:,.0f} tok/s"
+            text = f"step {event.step}{total}  loss {event.loss:.3f}  {rate}"
             self._update(event.cell_id, completed=event.step, text=text)
         elif isinstance(event, Scoring):
             share = event.done / max(event.total, 1)
@@ -237,9 +243,19 @@ def print_cells(console: Console, states: Sequence[CellState], problem: str | No
     console.print(table)
     for state, message in errors:
         console.print(
-            f"failed: {state.cell.label}: {message}\n        log: {state.folder / LOG_FILE}",
+            f"failed: {state.cell.label}: {message}{_log_line(state)}",
             markup=False, highlight=False, style="red", soft_wrap=True,
         )  # fmt: skip
+    print_tracking_problem(console, problem)
+
+
+def _log_line(state: CellState) -> str:
+    log = state.folder / LOG_FILE
+    return f"\n        log: {log}" if log.is_file() else ""
+
+
+def print_tracking_problem(console: Console, problem: str | None) -> None:
+    """Says what is not in MLflow, if anything is not."""
     if problem:
         console.print(
             f"warning: not all is in MLflow ({problem}); `zbench sync` makes up for it",
@@ -258,11 +274,14 @@ def print_outcome(
     from harness.tracking import hide_password
 
     if outcome.done or outcome.failed:
-        print_cells(console, states, problem)
+        print_cells(console, states)
+    print_tracking_problem(console, problem)
     done = sum(state.status == "done" for state in states)
     text = f"{done} of {len(states)} cells done"
     if outcome.failed:
         text += f", {len(outcome.failed)} failed (the same command tries them again)"
+    elif done == len(states):
+        text += "; now `zbench report` with the same grid"
     console.print(f"{text}. MLflow: {hide_password(uri)}", highlight=False, soft_wrap=True)
 
 
@@ -284,11 +303,22 @@ def print_plan(console: Console, grid: GridSpec, rows: Sequence[PlanRow]) -> Non
         )  # fmt: skip
     console.print(table)
     to_do = sum(row.status != "done" for row in rows)
-    steps = [row.steps for row in rows if row.status != "done" and row.steps is not None]
+    untrained = [row.steps for row in rows if not row.trained]
+    known = [steps for steps in untrained if steps is not None]
+    steps = f"{sum(known):,} optimizer steps"
+    if len(known) < len(untrained):
+        steps = "steps unknown until the data is read (state its size: data.num_rows)"
     console.print(
-        f"{grid.name}: {len(rows)} cells, {to_do} to do, {sum(steps):,} optimizer steps",
-        highlight=False,
-    )
+        f"{grid.name}: {len(rows)} cells, {to_do} to do, {steps}",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    _print_warnings(console, rows)
+
+
+def _print_warnings(console: Console, rows: Sequence[PlanRow]) -> None:
+    for row in rows:
+        if row.warning and not row.trained:
+            console.print(f"warning: {row.warning}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _count(value: int | None) -> str:
@@ -308,8 +338,7 @@ def print_status(console: Console, states: Sequence[CellState]) -> None:
                       markup=False, highlight=False, soft_wrap=True)  # fmt: skip
     for state in counts["failed"]:
         console.print(
-            f"failed:  {state.cell.label}: {state.fault}\n"
-            f"         log: {state.folder / LOG_FILE}",
+            f"failed:  {state.cell.label}: {state.fault}{_log_line(state)}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
     for state in counts.get("stale", []):

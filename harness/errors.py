@@ -18,6 +18,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST_LIST = 20
+"""Names that an error lists at most."""
+
 
 class ZbenchError(Exception):
     """A fault that its message explains to the user; shown without a traceback."""
@@ -87,5 +90,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     names = [str(entry) for entry in known]
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    listing = f"(known: {', '.join(names)})" if names else "(none is known)"
+    shown = ", ".join(names[:LONGEST_LIST])
+    more = f", and {len(names) - LONGEST_LIST} more" if len(names) > LONGEST_LIST else ""
+    listing = f"(known: {shown}{more})" if names else "(none is known)"
     return f"; did you mean '{near[0]}'? {listing}" if near else f" {listing}"

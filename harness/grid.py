@@ -22,7 +22,10 @@ RECIPE = 1
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,\[\]+-]*$", max_length=80)]
+LONGEST_LABEL = 80
+Label = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,\[\]+-]*$", max_length=LONGEST_LABEL)
+]
 
 NOT_IN_ID = {"micro_batch_size"}
 """Training settings that never change the trained weights."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from harness.errors import GridError, MethodError, UsageError, did_you_mean
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.tasks import TaskSpec
 from harness.grid import (
+    LONGEST_LABEL,
     Block,
     Cell,
     DataSpec,
@@ -37,7 +39,7 @@ EXCLUSIVE = (
 class GridFile(Spec):
     """The keys of a grid file."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=80)]
     title: str | None = None
     notes: list[str] = []
     world: Literal["demo"] | None = None
@@ -280,7 +282,8 @@ class _Resolver:
                 key = fault["loc"][0] if fault["loc"] else None
                 at_grid = key in self.train and key not in own
                 where = f"{self.place}: train" if at_grid else f"{place}.train"
-                self.faults.append(line.replace("\0: ", f"{where}.", 1).replace("\0", where, 1))
+                within = f"{where}." if fault["loc"] else f"{where}: "
+                self.faults.append(line.replace("\0: ", within, 1))
             return None
 
     def _tasks(self, raw: Any, place: str) -> tuple[TaskSpec, ...]:
@@ -325,7 +328,10 @@ def _default_label(name: str, options: MethodOptions, train: Mapping[str, Any]) 
         if value != type(options).model_fields[key].default
     } | dict(train)
     parts = ",".join(f"{key}={_short(value)}" for key, value in changed.items())
-    return f"{name}[{parts}]" if parts else name
+    label = f"{name}[{parts}]" if parts else name
+    if len(label) <= LONGEST_LABEL:
+        return label
+    return label[: LONGEST_LABEL - 7] + "+" + hashlib.sha256(label.encode()).hexdigest()[:6]
 
 
 def _short(value: object) -> str:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from harness.grid import ModelSpec
 
 TRAINED_FILE = "trained.safetensors"
+TRAIN_AGAIN = "to train the cell again, remove its folder and run the same command"
 Precision = Literal["bf16", "fp32"]
 
 
@@ -218,10 +219,10 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     try:
         tensors = load_file(path)
     except FileNotFoundError as fault:
-        raise ModelError(f"{path}: missing; train the cell again") from fault
+        raise ModelError(f"{path}: missing; {TRAIN_AGAIN}") from fault
     except (SafetensorError, OSError) as fault:
         raise ModelError(
-            f"{path}: truncated or damaged ({one_line(fault)}); train the cell again"
+            f"{path}: truncated or damaged ({one_line(fault)}); {TRAIN_AGAIN}"
         ) from fault
     parameters = trained_parameters(model)
     faults = [f"{name} is missing" for name in parameters if name not in tensors]

@@ -29,6 +29,9 @@ class PlanRow:
     trainable_parameters: int
     total_parameters: int
     missing_tasks: tuple[str, ...]
+    trained: bool
+    warning: str | None = None
+    """What a reader should know before paying for it."""
 
 
 def plan_rows(states: Sequence[CellState], rows: int | None) -> list[PlanRow]:
@@ -43,12 +46,15 @@ def plan_rows(states: Sequence[CellState], rows: int | None) -> list[PlanRow]:
 
 def _plan_row(state: CellState, rows: int | None) -> PlanRow:
     cell = state.cell
-    examples = steps = rate = None
+    examples = steps = rate = warning = None
     if cell.train is not None and cell.fraction is not None:
         rate = cell.train.peak_learning_rate
         if rows is not None:
             examples = round(cell.fraction * rows)
             steps = cell.train.total_steps(examples)
+            warmup = cell.train.warmup(examples)
+            if warmup > steps / 2:
+                warning = f"{cell.label}: the warm-up takes {warmup:g} of {steps} steps"
     counted = METHODS[cell.method].count_parameters(cell.model.shape, cell.options)
     return PlanRow(
         cell_id=cell.id,
@@ -60,6 +66,8 @@ def _plan_row(state: CellState, rows: int | None) -> PlanRow:
         trainable_parameters=counted,
         total_parameters=cell.model.shape.num_parameters,
         missing_tasks=tuple(task.name for task in state.missing),
+        trained=state.trained,
+        warning=warning,
     )
 
 

@@ -41,6 +41,7 @@ class TrainResult:
     peak_memory_bytes: int
     """Peak of the device's allocator on CUDA, peak resident set of the process on CPU."""
     peak_learning_rate: float
+    """The highest that a step took; below the recipe's where the warm-up outlasts the training."""
     precision: str
     """Of the frozen base: bf16 or fp32."""
     device: str
@@ -221,5 +222,5 @@ def write_bytes(path: Path, content: bytes) -> None:
             Path(aside).unlink(missing_ok=True)
         raise StorageError(
             f"{path}: cannot be written ({fault.strerror or fault}); free space or choose another "
-            "folder with --runs-dir, then run the same command again"
+            "folder, then run the same command again"
         ) from fault

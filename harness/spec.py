@@ -61,6 +61,10 @@ def _plain(fault: dict[str, Any]) -> str:
             return "must be a number"
         case "int_parsing" | "int_type" | "int_from_float":
             return "must be a whole number"
+        case "string_pattern_mismatch":
+            return "must be letters, digits and . _ - (in a label also = , + [ ]), nothing else"
+        case "string_too_long":
+            return f"must have at most {context['max_length']} characters"
         case "model_type" | "model_attributes_type" | "dict_type":
             return "must be a mapping of keys to values"
         case "list_type" | "tuple_type":

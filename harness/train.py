@@ -202,11 +202,13 @@ def fit(
         torch.cuda.reset_peak_memory_stats(place)
     start = time.perf_counter()
     losses, labels = [0.0] * spec.epochs, [0] * spec.epochs
+    highest_rate = 0.0
     tokens = 0
     for record, totals in _steps(trainer, examples, seed, statistics):
         losses[record.epoch] += totals.loss
         labels[record.epoch] += totals.labels
         tokens += totals.tokens
+        highest_rate = max(highest_rate, record.learning_rate)
         if on_step is not None:
             on_step(record)
     seconds = time.perf_counter() - start
@@ -221,7 +223,7 @@ def fit(
         seconds=seconds,
         tokens_per_second=tokens / seconds,
         peak_memory_bytes=_peak_memory_bytes(place),
-        peak_learning_rate=spec.peak_learning_rate,
+        peak_learning_rate=highest_rate,
         precision=precision,
         device=device,
         data_sha256=data_sha256,

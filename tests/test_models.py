@@ -240,7 +240,9 @@ def test_another_size_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_or_missing_file_is_refused(tmp_path: Path) -> None:
     model = adapted("random-init", tiny_model())
-    with pytest.raises(ModelError, match=r"trained\.safetensors: missing; train the cell again"):
+    with pytest.raises(
+        ModelError, match=r"trained\.safetensors: missing; to train the cell again, remove"
+    ):
         load_trained(model, tmp_path)
     save_trained(model, tmp_path)
     file = tmp_path / TRAINED_FILE

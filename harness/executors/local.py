@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from harness.cell import RunSettings, describe, record_failure, run_cell
 from harness.errors import StorageError, TrainingError
-from harness.events import CellEnded, Emit, Event
+from harness.events import CellEnded, Emit, Event, Scoring, StepDone
 from harness.executors.devices import cuda_visible
 from harness.grid import Cell
 from harness.state import LOG_FILE, CellBusy, CellState, cell_folder
@@ -158,6 +158,7 @@ def _attempt(cell: Cell, settings: RunSettings, emit: Emit) -> None:
 
     def relay(event: Event) -> None:
         nonlocal ended
+        _log_progress(event)
         ended = ended or isinstance(event, CellEnded)
         emit(event)
 
@@ -171,6 +172,16 @@ def _attempt(cell: Cell, settings: RunSettings, emit: Emit) -> None:
         if not ended:  # a fault outside the cell's own work: its folder, an import
             record_failure(cell, folder, fault)
             emit(CellEnded(cell.id, str(folder), time.monotonic() - start, describe(fault)))
+
+
+def _log_progress(event: Event) -> None:
+    """Leaves a line in the cell's log every 50 steps and at each tenth of a benchmark."""
+    logger = logging.getLogger("zbench")
+    if isinstance(event, StepDone) and event.step % 50 == 0:
+        logger.info("step %d: loss %.4f, %.0f tokens/s", event.step, event.loss,
+                    event.tokens_per_second)  # fmt: skip
+    elif isinstance(event, Scoring) and event.done % max(1, event.total // 10) == 0:
+        logger.info("%s: %d of %d requests", event.benchmark, event.done, event.total)
 
 
 def _log_to(path: Path) -> None:

@@ -56,6 +56,13 @@ TERMINAL_WIDTH = 120
 TERMINAL_DIGITS = 1
 """Decimals of a percent in the terminal."""
 
+NOTHING_DRAWN = {
+    "sample-efficiency": "Nothing to draw yet: it needs trained cells with ARC-Easy and "
+    "ARC-Challenge, or with every benchmark of the average.",
+    "training-loss": "Nothing to draw yet: no cell is trained.",
+}
+"""What stands in the place of a figure."""
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -147,7 +154,7 @@ class Contents:
             ("training-loss", "Training loss"),
         ):
             figures = [drawing_html(d) for d in self.drawings if d.name.startswith(prefix)]
-            none = paragraphs_html(["Nothing to draw yet: no cell with its data is done."])
+            none = paragraphs_html([NOTHING_DRAWN[prefix]])
             yield Section(prefix, title, "\n".join(figures) or none)
         body = list_html(cautions(self.measured, self.published))
         yield Section("reading", "What may be read from this", body)

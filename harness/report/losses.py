@@ -82,6 +82,7 @@ def _loss_panel(
                 label=f"{name_of(variant)}, published",
             )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.ticklabel_format(axis="y", useOffset=False)
         axes.set_xlabel("Epoch")
         axes.set_ylabel("Training loss (nats per token)")
 

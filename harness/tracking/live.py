@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import TrackingError
+from harness.errors import StorageError, TrackingError
 from harness.events import CellEnded, CellStarted, Event, StepDone
 from harness.grid import GridSpec
 from harness.results import read_result
@@ -128,7 +128,10 @@ class _LiveLog:
 
     def _end(self, event: CellEnded) -> None:
         folder = Path(event.folder)
-        result = read_result(folder)
+        try:
+            result = read_result(folder)
+        except StorageError:  # told where the cells are listed
+            result = None
         run_id = self.run_ids.get(event.cell_id)
         if run_id is None and result is not None:
             self.runs.replay(replace(self.states[event.cell_id], result=result, folder=folder))

@@ -107,16 +107,22 @@ class GridRuns:
         tags = {"zbench.kind": "grid", "zbench.grid": self.grid.name}
         found = self._search(tags)
         if found:
-            self.client.update_run(found[0].info.run_id, status="RUNNING")
-            return str(found[0].info.run_id)
+            run_id = str(found[0].info.run_id)
+            self.client.update_run(run_id, status="RUNNING")
+            self._log_grid(run_id)
+            return run_id
         run = self.client.create_run(
             self.experiment_id,
             run_name=self.grid.name,
             tags=tags | {"zbench.git_commit": git_commit() or "unknown"},
         )
-        if self.grid.text:
-            self.client.log_text(run.info.run_id, self.grid.text, "grid.yaml")
+        self._log_grid(str(run.info.run_id))
         return str(run.info.run_id)
+
+    def _log_grid(self, run_id: str) -> None:
+        """Logs the grid's text as it is now."""
+        if self.grid.text:
+            self.client.log_text(run_id, self.grid.text, "grid.yaml")
 
     def _search(self, tags: Mapping[str, str]) -> list[Run]:
         """Returns the runs with these tags, newest first, across all pages."""
