@@ -6,6 +6,7 @@ import hashlib
 import resource
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import huggingface_hub
@@ -192,24 +193,27 @@ def test_a_model_without_trained_tensors_is_saved_and_loaded(tmp_path: Path) -> 
     assert load_file(tmp_path / TRAINED_FILE) == {}
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """Lets no file of this process grow beyond a kilobyte."""
+    """Lets no file of this process grow beyond a kilobyte, the test run's own output included."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_save_that_fails_half_way_leaves_the_old_file(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_save_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
     model = adapted("random-init", tiny_model())
     save_trained(model, tmp_path)
     before = (tmp_path / TRAINED_FILE).read_bytes()
-    request.getfixturevalue("full_disk")
-    with pytest.raises(StorageError, match="cannot be written .*; free space") as caught:
-        save_trained(stir(model), tmp_path)
+    changed = stir(model)
+    with (
+        pytest.raises(StorageError, match="cannot be written .*; free space") as caught,
+        full_disk(),
+    ):
+        save_trained(changed, tmp_path)
     assert "\n" not in str(caught.value)
     assert (tmp_path / TRAINED_FILE).read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [TRAINED_FILE]
