@@ -19,6 +19,7 @@ from harness.results import (
     CellError,
     CellResult,
     read_result,
+    write_frame,
     write_result,
     write_text,
 )
@@ -319,24 +320,6 @@ def record_failure(cell: Cell, folder: Path, fault: BaseException) -> None:
         write_result(folder, replace(result, error=error))
     except StorageError:
         pass  # the disk is full or gone: the error itself still reaches the user
-
-
-def write_frame(path: Path, frame: object) -> None:
-    """Writes a data frame as parquet, whole or not at all.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-    import io
-
-    import pandas as pd
-
-    from harness.results import write_bytes
-
-    assert isinstance(frame, pd.DataFrame)
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False, compression="zstd")
-    write_bytes(path, buffer.getvalue())
 
 
 def write_steps(path: Path, steps: Sequence[StepRecord]) -> None:

@@ -6,15 +6,19 @@ and renamed, so that it is whole or absent.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.errors import StorageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RESULT_FILE = "result.json"
 
@@ -224,3 +228,14 @@ def write_bytes(path: Path, content: bytes) -> None:
             f"{path}: cannot be written ({fault.strerror or fault}); free space or choose another "
             "folder, then run the same command again"
         ) from fault
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> None:
+    """Writes a data frame as parquet, whole or not at all.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False, compression="zstd")
+    write_bytes(path, buffer.getvalue())

@@ -94,7 +94,7 @@ def causal_view(mask: Tensor) -> tuple[Tensor, Tensor]:
     return seen, (mask.cumsum(-1) - 1).clamp(min=0)
 
 
-def compare(
+def check_formula(
     model: LlamaForCausalLM, sizes: Sizes, ids: Tensor, mask: Tensor, tolerance: float
 ) -> None:
     """Compares logits at real words, and all trained tensors' gradients, with the reference."""
@@ -117,7 +117,7 @@ def compare(
 def test_logits_and_gradients_equal_the_formula(method: str, heads: str, side: str) -> None:
     model = make_exact(stir(adapted(method, tiny_model(heads))))
     mask = torch.ones(3, 12).long() if side == "none" else padding_mask(side, (12, 7, 3), 12)
-    compare(model, sizes_of(model, method), token_ids(), mask, EXACT)
+    check_formula(model, sizes_of(model, method), token_ids(), mask, EXACT)
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
@@ -126,7 +126,7 @@ def test_fp32_equals_the_formula(method: str, implementation: str) -> None:
     model = tiny_model("wide-heads")
     model.set_attn_implementation(implementation)
     model = stir(adapted(method, model))
-    compare(
+    check_formula(
         model, sizes_of(model, method), token_ids(), padding_mask("left", (12, 9, 5), 12), SINGLE
     )
 
@@ -137,14 +137,14 @@ def test_generator_activations_equal_the_formula(activation: str) -> None:
     model = make_exact(stir(adapted("zero-init-nonlinear", tiny_model(), **options)))
     del options["hidden_size"]
     sizes = sizes_of(model, "zero-init-nonlinear", **options)
-    compare(model, sizes, token_ids(), torch.ones(3, 12).long(), EXACT)
+    check_formula(model, sizes, token_ids(), torch.ones(3, 12).long(), EXACT)
 
 
 def test_identity_gate_equals_the_formula_without_tanh() -> None:
     options = {"gate_activation": "identity", "num_layers": 1}
     model = make_exact(stir(adapted("zero-init-linear", tiny_model(), **options)))
     sizes = sizes_of(model, "zero-init-linear", **options)
-    compare(model, sizes, token_ids(), torch.ones(3, 12).long(), EXACT)
+    check_formula(model, sizes, token_ids(), torch.ones(3, 12).long(), EXACT)
 
 
 @pytest.mark.parametrize("kind", ["bool", "added"])

@@ -13,11 +13,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from harness.cell import write_frame
 from harness.errors import TrackingError
 from harness.grid import Cell, GridSpec, expand
 from harness.grid_file import resolve_grid
-from harness.results import CellError, CellResult, write_result
+from harness.results import CellError, CellResult, write_frame, write_result
 from harness.state import STEPS_FILE, CellState, cell_folder, items_path, read_states
 from harness.tracking import GridRuns, default_uri, hide_password, resolve_uri, shown_uri
 from tests.test_grid_file import GRID
