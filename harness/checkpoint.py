@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from harness.errors import ModelError
+from harness.families import FAMILIES, refusal
 from harness.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _snapshot(spec: ModelSpec) -> Path:
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
-    """Returns the configuration of a checkpoint of the Llama architecture.
+    """Returns the configuration of a checkpoint of a family that zbench knows.
 
     Raises:
         ModelError: it is missing or damaged, or of another architecture.
@@ -133,11 +134,8 @@ def read_config(folder: Path) -> PreTrainedConfig:
         family = json.loads(file.read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError) as fault:
         raise ModelError(f"{file}: cannot be read ({fault}); copy it again") from fault
-    if family != "llama":
-        raise ModelError(
-            f"{file}: model_type is {family!r}; zbench runs models of the Llama architecture "
-            "(model_type 'llama')"
-        )
+    if family not in FAMILIES:
+        raise ModelError(f"{file}: {refusal(family)}")
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as fault:  # transformers raises many kinds for a value out of place

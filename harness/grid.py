@@ -142,7 +142,7 @@ class Cell(Spec):
         if self.model.source is not None:
             model = {"source": self.model.source, "revision": self.model.revision}
         else:
-            model = {"name": self.model_name, "shape": self.model.shape.model_dump()}
+            model = {"name": self.model_name, "shape": self.model.shape.identity()}
         data: dict[str, Any] | None = None
         train: dict[str, Any] | None = None
         if self.train is not None:
@@ -157,7 +157,7 @@ class Cell(Spec):
             "world": self.world,
             "model": model,
             "method": self.method,
-            "options": self.options.model_dump(),
+            "options": self.options.identity(),
             "fraction": self.fraction,
             "seed": self.seed,
             "data": data,

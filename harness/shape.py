@@ -1,11 +1,12 @@
-"""The shape of a LLaMA-architecture model: enough to count parameters without loading anything."""
+"""The shape of a decoder: enough to count parameters without loading anything."""
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from harness import families
 from harness.spec import Spec
 
 Size = Annotated[int, Field(ge=1)]
@@ -14,6 +15,8 @@ Size = Annotated[int, Field(ge=1)]
 class ModelShape(Spec):
     """Sizes as in a checkpoint's `config.json`; checked against it when the model is loaded."""
 
+    model_type: str = "llama"
+    """The family, as in config.json: one of `harness.families.FAMILIES`."""
     num_hidden_layers: Size
     hidden_size: Size
     intermediate_size: Size
@@ -24,6 +27,13 @@ class ModelShape(Spec):
     """Size of one head; hidden_size / num_attention_heads where absent."""
     vocab_size: Size
     tie_word_embeddings: bool = False
+
+    @field_validator("model_type")
+    @classmethod
+    def _known_family(cls, model_type: str) -> str:
+        if model_type not in families.FAMILIES:
+            raise ValueError(families.refusal(model_type))
+        return model_type
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -60,10 +70,18 @@ class ModelShape(Spec):
         return self.key_value_heads * self.head_size
 
     @property
+    def linear_layers(self) -> dict[str, tuple[int, int]]:
+        """The linear layers of one decoder layer: name to (inputs, outputs)."""
+        return families.linear_layers(self)
+
+    @property
     def num_parameters(self) -> int:
-        """Parameters of the whole model, without biases (LLaMA has none)."""
-        attention = 2 * self.hidden_size * (self.query_size + self.key_value_size)
-        mlp = 3 * self.hidden_size * self.intermediate_size
-        layer = attention + mlp + 2 * self.hidden_size
-        embeddings = (1 if self.tie_word_embeddings else 2) * self.vocab_size * self.hidden_size
-        return self.num_hidden_layers * layer + embeddings + self.hidden_size
+        """Parameters of the whole model."""
+        return families.count_parameters(self)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the sizes for a cell's id; the Llama family, which ids began with, is unnamed."""
+        sizes = self.model_dump()
+        if self.model_type == "llama":
+            del sizes["model_type"]
+        return sizes

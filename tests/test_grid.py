@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from harness.grid import Cell, expand
-from harness.grid_file import load_grid, resolve_grid
+from harness.grid_file import load_grid
+from harness.grid_resolver import resolve_grid
 from tests.test_grid_file import GRID
 
 

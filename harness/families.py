@@ -1,0 +1,177 @@
+"""The model families that zbench knows: decoders on transformers' attention interface.
+
+What differs between them and matters here: where an attention layer and its projections are, what
+else lies between a hidden state and its key (norms, clipping), and how many parameters they have.
+Every family here passes the laws of tests/methods/test_families.py on a tiny random model; any
+other is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.shape import ModelShape
+
+Projection = Callable[[Any, "Tensor"], "tuple[Tensor, Tensor]"]
+"""From an attention layer and rows (L, D): keys and values, each (L, G, d), keys not rotated."""
+Layout = Literal["separate", "fused", "interleaved"]
+"""Of the weights of queries, keys and values: three matrices, one (q, k, v), or one by head."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model family; names and counts are those of transformers' implementation."""
+
+    model_type: str
+    """As in config.json."""
+    title: str
+    project: Projection
+    layout: Layout = "separate"
+    attention: str = "self_attn"
+    """Attribute of a decoder layer."""
+    norms_per_layer: int = 2
+    """Norms of the hidden size, weight only, in each layer; one more ends the decoder."""
+    key_norm: Literal["head", "all heads"] | None = None
+    """Norms of queries and keys: over one head's size, or over all heads' together."""
+    projection_biases: bool = False
+    """Whether the projections of queries, keys and values have biases."""
+    soft_capped: bool = False
+    """Whether attention scores are soft-capped, which SDPA cannot."""
+
+
+def _separate(module: Any, rows_LD: Tensor) -> tuple[Tensor, Tensor]:
+    shape_LGd = (rows_LD.shape[0], -1, module.head_dim)
+    return module.k_proj(rows_LD).view(shape_LGd), module.v_proj(rows_LD).view(shape_LGd)
+
+
+def _head_normed(module: Any, rows_LD: Tensor) -> tuple[Tensor, Tensor]:
+    # The queries that meet these keys are normed too: unnormed keys would have another scale.
+    key_LGd, value_LGd = _separate(module, rows_LD)
+    return module.k_norm(key_LGd), value_LGd
+
+
+def _normed(module: Any, rows_LD: Tensor) -> tuple[Tensor, Tensor]:
+    shape_LGd = (rows_LD.shape[0], -1, module.head_dim)
+    key_LK = module.k_norm(module.k_proj(rows_LD))
+    return key_LK.view(shape_LGd), module.v_proj(rows_LD).view(shape_LGd)
+
+
+def _clipped(module: Any, rows_LD: Tensor) -> tuple[Tensor, Tensor]:
+    key_LGd, value_LGd = _separate(module, rows_LD)
+    bound = module.config.clip_qkv
+    if bound is None:
+        return key_LGd, value_LGd
+    return key_LGd.clamp(-bound, bound), value_LGd.clamp(-bound, bound)
+
+
+def _fused(module: Any, rows_LD: Tensor) -> tuple[Tensor, Tensor]:
+    query_size = module.config.num_attention_heads * module.head_dim
+    size = module.num_key_value_heads * module.head_dim
+    # The queries' part of the product is not needed, but a slice of the weight would pass by an
+    # adapter or a quantised layer that stands in the projection's place.
+    _, key_LK, value_LK = module.qkv_proj(rows_LD).split([query_size, size, size], dim=-1)
+    shape_LGd = (rows_LD.shape[0], -1, module.head_dim)
+    return key_LK.reshape(shape_LGd), value_LK.reshape(shape_LGd)
+
+
+def _interleaved(module: Any, rows_LD: Tensor) -> tuple[Tensor, Tensor]:
+    rows_LHd3 = module.query_key_value(rows_LD).view(rows_LD.shape[0], -1, 3 * module.head_size)
+    _, key_LHd, value_LHd = rows_LHd3.chunk(3, dim=-1)
+    return key_LHd, value_LHd
+
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (
+        Family("llama", "Llama 1-3", _separate),
+        Family("mistral", "Mistral", _separate),
+        Family("qwen2", "Qwen2", _separate, projection_biases=True),
+        Family("qwen3", "Qwen3", _head_normed, key_norm="head"),
+        Family("gemma2", "Gemma 2", _separate, norms_per_layer=4, soft_capped=True),
+        Family("gemma3_text", "Gemma 3 (text)", _head_normed, norms_per_layer=4, key_norm="head"),
+        Family("phi3", "Phi-3", _fused, layout="fused"),
+        Family("gpt_neox", "GPT-NeoX", _interleaved, layout="interleaved", attention="attention"),
+        Family("olmo", "OLMo", _clipped, norms_per_layer=0),
+        Family("olmo2", "OLMo 2", _normed, key_norm="all heads"),
+    )
+}
+"""By `model_type`."""
+
+_REASONS = {
+    "gemma3": "it wraps a vision tower; give the text model's own checkpoint (gemma3_text)",
+    "gemma3n": "its layers share keys and values",
+    "gemma4": "its layers share keys and values",
+    "gpt_oss": "its softmax has a sink beside the words",
+    "gpt2": "its positions are added to the words, so that its queries carry no rotation",
+    "llama4": "its attention is chunked and its layers are mixtures of experts",
+    "deepseek_v3": "its keys come from a latent that is partly rotated",
+    "cohere": "its logits are scaled after the head",
+    "mixtral": "its layers are mixtures of experts",
+    "qwen3_moe": "its layers are mixtures of experts",
+    "mamba": "it has no attention",
+}
+
+
+def refusal(model_type: object) -> str:
+    """Returns why a model family is not supported, and which ones are; one line."""
+    reason = _REASONS.get(str(model_type), "its attention has not been checked")
+    return (
+        f"model_type {model_type!r} is not supported ({reason}); supported: {', '.join(FAMILIES)}"
+    )
+
+
+def linear_layers(shape: ModelShape) -> dict[str, tuple[int, int]]:
+    """Returns the linear layers of one decoder layer: name to (inputs, outputs), in model order."""
+    hidden, inner = shape.hidden_size, shape.intermediate_size
+    query, key = shape.query_size, shape.key_value_size
+    layout = FAMILIES[shape.model_type].layout
+    if layout == "interleaved":
+        return {
+            "query_key_value": (hidden, 3 * hidden),
+            "dense": (hidden, hidden),
+            "dense_h_to_4h": (hidden, inner),
+            "dense_4h_to_h": (inner, hidden),
+        }
+    if layout == "fused":
+        return {
+            "qkv_proj": (hidden, query + 2 * key),
+            "o_proj": (query, hidden),
+            "gate_up_proj": (hidden, 2 * inner),
+            "down_proj": (inner, hidden),
+        }
+    return {
+        "q_proj": (hidden, query),
+        "k_proj": (hidden, key),
+        "v_proj": (hidden, key),
+        "o_proj": (query, hidden),
+        "gate_proj": (hidden, inner),
+        "up_proj": (hidden, inner),
+        "down_proj": (inner, hidden),
+    }
+
+
+def count_parameters(shape: ModelShape) -> int:
+    """Returns the number of parameters of the whole model."""
+    family = FAMILIES[shape.model_type]
+    layers = linear_layers(shape)
+    layer = sum(inputs * outputs for inputs, outputs in layers.values())
+    norms = family.norms_per_layer * shape.hidden_size
+    if family.layout == "interleaved":  # linear layers and norms have biases
+        layer += sum(outputs for _, outputs in layers.values())
+        norms *= 2
+    if family.projection_biases:
+        layer += shape.query_size + 2 * shape.key_value_size
+    if family.key_norm == "head":
+        norms += 2 * shape.head_size
+    elif family.key_norm == "all heads":
+        norms += shape.query_size + shape.key_value_size
+    last_norm = 0 if family.norms_per_layer == 0 else shape.hidden_size
+    if family.layout == "interleaved":
+        last_norm *= 2
+    embeddings = (1 if shape.tie_word_embeddings else 2) * shape.vocab_size * shape.hidden_size
+    return shape.num_hidden_layers * (layer + norms) + last_norm + embeddings
