@@ -15,6 +15,7 @@ from harness.errors import ModelError, StorageError, TrainingError
 from harness.events import CellEnded, CellStarted, Emit, Scoring, StepDone
 from harness.grid import Cell, DataSpec
 from harness.methods import METHODS
+from harness.model_card import CARD_FILE, model_card
 from harness.results import (
     CellError,
     CellResult,
@@ -178,7 +179,11 @@ class _CellRun:
         measured = replace(
             measured, data_file_sha256=_file_sha256(cell.data, self.settings.data_root)
         )
-        save_trained(model, self.folder / ADAPTER_FOLDER)
+        save_trained(
+            model,
+            self.folder / ADAPTER_FOLDER,
+            base_name=self.cell.model.source or self.cell.model.path,
+        )
         write_steps(self.folder / STEPS_FILE, steps)
         result = replace(
             result,
@@ -228,6 +233,9 @@ class _CellRun:
             write_frame(items_path(self.folder, name, outcome.scores[0].key), outcome.items)
             result = result.with_scores(outcome.scores, time.monotonic() - start)
             write_result(self.folder, result)
+        if self.cell.train is not None:
+            card = model_card(self.cell, result)
+            write_text(self.folder / ADAPTER_FOLDER / CARD_FILE, card)
         return result
 
     def _emit_start(self, total_steps: int) -> None:

@@ -13,8 +13,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+from harness.adapters import (
+    check_tensors,
+    dimensions,
+    is_peft_model,
+    load_adapter,
+    read_tensors,
+    save_adapter,
+)
 from harness.checkpoint import (
     check_shape,
     find_checkpoint,
@@ -26,9 +34,11 @@ from harness.checkpoint import (
     weight_files,
 )
 from harness.errors import ModelError, StorageError
+from harness.families import FAMILIES
 from harness.fingerprint import sha256_of_files
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -83,6 +93,7 @@ def load_base(
         # The state of truncation and padding, which use changes, is part of this text.
         tokenizer_text = tokenizer.backend_tokenizer.to_str()
         model = _load_weights(folder, config, precision, device)
+        _check_count(folder, model, spec)
     local = local_folder(spec, data_root) is not None
     identity = {
         "source": spec.source or folder.name,
@@ -106,7 +117,8 @@ def _load_weights(
         folder,
         config=config,
         dtype={"bf16": torch.bfloat16, "fp32": torch.float32}[precision],
-        attn_implementation="sdpa",
+        # SDPA has no soft caps; every other family runs on it.
+        attn_implementation="eager" if FAMILIES[config.model_type].soft_capped else "sdpa",
         use_safetensors=True,
         local_files_only=True,
         # Straight to the device: one process per card would else hold the model in host memory.
@@ -117,7 +129,7 @@ def _load_weights(
     model, report = loaded
     faults = [f"{name} is missing" for name in sorted(report["missing_keys"])]
     for name, found, expected in sorted(report["mismatched_keys"]):
-        faults.append(f"{name} is {_shape(found)}, config.json says {_shape(expected)}")
+        faults.append(f"{name} is {dimensions(found)}, config.json says {dimensions(expected)}")
     # Early conversions of LLaMA store the rotary frequencies, which the configuration gives.
     surplus = sorted(n for n in report["unexpected_keys"] if not n.endswith("rotary_emb.inv_freq"))
     faults += [f"{name} is not part of the model that config.json describes" for name in surplus]
@@ -131,8 +143,14 @@ def _load_weights(
     return model.eval()
 
 
-def _shape(size: Any) -> str:
-    return "x".join(str(side) for side in size)
+def _check_count(folder: Path, model: PreTrainedModel, spec: ModelSpec) -> None:
+    """Refuses a model with parts that its shape does not tell, such as biases of the projections."""
+    found, counted = model.num_parameters(), spec.shape.num_parameters
+    if found != counted:
+        raise ModelError(
+            f"{folder}: the model has {found:,} parameters, a {spec.shape.model_type} of this shape "
+            f"has {counted:,}; config.json asks for parts that zbench does not know"
+        )
 
 
 @contextmanager
@@ -171,15 +189,25 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return trained, sum(value.numel() for value in model.parameters())
 
 
-def save_trained(model: nn.Module, folder: Path) -> None:
-    """Writes the trained tensors to `folder`, whole or not at all.
+def save_trained(model: nn.Module, folder: Path, *, base_name: str | None = None) -> None:
+    """Writes what is trained to `folder`, whole or not at all.
+
+    An adapter of PEFT is written in PEFT's own format, anything else as the trained tensors.
+
+    Args:
+        model: with or without PEFT's wrapper.
+        folder: made where it is absent.
+        base_name: the base model's name on the hub or path, for an adapter's configuration.
 
     Raises:
-        StorageError: the file cannot be written.
+        StorageError: a file cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    if is_peft_model(model):
+        save_adapter(cast("PeftModel", model), folder, base_name=base_name)
+        return
     tensors = {
         name: value.detach().cpu().contiguous() for name, value in trained_parameters(model).items()
     }
@@ -204,37 +232,22 @@ def save_trained(model: nn.Module, folder: Path) -> None:
 
 
 def load_trained(model: nn.Module, folder: Path) -> None:
-    """Reads trained tensors into a model to which the same method has been applied.
+    """Reads what was trained into a model to which the same method has been applied.
 
-    Nothing is changed unless names and shapes agree exactly.
+    Nothing is changed unless names and shapes agree exactly, and an adapter's settings too.
 
     Raises:
-        ModelError: the file is missing or damaged, or holds another method's or model's tensors.
+        ModelError: a file is missing or damaged, or holds another method's or model's tensors.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
+    if is_peft_model(model):
+        load_adapter(cast("PeftModel", model), folder, advice=TRAIN_AGAIN)
+        return
     path = folder / TRAINED_FILE
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError as fault:
-        raise ModelError(f"{path}: missing; {TRAIN_AGAIN}") from fault
-    except (SafetensorError, OSError) as fault:
-        raise ModelError(
-            f"{path}: truncated or damaged ({one_line(fault)}); {TRAIN_AGAIN}"
-        ) from fault
+    tensors = read_tensors(path, advice=TRAIN_AGAIN)
     parameters = trained_parameters(model)
-    faults = [f"{name} is missing" for name in parameters if name not in tensors]
-    faults += [f"{name} is unexpected" for name in tensors if name not in parameters]
-    for name, parameter in parameters.items():
-        if name in tensors and tensors[name].shape != parameter.shape:
-            faults.append(
-                f"{name} is {_shape(tensors[name].shape)}, the model's is {_shape(parameter.shape)}"
-            )
-    if faults:
-        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
-        raise ModelError(f"{path}: not of this method and model: {'; '.join(faults[:3])}{more}")
+    check_tensors(path, tensors, parameters)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])

@@ -40,11 +40,40 @@ class ResponseLoss(nn.Module):
             labels: (N,).
         """
         model: Any = self.model
-        if hasattr(model, "get_base_model"):  # a PeftModel: its layers are in the base model
-            model = model.get_base_model()
-        hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
-        logits = model.get_output_embeddings()(hidden.flatten(0, 1)[positions])
+        if _learns_prompts(model):
+            logits = _logits_behind_prompts(model, input_ids, positions)
+        else:
+            if hasattr(model, "get_base_model"):  # a PeftModel: its layers are in the base model
+                model = model.get_base_model()
+            hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+            logits = model.get_output_embeddings()(hidden.flatten(0, 1)[positions])
+            cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+            if cap is not None:  # Gemma 2, in its own model's order of operations
+                logits = torch.tanh(logits / cap) * cap
         return functional.cross_entropy(logits.float(), labels, reduction="sum")
+
+
+def _learns_prompts(model: Any) -> bool:
+    """Returns whether a model is PEFT's wrapper that puts virtual tokens before the words."""
+    config = getattr(model, "active_peft_config", None)
+    return config is not None and bool(config.is_prompt_learning)
+
+
+def _logits_behind_prompts(
+    model: Any, input_ids: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
+    """Returns the logits at `positions`, (N, vocabulary), by the wrapper's own forward.
+
+    The head is applied to each column of the batch in which any sequence has a label.
+    """
+    config = model.active_peft_config
+    rows, columns = positions // input_ids.shape[1], positions % input_ids.shape[1]
+    needed = columns.unique()
+    # Prefixes stand in the cache and give no outputs; virtual words do, before the others'.
+    in_cache = config.peft_type in ("PREFIX_TUNING", "CARTRIDGE")
+    shift = 0 if in_cache else config.num_virtual_tokens
+    logits = model(input_ids=input_ids, use_cache=False, logits_to_keep=needed + shift).logits
+    return logits[rows, torch.searchsorted(needed, columns)]
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import LlamaForCausalLM
 
+from harness.adapters import CONFIG_FILE, WEIGHTS_FILE
 from harness.errors import ModelError, StorageError
+from harness.families import FAMILIES
 from harness.grid import ModelSpec
+from harness.method_laws import tiny_model as tiny_family
 from harness.models import (
     TRAINED_FILE,
     count_parameters,
@@ -178,13 +182,28 @@ def test_shared_parameters_count_once() -> None:
 
 
 def test_the_file_holds_exactly_what_is_trained(tmp_path: Path) -> None:
-    model = stir(adapted("zero-init-linear", tiny_model(dtype=torch.bfloat16)))
+    model = stir(adapted("full", tiny_model(dtype=torch.bfloat16)))
     save_trained(model, tmp_path / "new" / "folder")
     stored = load_file(tmp_path / "new" / "folder" / TRAINED_FILE)
     trained = trained_parameters(model)
     assert stored.keys() == trained.keys()
     assert all(torch.equal(stored[name], trained[name]) for name in stored)
     assert [file.name for file in (tmp_path / "new" / "folder").iterdir()] == [TRAINED_FILE]
+
+
+@pytest.mark.parametrize("name", ["lora", "zero-init-linear"])
+def test_an_adapter_is_written_in_pefts_own_format(name: str, tmp_path: Path) -> None:
+    model = stir(adapted(name, tiny_model()))
+    save_trained(model, tmp_path, base_name="somebody/tiny")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
+    stored = load_file(tmp_path / WEIGHTS_FILE)
+    trained = trained_parameters(model)
+    assert len(stored) == len(trained)
+    for key, value in trained.items():
+        left_out = key.replace(".default", "").replace(".adapters", "")
+        found = [v for k, v in stored.items() if k.replace(".adapters", "") == left_out]
+        assert len(found) == 1, key
+        assert torch.equal(found[0], value), key
 
 
 def test_a_model_without_trained_tensors_is_saved_and_loaded(tmp_path: Path) -> None:
@@ -205,7 +224,7 @@ def full_disk() -> Iterator[None]:
 
 
 def test_a_save_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
-    model = adapted("random-init", tiny_model())
+    model = adapted("full", tiny_model())
     save_trained(model, tmp_path)
     before = (tmp_path / TRAINED_FILE).read_bytes()
     changed = stir(model)
@@ -219,37 +238,72 @@ def test_a_save_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [TRAINED_FILE]
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["full", "random-init"])
+def test_a_folder_that_cannot_be_made_is_named(name: str, tmp_path: Path) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where a folder should be")
     with pytest.raises(StorageError, match=r"blocked.*cannot be written"):
-        save_trained(adapted("random-init", tiny_model()), blocked)
+        save_trained(adapted(name, tiny_model()), blocked)
+
+
+def refused(name: str, folder: Path, line: str) -> None:
+    """Checks that a method's fresh model refuses a folder, and stays as it was."""
+    model = adapted(name, tiny_model())
+    before = {key: value.detach().clone() for key, value in model.named_parameters()}
+    with pytest.raises(ModelError, match=line) as caught:
+        load_trained(model, folder)
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(value, before[key]) for key, value in model.named_parameters())
 
 
 def test_another_method_is_refused_and_nothing_is_changed(tmp_path: Path) -> None:
     save_trained(stir(adapted("zero-init-linear", tiny_model())), tmp_path)
-    for name in ("random-init", "zero-init-nonlinear", "lora", "full", "base"):
-        model = adapted(name, tiny_model())
-        before = {key: value.detach().clone() for key, value in model.named_parameters()}
-        with pytest.raises(ModelError, match=r"not of this method and model: .* (missing|unexpec)"):
-            load_trained(model, tmp_path)
-        assert all(torch.equal(value, before[key]) for key, value in model.named_parameters())
+    refused("random-init", tmp_path, "not of this method and model: method is zero-init-linear")
+    refused("zero-init-nonlinear", tmp_path, "not of this method and model: method is zero-init-l")
+    refused("lora", tmp_path, "not of this method and model: peft_type is ZERO_INIT_PROMPT, .*LORA")
+    refused("full", tmp_path, r"trained\.safetensors: missing")
+    save_trained(stir(adapted("full", tiny_model())), tmp_path)
+    refused(
+        "base", tmp_path, r"not of this method and model: lm_head\.weight is unexpected; .*more"
+    )
 
 
 def test_another_size_is_refused(tmp_path: Path) -> None:
     save_trained(adapted("zero-init-linear", tiny_model(), prompt_length=9), tmp_path)
-    with pytest.raises(ModelError, match=r"prompt\.rows is 9x32, the model's is 10x32"):
-        load_trained(adapted("zero-init-linear", tiny_model()), tmp_path)
+    refused("zero-init-linear", tmp_path, r"prompt_length is 9, the model's is 10")
+    edit_json(tmp_path / CONFIG_FILE, options=None)
+    refused("zero-init-linear", tmp_path, r"rows is 9x32, the model's is 10x32")
+    save_trained(adapted("full", tiny_model(vocab_size=60)), tmp_path)
+    refused("full", tmp_path, r"lm_head\.weight is 60x32, the model's is 61x32")
 
 
-def test_a_damaged_or_missing_file_is_refused(tmp_path: Path) -> None:
-    model = adapted("random-init", tiny_model())
-    with pytest.raises(
-        ModelError, match=r"trained\.safetensors: missing; to train the cell again, remove"
-    ):
-        load_trained(model, tmp_path)
-    save_trained(model, tmp_path)
-    file = tmp_path / TRAINED_FILE
+@pytest.mark.parametrize(
+    ("name", "first", "weights"),
+    [("full", TRAINED_FILE, TRAINED_FILE), ("random-init", CONFIG_FILE, WEIGHTS_FILE)],
+)
+def test_a_damaged_or_missing_file_is_refused(
+    name: str, first: str, weights: str, tmp_path: Path
+) -> None:
+    refused(name, tmp_path, rf"{first}: missing; to train the cell again, remove")
+    save_trained(adapted(name, tiny_model()), tmp_path)
+    file = tmp_path / weights
     file.write_bytes(file.read_bytes()[:-8])
-    with pytest.raises(ModelError, match="truncated or damaged .* train the cell again"):
-        load_trained(model, tmp_path)
+    refused(name, tmp_path, rf"{weights}: truncated or damaged .* train the cell again")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_loaded_with_its_own_attention(family: str, tmp_path: Path) -> None:
+    original = tiny_family(family)
+    spec = write_checkpoint(tmp_path, model=original)
+    base = load_base(spec, data_root=None, device="cpu", precision="fp32")
+    with torch.no_grad():
+        expected = original(token_ids()).logits
+        assert torch.equal(base.model(token_ids()).logits, expected)
+
+
+def test_parts_that_the_shape_does_not_tell_are_refused(tmp_path: Path) -> None:
+    config = tiny_family("llama").config
+    config.attention_bias = True
+    spec = write_checkpoint(tmp_path, model=LlamaForCausalLM(config))
+    with pytest.raises(ModelError, match=r"has [\d,]+ parameters, a llama of this shape has"):
+        load_base(spec, data_root=None, device="cpu", precision="fp32")

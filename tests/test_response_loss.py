@@ -6,8 +6,15 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from harness.data import Example
+from harness.methods.virtual_tokens import (
+    PrefixTuningOptions,
+    PromptTuningOptions,
+    apply_prefix_tuning,
+    apply_prompt_tuning,
+)
 from harness.response_loss import ResponseLoss, micro_batches
 from tests.tiny import TRAINED, adapted, random_examples, relative_distance, tiny_llama
 
@@ -35,7 +42,8 @@ def transformers_loss(model: nn.Module, examples: list[Example]) -> torch.Tensor
 @pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize("size", [1, 4, 9])
 def test_loss_and_gradients_are_transformers_own(name: str, size: int) -> None:
-    model = adapted(name, moved=True)
+    options = {"rank": 4} if name == "dora" else {}  # its own is for larger layers
+    model = adapted(name, moved=True, **options)
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     expected_loss = transformers_loss(model, EXAMPLES)
     expected = torch.autograd.grad(expected_loss, list(trained.values()))
@@ -56,6 +64,57 @@ def test_peft_model_is_looked_into() -> None:
     assert our_loss(model, EXAMPLES, 4).item() == pytest.approx(expected.item(), rel=1e-5)
     plain = transformers_loss(tiny_llama(), EXAMPLES)
     assert abs(expected.item() - plain.item()) > 1e-2  # the adapter was in it
+
+
+def behind_prompts(name: str) -> nn.Module:
+    if name == "prefix-tuning":
+        return apply_prefix_tuning(tiny_llama(), PrefixTuningOptions(num_virtual_tokens=5), 3)
+    return apply_prompt_tuning(tiny_llama(), PromptTuningOptions(num_virtual_tokens=7), 3)
+
+
+@pytest.mark.parametrize("size", [1, 4, 9])
+@pytest.mark.parametrize("name", ["prefix-tuning", "prompt-tuning"])
+def test_virtual_tokens_stand_before_each_sequence(name: str, size: int) -> None:
+    model = behind_prompts(name)
+    (trained,) = [value for value in model.parameters() if value.requires_grad]
+    expected_loss = transformers_loss(model, EXAMPLES)
+    (expected,) = torch.autograd.grad(expected_loss, [trained])
+    loss = our_loss(model, EXAMPLES, size)
+    assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
+    (found,) = torch.autograd.grad(loss, [trained])
+    assert relative_distance(found, expected) < 1e-5
+    assert abs(loss.item() - transformers_loss(tiny_llama(), EXAMPLES).item()) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["prefix-tuning", "prompt-tuning"])
+def test_a_forward_pass_leaves_no_cache_behind(name: str) -> None:
+    model = behind_prompts(name)
+    first = our_loss(model, EXAMPLES, 4)
+    assert torch.equal(our_loss(model, EXAMPLES, 4), first)
+    assert model.config.use_cache is True
+
+
+@pytest.mark.parametrize("name", ["prefix-tuning", "prompt-tuning"])
+def test_behind_prompts_the_head_sees_columns_with_labels_only(name: str) -> None:
+    model = behind_prompts(name)
+    widths = []
+    model.get_base_model().lm_head.register_forward_hook(
+        lambda _module, inputs, _output: widths.append(inputs[0].shape[1])
+    )
+    our_loss(model, [Example(tuple(range(20)), 17), Example(tuple(range(9)), 6)], 2)
+    assert widths == [3 + 3]  # before the labels: columns 16 to 18 and 5 to 7
+
+
+def test_capped_logits_are_capped() -> None:
+    sizes = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8}
+    counts = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    config = Gemma2Config(**sizes, **counts, final_logit_softcapping=1.5, initializer_range=0.5)
+    model = Gemma2ForCausalLM._from_config(config, attn_implementation="eager").eval()
+    expected = transformers_loss(model, EXAMPLES)
+    assert our_loss(model, EXAMPLES, 4).item() == pytest.approx(expected.item(), rel=1e-5)
+    model.config.final_logit_softcapping = None
+    assert abs(transformers_loss(model, EXAMPLES).item() - expected.item()) > 1
 
 
 def test_labels_are_the_response_only() -> None:

@@ -13,8 +13,12 @@ from harness.methods import METHODS
 
 VOCAB_SIZE = 96
 TRAINED = [name for name, method in METHODS.items() if method.trains]
-OPTIONS: dict[str, dict[str, object]] = {"lora": {"dropout": 0.0}}
-"""Without dropout, whose draws depend on the micro-batches."""
+OPTIONS: dict[str, dict[str, object]] = {
+    "lora": {"dropout": 0.0},
+    "dora": {"dropout": 0.0, "rank": 8},
+}
+"""Without dropout, whose draws depend on the micro-batches, and of ranks that so small a model can
+have."""
 
 
 def tiny_llama(dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:

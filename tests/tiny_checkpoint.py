@@ -6,15 +6,19 @@ import json
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from harness.checkpoint import shape_of
 from harness.grid import ModelSpec
-from tests.methods.tiny_models import VOCABULARY, shape, tiny_model
+from tests.methods.tiny_models import VOCABULARY, tiny_model
 
 
-def write_checkpoint(folder: Path, *, max_shard_size: str = "1GB") -> ModelSpec:
+def write_checkpoint(
+    folder: Path, *, max_shard_size: str = "1GB", model: PreTrainedModel | None = None
+) -> ModelSpec:
     """Writes config.json, the weights and a word-level tokenizer; returns what describes them."""
-    tiny_model().save_pretrained(folder, max_shard_size=max_shard_size)
+    model = tiny_model() if model is None else model
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
     special = ["<pad>", "<s>", "</s>", "<unk>"]
     words = special + [f"word{index}" for index in range(VOCABULARY - len(special))]
     vocabulary = {word: index for index, word in enumerate(words)}
@@ -24,7 +28,7 @@ def write_checkpoint(folder: Path, *, max_shard_size: str = "1GB") -> ModelSpec:
         tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
     tokenizer.save_pretrained(folder)
-    return ModelSpec(path=str(folder), shape=shape())
+    return ModelSpec(path=str(folder), shape=shape_of(model.config))
 
 
 def edit_json(file: Path, **changes: object) -> None:

@@ -1,13 +1,20 @@
 """The methods of a grid: one entry each in METHODS; their code is in the files beside this one.
 
 Importing this package imports neither torch nor peft: a method's `apply` does, when it is called.
+Another package adds a method through the entry point group `zbench.methods`: see
+docs/adding-a-method.md.
 """
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
+
+from harness.errors import MethodError
 from harness.methods.full import apply_full, count_full
+from harness.methods.imported import AdapterOptions, apply_imported, count_imported
 from harness.methods.lora import LoraOptions, apply_lora, count_lora
 from harness.methods.method import Method, MethodOptions
+from harness.methods.neighbours import NEIGHBOURS
 from harness.methods.prompt import (
     GatedPromptOptions,
     GeneratedPromptOptions,
@@ -52,6 +59,7 @@ _ALL = (
         apply=apply_lora,
         count_parameters=count_lora,
     ),
+    *NEIGHBOURS,
     Method(
         name="random-init",
         title="Random-init",
@@ -78,9 +86,55 @@ _ALL = (
         count_parameters=count_zero_init_nonlinear,
         statistics=gate_statistics,
     ),
+    Method(
+        name="adapter",
+        title="Imported adapter",
+        options=AdapterOptions,
+        recipe={},
+        apply=apply_imported,
+        count_parameters=count_imported,
+        trains=False,
+    ),
 )
 
-METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+ENTRY_POINTS = "zbench.methods"
+"""Group of the entry points by which other packages add methods; each names a `Method`."""
+
+
+def _methods_of_other_packages() -> list[Method]:
+    """Returns the methods that installed packages add, in the order of their names.
+
+    Raises:
+        MethodError: one cannot be imported, is no `Method`, or takes a name that is taken.
+    """
+    found: dict[str, Method] = {method.name: method for method in _ALL}
+    added = []
+    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
+        package = entry.dist.name if entry.dist else "a package"
+        where = f"{package}: entry point '{entry.name}' of {ENTRY_POINTS}"
+        advice = "correct the package, or uninstall it"
+        try:
+            method = entry.load()
+        except Exception as fault:
+            raise MethodError(
+                f"{where}: {entry.value} cannot be imported ({type(fault).__name__}: {fault}); "
+                f"{advice}"
+            ) from fault
+        if not isinstance(method, Method):
+            raise MethodError(
+                f"{where}: {entry.value} is {type(method).__name__}, not a "
+                f"harness.methods.Method; {advice}"
+            )
+        if method.name in found:
+            raise MethodError(f"{where}: there is a method '{method.name}' already; {advice}")
+        found[method.name] = method
+        added.append(method)
+    return added
+
+
+METHODS: dict[str, Method] = {
+    method.name: method for method in (*_ALL, *_methods_of_other_packages())
+}
 """All methods by name, in the order of tables and figures."""
 
 

@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harness.shape import ModelShape
 from harness.spec import Spec
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel
 
 
 class MethodOptions(Spec):
     """Options of a method; this class itself is for methods that have none."""
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what of them decides the trained weights; part of a cell's id."""
+        return self.model_dump()
+
+
+class Trace(Protocol):
+    """Follows one training of a model, and changes nothing by it: the training's bits stay.
+
+    `harness.train.fit` calls `probe` once before and once after the training, and around every
+    step that is read `observe`, then `read`.
+    """
+
+    def probe(self, when: Literal["before", "after"], texts: Sequence[Sequence[int]]) -> None:
+        """Looks at the model on a few token sequences: in evaluation mode, without gradients."""
+
+    def observe(self) -> None:
+        """Looks at the gradients that the optimizer is about to take; waits for no device."""
+
+    def read(self, step: int) -> dict[str, float]:
+        """Returns the figures of a step that is taken, by MLflow's name for them; waits once."""
+
+    def statistics(self) -> dict[str, float]:
+        """Returns the figures of the whole training: the last ones read, and those probed."""
+
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """Returns what is kept beside the result: a frame by the name of its parquet file."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +58,7 @@ class Method:
     options: type[MethodOptions]
     recipe: Mapping[str, object]
     """Defaults of the training settings, by field of `harness.recipe.TrainSpec`."""
-    apply: Callable[[PreTrainedModel, Any, int], PreTrainedModel]
+    apply: Callable[[PreTrainedModel, Any, int], PreTrainedModel | PeftModel]
     """`apply(model, options, seed)` freezes the model, inserts what is trained, and returns it.
 
     It changes the model that it is given. A trained cell is rebuilt by applying again to a fresh
@@ -42,5 +71,7 @@ class Method:
     """
     statistics: Callable[[nn.Module], dict[str, float]] | None = None
     """Figures of the method's own state, logged during training; None where it has none."""
+    trace: Callable[[nn.Module], Trace] | None = None
+    """Begins to follow a training of the adapted model; its figures replace `statistics`."""
     trains: bool = True
     """False for the untrained base model."""

@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from harness.checkpoint import shape_of
 from harness.errors import MethodError
 from harness.methods.method import MethodOptions
 from harness.shape import ModelShape
 
 if TYPE_CHECKING:
-    import torch
+    from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel
-
-    from harness.methods.zero_init_attention import PromptGenerator
 
 FIRST_LAYERS_LEFT_OUT = 2
 """The paper adapts 30 of 32 and 38 of 40 layers."""
@@ -73,111 +70,56 @@ class GeneratedPromptOptions(GatedPromptOptions):
     """Size of the generator's layer embedding and of its hidden layer."""
 
 
-def apply_random_init(model: PreTrainedModel, options: PromptOptions, seed: int) -> PreTrainedModel:
+PROMPT_METHODS: dict[str, type[PromptOptions]] = {
+    "random-init": PromptOptions,
+    "zero-init-linear": GatedPromptOptions,
+    "zero-init-nonlinear": GeneratedPromptOptions,
+}
+"""The options of each prompt method, by its name in grids."""
+
+
+def apply_random_init(model: PreTrainedModel, options: PromptOptions, seed: int) -> PeftModel:
     """Freezes the model and gives its last layers prompts in one softmax with the words.
 
     Raises:
         MethodError: the model or its attention implementation is not supported, or too shallow.
     """
-    return _insert_prompts(model, options, seed, gate_activation=None)
+    return _insert_prompts("random-init", model, options, seed)
 
 
 def apply_zero_init_linear(
     model: PreTrainedModel, options: GatedPromptOptions, seed: int
-) -> PreTrainedModel:
+) -> PeftModel:
     """Freezes the model and gives its last layers free prompts behind zero gates.
 
     Raises:
         MethodError: the model or its attention implementation is not supported, or too shallow.
     """
-    return _insert_prompts(model, options, seed, gate_activation=options.gate_activation)
+    return _insert_prompts("zero-init-linear", model, options, seed)
 
 
 def apply_zero_init_nonlinear(
     model: PreTrainedModel, options: GeneratedPromptOptions, seed: int
-) -> PreTrainedModel:
+) -> PeftModel:
     """Freezes the model and gives its last layers generated prompts behind zero gates.
 
     Raises:
         MethodError: the model or its attention implementation is not supported, or too shallow.
     """
-    return _insert_prompts(model, options, seed, gate_activation=options.gate_activation)
+    return _insert_prompts("zero-init-nonlinear", model, options, seed)
 
 
 def _insert_prompts(
-    model: PreTrainedModel, options: PromptOptions, seed: int, *, gate_activation: str | None
-) -> PreTrainedModel:
-    import torch
+    method: str, model: PreTrainedModel, options: PromptOptions, seed: int
+) -> PeftModel:
+    from harness.methods.peft_adapter import insert_adapter
+    from harness.methods.prompt_tuner import PromptConfig, check_attention
 
-    from harness.methods import zero_init_attention as attention
-
-    implementation = _base_attention(model)
-    shape = shape_of(model.config)
-    layers = options.adapted_layers(shape)
-    # Drawn on the CPU in fp32, whatever the model's device and precision: one seed, one start.
-    random = torch.Generator().manual_seed(seed)
-    model.requires_grad_(False)
-    decoder = model.get_decoder()
-    device = decoder.layers[layers[0]].self_attn.k_proj.weight.device
-    generator = None
-    if isinstance(options, GeneratedPromptOptions):
-        generator = _draw_generator(options, shape, random).to(device)
-        decoder.add_module(attention.GENERATOR, generator)
-    for index in layers:
-        module = decoder.layers[index].self_attn
-        rows = None
-        if generator is None:
-            rows = torch.randn(options.prompt_length, shape.hidden_size, generator=random)
-        prompt = attention.PromptAttention(
-            layer_index=index,
-            rows=rows,
-            generator=generator,
-            num_gates=None if gate_activation is None else shape.num_attention_heads,
-            gate_activation=gate_activation or "identity",
-        )
-        module.add_module(attention.PROMPT, prompt.to(module.k_proj.weight.device))
-    model.set_attn_implementation(attention.register_prompts(model, implementation))
-    return model.train(model.training)
-
-
-def _draw_generator(
-    options: GeneratedPromptOptions, shape: ModelShape, random: torch.Generator
-) -> PromptGenerator:
-    from harness.methods.zero_init_attention import PromptGenerator
-
-    return PromptGenerator(
-        num_layers=shape.num_hidden_layers,
-        prompt_length=options.prompt_length,
-        model_size=shape.hidden_size,
-        hidden_size=options.hidden_size,
-        activation=options.activation,
-        random=random,
+    check_attention(model)
+    config = PromptConfig(
+        method=method, options=options.model_dump(), seed=seed, task_type="CAUSAL_LM"
     )
-
-
-def _base_attention(model: PreTrainedModel) -> str:
-    """Returns the model's attention implementation, `sdpa` or `eager`; refuses what is not known.
-
-    Raises:
-        MethodError: another architecture or attention implementation, or prompts are there.
-    """
-    from harness.methods.zero_init_attention import PROMPT
-
-    family = model.config.model_type
-    if family != "llama":
-        raise MethodError(
-            f"prompt methods know the Llama architecture; this is a {family} model "
-            f"({type(model).__name__}), whose attention may differ"
-        )
-    if any(hasattr(layer.self_attn, PROMPT) for layer in model.get_decoder().layers):
-        raise MethodError("this model carries prompts already; apply a method to a fresh base")
-    implementation = model.config._attn_implementation
-    if implementation not in ("sdpa", "eager"):
-        raise MethodError(
-            f"prompt methods run on the attention implementations sdpa and eager, not on "
-            f"{implementation}; load the model with attn_implementation='sdpa'"
-        )
-    return str(implementation)
+    return insert_adapter(model, config, seed)
 
 
 def count_random_init(shape: ModelShape, options: PromptOptions) -> int:

@@ -1,4 +1,4 @@
-"""The attention of the prompt methods (arXiv 2502.03029, section 3), on any Llama-type decoder.
+"""The attention of the prompt methods (arXiv 2502.03029, section 3), on any family of decoders.
 
 It runs inside the model's own attention layers, through transformers' attention interface, which
 hands it the rotated query and the layer's words. A layer that carries a prompt has a child module
@@ -10,7 +10,6 @@ D hidden size, L prompt length.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -21,108 +20,109 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from harness.errors import MethodError
+from harness.families import Family
+from harness.methods.prompt_generator import ACTIVATIONS, PromptGenerator
 
 PROMPT = "prompt"
 """Name of the module with the prompt and the gates inside an attention layer."""
-GENERATOR = "prompt_generator"
+GENERATOR = "generator"
 """Name of the shared generator inside the decoder."""
 
 WordAttention = Callable[..., tuple[Tensor, Tensor | None]]
 """One of transformers' attention functions: the output is (B, T, H, d)."""
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "identity": lambda x: x,
-    "relu": functional.relu,
-    "leaky_relu": lambda x: functional.leaky_relu(x, negative_slope=0.1),
-    "gelu": functional.gelu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-}
-
-
-class PromptGenerator(nn.Module):
-    """Makes the prompt of each layer from an embedding of the layer: the non-linear method.
-
-    Args:
-        num_layers: layers of the model; each has an embedding, also those without a prompt.
-        prompt_length: L.
-        model_size: D.
-        hidden_size: of the embedding and of the hidden layer.
-        activation: between the two linear layers.
-        random: draws the initial values, on the CPU.
-    """
-
-    def __init__(
-        self,
-        *,
-        num_layers: int,
-        prompt_length: int,
-        model_size: int,
-        hidden_size: int,
-        activation: str,
-        random: torch.Generator,
-    ) -> None:
-        super().__init__()
-        self.prompt_length = prompt_length
-        self.activation = activation
-        size = prompt_length * model_size
-        self.layer_embedding = nn.Parameter(torch.randn(num_layers, hidden_size, generator=random))
-        # skip_init leaves the global generator alone; every value is drawn below.
-        self.hidden = nn.utils.skip_init(nn.Linear, hidden_size, hidden_size)
-        self.output = nn.utils.skip_init(nn.Linear, hidden_size, size)
-        usual = 1 / math.sqrt(hidden_size)
-        # Generated prompts start near zero.
-        small = 1e-3 * math.sqrt(3 / (hidden_size * model_size))
-        with torch.no_grad():
-            self.hidden.weight.uniform_(-usual, usual, generator=random)
-            self.hidden.bias.uniform_(-usual, usual, generator=random)
-            self.output.weight.uniform_(-small, small, generator=random)
-            self.output.bias.zero_()
-
-    def forward(self, layer_index: int) -> Tensor:
-        """Returns the prompt of a layer, (L, D)."""
-        # In full precision also under autocast: the prompts start at the size of rounding errors.
-        with torch.autocast(self.layer_embedding.device.type, enabled=False):
-            hidden = self.hidden(self.layer_embedding[layer_index])
-            return self.output(_ACTIVATIONS[self.activation](hidden)).view(self.prompt_length, -1)
-
 
 class PromptAttention(nn.Module):
     """The prompt of one attention layer, and its gates where it has them.
 
+    It holds those of each adapter by name; one is active, or none.
+
     Args:
         layer_index: of the layer in the model.
-        rows: the initial free prompt, (L, D); None where a generator makes it.
-        generator: the shared generator; it is a child of the decoder, not of this module, so that
-            its parameters have one name.
-        num_gates: H for zero-initialised attention; None for one softmax with the words.
-        gate_activation: applied to the gates.
+        family: how the layer's projections are reached.
     """
 
-    def __init__(
+    # PEFT's state of a layer; see `prompt_tuner.PromptLayer`.
+    _active_adapter: str | list[str] = "default"
+    _disable_adapters = False
+
+    def __init__(self, *, layer_index: int, family: Family) -> None:
+        super().__init__()
+        self.layer_index = layer_index
+        self.family = family
+        self.prompt_rows = nn.ParameterDict()
+        self.prompt_gate = nn.ParameterDict()
+        self._gate_activations: dict[str, str] = {}
+        # The generator is a child of the decoder, so that its parameters have one name; a tuple
+        # is not registered as a child.
+        self._generators: dict[str, tuple[PromptGenerator]] = {}
+
+    def add(
         self,
+        adapter: str,
         *,
-        layer_index: int,
         rows: Tensor | None,
         generator: PromptGenerator | None,
         num_gates: int | None,
         gate_activation: str,
+        device: torch.device,
     ) -> None:
-        super().__init__()
+        """Adds an adapter's prompt.
+
+        Args:
+            adapter: its name.
+            rows: the initial free prompt, (L, D); None where a generator makes it.
+            generator: the shared generator.
+            num_gates: H for zero-initialised attention; None for one softmax with the words.
+            gate_activation: applied to the gates.
+            device: where they go.
+        """
         assert (rows is None) != (generator is None)
-        self.layer_index = layer_index
-        self.gate_activation = gate_activation
-        self.rows: nn.Parameter | None = None if rows is None else nn.Parameter(rows)
-        # One gate per head, shaped to scale (H, L, d).
-        self.gate: nn.Parameter | None = None
+        if rows is not None:
+            self.prompt_rows[adapter] = nn.Parameter(rows.to(device))
+        if generator is not None:
+            self._generators[adapter] = (generator,)
         if num_gates is not None:
-            self.gate = nn.Parameter(torch.zeros(num_gates, 1, 1))
-        self._shared_generator = (generator,)  # a tuple is not registered as a child
+            # One gate per head, shaped to scale (H, L, d).
+            self.prompt_gate[adapter] = nn.Parameter(torch.zeros(num_gates, 1, 1, device=device))
+        self._gate_activations[adapter] = gate_activation
+
+    def forget(self, adapter: str) -> None:
+        """Forgets what an adapter has beside its tensors."""
+        self._gate_activations.pop(adapter, None)
+        self._generators.pop(adapter, None)
+
+    @property
+    def active(self) -> str | None:
+        """The active adapter's name; None where it is disabled, or has no prompt in this layer."""
+        if self._disable_adapters:
+            return None
+        active = self._active_adapter
+        name = active if isinstance(active, str) else (active[0] if active else "")
+        return name if name in self._gate_activations else None
+
+    @property
+    def rows(self) -> nn.Parameter | None:
+        """The active adapter's free prompt, (L, D), if it has one."""
+        return _of(self.prompt_rows, self.active)
+
+    @property
+    def gate(self) -> nn.Parameter | None:
+        """The active adapter's gates, (H, 1, 1), if it has them."""
+        return _of(self.prompt_gate, self.active)
 
     def gate_strength(self) -> Tensor:
         """Returns what scales the prompt's part: tanh(g), or g; (H, 1, 1)."""
-        assert self.gate is not None
-        return _ACTIVATIONS[self.gate_activation](self.gate)
+        assert self.active is not None
+        gate = self.prompt_gate[self.active]
+        return ACTIVATIONS[self._gate_activations[self.active]](gate)
+
+    def prompt(self) -> Tensor:
+        """Returns the active adapter's prompt, (L, D)."""
+        assert self.active is not None
+        if self.active in self._generators:
+            return self._generators[self.active][0](self.active, self.layer_index)
+        return self.prompt_rows[self.active]
 
     def forward(
         self,
@@ -148,10 +148,11 @@ class PromptAttention(nn.Module):
             causal: `mask` is None and `words` is causal then.
             **kwargs: for `words`.
         """
-        generator = self._shared_generator[0]
-        prompt_LD = self.rows if generator is None else generator(self.layer_index)
-        assert prompt_LD is not None
-        key_GLd, value_GLd = _project(module, prompt_LD.to(query_BHTd.dtype))
+        if self.active is None:
+            return words(module, query_BHTd, key_BGSd, value_BGSd, mask, **kwargs)
+        # As the layer projects words, in their precision, but not rotated.
+        keys_LGd, values_LGd = self.family.project(module, self.prompt().to(query_BHTd.dtype))
+        key_GLd, value_GLd = keys_LGd.transpose(0, 1), values_LGd.transpose(0, 1)
         if self.gate is None:
             keys, values = (key_GLd, key_BGSd), (value_GLd, value_BGSd)
             return joint_attention(
@@ -160,7 +161,12 @@ class PromptAttention(nn.Module):
         # The base model's own call: at g = 0 its output is left as it is, to the last bit.
         output_BTHd, weights = words(module, query_BHTd, key_BGSd, value_BGSd, mask, **kwargs)
         prompt_BTHd = gated_prompt_attention(
-            query_BHTd, key_GLd, value_GLd, self.gate_strength(), scaling=kwargs.get("scaling")
+            query_BHTd,
+            key_GLd,
+            value_GLd,
+            self.gate_strength(),
+            scaling=kwargs.get("scaling"),
+            soft_cap=kwargs.get("softcap"),
         )
         return output_BTHd + prompt_BTHd, weights
 
@@ -172,16 +178,23 @@ def gated_prompt_attention(
     strength_H11: Tensor,
     *,
     scaling: float | None,
+    soft_cap: float | None = None,
 ) -> Tensor:
     """Returns strength · softmax(q K_p^T · scaling) V_p, (B, T, H, d); every query sees all rows.
 
     The strength scales the L values instead of the T outputs: the same by linearity, and cheaper.
+    A soft cap c bounds the scores s as the layer bounds those of words: c · tanh(s / c).
     """
-    batch, heads = query_BHTd.shape[:2]
+    batch, heads, _, size = query_BHTd.shape
     groups = heads // key_GLd.shape[0]
     key_HLd = key_GLd.repeat_interleave(groups, dim=0)
     value_HLd = value_GLd.repeat_interleave(groups, dim=0)
     gated_HLd = (strength_H11 * value_HLd).to(value_HLd.dtype)
+    if soft_cap is not None:
+        scores_BHTL = query_BHTd @ key_HLd.transpose(1, 2)
+        scores_BHTL = soft_cap * torch.tanh(scores_BHTL * (scaling or size**-0.5) / soft_cap)
+        weights_BHTL = torch.softmax(scores_BHTL, dim=-1, dtype=torch.float32)
+        return (weights_BHTL.to(query_BHTd.dtype) @ gated_HLd).transpose(1, 2)
     output_BHTd = functional.scaled_dot_product_attention(
         query_BHTd,
         key_HLd.expand(batch, -1, -1, -1),
@@ -238,12 +251,8 @@ def joint_attention(
     return (output_BTHd[:, length:] if causal else output_BTHd), weights
 
 
-def _project(module: Any, prompt_LD: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the prompt's keys and values, each (G, L, d): projected as words are, not rotated."""
-    shape_LGd = (prompt_LD.shape[0], -1, module.head_dim)
-    key_GLd = module.k_proj(prompt_LD).view(shape_LGd).transpose(0, 1)
-    value_GLd = module.v_proj(prompt_LD).view(shape_LGd).transpose(0, 1)
-    return key_GLd, value_GLd
+def _of(tensors: nn.ParameterDict, adapter: str | None) -> nn.Parameter | None:
+    return tensors[adapter] if adapter is not None and adapter in tensors else None
 
 
 def register_prompts(model: PreTrainedModel, implementation: str) -> str:

@@ -88,12 +88,14 @@ def _softmax(scores: Tensor) -> Tensor:
 
 def _prompt(weights: Mapping[str, Tensor], sizes: Sizes, index: int) -> Tensor:
     if sizes.method != "zero-init-nonlinear":
-        return weights[f"model.layers.{index}.self_attn.prompt.rows"]
-    name = "model.prompt_generator."
-    embedding = weights[name + "layer_embedding"][index]
-    hidden = weights[name + "hidden.weight"] @ embedding + weights[name + "hidden.bias"]
+        return weights[f"model.layers.{index}.self_attn.prompt.prompt_rows"]
+    name = "model.generator."
+    embedding = weights[name + "prompt_embedding"][index]
+    hidden = (
+        weights[name + "prompt_hidden.weight"] @ embedding + weights[name + "prompt_hidden.bias"]
+    )
     hidden = ACTIVATIONS[sizes.activation](hidden)
-    flat = weights[name + "output.weight"] @ hidden + weights[name + "output.bias"]
+    flat = weights[name + "prompt_output.weight"] @ hidden + weights[name + "prompt_output.bias"]
     return flat.reshape(sizes.prompt_length, -1)
 
 
@@ -128,7 +130,7 @@ def _attention(
             on_prompt, on_words = joint[..., : len(prompt)], joint[..., len(prompt) :]
             outputs.append(on_prompt @ prompt_value + on_words @ value)
         else:
-            gate = weights[name + "prompt.gate"].flatten()[head]
+            gate = weights[name + "prompt.prompt_gate"].flatten()[head]
             strength = ACTIVATIONS[sizes.gate_activation](gate)
             outputs.append(
                 _softmax(scores) @ value + strength * (_softmax(prompt_scores) @ prompt_value)

@@ -57,13 +57,27 @@ def test_a_model_without_the_layers_is_refused() -> None:
     for layer in model.model.layers:
         layer.self_attn.query = layer.self_attn.q_proj
         del layer.self_attn.q_proj
-    with pytest.raises(MethodError, match="LlamaForCausalLM has no layers named q_proj"):
+    with pytest.raises(MethodError, match="LlamaForCausalLM does not have one layer named q_proj"):
         apply_lora(model, LoraOptions(targets=("q_proj",)), 0)
+
+
+def test_a_model_that_lacks_a_layer_in_one_place_is_refused() -> None:
+    """PEFT would adapt the other places and say nothing."""
+    model = tiny_model()
+    model.model.layers[2].self_attn.query = model.model.layers[2].self_attn.q_proj
+    del model.model.layers[2].self_attn.q_proj
+    with pytest.raises(MethodError, match="one layer named q_proj in each of its layers"):
+        apply_lora(model, LoraOptions(), 0)
+
+
+def test_targets_of_another_family_are_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(MethodError, match="targets: a model of type llama has no qkv_proj; it has"):
+        count_lora(shape(), LoraOptions(targets=("qkv_proj",)))
 
 
 def test_the_output_is_the_layer_plus_the_scaled_product() -> None:
     model = stir(adapted("lora", tiny_model(), rank=4, alpha=6.0, targets=["o_proj"]))
-    layer = model.model.layers[0].self_attn.o_proj
+    layer = model.get_base_model().model.layers[0].self_attn.o_proj
     x = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
     first, second = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     expected = x @ layer.base_layer.weight.T + 6.0 / 4 * (x @ first.T @ second.T)

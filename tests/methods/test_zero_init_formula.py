@@ -48,10 +48,11 @@ def make_exact(model: LlamaForCausalLM) -> LlamaForCausalLM:
         return copied
 
     model.double()
-    assert isinstance(model.model.rotary_emb, LlamaRotaryEmbedding)
-    model.model.rotary_emb = _Rotary(10000.0, model.model.layers[0].self_attn.head_dim)
-    model.model.norm = exact(model.model.norm)
-    for layer in model.model.layers:
+    decoder = model.get_decoder()
+    assert isinstance(decoder.rotary_emb, LlamaRotaryEmbedding)
+    decoder.rotary_emb = _Rotary(10000.0, decoder.layers[0].self_attn.head_dim)
+    decoder.norm = exact(decoder.norm)
+    for layer in decoder.layers:
         layer.input_layernorm = exact(layer.input_layernorm)
         layer.post_attention_layernorm = exact(layer.post_attention_layernorm)
     return model
@@ -64,7 +65,7 @@ def sizes_of(model: LlamaForCausalLM, method: str, **options: object) -> Sizes:
         num_layers=layers,
         num_heads=config.num_attention_heads,
         num_key_value_heads=config.num_key_value_heads,
-        head_size=model.model.layers[0].self_attn.head_dim,
+        head_size=model.get_decoder().layers[0].self_attn.head_dim,
         adapted=range(layers - options.pop("num_layers", layers - 2), layers),
         prompt_length=options.pop("prompt_length", 10),
         method=method,
@@ -76,10 +77,17 @@ def reference_of(
     model: LlamaForCausalLM, sizes: Sizes, ids: Tensor, seen: Tensor, positions: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Returns the reference's logits in fp64, and the leaves that its gradients arrive at."""
-    trained = trained_parameters(model)
-    weights = {name: value.detach().double() for name, value in model.named_parameters()}
-    leaves = {name: weights[name].clone().requires_grad_() for name in trained}
+    weights = {plain(name): value.detach().double() for name, value in model.named_parameters()}
+    leaves = {
+        plain(name): weights[plain(name)].clone().requires_grad_()
+        for name in trained_parameters(model)
+    }
     return reference_logits(weights | leaves, sizes, ids, seen, positions), leaves
+
+
+def plain(name: str) -> str:
+    """Returns a parameter's name as the reference calls it: without what PEFT adds."""
+    return name.removeprefix("base_model.model.").replace(".default", "")
 
 
 def deviation(found: Tensor, expected: Tensor) -> float:
@@ -107,8 +115,9 @@ def check_formula(
     (logits[real] * weigh).sum().backward()
     (expected[real] * weigh.double()).sum().backward()
     for name, parameter in trained_parameters(model).items():
-        assert leaves[name].grad.abs().max() > 0, name
-        assert deviation(parameter.grad, leaves[name].grad) < tolerance, name
+        expected_gradient = leaves[plain(name)].grad
+        assert expected_gradient.abs().max() > 0, name
+        assert deviation(parameter.grad, expected_gradient) < tolerance, name
 
 
 @pytest.mark.parametrize("side", ["none", "left", "right"])

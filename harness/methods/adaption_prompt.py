@@ -1,0 +1,77 @@
+"""PEFT's own variant of LLaMA-Adapter, which is neither its paper's method nor one of zbench's.
+
+What differs (PEFT's tuners/adaption_prompt/layer.py): one gate per layer where the paper has one
+per head, and no tanh on it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.checkpoint import shape_of
+from harness.errors import MethodError
+from harness.methods.peft_adapter import insert_adapter
+from harness.methods.prompt import PromptOptions
+from harness.shape import ModelShape
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+FAMILIES = ("llama", "mistral")
+"""The decoders with rotary positions that PEFT's code handles."""
+
+
+class AdaptionPromptOptions(PromptOptions):
+    """LLaMA-Adapter's settings (Zhang et al., 2024, arXiv 2303.16199): 10 rows, 30 of 32 layers."""
+
+
+def apply_adaption_prompt(
+    model: PreTrainedModel, options: AdaptionPromptOptions, seed: int
+) -> PeftModel:
+    """Freezes the model, puts PEFT's gated prompts into its last layers, and wraps it.
+
+    Raises:
+        MethodError: PEFT's code does not handle the model, or it has too few layers.
+    """
+    import torch
+    from peft import AdaptionPromptConfig
+
+    shape = shape_of(model.config)
+    _check_family(shape)
+    layers = options.adapted_layers(shape)
+    config = AdaptionPromptConfig(adapter_len=options.prompt_length, adapter_layers=len(layers))
+    adapted = insert_adapter(model, config, seed)
+    # PEFT draws in the base's precision and on its device; drawn again so that the seed decides.
+    random = torch.Generator().manual_seed(seed)
+    for name, parameter in adapted.named_parameters():
+        if name.endswith(".adaption_prompt"):
+            rows = torch.randn(parameter.shape, generator=random, device="cpu")
+            parameter.data = rows.to(parameter.device)
+    return adapted
+
+
+def count_adaption_prompt(shape: ModelShape, options: AdaptionPromptOptions) -> int:
+    """Returns the number of trained parameters: rows, and a gate per layer.
+
+    Raises:
+        MethodError: PEFT's code does not handle the model, or it has too few layers.
+    """
+    _check_family(shape)
+    layers = len(options.adapted_layers(shape))
+    return layers * (options.prompt_length * shape.hidden_size + 1)
+
+
+def _check_family(shape: ModelShape) -> None:
+    if shape.model_type not in FAMILIES:
+        raise MethodError(
+            f"adaption-prompt: PEFT's variant is written for {' and '.join(FAMILIES)}; this model "
+            f"is of type {shape.model_type}; take zero-init-linear"
+        )
+    if shape.query_size != shape.hidden_size:
+        # PEFT finds the number of key heads from sizes, as if heads added up to the hidden size.
+        raise MethodError(
+            f"adaption-prompt: PEFT's variant takes heads that add up to the hidden size; this "
+            f"model has {shape.num_attention_heads} of {shape.head_size}, hidden size "
+            f"{shape.hidden_size}; take zero-init-linear"
+        )

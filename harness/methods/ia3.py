@@ -1,0 +1,61 @@
+"""(IA)³ (Liu et al., 2022, arXiv 2205.05638) through stock PEFT."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.checkpoint import shape_of
+from harness.methods.method import MethodOptions
+from harness.methods.peft_adapter import insert_adapter
+from harness.methods.targets import FEED_FORWARD_OUTPUTS, Targets, check_layers, target_sizes
+from harness.recipe import ALPACA_LORA
+from harness.shape import ModelShape
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+IA3_RATE: dict[str, object] = ALPACA_LORA | {"learning_rate": 3e-3, "warmup_steps": 60}
+"""The rate, the line to zero and the 60 steps of warm-up are (IA)³'s own (section 3.5, with
+Adafactor on T0). No setting for instruction tuning of LLaMA is published; the rest is Alpaca-LoRA's
+[choice]."""
+
+
+class Ia3Options(MethodOptions):
+    """(IA)³ (Liu et al., 2022, arXiv 2205.05638): keys, values and inner activations are rescaled.
+
+    Defaults: the paper's three places (its section 3.3), which are PEFT's own for Llama.
+    """
+
+    targets: Targets = ("k_proj", "v_proj", "down_proj")
+    """Linear layers whose outputs are rescaled; of the last one of a feed-forward network, whose
+    inputs."""
+
+
+def apply_ia3(model: PreTrainedModel, options: Ia3Options, seed: int) -> PeftModel:
+    """Freezes the model, puts PEFT's (IA)³ vectors, all ones, into it, and wraps it.
+
+    Raises:
+        MethodError: the model has no such layers.
+    """
+    from peft import IA3Config
+
+    count_ia3(shape_of(model.config), options)
+    check_layers(model, options.targets)
+    inner: list[str] = [target for target in options.targets if target in FEED_FORWARD_OUTPUTS]
+    config = IA3Config(target_modules=list(options.targets), feedforward_modules=inner)
+    return insert_adapter(model, config, seed)
+
+
+def count_ia3(shape: ModelShape, options: Ia3Options) -> int:
+    """Returns the number of trained parameters.
+
+    Raises:
+        MethodError: the model has no such target.
+    """
+    sizes = target_sizes(shape, options.targets)
+    scaled = [
+        inputs if target in FEED_FORWARD_OUTPUTS else outputs
+        for target, (inputs, outputs) in zip(options.targets, sizes, strict=True)
+    ]
+    return shape.num_hidden_layers * sum(scaled)

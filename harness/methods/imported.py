@@ -1,0 +1,88 @@
+"""A finished adapter from a folder, in PEFT's format: it is scored, never trained."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from harness.adapters import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    adapter_size,
+    attach_adapter,
+    read_adapter_config,
+)
+from harness.errors import MethodError, ModelError
+from harness.methods.method import MethodOptions
+from harness.shape import ModelShape
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ADVICE = "correct the grid's `adapter`, or copy the folder again"
+
+
+class AdapterOptions(MethodOptions):
+    """Which adapter. Its content, not its place, decides the cell's id."""
+
+    adapter: str
+    """Folder with adapter_config.json and adapter_model.safetensors; a relative one lies beside
+    the grid file."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]*$")] = ""
+    """Of the folder's two files; found when the grid is read."""
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what decides the weights: the content."""
+        return {"sha256": self.sha256}
+
+
+def adapter_sha256(folder: Path) -> str:
+    """Returns the SHA-256 of an adapter folder's settings and tensors.
+
+    Raises:
+        ModelError: the folder is no adapter's, or damaged.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such folder; give one with {CONFIG_FILE}")
+    read_adapter_config(folder)
+    adapter_size(folder)
+    digest = hashlib.sha256()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def apply_imported(model: PreTrainedModel, options: AdapterOptions, seed: int) -> PreTrainedModel:
+    """Puts the folder's adapter on the model, frozen, and returns it.
+
+    Raises:
+        ModelError: the folder is damaged, has changed since the grid was read, or is for another
+            base model.
+    """
+    folder = Path(options.adapter)
+    if options.sha256 and adapter_sha256(folder) != options.sha256:
+        raise ModelError(f"{folder}: has changed since the grid was read; run the command again")
+    adapted: Any = attach_adapter(model, folder, advice=ADVICE)
+    return adapted.requires_grad_(False).eval()  # type: ignore[no-any-return]
+
+
+def count_imported(shape: ModelShape, options: AdapterOptions) -> int:
+    """Returns 0: nothing is trained. Checks what can be checked without loading.
+
+    Raises:
+        MethodError: the adapter states another base model's sizes.
+    """
+    stated = read_adapter_config(Path(options.adapter)).get("base_shape")
+    if isinstance(stated, dict):
+        found = shape.model_dump()
+        differing = [
+            f"{name} {stated[name]}, this model has {found[name]}"
+            for name in ("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads")
+            if name in stated and stated[name] != found[name]
+        ]
+        if differing:
+            raise MethodError(f"the adapter was made for {'; '.join(differing)}")
+    return 0
