@@ -182,6 +182,50 @@ def sync_command(
     )
 
 
+@app.command("export-adapter")
+def export_adapter_command(
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="A cell's id, label or folder.")],
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    runs_dir: RunsOption = RUNS,
+    data_root: DataOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Write a trained cell's adapter in PEFT's format, with a model card."""
+    from harness import commands
+
+    return commands.export_adapter_command(
+        cell, output, runs_dir=runs_dir, data_root=data_root, as_json=as_json
+    )
+
+
+@app.command("import-adapter")
+def import_adapter_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A released .pth checkpoint.")],
+    model: Annotated[
+        str,
+        typer.Option("--model", help="Its base: a shipped grid's model, or a checkpoint folder."),
+    ],
+    output: Annotated[Path, typer.Option("--output", help="A new folder.")],
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="zero-init-linear or random-init, if the file cannot say."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="The method's, as name=value; may be repeated."),
+    ] = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Turn a released checkpoint into an adapter folder that a grid can score."""
+    from harness import commands
+
+    return commands.import_adapter_command(
+        file, output, model=model, method=method, options=option or [], as_json=as_json
+    )
+
+
 def main() -> NoReturn:
     """Runs the command line; every expected fault is one line on stderr."""
     debug = "--debug" in sys.argv

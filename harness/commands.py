@@ -8,28 +8,30 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import display
 from harness.cell import RunSettings, run_cell
-from harness.errors import ReportError, TrackingError, UsageError
+from harness.errors import ReportError, UsageError
 from harness.events import Event
 from harness.executors import RunPlan, run_grid
 from harness.executors.devices import resolve_devices, worker_threads
-from harness.frames import cells_frame, losses_frame, scores_frame, scores_of
+from harness.frames import cells_frame, losses_frame, scores_frame
 from harness.grid import Cell, GridSpec, expand
 from harness.grid_file import load_grid
 from harness.plan import check_fractions, check_sources, count_rows, plan_rows, resolve_data_root
-from harness.results import CellResult
+from harness.result_source import ResultSource
 from harness.state import (
     CellBusy,
     CellState,
     check_writable,
     find_cell,
-    items_path,
     read_states,
     select_cells,
 )
+
+if TYPE_CHECKING:
+    from harness.export import Exported
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,45 @@ def sync_command(grid: OpenGrid, *, tracking_uri: str | None) -> int:
     return 0
 
 
+def export_adapter_command(
+    cell: str, output: Path, *, runs_dir: Path, data_root: Path | None, as_json: bool
+) -> int:
+    """Writes a trained cell's weights for others."""
+    from harness.export import export_cell
+
+    _print_exported(export_cell(cell, output, runs_dir=runs_dir, data_root=data_root), as_json)
+    return 0
+
+
+def import_adapter_command(
+    file: Path, output: Path, *, model: str, method: str | None, options: list[str], as_json: bool
+) -> int:
+    """Turns a released checkpoint into an adapter folder."""
+    from harness.export import import_released
+
+    exported = import_released(file, output, model=model, method=method, options=options)
+    _print_exported(exported, as_json)
+    return 0
+
+
+def _print_exported(exported: Exported, as_json: bool) -> None:
+    if as_json:
+        _print_json(
+            {
+                "folder": str(exported.folder),
+                "method": exported.method,
+                "num_parameters": exported.num_parameters,
+            }
+        )
+        return
+    display.console().print(
+        f"{exported.folder}: {exported.method}, {exported.num_parameters:,} parameters",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 def report_command(
     grid: OpenGrid, *, reports_dir: Path, tracking_uri: str | None, as_json: bool
 ) -> int:
@@ -239,14 +280,14 @@ def report_command(
             f"{grid.spec.name}: no cell has a result in {grid.runs_dir}; "
             f"run `zbench run-grid {grid.argument}` first, with the same --runs-dir"
         )
-    source = ResultSource(grid, states, uri)
+    source = ResultSource(grid.spec, grid.cells, states, runs_dir=grid.runs_dir, uri=uri)
     console = display.console(quiet=as_json)
     for fault in [state.fault for state in states if state.status == "stale"][:1]:
         console.print(f"warning: {fault}", markup=False, highlight=False, soft_wrap=True)
     if source.problem:
         warning = f"warning: {source.problem}; read the cells' own files"
         console.print(warning, markup=False, highlight=False, soft_wrap=True)
-    environment = _report_environment(source.results) | {
+    environment = source.environment() | {
         "report made with": f"zbench {package_versions()['zbench']}, {git_commit() or 'no commit'}",
         "tracking": "the cells' own files" if source.problem else shown_uri(uri, grid.runs_dir),
     }
@@ -271,62 +312,6 @@ def report_command(
         print(f"\nPage:    {report.page}")
         print(f"Tables and figures: {report.page.parent}")
     return 0
-
-
-class ResultSource:
-    """Results and per-item records, from MLflow where it answers, else from the cells' files."""
-
-    def __init__(self, grid: OpenGrid, states: list[CellState], uri: str) -> None:
-        from harness.tracking import GridRuns
-
-        self.problem: str | None = None
-        self.folders = {state.cell.id: state.folder for state in states}
-        self.tasks = {
-            state.cell.id: {task.name: task for task in state.cell.tasks} for state in states
-        }
-        self.tracked: dict[str, Any] = {}
-        try:
-            self.runs: Any = GridRuns(grid.spec, uri, grid.runs_dir)
-            self.runs.sync(states)
-            self.tracked = {run.cell_id: run for run in self.runs.read()}
-            self.runs.close()
-            chosen = {cell.id for cell in grid.cells}
-            self.results: dict[str, CellResult] = {
-                cell_id: run.result for cell_id, run in self.tracked.items() if cell_id in chosen
-            }
-        except TrackingError as fault:
-            self.problem = str(fault)
-            self.results = {
-                state.cell.id: state.result for state in states if state.result is not None
-            }
-
-    def items(self, cell_id: str, benchmark: str) -> Any:
-        """Returns the per-item records of a cell's benchmark, or None where there are none."""
-        import pandas as pd
-
-        result, tasks = self.results.get(cell_id), self.tasks[cell_id]
-        scores = scores_of(tasks[benchmark], result) if result and benchmark in tasks else ()
-        if not scores:
-            return None
-        path: Path | None = items_path(self.folders[cell_id], benchmark, scores[0].key)
-        assert path is not None
-        if cell_id in self.tracked:
-            path = self.runs.items_file(self.tracked[cell_id], path.name)
-        return pd.read_parquet(path) if path is not None and path.is_file() else None
-
-
-def _report_environment(results: dict[str, CellResult]) -> dict[str, str]:
-    """Returns what the results were made with: every distinct value of each property."""
-    merged: dict[str, dict[str, None]] = {}
-    for result in results.values():
-        for key, value in result.environment.items():
-            merged.setdefault(key, {})[str(value)] = None
-    times = sorted(merged.pop("time", {}))
-    described = {key: ", ".join(values) for key, values in merged.items()}
-    if times:
-        described["cells run from"] = times[0]
-        described["cells run to"] = times[-1]
-    return described
 
 
 def _status_records(states: list[CellState]) -> list[dict[str, Any]]:

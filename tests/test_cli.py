@@ -20,6 +20,9 @@ FLAGS = {
     "status": COMMON | {"--only", "--json"},
     "run-cell": COMMON | {"--tracking-uri", "--device", "--json"},
     "sync": COMMON | {"--tracking-uri"},
+    "export-adapter": COMMON | {"--json"},
+    "import-adapter": {"--model", "--output", "--method", "--option"}
+    | {"--json", "--debug", "--help"},
 }
 
 

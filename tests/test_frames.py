@@ -12,7 +12,7 @@ import yaml
 from harness.evaluation.tasks import TaskSpec, request_key
 from harness.frames import cells_frame, losses_frame, scores_frame, scores_of
 from harness.grid import Cell, expand
-from harness.grid_file import resolve_grid
+from harness.grid_resolver import resolve_grid
 from harness.results import CellError
 from harness.state import CellState, cell_folder
 from tests.test_grid_file import GRID

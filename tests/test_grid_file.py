@@ -9,7 +9,8 @@ import yaml
 
 from harness.errors import GridError, UsageError
 from harness.grid import expand
-from harness.grid_file import load_grid, merge_settings, resolve_grid, shipped_grids
+from harness.grid_file import load_grid, shipped_grids
+from harness.grid_resolver import merge_settings, resolve_grid
 
 GRID = """
 name: tiny

@@ -13,14 +13,15 @@ PACKAGE = Path(__file__).parent.parent / "harness"
 HEAVY = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate")
 
 ORDER = (
-    ("errors", "spec", "events", "environment", "fingerprint"),
+    ("errors", "spec", "events", "environment", "fingerprint", "families"),
     ("shape", "recipe", "checkpoint", "demo"),
-    ("methods", "evaluation.benchmarks"),
+    ("methods", "adapters", "peft_hook", "evaluation.benchmarks"),
     ("evaluation.tasks",),
     ("grid", "results"),
-    ("grid_file", "state", "models", "data", "response_loss"),
-    ("train", "evaluation", "tracking", "frames", "plan", "report"),
-    ("cell",),
+    ("grid_resolver",),
+    ("grid_file", "state", "models", "data", "response_loss", "optimizer", "model_card"),
+    ("train", "evaluation", "tracking", "frames", "plan", "report", "released", "method_laws"),
+    ("cell", "export", "result_source"),
     ("executors",),
     ("display",),
     ("commands",),

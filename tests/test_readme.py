@@ -12,7 +12,8 @@ import yaml
 
 from harness.cli import app
 from harness.grid import expand
-from harness.grid_file import resolve_grid, shipped_grids
+from harness.grid_file import shipped_grids
+from harness.grid_resolver import resolve_grid
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from harness.errors import StorageError, UsageError
 from harness.evaluation.tasks import TaskSpec, request_key
 from harness.fingerprint import sha256_of_file
 from harness.grid import Cell, expand
-from harness.grid_file import resolve_grid
+from harness.grid_resolver import resolve_grid
 from harness.results import CellError, write_result
 from harness.state import (
     cell_folder,

@@ -13,7 +13,7 @@ from harness.cell import RunSettings
 from harness.events import CellEnded
 from harness.executors import RunPlan, run_grid
 from harness.grid import Cell, expand
-from harness.grid_file import resolve_grid
+from harness.grid_resolver import resolve_grid
 from harness.state import is_running, read_states
 from tests.test_grid_file import GRID
 

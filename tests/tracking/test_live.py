@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from harness.events import CellEnded, CellStarted, Event, StepDone
 from harness.grid import GridSpec, expand
-from harness.grid_file import resolve_grid
+from harness.grid_resolver import resolve_grid
 from harness.state import read_states
 from harness.tracking import GridRuns, Tracker, default_uri
 from harness.tracking.live import _LiveLog

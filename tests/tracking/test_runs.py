@@ -15,7 +15,7 @@ import yaml
 
 from harness.errors import TrackingError
 from harness.grid import Cell, GridSpec, expand
-from harness.grid_file import resolve_grid
+from harness.grid_resolver import resolve_grid
 from harness.results import CellError, CellResult, write_frame, write_result
 from harness.state import STEPS_FILE, CellState, cell_folder, items_path, read_states
 from harness.tracking import GridRuns, default_uri, hide_password, resolve_uri, shown_uri
@@ -98,6 +98,30 @@ def test_what_is_read_back_is_what_was_stored(
     assert path is not None
     assert pd.read_parquet(path)["acc"].tolist() == [1.0, 0.0]
     assert runs.items_file(tracked, "nothing.parquet") is None
+
+
+def test_what_a_method_kept_of_its_training_is_read_back(
+    grid: GridSpec, runs: GridRuns, tmp_path: Path
+) -> None:
+    cell = expand(grid)[1]
+    assert RESULT.train is not None
+    figures = {"probe/prompt_mass_share/after": 0.25, "gate/mean_abs": 0.5}
+    train = replace(RESULT.train, final_statistics=figures)
+    gates = pd.DataFrame({"step": [1, 2], "strength": [0.0, 0.25]})
+    write_frame(cell_folder(tmp_path, cell) / "gates.parquet", gates)
+    store(cell, tmp_path, replace(RESULT, scores=scored(cell), train=train))
+    runs.sync(states(grid, tmp_path))
+    (tracked,) = runs.read()
+    path = runs.file(tracked, "gates.parquet")
+    assert path is not None
+    assert not path.is_relative_to(cell_folder(tmp_path, cell))
+    assert pd.read_parquet(path).equals(gates)
+    assert runs.file(tracked, "attention_share.parquet") is None
+    (run,) = runs.cell_runs()[cell.id]
+    assert run.data.metrics["probe/prompt_mass_share/after"] == 0.25
+    # Of the steps: the last one's, not logged again with the result.
+    history = runs.client.get_metric_history(run.info.run_id, "gate/mean_abs")
+    assert [(point.step, point.value) for point in history] == [(1, 0.0), (2, 0.25)]
 
 
 def test_added_scores_go_to_the_run_that_holds_the_training(
