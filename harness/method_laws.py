@@ -86,7 +86,7 @@ def token_ids(batch: int = 3, length: int = 12, *, seed: int = 3) -> Tensor:
     return torch.randint(3, VOCABULARY, (batch, length), generator=random)
 
 
-def stir(model: nn.Module, *, seed: int = 7) -> nn.Module:
+def stir(model: Any, *, seed: int = 7) -> Any:
     """Moves the trained tensors far, as if by training, and returns the model."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -154,13 +154,11 @@ class MethodLaws:
             others = [name for name in FAMILIES if name not in self.families]
             metafunc.parametrize("other_family", others)
 
-    def adapted(
-        self, family: str, *, dtype: torch.dtype = torch.float32, seed: int = 5
-    ) -> PreTrainedModel:
+    def adapted(self, family: str, *, dtype: torch.dtype = torch.float32, seed: int = 5) -> Any:
         """Returns a tiny model of the family with the method applied."""
         return self.apply(tiny_model(family, dtype=dtype), seed=seed)
 
-    def apply(self, model: PreTrainedModel, *, seed: int = 5) -> PreTrainedModel:
+    def apply(self, model: PreTrainedModel, *, seed: int = 5) -> Any:
         """Returns the model with the method applied."""
         options = self.method.options.model_validate(self.options)
         return self.method.apply(model, options, seed)

@@ -20,6 +20,7 @@ from harness.methods.method import MethodOptions
 from harness.shape import ModelShape
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 ADVICE = "correct the grid's `adapter`, or copy the folder again"
@@ -55,7 +56,7 @@ def adapter_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def apply_imported(model: PreTrainedModel, options: AdapterOptions, seed: int) -> PreTrainedModel:
+def apply_imported(model: PreTrainedModel, options: AdapterOptions, seed: int) -> PeftModel:
     """Puts the folder's adapter on the model, frozen, and returns it.
 
     Raises:
@@ -65,8 +66,8 @@ def apply_imported(model: PreTrainedModel, options: AdapterOptions, seed: int) -
     folder = Path(options.adapter)
     if options.sha256 and adapter_sha256(folder) != options.sha256:
         raise ModelError(f"{folder}: has changed since the grid was read; run the command again")
-    adapted: Any = attach_adapter(model, folder, advice=ADVICE)
-    return adapted.requires_grad_(False).eval()  # type: ignore[no-any-return]
+    adapted = attach_adapter(model, folder, advice=ADVICE)
+    return adapted.requires_grad_(False).eval()
 
 
 def count_imported(shape: ModelShape, options: AdapterOptions) -> int:

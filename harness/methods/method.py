@@ -11,7 +11,6 @@ from harness.spec import Spec
 
 if TYPE_CHECKING:
     import pandas as pd
-    from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel
 
@@ -58,8 +57,9 @@ class Method:
     options: type[MethodOptions]
     recipe: Mapping[str, object]
     """Defaults of the training settings, by field of `harness.recipe.TrainSpec`."""
-    apply: Callable[[PreTrainedModel, Any, int], PreTrainedModel | PeftModel]
-    """`apply(model, options, seed)` freezes the model, inserts what is trained, and returns it.
+    apply: Callable[[PreTrainedModel, Any, int], Any]
+    """`apply(model, options, seed)` freezes the model, inserts what is trained, and returns it:
+    the model itself, or PEFT's wrapper around it.
 
     It changes the model that it is given. A trained cell is rebuilt by applying again to a fresh
     base and then loading the trained tensors. Raises MethodError for a model it cannot handle.

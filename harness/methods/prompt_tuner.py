@@ -97,13 +97,13 @@ class PromptTuner(BaseTuner):
 
     # Names of trained tensors hold it, names of the modules that they are in do not.
     prefix = "prompt_"
-    tuner_layer_cls = (PromptLayer, GeneratorLayer)
+    tuner_layer_cls = (PromptLayer, GeneratorLayer)  # type: ignore[assignment]  # for isinstance
     target_module_mapping: dict[str, list[str]] = {}
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: Any) -> Any:
         return peft_config
 
-    def _prepare_model(self, peft_config: PromptConfig, model: Any) -> None:
+    def _prepare_model(self, peft_config: Any, model: Any) -> None:
         """Checks that the adapter fits the model, and gets the model ready for prompts."""
         shape = shape_of(model.config)
         if peft_config.base_shape is not None:
@@ -154,13 +154,13 @@ class PromptTuner(BaseTuner):
             rows = torch.randn(
                 options.prompt_length, self._shape.hidden_size, generator=self._random
             )
-        gated = isinstance(options, GatedPromptOptions)
+        gated = options if isinstance(options, GatedPromptOptions) else None
         layer.add(
             adapter_name,
             rows=rows,
             generator=generator,
-            num_gates=self._shape.num_attention_heads if gated else None,
-            gate_activation=options.gate_activation if gated else "identity",
+            num_gates=None if gated is None else self._shape.num_attention_heads,
+            gate_activation="identity" if gated is None else gated.gate_activation,
             device=device,
         )
         layer.set_adapter(self.active_adapters)
