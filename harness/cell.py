@@ -145,6 +145,7 @@ class _CellRun:
         base = self._base()
         examples = tokenize(rows, base.tokenizer, train.max_length)
         model = method.apply(base.model, cell.options, cell.seed)
+        trace = method.trace(model) if method.trace else None
         steps: list[StepRecord] = []
 
         def on_step(record: StepRecord) -> None:
@@ -172,6 +173,7 @@ class _CellRun:
             pad_token_id=_pad_token_id(base),
             data_sha256=rows_sha256(rows),
             statistics=method.statistics,
+            trace=trace,
             on_step=on_step,
         )
         counted = method.count_parameters(cell.model.shape, cell.options)
@@ -185,6 +187,8 @@ class _CellRun:
             base_name=self.cell.model.source or self.cell.model.path,
         )
         write_steps(self.folder / STEPS_FILE, steps)
+        for name, frame in (trace.frames() if trace else {}).items():
+            write_frame(self.folder / name, frame)
         result = replace(
             result,
             train=measured,

@@ -300,6 +300,7 @@ def report_command(
             cells=cells_frame(states, source.results),
             losses=losses_frame(grid.cells, source.results),
             items=source.items,
+            traces=source.trace,
             notes=grid.spec.notes,
             environment=environment,
         ),

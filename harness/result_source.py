@@ -61,6 +61,15 @@ class ResultSource:
             path = self.runs.items_file(self.tracked[cell_id], path.name)
         return pd.read_parquet(path) if path is not None and path.is_file() else None
 
+    def trace(self, cell_id: str, name: str) -> Any:
+        """Returns what a method kept of a cell's training, or None where there is nothing."""
+        import pandas as pd
+
+        path: Path | None = self.folders[cell_id] / name
+        if cell_id in self.tracked:
+            path = self.runs.file(self.tracked[cell_id], name)
+        return pd.read_parquet(path) if path is not None and path.is_file() else None
+
     def environment(self) -> dict[str, str]:
         """Returns what the results were made with: every distinct value of each property."""
         merged: dict[str, dict[str, None]] = {}

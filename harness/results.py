@@ -54,7 +54,8 @@ class TrainResult:
     data_file_sha256: str | None = None
     """Of the local file that they were drawn from; None where they came from the hub."""
     final_statistics: Mapping[str, float] = field(default_factory=dict)
-    """The method's own statistics after the last step, such as `gate/mean_abs`."""
+    """The method's own statistics after the last step, such as `gate/mean_abs`, and those that it
+    probed before and after, `probe/...`."""
 
 
 @dataclass(frozen=True)

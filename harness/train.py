@@ -1,10 +1,4 @@
-"""The training loop: one for all methods; whatever parameters require gradients are trained.
-
-Precision. Trained tensors, their gradients and the optimizer's state are fp32, so nothing needs a
-loss scale. The frozen base is fp32 or bf16; with bf16 the forward pass runs under autocast, so that
-fp32 matrices (LoRA's, and all of `full`'s) are multiplied in bf16 while AdamW steps their fp32
-masters. Frozen bf16 matrices are multiplied as they are.
-"""
+"""The training loop: one for all methods; whatever parameters require gradients are trained."""
 
 from __future__ import annotations
 
@@ -17,17 +11,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from harness.data import Example, epoch_batches
 from harness.errors import TrainingError
-from harness.methods.row_dropout import Draws, drawing
-from harness.models import count_parameters, trained_parameters
+from harness.methods.attention_probe import PROBE_TEXTS
+from harness.methods.method import Trace
+from harness.models import count_parameters
+from harness.optimizer import BatchTotals, Trainer
 from harness.recipe import TrainSpec
-from harness.response_loss import ResponseLoss, micro_batches
 from harness.results import TrainResult
 
 STATISTICS_EVERY = 10
@@ -62,105 +57,6 @@ class StepRecord:
     """The method's own; empty in the steps between two readings."""
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Returns the trained tensors for AdamW: those that decay, and those that do not.
-
-    Weight matrices, embeddings, prompts and gates decay; biases and the weights of norms do not.
-    The tensor's name and its module's class decide, not its number of axes, by which a flat gate
-    would pass for a bias.
-    """
-    decaying: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in trained_parameters(model).items():
-        path, _, leaf = name.rpartition(".")
-        is_norm = type(model.get_submodule(path)).__name__.endswith("Norm")
-        (others if is_norm or leaf == "bias" else decaying).append(parameter)
-    groups = ((decaying, weight_decay), (others, 0.0))
-    return [{"params": list(kind), "weight_decay": decay} for kind, decay in groups if kind]
-
-
-@dataclass(frozen=True)
-class _Totals:
-    """What one optimizer batch gave."""
-
-    loss: float
-    """Sum over the labels."""
-    labels: int
-    tokens: int
-    gradient_norm: float
-    """Of the mean loss, before clipping."""
-
-
-class _Trainer:
-    """The model with its optimizer, and what stays the same from step to step."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        spec: TrainSpec,
-        *,
-        device: torch.device,
-        precision: str,
-        pad_token_id: int,
-    ) -> None:
-        self.model, self.spec, self.device = model, spec, device
-        self.pad_token_id = pad_token_id
-        self.autocast = precision == "bf16"
-        self.parameters = list(trained_parameters(model).values())
-        assert all(tensor.dtype == torch.float32 for tensor in self.parameters)
-        optimizer = torch.optim.AdamW(
-            parameter_groups(model, spec.weight_decay),
-            lr=spec.peak_learning_rate,
-            betas=(spec.beta1, spec.beta2),
-            eps=spec.epsilon,
-            fused=device.type in ("cpu", "cuda") or None,
-        )
-        # The model lies on its device and autocasts here: accelerate's own precision is one for
-        # the whole process, while the cells of a process may differ.
-        self.accelerator = Accelerator(mixed_precision="no", device_placement=False)
-        self.module, self.optimizer = self.accelerator.prepare(ResponseLoss(model), optimizer)
-
-    def gradients(self, examples: Sequence[Example], key: int) -> _Totals:
-        """Computes the gradient of the mean loss over all labels of an optimizer batch.
-
-        The sum over the labels is divided by their number in the whole batch, so that the split
-        into micro-batches changes nothing. `key` decides the draws of dropout.
-        """
-        labels = sum(example.num_labels for example in examples)
-        batches = list(
-            micro_batches(
-                examples,
-                self.spec.micro_batch_size,
-                pad_token_id=self.pad_token_id,
-                device=self.device,
-            )
-        )
-        losses = []
-        for index, batch in enumerate(batches):
-            last = index == len(batches) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
-                with (
-                    torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast),
-                    drawing(Draws(key, batch.rows)),
-                ):
-                    loss = self.module(batch.input_ids, batch.positions, batch.labels)
-                self.accelerator.backward(loss / labels)
-            losses.append(loss.detach())
-        norm = self.accelerator.clip_grad_norm_(
-            self.parameters, self.spec.max_gradient_norm or math.inf
-        )
-        *sums, gradient_norm = torch.stack([*losses, norm]).tolist()  # the step's one wait
-        tokens = sum(len(example.token_ids) for example in examples if example.num_labels)
-        return _Totals(math.fsum(sums), labels, tokens, gradient_norm)
-
-    def update(self, learning_rate: float) -> None:
-        """Takes the optimizer's step and forgets the gradients."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-
 def fit(
     model: nn.Module,
     examples: Sequence[Example],
@@ -172,12 +68,13 @@ def fit(
     pad_token_id: int,
     data_sha256: str,
     statistics: Statistics | None = None,
+    trace: Trace | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
 ) -> TrainResult:
     """Trains what requires gradients in `model`, in place, and leaves it in evaluation mode.
 
-    On a CPU the same call gives the same bits. Any `micro_batch_size` gives the same result up to
-    rounding, dropout included.
+    On a CPU the same call gives the same bits, traced or not. Any `micro_batch_size` gives the same
+    result up to rounding, dropout included.
 
     Args:
         model: a causal language model on `device`; its trained tensors are fp32.
@@ -189,6 +86,8 @@ def fit(
         pad_token_id: any token of the vocabulary; no result depends on it.
         data_sha256: of the rows behind `examples`; kept in the result.
         statistics: the method's own, read every `STATISTICS_EVERY` steps.
+        trace: begun on `model`; read in the place of `statistics`, and probed outside of the
+            measured time. It keeps what it saw.
         on_step: told of every optimizer step.
 
     Raises:
@@ -197,14 +96,16 @@ def fit(
     """
     _check(spec, examples)
     place = torch.device(device)
-    trainer = _Trainer(model, spec, device=place, precision=precision, pad_token_id=pad_token_id)
+    trainer = Trainer(model, spec, device=place, precision=precision, pad_token_id=pad_token_id)
+    texts = [example.token_ids for example in examples[:PROBE_TEXTS]]
+    _probe(trainer, trace, "before", texts)
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats(place)
     start = time.perf_counter()
     losses, labels = [0.0] * spec.epochs, [0] * spec.epochs
     highest_rate = 0.0
     tokens = 0
-    for record, totals in _steps(trainer, examples, seed, statistics):
+    for record, totals in _steps(trainer, examples, seed, statistics, trace):
         losses[record.epoch] += totals.loss
         labels[record.epoch] += totals.labels
         tokens += totals.tokens
@@ -212,6 +113,8 @@ def fit(
         if on_step is not None:
             on_step(record)
     seconds = time.perf_counter() - start
+    peak_memory_bytes = _peak_memory_bytes(place)
+    _probe(trainer, trace, "after", texts)
     trainable, total = count_parameters(model)
     return TrainResult(
         steps=spec.total_steps(len(examples)),
@@ -222,13 +125,35 @@ def fit(
         total_parameters=total,
         seconds=seconds,
         tokens_per_second=tokens / seconds,
-        peak_memory_bytes=_peak_memory_bytes(place),
+        peak_memory_bytes=peak_memory_bytes,
         peak_learning_rate=highest_rate,
         precision=precision,
         device=device,
         data_sha256=data_sha256,
-        final_statistics=statistics(model) if statistics else {},
+        final_statistics=_figures(model, statistics, trace),
     )
+
+
+def _probe(
+    trainer: Trainer,
+    trace: Trace | None,
+    when: Literal["before", "after"],
+    texts: Sequence[Sequence[int]],
+) -> None:
+    """Lets the trace look at the model as it is trained, but in evaluation mode."""
+    if trace is None:
+        return
+    trainer.model.eval()  # `_steps` sets the mode that it needs
+    with torch.no_grad(), trainer.precision():
+        trace.probe(when, texts)
+
+
+def _figures(
+    model: nn.Module, statistics: Statistics | None, trace: Trace | None
+) -> dict[str, float]:
+    if trace is not None:
+        return trace.statistics()
+    return statistics(model) if statistics else {}
 
 
 def _check(spec: TrainSpec, examples: Sequence[Example]) -> None:
@@ -250,8 +175,12 @@ def _check(spec: TrainSpec, examples: Sequence[Example]) -> None:
 
 
 def _steps(
-    trainer: _Trainer, examples: Sequence[Example], seed: int, statistics: Statistics | None
-) -> Iterator[tuple[StepRecord, _Totals]]:
+    trainer: Trainer,
+    examples: Sequence[Example],
+    seed: int,
+    statistics: Statistics | None,
+    trace: Trace | None,
+) -> Iterator[tuple[StepRecord, BatchTotals]]:
     """Trains, and yields each step once it is taken."""
     spec, model = trainer.spec, trainer.model
     last_step = spec.total_steps(len(examples))
@@ -265,8 +194,13 @@ def _steps(
             rate = spec.learning_rate_at(step, len(examples))
             if not (math.isfinite(totals.loss) and math.isfinite(totals.gradient_norm)):
                 raise TrainingError(_not_finite(step, rate, totals, model, statistics))
-            trainer.update(rate)
             read = step == 1 or step % STATISTICS_EVERY == 0 or step == last_step
+            if read and trace:
+                trace.observe()
+            trainer.update(rate)
+            figures: Mapping[str, float] = {}
+            if read:
+                figures = trace.read(step) if trace else statistics(model) if statistics else {}
             now = time.perf_counter()
             record = StepRecord(
                 step=step,
@@ -277,7 +211,7 @@ def _steps(
                 seconds=now - start,
                 tokens_per_second=totals.tokens / (now - begun),
                 time_ms=time.time_ns() // 1_000_000,
-                statistics=statistics(model) if read and statistics else {},
+                statistics=figures,
             )
             yield record, totals
     finally:
@@ -315,7 +249,7 @@ def _seeded(device: torch.device, key: str) -> Iterator[int]:
 
 
 def _not_finite(
-    step: int, rate: float, totals: _Totals, model: nn.Module, statistics: Statistics | None
+    step: int, rate: float, totals: BatchTotals, model: nn.Module, statistics: Statistics | None
 ) -> str:
     gate = statistics(model).get("gate/max_abs") if statistics else None
     shown = "" if gate is None else f", largest gate {gate:.3g}"

@@ -13,7 +13,7 @@ from harness.demo.world import write_world
 from harness.errors import ModelError, StorageError
 from harness.events import Event
 from harness.grid import Cell, expand
-from harness.grid_file import resolve_grid
+from harness.grid_resolver import resolve_grid
 from harness.results import read_result, write_result
 from harness.state import CellBusy, cell_folder, locked
 from tests.test_end_to_end import grid_text

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from harness.data import Example, epoch_batches
 from harness.errors import TrainingError
 from harness.methods import METHODS
+from harness.methods.attention_probe import PROBE_TEXTS
+from harness.optimizer import parameter_groups
 from harness.recipe import TrainSpec
 from harness.results import TrainResult
-from harness.train import STATISTICS_EVERY, StepRecord, fit, parameter_groups
+from harness.train import STATISTICS_EVERY, StepRecord, fit
 from tests.tiny import (
     TRAINED,
     VOCAB_SIZE,
@@ -116,7 +119,7 @@ def test_same_call_gives_the_same_bits(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_training_lowers_the_loss(name: str) -> None:
-    rate = 3e-2 if name in PROMPT_METHODS else 3e-3
+    rate = 3e-2 if name in [*PROMPT_METHODS, "adaption-prompt"] else 3e-3
     losses = train(adapted(name), spec(epochs=8, learning_rate=rate)).epoch_losses
     assert losses[-1] < losses[0] - 0.02
 
@@ -177,54 +180,6 @@ def test_padding_token_changes_no_bit() -> None:
 
 
 # The optimizer
-
-UNDECAYED = {
-    "full": {
-        f"model.layers.{i}.{name}_layernorm.weight"
-        for i in range(4)
-        for name in ("input", "post_attention")
-    }
-    | {"model.norm.weight"},
-    "lora": set(),
-    "random-init": set(),
-    "zero-init-linear": set(),
-    "zero-init-nonlinear": {
-        "model.prompt_generator.hidden.bias",
-        "model.prompt_generator.output.bias",
-    },
-}
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_biases_and_norms_do_not_decay_and_all_else_does(name: str) -> None:
-    model = adapted(name)
-    names = {id(parameter): key for key, parameter in model.named_parameters()}
-    decays: dict[str, object] = {}
-    for group in parameter_groups(model, 0.02):
-        parameters = group["params"]
-        assert isinstance(parameters, list)
-        decays |= {names[id(parameter)]: group["weight_decay"] for parameter in parameters}
-    assert set(decays) == set(trained_state(model))
-    assert {key for key, decay in decays.items() if decay == 0.0} == UNDECAYED[name]
-    assert {decay for key, decay in decays.items() if key not in UNDECAYED[name]} == {0.02}
-
-
-def test_flat_gate_decays() -> None:
-    class Flat(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.gate = nn.Parameter(torch.zeros(4))
-
-    (group,) = parameter_groups(Flat(), 0.02)
-    assert group["weight_decay"] == 0.02
-
-
-def test_gates_and_prompts_decay() -> None:
-    model = adapted("zero-init-linear")
-    (group,) = parameter_groups(model, 0.02)
-    kinds = {name.rpartition(".")[2] for name in trained_state(model)}
-    assert kinds == {"gate", "rows"}
-    assert group["weight_decay"] == 0.02
 
 
 def test_weights_follow_adamw_at_the_scheduled_rates(
@@ -315,6 +270,54 @@ def test_statistics_are_read_now_and_then_and_at_the_end() -> None:
     assert result.final_statistics["gate/max_abs"] > 1e-3
 
 
+class CallLog:
+    """A trace that writes down what it was called for, and in which state the model was."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.calls: list[tuple[object, ...]] = []
+        self.clock = 0.0
+
+    def probe(self, when: str, texts: Sequence[Sequence[int]]) -> None:
+        assert not self.model.training
+        assert not torch.is_grad_enabled()
+        self.clock += 1000.0
+        self.calls.append((when, [tuple(text) for text in texts]))
+
+    def observe(self) -> None:
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.calls.append(("observe", all(p.grad is not None for p in trained)))
+
+    def read(self, step: int) -> dict[str, float]:
+        self.calls.append(("read", step))
+        return {"a": float(step)}
+
+    def statistics(self) -> dict[str, float]:
+        return {"b": 2.0}
+
+    def frames(self) -> dict[str, Any]:
+        return {}
+
+
+def test_a_trace_is_called_around_the_training_and_around_the_steps_that_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = adapted("lora")
+    model.train()
+    trace, records = CallLog(model), []
+    clock = time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + trace.clock)
+    training = spec(epochs=4)
+    result = train(model, training, trace=trace, statistics=len, on_step=records.append)
+    texts = [example.token_ids for example in EXAMPLES[:PROBE_TEXTS]]
+    steps = [("observe", True), ("read", 1), ("observe", True), ("read", 10), ("observe", True)]
+    assert trace.calls == [("before", texts), *steps, ("read", 12), ("after", texts)]
+    read = {record.step: record.statistics for record in records if record.statistics}
+    assert read == {1: {"a": 1.0}, 10: {"a": 10.0}, 12: {"a": 12.0}}
+    assert result.final_statistics == {"b": 2.0}
+    assert result.seconds < 1000.0  # of the training, not of the probes
+
+
 def test_result_names_what_was_done() -> None:
     model = adapted("zero-init-linear")
     result = train(model, spec(learning_rate=None, base_learning_rate=0.064))
@@ -335,7 +338,7 @@ def poison_loss(model: nn.Module) -> None:
 
 
 def poison_gradient(model: nn.Module) -> None:
-    gate = next(p for name, p in model.named_parameters() if name.endswith("gate"))
+    gate = next(p for name, p in model.named_parameters() if "prompt_gate" in name)
     gate.register_hook(lambda gradient: gradient * math.inf)
 
 

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 
 from harness.errors import MethodError
 from harness.methods.full import apply_full, count_full
+from harness.methods.gate_telemetry import PromptTrace, gate_statistics
 from harness.methods.imported import AdapterOptions, apply_imported, count_imported
 from harness.methods.lora import LoraOptions, apply_lora, count_lora
 from harness.methods.method import Method, MethodOptions
@@ -25,7 +26,6 @@ from harness.methods.prompt import (
     count_random_init,
     count_zero_init_linear,
     count_zero_init_nonlinear,
-    gate_statistics,
 )
 from harness.methods.untrained import apply_nothing, count_nothing
 from harness.recipe import ALPACA_LORA, PAPER_PROMPTS, STANFORD_ALPACA
@@ -67,6 +67,7 @@ _ALL = (
         recipe=PAPER_PROMPTS,
         apply=apply_random_init,
         count_parameters=count_random_init,
+        trace=PromptTrace,
     ),
     Method(
         name="zero-init-linear",
@@ -76,6 +77,7 @@ _ALL = (
         apply=apply_zero_init_linear,
         count_parameters=count_zero_init_linear,
         statistics=gate_statistics,
+        trace=PromptTrace,
     ),
     Method(
         name="zero-init-nonlinear",
@@ -85,6 +87,7 @@ _ALL = (
         apply=apply_zero_init_nonlinear,
         count_parameters=count_zero_init_nonlinear,
         statistics=gate_statistics,
+        trace=PromptTrace,
     ),
     Method(
         name="adapter",

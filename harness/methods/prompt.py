@@ -14,7 +14,6 @@ from harness.shape import ModelShape
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from torch import nn
     from transformers import PreTrainedModel
 
 FIRST_LAYERS_LEFT_OUT = 2
@@ -155,32 +154,3 @@ def count_zero_init_nonlinear(shape: ModelShape, options: GeneratedPromptOptions
 
 def _num_gates(shape: ModelShape, options: PromptOptions) -> int:
     return len(options.adapted_layers(shape)) * shape.num_attention_heads
-
-
-def gate_statistics(model: nn.Module) -> dict[str, float]:
-    """Returns mean and largest |tanh(g)| over all gates, and by layer (over its heads).
-
-    The keys are `gate/mean_abs`, `gate/max_abs`, `gate/layer_02/mean_abs` and so on, with the
-    layer's index in the model. With `gate_activation: identity` it is |g|. One copy from the
-    device.
-    """
-    import torch
-
-    from harness.methods.zero_init_attention import PromptAttention
-
-    prompts = [
-        module
-        for module in model.modules()
-        if isinstance(module, PromptAttention) and module.gate is not None
-    ]
-    if not prompts:
-        return {}
-    with torch.no_grad():
-        strengths = torch.stack([prompt.gate_strength().flatten() for prompt in prompts])
-        rows = strengths.abs().double().cpu()
-    found = {"gate/mean_abs": rows.mean().item(), "gate/max_abs": rows.max().item()}
-    for prompt, row in zip(prompts, rows, strict=True):
-        place = f"gate/layer_{prompt.layer_index:02d}"
-        found[f"{place}/mean_abs"] = row.mean().item()
-        found[f"{place}/max_abs"] = row.max().item()
-    return found

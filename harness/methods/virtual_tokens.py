@@ -38,7 +38,8 @@ class PrefixTuningOptions(MethodOptions):
     """Prefix-tuning (Li and Liang, 2021, arXiv 2101.00190) without its reparametrisation.
 
     Keys and values of virtual tokens, free parameters, stand before those of the words in every
-    layer. Default: 10 tokens, the prompt length of the paper's methods [choice]. PEFT draws them from N(0, 1).
+    layer. Default: 10 tokens, the prompt length of the paper's methods [choice]. PEFT draws them
+    from N(0, 1).
     """
 
     num_virtual_tokens: TokenCount = 10

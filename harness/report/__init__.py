@@ -6,7 +6,7 @@ groups       which scores may share a column
 estimates    a variant's estimate in a column; paired differences
 comparisons  the claims and their tests
 tables, listings, captions, numbers    what is printed; render: as Markdown, LaTeX, HTML, text
-figures      sample efficiency, training loss
+figures      what all figures share; efficiency, losses, gates: one kind of figure each
 published    the published numbers
 reading      what the page says in words
 page         the HTML file

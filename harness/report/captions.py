@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from harness.report.comparisons import representatives
 from harness.report.estimates import Measurements
 from harness.report.groups import Group
 from harness.report.numbers import MISSING
@@ -41,6 +42,8 @@ def table_caption(
             "Bold: the better of linear and non-linear per model, as in the paper; it says nothing "
             "of significance (see the paired comparisons)."
         )
+    if len(representatives([line.variant for line in lines])) < len(lines):
+        texts.append("…: the method of the row above with other settings; the label is the grid's.")
     texts.append(_published_caption(lines))
     return tuple(texts)
 

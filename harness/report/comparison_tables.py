@@ -31,11 +31,7 @@ def comparison_table(comparisons: Sequence[Comparison], group: Group, *, digits:
         title="Paired differences in points",
         subtitle=group.title,
         header=("Model", "Difference", "Seeds", *map(group.head, TABLE_COLUMNS)),
-        notes=(
-            f"* p < {ALPHA} after Holm's correction, per model: over the differences between "
-            "trained methods, and apart from them over those from the base model.",
-            *group.notes,
-        ),
+        notes=(_correction(comparisons), *group.notes),
         rows=tuple(rows),
         caption=(
             "Percentage points ± one standard error, paired: the same items, the same seed (which "
@@ -49,6 +45,19 @@ def comparison_table(comparisons: Sequence[Comparison], group: Group, *, digits:
             "its items alone, as its number of seeds is unknown.",
         ),
         num_text_columns=2,
+    )
+
+
+def _correction(comparisons: Sequence[Comparison]) -> str:
+    start = f"* p < {ALPHA} after Holm's correction, per model"
+    if any(entry.family == "setting" for entry in comparisons):
+        return (
+            f"{start}, made apart for the differences between trained methods, for those of a "
+            "method's other settings from its own, and for those from the base model."
+        )
+    return (
+        f"{start}: over the differences between trained methods, and apart from them over those "
+        "from the base model."
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from harness.report.estimates import BASE, Measurements, Variant
 from harness.report.groups import TABLE_COLUMNS, Group
@@ -11,6 +13,10 @@ from harness.report.stats import Estimate, holm
 
 CLAIMS = (("zero-init-linear", "random-init"), ("zero-init-nonlinear", "zero-init-linear"))
 """Pairs of registry names: what the paper's Tables 1 and 2 claim."""
+
+Family = Literal["claim", "setting", "context"]
+"""What the paper claims, which was asked before any result; a method's other settings against its
+own; trained methods against the base model."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +33,15 @@ class Comparison:
     estimate: Estimate | None
     p_value: float | None = None
     p_holm: float | None = None
-    """Adjusted over the claims, or over the comparisons with base, of the same model and group."""
+    """Adjusted over the comparisons of the same family, model and group."""
     test: str = ""
-    is_claim: bool = False
+    family: Family | None = None
+    """What it is asked for; None for a difference from a published value."""
+
+    @property
+    def is_claim(self) -> bool:
+        """Whether the paper claims something of it."""
+        return self.family == "claim"
 
     @property
     def label(self) -> str:
@@ -38,13 +50,13 @@ class Comparison:
 
 
 def compare(measured: Measurements, group: Group, model: str) -> list[Comparison]:
-    """Returns the paired comparisons of a model: the claims first, then each method with base."""
+    """Returns the paired comparisons of a model: the claims first, then settings, then base."""
     found = []
-    for left, right, is_claim in _pairs(measured.table_variants(model)):
+    for left, right, family in _pairs(measured.table_variants(model)):
         for column in TABLE_COLUMNS:
-            comparison = Comparison(
-                group, model, name_of(left), name_of(right), column, None, is_claim=is_claim
-            )
+            # Of a setting the label says enough: its own method is what it stands against.
+            name = left.method if family == "setting" else name_of(left)
+            comparison = Comparison(group, model, name, name_of(right), column, None, family=family)
             difference = measured.difference(left, right, group, column)
             if difference is not None:
                 comparison = replace(
@@ -54,8 +66,7 @@ def compare(measured: Measurements, group: Group, model: str) -> list[Comparison
                     test=difference.test,
                 )
             found.append(comparison)
-    # Two families: what the paper claims was asked before any result; the rest is context.
-    families = [[entry for entry in found if entry.is_claim is claim] for claim in (True, False)]
+    families = [[entry for entry in found if entry.family == name] for name in get_args(Family)]
     return [
         replace(entry, p_holm=p)
         for family in families
@@ -63,17 +74,37 @@ def compare(measured: Measurements, group: Group, model: str) -> list[Comparison
     ]
 
 
-def _pairs(variants: list[Variant]) -> list[tuple[Variant, Variant, bool]]:
-    pairs = [
-        (left, right, True)
+def _pairs(variants: list[Variant]) -> list[tuple[Variant, Variant, Family]]:
+    standing = representatives(variants)
+    pairs: list[tuple[Variant, Variant, Family]] = [
+        (left, right, "claim")
         for left_name, right_name in CLAIMS
-        for left in variants
-        for right in variants
+        for left in standing
+        for right in standing
         if (left.method_name, right.method_name) == (left_name, right_name)
     ]
-    bases = [variant for variant in variants if variant.method_name == BASE]
-    trained = [variant for variant in variants if variant.method_name != BASE]
-    return pairs + [(variant, base, False) for base in bases for variant in trained]
+    pairs += [
+        (setting, own, "setting")
+        for setting in variants
+        if setting not in standing
+        for own in standing
+        if own.method_name == setting.method_name
+    ]
+    bases = [variant for variant in standing if variant.method_name == BASE]
+    trained = [variant for variant in standing if variant.method_name != BASE]
+    return pairs + [(variant, base, "context") for base in bases for variant in trained]
+
+
+def representatives(variants: Sequence[Variant]) -> list[Variant]:
+    """Returns the variants that stand for their methods.
+
+    That is a method under its registry name. Where the grid has it so, its other labels are
+    settings of it, to be compared with it; where not, each label stands for itself.
+    """
+    plain = {(v.model, v.method_name) for v in variants if v.method == v.method_name}
+    return [
+        v for v in variants if v.method == v.method_name or (v.model, v.method_name) not in plain
+    ]
 
 
 def compare_with_published(
@@ -110,3 +141,13 @@ def name_of(variant: Variant) -> str:
     if variant.method == variant.method_name or f"({variant.method})" in variant.title:
         return variant.title
     return f"{variant.title} ({variant.method})"
+
+
+def row_name(variant: Variant, beside: Sequence[Variant]) -> str:
+    """Returns the name in a table where a method's other settings stand below its own row.
+
+    Args:
+        variant: the row's.
+        beside: all of the table.
+    """
+    return name_of(variant) if variant in representatives(beside) else f"… {variant.method}"

@@ -17,6 +17,7 @@ from harness.report.costs import cell_table, cost_table, environment_table, fail
 from harness.report.efficiency import efficiency_drawing
 from harness.report.estimates import Measurements
 from harness.report.figures import Drawing, styles_of
+from harness.report.gates import MEANING, gate_drawings, share_table
 from harness.report.groups import Group
 from harness.report.inputs import ReportInput
 from harness.report.listings import (
@@ -156,6 +157,7 @@ class Contents:
             figures = [drawing_html(d) for d in self.drawings if d.name.startswith(prefix)]
             none = paragraphs_html([NOTHING_DRAWN[prefix]])
             yield Section(prefix, title, "\n".join(figures) or none)
+        yield from self._gate_section()
         body = list_html(cautions(self.measured, self.published))
         yield Section("reading", "What may be read from this", body)
         body = tables_html([protocol_table(self.measured, group) for group in self.measured.groups])
@@ -173,6 +175,14 @@ class Contents:
         body = tables_html([environment_table(self.data.environment)])
         yield Section("environment", "Environment", body)
         yield Section("files", "Files beside this page", paragraphs_html([", ".join(file_names)]))
+
+    def _gate_section(self) -> Iterator[Section]:
+        figures = [drawing_html(d) for d in self.drawings if d.name.startswith("gates-")]
+        table = share_table(self.measured)
+        meaning = [paragraphs_html([MEANING])] if figures else []
+        body = "\n".join([*meaning, *figures, *([tables_html([table])] if table else [])])
+        if body:
+            yield Section("gates", "Gates and prompts", body)
 
     def _published_sections(self) -> Iterator[Section]:
         titles = {variant.method_name: variant.title for variant in self.measured.cells}
@@ -215,6 +225,7 @@ def _drawings(measured: Measurements, published: Published) -> tuple[Drawing, ..
         for model in measured.models
     ]
     found += [loss_drawing(measured, published, model, styles) for model in measured.models]
+    found += gate_drawings(measured)
     return tuple(drawing for drawing in found if drawing is not None)
 
 

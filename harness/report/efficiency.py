@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 from harness.report.comparisons import name_of
 from harness.report.estimates import BASE, Measurements, Variant
-from harness.report.figures import INK, Drawing, Plot, draw_curve, file_name
+from harness.report.figures import (
+    INK,
+    Drawing,
+    Plot,
+    draw_curve,
+    drawn_methods,
+    file_name,
+    left_out,
+)
 from harness.report.groups import Group
 from harness.report.tables import chance_level
 
@@ -59,7 +67,7 @@ def _efficiency_caption(measured: Measurements, group: Group, model: str) -> str
         f"{model}, {group.title}. Small marks: single seeds; line: their mean; band: from the "
         f"lowest to the highest seed, which is no confidence interval.{size} Shares on a log "
         "scale; methods are moved apart a little sideways. Horizontal lines: the untrained base "
-        "model and chance."
+        f"model and chance.{left_out(list(measured.cells), model)}"
     )
 
 
@@ -67,8 +75,9 @@ def _curves(
     measured: Measurements, group: Group, model: str, column: str
 ) -> dict[Variant, list[float]]:
     curves = {}
+    drawn = drawn_methods(list(measured.cells), model)
     for variant in measured.cells:
-        if variant.model == model and variant.fraction is not None:
+        if variant.model == model and variant.fraction is not None and variant.method in drawn:
             scores = measured.seed_scores(variant, group, column)
             if scores:
                 curves[variant] = [100 * score for score in scores.values()]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.report.comparisons import representatives
 from harness.report.estimates import BASE, Variant
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ MORE_STYLES = (
     ("#777777", "*"),
 )
 """For other methods and labels, in the order of their names."""
+
+MOST_METHODS = len(STYLES) + len(MORE_STYLES)
+"""In one figure: more have no styles of their own."""
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -104,7 +108,7 @@ def _draw(panels: list[Plot], title: str) -> Figure:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06)
-    figure = Figure(figsize=(5.4 * len(panels), 4.0), layout=layout)
+    figure = Figure(layout=layout)
     FigureCanvasAgg(figure)
     entries: dict[str, Any] = {}
     for index, panel in enumerate(panels):
@@ -117,14 +121,20 @@ def _draw(panels: list[Plot], title: str) -> Figure:
         entries |= dict(zip(labels, handles, strict=True))
     if title:
         figure.suptitle(title)
-    figure.legend(
-        list(entries.values()),
-        list(entries),
-        loc="outside lower center",
-        ncols=min(len(entries), _legend_columns(list(entries), len(panels))),
-        frameon=False,
-        fontsize=9,
-    )
+    num_rows = 0
+    if entries:
+        ncols = min(len(entries), _legend_columns(list(entries), len(panels)))
+        num_rows = -(-len(entries) // ncols)
+        figure.legend(
+            list(entries.values()),
+            list(entries),
+            loc="outside lower center",
+            ncols=ncols,
+            frameon=False,
+            fontsize=9,
+        )
+    # The panels keep their size: a long legend makes the figure taller.
+    figure.set_size_inches(5.4 * len(panels), 4.0 + 0.19 * max(0, num_rows - 3))
     return figure
 
 
@@ -149,6 +159,23 @@ def styles_of(variants: Sequence[Variant]) -> dict[str, tuple[str, str]]:
     return styles | {
         label: MORE_STYLES[index % len(MORE_STYLES)] for index, label in enumerate(others)
     }
+
+
+def drawn_methods(variants: Sequence[Variant], model: str) -> set[str]:
+    """Returns the labels that the figures of a model show: all, or of too many those that stand
+    for their methods."""
+    mine = [v for v in variants if v.model == model and v.method_name != BASE]
+    labels = {variant.method for variant in mine}
+    if len(labels) <= MOST_METHODS:
+        return labels
+    return {variant.method for variant in representatives(mine)}
+
+
+def left_out(variants: Sequence[Variant], model: str) -> str:
+    """Returns what a caption says of labels that are not drawn."""
+    labels = {v.method for v in variants if v.model == model and v.method_name != BASE}
+    number = len(labels - drawn_methods(variants, model))
+    return f" Not drawn, for their number: {number} other settings of these methods." * (number > 0)
 
 
 def draw_curve(

@@ -27,6 +27,9 @@ class ReportInput:
     """One row per cell × epoch."""
     items: Callable[[str, str], pd.DataFrame | None] = field(default=lambda _cell, _benchmark: None)
     """Per-item records of (cell_id, benchmark), None where there are none."""
+    traces: Callable[[str, str], pd.DataFrame | None] = field(default=lambda _cell, _file: None)
+    """What a method kept of a cell's training, by (cell_id, file name); None where there is none.
+    See `harness.methods.method.Trace.frames`."""
     notes: tuple[str, ...] = ()
     """The grid's own lines for the page: what its world is, why its scores are as they are."""
     environment: Mapping[str, Any] = field(default_factory=dict)

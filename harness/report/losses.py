@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 from harness.report.comparisons import name_of
 from harness.report.estimates import Measurements, Variant, variant_of
-from harness.report.figures import Drawing, Plot, draw_curve, file_name
+from harness.report.figures import (
+    Drawing,
+    Plot,
+    draw_curve,
+    drawn_methods,
+    file_name,
+    left_out,
+)
 from harness.report.published import Published
 
 if TYPE_CHECKING:
@@ -32,7 +39,9 @@ def loss_drawing(
         epochs.setdefault(int(record["epoch"]), []).append(float(record["loss"]))
     if not curves:
         return None
-    ordered = {variant: curves[variant] for variant in measured.cells if variant in curves}
+    variants = list(measured.cells)
+    drawn = drawn_methods(variants, model)
+    ordered = {v: curves[v] for v in variants if v in curves and v.method in drawn}
     known = [curve for curve in published.losses if curve.model == model and largest == 1.0]
     theirs = {curve.method: curve.values for curve in known}
     num_epochs = 1 + max(epoch for epochs in ordered.values() for epoch in epochs)
@@ -47,7 +56,7 @@ def loss_drawing(
         caption=(
             f"{model}, trained on {100 * largest:g}% of the training data: mean loss per response "
             "token over each epoch, while it trains. Small marks: single seeds; line: their mean. "
-            f"Methods may differ in epochs, as their recipes do.{source}"
+            f"Methods may differ in epochs, as their recipes do.{source}{left_out(variants, model)}"
         ),
         panels=tuple(panels),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.report.captions import NO_ITEMS, table_caption, table_notes
-from harness.report.comparisons import name_of
+from harness.report.comparisons import representatives, row_name
 from harness.report.estimates import BASE, Measurements, Variant
 from harness.report.groups import AVERAGES, TABLE_COLUMNS, Group
 from harness.report.numbers import MISSING, percent, short_count
@@ -73,9 +73,10 @@ def table_lines(
             shown = {BASE, *TABLE_1.methods, *TABLE_2.methods}
             names += [v.method_name for v in variants if v.method_name not in shown]
         for name in dict.fromkeys(names):
-            for variant in variants:
-                if variant.method_name == name:
-                    lines.append(_line(measured, published, group, paper, variant))
+            mine = [variant for variant in variants if variant.method_name == name]
+            # A method's other settings stand below its own row.
+            mine.sort(key=lambda variant: variant.method != variant.method_name)
+            lines += [_line(measured, published, group, paper, variant) for variant in mine]
     return lines
 
 
@@ -139,7 +140,8 @@ def paper_table(
         starts = line.variant.model != model
         model = line.variant.model
         bold = _bold_columns(line, lines, paper, digits)
-        rows.append(_value_row(line, paper, bold, starts, digits))
+        name = row_name(line.variant, [other.variant for other in lines])
+        rows.append(_value_row(line, name, paper, bold, starts, digits))
         if line.published is not None:
             rows.append(_published_row(line, line.published, paper))
     rows.append(_chance_row(measured, group, paper, digits))
@@ -156,8 +158,10 @@ def paper_table(
     )
 
 
-def _value_row(line: Line, paper: PaperTable, bold: set[str], starts: bool, digits: int) -> Row:
-    head = [Entry(line.variant.model if starts else ""), Entry(name_of(line.variant))]
+def _value_row(
+    line: Line, name: str, paper: PaperTable, bold: set[str], starts: bool, digits: int
+) -> Row:
+    head = [Entry(line.variant.model if starts else ""), Entry(name)]
     if paper.has_params:
         head.append(Entry(short_count(line.num_parameters)))
     seeds = sorted({estimate.num_seeds for estimate in line.estimates.values() if estimate})
@@ -214,12 +218,14 @@ def chance_level(measured: Measurements, group: Group, column: str) -> float | N
 
 def _bold_columns(line: Line, lines: Sequence[Line], paper: PaperTable, digits: int) -> set[str]:
     """Returns the columns in which the line is better than all its rivals, as printed."""
-    if line.variant.method_name not in paper.bold:
+    standing = representatives([other.variant for other in lines])
+    if line.variant.method_name not in paper.bold or line.variant not in standing:
         return set()
     rivals = [
         other
         for other in lines
         if other.variant.model == line.variant.model
+        and other.variant in standing
         and other.variant.method_name in paper.bold
         and other.variant.method_name != line.variant.method_name
     ]

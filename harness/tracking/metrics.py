@@ -78,7 +78,9 @@ def steps_metrics(path: Path) -> list[Metric]:
 
 
 def result_metrics(result: CellResult) -> list[Metric]:
-    """Returns the metrics of a result: `eval/<protocol>/<task>/<metric>`, costs, epoch losses."""
+    """Returns the metrics of a result: `eval/<protocol>/<task>/<metric>`, costs, epoch losses, and
+    what was probed before and after the training.
+    """
     now = time.time_ns() // 1_000_000
     metrics = []
     for score in result.scores:
@@ -98,7 +100,9 @@ def result_metrics(result: CellResult) -> list[Metric]:
             "cost/peak_memory_bytes": train.peak_memory_bytes,
             "cost/trainable_parameters": train.trainable_parameters,
         }
-        metrics += [_metric(key, value, now, 0) for key, value in costs.items()]
+        # The other statistics are those of the last step, and were logged with it.
+        probed = {k: v for k, v in train.final_statistics.items() if k.startswith("probe/")}
+        metrics += [_metric(key, value, now, 0) for key, value in (costs | probed).items()]
     return metrics
 
 

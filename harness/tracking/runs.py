@@ -57,7 +57,7 @@ class TrackedRun:
     cell_id: str
     result: CellResult
     artifacts: Path
-    """Local folder with the run's small artifacts (`result.json`, `items/`)."""
+    """Local folder with the run's small artifacts (`result.json`, `items/`, frames)."""
 
 
 class GridRuns:
@@ -185,7 +185,9 @@ class GridRuns:
         self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
 
     def _log_files(self, run_id: str, folder: Path, tags: dict[str, str]) -> None:
-        for name in (CELL_FILE, LOG_FILE, STEPS_FILE):
+        # The steps, and what the method kept of its training.
+        frames = sorted(path.name for path in folder.glob("*.parquet"))
+        for name in (CELL_FILE, LOG_FILE, *frames):
             if (folder / name).is_file():
                 self.client.log_artifact(run_id, str(folder / name))
         if (folder / ITEMS_FOLDER).is_dir():
@@ -276,15 +278,18 @@ class GridRuns:
 
     def items_file(self, tracked: TrackedRun, name: str) -> Path | None:
         """Returns a local path of a run's per-item records, or None where it has none."""
+        return self.file(tracked, f"{ITEMS_FOLDER}/{name}")
+
+    def file(self, tracked: TrackedRun, name: str) -> Path | None:
+        """Returns a local path of one of a run's files, or None where it has no such file."""
         from mlflow.artifacts import download_artifacts
 
-        beside = tracked.artifacts / ITEMS_FOLDER / name
+        beside = tracked.artifacts / name
         if beside.is_file():
             return beside
         try:
             return Path(download_artifacts(
-                run_id=tracked.run_id, artifact_path=f"{ITEMS_FOLDER}/{name}",
-                tracking_uri=self.uri,
+                run_id=tracked.run_id, artifact_path=name, tracking_uri=self.uri
             ))  # fmt: skip
         except Exception:
             return None

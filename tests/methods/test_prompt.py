@@ -10,13 +10,13 @@ from pydantic import ValidationError
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from harness.errors import MethodError
+from harness.methods.gate_telemetry import gate_statistics
 from harness.methods.prompt import (
     GatedPromptOptions,
     GeneratedPromptOptions,
     PromptOptions,
     apply_random_init,
     apply_zero_init_linear,
-    gate_statistics,
 )
 from harness.methods.zero_init_attention import PromptAttention
 from tests.methods.tiny_models import (

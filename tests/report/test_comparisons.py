@@ -39,6 +39,43 @@ def test_holm_goes_over_claims_and_context_apart(measured) -> None:
         assert [entry.p_holm for entry in family] == holm([entry.p_value for entry in family])
 
 
+def test_settings_stand_against_their_own_method_and_neither_claim_nor_base(
+    results, answer
+) -> None:
+    results.add("base", None, answer("10001000"))
+    for place, label in enumerate(("short", "zero-init-linear", "zero-init-nonlinear", "deep")):
+        method = "zero-init-nonlinear" if label in ("zero-init-nonlinear", "deep") else ""
+        results.add(method or "zero-init-linear", 0, answer("11101000"[place:] * 8), label=label)
+    results.add("lora", 0, answer("11"), label="lora-r64")
+    measured = Measurements(results.input(), BENCHMARKS)
+    found = compare(measured, measured.groups[0], "tiny")
+    assert list(dict.fromkeys((entry.family, entry.label) for entry in found)) == [
+        ("claim", "Zero-init + non-linear − Zero-init + linear"),
+        ("setting", "short − Zero-init + linear"),
+        ("setting", "deep − Zero-init + non-linear"),
+        ("context", "Zero-init + linear − Base model"),
+        ("context", "Zero-init + non-linear − Base model"),
+        ("context", "LoRA (lora-r64) − Base model"),
+    ]
+    for name in ("claim", "setting", "context"):
+        family = [entry for entry in found if entry.family == name]
+        assert [entry.p_holm for entry in family] == holm([entry.p_value for entry in family])
+    table = comparison_table(found, measured.groups[0])
+    assert "for those of a method's other settings from its own" in table.notes[0]
+
+
+def test_labels_stand_for_their_method_where_it_has_no_row_of_its_own(results, answer) -> None:
+    for rank in ("a", "b"):
+        results.add("zero-init-linear", 0, answer("1100"), label=rank)
+    results.add("random-init", 0, answer("1000"))
+    measured = Measurements(results.input(), BENCHMARKS)
+    found = compare(measured, measured.groups[0], "tiny")
+    assert list(dict.fromkeys((entry.family, entry.label) for entry in found)) == [
+        ("claim", "Zero-init + linear (a) − Random-init"),
+        ("claim", "Zero-init + linear (b) − Random-init"),
+    ]
+
+
 def test_a_missing_side_is_a_dash(results, answer) -> None:
     results.add("zero-init-linear", 0, answer("1100"))
     results.add("random-init", 0, status="missing")

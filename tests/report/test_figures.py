@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import pytest
+from PIL import Image
 
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.report.efficiency import efficiency_drawing
 from harness.report.estimates import Measurements
-from harness.report.figures import FORMATS, STYLES, Drawing, Plot, styles_of
+from harness.report.figures import FORMATS, MOST_METHODS, STYLES, Drawing, Plot, styles_of
 from harness.report.losses import loss_drawing
 from harness.report.published import load_published
 
@@ -123,3 +125,40 @@ def test_a_model_name_makes_a_safe_file_name(results, answer) -> None:
     results.add("lora", 0, answer("1100"), model="org/name 7b")
     measured = Measurements(results.input(), BENCHMARKS)
     assert draw_efficiency(measured, "org/name 7b").name == "sample-efficiency-org-name-7b"
+
+
+def test_of_more_labels_than_styles_those_of_the_methods_themselves_are_drawn(
+    results, answer
+) -> None:
+    labels = ["lora", *(f"lora-r{rank}" for rank in range(MOST_METHODS))]
+    for label in labels:
+        results.add("lora", 0, answer("1100"), label=label, losses=[2.0, 1.0])
+    measured = Measurements(results.input(), BENCHMARKS)
+    drawings = [
+        draw_efficiency(measured),
+        loss_drawing(measured, load_published(), "tiny", styles_of(list(measured.cells))),
+    ]
+    for drawing in drawings:
+        names = {line.get_label() for line in axes_of(drawing.panels[0]).get_lines()}
+        assert {name for name in names if name.startswith("LoRA")} == {"LoRA"}
+        assert f"Not drawn, for their number: {MOST_METHODS} other settings" in drawing.caption
+    del results.cells[-1]  # as many labels as styles
+    measured = Measurements(results.input(), BENCHMARKS)
+    drawing = draw_efficiency(measured)
+    names = {line.get_label() for line in axes_of(drawing.panels[0]).get_lines()}
+    assert len({name for name in names if name.startswith("LoRA")}) == MOST_METHODS
+    assert "Not drawn" not in drawing.caption
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_long_legend_makes_the_figure_taller_and_leaves_the_panel_its_size() -> None:
+    def plot(number: int) -> Drawing:
+        def draw(axes) -> None:
+            for index in range(number):
+                axes.plot([0, 1], [0, index], label=f"A name that is rather long, number {index}")
+
+        return Drawing("a", "A", "", (Plot("One", draw),))
+
+    heights = [Image.open(io.BytesIO(plot(n).render("png"))).height for n in (2, 6, 30)]
+    assert heights[0] == heights[1] == 640
+    assert heights[2] > 640 + 10 * 27  # pixels of a line of the legend

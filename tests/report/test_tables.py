@@ -73,10 +73,13 @@ def test_a_method_of_neither_table_follows_in_table_2(results, answer) -> None:
 
 
 def test_variants_of_a_method_have_rows_and_names_of_their_own(results, answer) -> None:
-    results.add("lora", 0, answer("1100"))
     results.add("lora", 0, answer("1111"), label="lora-r64")
+    assert row_of(table_of(results, TABLE_2), "LoRA (lora-r64)")
+    results.add("lora", 0, answer("1100"))
     table = table_of(results, TABLE_2)
-    assert row_of(table, "LoRA (lora-r64)").entries[4].text == "100.00"
+    assert [row.entries[1].text for row in table.rows[:2]] == ["LoRA", "… lora-r64"]
+    assert row_of(table, "… lora-r64").entries[4].text == "100.00"
+    assert any("the label is the grid's" in text for text in table.caption)
     assert row_of(table, "LoRA").entries[4].text == "50.00"
 
 
@@ -92,6 +95,15 @@ def test_bold_is_the_better_of_linear_and_nonlinear_per_model(results, answer) -
         # ARC-c is a tie.
         "Zero-init + non-linear": [True, False, True],
     }
+
+
+def test_other_settings_of_a_method_are_no_rivals_and_never_bold(results, answer) -> None:
+    results.add("zero-init-linear", 0, answer("1100"))
+    results.add("zero-init-linear", 0, answer("1111"), label="longer")
+    results.add("zero-init-nonlinear", 0, answer("1110"))
+    table = table_of(results, TABLE_2)
+    assert all(entry.bold for entry in row_of(table, "Zero-init + non-linear").entries[4:])
+    assert not any(entry.bold for entry in row_of(table, "… longer").entries)
 
 
 def test_nothing_is_bold_beside_a_missing_rival(results, answer) -> None:
