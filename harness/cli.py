@@ -226,6 +226,34 @@ def import_adapter_command(
     )
 
 
+@app.command("theory")
+def theory_command(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer numbers and repetitions: about 10 seconds.")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Drawn truths and continuous x too: minutes.")
+    ] = False,
+    runs_dir: RunsOption = RUNS,
+    reports_dir: Annotated[
+        Path, typer.Option("--reports-dir", help="The results go to <reports-dir>/theory/.")
+    ] = Path("reports"),
+    tracking_uri: UriOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Simulate the theory's convergence rates: slopes, figure and page."""
+    from harness.theory import command
+
+    return command.theory_command(
+        command.chosen_size(quick=quick, full=full),
+        reports_dir=reports_dir,
+        runs_dir=runs_dir,
+        tracking_uri=tracking_uri,
+        as_json=as_json,
+    )
+
+
 def main() -> NoReturn:
     """Runs the command line; every expected fault is one line on stderr."""
     debug = "--debug" in sys.argv

@@ -301,6 +301,7 @@ def report_command(
             losses=losses_frame(grid.cells, source.results),
             items=source.items,
             traces=source.trace,
+            theory=reports_dir / "theory",
             notes=grid.spec.notes,
             environment=environment,
         ),

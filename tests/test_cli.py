@@ -20,6 +20,8 @@ FLAGS = {
     "status": COMMON | {"--only", "--json"},
     "run-cell": COMMON | {"--tracking-uri", "--device", "--json"},
     "sync": COMMON | {"--tracking-uri"},
+    "theory": {"--quick", "--full", "--runs-dir", "--reports-dir", "--tracking-uri"}
+    | {"--json", "--debug", "--help"},
     "export-adapter": COMMON | {"--json"},
     "import-adapter": {"--model", "--output", "--method", "--option"}
     | {"--json", "--debug", "--help"},

@@ -20,11 +20,21 @@ ORDER = (
     ("grid", "results"),
     ("grid_resolver",),
     ("grid_file", "state", "models", "data", "response_loss", "optimizer", "model_card"),
-    ("train", "evaluation", "tracking", "frames", "plan", "report", "released", "method_laws"),
+    (
+        "train",
+        "evaluation",
+        "tracking",
+        "frames",
+        "plan",
+        "report",
+        "theory",
+        "released",
+        "method_laws",
+    ),
     ("cell", "export", "result_source"),
     ("executors",),
     ("display",),
-    ("commands",),
+    ("commands", "theory.command"),
     ("cli",),
 )
 """From the bottom up: a module imports from its own layer and those before it."""

@@ -50,6 +50,8 @@ from harness.report.tables import (
     table_lines,
     table_records,
 )
+from harness.report.theory import theory_section
+from harness.theory.bridge import BRIDGE, bridge_drawing
 
 TERMINAL_WIDTH = 120
 """Columns of the terminal."""
@@ -158,6 +160,7 @@ class Contents:
             none = paragraphs_html([NOTHING_DRAWN[prefix]])
             yield Section(prefix, title, "\n".join(figures) or none)
         yield from self._gate_section()
+        yield from self._theory_sections()
         body = list_html(cautions(self.measured, self.published))
         yield Section("reading", "What may be read from this", body)
         body = tables_html([protocol_table(self.measured, group) for group in self.measured.groups])
@@ -183,6 +186,14 @@ class Contents:
         body = "\n".join([*meaning, *figures, *([tables_html([table])] if table else [])])
         if body:
             yield Section("gates", "Gates and prompts", body)
+
+    def _theory_sections(self) -> Iterator[Section]:
+        figures = [drawing_html(d) for d in self.drawings if d.name.startswith(BRIDGE)]
+        if figures:
+            yield Section(BRIDGE, "Error and examples", "\n".join(figures))
+        section = theory_section(self.data.theory) if self.data.theory else None
+        if section is not None:
+            yield section
 
     def _published_sections(self) -> Iterator[Section]:
         titles = {variant.method_name: variant.title for variant in self.measured.cells}
@@ -226,6 +237,11 @@ def _drawings(measured: Measurements, published: Published) -> tuple[Drawing, ..
     ]
     found += [loss_drawing(measured, published, model, styles) for model in measured.models]
     found += gate_drawings(measured)
+    found += [
+        bridge_drawing(measured, group, model, styles)
+        for group in measured.groups
+        for model in measured.models
+    ]
     return tuple(drawing for drawing in found if drawing is not None)
 
 

@@ -30,6 +30,8 @@ class ReportInput:
     traces: Callable[[str, str], pd.DataFrame | None] = field(default=lambda _cell, _file: None)
     """What a method kept of a cell's training, by (cell_id, file name); None where there is none.
     See `harness.methods.method.Trace.frames`."""
+    theory: Path | None = None
+    """The folder of `zbench theory`; it may hold nothing yet."""
     notes: tuple[str, ...] = ()
     """The grid's own lines for the page: what its world is, why its scores are as they are."""
     environment: Mapping[str, Any] = field(default_factory=dict)

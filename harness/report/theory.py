@@ -1,0 +1,207 @@
+"""The theory in a report: the simulated rates, as `zbench theory` left them beside it.
+
+The simulation is our illustration of the theorems of arXiv 2502.03029; the paper has no such
+figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.report.figures import Drawing, Plot
+from harness.report.numbers import MISSING
+from harness.report.page import (
+    Page,
+    Section,
+    drawing_html,
+    folded_html,
+    list_html,
+    paragraphs_html,
+    render_page,
+    tables_html,
+)
+from harness.report.render import Row, Table, row
+from harness.theory.figure import NAME, TITLE, panels
+from harness.theory.identity import STRENGTH, Identity
+from harness.theory.slopes import FEWEST_OBSERVATIONS
+from harness.theory.statements import (
+    cautions,
+    exponent_text,
+    number_text,
+    slope_text,
+    statements,
+    verdict,
+)
+from harness.theory.summary import LATE, STUDY_FILE, Study
+from harness.theory.summary import Row as SlopeRow
+
+ANCHOR = "theory"
+OURS = (
+    "Our illustration of the theorems by simulation, not a figure of the paper: mean error over "
+    "repetitions ± two standard errors against the number of observations n, on log-log axes. "
+    f"Slopes are fitted from n = {FEWEST_OBSERVATIONS:,} on; dotted lines have the slopes at their "
+    "ends. Each line's condition stands in its panel's title and in the legend."
+)
+GATES_SET = (
+    f"The gates are set to tanh(g) = {STRENGTH:g} for this table; before training they are 0 and "
+    "the prompts add nothing."
+)
+
+
+def theory_section(folder: Path) -> Section | None:
+    """Returns the section of the study that `zbench theory` left in a folder, None without one.
+
+    Raises:
+        StorageError: the study's file cannot be read.
+    """
+    path = folder / STUDY_FILE
+    if not path.is_file():
+        return None
+    study = Study.from_json(path.read_text(encoding="utf-8"), place=str(path))
+    return Section(ANCHOR, "Convergence rates (our simulation)", section_html(study))
+
+
+def section_html(study: Study) -> str:
+    """Returns figure, findings, tables and cautions of a study."""
+    parts = [
+        paragraphs_html([effort_text(study)]),
+        drawing_html(theory_drawing(study)),
+        list_html(statements(study)),
+        tables_html([slope_table(study)]),
+        "<h3>What may not be read from it</h3>",
+        list_html(cautions(study)),
+    ]
+    if study.identities:
+        tables = tables_html([identity_table(found) for found in study.identities])
+        parts.append(folded_html("Attention as a mixture of experts, on the demo model", tables))
+    return "\n".join(parts)
+
+
+def theory_page(study: Study, file_names: Sequence[str]) -> str:
+    """Returns a page with this study alone."""
+    return render_page(
+        Page(
+            grid_name=f"theory, {study.size}",
+            heading="Convergence rates of prompts and gates",
+            status=effort_text(study),
+            lead=(),
+            sections=(
+                Section(ANCHOR, "Convergence rates (our simulation)", section_html(study)),
+                Section(
+                    "files", "Files beside this page", paragraphs_html([", ".join(file_names)])
+                ),
+            ),
+        )
+    )
+
+
+def effort_text(study: Study) -> str:
+    """Returns how large a study is, in one sentence."""
+    return (
+        f"Suite '{study.size}': {len(study.efforts)} settings, n from {study.sizes[0]:,} to "
+        f"{study.sizes[-1]:,}, up to {study.repetitions} repetitions at each, seed {study.seed}."
+    )
+
+
+def theory_drawing(study: Study) -> Drawing:
+    """Returns the figure, its panels apart, for the page."""
+    return Drawing(
+        name=NAME,
+        title=TITLE,
+        caption=OURS,
+        panels=tuple(Plot(panel.title, panel.draw) for panel in panels(study)),
+    )
+
+
+def slope_table(study: Study) -> Table:
+    """Returns slopes with intervals beside the expected exponents."""
+    rows: list[Row] = []
+    truth = ""
+    for found in study.rows:
+        if found.expected is None:
+            continue
+        title = found.scenario.setting_title
+        rows.append(
+            row(
+                title if title != truth else "",
+                found.scenario.model_title,
+                found.title,
+                found.expected.source,
+                exponent_text(found.expected.exponent),
+                slope_text(found.slope),
+                _late_text(found, found.expected.exponent),
+                MISSING if found.predicted is None else number_text(found.predicted),
+                verdict(found.slope, found.expected.exponent),
+                starts_block=title != truth,
+            )
+        )
+        truth = title
+    return Table(
+        name="slopes",
+        title="Slopes of log error on log n, with 95% intervals",
+        header=(
+            *("Truth", "Model", "Error of", "Source"),
+            *("Expected", "Slope", f"From n = {LATE:,}", "Bound", "Interval"),
+        ),
+        rows=tuple(rows),
+        caption=(
+            f"Slope: least squares on the mean error at n ≥ {FEWEST_OBSERVATIONS:,}; interval: "
+            "bootstrap over the repetitions within each n. Expected: exponent of n in the limit, "
+            "by the paper's theorem (an upper bound, up to a power of log n), by another theorem "
+            "of the group, or derived in docs/theory.md; it holds under the condition in the first "
+            "two columns. Bound: the slope that the Cramér–Rao bound gives over the same n.",
+            "Interval: whether that of the slope holds the expected exponent; steeper is faster. "
+            f"An interval from n = {LATE:,} on that does not hold it is marked likewise.",
+        ),
+        num_text_columns=4,
+    )
+
+
+def _late_text(found: SlopeRow, exponent: float) -> str:
+    """Returns the slope from LATE on, with how it lies where it excludes the exponent."""
+    word = verdict(found.late_slope, exponent)
+    return slope_text(found.late_slope) + (f" {word}" if word in ("steeper", "flatter") else "")
+
+
+def identity_table(found: Identity) -> Table:
+    """Returns the terms of the mixture at one head and word, with their sum and the difference."""
+    is_joint = found.strength is None
+    factor = MISSING if is_joint else f"{found.strength:.3f}"
+    rows = [
+        row(
+            term.expert,
+            f"{term.gate:.4f}",
+            factor if term.is_prompt else MISSING,
+            f"{term.value:.4f}",
+            f"{term.contribution:.4f}",
+        )
+        for term in found.terms
+    ]
+    words = sum(term.gate for term in found.terms if not term.is_prompt)
+    prompts = sum(term.gate for term in found.terms if term.is_prompt)
+    gates = f"words {words:.4f}, prompts {prompts:.4f}"
+    difference = f"{abs(found.total - found.output):.1e}"
+    rows += [
+        Row(row("Sum", gates, "", "", f"{found.total:.4f}").entries, starts_block=True),
+        row("The model's own output", "", "", "", f"{found.output:.4f}"),
+        row("Difference", "", "", "", difference),
+    ]
+    kind = "one softmax over words and prompts" if is_joint else "a softmax each, gate on prompts"
+    return Table(
+        name=f"identity-{found.method}",
+        title=f"{found.method}: one head as a mixture of experts",
+        subtitle=f"demo model, layer {found.layer}, head {found.head}, last word; {kind}",
+        header=("Expert", "Gate G", "tanh(g)", "Expert along y", "Contribution"),
+        rows=tuple(rows),
+        caption=(
+            "Experts are W_V times the layer's input at each word, or times a prompt; gates are "
+            "their softmax weights; a contribution is gate × factor × ⟨expert, y⟩ / |y|, and all "
+            "of them sum to |y|. The sum is made expert by expert from the layer's input and "
+            "weights, y by the running model.",
+            f"Largest difference over all heads, words and coordinates of the layer: "
+            f"{found.largest_difference:.1e}, beside a largest coordinate of "
+            f"{found.largest_output:.2f}.",
+            *([] if is_joint else [GATES_SET]),
+        ),
+    )

@@ -1,0 +1,264 @@
+"""The attention of a prompt method as a mixture of experts, on a real layer of the demo model.
+
+The paper (arXiv 2502.03029, section 4) reads the attention of one head at one word t as
+
+    y_t = sum_{j <= t} G_j f_j + tanh(g) sum_j' G'_j' f'_j'        zero-init
+    y_t = sum_{j <= t} G_j f_j + sum_j' G_j' f'_j'                 joint: all G in one softmax
+
+with experts f_j = W_V x_j of the words and f'_j' = W_V p_j' of the prompts. The gates are softmax
+weights, of (R_t W_Q x_t) (R_j W_K x_j) / sqrt(d) over words and of (R_t W_Q x_t) (W_K p_j') /
+sqrt(d) over prompts; R_j turns by position j, prompts are not turned. Here each side is made apart:
+the right one from the layer's input and weights, expert by expert; the left one by the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.theory.world import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+QUESTION = "Where does the beast Kostam hide?"
+PROMPT_LENGTH = 4
+STRENGTH = 0.5
+"""tanh(g) in every head: before training it is 0, and the prompts' part would be nothing."""
+METHODS_SHOWN = ("zero-init-linear", "random-init")
+HEAD = 0
+
+
+@dataclass(frozen=True)
+class Term:
+    """One expert of the mixture, at one head and word."""
+
+    expert: str
+    """The token, or `prompt 1`."""
+    is_prompt: bool
+    gate: float
+    """G, tanh(g) not included."""
+    value: float
+    """The expert along the output's direction: <f, y> / |y|."""
+    contribution: float
+    """Of the expert to |y|: factor * G * value; over all experts they sum to |y|."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The identity at one head and word, and how well it holds everywhere in the layer."""
+
+    method: str
+    layer: int
+    head: int
+    position: int
+    strength: float | None
+    """tanh(g); None for the joint softmax."""
+    terms: tuple[Term, ...]
+    total: float
+    """Sum of the contributions."""
+    output: float
+    """|y| from the running model."""
+    largest_difference: float
+    """Over all heads, words and coordinates of the layer, between mixture and model."""
+    largest_output: float
+    """The largest |coordinate| of y, for scale."""
+
+
+@dataclass(frozen=True)
+class LayerTerms:
+    """Experts, gates and sums of a whole layer; H heads, T words, L prompts, d head size."""
+
+    experts: Array
+    """(H, L + T, d): the prompts first."""
+    gates: Array
+    """(H, T, L + T)."""
+    factors: Array
+    """(H, L + T): tanh(g) for prompts of zero-init, else 1."""
+
+    def total(self) -> Array:
+        """Returns the mixture, (T, H, d), summed expert by expert."""
+        weighted = self.gates * self.factors[:, None]
+        parts = weighted[..., None] * self.experts[:, None]
+        return np.asarray(parts.sum(axis=2).swapaxes(0, 1))
+
+
+def show_identities(seed: int = 0) -> tuple[Identity, ...]:
+    """Returns the identity on the demo model's last layer, for zero-init and for joint attention.
+
+    Args:
+        seed: draws the prompts.
+    """
+    return tuple(_show(method, seed) for method in METHODS_SHOWN)
+
+
+def _show(method_name: str, seed: int) -> Identity:
+    import torch
+
+    from harness.methods.zero_init_attention import PromptAttention
+
+    model, tokens, ids = _prompted_model(method_name, seed)
+    prompts = [module for module in model.modules() if isinstance(module, PromptAttention)]
+    prompt = max(prompts, key=lambda module: module.layer_index)
+    layer = attention_of(model, prompt.layer_index)
+    with torch.no_grad():
+        if prompt.gate is not None:
+            prompt.gate.fill_(float(np.arctanh(STRENGTH)))
+        seen = record_layer(model, layer, ids)
+        terms = layer_terms(layer, prompt, seen)
+    return Identity(
+        method=method_name,
+        layer=prompt.layer_index,
+        head=HEAD,
+        position=len(tokens) - 1,
+        strength=None if prompt.gate is None else float(terms.factors[HEAD, 0]),
+        largest_difference=float(np.abs(terms.total() - seen.output).max()),
+        largest_output=float(np.abs(seen.output).max()),
+        **_terms_at(terms, seen.output[-1, HEAD], tokens),
+    )
+
+
+def _terms_at(terms: LayerTerms, y: Array, tokens: Sequence[str]) -> dict[str, Any]:
+    """Returns the mixture of HEAD at the last word, whose output is y, (d,)."""
+    length = float(np.linalg.norm(y))
+    num_prompts = terms.experts.shape[1] - len(tokens)
+    names = [f"prompt {i + 1}" for i in range(num_prompts)] + list(tokens)
+    values = terms.experts[HEAD] @ y / length
+    gates = terms.gates[HEAD, -1]
+    parts = gates * terms.factors[HEAD] * values
+    listed = [
+        Term(name, i < num_prompts, float(gates[i]), float(values[i]), float(parts[i]))
+        for i, name in enumerate(names)
+    ]
+    return {
+        "terms": tuple(listed[num_prompts:] + listed[:num_prompts]),
+        "total": float(parts.sum()),
+        "output": length,
+    }
+
+
+def _prompted_model(method_name: str, seed: int) -> tuple[nn.Module, list[str], Tensor]:
+    """Returns the demo model under a method, and a question as tokens and as ids (1, T)."""
+    import torch
+
+    from harness.demo.world import CHECKPOINT
+    from harness.grid_file import load_grid
+    from harness.methods import METHODS
+    from harness.models import load_base
+
+    spec = load_grid("demo").models["tiny-llama"].model_copy(update={"path": str(CHECKPOINT)})
+    base = load_base(spec, data_root=None, device="cpu", precision="fp32")
+    method = METHODS[method_name]
+    options = method.options.model_validate({"prompt_length": PROMPT_LENGTH})
+    ids = base.tokenizer(QUESTION)["input_ids"]
+    tokens = [str(base.tokenizer.decode([number])).strip() or "␣" for number in ids]
+    # In float64, so that what is left of a difference is no more than rounding.
+    model = method.apply(base.model, options, seed).double().eval()
+    return model, tokens, torch.tensor([ids])
+
+
+@dataclass(frozen=True)
+class SeenLayer:
+    """What went through one attention layer in one forward pass of one sequence."""
+
+    hidden: Array
+    """Its input x, (T, D)."""
+    cosine: Array
+    """Of the positions' turns, (T, d)."""
+    sine: Array
+    output: Array
+    """What its heads gave, before the output projection, (T, H, d)."""
+
+
+def attention_of(model: nn.Module, index: int) -> Any:
+    """Returns the attention layer of an index: the module with query, key and value projections."""
+    for module in model.modules():
+        if hasattr(module, "q_proj") and getattr(module, "layer_idx", None) == index:
+            return module
+    raise AssertionError(f"no attention layer {index}")
+
+
+def record_layer(model: nn.Module, layer: Any, ids: Tensor) -> SeenLayer:
+    """Runs a model on one sequence and returns what went through a layer; hooks are removed."""
+    seen: dict[str, Any] = {}
+
+    def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen["hidden"] = args[0] if args else kwargs["hidden_states"]
+        seen["turns"] = kwargs.get("position_embeddings", args[1] if len(args) > 1 else None)
+
+    def leave(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        seen["output"] = args[0]
+
+    hooks = [
+        layer.register_forward_pre_hook(enter, with_kwargs=True),
+        layer.o_proj.register_forward_pre_hook(leave),
+    ]
+    try:
+        model(input_ids=ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    cosine, sine = seen["turns"]
+    output = _double(seen["output"])[0]
+    return SeenLayer(
+        hidden=_double(seen["hidden"])[0],
+        cosine=_double(cosine)[0],
+        sine=_double(sine)[0],
+        output=output.reshape(len(output), -1, layer.head_dim),
+    )
+
+
+def layer_terms(layer: Any, prompt: Any, seen: SeenLayer) -> LayerTerms:
+    """Returns every expert and gate of a layer, from its input and weights, in float64.
+
+    Args:
+        layer: the attention layer.
+        prompt: its PromptAttention, with free rows.
+        seen: what went through it.
+    """
+    rows = _double(prompt.rows)
+    query = _turn(_heads(layer, "q_proj", seen.hidden), seen)
+    groups = len(query) // len(_heads(layer, "k_proj", rows))
+    word_key = _turn(_heads(layer, "k_proj", seen.hidden), seen).repeat(groups, axis=0)
+    prompt_key = _heads(layer, "k_proj", rows).repeat(groups, axis=0)
+    values = [_heads(layer, "v_proj", x).repeat(groups, axis=0) for x in (rows, seen.hidden)]
+    scale = layer.head_dim**-0.5
+    word_scores = scale * query @ word_key.swapaxes(1, 2)
+    future = np.triu(np.ones(word_scores.shape[1:], dtype=bool), k=1)
+    word_scores = np.where(future, -np.inf, word_scores)
+    prompt_scores = scale * query @ prompt_key.swapaxes(1, 2)
+    factors = np.ones((len(query), len(rows) + len(seen.hidden)))
+    if prompt.gate is None:
+        gates = _softmax(np.concatenate([prompt_scores, word_scores], axis=2))
+    else:
+        gates = np.concatenate([_softmax(prompt_scores), _softmax(word_scores)], axis=2)
+        factors[:, : len(rows)] = _double(prompt.gate_strength())[:, :, 0]
+    return LayerTerms(np.concatenate(values, axis=1), gates, factors)
+
+
+def _heads(layer: Any, projection: str, x: Array) -> Array:
+    """Returns W x of a layer's projection by head, (heads, rows, d)."""
+    linear = getattr(layer, projection)
+    y = x @ _double(linear.weight).T
+    if linear.bias is not None:
+        y = y + _double(linear.bias)
+    return y.reshape(len(x), -1, layer.head_dim).swapaxes(0, 1)
+
+
+def _turn(x: Array, seen: SeenLayer) -> Array:
+    """Returns rotary position embedding: halves of a head turn by the angle of each position."""
+    half = x.shape[-1] // 2
+    turned = np.concatenate([-x[..., half:], x[..., :half]], axis=-1)
+    return x * seen.cosine + turned * seen.sine
+
+
+def _softmax(scores: Array) -> Array:
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def _double(tensor: Any) -> Array:
+    return np.asarray(tensor.detach().double().cpu().numpy())

@@ -1,0 +1,234 @@
+"""What a study found: points and slopes beside the exponents that were expected, and its file."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.errors import StorageError
+from harness.theory.expectations import Expectation, expectations
+from harness.theory.identity import Identity, Term
+from harness.theory.losses import TITLES
+from harness.theory.prediction import predict_errors
+from harness.theory.scenarios import Scenario
+from harness.theory.slopes import FEWEST_OBSERVATIONS, Slope, fit_slope
+from harness.theory.study import Errors
+
+STUDY_FILE = "theory.json"
+LATE = 10_000
+"""From here on the second slope of a row is fitted."""
+VERSION = 1
+"""Of the file's form."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A quantity of a scenario at one n."""
+
+    n: int
+    mean: float
+    stderr: float
+    """Of the mean over repetitions."""
+    repetitions: int
+    """With a number; an over-fit without the cell in question has none."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A quantity of a scenario over all n."""
+
+    scenario: Scenario
+    quantity: str
+    """A key of `losses.TITLES`."""
+    points: tuple[Point, ...]
+    slope: Slope | None
+    late_slope: Slope | None
+    """From n = LATE on."""
+    predicted: float | None
+    """The slope over the same n that the Cramér-Rao bound gives; None for over-fits."""
+    expected: Expectation | None
+    """None where nothing is expected; such a row is in the files only."""
+
+    @property
+    def title(self) -> str:
+        """The quantity in words."""
+        return TITLES[self.quantity]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How well the fits of a scenario went."""
+
+    scenario: Scenario
+    converged: float
+    """Share of the fits that came to rest, 0..1."""
+    starts_at_best: float
+    """Share of the starts that ended within 0.5 of the lowest chi^2, 0..1."""
+    empty_cells: int
+    """Cells without an atom from n = 1000 on, over all repetitions."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that a report of the simulation shows."""
+
+    size: str
+    seed: int
+    sizes: tuple[int, ...]
+    """All n."""
+    repetitions: int
+    """The most that a scenario has."""
+    rows: tuple[Row, ...]
+    efforts: tuple[Effort, ...]
+    identities: tuple[Identity, ...] = ()
+    """Attention as a mixture of experts; empty where it was not computed."""
+
+    def find(self, **properties: Any) -> list[Row]:
+        """Returns the rows with a slope whose scenario or quantity has these properties."""
+        return [
+            row
+            for row in self.rows
+            if row.slope is not None
+            and all(
+                (row.quantity if key == "quantity" else getattr(row.scenario, key)) == value
+                for key, value in properties.items()
+            )
+        ]
+
+    def to_json(self) -> str:
+        """Returns the text of the study's file."""
+        return json.dumps({"version": VERSION} | asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @staticmethod
+    def from_json(text: str, *, place: str) -> Study:
+        """Returns the study that a text holds.
+
+        Args:
+            text: of the file.
+            place: the file's path, for errors.
+
+        Raises:
+            StorageError: it holds none, or one of another version.
+        """
+        try:
+            raw = json.loads(text)
+            if raw.pop("version") != VERSION:
+                raise ValueError("of another version")
+            rows = tuple(_row(each) for each in raw.pop("rows"))
+            efforts = tuple(
+                Effort(**(each | {"scenario": Scenario(**each["scenario"])}))
+                for each in raw.pop("efforts")
+            )
+            identities = tuple(
+                Identity(**(each | {"terms": tuple(Term(**term) for term in each["terms"])}))
+                for each in raw.pop("identities")
+            )
+            sizes = tuple(raw.pop("sizes"))
+            return Study(**raw, sizes=sizes, rows=rows, efforts=efforts, identities=identities)
+        except (ValueError, KeyError, TypeError) as fault:
+            raise StorageError(
+                f"{place}: not a study of this version ({fault}); run `zbench theory` again"
+            ) from fault
+
+
+def _row(raw: Mapping[str, Any]) -> Row:
+    def slope(name: str) -> Slope | None:
+        return None if raw[name] is None else Slope(**raw[name])
+
+    return Row(
+        scenario=Scenario(**raw["scenario"]),
+        quantity=raw["quantity"],
+        points=tuple(Point(**point) for point in raw["points"]),
+        slope=slope("slope"),
+        late_slope=slope("late_slope"),
+        predicted=raw["predicted"],
+        expected=None if raw["expected"] is None else Expectation(**raw["expected"]),
+    )
+
+
+def summarise(found: Sequence[Errors], *, size: str, seed: int) -> Study:
+    """Returns a study from what its tasks measured."""
+    groups: dict[Scenario, list[Errors]] = {}
+    for errors in found:
+        groups.setdefault(errors.scenario, []).append(errors)
+    rows = [row for scenario, group in groups.items() for row in _rows(scenario, group, seed)]
+    return Study(
+        size=size,
+        seed=seed,
+        sizes=tuple(sorted({errors.n for errors in found})),
+        repetitions=max(len(errors.chi2) for errors in found),
+        rows=tuple(rows),
+        efforts=tuple(_effort(scenario, group) for scenario, group in groups.items()),
+    )
+
+
+def _rows(scenario: Scenario, group: Sequence[Errors], seed: int) -> list[Row]:
+    expected = expectations(scenario)
+    predicted = _predicted(scenario, [errors.n for errors in group], seed)
+    rows = []
+    for quantity in TITLES:
+        if quantity not in group[0].losses:
+            continue
+        sizes = [errors.n for errors in group]
+        values = [errors.losses[quantity] for errors in group]
+        points = tuple(_point(n, each) for n, each in zip(sizes, values, strict=True))
+        random = _generator(seed, scenario.name, quantity)
+        row = Row(
+            scenario=scenario,
+            quantity=quantity,
+            points=tuple(point for point in points if point.repetitions),
+            slope=fit_slope(sizes, values, random),
+            late_slope=fit_slope(sizes, values, random, fewest=LATE),
+            predicted=predicted.get(quantity),
+            expected=expected.get(quantity),
+        )
+        if row.points:
+            rows.append(row)
+    return rows
+
+
+def _predicted(scenario: Scenario, sizes: Sequence[int], seed: int) -> dict[str, float]:
+    """Returns the slopes that the Cramér-Rao bound gives; none for fixed truths and over-fits."""
+    if not scenario.is_sequence:
+        return {}
+    used = [n for n in sizes if n >= FEWEST_OBSERVATIONS]
+    draws = [
+        predict_errors(scenario, n, _generator(seed, scenario.name, f"prediction {n}"))
+        for n in used
+    ]
+    log_n = np.log(used)
+    return {
+        quantity: float(np.polyfit(log_n, np.log([each[quantity].mean() for each in draws]), 1)[0])
+        for quantity in draws[0]
+    }
+
+
+def _point(n: int, values: np.ndarray) -> Point:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return Point(n, float("nan"), float("nan"), 0)
+    spread = float(known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else 0.0
+    return Point(n, float(known.mean()), spread, len(known))
+
+
+def _effort(scenario: Scenario, group: Sequence[Errors]) -> Effort:
+    empty = [
+        int(errors.losses["empty"].sum())
+        for errors in group
+        if "empty" in errors.losses and errors.n >= FEWEST_OBSERVATIONS
+    ]
+    return Effort(
+        scenario=scenario,
+        converged=float(np.concatenate([errors.converged for errors in group]).mean()),
+        starts_at_best=float(np.concatenate([e.starts_at_best for e in group]).mean()),
+        empty_cells=sum(empty),
+    )
+
+
+def _generator(seed: int, *names: str) -> np.random.Generator:
+    return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
