@@ -148,7 +148,7 @@ def _check_count(folder: Path, model: PreTrainedModel, spec: ModelSpec) -> None:
     found, counted = model.num_parameters(), spec.shape.num_parameters
     if found != counted:
         raise ModelError(
-            f"{folder}: the model has {found:,} parameters, a {spec.shape.model_type} of this shape "
+            f"{folder}: has {found:,} parameters, a {spec.shape.model_type} of this shape "
             f"has {counted:,}; config.json asks for parts that zbench does not know"
         )
 

@@ -97,7 +97,7 @@ def drawing_html(drawing: Drawing) -> str:
         images.append(f'<img alt="{alt}" src="data:image/svg+xml;base64,{content}">')
     return (
         f'<figure id="{escape(drawing.name)}"><h3>{escape(drawing.title)}</h3>\n'
-        f'<div class="panels">{"".join(images)}</div>\n'
+        f'<div class="panels{" pairs" if len(images) == 4 else ""}">{"".join(images)}</div>\n'
         f"<figcaption><p>{escape(drawing.caption)}</p></figcaption></figure>"
     )
 

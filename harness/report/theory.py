@@ -122,9 +122,10 @@ def slope_table(study: Study) -> Table:
         if found.expected is None:
             continue
         title = found.scenario.setting_title
+        if title != truth:
+            rows.append(row(title, *("" for _ in range(7)), starts_block=True))
         rows.append(
             row(
-                title if title != truth else "",
                 found.scenario.model_title,
                 found.title,
                 found.expected.source,
@@ -133,7 +134,6 @@ def slope_table(study: Study) -> Table:
                 _late_text(found, found.expected.exponent),
                 MISSING if found.predicted is None else number_text(found.predicted),
                 verdict(found.slope, found.expected.exponent),
-                starts_block=title != truth,
             )
         )
         truth = title
@@ -141,7 +141,7 @@ def slope_table(study: Study) -> Table:
         name="slopes",
         title="Slopes of log error on log n, with 95% intervals",
         header=(
-            *("Truth", "Model", "Error of", "Source"),
+            *("Truth, model", "Error of", "Source"),
             *("Expected", "Slope", f"From n = {LATE:,}", "Bound", "Interval"),
         ),
         rows=tuple(rows),
@@ -150,11 +150,11 @@ def slope_table(study: Study) -> Table:
             "bootstrap over the repetitions within each n. Expected: exponent of n in the limit, "
             "by the paper's theorem (an upper bound, up to a power of log n), by another theorem "
             "of the group, or derived in docs/theory.md; it holds under the condition in the first "
-            "two columns. Bound: the slope that the Cramér–Rao bound gives over the same n.",
+            "column. Bound: the slope that the Cramér–Rao bound gives over the same n.",
             "Interval: whether that of the slope holds the expected exponent; steeper is faster. "
             f"An interval from n = {LATE:,} on that does not hold it is marked likewise.",
         ),
-        num_text_columns=4,
+        num_text_columns=3,
     )
 
 
