@@ -78,12 +78,13 @@ def _start_worker(device: str, plan: RunPlan) -> _Worker:
     process = context.Process(
         target=work, args=(there, device, plan.settings, os.getpid()), daemon=True
     )
-    # A worker ignores ctrl-C from its first instruction: it is the parent that stops it.
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A worker inherits that ctrl-C is held back: it is the parent that stops it. Held back, not
+    # ignored, so that the parent gets it as soon as the worker is started.
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
     there.close()
     return _Worker(process=process, pipe=here, device=device)
 
