@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -83,18 +84,20 @@ def export_cell(cell: str, output: Path, *, runs_dir: Path, data_root: Path | No
 def _find_cell(cell: str, runs_dir: Path) -> Path:
     if (Path(cell) / CELL_FILE).is_file():
         return Path(cell)
-    known: dict[str, Path] = {}
+    known: dict[str, list[Path]] = {}
     for file in sorted((runs_dir / "cells").glob(f"*/{CELL_FILE}")):
         slug, _, cell_id = file.parent.name.rpartition("--")
-        known |= {cell_id: file.parent, slug: file.parent}
-        try:
-            known[Cell.model_validate(json.loads(file.read_text(encoding="utf-8"))).label] = (
-                file.parent
-            )
-        except (OSError, ValueError):
-            continue
-    if cell in known:
-        return known[cell]
+        names = [cell_id, slug]
+        with contextlib.suppress(OSError, ValueError, KeyError):  # told when the cell is asked for
+            names.append(Cell.model_validate(json.loads(file.read_text(encoding="utf-8"))).label)
+        for name in dict.fromkeys(names):
+            known.setdefault(name, []).append(file.parent)
+    found = known.get(cell, [])
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(folder.name.rpartition("--")[2] for folder in found)
+        raise UsageError(f"{cell}: {len(found)} cells have this label ({ids}); give an id")
     labels = [name for name in known if "/" in name]
     raise UsageError(f"{cell}: no such cell in {runs_dir}{did_you_mean(cell, labels)}")
 
@@ -116,7 +119,13 @@ def _write_whole_model(
     from harness.models import load_base, load_trained
 
     base = load_base(cell.model, data_root=data_root, device="cpu", precision="fp32")
+    names = set(dict(base.model.named_parameters()))
     model: Any = METHODS[cell.method].apply(base.model, cell.options, cell.seed or 0)
+    if set(dict(model.named_parameters())) != names:
+        raise UsageError(
+            f"{cell.label}: {cell.method} adds parts of its own to the model, which no common "
+            f"format holds; its tensors are in {trained}, for harness.models.load_trained"
+        )
     load_trained(model, trained)
     model.save_pretrained(aside)
     base.tokenizer.save_pretrained(aside)
@@ -178,7 +187,10 @@ def _parse_options(options: list[str]) -> Mapping[str, Any]:
         name, equals, value = option.partition("=")
         if not equals:
             raise UsageError(f"--option {option}: write it as name=value, such as num_layers=30")
-        parsed[name.strip()] = yaml.safe_load(value)
+        try:
+            parsed[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as fault:
+            raise UsageError(f"--option {option}: {value} is no value") from fault
     return parsed
 
 

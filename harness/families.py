@@ -2,7 +2,7 @@
 
 What differs between them and matters here: where an attention layer and its projections are, what
 else lies between a hidden state and its key (norms, clipping), and how many parameters they have.
-Every family here passes the laws of tests/methods/test_families.py on a tiny random model; any
+Every family here passes the laws of tests/methods/test_laws.py on a tiny random model; any
 other is refused by name.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -113,6 +114,9 @@ class _Resolver:
         ]
         if file is None or self.faults:
             return None
+        if file.name == "theory":
+            taken = "'theory' is the name of `zbench theory`'s own report; take another"
+            self.faults.append(f"{self.place}: name: {taken}")
         for key, value in (("models", file.models), ("blocks", file.blocks)):
             if not value:
                 self.faults.append(f"{self.place}: {key}: is empty; add at least one")
@@ -192,10 +196,12 @@ class _Resolver:
         method = METHODS[name]
         if name == "adapter":
             raw = self._found_adapter(raw, place)
-            label = label or Path(str(raw.get("adapter"))).name
+            label = label or re.sub(r"[^A-Za-z0-9._-]+", "-", Path(str(raw.get("adapter"))).name)
         if not _is_mapping(train):
             self.faults.append(f"{place}.train: must be a mapping of keys to values")
             return None
+        if train and not method.trains:
+            self.faults.append(f"{place}.train: '{name}' trains nothing; leave it out")
         options = self._validated(method.options, raw, place)
         spec = self._train(method.recipe, dict(train), place) if method.trains else None
         if options is None or (method.trains and spec is None):

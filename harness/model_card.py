@@ -1,4 +1,4 @@
-"""The model card of a trained cell: what it is, how it scores, and the grid that trains it again."""
+"""The model card of a trained cell: what it is, how it scores, the grid that trains it again."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def cell_grid(cell: Cell) -> str:
     method: dict[str, Any] = {"method": cell.method, **_written(cell.options)}
     block: dict[str, Any] = {"methods": [cell.method_label]}
     if cell.train is not None:
-        method["train"] = _written(cell.train)
+        # With what is None: it may stand against a recipe's number.
+        method["train"] = cell.train.model_dump(mode="json")
         block |= {"fractions": [cell.fraction], "seeds": [cell.seed]}
     grid: dict[str, Any] = {"name": f"cell {cell.id}"}
     if cell.world is not None:

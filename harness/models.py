@@ -144,7 +144,7 @@ def _load_weights(
 
 
 def _check_count(folder: Path, model: PreTrainedModel, spec: ModelSpec) -> None:
-    """Refuses a model with parts that its shape does not tell, such as biases of the projections."""
+    """Refuses a model with parts that its shape does not tell, such as projections' biases."""
     found, counted = model.num_parameters(), spec.shape.num_parameters
     if found != counted:
         raise ModelError(

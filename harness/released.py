@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from harness.checkpoint import one_line
+from harness.adapters import dimensions
 from harness.errors import ModelError, UsageError
 from harness.methods.prompt import PROMPT_METHODS, PromptOptions
 from harness.shape import ModelShape
@@ -93,8 +93,8 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise ModelError(f"{file}: no such file") from fault
     except Exception as fault:  # pickle, zip and torch raise many kinds
         raise ModelError(
-            f"{file}: is no file of tensors alone, or damaged ({one_line(fault)}); nothing else is "
-            "read, because unpickling can run code"
+            f"{file}: is no file of tensors alone, or damaged ({type(fault).__name__}); nothing "
+            "else is read, because unpickling can run code"
         ) from fault
     if (
         not isinstance(content, dict)
@@ -105,12 +105,15 @@ def _read(file: Path) -> dict[str, Tensor]:
         )
     ):
         raise ModelError(f"{file}: holds no dictionary of tensors; give a released adapter's .pth")
-    for name in content:
+    for name, value in content.items():
         if name != ROWS and name not in GENERATOR and not GATE.fullmatch(name):
             raise ModelError(
                 f"{file}: {name} is no part of a prompt adapter; known are {ROWS}, "
                 "layers.*.attention.gate and hyperAdapter.*"
             )
+        plain = value.layout == torch.strided and value.is_floating_point()
+        if not plain or not bool(value.isfinite().all()):
+            raise ModelError(f"{file}: {name} holds other than finite numbers; copy the file again")
     return {name: value.detach().float() for name, value in content.items()}
 
 
@@ -123,7 +126,7 @@ def _gates(file: Path, tensors: dict[str, Tensor], shape: ModelShape) -> dict[in
             continue
         if tuple(value.shape) != (1, heads, 1, 1):
             raise ModelError(
-                f"{file}: {name} is {'x'.join(map(str, value.shape))}, this model has {heads} "
+                f"{file}: {name} is {dimensions(value.shape)}, this model has {heads} "
                 f"heads (1x{heads}x1x1); give the file's own base model"
             )
         gates[int(match[1])] = value.reshape(heads, 1, 1).clone()
@@ -170,11 +173,11 @@ def _rows(
     rows, length = tensors[ROWS], options.prompt_length
     if rows.ndim != 2 or rows.shape[1] != shape.hidden_size:
         raise ModelError(
-            f"{file}: {ROWS} is {'x'.join(map(str, rows.shape))}, this model's hidden size is "
+            f"{file}: {ROWS} is {dimensions(rows.shape)}, this model's hidden size is "
             f"{shape.hidden_size}; give the file's own base model"
         )
     layers, rest = divmod(rows.shape[0], length)
-    if rest or layers > shape.num_hidden_layers:
+    if rest or not 1 <= layers <= shape.num_hidden_layers:
         raise UsageError(
             f"{file}: {rows.shape[0]} rows are no prompts of {length} rows for at most "
             f"{shape.num_hidden_layers} layers; give --option prompt_length=..."
@@ -189,15 +192,20 @@ def _rows(
 def _generator(
     file: Path, tensors: dict[str, Tensor], shape: ModelShape, options: Any
 ) -> tuple[dict[str, Tensor], PromptOptions]:
-    layers, hidden = tensors["hyperAdapter.layer_embed.weight"].shape
+    embedding = tensors["hyperAdapter.layer_embed.weight"]
+    layers, hidden = embedding.shape if embedding.ndim == 2 else (0, 0)
     length, rest = divmod(tensors["hyperAdapter.decoder.prompt.bias"].numel(), shape.hidden_size)
-    if layers != shape.num_hidden_layers or rest:
+    if layers != shape.num_hidden_layers or rest or length < 1 or hidden < 1:
         raise ModelError(
             f"{file}: its generator is for {layers} layers and prompts of "
             f"{tensors['hyperAdapter.decoder.prompt.bias'].numel()} numbers, this model has "
             f"{shape.num_hidden_layers} layers of size {shape.hidden_size}; give the file's own "
             "base model"
         )
+    for name, value in (("prompt_length", length), ("hidden_size", hidden)):
+        if name in options.model_fields_set and getattr(options, name) != value:
+            raise UsageError(f"{file}: its {name} is {value}, not {getattr(options, name)}; leave "
+                             f"out --option {name}=...")  # fmt: skip
     options = options.model_copy(update={"prompt_length": length, "hidden_size": hidden})
     expected = {
         "prompt_embedding": (layers, hidden),
@@ -210,8 +218,8 @@ def _generator(
     for name, part in GENERATOR.items():
         if tuple(tensors[name].shape) != expected[part]:
             raise ModelError(
-                f"{file}: {name} is {'x'.join(map(str, tensors[name].shape))}, its other parts "
-                f"ask for {'x'.join(map(str, expected[part]))}; copy the file again"
+                f"{file}: {name} is {dimensions(tensors[name].shape)}, its other parts "
+                f"ask for {dimensions(expected[part])}; copy the file again"
             )
         converted[f"{DECODER}generator.{part}"] = tensors[name].clone()
     return converted, _with_layers(file, options, len(options.adapted_layers(shape)))

@@ -151,9 +151,13 @@ def _probe(
 def _figures(
     model: nn.Module, statistics: Statistics | None, trace: Trace | None
 ) -> dict[str, float]:
+    found: dict[str, float] = {}
     if trace is not None:
-        return trace.statistics()
-    return statistics(model) if statistics else {}
+        found = trace.statistics()
+    elif statistics is not None:
+        found = statistics(model)
+    # A result is JSON, which has finite numbers only; a figure is no reason to lose a training.
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def _check(spec: TrainSpec, examples: Sequence[Example]) -> None:

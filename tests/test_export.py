@@ -208,7 +208,7 @@ def test_an_adapter_of_another_model_is_a_fault_of_the_grid(runs: Runs, tmp_path
     text = GRID.replace("METHODS", "[{adapter: a}]").replace(
         "num_hidden_layers: 5", "num_hidden_layers: 6"
     )
-    with pytest.raises(GridError, match="made for num_hidden_layers 5, this model has 6"):
+    with pytest.raises(GridError, match="made for num_hidden_layers 5, this base has 6"):
         resolve_grid(yaml.safe_load(text), place="export.yaml", folder=tmp_path)
 
 
@@ -222,3 +222,39 @@ def test_an_adapter_that_changes_before_it_is_loaded_is_refused(runs: Runs, tmp_
     settings = RunSettings(runs_dir=runs_dir, data_root=world_folder(runs_dir))
     with pytest.raises(ModelError, match="has changed since the grid was read"):
         run_cell(cell, settings, lambda event: None)
+
+
+def test_a_label_of_two_cells_asks_for_an_id(runs: Runs, tmp_path: Path) -> None:
+    runs_dir, _ = runs
+    both = []
+    for rate in ("2e-2", "3e-2"):
+        methods = f"[{{method: lora, rank: 2, label: twice, train: {{learning_rate: {rate}}}}}]"
+        (cell,) = expand(grid_of(methods))
+        settings = RunSettings(runs_dir=runs_dir, data_root=world_folder(runs_dir))
+        run_cell(cell, settings, lambda event: None)
+        both.append(cell)
+    with pytest.raises(UsageError, match="2 cells have this label .*give an id") as fault:
+        export_cell(both[0].label, tmp_path / "out", runs_dir=runs_dir, data_root=None)
+    assert all(cell.id in str(fault.value) for cell in both)
+    export_cell(both[0].id, tmp_path / "out", runs_dir=runs_dir, data_root=None)
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        "[{method: prefix-tuning, train: {max_gradient_norm: null}}]",
+        "[{method: zero-init-linear, train: {warmup_epochs: null}}]",
+    ],
+)
+def test_the_grid_in_a_card_keeps_what_was_set_to_nothing(methods: str, tmp_path: Path) -> None:
+    (cell,) = expand(grid_of(methods))
+    file = tmp_path / "card.yaml"
+    file.write_text(cell_grid(cell))
+    assert [other.id for other in expand(load_grid(file))] == [cell.id]
+
+
+def test_training_settings_of_what_is_not_trained_are_a_fault() -> None:
+    with pytest.raises(
+        GridError, match=r"methods\[0\]\.train: 'base' trains nothing; leave it out"
+    ):
+        grid_of("[{method: base, train: {learning_rate: 1e-3}}]")

@@ -9,9 +9,12 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor
+from transformers import LlamaConfig
 
+from harness.checkpoint import shape_of
 from harness.errors import ModelError, UsageError
 from harness.export import import_released
+from harness.methods.prompt import check_base
 from tests.methods.reference import Sizes, reference_logits
 from tests.methods.tiny_models import HEADS, tiny_config, tiny_model, token_ids
 
@@ -150,6 +153,30 @@ def _wide(content: dict[str, Tensor]) -> dict[str, Tensor]:
         ),
         (lambda content: content | released("generator"), "has both"),
         (
+            lambda content: content | {"adapter_query.weight": torch.full((15, 32), torch.nan)},
+            "adapter_query.weight holds other than finite numbers",
+        ),
+        (
+            lambda content: content | {"adapter_query.weight": torch.ones(15, 32) * 1j},
+            "adapter_query.weight holds other than finite numbers",
+        ),
+        (
+            lambda content: content | {"adapter_query.weight": torch.ones(15, 32).to_sparse()},
+            "adapter_query.weight holds other than finite numbers|no file of tensors",
+        ),
+        (
+            lambda content: (
+                released("generator") | {"hyperAdapter.layer_embed.weight": torch.zeros(4)}
+            ),
+            "its generator is for 0 layers",
+        ),
+        (
+            lambda content: (
+                released("generator") | {"hyperAdapter.decoder.prompt.bias": torch.zeros(0)}
+            ),
+            "prompts of 0 numbers",
+        ),
+        (
             lambda content: {
                 k: v for k, v in released("generator").items() if "prompt.bias" not in k
             },
@@ -177,6 +204,7 @@ def test_other_content_is_refused_in_one_line(
         ([], "15 rows are no prompts of 10 rows"),
         (["prompt_length=5", "num_layers=2"], "holds prompts of 3 layers, not 2"),
         (["prompt_length"], "write it as name=value"),
+        (["prompt_length=["], "is no value"),
         (["prompt_lenght=5"], "--option: prompt_lenght: unknown"),
         (["prompt_length=1"], "15 rows are no prompts of 1 rows for at most 4 layers"),
     ],
@@ -204,6 +232,10 @@ def test_models_of_shipped_grids_are_known_by_name(tmp_path: Path) -> None:
     assert done.num_parameters == 1_229_760
     config = json.loads((tmp_path / "out/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "huggyllama/llama-7b"
+    loaded = LlamaConfig(
+        hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32
+    )
+    check_base(config["base_shape"], shape_of(loaded))  # which states more than a grid does
     with pytest.raises(UsageError, match="did you mean 'llama-7b'"):
         import_released(
             tmp_path / "released.pth",
@@ -211,4 +243,15 @@ def test_models_of_shipped_grids_are_known_by_name(tmp_path: Path) -> None:
             model="llama-7",
             method=None,
             options=[],
+        )
+
+
+def test_options_that_contradict_a_generator_are_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="its prompt_length is 5, not 10"):
+        import_released(
+            write(tmp_path, released("generator")),
+            tmp_path / "out",
+            model=str(base),
+            method=None,
+            options=["prompt_length=10"],
         )

@@ -134,8 +134,10 @@ def _shares(
         prompt_BTHd = output_of(_with_values(words, lambda value, rows: value * rows, length))
         words_BTHd = output_of(_with_values(words, lambda value, rows: value * (1 - rows), length))
     prompt_BTH, words_BTH = prompt_BTHd.norm(dim=-1), words_BTHd.norm(dim=-1)
-    # Not a number where both are nothing, which no finite model gives.
-    norm_H = _mean(prompt_BTH / (prompt_BTH + words_BTH), real)
+    both_BTH = prompt_BTH + words_BTH
+    # Both are nothing where values are zero, such as a padding token's at a closed gate.
+    share_BTH = torch.where(both_BTH > 0, prompt_BTH / both_BTH, torch.zeros_like(both_BTH))
+    norm_H = _mean(share_BTH, real)
     return torch.stack([mass_H, norm_H], dim=-1)
 
 

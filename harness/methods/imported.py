@@ -17,6 +17,7 @@ from harness.adapters import (
 )
 from harness.errors import MethodError, ModelError
 from harness.methods.method import MethodOptions
+from harness.methods.prompt import check_base
 from harness.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -74,16 +75,12 @@ def count_imported(shape: ModelShape, options: AdapterOptions) -> int:
     """Returns 0: nothing is trained. Checks what can be checked without loading.
 
     Raises:
-        MethodError: the adapter states another base model's sizes.
+        MethodError: the adapter is for another base model.
     """
     stated = read_adapter_config(Path(options.adapter)).get("base_shape")
     if isinstance(stated, dict):
-        found = shape.model_dump()
-        differing = [
-            f"{name} {stated[name]}, this model has {found[name]}"
-            for name in ("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads")
-            if name in stated and stated[name] != found[name]
-        ]
-        if differing:
-            raise MethodError(f"the adapter was made for {'; '.join(differing)}")
+        try:
+            check_base(stated, shape)
+        except ModelError as fault:
+            raise MethodError(str(fault)) from fault
     return 0

@@ -4,11 +4,12 @@ options, insertion into a model, statistics and counts. The maths is in `zero_in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from harness.errors import MethodError
+from harness.errors import MethodError, ModelError
 from harness.methods.method import MethodOptions
 from harness.shape import ModelShape
 
@@ -75,6 +76,34 @@ PROMPT_METHODS: dict[str, type[PromptOptions]] = {
     "zero-init-nonlinear": GeneratedPromptOptions,
 }
 """The options of each prompt method, by its name in grids."""
+
+
+def check_base(stated: Mapping[str, Any], found: ModelShape) -> None:
+    """Checks that an adapter's `base_shape` is that of a model.
+
+    The vocabulary and the feed-forward layers are of no concern to a prompt.
+
+    Raises:
+        ModelError: it is not; every size that differs is named.
+    """
+    try:
+        there = ModelShape.model_validate(dict(stated))
+    except ValidationError as fault:
+        raise ModelError("adapter_config.json: base_shape: is no shape of a model") from fault
+    names = (
+        *("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads"),
+        *("key_value_heads", "head_size"),
+    )
+    differing = [
+        f"{name} {getattr(there, name)}, this base has {getattr(found, name)}"
+        for name in names
+        if getattr(there, name) != getattr(found, name)
+    ]
+    if differing:
+        raise ModelError(
+            f"the adapter is for another base model: it was made for {'; '.join(differing)}; load "
+            "it onto its own base"
+        )
 
 
 def apply_random_init(model: PreTrainedModel, options: PromptOptions, seed: int) -> PeftModel:

@@ -20,10 +20,16 @@ from torch import nn
 from harness.checkpoint import shape_of
 from harness.errors import MethodError, ModelError
 from harness.families import FAMILIES, refusal
-from harness.methods.prompt import PROMPT_METHODS, GatedPromptOptions, GeneratedPromptOptions
+from harness.methods.prompt import (
+    PROMPT_METHODS,
+    GatedPromptOptions,
+    GeneratedPromptOptions,
+    check_base,
+)
 from harness.methods.prompt_generator import PromptGenerator
 from harness.methods.zero_init_attention import (
     GENERATOR,
+    PREFIX,
     PROMPT,
     PromptAttention,
     register_prompts,
@@ -56,7 +62,7 @@ class PromptConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = getattr(PeftType, PEFT_TYPE)
-        kind = PROMPT_METHODS.get(self.method)
+        kind = PROMPT_METHODS.get(str(self.method))
         if kind is None:
             raise MethodError(
                 f"adapter_config.json: method: no prompt method {self.method!r}; known: "
@@ -75,7 +81,27 @@ class PromptConfig(PeftConfig):
         return record
 
 
-class PromptLayer(PromptAttention, BaseTunerLayer):
+class _Layer(BaseTunerLayer):
+    """What PEFT asks of a layer that stands beside the base's modules and replaces none."""
+
+    # PEFT looks for a base layer's, which a prompt has not.
+    weight = bias = None  # type: ignore[assignment]
+    home: torch.device
+    """Where the layer's adapters are."""
+
+    def _move_adapter_to_device_of_base_layer(
+        self, adapter_name: str, device: torch.device | None = None
+    ) -> None:
+        """Puts an adapter that was loaded from a file beside the module that it belongs to."""
+        for layer in self.adapter_layer_names:
+            held = getattr(self, layer)
+            if adapter_name in held:
+                part = held[adapter_name]
+                for tensor in [part] if isinstance(part, nn.Parameter) else part.parameters():
+                    tensor.data = tensor.data.to(device or self.home)
+
+
+class PromptLayer(PromptAttention, _Layer):
     """The prompts of one attention layer, as a layer that PEFT switches, saves and loads."""
 
     adapter_layer_names = ("prompt_rows", "prompt_gate")
@@ -86,7 +112,7 @@ class PromptLayer(PromptAttention, BaseTunerLayer):
         self.forget(adapter_name)
 
 
-class GeneratorLayer(PromptGenerator, BaseTunerLayer):
+class GeneratorLayer(PromptGenerator, _Layer):
     """The generators of a model, likewise."""
 
     adapter_layer_names = ("prompt_embedding", "prompt_hidden", "prompt_output")
@@ -107,11 +133,18 @@ class PromptTuner(BaseTuner):
         """Checks that the adapter fits the model, and gets the model ready for prompts."""
         shape = shape_of(model.config)
         if peft_config.base_shape is not None:
-            _check_base(peft_config.base_shape, shape.model_dump())
+            check_base(peft_config.base_shape, shape)
         peft_config.base_shape = shape.model_dump()
+        names = {name for name, config in self.peft_config.items() if config is peft_config}
+        for module in model.modules():
+            if isinstance(module, PromptLayer) and names & module.adapters():
+                raise MethodError(
+                    f"this base carries a prompt adapter called {', '.join(sorted(names))} "
+                    "already; unload it, or load the other under another name with load_adapter"
+                )
         adapted = peft_config.parsed.adapted_layers(shape)
         implementation = model.config._attn_implementation
-        if not implementation.startswith("prompts_on_"):
+        if not implementation.startswith(PREFIX):
             check_attention(model)
             model.set_attn_implementation(register_prompts(model, implementation))
         decoder = model.get_decoder()
@@ -147,6 +180,7 @@ class PromptTuner(BaseTuner):
             family = FAMILIES[self._shape.model_type]
             layer = PromptLayer(layer_index=index, family=family)
             target.add_module(PROMPT, layer.train(target.training))
+        layer.home = device
         rows = generator = None
         if isinstance(options, GeneratedPromptOptions):
             generator = self._generator(adapter_name, options, device)
@@ -170,6 +204,7 @@ class PromptTuner(BaseTuner):
     ) -> GeneratorLayer:
         generator: GeneratorLayer = getattr(self.model.get_decoder(), GENERATOR)
         if adapter not in generator.prompt_embedding:
+            generator.home = device
             generator.add(
                 adapter,
                 prompt_length=options.prompt_length,
@@ -180,6 +215,24 @@ class PromptTuner(BaseTuner):
             )
             generator.set_adapter(self.active_adapters)
         return generator
+
+    def set_adapter(self, adapter_name: Any, inference_mode: bool = False) -> None:
+        """Switches to an adapter.
+
+        Raises:
+            MethodError: more than one is named; a layer computes one prompt.
+        """
+        names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
+        if len(names) > 1:
+            raise MethodError(f"one prompt adapter is active at a time, not {', '.join(names)}")
+        super().set_adapter(names, inference_mode)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Removes an adapter; where it was active, the first of the others is, in every layer."""
+        was_active = adapter_name in self.active_adapters
+        super().delete_adapter(adapter_name)
+        if was_active and self.peft_config:
+            self.set_adapter(next(iter(self.peft_config)))
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
@@ -201,6 +254,12 @@ class PromptTuner(BaseTuner):
                 f"adapter_model.safetensors: {differing[0]} {said}; it is not of the method and "
                 f"options that adapter_config.json names ({config.method})"
             )
+        for name, tensor in model.state_dict().items():
+            if name in mapped and mapped[name].shape != tensor.shape:
+                raise ModelError(
+                    f"adapter_model.safetensors: {name} is {tuple(mapped[name].shape)}, the "
+                    f"options in adapter_config.json ask for {tuple(tensor.shape)}"
+                )
         return mapped
 
     def unload(self) -> Any:
@@ -212,7 +271,9 @@ class PromptTuner(BaseTuner):
                 delattr(module, PROMPT)
         if hasattr(decoder, GENERATOR):
             delattr(decoder, GENERATOR)
-        model.set_attn_implementation(model.config._attn_implementation.removeprefix("prompts_on_"))
+        model.set_attn_implementation(
+            model.config._attn_implementation.removeprefix(PREFIX).partition("_of_")[0]
+        )
         del model.peft_config
         return model
 
@@ -235,28 +296,12 @@ def check_attention(model: Any) -> None:
     if family not in FAMILIES:
         raise MethodError(refusal(family))
     implementation = model.config._attn_implementation
-    if implementation.startswith("prompts_on_"):
+    if implementation.startswith(PREFIX):
         raise MethodError("this model carries prompts already; apply a method to a fresh base")
     if implementation not in ("sdpa", "eager"):
         raise MethodError(
             f"prompt methods run on the attention implementations sdpa and eager, not on "
             f"{implementation}; load the model with attn_implementation='sdpa'"
-        )
-
-
-def _check_base(stated: dict[str, Any], found: dict[str, Any]) -> None:
-    # The vocabulary and the feed-forward layers are of no concern to a prompt.
-    names = ("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads",
-             "num_key_value_heads", "head_dim")  # fmt: skip
-    differing = [
-        f"{name} {stated.get(name)}, this base has {found[name]}"
-        for name in names
-        if stated.get(name) != found[name]
-    ]
-    if differing:
-        raise ModelError(
-            f"the adapter is for another base model: it was made for {'; '.join(differing)}; load "
-            "it onto its own base"
         )
 
 

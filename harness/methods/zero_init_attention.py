@@ -27,6 +27,8 @@ PROMPT = "prompt"
 """Name of the module with the prompt and the gates inside an attention layer."""
 GENERATOR = "generator"
 """Name of the shared generator inside the decoder."""
+PREFIX = "prompts_on_"
+"""Of the names under which attention with prompts is registered."""
 
 WordAttention = Callable[..., tuple[Tensor, Tensor | None]]
 """One of transformers' attention functions: the output is (B, T, H, d)."""
@@ -92,6 +94,10 @@ class PromptAttention(nn.Module):
         self._gate_activations.pop(adapter, None)
         self._generators.pop(adapter, None)
 
+    def adapters(self) -> set[str]:
+        """Returns the names of the adapters that have a prompt here."""
+        return set(self._gate_activations)
+
     @property
     def active(self) -> str | None:
         """The active adapter's name; None where it is disabled, or has no prompt in this layer."""
@@ -151,7 +157,7 @@ class PromptAttention(nn.Module):
         if self.active is None:
             return words(module, query_BHTd, key_BGSd, value_BGSd, mask, **kwargs)
         # As the layer projects words, in their precision, but not rotated.
-        keys_LGd, values_LGd = self.family.project(module, self.prompt().to(query_BHTd.dtype))
+        keys_LGd, values_LGd = self.family.project(module, self.prompt().to(query_BHTd))
         key_GLd, value_GLd = keys_LGd.transpose(0, 1), values_LGd.transpose(0, 1)
         if self.gate is None:
             keys, values = (key_GLd, key_BGSd), (value_GLd, value_BGSd)
@@ -264,8 +270,12 @@ def register_prompts(model: PreTrainedModel, implementation: str) -> str:
         model: any model of the family.
         implementation: the attention that the words go through, `sdpa` or `eager`.
     """
+    name = f"{PREFIX}{implementation}"
     if implementation == "eager":
-        words = sys.modules[type(model).__module__].eager_attention_forward
+        # Each family has its own; the decoder's class is transformers' also in a user's subclass.
+        module = type(model.get_decoder()).__module__
+        words = sys.modules[module].eager_attention_forward
+        name += f"_of_{model.config.model_type}"
     else:
         words = AttentionInterface()[implementation]
 
@@ -287,7 +297,6 @@ def register_prompts(model: PreTrainedModel, implementation: str) -> str:
             causal = bool(module.is_causal if stated is None else stated)
         return prompt(module, query, key, value, attention_mask, words, causal=causal, **kwargs)
 
-    name = f"prompts_on_{implementation}"
     AttentionInterface.register(name, attend)
     AttentionMaskInterface.register(name, AttentionMaskInterface()[implementation])
     return name

@@ -170,7 +170,7 @@ def _heat_map(gates: pd.DataFrame) -> Callable[[Axes], None]:
         axes.tick_params(length=0)
         axes.set_xlabel("Head")
         axes.set_ylabel("Layer")
-        bar = axes.figure.colorbar(mesh, ax=axes, label="Strength, tanh(g)")
+        bar = axes.figure.colorbar(mesh, ax=axes, label="Strength")
         assert bar.solids is not None
         bar.solids.set_edgecolor("face")  # else viewers leave light lines between the colours
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.errors import StorageError
 from harness.report.figures import Drawing, Plot
 from harness.report.numbers import MISSING
 from harness.report.page import (
@@ -52,14 +53,17 @@ GATES_SET = (
 def theory_section(folder: Path) -> Section | None:
     """Returns the section of the study that `zbench theory` left in a folder, None without one.
 
-    Raises:
-        StorageError: the study's file cannot be read.
+    A study that cannot be read is told in its place: the report is about the grid.
     """
     path = folder / STUDY_FILE
     if not path.is_file():
         return None
-    study = Study.from_json(path.read_text(encoding="utf-8"), place=str(path))
-    return Section(ANCHOR, "Convergence rates (our simulation)", section_html(study))
+    title = "Convergence rates (our simulation)"
+    try:
+        study = Study.from_json(path.read_text(encoding="utf-8"), place=path.name)
+    except (StorageError, OSError, UnicodeDecodeError) as fault:
+        return Section(ANCHOR, title, paragraphs_html([f"{fault}; run `zbench theory` again."]))
+    return Section(ANCHOR, title, section_html(study))
 
 
 def section_html(study: Study) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from harness import display
 from harness.errors import TrackingError, UsageError
+from harness.results import write_text
 from harness.theory.identity import show_identities
 from harness.theory.output import slope_records, write_study
 from harness.theory.statements import (
@@ -25,7 +26,7 @@ from harness.theory.statements import (
     statements,
     verdict,
 )
-from harness.theory.study import Errors, Task, run_jobs, run_task
+from harness.theory.study import Errors, run_jobs, run_task, tasks_of
 from harness.theory.suites import Plan, make_suite
 from harness.theory.summary import Study, summarise
 
@@ -80,9 +81,19 @@ def theory_command(
         workers = min(MOST_WORKERS, os.cpu_count() or 1)
     elif workers < 1:
         raise UsageError(f"--workers must be at least 1 (got {workers})")
+    folder = reports_dir / FOLDER
+    probe = folder / ".writable"
+    write_text(probe, "")  # before the work, not after it
+    probe.unlink()
+    weak = {
+        f"{plan.scenario.setting_title}: {line}": None
+        for plan in plans
+        for line in plan.scenario.weaknesses(plan.sizes[-1])
+    }
+    for line in weak:
+        console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
     start = time.monotonic()
     study, found = run_study(plans, size=size, workers=workers, console=console)
-    folder = reports_dir / FOLDER
     files = write_study(study, found, folder)
     files += _write_page(study, folder, files)
     seconds = time.monotonic() - start
@@ -101,8 +112,7 @@ def run_study(
     plans: Sequence[Plan], *, size: str, workers: int, console: Console
 ) -> tuple[Study, list[Errors]]:
     """Returns a suite's study, and the errors of each of its fits, with a bar while it works."""
-    tasks = [Task(plan, n, SEED) for plan in plans for n in plan.sizes]
-    jobs: list[Callable[[], object]] = [partial(run_task, task) for task in tasks]
+    jobs: list[Callable[[], object]] = [partial(run_task, task) for task in tasks_of(plans, SEED)]
     if size != WITHOUT_LAYER:
         # First: loading what it needs takes longer than any fit.
         jobs.insert(0, show_identities)

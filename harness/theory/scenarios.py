@@ -101,6 +101,12 @@ class Scenario:
             "gate": f"gate (joint: prompt mass) falls to 0, a = {rate}",
             "merge": f"two prompts merge, a = {rate}",
         }
+        if self.rate == 0:
+            titles |= {
+                "copy": "prompts near copies of words, fixed (a = 0)",
+                "gate": "gate (joint: prompt mass) fixed (a = 0)",
+                "merge": "two prompts side by side, fixed (a = 0)",
+            }
         return titles[self.family]
 
     def problem(self, n: int) -> Problem:
@@ -117,9 +123,21 @@ class Scenario:
             is_linear=self.is_linear,
             known_alpha=truth.alpha if self.knows_alpha else None,
         )
-        has_gate = self.gating == "zero-init"
-        check_truth(world, truth, box, has_gate=has_gate, num_atoms=model.num_atoms)
+        self._check(world, truth, box)
         return Problem(world, truth, box, model)
+
+    def weaknesses(self, n: int) -> tuple[str, ...]:
+        """Returns a line for each weakness of the truth at n; see `world.check_truth`."""
+        return () if self.knows_alpha else self._check(*self._truth(n))
+
+    def _check(self, world: World, truth: Truth, box: Box) -> tuple[str, ...]:
+        return check_truth(
+            world,
+            truth,
+            box,
+            has_gate=self.gating == "zero-init",
+            num_atoms=len(truth.prompts) + self.extra_atoms,
+        )
 
     def _truth(self, n: int) -> tuple[World, Truth, Box]:
         shrunk = (n / 100) ** -self.rate

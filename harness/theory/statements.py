@@ -219,7 +219,7 @@ def _copies(study: Study) -> Iterator[str]:
 
 def _sequences(study: Study) -> Iterator[str]:
     """Yields how the sequences' slopes lie to the limit's exponents and to the bound's slopes."""
-    rows = [row for row in study.rows if row.scenario.is_sequence and row.expected and row.slope]
+    rows = [row for row in study.rows if row.scenario.rate and row.expected and row.slope]
     if not rows:
         return
     found: dict[str, list[Row]] = {"holds it": [], "steeper": [], "flatter": []}

@@ -258,3 +258,14 @@ def test_nothing_is_left_on_the_model(name: str) -> None:
     assert torch.equal(torch.get_rng_state(), generator)
     with torch.no_grad():
         assert torch.equal(model(input_ids=ids).logits, before)
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_values_that_are_nothing_have_no_share(name: str) -> None:
+    """A closed gate over words whose values are zero, as a padding token's may be."""
+    base = tiny_llama()
+    with torch.no_grad():
+        for layer in base.get_decoder().layers:
+            layer.self_attn.v_proj.weight.zero_()
+    shares = attention_shares(apply(name, base), TEXTS)
+    assert (shares["norm_share"] == 0).all()

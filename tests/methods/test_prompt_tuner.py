@@ -15,6 +15,9 @@ from torch import nn
 import harness  # noqa: F401  # makes PEFT know the prompt methods
 from harness.adapters import CONFIG_FILE, WEIGHTS_FILE, attach_adapter
 from harness.errors import MethodError, ModelError
+from harness.method_laws import tiny_model as tiny_family
+from harness.methods import METHODS
+from harness.methods.prompt import GatedPromptOptions
 from harness.models import save_trained
 from tests.methods.tiny_models import PROMPT_METHODS, adapted, stir, tiny_model, token_ids
 
@@ -173,3 +176,67 @@ def test_a_second_method_on_one_model_is_refused() -> None:
     model = get_peft_model(tiny_model(), LoraConfig(target_modules=["q_proj"]))
     with pytest.raises(MethodError):
         adapted("zero-init-linear", adapted("random-init", model.unload()).base_model.model)
+
+
+@pytest.mark.parametrize("method", PROMPT_METHODS)
+def test_loading_without_initial_values_gives_the_same(method: str, folders: Folders) -> None:
+    model = PeftModel.from_pretrained(tiny_model(), folders[method][0], low_cpu_mem_usage=True)
+    # Tensors lie elsewhere in memory, and kernels differ by that.
+    torch.testing.assert_close(logits(model), folders[method][1], rtol=1e-5, atol=1e-6)
+
+
+def test_when_the_active_adapter_goes_another_is_active_in_every_layer(folders: Folders) -> None:
+    first, second, third = "zero-init-linear", "zero-init-nonlinear", "random-init"
+    model = PeftModel.from_pretrained(tiny_model(), folders[first][0], adapter_name=first)
+    for method in (second, third):
+        model.load_adapter(folders[method][0], adapter_name=method)
+    model.delete_adapter(first)
+    assert model.active_adapters == [second]
+    assert torch.equal(logits(model), folders[second][1])
+    model.set_adapter(third)
+    assert torch.equal(logits(model), folders[third][1])
+
+
+def test_two_active_adapters_are_refused(folders: Folders) -> None:
+    model = PeftModel.from_pretrained(tiny_model(), folders["random-init"][0], adapter_name="a")
+    model.load_adapter(folders["zero-init-linear"][0], adapter_name="b")
+    with pytest.raises(MethodError, match="one prompt adapter is active at a time, not a, b"):
+        model.base_model.set_adapter(["a", "b"])
+
+
+def test_a_second_adapter_of_one_name_is_refused(folders: Folders) -> None:
+    model = PeftModel.from_pretrained(tiny_model(), folders["random-init"][0])
+    with pytest.raises(MethodError, match="carries a prompt adapter called default already"):
+        PeftModel.from_pretrained(model.get_base_model(), folders["zero-init-linear"][0])
+
+
+def test_eager_attention_of_two_families_does_not_meet() -> None:
+    """Each family has its own eager attention: Gemma 2's knows soft caps, Llama's does not."""
+    gemma = tiny_family("gemma2")
+    expected = logits(gemma)
+    adapted_gemma = METHODS["zero-init-linear"].apply(gemma, GatedPromptOptions(), 0)
+    llama = tiny_model()
+    llama.set_attn_implementation("eager")
+    plain = logits(llama)
+    adapted_llama = METHODS["zero-init-linear"].apply(llama, GatedPromptOptions(), 0)
+    assert torch.equal(logits(adapted_gemma), expected)
+    assert torch.equal(logits(adapted_llama), plain)
+    for model in (adapted_gemma, adapted_llama):
+        assert model.unload().config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": ["zero-init-linear"]}, "no prompt method"),
+        ({"options": {"prompt_length": 5, "num_layers": 3}}, r"is \(10, 32\), the options .* \(5,"),
+        ({"base_shape": {"hidden_size": "big"}}, "base_shape: is no shape of a model"),
+    ],
+)
+def test_stock_peft_says_what_is_wrong_in_one_line(
+    changes: dict[str, object], said: str, folders: Folders, tmp_path: Path
+) -> None:
+    folder = edited(folders["zero-init-linear"][0], tmp_path, **changes)
+    with pytest.raises((ModelError, MethodError), match=said) as fault:
+        PeftModel.from_pretrained(tiny_model(), folder)
+    assert "\n" not in str(fault.value)

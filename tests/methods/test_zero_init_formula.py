@@ -179,3 +179,23 @@ def test_packed_sequences_do_not_see_each_other(method: str) -> None:
     packed = model(ids, position_ids=positions, use_cache=False).logits
     alone = [model(part, use_cache=False).logits for part in (ids[:, :5], ids[:, 5:])]
     torch.testing.assert_close(packed, torch.cat(alone, dim=1), rtol=SINGLE, atol=SINGLE)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("method", PROMPT_METHODS)
+def test_cuda_equals_the_formula(method: str, implementation: str) -> None:
+    model = tiny_model("wide-heads")
+    model.set_attn_implementation(implementation)
+    model = stir(adapted(method, model))
+    mask = padding_mask("left", (12, 9, 5), 12)
+    seen, positions = causal_view(mask)
+    expected, _ = reference_of(model, sizes_of(model, method), token_ids(), seen, positions)
+    model.cuda()
+    with torch.no_grad():
+        logits = model(
+            token_ids().cuda(), attention_mask=mask.cuda(), position_ids=positions.cuda()
+        ).logits.cpu()
+    real = mask.bool()
+    assert deviation(logits[real], expected[real]) < SINGLE
