@@ -254,7 +254,5 @@ def test_the_grid_in_a_card_keeps_what_was_set_to_nothing(methods: str, tmp_path
 
 
 def test_training_settings_of_what_is_not_trained_are_a_fault() -> None:
-    with pytest.raises(
-        GridError, match=r"methods\[0\]\.train: 'base' trains nothing; leave it out"
-    ):
+    with pytest.raises(GridError, match=r"methods\[0\]\.train: 'base' trains nothing; leave it"):
         grid_of("[{method: base, train: {learning_rate: 1e-3}}]")

@@ -72,7 +72,7 @@ def apply_imported(model: PreTrainedModel, options: AdapterOptions, seed: int) -
 
 
 def count_imported(shape: ModelShape, options: AdapterOptions) -> int:
-    """Returns 0: nothing is trained. Checks what can be checked without loading.
+    """Returns the parameters that the adapter adds. Checks what can be checked without loading.
 
     Raises:
         MethodError: the adapter is for another base model.
@@ -83,4 +83,4 @@ def count_imported(shape: ModelShape, options: AdapterOptions) -> int:
             check_base(stated, shape)
         except ModelError as fault:
             raise MethodError(str(fault)) from fault
-    return 0
+    return adapter_size(Path(options.adapter))
