@@ -181,11 +181,8 @@ class _CellRun:
         measured = replace(
             measured, data_file_sha256=_file_sha256(cell.data, self.settings.data_root)
         )
-        save_trained(
-            model,
-            self.folder / ADAPTER_FOLDER,
-            base_name=self.cell.model.source or self.cell.model.path,
-        )
+        base_name = cell.model.source or cell.model.path
+        save_trained(model, self.folder / ADAPTER_FOLDER, base_name=base_name)
         write_steps(self.folder / STEPS_FILE, steps)
         for name, frame in (trace.frames() if trace else {}).items():
             write_frame(self.folder / name, frame)
@@ -216,27 +213,30 @@ class _CellRun:
     def _score(
         self, base: Base, model: PreTrainedModel, result: CellResult, tasks: Sequence[TaskSpec]
     ) -> CellResult:
-        """Scores the tasks one by one, storing each with its per-item records."""
-        from harness.evaluation import evaluate
+        """Scores the tasks group by group, storing each with its per-item records."""
+        from harness.evaluation import evaluate_together
+        from harness.evaluation.tasks import scored_together
 
         if self.cell.train is None:
             result = replace(result, environment=describe_environment(self.settings.device))
-        for task in tasks:
-            start = time.monotonic()
-            name = task.name
-            outcome = evaluate(
+        for group in scored_together(tasks):
+            start, name = time.monotonic(), "+".join(task.name for task in group)
+            outcomes = evaluate_together(
                 model,
                 base.tokenizer,
-                task,
+                group,
                 data_root=self.settings.data_root,
                 precision=base.identity["precision"],
                 on_progress=lambda done, total, name=name: self.emit(  # type: ignore[misc]
                     Scoring(self.cell.id, name, done, total)
                 ),
             )
-            write_frame(items_path(self.folder, name, outcome.scores[0].key), outcome.items)
-            result = result.with_scores(outcome.scores, time.monotonic() - start)
-            write_result(self.folder, result)
+            seconds = (time.monotonic() - start) / len(group)
+            for task, outcome in zip(group, outcomes, strict=True):
+                key = outcome.scores[0].key
+                write_frame(items_path(self.folder, task.name, key), outcome.items)
+                result = result.with_scores(outcome.scores, seconds)
+                write_result(self.folder, result)
         if self.cell.train is not None:
             card = model_card(self.cell, result)
             write_text(self.folder / ADAPTER_FOLDER / CARD_FILE, card)

@@ -174,6 +174,11 @@ def test_an_added_benchmark_re_uses_the_trained_cell(finished: Path) -> None:
     assert {"demo_arc_easy", "demo_hellaswag"} <= scored
 
 
+def _take_ctrl_c() -> None:
+    """A shell that runs the tests in its background has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
     """Yields a run of the trained cell that is in the middle of its training or scoring."""
@@ -181,6 +186,7 @@ def started(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
     process = subprocess.Popen(
         command("run-grid", "slice.yaml", "--only", "linear"), cwd=tmp_path,
         env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=_take_ctrl_c,
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/cells/*/cell.json")) and time.monotonic() < deadline:

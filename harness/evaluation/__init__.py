@@ -1,25 +1,26 @@
 """Scores a model on one benchmark; light to import, heavy to call.
 
 `benchmarks` lists what there is, `tasks` what a grid may ask for, `loading` builds lm-eval's task
-objects, `scoring` runs their requests, and `scores` turns lm-eval's results into records.
+objects, `scoring` runs their requests, and `scores` turns lm-eval's results into records. The
+requests go through `scorer`: their `trie` is cut into rows, `batches` of rows are filled,
+`trie_forward` runs the model on them, and `trie_scoring` adds up; `sharing` says with which models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.evaluation.tasks import TaskSpec
+from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec
 from harness.results import TaskScore
 
 if TYPE_CHECKING:
     import pandas
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DEFAULT_BATCH_SIZE = 16
-"""Requests per forward pass; fixed, because lm-eval's automatic size moves low bits of scores."""
+    from harness.evaluation.scorer import Batching
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class TaskOutcome:
     """Of the benchmark first, metric by metric; then of each subject where it is a group."""
     items: pandas.DataFrame
     """One row per item; the columns are in `scores.items_frame`."""
+    prompts_sha256: str
+    """Of the texts of all requests, in order."""
+    batching: Batching
+    """How the requests were put together."""
 
 
 def evaluate(
@@ -39,22 +44,45 @@ def evaluate(
     *,
     data_root: Path | None,
     precision: str,
-    batch_size: int = DEFAULT_BATCH_SIZE,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> TaskOutcome:
-    """Returns the scores of a model on one benchmark, with its items.
+    """Returns the scores of a model on one benchmark, with its items: see `evaluate_together`."""
+    (outcome,) = evaluate_together(
+        model,
+        tokenizer,
+        [task],
+        data_root=data_root,
+        precision=precision,
+        token_budget=token_budget,
+        on_progress=on_progress,
+    )
+    return outcome
 
-    The numbers are those of `lm_eval.simple_evaluate` on the same model and items. The model and
-    the tokenizer are left as they were.
+
+def evaluate_together(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Sequence[TaskSpec],
+    *,
+    data_root: Path | None,
+    precision: str,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[TaskOutcome]:
+    """Returns the scores of a model on benchmarks that have requests in common, with their items.
+
+    The numbers are those of `lm_eval.simple_evaluate` on the same model and items. What requests
+    share is computed once. The model and the tokenizer are left as they were.
 
     Args:
-        model: a causal language model, on its device.
+        model: a causal language model, on its device; with PEFT's adapters or without.
         tokenizer: its tokenizer; BOS is added or not as the tokenizer itself does it.
-        task: the benchmark, shots and limit.
+        tasks: benchmarks, shots and limit: one group of `tasks.scored_together`.
         data_root: folder of local parquet files; then nothing is asked of the network. None reads
             the hub.
         precision: bf16 or fp32; with bf16 the model runs under autocast. Stored with the scores.
-        batch_size: requests per forward pass.
+        token_budget: tokens of a forward pass, padding included; halved where memory runs out.
         on_progress: called with (requests done, requests in all).
 
     Raises:
@@ -62,10 +90,15 @@ def evaluate(
         EvaluationError: the data cannot be made into prompts, or the answers are no numbers.
     """
     from harness.evaluation.loading import load_benchmark
-    from harness.evaluation.scores import items_frame, task_scores, tokenizer_sha256
+    from harness.evaluation.scores import (
+        items_frame,
+        prompts_sha256,
+        task_scores,
+        tokenizer_sha256,
+    )
     from harness.evaluation.scoring import run_requests
 
-    loaded = load_benchmark(task, data_root)
+    loaded = [load_benchmark(task, data_root) for task in tasks]
     identity = tokenizer_sha256(tokenizer)
     run = run_requests(
         loaded,
@@ -73,9 +106,13 @@ def evaluate(
         tokenizer,
         tokenizer_sha256=identity,
         precision=precision,
-        batch_size=batch_size,
+        token_budget=token_budget,
         on_progress=on_progress,
     )
-    items = items_frame(loaded, run)
-    scores = task_scores(loaded, run, tokenizer_sha256=identity, precision=precision)
-    return TaskOutcome(scores=scores, items=items)
+    outcomes = []
+    for benchmark in loaded:
+        items = items_frame(benchmark, run)
+        scores = task_scores(benchmark, run, tokenizer_sha256=identity, precision=precision)
+        prompts = prompts_sha256(benchmark)
+        outcomes.append(TaskOutcome(scores, items, prompts, run.batching))
+    return outcomes

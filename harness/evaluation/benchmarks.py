@@ -53,6 +53,9 @@ class Benchmark:
     chance: float | None = None
     """Expected primary metric of a uniformly random answer; None where that is not defined."""
     protocol: str = "lm-eval"
+    shares_requests: str | None = None
+    """Benchmarks of one name here have requests in common: asked for together, they are scored
+    together."""
     fallbacks: Mapping[str, str] = field(default_factory=dict)
     """By split: a local file to read instead where the one in `files` is absent."""
     fallback_note: str | None = None
@@ -102,6 +105,7 @@ def _truthfulqa(name: str, title: str, column: str | None, *, chance: float | No
         columns=("question", targets),
         hub=("truthfulqa/truthful_qa", "multiple_choice"),
         true_labels=targets if targets == "mc2_targets" else None,
+        shares_requests="truthfulqa",
         chance=chance,
     )
 

@@ -36,8 +36,21 @@ def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def prompts_sha256(loaded: LoadedBenchmark) -> str:
+    """Returns the identity of a benchmark's prompts: of the texts of its requests, in order."""
+    digest = hashlib.sha256()
+    for name, task in loaded.tasks.items():
+        for request in task.instances:
+            digest.update(json.dumps([name, *request.args]).encode())
+    return digest.hexdigest()
+
+
 def task_scores(
-    loaded: LoadedBenchmark, run: Run, *, tokenizer_sha256: str, precision: str
+    loaded: LoadedBenchmark,
+    run: Run,
+    *,
+    tokenizer_sha256: str,
+    precision: str,
 ) -> tuple[TaskScore, ...]:
     """Returns the benchmark's scores, then those of its subjects where it is a group."""
     task, benchmark = loaded.task, loaded.task.benchmark
@@ -49,7 +62,7 @@ def task_scores(
     ) -> TaskScore:
         lm_eval_name = benchmark.lm_eval_tasks if name == benchmark.name else name
         return TaskScore(
-            key=request_key(task),
+            key=request_key(task, run.batching.token_budget),
             protocol=benchmark.protocol,
             benchmark=benchmark.name,
             task=name,
@@ -111,6 +124,13 @@ def _note(loaded: LoadedBenchmark, run: Run, members: list[str]) -> str | None:
         notes.append(
             f"{cut} of {total} requests are longer than the model's {run.max_length} positions and "
             "lost their beginning"
+        )
+    if run.batching.fallback is not None:
+        notes.append(f"scored request by request: {run.batching.fallback}")
+    if run.batching.sufficed < run.batching.token_budget:
+        notes.append(
+            f"memory ran out with {run.batching.token_budget} tokens at once, and sufficed with "
+            f"{run.batching.sufficed}"
         )
     return "; ".join(notes) or None
 

@@ -1,64 +1,36 @@
-"""Runs a benchmark's requests through lm-eval's own `HFLM` around a model object.
+"""Runs the requests of benchmarks through a scorer, and lets lm-eval make its results of them.
 
-What differs from a bare `HFLM`: no progress bar of its own, encodings kept between models of one
-tokenizer, a count of the requests that are too long for the model, and the model and tokenizer
-left as they were.
+Nothing is printed, encodings are kept between models of one tokenizer, requests that are too long
+for the model are counted, and the model and tokenizer are left as they were.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import lm_eval.utils
-from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate
-from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
+from harness.evaluation.encodings import EncodingCache
 from harness.evaluation.loading import LoadedBenchmark
-
-Progress = Callable[[int, int], None]
-Encoding = tuple[list[int], list[int]]
-
-MAX_KEPT_TOKENS = 4_000_000
-"""Encodings are kept for the next model up to so many tokens in all (about 100 MB)."""
+from harness.evaluation.scorer import Batching, Progress, Scorer
 
 BOOTSTRAP_ITERS = 100_000
 """lm-eval's default; standard errors of means, the only ones here, are closed forms without it."""
-
-
-class EncodingCache:
-    """Token ids of (context, answer) pairs under one tokenizer, up to MAX_KEPT_TOKENS."""
-
-    def __init__(self) -> None:
-        self._num_tokens = 0
-        self._encodings: dict[tuple[str, str], Encoding] = {}
-
-    def get(self, pair: tuple[str, str]) -> Encoding | None:
-        """Returns the pair's encoding if it is kept."""
-        return self._encodings.get(pair)
-
-    def put(self, pair: tuple[str, str], encoding: Encoding) -> None:
-        """Keeps an encoding while there is room."""
-        size = len(encoding[0]) + len(encoding[1])
-        if self._num_tokens + size <= MAX_KEPT_TOKENS:
-            self._encodings[pair] = encoding
-            self._num_tokens += size
-
 
 _ENCODINGS: dict[str, EncodingCache] = {}
 
 
 @dataclass(frozen=True)
 class Run:
-    """What running a benchmark's requests gave."""
+    """What running the requests of benchmarks gave."""
 
     results: Mapping[str, Any]
     """lm-eval's results, with `samples`."""
@@ -66,105 +38,24 @@ class Run:
     """Number of requests that lost their beginning to the model's length, by task."""
     max_length: int
     """The model's positions."""
-
-
-class _ProgressHook:
-    """Called by HFLM after each request, where lm-eval would write its cache of answers."""
-
-    def __init__(self, total: int, on_progress: Progress | None) -> None:
-        self._total = total
-        self._done = 0
-        self._on_progress = on_progress
-
-    def add_partial(self, _method: str, _request: Any, _answer: Any) -> None:
-        self._done += 1
-        if self._on_progress is not None:
-            self._on_progress(self._done, self._total)
-
-
-class Scorer(HFLM):
-    """lm-eval's model class over a model object.
-
-    Attributes:
-        truncated: number of requests that lost their beginning to the model's length, by task.
-    """
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        precision: str,
-        batch_size: int,
-        encodings: EncodingCache,
-        num_requests: int,
-        on_progress: Progress | None,
-    ) -> None:
-        # As in training: what is trained stays in fp32 (all of the model in full fine-tuning) and
-        # is multiplied in bf16 where the base is bf16.
-        mixed = "bfloat16" if precision == "bf16" else None
-        super().__init__(
-            pretrained=model,
-            tokenizer=tokenizer,
-            batch_size=batch_size,
-            mixed_precision_dtype=mixed,
-            # Logits stay what the model computes. A softmax in bf16 would round log-likelihoods of
-            # 64 to 128 nats to multiples of 0.5, and tie answers that the model tells apart.
-            softmax_dtype="float32",
-        )
-        # Resolved once: HFLM looks it up in the configuration several times per request.
-        self._max_length = self.max_length
-        self.truncated: Counter[str] = Counter()
-        self._encodings = encodings
-        self.set_cache_hook(_ProgressHook(num_requests, on_progress))
-
-    def loglikelihood(
-        self, requests: list[Instance], disable_tqdm: bool = True
-    ) -> list[tuple[float, bool]]:
-        """Returns (log-likelihood in nats, whether greedy) of each answer, as `HFLM` does."""
-        self._task_names = [request.task_name or "" for request in requests]
-        answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
-        return answers
-
-    def _encode_pair(self, context: str, continuation: str) -> Encoding:
-        encoding = self._encodings.get((context, continuation))
-        if encoding is None:
-            encoding = super()._encode_pair(context, continuation)
-            self._encodings.put((context, continuation), encoding)
-        return encoding
-
-    def _loglikelihood_tokens(
-        self, requests: list[Any], disable_tqdm: bool = True, **kwargs: Any
-    ) -> list[tuple[float, bool]]:
-        for name, (pair, context, answer) in zip(self._task_names, requests, strict=True):
-            if not 0 < len(answer) <= self.max_length:
-                raise EvaluationError(
-                    f"{name}: the answer {pair[1][:60]!r} is {len(answer)} tokens long and the "
-                    f"model takes 1 to {self.max_length}"
-                )
-            # The last token is never fed, so one more than the model's length still fits.
-            self.truncated[name] += len(context) + len(answer) > self.max_length + 1
-        answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(
-            requests, disable_tqdm=True, **kwargs
-        )
-        return answers
+    batching: Batching
 
 
 def run_requests(
-    loaded: LoadedBenchmark,
+    loaded: Sequence[LoadedBenchmark],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
     tokenizer_sha256: str,
     precision: str,
-    batch_size: int,
+    token_budget: int,
     on_progress: Progress | None,
 ) -> Run:
-    """Scores a benchmark's requests and lets lm-eval make its results of them.
+    """Scores the requests of benchmarks together; what several ask for is computed once.
 
     Raises:
-        EvaluationError: the prompts cannot be built, an answer is longer than the model takes, or
-            the tokenizer ends every text with EOS.
+        EvaluationError: the prompts cannot be built, an answer is longer than the model takes, the
+            tokenizer ends every text with EOS, or the memory is too small for one question.
     """
     _check_tokenizer(tokenizer)
     with _quiet(), _kept_templates(), _left_as_it_was(model, tokenizer):
@@ -172,20 +63,23 @@ def run_requests(
             model,
             tokenizer,
             precision=precision,
-            batch_size=batch_size,
+            token_budget=token_budget,
             encodings=_ENCODINGS.setdefault(tokenizer_sha256, EncodingCache()),
-            num_requests=loaded.build_requests(),
+            num_requests=sum(benchmark.build_requests() for benchmark in loaded),
             on_progress=on_progress,
         )
         results = evaluate(
             lm=scorer,
-            task_dict={"tasks": dict(loaded.tasks), "groups": dict(loaded.groups)},
-            limit=loaded.task.limit,
+            task_dict={
+                "tasks": {name: task for one in loaded for name, task in one.tasks.items()},
+                "groups": {name: group for one in loaded for name, group in one.groups.items()},
+            },
+            limit=loaded[0].task.limit,
             bootstrap_iters=BOOTSTRAP_ITERS,
             log_samples=True,
         )
         assert results is not None  # there is one rank
-        return Run(results=results, truncated=scorer.truncated, max_length=scorer.max_length)
+        return Run(results, scorer.truncated, scorer.max_length, scorer.batching)
 
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -226,12 +120,12 @@ def _kept_templates() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _left_as_it_was(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """Puts the model in evaluation mode without a KV cache, and undoes what HFLM changes."""
+    """Puts the model in evaluation mode, and undoes what HFLM changes."""
     training = [(module, module.training) for module in model.modules()]
     use_cache = getattr(model.config, "use_cache", None)
     pad_token = tokenizer.pad_token
     model.eval()
-    # Each request is one forward pass: a KV cache would only cost time and memory.
+    # Keys and values are kept where the scorer asks for it, and nowhere else.
     model.config.use_cache = False
     try:
         yield

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,10 +22,21 @@ from harness.evaluation.benchmarks import BENCHMARKS, Benchmark
 from harness.fingerprint import sha256_of_files
 from harness.spec import Spec
 
-__all__ = ["BENCHMARKS", "Benchmark", "TaskSpec", "data_fingerprint", "request_key"]
+__all__ = [
+    "BENCHMARKS",
+    "Benchmark",
+    "TaskSpec",
+    "data_fingerprint",
+    "request_key",
+    "scored_together",
+]
 
-EVALUATION_RECIPE = 1
+EVALUATION_RECIPE = 2
 """Part of every request key: raised when a change of this package's code changes scores."""
+
+DEFAULT_TOKEN_BUDGET = 4096
+"""Tokens of a forward pass, padding included; part of every request key, because in half precision
+the composition of batches moves the low bits of scores."""
 
 
 class TaskSpec(Spec):
@@ -96,7 +107,7 @@ def lm_eval_version() -> str:
     return version("lm_eval")
 
 
-def request_key(task: TaskSpec) -> str:
+def request_key(task: TaskSpec, token_budget: int = DEFAULT_TOKEN_BUDGET) -> str:
     """Returns what identifies a request for scores, known before anything runs.
 
     Two requests of the same key on the same weights, data and tokenizer give the same scores.
@@ -109,9 +120,23 @@ def request_key(task: TaskSpec) -> str:
         "shots": task.num_shots,
         "limit": task.limit,
         "metrics": list(benchmark.metrics),
+        "token_budget": token_budget,
         "lm_eval": lm_eval_version(),
     }
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def scored_together(tasks: Sequence[TaskSpec]) -> list[tuple[TaskSpec, ...]]:
+    """Returns the tasks in groups to be given to `evaluate_together`, in the order of the first.
+
+    Tasks that have requests in common, such as TruthfulQA's mc1 and mc2, form one group.
+    """
+    groups: dict[object, list[TaskSpec]] = {}
+    for task in tasks:
+        shared = task.benchmark.shares_requests
+        key = (shared, task.num_shots, task.limit) if shared else task
+        groups.setdefault(key, []).append(task)
+    return [tuple(group) for group in groups.values()]
 
 
 def local_files(task: TaskSpec, data_root: Path) -> dict[str, Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
+
+
+@pytest.fixture(autouse=True)
+def _tokenizer_as_it_was(tokenizer: PreTrainedTokenizerFast) -> Iterator[None]:
+    """lm-eval's model class gives its tokenizer a padding token."""
+    yield
+    tokenizer.pad_token = None
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import lm_eval
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks.manager import load_yaml
@@ -23,8 +24,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from harness.evaluation import TaskOutcome, evaluate
+from harness.evaluation import TaskOutcome, evaluate, evaluate_together
 from harness.evaluation.tasks import TaskSpec, local_files
+from harness.evaluation.trie_forward import TrieForward, width_of
+from harness.methods import METHODS
 
 YAML = {
     "arc_easy": "arc/arc_easy.yaml",
@@ -83,9 +86,10 @@ def assert_same(outcome: TaskOutcome, task: str, result: Any, samples: list[Any]
         key.partition(",")[0] for key in result if key in ("acc,none", "acc_norm,none")
     }
     for metric, score in scores.items():
-        assert score.value == pytest.approx(result[f"{metric},none"], abs=1e-6)
+        # mc2 is no share of items but a mean of probabilities: as exact as log-likelihoods are.
+        assert score.value == pytest.approx(result[f"{metric},none"], abs=1e-5)
         stderr = result[f"{metric}_stderr,none"]
-        assert score.stderr == (None if stderr == "N/A" else pytest.approx(stderr, abs=1e-6))
+        assert score.stderr == (None if stderr == "N/A" else pytest.approx(stderr, abs=1e-5))
         assert score.n == len(samples)
     items = outcome.items[outcome.items["task"] == task]
     assert len(items) == len(samples)
@@ -189,7 +193,7 @@ def test_the_next_model_gets_its_own_scores(
     assert first.items[column].tolist() != second.items[column].tolist()
 
 
-def test_the_batch_size_changes_no_score(
+def test_the_token_budget_changes_no_score(
     shared_root: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     frames = [
@@ -199,9 +203,9 @@ def test_the_batch_size_changes_no_score(
             TaskSpec(name="arc_easy"),
             data_root=shared_root,
             precision="fp32",
-            batch_size=size,
+            token_budget=budget,
         ).items
-        for size in (1, 5, 64)
+        for budget in (64, 500, 8192)
     ]
     for frame in frames[1:]:
         np.testing.assert_allclose(
@@ -209,6 +213,79 @@ def test_the_batch_size_changes_no_score(
             np.concatenate(frames[0]["choices_loglikelihoods"].tolist()),
             rtol=1e-5,
         )
+
+
+def test_benchmarks_that_share_requests_are_scored_together_and_each_of_them_once(
+    shared_root: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    tasks = [TaskSpec(name=name, limit=5) for name in ("truthfulqa_mc1", "truthfulqa_mc2")]
+    settings: dict[str, Any] = {"data_root": shared_root, "precision": "fp32"}
+    alone = [evaluate(model, tokenizer, task, **settings) for task in tasks]
+    fed = []
+    hook = model.register_forward_pre_hook(
+        lambda _m, _a, named: fed.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    both = evaluate_together(model, tokenizer, tasks, **settings)
+    together, fed[:] = sum(fed), []
+    for task in tasks:
+        evaluate(model, tokenizer, task, **settings)
+    hook.remove()
+    assert together < 0.8 * sum(fed)  # the preamble and the questions are read once
+    for one, other in zip(both, alone, strict=True):
+        assert [score.task for score in one.scores] == [score.task for score in other.scores]
+        assert one.scores[0].value == pytest.approx(other.scores[0].value, abs=1e-5)
+        for column in ("choices_loglikelihoods", "prediction", "gold"):
+            for first, second in zip(one.items[column], other.items[column], strict=True):
+                assert first == pytest.approx(second, abs=1e-5)
+
+
+def test_a_halved_budget_and_a_fallback_are_noted_beside_the_score(
+    shared_root: Path,
+    make_model: Callable[..., LlamaForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings: dict[str, Any] = {"data_root": shared_root, "precision": "fp32"}
+    task, model = TaskSpec(name="arc_easy"), make_model()
+    assert evaluate(model, tokenizer, task, **settings).scores[0].note is None
+    forward = TrieForward._run
+
+    def small_memory(self: TrieForward, lanes: Any, *others: Any, **named: Any) -> Any:
+        if len(lanes) * width_of(lanes) > 150:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return forward(self, lanes, *others, **named)
+
+    monkeypatch.setattr(TrieForward, "_run", small_memory)
+    halved = evaluate(model, tokenizer, task, **settings)
+    assert halved.batching.token_budget > halved.batching.sufficed
+    note = halved.scores[0].note
+    assert (
+        note
+        == f"memory ran out with 4096 tokens at once, and sufficed with {halved.batching.sufficed}"
+    )
+    prompt_tuning = METHODS["prompt-tuning"]
+    adapted = prompt_tuning.apply(make_model(), prompt_tuning.options(), 0)
+    virtual = evaluate(adapted, tokenizer, task, **settings)
+    assert virtual.scores[0].note == (
+        "scored request by request: prompt_tuning adds virtual tokens to every row"
+    )
+
+
+def test_prompts_have_an_identity(
+    shared_root: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    specs = [
+        TaskSpec(name="arc_easy"),
+        TaskSpec(name="arc_easy", shots=1),
+        TaskSpec(name="arc_easy", limit=3),
+        TaskSpec(name="arc_easy"),
+    ]
+    outcomes = [
+        evaluate(model, tokenizer, spec, data_root=shared_root, precision="fp32") for spec in specs
+    ]
+    first, shots, limited, again = (outcome.prompts_sha256 for outcome in outcomes)
+    assert first == again
+    assert len({first, shots, limited}) == 3
 
 
 def test_progress_counts_every_request_once(

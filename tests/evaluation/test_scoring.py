@@ -11,9 +11,8 @@ from tokenizers import processors
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from harness.errors import EvaluationError
-from harness.evaluation import scoring
 from harness.evaluation.loading import load_benchmark
-from harness.evaluation.scoring import EncodingCache, Run, run_requests
+from harness.evaluation.scoring import Run, run_requests
 from harness.evaluation.tasks import TaskSpec
 
 
@@ -21,12 +20,12 @@ def run(
     name: str, root: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, **task: int
 ) -> Run:
     return run_requests(
-        load_benchmark(TaskSpec(name=name, **task), root),  # type: ignore[arg-type]
+        [load_benchmark(TaskSpec(name=name, **task), root)],  # type: ignore[arg-type]
         model,
         tokenizer,
         tokenizer_sha256="of the tests",
         precision="fp32",
-        batch_size=8,
+        token_budget=512,
         on_progress=None,
     )
 
@@ -93,29 +92,18 @@ def test_a_tokenizer_that_appends_eos_is_refused(
         tokenizer.backend_tokenizer.post_processor = before
 
 
-def test_encodings_are_kept_up_to_a_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "MAX_KEPT_TOKENS", 6)
-    cache = EncodingCache()
-    cache.put(("a", "b"), ([1, 2], [3]))
-    cache.put(("a", "c"), ([1, 2], [4, 5]))
-    cache.put(("a", "d"), ([1, 2], [6]))
-    assert cache.get(("a", "b")) == ([1, 2], [3])
-    assert cache.get(("a", "c")) is None
-    assert cache.get(("a", "d")) == ([1, 2], [6])
-
-
 def test_bf16_scores_are_computed_in_bf16_also_with_fp32_weights(
     shared_root: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     dtypes = set()
     hook = model.lm_head.register_forward_hook(lambda _m, _i, logits: dtypes.add(logits.dtype))
     done = run_requests(
-        load_benchmark(TaskSpec(name="arc_easy", limit=2), shared_root),
+        [load_benchmark(TaskSpec(name="arc_easy", limit=2), shared_root)],
         model,
         tokenizer,
         tokenizer_sha256="of the tests",
         precision="bf16",
-        batch_size=8,
+        token_budget=512,
         on_progress=None,
     )
     hook.remove()

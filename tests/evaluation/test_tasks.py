@@ -12,7 +12,13 @@ from pydantic import ValidationError
 from harness.errors import DataError
 from harness.evaluation import tasks
 from harness.evaluation.benchmarks import BENCHMARKS, HELLASWAG_SAMPLE
-from harness.evaluation.tasks import TaskSpec, data_fingerprint, local_files, request_key
+from harness.evaluation.tasks import (
+    TaskSpec,
+    data_fingerprint,
+    local_files,
+    request_key,
+    scored_together,
+)
 from harness.evaluation.tasks import uses_fallback as stands_in
 from harness.spec import describe_faults
 
@@ -70,6 +76,7 @@ def test_key_tells_apart_all_that_can_move_a_score(monkeypatch: pytest.MonkeyPat
         TaskSpec(name="mmlu", shots=10),
     ]
     keys = [request_key(spec) for spec in specs]
+    keys.append(request_key(specs[0], token_budget=512))
     monkeypatch.setattr(tasks, "lm_eval_version", lambda: "0.0.1")
     keys.append(request_key(specs[0]))
     monkeypatch.undo()
@@ -82,6 +89,21 @@ def test_key_is_the_same_for_a_default_and_for_its_value() -> None:
     assert request_key(TaskSpec(name="hellaswag")) == request_key(
         TaskSpec(name="hellaswag", shots=10)
     )
+
+
+def test_tasks_that_share_requests_are_scored_together() -> None:
+    names = ("truthfulqa_mc1", "arc_easy", "truthfulqa_mc2", "demo_truthfulqa_mc2", "mmlu")
+    tasks = [TaskSpec(name=name) for name in names]
+    limited = TaskSpec(name="truthfulqa_mc2", limit=3)
+    groups = scored_together([*tasks, limited])
+    assert [[task.name for task in group] for group in groups] == [
+        ["truthfulqa_mc1", "truthfulqa_mc2"],
+        ["arc_easy"],
+        ["demo_truthfulqa_mc2"],
+        ["mmlu"],
+        ["truthfulqa_mc2"],
+    ]
+    assert groups[-1] == (limited,)
 
 
 def test_fingerprint_of_one_file_is_its_sha256(shared_root: Path) -> None:

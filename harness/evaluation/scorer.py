@@ -1,0 +1,264 @@
+"""lm-eval's model class over a model object, scoring requests over the trie of their tokens."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
+
+import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from harness.errors import EvaluationError
+from harness.evaluation.encodings import Encoding, EncodingCache
+from harness.evaluation.sharing import NotShareable, check_sharing, longest_shared, reason_against
+from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET
+from harness.evaluation.trie import Query
+from harness.evaluation.trie_forward import TrieForward
+from harness.evaluation.trie_scoring import score_queries
+
+Progress = Callable[[int, int], None]
+Answer = tuple[float, bool]
+"""Log-likelihood in nats, and whether the answer is what the model would say greedily."""
+
+PLAIN_BATCH_SIZE = 8
+"""Requests of a forward pass where nothing is shared."""
+PLAIN_ROUND = 256
+"""Requests given to HFLM at once there: what is scored when memory runs out stays scored."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How requests were put together; in half precision it moves the low bits of scores."""
+
+    token_budget: int
+    """Tokens of a forward pass, padding included: the setting."""
+    sufficed: int
+    """What the memory sufficed for: the setting, or less where it was halved."""
+    fallback: str | None = None
+    """Why requests were scored without sharing; None where none were."""
+
+
+class _ProgressHook:
+    """Called after each request, where lm-eval would write its cache of answers."""
+
+    def __init__(self, total: int, on_progress: Progress | None) -> None:
+        self._total = total
+        self._done = 0
+        self._on_progress = on_progress
+
+    def add_partial(self, _method: str, _request: Any, _answer: Any) -> None:
+        self._done += 1
+        if self._on_progress is not None:
+            self._on_progress(self._done, self._total)
+
+
+class Scorer(HFLM):
+    """lm-eval's model class over a model object, which computes what requests share once.
+
+    Log-likelihoods are those of `HFLM`; rolling ones and generation are `HFLM`'s own. One case is
+    apart: of requests that have the same text and split it at different places, lm-eval 0.4.13
+    scores all but the longest answer at wrong positions (with its `logits_cache`, the default);
+    here each gets what `HFLM` gives it alone.
+
+    Args:
+        model: a causal language model, on its device.
+        tokenizer: its tokenizer.
+        precision: bf16 or fp32; with bf16 the model runs under autocast.
+        token_budget: tokens of a forward pass, padding included.
+        encodings: of earlier requests under the same tokenizer.
+        num_requests: in all, for `on_progress`.
+        on_progress: called with (requests done, requests in all).
+
+    Attributes:
+        truncated: number of requests that lost their beginning to the model's length, by task.
+        batching: how the requests so far were put together.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        precision: str = "fp32",
+        token_budget: int = DEFAULT_TOKEN_BUDGET,
+        encodings: EncodingCache | None = None,
+        num_requests: int = 0,
+        on_progress: Progress | None = None,
+    ) -> None:
+        # As in training: what is trained stays in fp32 (all of the model in full fine-tuning) and
+        # is multiplied in bf16 where the base is bf16.
+        mixed = "bfloat16" if precision == "bf16" else None
+        super().__init__(
+            pretrained=model,
+            tokenizer=tokenizer,
+            batch_size=PLAIN_BATCH_SIZE,
+            mixed_precision_dtype=mixed,
+            # Logits stay what the model computes. A softmax in bf16 would round log-likelihoods of
+            # 64 to 128 nats to multiples of 0.5, and tie answers that the model tells apart.
+            softmax_dtype="float32",
+        )
+        # Resolved once: HFLM looks it up in the configuration several times per request.
+        self._max_length = self.max_length
+        self.truncated: Counter[str] = Counter()
+        self.batching = Batching(token_budget, token_budget)
+        self._encodings = EncodingCache() if encodings is None else encodings
+        # The answers of a question follow each other: their context is encoded once.
+        self._encode = lru_cache(maxsize=2)(super().tok_encode)
+        self._task_names: list[str] = []
+        self._refusal = reason_against(model)
+        self.set_cache_hook(_ProgressHook(num_requests, on_progress))
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Answer]:
+        """Returns (log-likelihood in nats, whether greedy) of each answer, as `HFLM` does."""
+        self._task_names = [request.task_name or "" for request in requests]
+        answers: list[Answer] = super().loglikelihood(requests, disable_tqdm=True)
+        return answers
+
+    def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
+        """Returns the token ids of a text, as `HFLM` does."""
+        return self._encode(string, *args, **kwargs)
+
+    def _encode_pair(self, context: str, continuation: str) -> Encoding:
+        encoding = self._encodings.get((context, continuation))
+        if encoding is None:
+            encoding = super()._encode_pair(context, continuation)
+            self._encodings.put((context, continuation), encoding)
+        return encoding
+
+    def _loglikelihood_tokens(
+        self, requests: list[Any], disable_tqdm: bool = True, override_bs: int | None = None
+    ) -> list[Answer]:
+        if override_bs is not None:  # a batch of rolling windows
+            return self._hflm(requests, override_bs)
+        numbers: dict[Query, list[int]] = {}
+        for number, (name, request) in enumerate(zip(self._task_names, requests, strict=True)):
+            numbers.setdefault(self._query(name, *request), []).append(number)
+        answers: list[Answer] = [(math.nan, False)] * len(requests)
+
+        def on_done(query: Query, answer: Answer) -> None:
+            for number in numbers[query]:
+                answers[number] = answer
+                self.cache_hook.add_partial("loglikelihood", requests[number][0], answer)
+
+        self._score(list(numbers), on_done)
+        return answers
+
+    def _query(
+        self, name: str, pair: tuple[str, str], context: list[int], answer: list[int]
+    ) -> Query:
+        """Returns a request as the model gets it, cut to its positions as HFLM cuts it."""
+        if not 0 < len(answer) <= self.max_length:
+            raise EvaluationError(
+                f"{name}: the answer {pair[1][:60]!r} is {len(answer)} tokens long and the "
+                f"model takes 1 to {self.max_length}"
+            )
+        # The last token is never fed, so one more than the model's length still fits.
+        tokens = (context + answer)[-(self.max_length + 1) :]
+        self.truncated[name] += len(context) + len(answer) > len(tokens)
+        return Query(fed=tuple(tokens[:-1]), targets=tuple(answer))
+
+    def _score(self, queries: list[Query], on_done: Callable[[Query, Answer], None]) -> None:
+        """Scores queries over their trie, and one by one those that cannot be."""
+        left = dict.fromkeys(queries)
+
+        def done(query: Query, answer: Answer) -> None:
+            del left[query]
+            on_done(query, answer)
+
+        longest = longest_shared(self.model)
+        reason = f"requests are longer than the attention's window of {longest} tokens"
+        if self._refusal is None:
+            fitting = [q for q in queries if longest is None or len(q.fed) <= longest]
+            try:
+                self._score_over_trie(fitting, done)
+            except NotShareable as fault:
+                self._refusal = str(fault)
+        if left:
+            self._set_fallback(self._refusal or f"{len(left)} {reason}")
+            self._score_plainly(list(left), done)
+
+    def _score_over_trie(
+        self, queries: list[Query], on_done: Callable[[Query, Answer], None]
+    ) -> None:
+        sufficed = score_queries(
+            TrieForward(self.model, self._autocast),
+            queries,
+            self.batching.sufficed,
+            lambda query, value, greedy: on_done(query, (value, greedy)),
+            before=lambda run: check_sharing(
+                self.model, run, self._plain_value, self.mixed_precision_dtype
+            ),
+        )
+        if sufficed < self.batching.sufficed:
+            logger.warning(
+                "memory ran out with %d tokens at once; went on with %d",
+                self.batching.sufficed,
+                sufficed,
+            )
+            self.batching = replace(self.batching, sufficed=sufficed)
+
+    def _score_plainly(
+        self, queries: list[Query], on_done: Callable[[Query, Answer], None]
+    ) -> None:
+        """Scores queries as HFLM does."""
+        # By length of the answer, for the case that the class's docstring tells; then the longest
+        # first, so that memory runs out early.
+        queries.sort(key=lambda query: (len(query.targets), -len(query.fed), query.fed))
+        rounds = [
+            some[start : start + PLAIN_ROUND]
+            for _, alike in groupby(queries, key=lambda query: len(query.targets))
+            for some in [list(alike)]
+            for start in range(0, len(some), PLAIN_ROUND)
+        ]
+        batch_size = PLAIN_BATCH_SIZE
+        for chosen in rounds:
+            answers = None
+            while answers is None:
+                try:
+                    answers = self._answers_of_hflm(chosen, batch_size)
+                except RuntimeError as fault:
+                    if not should_reduce_batch_size(fault) or batch_size == 1:
+                        raise
+                    batch_size //= 2
+                if answers is None:  # outside of the handler, which holds on to the tensors
+                    clear_device_cache(garbage_collection=True)
+            for query, answer in zip(chosen, answers, strict=True):
+                on_done(query, answer)
+
+    def _plain_value(self, query: Query) -> float:
+        return self._answers_of_hflm([query], 1)[0][0]
+
+    def _answers_of_hflm(self, queries: Sequence[Query], batch_size: int) -> list[Answer]:
+        # Without a text a request is not told to the hook.
+        requests = [(None, *query.split()) for query in queries]
+        return self._hflm(requests, batch_size)
+
+    def _hflm(self, requests: list[Any], batch_size: int) -> list[Answer]:
+        answers: list[Answer] = super()._loglikelihood_tokens(
+            requests, disable_tqdm=True, override_bs=batch_size
+        )
+        return answers
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(
+            device_type=self.device.type,
+            dtype=self.mixed_precision_dtype,
+            enabled=self.mixed_precision_dtype is not None,
+        )
+
+    def _set_fallback(self, reason: str) -> None:
+        if reason != self.batching.fallback:
+            logger.warning("scored request by request: %s", reason)
+            self.batching = replace(self.batching, fallback=reason)
