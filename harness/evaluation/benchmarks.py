@@ -173,6 +173,7 @@ def _demo(real: Benchmark) -> Benchmark:
     analogue = replace(
         real,
         name=f"demo_{real.name}",
+        shares_requests=real.shares_requests and f"demo_{real.shares_requests}",
         title=f"Demo {real.title}",
         lm_eval_tasks=f"demo_{real.name}",
         task_folder="harness:demo/tasks",
