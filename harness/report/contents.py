@@ -24,6 +24,7 @@ from harness.report.listings import (
     anchor_table,
     protocol_table,
     published_tables,
+    score_records,
     score_table,
 )
 from harness.report.losses import loss_drawing
@@ -41,6 +42,7 @@ from harness.report.page import (
 from harness.report.published import Published, load_published
 from harness.report.reading import cautions, findings, status_line
 from harness.report.render import Table, to_latex, to_markdown, to_text
+from harness.report.responses import position_table, response_table
 from harness.report.tables import (
     TABLE_1,
     TABLE_2,
@@ -93,6 +95,11 @@ class Contents:
             for group, found in self.comparisons.items()
         ]
 
+    def response_tables(self) -> list[Table]:
+        """Returns what is odd about generated responses, once per group that has any."""
+        found = [response_table(self.measured, group) for group in self.measured.groups]
+        return [table for table in (*found, position_table(self.measured)) if table is not None]
+
     def terminal_tables(self) -> list[str]:
         """Returns the tables that the terminal shows."""
         digits = TERMINAL_DIGITS
@@ -124,8 +131,11 @@ class Contents:
         yield "comparisons.tex", _joined([to_latex(table) for table in wide])
         found = [entry for entries in self.comparisons.values() for entry in entries]
         yield "comparisons.csv", _csv(comparison_records(found))
+        responses = self.response_tables()
+        if responses:
+            yield "responses.md", _joined([to_markdown(table) for table in responses])
         yield "scores.md", to_markdown(score_table(self.data.scores))
-        yield "scores.csv", _csv(self.data.scores.to_dict("records"))
+        yield "scores.csv", _csv(score_records(self.data.scores))
 
     def page(self, file_names: Sequence[str]) -> str:
         """Returns the HTML page."""
@@ -152,6 +162,8 @@ class Contents:
         folded = folded_html("Every comparison with interval and p", tables_html(long))
         body = tables_html(self.comparison_tables()) + folded
         yield Section("comparisons", "Paired comparisons", body)
+        if responses := self.response_tables():
+            yield Section("responses", "Generated responses", tables_html(responses))
         for prefix, title in (
             ("sample-efficiency", "Sample efficiency"),
             ("training-loss", "Training loss"),

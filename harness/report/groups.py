@@ -1,7 +1,7 @@
 """Which scores may stand in one column: those that were measured in exactly the same way.
 
 A column of the paper's tables is filled by one `Setting` (benchmark, protocol, metric, shots,
-limit, task version, lm-eval version, data). Where the scores of a grid hold several
+limit, task version, lm-eval version, data, temperature). Where the scores of a grid hold several
 settings of a column, there are several groups, and so several tables.
 """
 
@@ -56,6 +56,8 @@ class Setting:
     lm_eval_version: str
     data: str
     """Identity of the items."""
+    temperature: float | None = None
+    """Of generated responses; None where log-likelihoods were scored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ class Group:
     def title(self) -> str:
         """One line that tells the group from the others: protocol, shots, limit, deviations."""
         parts = [f"{self.protocol} protocol", _shots(self.settings), _limits(self.settings)]
-        return " · ".join(parts)
+        return " · ".join([*parts, *_temperatures(self.settings)])
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -92,8 +94,11 @@ class Group:
         return tuple(lines)
 
     def head(self, column: str) -> str:
-        """Returns what stands above a column: its name, marked where it deviates."""
+        """Returns what stands above a column: its name, another protocol, a mark if it deviates."""
         parts = AVERAGES.get(column, {column: 1.0})
+        setting = self.settings.get(column)
+        if setting is not None and setting.protocol != self.protocol:
+            column = f"{column} ({setting.protocol})"
         return column + (NOTED if any(self.deviations.get(part) for part in parts) else "")
 
     def suffix(self) -> str:
@@ -119,6 +124,11 @@ def _limits(settings: Mapping[str, Setting]) -> str:
     if len(by_limit) == 1:
         return next(iter(sizes.values()))
     return ", ".join(f"{' '.join(names)} {sizes[limit]}" for limit, names in by_limit.items())
+
+
+def _temperatures(settings: Mapping[str, Setting]) -> list[str]:
+    found = {setting.temperature for setting in settings.values()} - {None}
+    return [f"temperature {', '.join(f'{each:g}' for each in sorted(found))}"] if found else []
 
 
 def find_groups(
@@ -221,6 +231,7 @@ def setting_of(row: Mapping[str, Any]) -> Setting:
         task_version=str(row["task_version"]),
         lm_eval_version=str(row["lm_eval_version"]),
         data=str(row["data_source"] if is_missing(row["data_sha256"]) else row["data_sha256"]),
+        temperature=None if is_missing(row.get("temperature")) else float(row["temperature"]),
     )
 
 

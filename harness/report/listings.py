@@ -11,6 +11,7 @@ from harness.report.groups import TABLE_COLUMNS, Group, is_aggregate, is_missing
 from harness.report.numbers import MISSING, percent, points, share_text
 from harness.report.published import Published
 from harness.report.render import Table, row
+from harness.report.responses import TITLES
 from harness.report.tables import TABLE_1, TABLE_2
 
 if TYPE_CHECKING:
@@ -65,6 +66,16 @@ def score_table(scores: pd.DataFrame) -> Table:
     )
 
 
+def score_records(scores: pd.DataFrame) -> list[dict[str, object]]:
+    """Returns the scores for their CSV: what was counted of responses has a column each."""
+    records = []
+    for record in scores.to_dict("records"):
+        counts = record.pop("pathologies", None)
+        counts = counts if isinstance(counts, dict) else {}
+        records.append(record | {f"responses_{name}": counts.get(name) for name in TITLES})
+    return records
+
+
 def protocol_table(measured: Measurements, group: Group) -> Table:
     """Returns how each column of a group was measured."""
     rows, warnings = [], []
@@ -111,7 +122,7 @@ def protocol_table(measured: Measurements, group: Group) -> Table:
 def published_tables(
     published: Published, models: Sequence[str], titles: Mapping[str, str]
 ) -> list[Table]:
-    """Returns the paper's rows of these models, apart from ours: another protocol measured them."""
+    """Returns the paper's rows of these models, whole, with the protocol of each column."""
     tables = []
     for paper in (TABLE_1, TABLE_2):
         rows = [
@@ -132,7 +143,7 @@ def published_tables(
                     caption=(
                         f"{published.source}. ARC, MMLU and TruthfulQA: free generation scored by "
                         "string matching (paper protocol); HellaSwag: lm-eval, 10-shot, acc_norm. "
-                        "Not comparable with lm-eval's ARC, MMLU and TruthfulQA.",
+                        "Comparable with the columns of that protocol alone.",
                     ),
                     num_text_columns=2,
                 )

@@ -31,6 +31,8 @@ class PublishedColumn:
     metric: str | None
     shots: int | None
     num_items: int
+    temperature: float | None = None
+    """Of generated responses."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class Published:
             ours.protocol == theirs.protocol
             and theirs.metric in (None, ours.metric)
             and theirs.shots in (None, ours.shots)
+            and theirs.temperature == ours.temperature
         )
 
     def stderr(self, row: PublishedRow, column: str) -> float:

@@ -71,8 +71,9 @@ def cautions(measured: Measurements, published: Published) -> list[str]:
     if published.models() & set(measured.models):
         lines.append(
             "The paper's ARC, MMLU and TruthfulQA come from free generation scored by string "
-            "matching, not from log-likelihoods: no lm-eval column stands beside them. Its number "
-            "of seeds is unknown, so a difference from it lacks the spread of its trainings."
+            "matching, not from log-likelihoods: they stand beside columns of the paper protocol "
+            "alone. Its number of seeds is unknown, so a difference from it lacks the spread of "
+            "its trainings."
         )
     lines.append(
         "Methods are compared with their own recipes (learning rate, epochs, batch), not "

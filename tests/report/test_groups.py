@@ -83,13 +83,17 @@ def test_protocols_are_groups_of_their_own_and_the_papers_borrows_hellaswag(
     paper = replace(BENCHMARKS["arc_easy"], name="paper_arc_easy", protocol="paper")
     benchmarks = {**BENCHMARKS, "paper_arc_easy": paper}
     results.add("lora", 0, answer("1100", ["arc_easy", "hellaswag"]))
-    results.add("lora", 1, answer("10", ["paper_arc_easy"]), protocol="paper")
+    results.add("lora", 1, answer("10", ["paper_arc_easy"]), protocol="paper", temperature=0.1)
     lm_eval, theirs = find_groups(results.input().scores, benchmarks)[0]
     assert lm_eval.settings["ARC-e"].protocol == "lm-eval"
     assert theirs.settings["ARC-e"].protocol == "paper"
     assert theirs.settings["HellaSwag"] == lm_eval.settings["HellaSwag"]
     assert theirs.notes == ("HellaSwag: measured with the lm-eval protocol.",)
     assert theirs.suffix() == "-paper"
+    assert theirs.title.endswith("· temperature 0.1")
+    assert "temperature" not in lm_eval.title
+    assert theirs.head("HellaSwag") == "HellaSwag (lm-eval)"
+    assert lm_eval.head("HellaSwag") == "HellaSwag"
 
 
 def test_subjects_are_not_the_benchmark(results, answer) -> None:

@@ -1,0 +1,113 @@
+"""Odd responses and the order of options: counted over seeds, paired by question."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+
+from harness.evaluation.benchmarks import BENCHMARKS
+from harness.report.estimates import Measurements
+from harness.report.listings import score_records
+from harness.report.render import to_markdown
+from harness.report.responses import TITLES, position_table, response_table
+
+GIVEN = replace(
+    BENCHMARKS["truthfulqa_mc1"], name="gen", title="Generated", protocol="paper", chance=None
+)
+SHUFFLED = replace(GIVEN, name="gen_shuffled", title="Generated, shuffled", column=None)
+ALONE = {"gen": GIVEN, "gen_shuffled": SHUFFLED}
+
+
+def measure(results) -> Measurements:
+    return Measurements(results.input(), ALONE)
+
+
+def add(results, seed: int, answers: str, shuffled: str | None = None, **counts: int) -> None:
+    results.add("lora", seed)
+    head = {key: results.cells[-1][key] for key in ("cell_id", "model", "method", "method_name")}
+    head |= {key: results.cells[-1][key] for key in ("label", "method_title", "fraction", "seed")}
+    for name, values in (("gen", answers), ("gen_shuffled", shuffled)):
+        if values is not None:
+            results.score(
+                head,
+                name,
+                [float(each) for each in values],
+                protocol="paper",
+                temperature=0.1,
+                pathologies=dict.fromkeys(TITLES, 0) | counts,
+            )
+
+
+def cells_of(table) -> list[list[str]]:
+    return [[entry.text for entry in line.entries] for line in table.rows]
+
+
+def test_counts_add_up_over_the_seeds(results) -> None:
+    add(results, 0, "1100", several_named=1, gold_first=4)
+    add(results, 1, "1000", several_named=2, gold_first=4, empty=1)
+    measured = measure(results)
+    table = response_table(measured, measured.groups[0])
+    assert table is not None
+    expected = ["tiny", "LoRA", "TruthfulQA", "8", "37.5", "37.5", "12.5", "0.0", "100.0"]
+    assert cells_of(table) == [expected]
+    assert table.name == "responses-paper"
+
+
+def test_without_generated_responses_there_is_no_table(results, answer) -> None:
+    results.add("lora", 0, answer("1100"))
+    measured = Measurements(results.input(), BENCHMARKS)
+    assert [response_table(measured, group) for group in measured.groups] == [None]
+    assert position_table(measured) is None
+
+
+def test_the_order_is_compared_question_by_question(results) -> None:
+    add(results, 0, "1111", "1000")
+    add(results, 1, "1110", "1000")
+    table = position_table(measure(results))
+    assert table is not None
+    (line,) = cells_of(table)
+    assert line[:5] == ["tiny", "LoRA", "Generated, shuffled", "87.5", "25.0"]
+    # Differences by question: 0, 1, 1, 1 and 0, 1, 1, 0.
+    assert line[5].startswith("+62.5 (")
+
+
+def test_a_cell_without_the_shuffled_run_is_left_out(results) -> None:
+    add(results, 0, "1111")
+    assert position_table(measure(results)) is None
+
+
+def test_without_records_the_difference_is_missing(results) -> None:
+    add(results, 0, "1111", "1000")
+    results.items.clear()
+    assert cells_of(position_table(measure(results)))[0][5] == "–"
+
+
+def test_the_csv_has_a_column_for_each_count(results, answer) -> None:
+    add(results, 0, "1100", empty=3)
+    results.add("base", None, answer("1100", ["arc_easy"]))
+    records = score_records(results.input().scores)
+    assert [record["responses_empty"] for record in records] == [3, None]
+    assert all("pathologies" not in record for record in records)
+
+
+def test_the_page_and_the_files_hold_them(results, tmp_path, monkeypatch) -> None:
+    from harness.evaluation import benchmarks
+    from harness.report import build_report
+
+    monkeypatch.setattr(benchmarks, "BENCHMARKS", ALONE)
+    add(results, 0, "1100", "1000", several_named=2)
+    report = build_report(results.input(), tmp_path)
+    names = {path.name for path in report.files}
+    assert "responses.md" in names
+    text = (tmp_path / "responses.md").read_text(encoding="utf-8")
+    assert "| Names several | Empty |" in text
+    assert "What the order of the options does" in report.page.read_text(encoding="utf-8")
+    scores = pd.read_csv(tmp_path / "scores.csv")
+    assert list(scores["responses_several_named"]) == [2, 2]
+
+
+def test_markdown_names_the_protocol(results) -> None:
+    add(results, 0, "1100")
+    measured = measure(results)
+    assert "paper protocol" in to_markdown(response_table(measured, measured.groups[0]))
