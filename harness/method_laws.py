@@ -316,13 +316,14 @@ class MethodLaws:
     ) -> None:
         if not self.method.trains:
             pytest.skip("this method trains nothing")
-        model = stir(self.adapted(family))
+        # In fp64: with weights so large, fp32's own rounding is 2e-5 in some families.
+        model = stir(self.adapted(family)).double()
         expected = plain_gradients(model, _examples())
         for budget, share in ((14, True), (30, True), (1000, True), (30, False), (1000, False)):
             found = gradients(model, _examples(), budget, share=share)
             for name, gradient in found.items():
                 deviation = (gradient - expected[name]).norm() / expected[name].norm()
-                assert deviation <= SINGLE, f"{name}: {deviation:.2e}, {budget}, {share}"
+                assert deviation <= SINGLE / 10, f"{name}: {deviation:.2e}, {budget}, {share}"
 
     @pytest.mark.parametrize("share", [True, False])
     def test_documents_never_see_each_other(self, family: str, share: bool) -> None:

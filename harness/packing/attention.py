@@ -47,8 +47,9 @@ class _TakeRows(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (rows,) = context.saved_tensors
         shape = (context.num_rows, *gradient.shape[1:])
-        total = torch.zeros(shape, dtype=torch.float32, device=gradient.device)
-        total.index_add_(0, rows, gradient.float())
+        precision = torch.promote_types(gradient.dtype, torch.float32)
+        total = torch.zeros(shape, dtype=precision, device=gradient.device)
+        total.index_add_(0, rows, gradient.to(precision))
         return total.to(gradient.dtype), None
 
 

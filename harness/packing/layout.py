@@ -20,8 +20,7 @@ from torch import Tensor
 Indices = NDArray[np.int64]
 
 BUCKET_COST = 4096
-"""What one more call of attention costs, in units of scores (query-key pairs): measured on models
-of hidden sizes 288 and 768 on one CPU thread, where calls of some 10,000 scores run at half speed."""
+"""What one more call of attention costs, in units of scores (query-key pairs)."""
 SLOT_COST = 48
 """What it costs to gather one slot's query, key and value and to give back its output, likewise."""
 
