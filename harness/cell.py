@@ -316,7 +316,7 @@ def describe(fault: BaseException) -> str:
 
     if type(fault).__name__ == "OutOfMemoryError":
         return (
-            "the card's memory is full; lower train.micro_batch_size (the result stays the same) "
+            "the card's memory is full; lower train.token_budget (the result stays the same) "
             "or take a larger card"
         )
     lines = str(fault).strip().splitlines()

@@ -27,8 +27,10 @@ Label = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,\[\]+-]*$", max_length=LONGEST_LABEL)
 ]
 
-NOT_IN_ID = {"micro_batch_size"}
+NOT_IN_ID = {"token_budget"}
 """Training settings that never change the trained weights."""
+RETIRED = {"micro_batch_size"}
+"""Those of earlier versions, which stored cells still name."""
 
 
 class ModelSpec(Spec):
@@ -131,6 +133,9 @@ class Cell(Spec):
     @model_validator(mode="before")
     @classmethod
     def _typed_options(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and isinstance(raw.get("train"), Mapping):
+            kept = {key: value for key, value in raw["train"].items() if key not in RETIRED}
+            raw = {**raw, "train": kept}
         if isinstance(raw, Mapping) and isinstance(raw.get("options"), Mapping):
             options = METHODS[raw["method"]].options.model_validate(raw["options"])
             return {**raw, "options": options}

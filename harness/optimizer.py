@@ -18,10 +18,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from harness.data import Example
-from harness.methods.row_dropout import Draws, drawing
+from harness.methods.row_dropout import drawing
 from harness.models import trained_parameters
+from harness.packing.batches import number_sequences, resolve_budget
 from harness.recipe import TrainSpec
-from harness.response_loss import ResponseLoss, micro_batches
+from harness.response_loss import ResponseLoss, draws_of
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -64,8 +65,10 @@ class Trainer:
         device: torch.device,
         precision: str,
         pad_token_id: int,
+        token_budget: int | None = None,
     ) -> None:
         self.model, self.spec, self.device = model, spec, device
+        self.token_budget = spec.token_budget if token_budget is None else token_budget
         self.pad_token_id = pad_token_id
         self.autocast = precision == "bf16"
         self.parameters = list(trained_parameters(model).values())
@@ -80,7 +83,8 @@ class Trainer:
         # The model lies on its device and autocasts here: accelerate's own precision is one for
         # the whole process, while the cells of a process may differ.
         self.accelerator = Accelerator(mixed_precision="no", device_placement=False)
-        self.module, self.optimizer = self.accelerator.prepare(ResponseLoss(model), optimizer)
+        self.loss = ResponseLoss(model)
+        self.module, self.optimizer = self.accelerator.prepare(self.loss, optimizer)
 
     def precision(self) -> torch.autocast:
         """Returns the context in which the model runs."""
@@ -93,10 +97,12 @@ class Trainer:
         into micro-batches changes nothing. `key` decides the draws of dropout.
         """
         labels = sum(example.num_labels for example in examples)
+        budget = resolve_budget(self.token_budget, examples, self.device)
+        sequences = number_sequences(examples)
         batches = list(
-            micro_batches(
-                examples,
-                self.spec.micro_batch_size,
+            self.loss.micro_batches(
+                sequences,
+                token_budget=budget,
                 pad_token_id=self.pad_token_id,
                 device=self.device,
             )
@@ -105,8 +111,8 @@ class Trainer:
         for index, batch in enumerate(batches):
             last = index == len(batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
-                with self.precision(), drawing(Draws(key, batch.rows)):
-                    loss = self.module(batch.input_ids, batch.positions, batch.labels)
+                with self.precision(), drawing(draws_of(batch, key)):
+                    loss = self.module(batch)
                 self.accelerator.backward(loss / labels)
             losses.append(loss.detach())
         norm = self.accelerator.clip_grad_norm_(

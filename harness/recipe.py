@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,8 +21,9 @@ class TrainSpec(Spec):
     """Passes over the chosen fraction of the data."""
     batch_size: Count = 64
     """Sequences per optimizer step, over all devices and micro-batches."""
-    micro_batch_size: Count = 4
-    """Sequences per forward pass; never changes the result, so it is not part of a cell's id."""
+    token_budget: Count | None = None
+    """Tokens per forward pass; None: as many as suit the device. It decides time and memory, never
+    the result, so it is not part of a cell's id."""
     learning_rate: Positive | None = None
     """Peak learning rate. Exactly one of this and `base_learning_rate` is set."""
     base_learning_rate: Positive | None = None
@@ -47,6 +48,16 @@ class TrainSpec(Spec):
     """A sequence is cut after this many tokens, BOS and EOS included."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of the frozen base; trained tensors are always fp32. auto: bf16 on CUDA, fp32 on CPU."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_micro_batches(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "micro_batch_size" in given:
+            raise ValueError(
+                "micro_batch_size is now token_budget, tokens instead of sequences per forward "
+                "pass; remove it, or set token_budget"
+            )
+        return given
 
     @model_validator(mode="after")
     def _one_rate_one_warmup(self) -> Self:

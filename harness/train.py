@@ -22,6 +22,7 @@ from harness.methods.attention_probe import PROBE_TEXTS
 from harness.methods.method import Trace
 from harness.models import count_parameters
 from harness.optimizer import BatchTotals, Trainer
+from harness.packing.batches import resolve_budget
 from harness.recipe import TrainSpec
 from harness.results import TrainResult
 
@@ -70,10 +71,11 @@ def fit(
     statistics: Statistics | None = None,
     trace: Trace | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
+    token_budget: int | None = None,
 ) -> TrainResult:
     """Trains what requires gradients in `model`, in place, and leaves it in evaluation mode.
 
-    On a CPU the same call gives the same bits, traced or not. Any `micro_batch_size` gives the same
+    On a CPU the same call gives the same bits, traced or not. Any token budget gives the same
     result up to rounding, dropout included.
 
     Args:
@@ -89,14 +91,23 @@ def fit(
         trace: begun on `model`; read in the place of `statistics`, and probed outside of the
             measured time. It keeps what it saw.
         on_step: told of every optimizer step.
+        token_budget: tokens of a forward pass; goes before that of `spec`.
 
     Raises:
-        TrainingError: a loss or gradient is not finite (no weight is spoiled by it), or no example
-            has a label.
+        TrainingError: a loss or gradient is not finite (no weight is spoiled by it), no example has
+            a label, or the token budget is less than the longest sequence.
     """
     _check(spec, examples)
     place = torch.device(device)
-    trainer = Trainer(model, spec, device=place, precision=precision, pad_token_id=pad_token_id)
+    trainer = Trainer(
+        model,
+        spec,
+        device=place,
+        precision=precision,
+        pad_token_id=pad_token_id,
+        token_budget=token_budget,
+    )
+    resolve_budget(trainer.token_budget, examples, place)  # all at once, not at the longest's turn
     texts = [example.token_ids for example in examples[:PROBE_TEXTS]]
     _probe(trainer, trace, "before", texts)
     if place.type == "cuda":

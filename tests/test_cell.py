@@ -99,7 +99,7 @@ def test_errors_are_told_in_one_line() -> None:
     assert describe(StorageError("a\nb")) == "a"
     assert describe(ValueError("why")) == "ValueError: why"
     out_of_memory = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried ...")
-    assert "lower train.micro_batch_size" in describe(out_of_memory)
+    assert "lower train.token_budget" in describe(out_of_memory)
 
 
 def test_memory_is_two_bytes_a_frozen_and_sixteen_a_trained_parameter() -> None:

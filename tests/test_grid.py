@@ -30,11 +30,11 @@ def ids_of(text: str) -> set[str]:
         ("path: a,", "path: /elsewhere/a,"),
         ("rank: 4", "rank: 4, label: mine"),
         ("name: tiny", "name: other\ntitle: Other"),
-        ("blocks:", "train: {micro_batch_size: 1}\nblocks:"),
+        ("blocks:", "train: {token_budget: 100}\nblocks:"),
         ("num_rows: 200", "num_rows: 201"),
     ],
 )
-def test_ids_ignore_order_labels_paths_tasks_and_micro_batches(old: str, new: str) -> None:
+def test_ids_ignore_order_labels_paths_tasks_and_budgets(old: str, new: str) -> None:
     assert old in GRID
     assert ids_of(GRID.replace(old, new)) == ids_of(GRID)
 

@@ -15,11 +15,21 @@ HEAVY = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate")
 ORDER = (
     ("errors", "spec", "events", "environment", "fingerprint", "families"),
     ("shape", "recipe", "checkpoint", "demo"),
+    ("packing.layout", "packing.attention", "packing.batches", "packing.loss"),
     ("methods", "adapters", "peft_hook", "evaluation.benchmarks"),
     ("evaluation.tasks",),
     ("grid", "results"),
     ("grid_resolver",),
-    ("grid_file", "state", "models", "data", "response_loss", "optimizer", "model_card"),
+    (
+        "grid_file",
+        "state",
+        "models",
+        "data",
+        "packing",
+        "response_loss",
+        "optimizer",
+        "model_card",
+    ),
     (
         "train",
         "evaluation",

@@ -15,17 +15,35 @@ from harness.methods.virtual_tokens import (
     apply_prefix_tuning,
     apply_prompt_tuning,
 )
-from harness.response_loss import ResponseLoss, micro_batches
+from harness.packing.batches import number_sequences
+from harness.response_loss import MicroBatch, PaddedBatch, ResponseLoss, padded_batches
 from tests.tiny import TRAINED, adapted, random_examples, relative_distance, tiny_llama
 
 CPU = torch.device("cpu")
 EXAMPLES = random_examples(9)
 
 
-def our_loss(model: nn.Module, examples: list[Example], size: int, pad: int = 0) -> torch.Tensor:
+BUDGETS = [30, 90, 1000]
+
+
+def batches_of(
+    loss: ResponseLoss, examples: list[Example], budget: int = 1000, *, pad: int = 0
+) -> list[MicroBatch]:
+    sequences = number_sequences(examples)
+    return list(loss.micro_batches(sequences, token_budget=budget, pad_token_id=pad, device=CPU))
+
+
+def our_loss(
+    model: nn.Module, examples: list[Example], budget: int = 1000, pad: int = 0
+) -> torch.Tensor:
     loss = ResponseLoss(model)
-    batches = micro_batches(examples, size, pad_token_id=pad, device=CPU)
-    return torch.stack([loss(b.input_ids, b.positions, b.labels) for b in batches]).sum()
+    batches = batches_of(loss, examples, budget, pad=pad)
+    return torch.stack([loss(batch) for batch in batches]).sum()
+
+
+def padded(examples: list[Example], budget: int = 1000, pad: int = 0) -> list[PaddedBatch]:
+    sequences = number_sequences(examples)
+    return list(padded_batches(sequences, budget, pad_token_id=pad, device=CPU))
 
 
 def transformers_loss(model: nn.Module, examples: list[Example]) -> torch.Tensor:
@@ -40,14 +58,14 @@ def transformers_loss(model: nn.Module, examples: list[Example]) -> torch.Tensor
 
 
 @pytest.mark.parametrize("name", TRAINED)
-@pytest.mark.parametrize("size", [1, 4, 9])
-def test_loss_and_gradients_are_transformers_own(name: str, size: int) -> None:
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_loss_and_gradients_are_transformers_own(name: str, budget: int) -> None:
     options = {"rank": 4} if name == "dora" else {}  # its own is for larger layers
     model = adapted(name, moved=True, **options)
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     expected_loss = transformers_loss(model, EXAMPLES)
     expected = torch.autograd.grad(expected_loss, list(trained.values()))
-    loss = our_loss(model, EXAMPLES, size)
+    loss = our_loss(model, EXAMPLES, budget)
     assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
     for parameter, gradient, other in zip(
         trained, torch.autograd.grad(loss, list(trained.values())), expected, strict=True
@@ -61,7 +79,7 @@ def test_peft_model_is_looked_into() -> None:
         tiny_llama(), LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)
     ).eval()
     expected = transformers_loss(model, EXAMPLES)
-    assert our_loss(model, EXAMPLES, 4).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert our_loss(model, EXAMPLES, 90).item() == pytest.approx(expected.item(), rel=1e-5)
     plain = transformers_loss(tiny_llama(), EXAMPLES)
     assert abs(expected.item() - plain.item()) > 1e-2  # the adapter was in it
 
@@ -72,14 +90,14 @@ def behind_prompts(name: str) -> nn.Module:
     return apply_prompt_tuning(tiny_llama(), PromptTuningOptions(num_virtual_tokens=7), 3)
 
 
-@pytest.mark.parametrize("size", [1, 4, 9])
+@pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("name", ["prefix-tuning", "prompt-tuning"])
-def test_virtual_tokens_stand_before_each_sequence(name: str, size: int) -> None:
+def test_virtual_tokens_stand_before_each_sequence(name: str, budget: int) -> None:
     model = behind_prompts(name)
     (trained,) = [value for value in model.parameters() if value.requires_grad]
     expected_loss = transformers_loss(model, EXAMPLES)
     (expected,) = torch.autograd.grad(expected_loss, [trained])
-    loss = our_loss(model, EXAMPLES, size)
+    loss = our_loss(model, EXAMPLES, budget)
     assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
     (found,) = torch.autograd.grad(loss, [trained])
     assert relative_distance(found, expected) < 1e-5
@@ -89,8 +107,8 @@ def test_virtual_tokens_stand_before_each_sequence(name: str, size: int) -> None
 @pytest.mark.parametrize("name", ["prefix-tuning", "prompt-tuning"])
 def test_a_forward_pass_leaves_no_cache_behind(name: str) -> None:
     model = behind_prompts(name)
-    first = our_loss(model, EXAMPLES, 4)
-    assert torch.equal(our_loss(model, EXAMPLES, 4), first)
+    first = our_loss(model, EXAMPLES, 90)
+    assert torch.equal(our_loss(model, EXAMPLES, 90), first)
     assert model.config.use_cache is True
 
 
@@ -101,7 +119,7 @@ def test_behind_prompts_the_head_sees_columns_with_labels_only(name: str) -> Non
     model.get_base_model().lm_head.register_forward_hook(
         lambda _module, inputs, _output: widths.append(inputs[0].shape[1])
     )
-    our_loss(model, [Example(tuple(range(20)), 17), Example(tuple(range(9)), 6)], 2)
+    our_loss(model, [Example(tuple(range(20)), 17), Example(tuple(range(9)), 6)])
     assert widths == [3 + 3]  # before the labels: columns 16 to 18 and 5 to 7
 
 
@@ -112,42 +130,63 @@ def test_capped_logits_are_capped() -> None:
     config = Gemma2Config(**sizes, **counts, final_logit_softcapping=1.5, initializer_range=0.5)
     model = Gemma2ForCausalLM._from_config(config, attn_implementation="eager").eval()
     expected = transformers_loss(model, EXAMPLES)
-    assert our_loss(model, EXAMPLES, 4).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert our_loss(model, EXAMPLES, 90).item() == pytest.approx(expected.item(), rel=1e-5)
     model.config.final_logit_softcapping = None
     assert abs(transformers_loss(model, EXAMPLES).item() - expected.item()) > 1
 
 
 def test_labels_are_the_response_only() -> None:
-    (batch,) = micro_batches([Example((1, 2, 3, 4, 5), 3)], 1, pad_token_id=0, device=CPU)
+    (batch,) = batches_of(ResponseLoss(tiny_llama()), [Example((1, 2, 3, 4, 5), 3)])
     assert batch.labels.tolist() == [4, 5]
     assert batch.positions.tolist() == [2, 3]  # of the tokens 3 and 4, which predict them
+    (batch,) = padded([Example((1, 2, 3, 4, 5), 3)])
+    assert batch.labels.tolist() == [4, 5]
+    assert batch.positions.tolist() == [2, 3]
 
 
-def test_micro_batches_are_padded_to_their_longest() -> None:
+def test_padded_batches_are_as_wide_as_their_longest_and_keep_the_budget() -> None:
     examples = [Example((7,) * length, 1) for length in (3, 8, 2, 6, 5)]
-    batches = list(micro_batches(examples, 2, pad_token_id=0, device=CPU))
-    assert [tuple(batch.input_ids.shape) for batch in batches] == [(2, 8), (2, 5), (1, 2)]
-    assert batches[0].input_ids[1].tolist() == [7] * 6 + [0, 0]
+    batches = padded(examples, 16)
+    assert [tuple(b.input_ids_BT.shape) for b in batches] == [(2, 8), (3, 5)]
+    assert batches[0].input_ids_BT[1].tolist() == [7] * 6 + [0, 0]
+
+
+def test_a_model_that_is_padded_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="harness.response_loss"):
+        loss = ResponseLoss(behind_prompts("prompt-tuning"))
+    assert "virtual tokens stand before the words" in caplog.text
+    assert isinstance(batches_of(loss, EXAMPLES)[0], PaddedBatch)
 
 
 def test_padding_token_changes_no_bit() -> None:
-    model = adapted("zero-init-linear", moved=True)
-    losses = {our_loss(model, EXAMPLES, 9, pad).item() for pad in (0, 5, 95)}
+    model = behind_prompts("prefix-tuning")
+    losses = {our_loss(model, EXAMPLES, 1000, pad).item() for pad in (0, 5, 95)}
     assert len(losses) == 1
 
 
 def test_example_without_labels_is_left_out() -> None:
     unlearned = Example((1, 2, 3), 3)
     model = tiny_llama()
-    assert torch.equal(our_loss(model, [*EXAMPLES, unlearned], 4), our_loss(model, EXAMPLES, 4))
-    assert list(micro_batches([unlearned], 4, pad_token_id=0, device=CPU)) == []
+    assert torch.equal(our_loss(model, [*EXAMPLES, unlearned], 90), our_loss(model, EXAMPLES, 90))
+    assert batches_of(ResponseLoss(model), [unlearned]) == []
 
 
-def test_logits_are_computed_at_labels_only() -> None:
-    model = tiny_llama()
-    rows = []
-    model.lm_head.register_forward_hook(
-        lambda _module, inputs, _output: rows.append(inputs[0].shape)
-    )
-    our_loss(model, EXAMPLES, 9)
-    assert rows == [(sum(example.num_labels for example in EXAMPLES), 32)]
+def test_the_attention_is_the_models_own_again_afterwards() -> None:
+    model = adapted("zero-init-linear")
+    before = model.get_base_model().config._attn_implementation
+    our_loss(model, EXAMPLES)
+    assert model.get_base_model().config._attn_implementation == before
+    with pytest.raises(IndexError):  # a token that the model does not have
+        our_loss(model, [Example((1, 2, 10**6, 4), 2)])
+    assert model.get_base_model().config._attn_implementation == before
+
+
+def test_below_the_first_adapted_layer_nothing_is_kept_for_the_backward_pass() -> None:
+    model = adapted("zero-init-linear", moved=True, num_layers=2)
+    outputs = {}
+    for index, layer in enumerate(model.get_base_model().model.layers):
+        layer.register_forward_hook(
+            lambda _layer, _inputs, output, index=index: outputs.update({index: output})
+        )
+    our_loss(model, EXAMPLES).backward()
+    assert [outputs[index].requires_grad for index in range(4)] == [False, False, True, True]

@@ -31,7 +31,10 @@ class Draws:
     key: int
     """Of the step, 63 bits."""
     rows: Tensor
-    """(B,), the sequences' places in the optimizer batch."""
+    """The sequences' places in the optimizer batch: (B,), or token by token (B, T)."""
+    tokens: Tensor | None = None
+    """(B, T), the tokens' positions in their sequences; None where each row holds one sequence from
+    its beginning."""
 
 
 _DRAWS: ContextVar[Draws | None] = ContextVar("draws", default=None)
@@ -79,11 +82,15 @@ class RowDropout(nn.Module):
 
 def uniform_bits(draws: Draws, index: int, shape: torch.Size) -> Tensor:
     """Returns whole numbers, uniform in 0..2^24 - 1, of shape (B, T, D)."""
-    rows, tokens, features = shape
-    assert draws.rows.shape == (rows,)
+    rows, num_tokens, features = shape
     device = draws.rows.device
-    row_B = _mixed(draws.rows + _signed(draws.key + index * _GOLDEN))
-    token_BT = _mixed(row_B[:, None] + torch.arange(tokens, device=device) * _GOLDEN)
+    places_BT, tokens_BT = draws.rows, draws.tokens
+    if tokens_BT is None:
+        assert places_BT.shape == (rows,)
+        places_BT, tokens_BT = places_BT[:, None], torch.arange(num_tokens, device=device)[None]
+    row_BT = _mixed(places_BT + _signed(draws.key + index * _GOLDEN))
+    token_BT = _mixed(row_BT + tokens_BT * _GOLDEN)
+    assert token_BT.shape == (rows, num_tokens)
     feature_D = _mixed(torch.arange(1, features + 1, device=device) * _GOLDEN)
     bits_BTD = (token_BT[:, :, None] ^ feature_D) * _FIRST
     bits_BTD ^= bits_BTD >> 32

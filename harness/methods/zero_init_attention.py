@@ -10,8 +10,7 @@ D hidden size, L prompt length.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import torch
@@ -22,6 +21,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from harness.errors import MethodError
 from harness.families import Family
 from harness.methods.prompt_generator import ACTIVATIONS, PromptGenerator
+from harness.packing.attention import WordAttention, attend_packed, eager_attention
+from harness.packing.layout import Packing
 
 PROMPT = "prompt"
 """Name of the module with the prompt and the gates inside an attention layer."""
@@ -29,9 +30,6 @@ GENERATOR = "generator"
 """Name of the shared generator inside the decoder."""
 PREFIX = "prompts_on_"
 """Of the names under which attention with prompts is registered."""
-
-WordAttention = Callable[..., tuple[Tensor, Tensor | None]]
-"""One of transformers' attention functions: the output is (B, T, H, d)."""
 
 
 class PromptAttention(nn.Module):
@@ -140,6 +138,8 @@ class PromptAttention(nn.Module):
         words: WordAttention,
         *,
         causal: bool,
+        packing: Packing | None = None,
+        additive_mask: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Returns the layer's attention output (B, T, H, d), and the words' weights if given.
@@ -152,20 +152,30 @@ class PromptAttention(nn.Module):
             mask: (B or 1, H or 1, T, S), bool (True is seen) or added to the scores; or None.
             words: the attention function that the base model runs.
             causal: `mask` is None and `words` is causal then.
+            packing: where the words are one packed row, who sees whom.
+            additive_mask: whether `words` must be given a mask then.
             **kwargs: for `words`.
         """
+
+        def run(attention: WordAttention) -> tuple[Tensor, Tensor | None]:
+            given = (module, query_BHTd, key_BGSd, value_BGSd)
+            if packing is None:
+                return attention(*given, mask, **kwargs)
+            layout = {"packing": packing, "additive_mask": additive_mask}
+            return attend_packed(attention, *given, **layout, **kwargs)
+
         if self.active is None:
-            return words(module, query_BHTd, key_BGSd, value_BGSd, mask, **kwargs)
+            return run(words)
         # As the layer projects words, in their precision, but not rotated.
         keys_LGd, values_LGd = self.family.project(module, self.prompt().to(query_BHTd))
         key_GLd, value_GLd = keys_LGd.transpose(0, 1), values_LGd.transpose(0, 1)
         if self.gate is None:
-            keys, values = (key_GLd, key_BGSd), (value_GLd, value_BGSd)
-            return joint_attention(
-                module, query_BHTd, keys, values, mask, words, causal=causal, **kwargs
+            prompt = (key_GLd, value_GLd)
+            return run(
+                functools.partial(joint_attention, prompt=prompt, words=words, causal=causal)
             )
         # The base model's own call: at g = 0 its output is left as it is, to the last bit.
-        output_BTHd, weights = words(module, query_BHTd, key_BGSd, value_BGSd, mask, **kwargs)
+        output_BTHd, weights = run(words)
         prompt_BTHd = gated_prompt_attention(
             query_BHTd,
             key_GLd,
@@ -213,11 +223,12 @@ def gated_prompt_attention(
 def joint_attention(
     module: nn.Module,
     query_BHTd: Tensor,
-    keys: tuple[Tensor, Tensor],
-    values: tuple[Tensor, Tensor],
+    key_BGSd: Tensor,
+    value_BGSd: Tensor,
     mask: Tensor | None,
-    words: WordAttention,
     *,
+    prompt: tuple[Tensor, Tensor],
+    words: WordAttention,
     causal: bool,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
@@ -226,17 +237,19 @@ def joint_attention(
     Args:
         module: the attention layer.
         query_BHTd: rotated queries.
-        keys: of the prompt (G, L, d) and of the words (B, G, S, d).
-        values: likewise.
+        key_BGSd: of the words.
+        value_BGSd: likewise.
         mask: on the words; every query sees the whole prompt.
+        prompt: its keys and values, each (G, L, d).
         words: the attention function to run.
-        causal: `mask` is None and `words` is causal then.
+        causal: `words` is causal where `mask` is None.
         **kwargs: for `words`.
     """
     if kwargs.get("cache") is not None:
         raise MethodError("random-init: continuous batching is not supported; use generate()")
-    (key_GLd, key_BGSd), (value_GLd, value_BGSd) = keys, values
+    key_GLd, value_GLd = prompt
     (batch, heads, num_queries, size), length = query_BHTd.shape, key_GLd.shape[1]
+    causal = causal and mask is None
     if causal:
         # L queries in front, whose outputs are dropped, put query t at row L + t: the causal
         # kernel lets it see all L prompt rows and words 0..t, and no mask has to be made.
@@ -272,9 +285,7 @@ def register_prompts(model: PreTrainedModel, implementation: str) -> str:
     """
     name = f"{PREFIX}{implementation}"
     if implementation == "eager":
-        # Each family has its own; the decoder's class is transformers' also in a user's subclass.
-        module = type(model.get_decoder()).__module__
-        words = sys.modules[module].eager_attention_forward
+        words = eager_attention(model)
         name += f"_of_{model.config.model_type}"
     else:
         words = AttentionInterface()[implementation]
@@ -288,6 +299,11 @@ def register_prompts(model: PreTrainedModel, implementation: str) -> str:
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         prompt = getattr(module, PROMPT, None)
+        packed = kwargs.get("packing") is not None
+        if packed:
+            kwargs["additive_mask"] = implementation == "eager"
+        if prompt is None and packed:
+            return attend_packed(words, module, query, key, value, **kwargs)
         if prompt is None:
             return words(module, query, key, value, attention_mask, **kwargs)
         # As transformers' sdpa decides; its eager attention is always given a mask.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from transformers import LlamaForCausalLM
 from harness.adapters import adapter_size, attach_adapter
 from harness.data import Example
 from harness.methods.neighbours import NEIGHBOURS
-from harness.methods.row_dropout import Draws, RowDropout, drawing
+from harness.methods.row_dropout import RowDropout, drawing
 from harness.models import count_parameters, load_trained, save_trained, trained_parameters
-from harness.response_loss import ResponseLoss, micro_batches
+from harness.packing.batches import number_sequences
+from harness.response_loss import ResponseLoss, draws_of
 from tests.methods.tiny_models import stir, tiny_model, token_ids
 
 METHODS = {method.name: method for method in NEIGHBOURS}
@@ -28,7 +30,6 @@ OPTIONS: dict[str, dict[str, object]] = {
     "prefix-tuning": {"num_virtual_tokens": 5},
     "prompt-tuning": {"num_virtual_tokens": 6},
 }
-CPU = torch.device("cpu")
 
 
 def adapted(
@@ -49,12 +50,19 @@ def examples() -> list[Example]:
     return [Example(tuple(row[: 20 - 2 * index]), 3) for index, row in enumerate(ids)]
 
 
-def gradients(model: nn.Module, size: int) -> dict[str, torch.Tensor]:
-    module = ResponseLoss(model)
+def losses(module: ResponseLoss, budget: int) -> Iterator[torch.Tensor]:
+    sequences = number_sequences(examples())
+    for batch in module.micro_batches(
+        sequences, token_budget=budget, pad_token_id=0, device=torch.device("cpu")
+    ):
+        with drawing(draws_of(batch, 3)):
+            yield module(batch)
+
+
+def gradients(model: nn.Module, budget: int) -> dict[str, torch.Tensor]:
     model.zero_grad()
-    for batch in micro_batches(examples(), size, pad_token_id=0, device=CPU):
-        with drawing(Draws(3, batch.rows)):
-            module(batch.input_ids, batch.positions, batch.labels).backward()
+    for loss in losses(ResponseLoss(model), budget):
+        loss.backward()
     return {name: value.grad.clone() for name, value in trained_parameters(model).items()}
 
 
@@ -64,9 +72,8 @@ def train(model: nn.Module, steps: int = 3) -> None:
     module = ResponseLoss(model)
     for _ in range(steps):
         optimizer.zero_grad()
-        for batch in micro_batches(examples(), 4, pad_token_id=0, device=CPU):
-            with drawing(Draws(3, batch.rows)):
-                module(batch.input_ids, batch.positions, batch.labels).backward()
+        for loss in losses(module, 60):
+            loss.backward()
         optimizer.step()
     model.eval()
 
@@ -232,10 +239,10 @@ def test_generation_with_a_cache_is_generation_without(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_any_micro_batch_gives_the_same_gradients(name: str) -> None:
+def test_any_budget_gives_the_same_gradients(name: str) -> None:
     model = stir(adapted(name)).train()
-    whole = gradients(model, 7)
-    for size in (1, 3):
+    whole = gradients(model, 140)
+    for size in (20, 50):
         for key, gradient in gradients(model, size).items():
             assert gradient.norm() > 0, key
             assert (gradient - whole[key]).norm() < 1e-5 * whole[key].norm(), key
@@ -244,9 +251,9 @@ def test_any_micro_batch_gives_the_same_gradients(name: str) -> None:
 def test_dora_drops_by_sequence() -> None:
     model = stir(adapted("dora", dropout=0.3)).train()
     assert sum(isinstance(module, RowDropout) for module in model.modules()) == 7 * 4
-    whole, parts = gradients(model, 7), gradients(model, 2)
+    whole, parts = gradients(model, 140), gradients(model, 40)
     assert all((parts[key] - whole[key]).norm() < 1e-5 * whole[key].norm() for key in whole)
-    still = gradients(model.eval(), 7)
+    still = gradients(model.eval(), 140)
     assert any((still[key] - whole[key]).norm() > 1e-2 * whole[key].norm() for key in whole)
 
 

@@ -1,0 +1,113 @@
+"""Cross-entropy of labels, in chunks, so that few logits exist at any time.
+
+The gradient with respect to the hidden states (and to the head, where it is trained) is made while
+a chunk's logits are there, and nothing of the vocabulary's size is kept for the backward pass.
+
+Shapes: N labels, C of a chunk, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**26}
+"""Logits of a chunk: 131 or 2097 rows of 32,000 pieces, 17 or 268 MB. On a CPU more rows are not
+faster."""
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        context: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        labels_N: Tensor,
+        soft_cap: float | None,
+    ) -> Tensor:
+        dtype = _compute_dtype(hidden_ND, weight_VD)
+        wants = [context.needs_input_grad[index] for index in range(3)]
+        head_VD = weight_VD.to(dtype)
+        hidden_gradient = torch.empty_like(hidden_ND) if wants[0] else None
+        weight_gradient = torch.zeros_like(weight_VD, dtype=torch.float32) if wants[1] else None
+        bias_gradient = torch.zeros(len(weight_VD), device=weight_VD.device) if wants[2] else None
+        losses = []
+        size = max(1, CHUNK_LOGITS.get(hidden_ND.device.type, 2**22) // len(weight_VD))
+        for start in range(0, len(labels_N), size):
+            rows = slice(start, start + size)
+            states_CD, labels_C1 = hidden_ND[rows].to(dtype), labels_N[rows, None]
+            logits_CV = states_CD @ head_VD.T
+            if bias_V is not None:
+                logits_CV += bias_V.to(dtype)
+            if soft_cap is not None:  # in the model's own precision and order of operations
+                logits_CV = torch.tanh(logits_CV / soft_cap) * soft_cap
+            slopes_CV = None if soft_cap is None else 1 - (logits_CV.float() / soft_cap).square()
+            # From here on `logits_CV` turns, in place, into its own gradient.
+            logits_CV = logits_CV.float()
+            logits_CV -= logits_CV.amax(dim=1, keepdim=True)
+            chosen_C1 = logits_CV.gather(1, labels_C1)
+            sums_C1 = logits_CV.exp_().sum(dim=1, keepdim=True)
+            losses.append((sums_C1.log() - chosen_C1).sum())
+            if not any(wants):
+                continue
+            logits_CV /= sums_C1
+            logits_CV.scatter_add_(1, labels_C1, torch.full_like(chosen_C1, -1.0))
+            if slopes_CV is not None:
+                logits_CV *= slopes_CV
+            gradient_CV = logits_CV.to(dtype)
+            if hidden_gradient is not None:
+                hidden_gradient[rows] = gradient_CV @ head_VD
+            if weight_gradient is not None:
+                weight_gradient += gradient_CV.T @ states_CD
+            if bias_gradient is not None:
+                bias_gradient += gradient_CV.sum(dim=0, dtype=torch.float32)
+        context.save_for_backward(hidden_gradient, weight_gradient, bias_gradient)
+        context.dtypes = [
+            None if tensor is None else tensor.dtype for tensor in (hidden_ND, weight_VD, bias_V)
+        ]
+        return torch.stack(losses).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        found = [
+            None if kept is None else (kept * gradient).to(dtype)
+            for kept, dtype in zip(context.saved_tensors, context.dtypes, strict=True)
+        ]
+        return (*found, None, None)
+
+
+def summed_cross_entropy(
+    head: nn.Module, hidden_ND: Tensor, labels_N: Tensor, *, soft_cap: float | None
+) -> Tensor:
+    """Returns the sum of the labels' cross-entropies, fp32, in nats.
+
+    The softmax is fp32 whatever the precision of the head.
+
+    Args:
+        head: from hidden states to logits; of another class than nn.Linear it is called, once.
+        hidden_ND: the states before the labels.
+        labels_N: token ids; at least one.
+        soft_cap: bounds the logits: cap · tanh(logit / cap).
+    """
+    if type(head) is nn.Linear:
+        loss: Tensor = _SummedCrossEntropy.apply(
+            hidden_ND, head.weight, head.bias, labels_N, soft_cap
+        )
+        return loss
+    logits_NV = head(hidden_ND)
+    if soft_cap is not None:
+        logits_NV = torch.tanh(logits_NV / soft_cap) * soft_cap
+    return nn.functional.cross_entropy(logits_NV.float(), labels_N, reduction="sum")
+
+
+def _compute_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
+    """Returns the precision of the head's product, as autocast decides it."""
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return weight.dtype
