@@ -27,7 +27,7 @@ Label = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,\[\]+-]*$", max_length=LONGEST_LABEL)
 ]
 
-NOT_IN_ID = {"micro_batch_size"}
+NOT_IN_ID = {"micro_batch_size", "checkpoint_minutes"}
 """Training settings that never change the trained weights."""
 
 

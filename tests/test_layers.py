@@ -13,13 +13,15 @@ PACKAGE = Path(__file__).parent.parent / "harness"
 HEAVY = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate")
 
 ORDER = (
-    ("errors", "spec", "events", "environment", "fingerprint", "families"),
+    ("errors", "spec", "events", "environment", "fingerprint", "families", "interrupts"),
     ("shape", "recipe", "checkpoint", "demo"),
     ("methods", "adapters", "peft_hook", "evaluation.benchmarks"),
     ("evaluation.tasks",),
     ("grid", "results"),
     ("grid_resolver",),
     ("grid_file", "state", "models", "data", "response_loss", "optimizer", "model_card"),
+    ("progress", "memory"),
+    ("training_checkpoint",),
     (
         "train",
         "evaluation",
@@ -31,9 +33,9 @@ ORDER = (
         "released",
         "method_laws",
     ),
-    ("cell", "export", "result_source"),
+    ("cell", "cell_training", "export", "result_source"),
     ("executors",),
-    ("display",),
+    ("display", "progress_display"),
     ("commands", "theory.command"),
     ("cli",),
 )
