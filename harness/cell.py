@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.environment import describe_environment
-from harness.errors import ModelError, StorageError, TrainingError
-from harness.events import CellEnded, CellStarted, Emit, Scoring, StepDone
-from harness.grid import Cell, DataSpec
+from harness.errors import EvaluationError, ModelError, StorageError
+from harness.events import CellEnded, CellStarted, Emit, Scoring, Warned
+from harness.grid import Cell
+from harness.interrupts import Stopped, heeding_signals
+from harness.memory import SmallerBudget, is_out_of_memory
 from harness.methods import METHODS
 from harness.model_card import CARD_FILE, model_card
 from harness.results import (
@@ -28,7 +29,6 @@ from harness.state import (
     ADAPTER_FOLDER,
     CELL_FILE,
     LOG_FILE,
-    STEPS_FILE,
     cell_folder,
     is_trained,
     items_path,
@@ -39,10 +39,8 @@ from harness.state import (
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.data import Instructions
     from harness.evaluation.tasks import TaskSpec
     from harness.models import Base
-    from harness.train import StepRecord
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,14 @@ class RunSettings:
     """A torch device of this process, `cpu` or `cuda`."""
     threads: int = 1
     """CPU threads; on the CPU another number moves the low bits of every result."""
+    token_budget: int | None = None
+    """Tokens of a forward pass in training, instead of the grid's; what has held goes before it."""
 
 
 def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
     """Does what is not done yet of a cell: trains it, saves it, scores it.
 
-    Everything is stored as it comes: a killed run goes on from the last benchmark.
+    Everything is stored as it comes: a killed run goes on from the last checkpoint or benchmark.
 
     Args:
         cell: what to do.
@@ -72,6 +72,8 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
         The cell's whole result, as stored in its folder.
 
     Raises:
+        SmallerBudget: the memory is full, which is no failure: run the cell in a fresh process.
+        Stopped: a signal asked for it; a training goes on from its checkpoint the next time.
         ZbenchError: what went wrong, in one line; it is stored in the folder too.
     """
     folder = cell_folder(settings.runs_dir, cell)
@@ -79,6 +81,9 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
     with locked(folder):
         try:
             result = _CellRun(cell, settings, folder, emit).finish()
+        except SmallerBudget as fault:
+            emit(Warned(cell.id, str(fault), restarts=True))
+            raise
         except Exception as fault:
             record_failure(cell, folder, fault)
             emit(CellEnded(cell.id, str(folder), time.monotonic() - start, describe(fault)))
@@ -130,72 +135,31 @@ class _CellRun:
 
     def _train(self, result: CellResult) -> tuple[Base, PreTrainedModel, CellResult]:
         """Trains, saves what was trained, and stores the result without scores."""
-        from harness.data import choose, rows_sha256, tokenize
-        from harness.models import save_trained
-        from harness.train import fit
+        from harness.cell_training import finish_training, train_cell
 
-        cell, method, train = self.cell, METHODS[self.cell.method], self.cell.train
-        assert train is not None
-        assert cell.fraction is not None
-        assert cell.seed is not None
-        data = _instructions(cell.data, self.settings.data_root)
-        rows = choose(data.rows, cell.fraction, cell.seed)
-        self._emit_start(train.total_steps(len(rows)))
-        check_memory(cell, self.settings.device)
-        base = self._base()
-        examples = tokenize(rows, base.tokenizer, train.max_length)
-        model = method.apply(base.model, cell.options, cell.seed)
-        trace = method.trace(model) if method.trace else None
-        steps: list[StepRecord] = []
-
-        def on_step(record: StepRecord) -> None:
-            steps.append(record)
-            self.emit(
-                StepDone(
-                    cell.id,
-                    step=record.step,
-                    epoch=record.epoch,
-                    loss=record.loss,
-                    learning_rate=record.learning_rate,
-                    tokens_per_second=record.tokens_per_second,
-                    time_ms=record.time_ms,
-                    statistics=record.statistics,
-                )
+        with heeding_signals() as requests:
+            base, model, measured = train_cell(
+                self.cell,
+                self.settings,
+                self.folder,
+                load=self._base,
+                start=self._emit_start,
+                emit=self.emit,
+                requests=requests,
             )
-
-        measured = fit(
-            model,
-            examples,
-            train,
-            seed=cell.seed,
-            device=self.settings.device,
-            precision=base.identity["precision"],
-            pad_token_id=_pad_token_id(base),
-            data_sha256=rows_sha256(rows),
-            statistics=method.statistics,
-            trace=trace,
-            on_step=on_step,
-        )
-        counted = method.count_parameters(cell.model.shape, cell.options)
-        assert measured.trainable_parameters == counted, "count_parameters differs from the model"
-        measured = replace(
-            measured, data_file_sha256=_file_sha256(cell.data, self.settings.data_root)
-        )
-        base_name = cell.model.source or cell.model.path
-        save_trained(model, self.folder / ADAPTER_FOLDER, base_name=base_name)
-        write_steps(self.folder / STEPS_FILE, steps)
-        for name, frame in (trace.frames() if trace else {}).items():
-            write_frame(self.folder / name, frame)
-        result = replace(
-            result,
-            train=measured,
-            base=base.identity,
-            scores=(),
-            environment=describe_environment(self.settings.device),
-            evaluation_seconds={},
-            error=None,
-        )
-        write_result(self.folder, result)
+            result = replace(
+                result,
+                train=measured,
+                base=base.identity,
+                scores=(),
+                environment=describe_environment(self.settings.device),
+                evaluation_seconds={},
+                error=None,
+            )
+            write_result(self.folder, result)
+            finish_training(self.folder)
+            if requests.stop:  # since the last step
+                raise Stopped
         return base, model, result
 
     def _restore(self, result: CellResult) -> tuple[Base, PreTrainedModel]:
@@ -221,16 +185,21 @@ class _CellRun:
             result = replace(result, environment=describe_environment(self.settings.device))
         for group in scored_together(tasks):
             start, name = time.monotonic(), "+".join(task.name for task in group)
-            outcomes = evaluate_together(
-                model,
-                base.tokenizer,
-                group,
-                data_root=self.settings.data_root,
-                precision=base.identity["precision"],
-                on_progress=lambda done, total, name=name: self.emit(  # type: ignore[misc]
-                    Scoring(self.cell.id, name, done, total)
-                ),
-            )
+            try:
+                outcomes = evaluate_together(
+                    model,
+                    base.tokenizer,
+                    group,
+                    data_root=self.settings.data_root,
+                    precision=base.identity["precision"],
+                    on_progress=lambda done, total, name=name: self.emit(  # type: ignore[misc]
+                        Scoring(self.cell.id, name, done, total)
+                    ),
+                )
+            except Exception as fault:
+                if is_out_of_memory(fault):
+                    raise EvaluationError(_memory_full_in_scoring(name)) from fault
+                raise
             seconds = (time.monotonic() - start) / len(group)
             for task, outcome in zip(group, outcomes, strict=True):
                 key = outcome.scores[0].key
@@ -247,58 +216,6 @@ class _CellRun:
         self.emit(CellStarted(self.cell.id, self.cell.label, total_steps, now))
 
 
-@functools.lru_cache(maxsize=4)
-def _instructions(spec: DataSpec, data_root: Path | None) -> Instructions:
-    from harness.data import read_instructions
-
-    return read_instructions(spec, data_root=data_root)
-
-
-def _file_sha256(data: DataSpec, data_root: Path | None) -> str | None:
-    from harness.fingerprint import sha256_of_file
-
-    if data_root is None or data.path is None:
-        return None
-    return sha256_of_file(data_root / data.path)
-
-
-def check_memory(cell: Cell, device: str) -> None:
-    """Refuses a cell whose weights and optimizer alone are larger than the card.
-
-    Frozen weights take 2 bytes in bf16; trained ones 16 in all: fp32 weight, gradient and AdamW's
-    two moments. Activations come on top.
-
-    Raises:
-        TrainingError: they do not fit; a CPU is never refused.
-    """
-    if not device.startswith("cuda"):
-        return
-    import torch
-
-    trained = METHODS[cell.method].count_parameters(cell.model.shape, cell.options)
-    needed = memory_bytes(cell.model.shape.num_parameters, trained)
-    card = torch.cuda.get_device_properties(device).total_memory
-    if needed > card:
-        raise TrainingError(
-            f"{cell.label}: weights and optimizer need {needed / 1e9:.0f} GB and activations more, "
-            f"but {torch.cuda.get_device_name(device)} has {card / 1e9:.0f} GB; take a larger card"
-        )
-
-
-def memory_bytes(total_parameters: int, trained_parameters: int) -> int:
-    """Returns the bytes of weights, gradients and AdamW's state on a card, activations apart."""
-    frozen = max(0, total_parameters - trained_parameters)
-    return 2 * frozen + 16 * trained_parameters
-
-
-def _pad_token_id(base: Base) -> int:
-    """Returns a token for padding; it is masked everywhere, so that any one serves."""
-    tokenizer = base.tokenizer
-    if tokenizer.pad_token_id is not None:
-        return int(tokenizer.pad_token_id)
-    return int(tokenizer.eos_token_id)
-
-
 def _check_same_base(cell: Cell, result: CellResult, base: Base) -> None:
     """Refuses to put trained tensors on other weights than those they were trained with."""
     for key in ("weights_sha256", "commit", "tokenizer_sha256"):
@@ -310,14 +227,22 @@ def _check_same_base(cell: Cell, result: CellResult, base: Base) -> None:
             )
 
 
+def _memory_full_in_scoring(name: str) -> str:
+    return (
+        f"{name}: the memory is full with the smallest batches of requests; what is trained and "
+        "scored is kept: free the card of other processes, or take a larger one, and run the same "
+        "command again"
+    )
+
+
 def describe(fault: BaseException) -> str:
     """Returns the first line of an error's message, with its type where it is not zbench's own."""
     from harness.errors import ZbenchError
 
-    if type(fault).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(fault):
         return (
-            "the card's memory is full; lower train.token_budget (the result stays the same) "
-            "or take a larger card"
+            "the memory is full before a step is taken; free it of other processes, or take a "
+            "larger card"
         )
     lines = str(fault).strip().splitlines()
     text = lines[0] if lines else "no message"
@@ -332,19 +257,3 @@ def record_failure(cell: Cell, folder: Path, fault: BaseException) -> None:
         write_result(folder, replace(result, error=error))
     except StorageError:
         pass  # the disk is full or gone: the error itself still reaches the user
-
-
-def write_steps(path: Path, steps: Sequence[StepRecord]) -> None:
-    """Writes the whole course of a training: one row per optimizer step.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-    import pandas as pd
-
-    rows = []
-    for step in steps:
-        record = asdict(step)
-        statistics = record.pop("statistics")
-        rows.append(record | dict(statistics))
-    write_frame(path, pd.DataFrame(rows))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import display
+from harness import display, progress_display
 from harness.cell import RunSettings, run_cell
 from harness.errors import ReportError, UsageError
 from harness.events import Event
@@ -19,6 +20,8 @@ from harness.executors.devices import resolve_devices, worker_threads
 from harness.frames import cells_frame, losses_frame, scores_frame
 from harness.grid import Cell, GridSpec, expand
 from harness.grid_file import load_grid
+from harness.interrupts import heeding_signals
+from harness.memory import SmallerBudget
 from harness.plan import check_fractions, check_sources, count_rows, plan_rows, resolve_data_root
 from harness.result_source import ResultSource
 from harness.state import (
@@ -102,7 +105,7 @@ def run_grid_command(
         ),
         devices=devices,
     )
-    with display.progress(console, work, grid.num_rows()) as show:
+    with progress_display.progress(console, work, grid.num_rows()) as show:
         outcome = run_grid(states, plan, [show, tracker])
     after = grid.states()
     problem = tracker.close()
@@ -166,22 +169,28 @@ def run_cell_command(
         device=devices[0],
         threads=worker_threads(devices, None),
     )
-    failed = False
-    with display.progress(console, states, grid.num_rows()) as show:
+    failed = again = False
+    with progress_display.progress(console, states, grid.num_rows()) as show:
 
         def tell(event: Event) -> None:
             show(event)
             tracker(event)
 
         try:
-            run_cell(cell, settings, tell)
-        except CellBusy:
+            with heeding_signals():  # SIGUSR1 is a training's, and no end before it begins
+                run_cell(cell, settings, tell)
+        except (CellBusy, KeyboardInterrupt):
             tracker.close()
             raise
+        except SmallerBudget:
+            again = True
         except Exception:
             traceback.print_exc()
             failed = True
     problem = tracker.close()
+    if again:  # in the place of this process, whose memory is free with it
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     after = one.states()
     display.print_cells(console, after, problem)
     if as_json:

@@ -1,28 +1,22 @@
-"""What a user sees in the terminal: summaries, live progress, closing tables."""
+"""What a user sees in the terminal: summaries, closing tables; the live part is elsewhere."""
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from harness.evaluation.benchmarks import BENCHMARKS
-from harness.events import CellEnded, CellStarted, Emit, Event, Scoring, StepDone
 from harness.grid import GridSpec
 from harness.plan import PlanRow, plan_rows
-from harness.state import LOG_FILE, CellState
+from harness.state import CHECKPOINTS_FOLDER, LOG_FILE, CellState
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
 
     from harness.executors import GridOutcome
 
 PIPE_WIDTH = 160
 """Columns where the output is no terminal: tables in a log lose nothing."""
-SCORING_STEPS = 20
-"""What scoring one benchmark counts in the overall progress, in optimizer steps."""
 
 
 def console(*, quiet: bool = False) -> Console:
@@ -86,129 +80,6 @@ def _range(values: Sequence[float | None]) -> str:
     return f"{known[0]:g}" if len(known) == 1 else f"{known[0]:g} to {known[-1]:g}"
 
 
-@contextlib.contextmanager
-def progress(console: Console, states: Sequence[CellState], rows: int | None) -> Iterator[Emit]:
-    """Shows cells as they run; yields the listener of their events."""
-    if not states:
-        yield lambda event: None
-        return
-    if not console.is_terminal:
-        yield _Lines(console, states)
-        return
-    with _progress_bars(console) as bars:
-        yield _Bars(bars, states, rows)
-
-
-def _progress_bars(console: Console) -> Progress:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[text]}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    )
-
-
-class _Lines:
-    """One line per finished cell, for logs and pipes."""
-
-    def __init__(self, console: Console, states: Sequence[CellState]) -> None:
-        self.console = console
-        self.labels = {state.cell.id: state.cell.label for state in states}
-        self.ended = 0
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, CellEnded):
-            self.ended += 1
-            what = "done" if event.error is None else f"FAILED: {event.error}"
-            if event.elsewhere:
-                what = "another process runs it"
-            self.console.print(
-                f"[{self.ended}/{len(self.labels)}] {self.labels[event.cell_id]}: {what} "
-                f"({event.seconds:.1f} s)",
-                markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
-
-
-class _Bars:
-    """An overall bar with the time left, and one bar per running cell."""
-
-    def __init__(self, bars: Progress, states: Sequence[CellState], rows: int | None) -> None:
-        self.bars = bars
-        self.start = time.monotonic()
-        self.labels = {state.cell.id: state.cell.label for state in states}
-        self.size: dict[str, float] = {}
-        self.scored: dict[str, dict[str, float]] = {}
-        self.steps: dict[str, int] = {}
-        self.num_steps: dict[str, int] = {}
-        for state, row in zip(states, plan_rows(states, rows), strict=True):
-            steps = 0 if state.trained else (row.steps or 0)
-            self.size[state.cell.id] = steps + SCORING_STEPS * len(state.cell.tasks)
-        self.finished: set[str] = set()
-        self.failed = 0
-        self.total = bars.add_task("[bold]all cells", total=sum(self.size.values()), text="")
-        self.tasks: dict[str, TaskID] = {}
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, CellStarted):
-            from rich.markup import escape
-
-            self.num_steps[event.cell_id] = event.total_steps
-            self.tasks[event.cell_id] = self.bars.add_task(
-                escape(self.labels[event.cell_id]), total=max(event.total_steps, 1), text="loading"
-            )
-        elif isinstance(event, StepDone):
-            self.steps[event.cell_id] = event.step
-            total = f"/{self.num_steps.get(event.cell_id, '?')}"
-            rate = f"{event.tokens_per_second:,.0f} tok/s"
-            text = f"step {event.step}{total}  loss {event.loss:.3f}  {rate}"
-            self._update(event.cell_id, completed=event.step, text=text)
-        elif isinstance(event, Scoring):
-            share = event.done / max(event.total, 1)
-            self.scored.setdefault(event.cell_id, {})[event.benchmark] = share
-            self._update(
-                event.cell_id, total=max(event.total, 1), completed=event.done,
-                text=f"scoring {event.benchmark} {event.done}/{event.total}",
-            )  # fmt: skip
-        elif isinstance(event, CellEnded):
-            self.finished.add(event.cell_id)
-            self.failed += event.error is not None
-            if event.cell_id in self.tasks:
-                self.bars.remove_task(self.tasks.pop(event.cell_id))
-        self._overall()
-
-    def _update(self, cell_id: str, **what: Any) -> None:
-        if cell_id in self.tasks:
-            self.bars.update(self.tasks[cell_id], **what)
-
-    def _overall(self) -> None:
-        done = 0.0
-        for cell_id, size in self.size.items():
-            scored = SCORING_STEPS * sum(self.scored.get(cell_id, {}).values())
-            partly = min(size, self.steps.get(cell_id, 0) + scored)
-            done += size if cell_id in self.finished else partly
-        total = sum(self.size.values())
-        elapsed = time.monotonic() - self.start
-        left = elapsed * (total - done) / done if done and elapsed > 5 else None
-        text = f"{len(self.finished)}/{len(self.size)} cells"
-        if self.failed:
-            text += f", [red]{self.failed} failed[/red]"
-        if left is not None:
-            text += f", {format_seconds(left)} left"
-        self.bars.update(self.total, completed=done, text=text)
-
-
-def format_seconds(seconds: float) -> str:
-    """Returns a duration as a reader says it: `45 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def primary_scores(state: CellState) -> dict[str, float]:
     """Returns a cell's primary score of each benchmark that its grid lists, 0..1."""
     scores = {}
@@ -241,12 +112,22 @@ def print_cells(console: Console, states: Sequence[CellState], problem: str | No
         if state.status in ("failed", "stale") and state.fault:
             errors.append((state, state.fault))
     console.print(table)
+    _print_notes(console, states)
     for state, message in errors:
         console.print(
             f"failed: {state.cell.label}: {message}{_log_line(state)}",
             markup=False, highlight=False, style="red", soft_wrap=True,
         )  # fmt: skip
     print_tracking_problem(console, problem)
+
+
+def _print_notes(console: Console, states: Sequence[CellState]) -> None:
+    """Says what went wrong in a training that was finished nevertheless."""
+    for state in states:
+        train = state.result.train if state.result else None
+        if train is not None and train.note:
+            console.print(f"warning: {state.cell.label}: {train.note}", markup=False,
+                          highlight=False, soft_wrap=True)  # fmt: skip
 
 
 def _log_line(state: CellState) -> str:
@@ -333,6 +214,7 @@ def print_status(console: Console, states: Sequence[CellState]) -> None:
         del counts["stale"]
     line = ", ".join(f"{len(members)} {name}" for name, members in counts.items())
     console.print(f"{len(states)} cells: {line}", highlight=False)
+    _print_notes(console, states)
     for state in counts["running"]:
         console.print(f"running: {state.cell.label}  log: {state.folder / LOG_FILE}",
                       markup=False, highlight=False, soft_wrap=True)  # fmt: skip
@@ -345,6 +227,12 @@ def print_status(console: Console, states: Sequence[CellState]) -> None:
         console.print(f"stale:   {state.fault}", markup=False, highlight=False, soft_wrap=True)
     for state in counts["to do"]:
         lacks = ", ".join(task.name for task in state.missing)
-        what = f"scores of {lacks}" if state.trained else "training"
+        what = f"scores of {lacks}" if state.trained else f"training{_from_step(state)}"
         console.print(f"to do:   {state.cell.label}: {what}", markup=False, highlight=False,
                       soft_wrap=True)  # fmt: skip
+
+
+def _from_step(state: CellState) -> str:
+    """Returns which step a training that was stopped goes on from."""
+    found = sorted((state.folder / CHECKPOINTS_FOLDER).glob("step-*"))
+    return f" (goes on from step {int(found[-1].name[5:])})" if found else ""

@@ -33,6 +33,8 @@ class StepDone:
     tokens_per_second: float
     time_ms: int
     statistics: Mapping[str, float] = field(default_factory=dict)
+    restored: bool = False
+    """Taken by an earlier process, and told again by the one that goes on from its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,17 @@ class Scoring:
     benchmark: str
     done: int
     total: int
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something is wrong, and the cell goes on."""
+
+    cell_id: str
+    message: str
+    """One line."""
+    restarts: bool = False
+    """The worker leaves, and a fresh process takes the cell on."""
 
 
 @dataclass(frozen=True)
@@ -58,5 +71,5 @@ class CellEnded:
     """Another process was running it: nothing was done here."""
 
 
-Event = CellStarted | StepDone | Scoring | CellEnded
+Event = CellStarted | StepDone | Scoring | Warned | CellEnded
 Emit = Callable[[Event], None]

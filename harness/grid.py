@@ -27,7 +27,7 @@ Label = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,\[\]+-]*$", max_length=LONGEST_LABEL)
 ]
 
-NOT_IN_ID = {"token_budget"}
+NOT_IN_ID = {"token_budget", "checkpoint_minutes"}
 """Training settings that never change the trained weights."""
 RETIRED = {"micro_batch_size"}
 """Those of earlier versions, which stored cells still name."""

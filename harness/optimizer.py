@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from harness.data import Example
+from harness.errors import ModelError
 from harness.methods.row_dropout import drawing
 from harness.models import trained_parameters
 from harness.packing.batches import number_sequences, resolve_budget
@@ -128,3 +129,38 @@ class Trainer:
             group["lr"] = learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Returns the trained tensors and AdamW's state, by kind and parameter's name.
+
+        `parameter/<name>`, and once a step is taken `exp_avg/<name>`, `exp_avg_sq/<name>` and
+        `step/<name>`. The tensors are those that the next step changes; copy what is to stay.
+        """
+        found: dict[str, torch.Tensor] = {}
+        for name, parameter in trained_parameters(self.model).items():
+            found[f"parameter/{name}"] = parameter.detach()
+            for kind, value in self.optimizer.state.get(parameter, {}).items():
+                found[f"{kind}/{name}"] = value
+        return found
+
+    def load_state(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Puts back what `state` gave.
+
+        Raises:
+            ModelError: names or shapes are those of another model; nothing is changed.
+        """
+        parameters = trained_parameters(self.model)
+        stored = {key.partition("/")[2] for key in tensors}
+        shapes = {name: tensors.get(f"parameter/{name}") for name in parameters}
+        if stored != set(parameters) or any(
+            value is None or value.shape != parameters[name].shape for name, value in shapes.items()
+        ):
+            raise ModelError("the trained tensors are not those of this model and method")
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(tensors[f"parameter/{name}"])
+        for key, value in tensors.items():
+            kind, _, name = key.partition("/")
+            if kind != "parameter":
+                moments = self.optimizer.state[parameters[name]]
+                moments[kind] = value.to(self.device, copy=True)

@@ -48,6 +48,9 @@ class TrainSpec(Spec):
     """A sequence is cut after this many tokens, BOS and EOS included."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of the frozen base; trained tensors are always fp32. auto: bf16 on CUDA, fp32 on CPU."""
+    checkpoint_minutes: NotNegative = 10.0
+    """Between two checkpoints of a training, 0 for one after every step; not part of a cell's id:
+    a training that goes on from one gives the same result."""
 
     @model_validator(mode="before")
     @classmethod

@@ -56,6 +56,8 @@ class TrainResult:
     final_statistics: Mapping[str, float] = field(default_factory=dict)
     """The method's own statistics after the last step, such as `gate/mean_abs`, and those that it
     probed before and after, `probe/...`."""
+    note: str | None = None
+    """What a reader must know of this training, such as a loss that exploded on its way."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ Status = Literal["done", "to do", "running", "failed", "stale"]
 LOG_FILE = "log.txt"
 STEPS_FILE = "steps.parquet"
 ADAPTER_FOLDER = "adapter"
+CHECKPOINTS_FOLDER = "checkpoints"
 ITEMS_FOLDER = "items"
 CELL_FILE = "cell.json"
 

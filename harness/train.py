@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -18,14 +18,19 @@ from torch import nn
 
 from harness.data import Example, epoch_batches
 from harness.errors import TrainingError
+from harness.interrupts import Stopped
 from harness.methods.attention_probe import PROBE_TEXTS
 from harness.methods.method import Trace
 from harness.models import count_parameters
 from harness.optimizer import BatchTotals, Trainer
 from harness.packing.batches import resolve_budget
+from harness.progress import Progress, StepRecord
 from harness.recipe import TrainSpec
 from harness.results import TrainResult
+from harness.training_checkpoint import Checkpoints, TrainingState
 
+TRACE = "trace/"
+"""What the names of a trace's own tensors begin with in a checkpoint."""
 STATISTICS_EVERY = 10
 """Optimizer steps between two readings of a method's statistics: each reading waits for the
 device. The first and the last step are always read."""
@@ -33,29 +38,6 @@ device. The first and the last step are always read."""
 Statistics = Callable[[nn.Module], dict[str, float]]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """One optimizer step."""
-
-    step: int
-    """From 1."""
-    epoch: int
-    """From 0."""
-    loss: float
-    """Mean per label token of the optimizer batch, in nats."""
-    learning_rate: float
-    tokens: int
-    """Real tokens, padding not counted."""
-    seconds: float
-    """Since training began."""
-    tokens_per_second: float
-    """Of this step."""
-    time_ms: int
-    """Unix time in milliseconds."""
-    statistics: Mapping[str, float] = field(default_factory=dict)
-    """The method's own; empty in the steps between two readings."""
 
 
 def fit(
@@ -72,11 +54,14 @@ def fit(
     trace: Trace | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
     token_budget: int | None = None,
+    checkpoints: Checkpoints | None = None,
+    resume: TrainingState | None = None,
+    warn: Callable[[str], None] = logger.warning,
 ) -> TrainResult:
     """Trains what requires gradients in `model`, in place, and leaves it in evaluation mode.
 
-    On a CPU the same call gives the same bits, traced or not. Any token budget gives the same
-    result up to rounding, dropout included.
+    On a CPU the same call gives the same bits, traced or not, in one go or resumed. Any token
+    budget gives the same result up to rounding, dropout included.
 
     Args:
         model: a causal language model on `device`; its trained tensors are fp32.
@@ -90,10 +75,14 @@ def fit(
         statistics: the method's own, read every `STATISTICS_EVERY` steps.
         trace: begun on `model`; read in the place of `statistics`, and probed outside of the
             measured time. It keeps what it saw.
-        on_step: told of every optimizer step.
+        on_step: told of every optimizer step that is taken here.
         token_budget: tokens of a forward pass; goes before that of `spec`.
+        checkpoints: written when they are due; None to keep none.
+        resume: a checkpoint of this very training, to go on from.
+        warn: told once when the loss explodes; see `harness.progress.EXPLOSION_RATIO`.
 
     Raises:
+        Stopped: a signal asked for it; a checkpoint is written.
         TrainingError: a loss or gradient is not finite (no weight is spoiled by it), no example has
             a label, or the token budget is less than the longest sequence.
     """
@@ -109,40 +98,68 @@ def fit(
     )
     resolve_budget(trainer.token_budget, examples, place)  # all at once, not at the longest's turn
     texts = [example.token_ids for example in examples[:PROBE_TEXTS]]
-    _probe(trainer, trace, "before", texts)
+    progress = Progress.begin(spec.epochs)
+    if resume is not None:
+        progress = _restore(resume, trainer, trace)
+    else:
+        _probe(trainer, trace, "before", texts)
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats(place)
-    start = time.perf_counter()
-    losses, labels = [0.0] * spec.epochs, [0] * spec.epochs
-    highest_rate = 0.0
-    tokens = 0
-    for record, totals in _steps(trainer, examples, seed, statistics, trace):
-        losses[record.epoch] += totals.loss
-        labels[record.epoch] += totals.labels
-        tokens += totals.tokens
-        highest_rate = max(highest_rate, record.learning_rate)
+    start = time.perf_counter() - progress.seconds
+    exploded = progress.note() is not None
+    for record, totals in _steps(
+        trainer, examples, seed, statistics, trace, progress, start, checkpoints
+    ):
+        progress.add(record, totals)
         if on_step is not None:
             on_step(record)
+        if not exploded and (fault := progress.explosion()):
+            exploded = True
+            warn(fault)
+        if checkpoints is not None and (wish := checkpoints.wish()) != "nothing":
+            progress.peak_memory_bytes = _peak_memory_bytes(place, progress)
+            checkpoints.save(_state(progress, trainer, trace))
+            if wish == "stop":
+                raise Stopped
     seconds = time.perf_counter() - start
-    peak_memory_bytes = _peak_memory_bytes(place)
+    peak_memory_bytes = _peak_memory_bytes(place, progress)
     _probe(trainer, trace, "after", texts)
     trainable, total = count_parameters(model)
     return TrainResult(
         steps=spec.total_steps(len(examples)),
         examples=len(examples),
-        tokens=tokens,
-        epoch_losses=tuple(loss / count for loss, count in zip(losses, labels, strict=True)),
+        tokens=progress.tokens,
+        epoch_losses=tuple(
+            loss / count for loss, count in zip(progress.losses, progress.labels, strict=True)
+        ),
         trainable_parameters=trainable,
         total_parameters=total,
         seconds=seconds,
-        tokens_per_second=tokens / seconds,
+        tokens_per_second=progress.tokens / seconds,
         peak_memory_bytes=peak_memory_bytes,
-        peak_learning_rate=highest_rate,
+        peak_learning_rate=progress.highest_rate,
         precision=precision,
         device=device,
         data_sha256=data_sha256,
         final_statistics=_figures(model, statistics, trace),
+        note=progress.note(),
     )
+
+
+def _state(progress: Progress, trainer: Trainer, trace: Trace | None) -> TrainingState:
+    seen = trace.state() if trace is not None else {}
+    traced = {f"{TRACE}{name}": torch.from_numpy(array) for name, array in seen.items()}
+    return TrainingState(progress, trainer.state() | traced)
+
+
+def _restore(state: TrainingState, trainer: Trainer, trace: Trace | None) -> Progress:
+    """Puts the weights, the optimizer and the trace back to where a checkpoint was written."""
+    tensors = state.tensors
+    trainer.load_state({k: v for k, v in tensors.items() if not k.startswith(TRACE)})
+    seen = {k.removeprefix(TRACE): v.numpy() for k, v in tensors.items() if k.startswith(TRACE)}
+    if trace is not None:
+        trace.load_state(seen)
+    return state.progress
 
 
 def _probe(
@@ -195,20 +212,23 @@ def _steps(
     seed: int,
     statistics: Statistics | None,
     trace: Trace | None,
+    progress: Progress,
+    start: float,
+    checkpoints: Checkpoints | None,
 ) -> Iterator[tuple[StepRecord, BatchTotals]]:
-    """Trains, and yields each step once it is taken."""
+    """Takes the steps behind those of `progress`, and yields each once it is taken."""
     spec, model = trainer.spec, trainer.model
-    last_step = spec.total_steps(len(examples))
-    start = time.perf_counter()
+    last_step, first = spec.total_steps(len(examples)), progress.step + 1
     model.train()
     try:
-        for step, epoch, chosen in _optimizer_batches(spec, examples, seed):
+        for step, epoch, chosen in _optimizer_batches(spec, examples, seed, first):
             begun = time.perf_counter()
             with _seeded(trainer.device, f"step/{seed}/{step}") as key:
                 totals = trainer.gradients(chosen, key)
             rate = spec.learning_rate_at(step, len(examples))
             if not (math.isfinite(totals.loss) and math.isfinite(totals.gradient_norm)):
-                raise TrainingError(_not_finite(step, rate, totals, model, statistics))
+                last = checkpoints.last if checkpoints is not None else None
+                raise TrainingError(_not_finite(step, rate, totals, model, statistics, last))
             read = step == 1 or step % STATISTICS_EVERY == 0 or step == last_step
             if read and trace:
                 trace.observe()
@@ -235,16 +255,18 @@ def _steps(
 
 
 def _optimizer_batches(
-    spec: TrainSpec, examples: Sequence[Example], seed: int
+    spec: TrainSpec, examples: Sequence[Example], seed: int, first: int
 ) -> Iterator[tuple[int, int, list[Example]]]:
-    """Yields step (from 1), epoch (from 0) and examples of each batch that has labels."""
+    """Yields step, epoch (from 0) and examples of each batch that has labels, from a step on."""
     per_epoch = spec.steps_per_epoch(len(examples))
     for epoch in range(spec.epochs):
         batches = epoch_batches(len(examples), spec.batch_size, seed=seed, epoch=epoch)
-        for index, rows in enumerate(batches):
+        for step, rows in enumerate(batches, start=epoch * per_epoch + 1):
+            if step < first:
+                continue
             chosen = [examples[row] for row in rows]
             if any(example.num_labels for example in chosen):
-                yield epoch * per_epoch + index + 1, epoch, chosen
+                yield step, epoch, chosen
 
 
 @contextlib.contextmanager
@@ -264,20 +286,31 @@ def _seeded(device: torch.device, key: str) -> Iterator[int]:
 
 
 def _not_finite(
-    step: int, rate: float, totals: BatchTotals, model: nn.Module, statistics: Statistics | None
+    step: int,
+    rate: float,
+    totals: BatchTotals,
+    model: nn.Module,
+    statistics: Statistics | None,
+    last: Path | None,
 ) -> str:
     gate = statistics(model).get("gate/max_abs") if statistics else None
     shown = "" if gate is None else f", largest gate {gate:.3g}"
+    kept = "" if last is None else f"; the last good checkpoint is {last}"
     return (
         f"step {step}: the loss is {totals.loss / totals.labels:.4g} and the gradient's norm "
         f"{totals.gradient_norm:.4g} (learning rate {rate:.3g}{shown}); lower the learning rate "
-        "or set max_gradient_norm"
+        f"or set max_gradient_norm{kept}"
     )
 
 
-def _peak_memory_bytes(device: torch.device) -> int:
-    """Returns the peak of torch's allocator on CUDA, else of the process' resident set."""
+def _peak_memory_bytes(device: torch.device, progress: Progress) -> int:
+    """Returns the peak of torch's allocator on CUDA, else of the process' resident set.
+
+    That of the training's earlier processes counts too.
+    """
     if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+        peak = int(torch.cuda.max_memory_allocated(device))
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = peak if sys.platform == "darwin" else 1024 * peak
+    return max(peak, progress.peak_memory_bytes)

@@ -6,14 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from harness.cell import RunSettings, describe, memory_bytes, record_failure, run_cell
+from harness.cell import RunSettings, describe, record_failure, run_cell
 from harness.demo.world import write_world
 from harness.errors import ModelError, StorageError
 from harness.events import Event
 from harness.grid import Cell, expand
 from harness.grid_resolver import resolve_grid
+from harness.memory import memory_bytes
 from harness.results import read_result, write_result
 from harness.state import CellBusy, cell_folder, locked
 from tests.test_end_to_end import grid_text
@@ -98,8 +100,8 @@ def test_a_failure_takes_nothing_away(cell: Cell, finished: Path) -> None:
 def test_errors_are_told_in_one_line() -> None:
     assert describe(StorageError("a\nb")) == "a"
     assert describe(ValueError("why")) == "ValueError: why"
-    out_of_memory = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried ...")
-    assert "lower train.token_budget" in describe(out_of_memory)
+    out_of_memory = torch.OutOfMemoryError("CUDA out of memory. Tried ...")
+    assert "take a larger card" in describe(out_of_memory)
 
 
 def test_memory_is_two_bytes_a_frozen_and_sixteen_a_trained_parameter() -> None:

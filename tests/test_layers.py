@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "harness"
 HEAVY = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate")
 
 ORDER = (
-    ("errors", "spec", "events", "environment", "fingerprint", "families"),
+    ("errors", "spec", "events", "environment", "fingerprint", "families", "interrupts"),
     ("shape", "recipe", "checkpoint", "demo"),
     ("packing.layout", "packing.attention", "packing.batches", "packing.loss"),
     ("methods", "adapters", "peft_hook", "evaluation.benchmarks"),
@@ -30,6 +30,8 @@ ORDER = (
         "optimizer",
         "model_card",
     ),
+    ("progress", "memory"),
+    ("training_checkpoint",),
     (
         "train",
         "evaluation",
@@ -41,9 +43,9 @@ ORDER = (
         "released",
         "method_laws",
     ),
-    ("cell", "export", "result_source"),
+    ("cell", "cell_training", "export", "result_source"),
     ("executors",),
-    ("display",),
+    ("display", "progress_display"),
     ("commands", "theory.command"),
     ("cli",),
 )

@@ -299,6 +299,12 @@ class CallLog:
     def frames(self) -> dict[str, Any]:
         return {}
 
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, arrays: object) -> None:
+        raise AssertionError("nothing is resumed here")
+
 
 def test_a_trace_is_called_around_the_training_and_around_the_steps_that_are_read(
     monkeypatch: pytest.MonkeyPatch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,8 +43,8 @@ def run_grid(
 ) -> GridOutcome:
     """Runs what is to do, telling every event to every listener.
 
-    A cell's failure does not stop the others. An interrupt (ctrl-C, SIGTERM) stops the workers and
-    loses nothing that is stored.
+    A cell's failure does not stop the others. An interrupt (ctrl-C, SIGTERM) stops the workers once
+    they have written a checkpoint, and loses nothing that is stored; a second one stops them now.
 
     Args:
         states: the grid's cells, as far as they are.
@@ -57,11 +58,12 @@ def run_grid(
     interrupted = False
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        for event in EXECUTORS[executor](work, plan):
-            if isinstance(event, CellEnded) and not event.elsewhere:
-                (done if event.error is None else failed).append(event.cell_id)
-            for listener in listeners:
-                listener(event)
+        with contextlib.closing(EXECUTORS[executor](work, plan)) as events:  # type: ignore[type-var]
+            for event in events:
+                if isinstance(event, CellEnded) and not event.elsewhere:
+                    (done if event.error is None else failed).append(event.cell_id)
+                for listener in listeners:
+                    listener(event)
     except KeyboardInterrupt:
         interrupted = True
     finally:

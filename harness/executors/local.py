@@ -20,13 +20,18 @@ from typing import TYPE_CHECKING
 
 from harness.cell import RunSettings, describe, record_failure, run_cell
 from harness.errors import StorageError, TrainingError
-from harness.events import CellEnded, Emit, Event, Scoring, StepDone
+from harness.events import CellEnded, Emit, Event, Scoring, StepDone, Warned
 from harness.executors.devices import cuda_visible
 from harness.grid import Cell
+from harness.interrupts import STOPPED, Stopped
+from harness.memory import SmallerBudget
 from harness.state import LOG_FILE, CellBusy, CellState, cell_folder
 
 if TYPE_CHECKING:
     from harness.executors import RunPlan
+
+STOP_SECONDS = 120.0
+"""A worker that is told to stop has this long to finish its step and to write a checkpoint."""
 
 
 @dataclass
@@ -41,12 +46,21 @@ class _Worker:
 def run_local(states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
     """Yields the events of the cells as they run; the workers are stopped when it is closed.
 
-    A worker that dies (killed, out of memory) fails its cell and is replaced.
+    A worker that dies (killed, say) fails its cell and is replaced. One whose memory is full is
+    replaced too, and its cell goes on in the fresh process. SIGUSR1 is passed on to all of them.
     """
     queue = deque(states)
     devices = plan.devices[: len(queue)]
-    workers = [_start_worker(device, plan) for device in devices]
+    workers: list[_Worker] = []
+    with _passing_on(workers):
+        yield from _run(workers, devices, queue, plan)
+
+
+def _run(
+    workers: list[_Worker], devices: Sequence[str], queue: deque[CellState], plan: RunPlan
+) -> Iterator[Event]:
     try:
+        workers += [_start_worker(device, plan) for device in devices]
         for worker in workers:
             _give_next(worker, queue)
         while any(worker.busy for worker in workers):
@@ -66,10 +80,31 @@ def run_local(states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
                 if isinstance(event, CellEnded):
                     worker.busy = None
                     _give_next(worker, queue)
+                elif isinstance(event, Warned) and event.restarts:
+                    workers[workers.index(worker)] = _replace(worker, plan)
                 yield event
     finally:
+        _stop(workers)
+
+
+@contextlib.contextmanager
+def _passing_on(workers: list[_Worker]) -> Iterator[None]:
+    """Passes SIGUSR1 on to the workers that have a cell."""
+
+    def tell(signum: int, frame: object) -> None:
         for worker in workers:
-            _stop(worker)
+            if worker.busy is not None and worker.process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.process.pid, signal.SIGUSR1)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGUSR1, tell)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
 
 
 def _start_worker(device: str, plan: RunPlan) -> _Worker:
@@ -79,8 +114,9 @@ def _start_worker(device: str, plan: RunPlan) -> _Worker:
         target=work, args=(there, device, plan.settings, os.getpid()), daemon=True
     )
     # A worker inherits that ctrl-C is held back: it is the parent that stops it. Held back, not
-    # ignored, so that the parent gets it as soon as the worker is started.
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # ignored, so that the parent gets it as soon as the worker is started. SIGUSR1 likewise, which
+    # would kill a worker that is not ready for it.
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
     try:
         process.start()
     finally:
@@ -102,6 +138,8 @@ def _bury(worker: _Worker, plan: RunPlan) -> CellEnded:
     assert worker.busy is not None
     worker.process.join(timeout=10)
     code = worker.process.exitcode
+    if code == STOPPED:
+        return _left(worker, plan)
     how = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
     hint = " (out of memory?)" if code == -signal.SIGKILL else ""
     folder = cell_folder(plan.settings.runs_dir, worker.busy.cell)
@@ -115,21 +153,70 @@ def _bury(worker: _Worker, plan: RunPlan) -> CellEnded:
     return CellEnded(state.cell.id, str(folder), seconds, str(fault))
 
 
-def _stop(worker: _Worker) -> None:
-    """Lets an idle worker leave by itself and stops a busy one."""
-    worker.pipe.close()
-    if worker.busy is None:
-        worker.process.join(timeout=5)
-    worker.process.terminate()
-    worker.process.join(timeout=5)
+def _left(worker: _Worker, plan: RunPlan) -> CellEnded:
+    """Returns what to tell of a cell whose worker alone was told to stop; it has not failed."""
+    assert worker.busy is not None
+    state, worker.busy = worker.busy, None
+    told = "its worker was told to stop (SIGTERM); the same command goes on from its checkpoint"
+    folder = cell_folder(plan.settings.runs_dir, state.cell)
+    return CellEnded(state.cell.id, str(folder), time.monotonic() - worker.started, told)
+
+
+def _replace(worker: _Worker, plan: RunPlan) -> _Worker:
+    """Gives a worker's cell to a fresh one, when its memory is free again."""
+    assert worker.busy is not None
+    worker.process.join(timeout=30)
     if worker.process.is_alive():
         worker.process.kill()
+        worker.process.join()
+    worker.pipe.close()
+    fresh = _start_worker(worker.device, plan)
+    _give_next(fresh, deque([worker.busy]))
+    fresh.started = worker.started
+    return fresh
+
+
+def _stop(workers: Sequence[_Worker]) -> None:
+    """Lets idle workers leave by themselves, and busy ones after a checkpoint.
+
+    A second interrupt, and STOP_SECONDS at the latest, end them at once.
+    """
+    deadline = time.monotonic() + STOP_SECONDS
+    for worker in workers:
+        if worker.busy is None:
+            worker.pipe.close()
+        else:
+            worker.process.terminate()
+    try:
+        for worker in workers:
+            if worker.busy is None:
+                worker.process.join(timeout=5)
+            while worker.busy is not None and worker.process.is_alive():
+                _read_away(worker)
+                if time.monotonic() > deadline:
+                    break
+    finally:
+        for worker in workers:
+            if worker.process.is_alive():
+                worker.process.kill()
+            worker.process.join(timeout=5)
+            worker.pipe.close()
+
+
+def _read_away(worker: _Worker) -> None:
+    """Keeps a worker that leaves from waiting for room in its pipe."""
+    try:
+        if worker.pipe.poll(0.1):
+            worker.pipe.recv()
+    except (EOFError, OSError):
         worker.process.join(timeout=5)
 
 
 def work(pipe: Connection, device: str, settings: RunSettings, parent: int) -> None:
     """Runs cells that come through the pipe until it closes: the worker process's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # but for a training, which heeds it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _be_silent()
     _set_environment(device, settings.threads)
@@ -149,7 +236,12 @@ def work(pipe: Connection, device: str, settings: RunSettings, parent: int) -> N
             cell: Cell = pipe.recv()
         except (EOFError, OSError):
             return
-        _attempt(cell, own, emit)
+        try:
+            _attempt(cell, own, emit)
+        except SmallerBudget:
+            return  # told already; the cell goes on in a fresh process
+        except Stopped:
+            sys.exit(STOPPED)
 
 
 def _attempt(cell: Cell, settings: RunSettings, emit: Emit) -> None:
@@ -168,6 +260,9 @@ def _attempt(cell: Cell, settings: RunSettings, emit: Emit) -> None:
         run_cell(cell, settings, relay)
     except CellBusy:
         emit(CellEnded(cell.id, str(folder), time.monotonic() - start, elsewhere=True))
+    except SmallerBudget as fault:
+        logging.getLogger(__name__).warning("%s: %s", cell.label, fault)
+        raise
     except Exception as fault:
         logging.getLogger(__name__).exception("%s failed", cell.label)
         if not ended:  # a fault outside the cell's own work: its folder, an import
@@ -178,7 +273,7 @@ def _attempt(cell: Cell, settings: RunSettings, emit: Emit) -> None:
 def _log_progress(event: Event) -> None:
     """Leaves a line in the cell's log every 50 steps and at each tenth of a benchmark."""
     logger = logging.getLogger("zbench")
-    if isinstance(event, StepDone) and event.step % 50 == 0:
+    if isinstance(event, StepDone) and event.step % 50 == 0 and not event.restored:
         logger.info("step %d: loss %.4f, %.0f tokens/s", event.step, event.loss,
                     event.tokens_per_second)  # fmt: skip
     elif isinstance(event, Scoring) and event.done % max(1, event.total // 10) == 0:

@@ -6,7 +6,7 @@ a training with it gives the same bits as one without.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -99,6 +99,36 @@ class PromptTrace:
             frame = pd.concat(parts, ignore_index=True)
             frames[SHARES_FILE] = frame[["when", *frame.columns.drop("when")]]
         return frames
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns the readings, the shares column by column, and the figures last read."""
+        import numpy as np
+
+        found = {f"last/{name}": np.array(value) for name, value in self._last.items()}
+        if self._readings:
+            found["steps"] = np.array([step for step, _ in self._readings])
+            found["strengths"] = np.stack([strengths for _, strengths in self._readings])
+        for when, frame in self._shares.items():
+            for place, column in enumerate(frame.columns):
+                found[f"shares/{when}/{place}/{column}"] = np.array(frame[column])
+        return found
+
+    def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Puts back what `state` gave."""
+        import pandas as pd
+
+        columns: dict[str, dict[str, np.ndarray]] = {}
+        self._last = {}
+        for name, array in sorted(arrays.items()):
+            kind, _, rest = name.partition("/")
+            if kind == "last":
+                self._last[rest] = float(array)
+            elif kind == "shares":
+                when, _, column = rest.split("/", 2)
+                columns.setdefault(when, {})[column] = array
+        self._shares = {when: pd.DataFrame(found) for when, found in columns.items()}
+        steps = arrays["steps"].tolist() if "steps" in arrays else []
+        self._readings = list(zip(steps, arrays["strengths"], strict=True)) if steps else []
 
     def _course(self) -> pd.DataFrame:
         import numpy as np

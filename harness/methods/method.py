@@ -10,6 +10,7 @@ from harness.shape import ModelShape
 from harness.spec import Spec
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from torch import nn
     from transformers import PreTrainedModel
@@ -27,7 +28,8 @@ class Trace(Protocol):
     """Follows one training of a model, and changes nothing by it: the training's bits stay.
 
     `harness.train.fit` calls `probe` once before and once after the training, and around every
-    step that is read `observe`, then `read`.
+    step that is read `observe`, then `read`. A checkpoint holds its `state`; a training that goes
+    on from one begins with `load_state` in the place of the first `probe`.
     """
 
     def probe(self, when: Literal["before", "after"], texts: Sequence[Sequence[int]]) -> None:
@@ -44,6 +46,12 @@ class Trace(Protocol):
 
     def frames(self) -> dict[str, pd.DataFrame]:
         """Returns what is kept beside the result: a frame by the name of its parquet file."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns all that was seen so far, by names of its own."""
+
+    def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Puts back what `state` gave."""
 
 
 @dataclass(frozen=True)

@@ -119,12 +119,19 @@ class _LiveLog:
     def _take(self, event: Event) -> None:
         if isinstance(event, CellStarted) and event.total_steps:
             cell = self.states[event.cell_id].cell
+            self._leave(event.cell_id)
             self.run_ids[event.cell_id] = self.runs.create_cell_run(cell)
         elif isinstance(event, StepDone) and event.cell_id in self.run_ids:
             self.pending.setdefault(event.cell_id, []).extend(step_metrics(event))
         elif isinstance(event, CellEnded) and not event.elsewhere:
             self._flush()
             self._end(event)
+
+    def _leave(self, cell_id: str) -> None:
+        """Closes the run of a process that a fresh one replaces, which tells all steps again."""
+        if cell_id in self.run_ids:
+            self._flush()
+            self.runs.client.set_terminated(self.run_ids.pop(cell_id), "KILLED")
 
     def _end(self, event: CellEnded) -> None:
         folder = Path(event.folder)
