@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from harness.environment import describe_environment
 from harness.errors import ModelError, StorageError, TrainingError
-from harness.events import CellEnded, CellStarted, Emit, Scoring, StepDone
+from harness.evaluation.data_identity import training_note
+from harness.events import CellEnded, CellStarted, Emit, Notice, Scoring, StepDone
 from harness.grid import Cell, DataSpec
 from harness.methods import METHODS
 from harness.model_card import CARD_FILE, model_card
@@ -115,18 +117,21 @@ class _CellRun:
 
     def _base(self, known: CellResult | None = None) -> Base:
         """Loads the base model, in the precision that the cell already has results in."""
+        from harness.evaluation.bos import bos_warning
         from harness.models import load_base, resolve_precision
 
         setting = self.cell.train.precision if self.cell.train else "auto"
         if known is not None and known.base.get("precision"):
             setting = known.base["precision"]
         device = self.settings.device
-        return load_base(
+        base = load_base(
             self.cell.model,
             data_root=self.settings.data_root,
             device=device,
             precision=resolve_precision(setting, device),
         )
+        self._tell(bos_warning(base.tokenizer, base.model.config))
+        return base
 
     def _train(self, result: CellResult) -> tuple[Base, PreTrainedModel, CellResult]:
         """Trains, saves what was trained, and stores the result without scores."""
@@ -139,6 +144,8 @@ class _CellRun:
         assert cell.fraction is not None
         assert cell.seed is not None
         data = _instructions(cell.data, self.settings.data_root)
+        content = str(data.identity["sha256"])
+        self._tell(training_note(cell.data.source, content))
         rows = choose(data.rows, cell.fraction, cell.seed)
         self._emit_start(train.total_steps(len(rows)))
         check_memory(cell, self.settings.device)
@@ -178,9 +185,8 @@ class _CellRun:
         )
         counted = method.count_parameters(cell.model.shape, cell.options)
         assert measured.trainable_parameters == counted, "count_parameters differs from the model"
-        measured = replace(
-            measured, data_file_sha256=_file_sha256(cell.data, self.settings.data_root)
-        )
+        file_sha256 = _file_sha256(cell.data, self.settings.data_root)
+        measured = replace(measured, data_file_sha256=file_sha256, data_content_sha256=content)
         base_name = cell.model.source or cell.model.path
         save_trained(model, self.folder / ADAPTER_FOLDER, base_name=base_name)
         write_steps(self.folder / STEPS_FILE, steps)
@@ -193,6 +199,7 @@ class _CellRun:
             scores=(),
             environment=describe_environment(self.settings.device),
             evaluation_seconds={},
+            evaluation_environments={},
             error=None,
         )
         write_result(self.folder, result)
@@ -217,8 +224,10 @@ class _CellRun:
         from harness.evaluation import evaluate_together
         from harness.evaluation.tasks import scored_together
 
+        environment = describe_environment(self.settings.device)
+        content = result.train.data_content_sha256 if result.train else None
         if self.cell.train is None:
-            result = replace(result, environment=describe_environment(self.settings.device))
+            result = replace(result, environment=environment)
         for group in scored_together(tasks):
             start, name = time.monotonic(), "+".join(task.name for task in group)
             outcomes = evaluate_together(
@@ -235,12 +244,20 @@ class _CellRun:
             for task, outcome in zip(group, outcomes, strict=True):
                 key = outcome.scores[0].key
                 write_frame(items_path(self.folder, task.name, key), outcome.items)
-                result = result.with_scores(outcome.scores, seconds)
+                result = result.with_scores(outcome.scores, seconds, environment)
+                result = result.with_note(training_note(self.cell.data.source, content))
                 write_result(self.folder, result)
+                for warning in outcome.warnings:
+                    self._tell(f"{task.name}: {warning}")
         if self.cell.train is not None:
             card = model_card(self.cell, result)
             write_text(self.folder / ADAPTER_FOLDER / CARD_FILE, card)
         return result
+
+    def _tell(self, warning: str | None) -> None:
+        if warning is not None:
+            logging.getLogger(__name__).warning("%s", warning)
+            self.emit(Notice(self.cell.id, warning))
 
     def _emit_start(self, total_steps: int) -> None:
         now = time.time_ns() // 1_000_000

@@ -58,5 +58,14 @@ class CellEnded:
     """Another process was running it: nothing was done here."""
 
 
-Event = CellStarted | StepDone | Scoring | CellEnded
+@dataclass(frozen=True)
+class Notice:
+    """Something about a cell that its reader must know; the work goes on."""
+
+    cell_id: str
+    text: str
+    """One line, which ends with the consequence."""
+
+
+Event = CellStarted | StepDone | Scoring | Notice | CellEnded
 Emit = Callable[[Event], None]

@@ -17,7 +17,8 @@ ORDER = (
     ("shape", "recipe", "checkpoint", "demo"),
     ("methods", "adapters", "peft_hook", "evaluation.benchmarks"),
     ("evaluation.tasks",),
-    ("grid", "results"),
+    ("evaluation.data_identity",),
+    ("grid", "results", "evaluation.bos"),
     ("grid_resolver",),
     ("grid_file", "state", "models", "data", "response_loss", "optimizer", "model_card"),
     (
@@ -32,8 +33,9 @@ ORDER = (
         "method_laws",
     ),
     ("cell", "export", "result_source"),
+    ("notices", "compare"),
     ("executors",),
-    ("display",),
+    ("display", "opened", "compare_display"),
     ("commands", "theory.command"),
     ("cli",),
 )
