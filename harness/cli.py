@@ -190,6 +190,28 @@ def sync_command(
     )
 
 
+@app.command("compare")
+def compare_command(
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_A", help="A cell's id, label or folder, GRID:CELL, or an MLflow run."
+        ),
+    ],
+    second: Annotated[str, typer.Argument(metavar="RUN_B", help="Likewise.")],
+    runs_dir: RunsOption = RUNS,
+    tracking_uri: UriOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Tell all that differs between two results and can move a score, then their scores."""
+    from harness import commands
+
+    return commands.compare_command(
+        first, second, runs_dir=runs_dir, tracking_uri=tracking_uri, as_json=as_json
+    )
+
+
 @app.command("export-adapter")
 def export_adapter_command(
     cell: Annotated[str, typer.Argument(metavar="CELL", help="A cell's id, label or folder.")],

@@ -177,6 +177,24 @@ def sync_command(grid: OpenGrid, *, tracking_uri: str | None) -> int:
     return 0
 
 
+def compare_command(
+    first: str, second: str, *, runs_dir: Path, tracking_uri: str | None, as_json: bool
+) -> int:
+    """Tells what differs between two results; that they differ is no error."""
+    from harness.compare import compare, find_side
+    from harness.compare_display import comparison_record, print_comparison
+
+    sides = [
+        find_side(name, runs_dir=runs_dir, tracking_uri=tracking_uri) for name in (first, second)
+    ]
+    comparison = compare(*sides)
+    if as_json:
+        _print_json(comparison_record(comparison))
+    else:
+        print_comparison(display.console(), comparison)
+    return 0
+
+
 def export_adapter_command(
     cell: str, output: Path, *, runs_dir: Path, data_root: Path | None, as_json: bool
 ) -> int:
