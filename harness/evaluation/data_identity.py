@@ -119,10 +119,15 @@ def split_content(benchmark: Benchmark, columns: Sequence[str], rows: Iterable[R
     return Content(len(ordered), content_sha256(values))
 
 
-def columns_of(benchmark: Benchmark, file: str) -> tuple[str, ...]:
-    """Returns the columns that make a split's content: the pinned ones, else the task's."""
+def columns_of(benchmark: Benchmark, file: str, available: Sequence[str]) -> tuple[str, ...]:
+    """Returns the columns that make a split's content.
+
+    These are the pinned ones where it has them, so that all benchmarks that read a file agree on
+    what it holds; else those that the task reads.
+    """
     pin = _pin(benchmark, file)
-    return benchmark.columns if pin is None else pin.columns
+    has_pinned = pin is not None and set(pin.columns) <= set(available)
+    return pin.columns if pin is not None and has_pinned else benchmark.columns
 
 
 def local_contents(task: TaskSpec, data_root: Path) -> dict[str, tuple[str, Content]]:
@@ -225,7 +230,7 @@ def _read_content(name: str, file: str, path: Path, _size: int, _changed: int) -
     from harness.evaluation.benchmarks import BENCHMARKS
 
     benchmark = BENCHMARKS[name]
-    columns = columns_of(benchmark, file)
+    columns = columns_of(benchmark, file, _columns_in(path))
     return split_content(benchmark, columns, read_columns(path, columns).to_pylist())
 
 
@@ -246,6 +251,16 @@ def read_columns(path: Path, columns: Sequence[str]) -> pyarrow.Table:
             f"{path}: cannot be read with the columns {', '.join(columns)} ({reason}); copy the "
             "file again"
         ) from fault
+
+
+def _columns_in(path: Path) -> list[str]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return list(pyarrow.parquet.read_schema(path).names)
+    except (pyarrow.ArrowException, OSError):
+        return []  # reading it tells why
 
 
 _MARKER = re.compile(r"\[.*?\]")

@@ -202,7 +202,8 @@ def _hub_contents(task: TaskSpec, tasks: Mapping[str, KeptTask]) -> dict[str, tu
     """Returns what each split holds that was read from the hub: of all subjects together."""
     found = {}
     for split, file in task.benchmark.split_files(task.num_shots).items():
-        columns = columns_of(task.benchmark, file)
+        available = next(iter(tasks.values())).dataset[split].column_names
+        columns = columns_of(task.benchmark, file, available)
         rows = [
             row
             for member in tasks.values()

@@ -90,9 +90,9 @@ def unknown_benchmark(name: object) -> str:
         return f"lm-eval has '{name}', but zbench has no benchmark of that name; use {known}"
     hint = did_you_mean(name, BENCHMARKS)
     if not hint.startswith("; did you mean"):
-        (near,) = difflib.get_close_matches(name, theirs, n=1, cutoff=0.8) or [None]
-        if near is not None:
-            hint = f"; lm-eval has '{near}', of which zbench has no benchmark; use {known}"
+        near = difflib.get_close_matches(name, theirs, n=1, cutoff=0.8)
+        if near:
+            hint = f"; lm-eval has '{near[0]}', of which zbench has no benchmark; use {known}"
     return f"no such task '{name}'{hint}"
 
 
