@@ -32,7 +32,7 @@ ORDER = (
         "released",
         "method_laws",
     ),
-    ("cell", "export", "result_source"),
+    ("cell", "export", "result_source", "differences"),
     ("notices", "compare"),
     ("executors",),
     ("display", "opened", "compare_display"),
