@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -256,7 +255,6 @@ class _CellRun:
 
     def _tell(self, warning: str | None) -> None:
         if warning is not None:
-            logging.getLogger(__name__).warning("%s", warning)
             self.emit(Notice(self.cell.id, warning))
 
     def _emit_start(self, total_steps: int) -> None:

@@ -125,6 +125,8 @@ def evaluate_together(
             scored_with=tuple(task.name for task in tasks if task.name != benchmark.task.name),
             warning=bos_warning(tokenizer, model.config),
         )
-        prompts, warnings = prompts_sha256(benchmark), benchmark.mismatches
+        prompts = prompts_sha256(benchmark)
+        # Local data of another version are told before anything runs.
+        warnings = tuple(map(str, benchmark.mismatches)) if data_root is None else ()
         outcomes.append(TaskOutcome(scores, items, prompts, run.batching, warnings))
     return outcomes

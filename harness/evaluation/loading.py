@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import io
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from harness.errors import DataError, EvaluationError, ZbenchError
 from harness.evaluation.benchmarks import MACRO_METRIC, Benchmark
 from harness.evaluation.data_identity import (
     Content,
+    Mismatch,
     columns_of,
     local_contents,
     mismatches,
@@ -36,8 +36,6 @@ from harness.evaluation.data_identity import (
 )
 from harness.evaluation.local_data import read_split, subjects_in
 from harness.evaluation.tasks import TaskSpec, data_fingerprint, local_files, uses_fallback
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -127,8 +125,8 @@ class LoadedBenchmark:
     data_sha256: str | None
     note: str | None
     content_sha256: str
-    mismatches: tuple[str, ...] = ()
-    """How its data differ from the pinned version: a note for each file."""
+    mismatches: tuple[Mismatch, ...] = ()
+    """Its splits that are not the pinned version."""
 
     def build_requests(self) -> int:
         """Builds the requests where they are not built yet, and returns their number.
@@ -183,9 +181,6 @@ def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> Lo
         _set_shots(member, task)
     contents = _hub_contents(task, tasks) if data_root is None else local_contents(task, data_root)
     place = f"hub: {_data_source(source, tasks)}" if data_root is None else str(data_root)
-    others = mismatches(task.benchmark, contents, place)
-    for other in others:
-        logger.warning("%s", other)
     return LoadedBenchmark(
         task=task,
         tasks=tasks,
@@ -194,7 +189,7 @@ def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> Lo
         data_sha256=fingerprint or _rows_sha256(tasks, task.num_shots),
         note=task.benchmark.fallback_note if files and uses_fallback(task, files) else None,
         content_sha256=task_content_sha256(contents),
-        mismatches=tuple(other.note for other in others),
+        mismatches=tuple(mismatches(task.benchmark, contents, place)),
     )
 
 

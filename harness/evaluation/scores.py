@@ -137,7 +137,8 @@ def _macro(values: list[tuple[float, float | None]]) -> tuple[float, float | Non
 
 
 def _note(loaded: LoadedBenchmark, run: Run, members: list[str], warning: str | None) -> str | None:
-    notes = [note for note in (loaded.note, *loaded.mismatches, warning) if note]
+    known = (loaded.note, *(other.note for other in loaded.mismatches), warning)
+    notes = [note for note in known if note]
     cut = sum(run.truncated[member] for member in members)
     if cut:
         total = sum(len(loaded.tasks[member].instances) for member in members)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from harness.cell import RunSettings, describe, record_failure, run_cell
 from harness.errors import StorageError, TrainingError
-from harness.events import CellEnded, Emit, Event, Scoring, StepDone
+from harness.events import CellEnded, Emit, Event, Notice, Scoring, StepDone
 from harness.executors.devices import cuda_visible
 from harness.grid import Cell
 from harness.state import LOG_FILE, CellBusy, CellState, cell_folder
@@ -181,6 +181,8 @@ def _log_progress(event: Event) -> None:
     if isinstance(event, StepDone) and event.step % 50 == 0:
         logger.info("step %d: loss %.4f, %.0f tokens/s", event.step, event.loss,
                     event.tokens_per_second)  # fmt: skip
+    elif isinstance(event, Notice):
+        logger.warning("%s", event.text)
     elif isinstance(event, Scoring) and event.done % max(1, event.total // 10) == 0:
         logger.info("%s: %d of %d requests", event.benchmark, event.done, event.total)
 

@@ -123,7 +123,7 @@ def test_the_pinned_version_passes_and_another_is_named(pinned: Path) -> None:
     (other,) = local_mismatches(task, pinned)
     assert str(other).startswith(f"{path}: {len(rows) - 1} rows of content ")
     assert f"not the pinned version of a/b test ({len(rows)} rows" in str(other)
-    assert load_benchmark(task, pinned).mismatches == (other.note,)
+    assert load_benchmark(task, pinned).mismatches == (other,)
 
 
 def test_what_is_on_no_hub_has_no_pinned_version(pinned: Path) -> None:
