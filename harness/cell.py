@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.environment import describe_environment
 from harness.errors import EvaluationError, ModelError, StorageError
+from harness.evaluation.data_identity import training_note
 from harness.events import CellEnded, CellStarted, Emit, Scoring, Warned
 from harness.grid import Cell
 from harness.interrupts import Stopped, heeding_signals
@@ -120,18 +121,21 @@ class _CellRun:
 
     def _base(self, known: CellResult | None = None) -> Base:
         """Loads the base model, in the precision that the cell already has results in."""
+        from harness.evaluation.bos import bos_warning
         from harness.models import load_base, resolve_precision
 
         setting = self.cell.train.precision if self.cell.train else "auto"
         if known is not None and known.base.get("precision"):
             setting = known.base["precision"]
         device = self.settings.device
-        return load_base(
+        base = load_base(
             self.cell.model,
             data_root=self.settings.data_root,
             device=device,
             precision=resolve_precision(setting, device),
         )
+        self._tell(bos_warning(base.tokenizer, base.model.config))
+        return base
 
     def _train(self, result: CellResult) -> tuple[Base, PreTrainedModel, CellResult]:
         """Trains, saves what was trained, and stores the result without scores."""
@@ -154,6 +158,7 @@ class _CellRun:
                 scores=(),
                 environment=describe_environment(self.settings.device),
                 evaluation_seconds={},
+                evaluation_environments={},
                 error=None,
             )
             write_result(self.folder, result)
@@ -181,8 +186,10 @@ class _CellRun:
         from harness.evaluation import evaluate_together
         from harness.evaluation.tasks import scored_together
 
+        environment = describe_environment(self.settings.device)
+        content = result.train.data_content_sha256 if result.train else None
         if self.cell.train is None:
-            result = replace(result, environment=describe_environment(self.settings.device))
+            result = replace(result, environment=environment)
         for group in scored_together(tasks):
             start, name = time.monotonic(), "+".join(task.name for task in group)
             try:
@@ -204,12 +211,19 @@ class _CellRun:
             for task, outcome in zip(group, outcomes, strict=True):
                 key = outcome.scores[0].key
                 write_frame(items_path(self.folder, task.name, key), outcome.items)
-                result = result.with_scores(outcome.scores, seconds)
+                result = result.with_scores(outcome.scores, seconds, environment)
+                result = result.with_note(training_note(self.cell.data.source, content))
                 write_result(self.folder, result)
+                for warning in outcome.warnings:
+                    self._tell(f"{task.name}: {warning}")
         if self.cell.train is not None:
             card = model_card(self.cell, result)
             write_text(self.folder / ADAPTER_FOLDER / CARD_FILE, card)
         return result
+
+    def _tell(self, warning: str | None) -> None:
+        if warning is not None:
+            self.emit(Warned(self.cell.id, warning))
 
     def _emit_start(self, total_steps: int) -> None:
         now = time.time_ns() // 1_000_000

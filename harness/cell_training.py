@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.data import Example, Instructions, choose, read_instructions, rows_sha256, tokenize
+from harness.evaluation.data_identity import training_note
 from harness.events import Emit, StepDone, Warned
 from harness.fingerprint import sha256_of_file
 from harness.grid import Cell, DataSpec
@@ -82,6 +83,9 @@ def train_cell(
     assert cell.fraction is not None
     assert cell.seed is not None
     data = _instructions(cell.data, settings.data_root)
+    content = str(data.identity["sha256"])
+    if (note := training_note(cell.data.source, content)) is not None:
+        emit(Warned(cell.id, note))
     rows = choose(data.rows, cell.fraction, cell.seed)
     start(train.total_steps(len(rows)))
     check_memory(cell, settings.device)
@@ -147,7 +151,8 @@ def train_cell(
     write_steps(folder / STEPS_FILE, steps)
     for name, frame in (trace.frames() if trace else {}).items():
         write_frame(folder / name, frame)
-    return base, model, replace(measured, data_file_sha256=file_sha256)
+    measured = replace(measured, data_file_sha256=file_sha256, data_content_sha256=content)
+    return base, model, measured
 
 
 def finish_training(folder: Path) -> None:

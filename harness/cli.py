@@ -44,6 +44,10 @@ DeviceOption = Annotated[
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="CPU processes; default one per core.")
 ]
+MismatchOption = Annotated[
+    bool,
+    typer.Option("--allow-data-mismatch", help="Local data of another version; scores say so."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 RUNS = Path("runs")
@@ -72,6 +76,7 @@ def run_grid_command(
     only: OnlyOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
+    allow_data_mismatch: MismatchOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
@@ -83,6 +88,7 @@ def run_grid_command(
         tracking_uri=tracking_uri,
         device=device,
         workers=workers,
+        allow_data_mismatch=allow_data_mismatch,
         as_json=as_json,
     )
 
@@ -151,6 +157,7 @@ def run_cell_command(
     data_root: DataOption = None,
     tracking_uri: UriOption = None,
     device: DeviceOption = "auto",
+    allow_data_mismatch: MismatchOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
@@ -162,6 +169,7 @@ def run_cell_command(
         cell,
         tracking_uri=tracking_uri,
         device=device,
+        allow_data_mismatch=allow_data_mismatch,
         as_json=as_json,
     )
 
@@ -179,6 +187,28 @@ def sync_command(
 
     return commands.sync_command(
         commands.open_grid(grid, runs_dir, data_root, None), tracking_uri=tracking_uri
+    )
+
+
+@app.command("compare")
+def compare_command(
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_A", help="A cell's id, label or folder, GRID:CELL, or an MLflow run."
+        ),
+    ],
+    second: Annotated[str, typer.Argument(metavar="RUN_B", help="Likewise.")],
+    runs_dir: RunsOption = RUNS,
+    tracking_uri: UriOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Tell all that differs between two results and can move a score, then their scores."""
+    from harness import commands
+
+    return commands.compare_command(
+        first, second, runs_dir=runs_dir, tracking_uri=tracking_uri, as_json=as_json
     )
 
 

@@ -7,71 +7,27 @@ import json
 import os
 import sys
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import display, progress_display
 from harness.cell import RunSettings, run_cell
-from harness.errors import ReportError, UsageError
+from harness.errors import ReportError
 from harness.events import Event
 from harness.executors import RunPlan, run_grid
 from harness.executors.devices import resolve_devices, worker_threads
 from harness.frames import cells_frame, losses_frame, scores_frame
-from harness.grid import Cell, GridSpec, expand
-from harness.grid_file import load_grid
 from harness.interrupts import heeding_signals
 from harness.memory import SmallerBudget
-from harness.plan import check_fractions, check_sources, count_rows, plan_rows, resolve_data_root
+from harness.notices import Notices, grid_warnings, print_warnings
+from harness.opened import OpenGrid, prepare_run, refuse_changed_inputs
+from harness.opened import open_grid as open_grid
+from harness.plan import check_data_versions, check_fractions, check_sources, plan_rows
 from harness.result_source import ResultSource
-from harness.state import (
-    CellBusy,
-    CellState,
-    check_writable,
-    find_cell,
-    read_states,
-    select_cells,
-)
+from harness.state import CellBusy, CellState, find_cell
 
 if TYPE_CHECKING:
     from harness.export import Exported
-
-
-@dataclass(frozen=True)
-class OpenGrid:
-    """A grid with the places that the command line gave."""
-
-    argument: str
-    """What the user called it."""
-    spec: GridSpec
-    cells: list[Cell]
-    """The chosen ones."""
-    runs_dir: Path
-    data_root: Path | None
-
-    def states(self) -> list[CellState]:
-        """Returns how far each cell is, now."""
-        return read_states(self.cells, runs_dir=self.runs_dir, data_root=self.data_root)
-
-    def num_rows(self) -> int | None:
-        """Returns the size of the training data, where it is known."""
-        return count_rows(self.spec.data, self.data_root)
-
-
-def open_grid(grid: str, runs_dir: Path, data_root: Path | None, only: str | None) -> OpenGrid:
-    """Returns the grid, validated, with its chosen cells.
-
-    Raises:
-        UsageError: the grid has faults, or nothing is chosen, or a folder is not there.
-    """
-    spec = load_grid(grid)
-    return OpenGrid(
-        argument=grid,
-        spec=spec,
-        cells=select_cells(expand(spec), only),
-        runs_dir=runs_dir,
-        data_root=resolve_data_root(spec, data_root, runs_dir),
-    )
 
 
 def run_grid_command(
@@ -81,11 +37,12 @@ def run_grid_command(
     device: str,
     workers: int | None,
     as_json: bool,
+    allow_data_mismatch: bool = False,
 ) -> int:
     """Runs what is to do, showing it as it goes; logs to MLflow beside it."""
     from harness.tracking import Tracker, resolve_uri
 
-    prepare_run(grid)
+    warnings = prepare_run(grid, allow_data_mismatch=allow_data_mismatch)
     states = grid.states()
     refuse_changed_inputs(states)
     work = [state for state in states if state.status in ("to do", "failed")]
@@ -94,6 +51,7 @@ def run_grid_command(
     if workers is not None and devices[:1] != ("cpu",) and work:
         console.print("warning: --workers is for the CPU; every card has one worker")
     display.print_summary(console, grid.spec, states, grid.num_rows(), devices)
+    print_warnings(console, warnings)
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
     tracker = Tracker(grid.spec, uri, grid.runs_dir, states)
     tracker.start()
@@ -106,55 +64,39 @@ def run_grid_command(
         devices=devices,
     )
     with progress_display.progress(console, work, grid.num_rows()) as show:
-        outcome = run_grid(states, plan, [show, tracker])
+        outcome = run_grid(states, plan, [show, Notices(console, states), tracker])
     after = grid.states()
     problem = tracker.close()
     display.print_outcome(console, after, outcome, uri, problem)
+    print_warnings(console, grid_warnings(after))
     if as_json:
-        _print_json({"outcome": dataclasses.asdict(outcome), "cells": _status_records(after)})
+        _print_json(
+            {
+                "outcome": dataclasses.asdict(outcome),
+                "warnings": warnings + grid_warnings(after),
+                "cells": _status_records(after),
+            }
+        )
     if outcome.interrupted:
         raise KeyboardInterrupt
     return 1 if outcome.failed else 0
 
 
-def prepare_run(grid: OpenGrid) -> None:
-    """Checks what can be checked before anything runs, and writes the embedded world.
-
-    Raises:
-        UsageError: a folder cannot be written, or a local file that cells read is not there.
-    """
-    check_writable(grid.runs_dir)
-    if grid.spec.world == "demo" and grid.data_root is not None:
-        from harness.demo.world import write_world
-        from harness.plan import world_folder
-
-        if grid.data_root == world_folder(grid.runs_dir):
-            write_world(grid.data_root)
-    check_sources(grid.cells, grid.data_root)
-    check_fractions(grid.cells, grid.num_rows())
-
-
-def refuse_changed_inputs(states: list[CellState]) -> None:
-    """Stops before numbers of different data or weights meet in one grid.
-
-    Raises:
-        UsageError: what the results were made from has changed since; the first of them is told.
-    """
-    stale = [state.fault for state in states if state.status == "stale"]
-    if stale:
-        more = f" ({len(stale) - 1} more cells likewise)" if len(stale) > 1 else ""
-        raise UsageError(f"{stale[0]}{more}")
-
-
 def run_cell_command(
-    grid: OpenGrid, name: str, *, tracking_uri: str | None, device: str, as_json: bool
+    grid: OpenGrid,
+    name: str,
+    *,
+    tracking_uri: str | None,
+    device: str,
+    as_json: bool,
+    allow_data_mismatch: bool = False,
 ) -> int:
     """Runs one cell in this process."""
     from harness.tracking import Tracker, resolve_uri
 
     cell = find_cell(grid.cells, name)
     one = dataclasses.replace(grid, cells=[cell])
-    prepare_run(one)
+    warnings = prepare_run(one, allow_data_mismatch=allow_data_mismatch)
     states = one.states()
     refuse_changed_inputs(states)
     devices = resolve_devices(device, workers=1, num_cells=1)
@@ -163,6 +105,8 @@ def run_cell_command(
     )
     tracker.start()
     console = display.console(quiet=as_json)
+    print_warnings(console, warnings)
+    notices = Notices(console, states)
     settings = RunSettings(
         runs_dir=grid.runs_dir,
         data_root=grid.data_root,
@@ -174,6 +118,7 @@ def run_cell_command(
 
         def tell(event: Event) -> None:
             show(event)
+            notices(event)
             tracker(event)
 
         try:
@@ -201,23 +146,29 @@ def run_cell_command(
 def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Lists the cells of a grid."""
     rows = plan_rows(grid.states(), grid.num_rows())
+    warnings = []
     if grid.data_root is not None and grid.data_root.is_dir():
         check_sources(grid.cells, grid.data_root)
+        warnings = check_data_versions(grid.cells, grid.data_root, allow=True)
     check_fractions(grid.cells, grid.num_rows())
     if as_json:
-        _print_json({"grid": grid.spec.name, "cells": [dataclasses.asdict(row) for row in rows]})
+        cells = [dataclasses.asdict(row) for row in rows]
+        _print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})
     else:
         display.print_plan(display.console(), grid.spec, rows)
+        print_warnings(display.console(), warnings)
     return 0
 
 
 def status_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Shows how far the cells are."""
     states = grid.states()
+    warnings, cells = grid_warnings(states), _status_records(states)
     if as_json:
-        _print_json({"grid": grid.spec.name, "cells": _status_records(states)})
+        _print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})
     else:
         display.print_status(display.console(), states)
+        print_warnings(display.console(), warnings)
     return 0
 
 
@@ -232,6 +183,24 @@ def sync_command(grid: OpenGrid, *, tracking_uri: str | None) -> int:
     display.console().print(
         f"{logged} cells logged to {hide_password(uri)}", highlight=False, soft_wrap=True
     )
+    return 0
+
+
+def compare_command(
+    first: str, second: str, *, runs_dir: Path, tracking_uri: str | None, as_json: bool
+) -> int:
+    """Tells what differs between two results; that they differ is no error."""
+    from harness.compare import compare, find_side
+    from harness.compare_display import comparison_record, print_comparison
+
+    sides = [
+        find_side(name, runs_dir=runs_dir, tracking_uri=tracking_uri) for name in (first, second)
+    ]
+    comparison = compare(*sides)
+    if as_json:
+        _print_json(comparison_record(comparison))
+    else:
+        print_comparison(display.console(), comparison)
     return 0
 
 
@@ -311,7 +280,7 @@ def report_command(
             items=source.items,
             traces=source.trace,
             theory=reports_dir / "theory",
-            notes=grid.spec.notes,
+            notes=(*grid.spec.notes, *(f"Warning: {text}." for text in grid_warnings(states))),
             environment=environment,
         ),
         reports_dir / grid.spec.name,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import DataError, ModelError
+from harness.evaluation.data_identity import content_sha256
 
 if TYPE_CHECKING:
     import pyarrow
@@ -194,12 +194,7 @@ def rows_sha256(rows: Sequence[Instruction]) -> str:
     It is taken over one line per row: the JSON list [instruction, input, output], UTF-8, without
     blanks, with a line break.
     """
-    digest = hashlib.sha256()
-    for row in rows:
-        cells = [row.instruction, row.input, row.output]
-        line = json.dumps(cells, ensure_ascii=False, separators=(",", ":"))
-        digest.update(line.encode() + b"\n")
-    return digest.hexdigest()
+    return content_sha256([row.instruction, row.input, row.output] for row in rows)
 
 
 def num_examples(fraction: float, num_rows: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import tempfile
@@ -25,7 +24,7 @@ from harness.plan import world_folder
 from harness.released import Released, adapter_config, read_released
 from harness.results import CellResult, read_result
 from harness.shape import ModelShape
-from harness.state import ADAPTER_FOLDER, CELL_FILE
+from harness.state import ADAPTER_FOLDER, CELL_FILE, stored_cells
 
 
 @dataclass(frozen=True)
@@ -84,14 +83,7 @@ def export_cell(cell: str, output: Path, *, runs_dir: Path, data_root: Path | No
 def _find_cell(cell: str, runs_dir: Path) -> Path:
     if (Path(cell) / CELL_FILE).is_file():
         return Path(cell)
-    known: dict[str, list[Path]] = {}
-    for file in sorted((runs_dir / "cells").glob(f"*/{CELL_FILE}")):
-        slug, _, cell_id = file.parent.name.rpartition("--")
-        names = [cell_id, slug]
-        with contextlib.suppress(OSError, ValueError, KeyError):  # told when the cell is asked for
-            names.append(Cell.model_validate(json.loads(file.read_text(encoding="utf-8"))).label)
-        for name in dict.fromkeys(names):
-            known.setdefault(name, []).append(file.parent)
+    known = stored_cells(runs_dir)
     found = known.get(cell, [])
     if len(found) == 1:
         return found[0]

@@ -42,6 +42,8 @@ class Family:
     """Whether the projections of queries, keys and values have biases."""
     soft_capped: bool = False
     """Whether attention scores are soft-capped, which SDPA cannot."""
+    starts_with_bos: bool = False
+    """Whether its models were pre-trained on texts that begin with BOS."""
 
 
 def _separate(module: Any, rows_LD: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,12 +90,26 @@ def _interleaved(module: Any, rows_LD: Tensor) -> tuple[Tensor, Tensor]:
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
-        Family("llama", "Llama 1-3", _separate),
-        Family("mistral", "Mistral", _separate),
+        Family("llama", "Llama 1-3", _separate, starts_with_bos=True),
+        Family("mistral", "Mistral", _separate, starts_with_bos=True),
         Family("qwen2", "Qwen2", _separate, projection_biases=True),
         Family("qwen3", "Qwen3", _head_normed, key_norm="head"),
-        Family("gemma2", "Gemma 2", _separate, norms_per_layer=4, soft_capped=True),
-        Family("gemma3_text", "Gemma 3 (text)", _head_normed, norms_per_layer=4, key_norm="head"),
+        Family(
+            "gemma2",
+            "Gemma 2",
+            _separate,
+            norms_per_layer=4,
+            soft_capped=True,
+            starts_with_bos=True,
+        ),
+        Family(
+            "gemma3_text",
+            "Gemma 3 (text)",
+            _head_normed,
+            norms_per_layer=4,
+            key_norm="head",
+            starts_with_bos=True,
+        ),
         Family("phi3", "Phi-3", _fused, layout="fused"),
         Family("gpt_neox", "GPT-NeoX", _interleaved, layout="interleaved", attention="attention"),
         Family("olmo", "OLMo", _clipped, norms_per_layer=0),

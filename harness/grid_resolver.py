@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from harness.errors import GridError, MethodError, ModelError, did_you_mean
 from harness.evaluation.benchmarks import BENCHMARKS
-from harness.evaluation.tasks import TaskSpec
+from harness.evaluation.tasks import TaskSpec, unknown_benchmark
 from harness.grid import (
     LONGEST_LABEL,
     Block,
@@ -249,9 +249,7 @@ class _Resolver:
             where = f"{place}[{index}]"
             record = {"name": entry} if isinstance(entry, str) else entry
             if _is_mapping(record) and record.get("name") not in BENCHMARKS:
-                name = record.get("name")
-                hint = did_you_mean(str(name), BENCHMARKS)
-                self.faults.append(f"{where}: no such task '{name}'{hint}")
+                self.faults.append(f"{where}: {unknown_benchmark(record.get('name'))}")
                 continue
             task = self._validated(TaskSpec, record, where)
             if task is not None:

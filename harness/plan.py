@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import DataError, UsageError, did_you_mean
+from harness.evaluation.data_identity import local_mismatches, training_mismatch
 from harness.evaluation.tasks import local_files
 from harness.grid import Cell, DataSpec, GridSpec
 from harness.methods import METHODS
@@ -123,6 +125,40 @@ def check_sources(cells: Iterable[Cell], data_root: Path | None) -> None:
         faults |= dict.fromkeys(_missing_files(cell, data_root))
     if faults:
         raise UsageError("\n".join(faults))
+
+
+def check_data_versions(cells: Iterable[Cell], data_root: Path | None, *, allow: bool) -> list[str]:
+    """Returns the local data sets that are not the pinned version, one line each.
+
+    What a cell trains on counts where the grid says that it is a copy of a pinned data set. A file
+    that cannot be read counts as none: the run itself tells what is wrong with it.
+
+    Args:
+        cells: what is to run.
+        data_root: the folder of local data; None where the hub is read.
+        allow: whether they are returned; else they are refused.
+
+    Raises:
+        UsageError: there are some, and `allow` is not set.
+    """
+    if data_root is None:
+        return []
+    found: dict[str, None] = {}
+    training = {(c.data.source, c.data.path) for c in cells if c.train is not None and c.data.path}
+    for source, path in sorted(training, key=str):
+        with contextlib.suppress(DataError):
+            other = training_mismatch(source, data_root / str(path))
+            found |= {} if other is None else {str(other): None}
+    for task in dict.fromkeys(task for cell in cells for task in cell.tasks):
+        with contextlib.suppress(DataError):
+            found |= dict.fromkeys(map(str, local_mismatches(task, data_root)))
+    if found and not allow:
+        advice = (
+            "bring that version, or give --allow-data-mismatch: the note then stands with every "
+            "score"
+        )
+        raise UsageError("\n".join(f"{fault}; {advice}" for fault in found))
+    return [f"{fault}; scores made with it say so" for fault in found]
 
 
 def check_fractions(cells: Iterable[Cell], rows: int | None) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.events import CellEnded, CellStarted, Emit, Event, Scoring, StepDone, Warned
+from harness.events import CellEnded, CellStarted, Emit, Event, Scoring, StepDone
 from harness.plan import plan_rows
 from harness.state import CellState
 
@@ -54,8 +54,6 @@ class _Lines:
         self.ended = 0
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Warned):
-            _print_warning(self.console, self.labels[event.cell_id], event)
         if isinstance(event, CellEnded):
             self.ended += 1
             what = "done" if event.error is None else f"FAILED: {event.error}"
@@ -114,8 +112,6 @@ class _Bars:
                 event.cell_id, total=max(event.total, 1), completed=event.done,
                 text=f"scoring {event.benchmark} {event.done}/{event.total}",
             )  # fmt: skip
-        elif isinstance(event, Warned):
-            _print_warning(self.bars.console, self.labels[event.cell_id], event)
         elif isinstance(event, CellEnded):
             self.finished.add(event.cell_id)
             self.failed += event.error is not None
@@ -143,12 +139,6 @@ class _Bars:
         if left is not None:
             text += f", {format_seconds(left)} left"
         self.bars.update(self.total, completed=done, text=text)
-
-
-def _print_warning(console: Console, label: str, event: Warned) -> None:
-    console.print(
-        f"warning: {label}: {event.message}", markup=False, highlight=False, soft_wrap=True
-    )
 
 
 def format_seconds(seconds: float) -> str:

@@ -74,8 +74,9 @@ class ResultSource:
         """Returns what the results were made with: every distinct value of each property."""
         merged: dict[str, dict[str, None]] = {}
         for result in self.results.values():
-            for key, value in result.environment.items():
-                merged.setdefault(key, {})[str(value)] = None
+            for made_in in (result.environment, *result.evaluation_environments.values()):
+                for key, value in made_in.items():
+                    merged.setdefault(key, {})[str(value)] = None
         times = sorted(merged.pop("time", {}))
         described = {key: ", ".join(values) for key, values in merged.items()}
         if times:

@@ -53,6 +53,8 @@ class TrainResult:
     """Of the content of the rows that were trained on, in the order of their drawing."""
     data_file_sha256: str | None = None
     """Of the local file that they were drawn from; None where they came from the hub."""
+    data_content_sha256: str | None = None
+    """Of the content of all rows that they were drawn from."""
     final_statistics: Mapping[str, float] = field(default_factory=dict)
     """The method's own statistics after the last step, such as `gate/mean_abs`, and those that it
     probed before and after, `probe/...`."""
@@ -99,6 +101,17 @@ class TaskScore:
     """Number of items by what is odd about their response: see `harness.evaluation.paper`."""
     prompts_sha256: str | None = None
     """Of the texts of all requests of the benchmark; None in records of older versions."""
+    token_budget: int | None = None
+    """Tokens of a forward pass, padding included; in half precision it moves the low bits."""
+    fallback: str | None = None
+    """Why requests were not scored over the trie of their tokens; None where all were."""
+    scored_with: tuple[str, ...] = ()
+    """Other benchmarks whose requests were put together with these."""
+    bos: str | None = None
+    """What the tokenizer puts before every text: `token 1`, or `none`."""
+    content_sha256: str | None = None
+    """Of the content of the rows that were read, in order and before any `limit`; the same for a
+    hub's copy and a local file of one version."""
 
 
 @dataclass(frozen=True)
@@ -131,16 +144,50 @@ class CellResult:
     """Versions, host, device, git commit, time."""
     evaluation_seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall-clock seconds by benchmark."""
+    evaluation_environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What `environment` holds, of the evaluation of each request key: scores may be added long
+    after the training, with other versions."""
     error: CellError | None = None
 
-    def with_scores(self, benchmark_scores: tuple[TaskScore, ...], seconds: float) -> CellResult:
-        """Returns a copy in which `benchmark_scores` replace those of the same key."""
+    def with_scores(
+        self,
+        benchmark_scores: tuple[TaskScore, ...],
+        seconds: float,
+        environment: Mapping[str, Any] | None = None,
+    ) -> CellResult:
+        """Returns a copy in which `benchmark_scores` replace those of the same key.
+
+        Args:
+            benchmark_scores: of one evaluation.
+            seconds: what it took.
+            environment: where and with what it was made.
+        """
         new = {score.key for score in benchmark_scores}
         kept = tuple(score for score in self.scores if score.key not in new)
         times = dict(self.evaluation_seconds)
         if benchmark_scores:
             times[benchmark_scores[0].benchmark] = seconds
-        return replace(self, scores=kept + benchmark_scores, evaluation_seconds=times)
+        known = {score.key for score in kept}
+        made_in = {k: v for k, v in self.evaluation_environments.items() if k in known}
+        made_in |= {} if environment is None else dict.fromkeys(sorted(new), environment)
+        return replace(
+            self,
+            scores=kept + benchmark_scores,
+            evaluation_seconds=times,
+            evaluation_environments=made_in,
+        )
+
+    def with_note(self, note: str | None) -> CellResult:
+        """Returns a copy in which `note` stands beside every score."""
+        if note is None:
+            return self
+        noted = tuple(
+            score
+            if note in (score.note or "")
+            else replace(score, note=f"{score.note}; {note}" if score.note else note)
+            for score in self.scores
+        )
+        return replace(self, scores=noted)
 
     def to_json(self) -> str:
         """Returns the text of `result.json`."""
@@ -161,9 +208,10 @@ class CellResult:
                 cell_id=raw["cell_id"],
                 train=None if train is None else _train_result(train),
                 base=raw["base"],
-                scores=tuple(_record(TaskScore, score) for score in raw["scores"]),
+                scores=tuple(_task_score(score) for score in raw["scores"]),
                 environment=raw["environment"],
                 evaluation_seconds=raw["evaluation_seconds"],
+                evaluation_environments=raw.get("evaluation_environments", {}),
                 error=None if raw["error"] is None else _record(CellError, raw["error"]),
             )
         except (KeyError, TypeError) as fault:
@@ -172,6 +220,10 @@ class CellResult:
 
 def _train_result(raw: dict[str, Any]) -> TrainResult:
     return _record(TrainResult, raw | {"epoch_losses": tuple(raw["epoch_losses"])})
+
+
+def _task_score(raw: dict[str, Any]) -> TaskScore:
+    return _record(TaskScore, raw | {"scored_with": tuple(raw.get("scored_with", ()))})
 
 
 def _record(kind: type[Record], raw: Mapping[str, Any]) -> Record:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -183,6 +184,26 @@ def find_cell(cells: Sequence[Cell], name: str) -> Cell:
         raise UsageError(f"{name}: begins the ids of {len(begun)} cells; give more digits")
     hint = did_you_mean(name, [cell.label for cell in cells])
     raise UsageError(f"{name}: no such cell{hint}")
+
+
+def stored_cells(runs_dir: Path) -> dict[str, list[Path]]:
+    """Returns the folders of the cells that were begun, by each name they have: id, slug, label."""
+    known: dict[str, list[Path]] = {}
+    for file in sorted((runs_dir / "cells").glob(f"*/{CELL_FILE}")):
+        slug, _, cell_id = file.parent.name.rpartition("--")
+        for name in dict.fromkeys([cell_id, slug, stored_label(file.parent)]):
+            if name is not None:
+                known.setdefault(name, []).append(file.parent)
+    return known
+
+
+def stored_label(folder: Path) -> str | None:
+    """Returns the label of the cell that a folder says it holds; None where it cannot be read."""
+    try:
+        record = json.loads((folder / CELL_FILE).read_text(encoding="utf-8"))
+        return Cell.model_validate(record).label
+    except (OSError, ValueError, KeyError):  # told when the cell is asked for
+        return None
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,15 @@ import yaml
 from harness.cell import RunSettings, describe, record_failure, run_cell
 from harness.demo.world import write_world
 from harness.errors import ModelError, StorageError
-from harness.events import Event
+from harness.events import Event, Warned
 from harness.grid import Cell, expand
 from harness.grid_resolver import resolve_grid
 from harness.memory import memory_bytes
+from harness.methods import METHODS
 from harness.results import read_result, write_result
 from harness.state import CellBusy, cell_folder, locked
 from tests.test_end_to_end import grid_text
+from tests.tiny_checkpoint import edit_json
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,60 @@ def test_trained_tensors_are_not_put_on_other_weights(
     with pytest.raises(ModelError, match="the base model has changed since the cell was made"):
         run_cell(cell, settings, lambda event: None)
     write_result(folder, before)
+
+
+def test_each_evaluation_keeps_where_and_with_what_it_was_made(
+    cell: Cell, world: Path, finished: Path
+) -> None:
+    folder = cell_folder(finished, cell)
+    before = read_result(folder)
+    assert before is not None
+    made_in = before.evaluation_environments
+    assert set(made_in) == {score.key for score in before.scores}
+    for environment in made_in.values():
+        assert {"torch", "transformers", "lm_eval", "device"} <= set(environment)
+    assert before.train is not None
+    assert before.train.data_content_sha256 is not None
+    assert {score.bos for score in before.scores} == {"token 0"}
+    without_scores(cell, finished, environment={"torch": "0.1"})
+    settings = RunSettings(runs_dir=finished, data_root=world)
+    later = run_cell(cell, settings, lambda event: None)
+    assert later.environment == {"torch": "0.1"}
+    assert all(entry["torch"] != "0.1" for entry in later.evaluation_environments.values())
+    write_result(folder, before)
+
+
+def test_a_tokenizer_without_its_bos_is_told_at_load_and_beside_the_score(
+    cell: Cell, world: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(world, tmp_path / "world")
+    file = root / "model" / "tokenizer.json"
+    edit_json(file, post_processor=None)
+    base = cell.model_copy(
+        update={"method": "base", "options": METHODS["base"].options(), "train": None,
+                "fraction": None, "seed": None}
+    )  # fmt: skip
+    told: list[Event] = []
+    result = run_cell(base, RunSettings(runs_dir=tmp_path / "runs", data_root=root), told.append)
+    (notice,) = [event for event in told if isinstance(event, Warned)]
+    assert "puts no BOS before a text" in notice.message
+    assert {score.note for score in result.scores} == {notice.message}
+    assert {score.bos for score in result.scores} == {"none"}
+
+
+def test_other_training_data_than_the_pinned_are_told_beside_every_score(
+    cell: Cell, world: Path, tmp_path: Path
+) -> None:
+    data = cell.data.model_copy(update={"source": "tatsu-lab/alpaca"})
+    told: list[Event] = []
+    result = run_cell(
+        cell.model_copy(update={"data": data}),
+        RunSettings(runs_dir=tmp_path, data_root=world),
+        told.append,
+    )
+    (notice,) = [event for event in told if isinstance(event, Warned)]
+    assert notice.message.startswith("training data differs from the pinned version")
+    assert {score.note for score in result.scores} == {notice.message}
 
 
 def test_a_cell_that_another_process_runs_is_left_to_it(

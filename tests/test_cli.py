@@ -14,11 +14,13 @@ from tests.test_grid_file import GRID
 
 COMMON = {"--runs-dir", "--data-root", "--debug", "--help"}
 FLAGS = {
-    "run-grid": COMMON | {"--tracking-uri", "--only", "--device", "--workers", "--json"},
+    "run-grid": COMMON
+    | {"--tracking-uri", "--only", "--device", "--workers", "--allow-data-mismatch", "--json"},
     "report": COMMON | {"--reports-dir", "--tracking-uri", "--only", "--json"},
     "plan": COMMON | {"--only", "--json"},
     "status": COMMON | {"--only", "--json"},
-    "run-cell": COMMON | {"--tracking-uri", "--device", "--json"},
+    "run-cell": COMMON | {"--tracking-uri", "--device", "--allow-data-mismatch", "--json"},
+    "compare": {"--runs-dir", "--tracking-uri", "--json", "--debug", "--help"},
     "sync": COMMON | {"--tracking-uri"},
     "theory": {"--quick", "--full", "--runs-dir", "--reports-dir", "--tracking-uri"}
     | {"--json", "--debug", "--help"},

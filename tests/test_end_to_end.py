@@ -161,6 +161,28 @@ def test_the_report_is_the_same_without_mlflow(finished: Path) -> None:
     assert (finished / "plain" / table).read_text() == with_mlflow.read_text()
 
 
+def test_two_cells_are_compared_by_label_and_by_run(finished: Path) -> None:
+    base, trained = "tiny-llama/base", "tiny-llama/zero-init-linear/10%/seed0"
+    done = zbench(finished, "compare", base, f"slice.yaml:{trained}", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    named = [(each["part"], each["what"]) for each in found["differences"]]
+    assert named == [("cell", "fraction"), ("cell", "method"), ("cell", "seed")]
+    assert found["not_recorded_by_either"] == []
+    assert {row["benchmark"] for row in found["scores"]} == {"demo_arc_easy", "demo_mmlu"}
+    assert all(row["interval"] and row["items"] == 12 for row in found["scores"])
+    with sqlite3.connect(finished / "runs" / "mlflow.db") as database:
+        query = "select run_uuid from runs where name = ?"
+        ((run_id,),) = database.execute(query, (base,)).fetchall()
+    same = zbench(finished, "compare", run_id, base)
+    assert same.returncode == 0, same.stdout + same.stderr
+    assert "No difference that can move a score." in same.stdout
+    unknown = zbench(finished, "compare", "tiny-llama/bse", base)
+    assert unknown.returncode == 2
+    assert "did you mean 'tiny-llama/base'?" in unknown.stderr
+    assert len(unknown.stderr.splitlines()) == 1
+
+
 def test_an_added_benchmark_re_uses_the_trained_cell(finished: Path) -> None:
     text = grid_text().replace("tasks: [", "tasks: [{name: demo_hellaswag, limit: 4}, ")
     (finished / "more.yaml").write_text(text.replace("name: slice\n", "name: more\n"))

@@ -18,7 +18,8 @@ ORDER = (
     ("packing.layout", "packing.attention", "packing.batches", "packing.loss"),
     ("methods", "adapters", "peft_hook", "evaluation.benchmarks"),
     ("evaluation.tasks",),
-    ("grid", "results"),
+    ("evaluation.data_identity",),
+    ("grid", "results", "evaluation.bos"),
     ("grid_resolver",),
     (
         "grid_file",
@@ -43,9 +44,10 @@ ORDER = (
         "released",
         "method_laws",
     ),
-    ("cell", "cell_training", "export", "result_source"),
+    ("cell", "cell_training", "export", "result_source", "differences"),
+    ("notices", "compare"),
     ("executors",),
-    ("display", "progress_display"),
+    ("display", "progress_display", "opened", "compare_display"),
     ("commands", "theory.command"),
     ("cli",),
 )

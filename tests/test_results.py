@@ -61,6 +61,34 @@ def test_new_scores_replace_those_of_the_same_request_only() -> None:
     assert RESULT.scores == (SCORE,)
 
 
+def test_the_environment_of_each_evaluation_is_kept_as_long_as_its_scores(tmp_path: Path) -> None:
+    other = replace(SCORE, key="k2", limit=5, scored_with=("mmlu",))
+    result = RESULT.with_scores((SCORE,), 1.0, {"torch": "2.11"})
+    result = result.with_scores((other,), 1.0, {"torch": "2.13"})
+    assert result.evaluation_environments == {"k": {"torch": "2.11"}, "k2": {"torch": "2.13"}}
+    write_result(tmp_path, result)
+    assert read_result(tmp_path) == result
+    again = replace(result, scores=()).with_scores((other,), 1.0, {"torch": "2.14"})
+    assert again.evaluation_environments == {"k2": {"torch": "2.14"}}
+
+
+def test_a_result_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    record = json.loads(RESULT.to_json())
+    del record["evaluation_environments"]
+    del record["train"]["data_content_sha256"]
+    for name in ("prompts_sha256", "token_budget", "fallback", "scored_with", "bos"):
+        del record["scores"][0][name]
+    (tmp_path / "result.json").write_text(json.dumps(record))
+    assert read_result(tmp_path) == RESULT
+
+
+def test_a_note_stands_beside_every_score_once() -> None:
+    noted = replace(RESULT, scores=(SCORE, replace(SCORE, key="k2", note="cut"))).with_note("odd")
+    assert [score.note for score in noted.scores] == ["odd", "cut; odd"]
+    assert noted.with_note("odd") == noted
+    assert noted.with_note(None) == noted
+
+
 def test_an_error_survives_beside_scores(tmp_path: Path) -> None:
     failed = replace(RESULT, error=CellError("DataError", "no file", "log.txt"))
     write_result(tmp_path, failed)

@@ -1,6 +1,7 @@
 """Scores a model on one benchmark; light to import, heavy to call.
 
-`benchmarks` lists what there is, `tasks` what a grid may ask for, `loading` builds lm-eval's task
+`benchmarks` lists what there is, `tasks` what a grid may ask for, `data_identity` which version of
+the data is meant, `canary` which base models' scores are known; `loading` builds lm-eval's task
 objects, `scoring` runs their requests, and `scores` turns lm-eval's results into records. The
 requests go through `scorer`: their `trie` is cut into rows, `batches` of rows are filled,
 `trie_forward` runs the model on them, and `trie_scoring` adds up; `sharing` says with which models.
@@ -35,6 +36,8 @@ class TaskOutcome:
     """Of the texts of all requests, in order."""
     batching: Batching
     """How the requests were put together."""
+    warnings: tuple[str, ...] = ()
+    """What its reader must know; it stands in the notes of the scores too."""
 
 
 def evaluate(
@@ -89,6 +92,7 @@ def evaluate_together(
         DataError: the data is missing or broken.
         EvaluationError: the data cannot be made into prompts, or the answers are no numbers.
     """
+    from harness.evaluation.bos import bos_warning, describe_bos
     from harness.evaluation.loading import load_benchmark
     from harness.evaluation.scores import (
         items_frame,
@@ -112,7 +116,17 @@ def evaluate_together(
     outcomes = []
     for benchmark in loaded:
         items = items_frame(benchmark, run)
-        scores = task_scores(benchmark, run, tokenizer_sha256=identity, precision=precision)
+        scores = task_scores(
+            benchmark,
+            run,
+            tokenizer_sha256=identity,
+            precision=precision,
+            bos=describe_bos(tokenizer),
+            scored_with=tuple(task.name for task in tasks if task.name != benchmark.task.name),
+            warning=bos_warning(tokenizer, model.config),
+        )
         prompts = prompts_sha256(benchmark)
-        outcomes.append(TaskOutcome(scores, items, prompts, run.batching))
+        # Local data of another version are told before anything runs.
+        warnings = tuple(map(str, benchmark.mismatches)) if data_root is None else ()
+        outcomes.append(TaskOutcome(scores, items, prompts, run.batching, warnings))
     return outcomes

@@ -25,6 +25,15 @@ from lm_eval.tasks._factory import TaskFactory
 
 from harness.errors import DataError, EvaluationError, ZbenchError
 from harness.evaluation.benchmarks import MACRO_METRIC, Benchmark
+from harness.evaluation.data_identity import (
+    Content,
+    Mismatch,
+    columns_of,
+    local_contents,
+    mismatches,
+    split_content,
+    task_content_sha256,
+)
 from harness.evaluation.local_data import read_split, subjects_in
 from harness.evaluation.tasks import TaskSpec, data_fingerprint, local_files, uses_fallback
 
@@ -115,6 +124,9 @@ class LoadedBenchmark:
     data_source: str
     data_sha256: str | None
     note: str | None
+    content_sha256: str
+    mismatches: tuple[Mismatch, ...] = ()
+    """Its splits that are not the pinned version."""
 
     def build_requests(self) -> int:
         """Builds the requests where they are not built yet, and returns their number.
@@ -167,6 +179,8 @@ def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> Lo
             raise _build_error(source, fault) from fault
     for member in tasks.values():
         _set_shots(member, task)
+    contents = _hub_contents(task, tasks) if data_root is None else local_contents(task, data_root)
+    place = f"hub: {_data_source(source, tasks)}" if data_root is None else str(data_root)
     return LoadedBenchmark(
         task=task,
         tasks=tasks,
@@ -174,7 +188,24 @@ def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> Lo
         data_source=_data_source(source, tasks),
         data_sha256=fingerprint or _rows_sha256(tasks, task.num_shots),
         note=task.benchmark.fallback_note if files and uses_fallback(task, files) else None,
+        content_sha256=task_content_sha256(contents),
+        mismatches=tuple(mismatches(task.benchmark, contents, place)),
     )
+
+
+def _hub_contents(task: TaskSpec, tasks: Mapping[str, KeptTask]) -> dict[str, tuple[str, Content]]:
+    """Returns what each split holds that was read from the hub: of all subjects together."""
+    found = {}
+    for split, file in task.benchmark.split_files(task.num_shots).items():
+        available = next(iter(tasks.values())).dataset[split].column_names
+        columns = columns_of(task.benchmark, file, available)
+        rows = [
+            row
+            for member in tasks.values()
+            for row in member.dataset[split].select_columns(list(columns)).to_list()
+        ]
+        found[split] = file, split_content(task.benchmark, columns, rows)
+    return found
 
 
 def _build_error(source: Source, fault: Exception) -> ZbenchError:

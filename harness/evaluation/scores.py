@@ -51,11 +51,25 @@ def task_scores(
     *,
     tokenizer_sha256: str,
     precision: str,
+    bos: str | None = None,
+    scored_with: tuple[str, ...] = (),
+    warning: str | None = None,
 ) -> tuple[TaskScore, ...]:
-    """Returns the benchmark's scores, then those of its subjects where it is a group."""
+    """Returns the benchmark's scores, then those of its subjects where it is a group.
+
+    Args:
+        loaded: the benchmark.
+        run: of its requests, perhaps with those of others.
+        tokenizer_sha256: the tokenizer's identity.
+        precision: bf16 or fp32.
+        bos: what the tokenizer puts before every text.
+        scored_with: the other benchmarks of the run.
+        warning: of the model and tokenizer, for the note of every score.
+    """
     task, benchmark = loaded.task, loaded.task.benchmark
     leaf_metrics = [metric for metric in benchmark.metrics if metric != MACRO_METRIC]
     results = run.results["results"]
+    prompts = prompts_sha256(loaded)
 
     def score(
         name: str, metric: str, value: float, stderr: float | None, *, members: list[str]
@@ -78,7 +92,13 @@ def task_scores(
             data_sha256=loaded.data_sha256,
             tokenizer_sha256=tokenizer_sha256,
             precision=precision,
-            note=_note(loaded, run, members),
+            note=_note(loaded, run, members, warning),
+            prompts_sha256=prompts,
+            token_budget=run.batching.token_budget,
+            fallback=run.batching.fallback,
+            scored_with=scored_with,
+            bos=bos,
+            content_sha256=loaded.content_sha256,
         )
 
     members = list(loaded.tasks)
@@ -116,8 +136,9 @@ def _macro(values: list[tuple[float, float | None]]) -> tuple[float, float | Non
     return mean, math.sqrt(sum(stderr**2 for stderr in errors)) / count
 
 
-def _note(loaded: LoadedBenchmark, run: Run, members: list[str]) -> str | None:
-    notes = [loaded.note] if loaded.note else []
+def _note(loaded: LoadedBenchmark, run: Run, members: list[str], warning: str | None) -> str | None:
+    known = (loaded.note, *(other.note for other in loaded.mismatches), warning)
+    notes = [note for note in known if note]
     cut = sum(run.truncated[member] for member in members)
     if cut:
         total = sum(len(loaded.tasks[member].instances) for member in members)

@@ -5,6 +5,7 @@ Imports no torch, lm_eval or datasets, so that planning and reporting stay quick
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
@@ -55,7 +56,7 @@ class TaskSpec(Spec):
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in BENCHMARKS:
-            raise ValueError(_unknown_benchmark(name))
+            raise ValueError(unknown_benchmark(name))
         return name
 
     @model_validator(mode="after")
@@ -77,20 +78,29 @@ class TaskSpec(Spec):
         return self.benchmark.shots if self.shots is None else self.shots
 
 
-def _unknown_benchmark(name: str) -> str:
-    if _lm_eval_has(name):
-        return (
-            f"lm-eval has '{name}', but zbench has no benchmark of that name; use one of "
-            f"{', '.join(BENCHMARKS)}, or add an entry in harness/evaluation/benchmarks.py"
-        )
-    return f"no such benchmark{did_you_mean(name, BENCHMARKS)}"
+def unknown_benchmark(name: object) -> str:
+    """Returns what is wrong with a name that is no benchmark here: lm-eval may have it, or a near
+    one.
+    """
+    known = f"one of {', '.join(BENCHMARKS)}, or add an entry in harness/evaluation/benchmarks.py"
+    if not isinstance(name, str):
+        return f"a task needs a name; use {known}"
+    theirs = _lm_eval_names()
+    if name in theirs:
+        return f"lm-eval has '{name}', but zbench has no benchmark of that name; use {known}"
+    hint = did_you_mean(name, BENCHMARKS)
+    if not hint.startswith("; did you mean"):
+        near = difflib.get_close_matches(name, theirs, n=1, cutoff=0.8)
+        if near:
+            hint = f"; lm-eval has '{near[0]}', of which zbench has no benchmark; use {known}"
+    return f"no such task '{name}'{hint}"
 
 
-def _lm_eval_has(name: str) -> bool:
-    """Tells whether lm-eval defines a task or group `name`; reads its files, imports nothing."""
-    line = re.compile(rf'^[\s"]*(task|group)"?:\s*["\']?{re.escape(name)}["\']?\s*$', re.M)
-    texts = (text for text in _lm_eval_definitions() if name in text)
-    return any(line.search(text) for text in texts)
+@cache
+def _lm_eval_names() -> frozenset[str]:
+    """Returns the tasks and groups that lm-eval defines; reads its files, imports nothing."""
+    line = re.compile(r'^[\s"]*(?:task|group)"?:\s*["\']?([\w.-]+)["\']?\s*$', re.M)
+    return frozenset(name for text in _lm_eval_definitions() for name in line.findall(text))
 
 
 def _lm_eval_definitions() -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.cell import RunSettings
+from harness.evaluation.canary import is_base
 from harness.events import CellEnded, Emit, Event
 from harness.executors.local import run_local
 from harness.state import CellState
@@ -43,8 +44,10 @@ def run_grid(
 ) -> GridOutcome:
     """Runs what is to do, telling every event to every listener.
 
-    A cell's failure does not stop the others. An interrupt (ctrl-C, SIGTERM) stops the workers once
-    they have written a checkpoint, and loses nothing that is stored; a second one stops them now.
+    Untrained base models come first: their scores tell whether the evaluation is right (see
+    `harness.evaluation.canary`) before the others are paid for. A cell's failure does not stop the
+    others. An interrupt (ctrl-C, SIGTERM) stops the workers once they have written a checkpoint,
+    and loses nothing that is stored; a second one stops them now.
 
     Args:
         states: the grid's cells, as far as they are.
@@ -53,6 +56,7 @@ def run_grid(
         executor: a name of EXECUTORS.
     """
     work = [state for state in states if state.status in ("to do", "failed")]
+    work.sort(key=lambda state: not is_base(state.cell))
     done: list[str] = []
     failed: list[str] = []
     interrupted = False

@@ -276,6 +276,8 @@ def _log_progress(event: Event) -> None:
     if isinstance(event, StepDone) and event.step % 50 == 0 and not event.restored:
         logger.info("step %d: loss %.4f, %.0f tokens/s", event.step, event.loss,
                     event.tokens_per_second)  # fmt: skip
+    elif isinstance(event, Warned):
+        logger.warning("%s", event.message)
     elif isinstance(event, Scoring) and event.done % max(1, event.total // 10) == 0:
         logger.info("%s: %d of %d requests", event.benchmark, event.done, event.total)
 

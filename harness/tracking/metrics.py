@@ -119,5 +119,9 @@ def content_hash(folder: Path) -> str:
 
 def training_hash(result: CellResult) -> str:
     """Returns what tells one training of a cell from another."""
-    text = repr(None if result.train is None else asdict(result.train))
+    record = None if result.train is None else asdict(result.train)
+    if record is not None:
+        # Runs that were logged before it was recorded are still found; `data_sha256` says enough.
+        del record["data_content_sha256"]
+    text = repr(record)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -16,6 +16,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from harness.evaluation.data_identity import MISMATCH
+
 TEXT = "river stone cloud apple lamp seven quick brown fox under bright metal sings the a of"
 WORDS = TEXT.split()
 DEMO_SUBJECTS = ["astronomy", "music"]
@@ -94,6 +96,11 @@ class Rows:
             row = {"question": self.text(4, 9) + "?", "mc1_targets": mc1, "mc2_targets": mc2}
             rows.append(row)
         return rows
+
+
+def other_notes(note: str | None) -> list[str]:
+    """A score's notes, but for that its tiny data are not the real ones of that name."""
+    return [part for part in (note or "").split("; ") if part and not part.startswith(MISMATCH)]
 
 
 @pytest.fixture(scope="session")

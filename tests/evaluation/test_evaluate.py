@@ -28,6 +28,7 @@ from harness.evaluation import TaskOutcome, evaluate, evaluate_together
 from harness.evaluation.tasks import TaskSpec, local_files
 from harness.evaluation.trie_forward import TrieForward, width_of
 from harness.methods import METHODS
+from tests.evaluation.conftest import other_notes
 
 YAML = {
     "arc_easy": "arc/arc_easy.yaml",
@@ -247,7 +248,7 @@ def test_a_halved_budget_and_a_fallback_are_noted_beside_the_score(
 ) -> None:
     settings: dict[str, Any] = {"data_root": shared_root, "precision": "fp32"}
     task, model = TaskSpec(name="arc_easy"), make_model()
-    assert evaluate(model, tokenizer, task, **settings).scores[0].note is None
+    assert other_notes(evaluate(model, tokenizer, task, **settings).scores[0].note) == []
     forward = TrieForward._run
 
     def small_memory(self: TrieForward, lanes: Any, *others: Any, **named: Any) -> Any:
@@ -258,17 +259,15 @@ def test_a_halved_budget_and_a_fallback_are_noted_beside_the_score(
     monkeypatch.setattr(TrieForward, "_run", small_memory)
     halved = evaluate(model, tokenizer, task, **settings)
     assert halved.batching.token_budget > halved.batching.sufficed
-    note = halved.scores[0].note
-    assert (
-        note
-        == f"memory ran out with 4096 tokens at once, and sufficed with {halved.batching.sufficed}"
-    )
+    assert other_notes(halved.scores[0].note) == [
+        f"memory ran out with 4096 tokens at once, and sufficed with {halved.batching.sufficed}"
+    ]
     prompt_tuning = METHODS["prompt-tuning"]
     adapted = prompt_tuning.apply(make_model(), prompt_tuning.options(), 0)
     virtual = evaluate(adapted, tokenizer, task, **settings)
-    assert virtual.scores[0].note == (
-        "scored request by request: prompt_tuning adds virtual tokens to every row"
-    )
+    reason = "prompt_tuning adds virtual tokens to every row"
+    assert other_notes(virtual.scores[0].note) == [f"scored request by request: {reason}"]
+    assert virtual.scores[0].fallback == reason
 
 
 def test_prompts_have_an_identity(

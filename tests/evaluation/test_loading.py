@@ -195,6 +195,7 @@ def test_hub_data_makes_the_same_requests_as_the_same_files(
     assert hub.data_source.startswith("allenai/ai2_arc@")
     assert hub.data_sha256 is not None
     assert len(hub.data_sha256) == 64
+    assert hub.content_sha256 == local.content_sha256
 
 
 def test_an_unreachable_hub_says_what_to_do(

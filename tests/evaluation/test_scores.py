@@ -17,8 +17,8 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from harness.errors import EvaluationError
 from harness.evaluation import TaskOutcome, evaluate
 from harness.evaluation.scores import tokenizer_sha256
-from harness.evaluation.tasks import TaskSpec, request_key
-from tests.evaluation.conftest import write_rows
+from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec, request_key
+from tests.evaluation.conftest import other_notes, write_rows
 
 Score = Callable[..., TaskOutcome]
 
@@ -80,7 +80,11 @@ def test_a_score_says_what_it_means(
         assert entry.data_source == "hellaswag/validation.parquet + hellaswag/train.parquet"
         assert entry.tokenizer_sha256 == tokenizer_sha256(tokenizer)
         assert entry.precision == "fp32"
-        assert entry.note is None
+        assert other_notes(entry.note) == []
+        assert entry.bos == "token 1"
+        assert entry.token_budget == DEFAULT_TOKEN_BUDGET
+        assert entry.prompts_sha256 == outcome.prompts_sha256
+        assert (entry.fallback, entry.scored_with) == (None, ())
 
 
 def test_items_hold_what_the_metrics_were_made_of(score: Score, shared_root: Path) -> None:

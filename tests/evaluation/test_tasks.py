@@ -38,7 +38,8 @@ def test_shots_default_to_the_benchmarks_own() -> None:
 
 def test_a_misspelt_benchmark_offers_the_nearest() -> None:
     line = fault_of(name="arc_esy")
-    assert line.startswith("g.yaml: tasks[0].name: no such benchmark; did you mean 'arc_easy'?")
+    said = "g.yaml: tasks[0].name: no such task 'arc_esy'; did you mean 'arc_easy'?"
+    assert line.startswith(said)
 
 
 @pytest.mark.parametrize("name", ["winogrande", "mmlu_anatomy", "mmlu_stem"])

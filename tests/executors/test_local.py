@@ -46,6 +46,19 @@ def test_every_cell_fails_for_itself_with_its_reason(cells: list[Cell], tmp_path
         assert not is_running(state.folder)
 
 
+def test_base_models_are_run_first(cells: list[Cell], tmp_path: Path) -> None:
+    assert cells[0].method == "base"
+    ended: list[str] = []
+
+    def note(event: object) -> None:
+        if isinstance(event, CellEnded):
+            ended.append(event.cell_id)
+
+    states = read_states(cells[::-1], runs_dir=tmp_path, data_root=None)
+    run_grid(states, plan(tmp_path), [note])
+    assert ended == [cells[0].id, cells[2].id, cells[1].id]
+
+
 def test_a_killed_worker_fails_its_cell_and_is_replaced(cells: list[Cell], tmp_path: Path) -> None:
     states = read_states(cells, runs_dir=tmp_path, data_root=None)
     killed: list[int] = []
