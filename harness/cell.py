@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.environment import describe_environment
 from harness.errors import ModelError, StorageError, TrainingError
@@ -56,6 +56,8 @@ class RunSettings:
     """A torch device of this process, `cpu` or `cuda`."""
     threads: int = 1
     """CPU threads; on the CPU another number moves the low bits of every result."""
+    estimates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What a cell is expected to take, by its id; kept with its result."""
 
 
 def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
@@ -98,7 +100,8 @@ class _CellRun:
         known = read_result(self.folder)
         missing = missing_tasks(self.cell, known, self.settings.data_root)
         trained = is_trained(self.cell, known)
-        result = known or CellResult(cell=self.cell.record(), cell_id=self.cell.id)
+        estimate = self.settings.estimates.get(self.cell.id, {})
+        result = known or CellResult(self.cell.record(), self.cell.id, estimate=estimate)
         if trained and not missing:
             return result
         import torch

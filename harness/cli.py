@@ -136,9 +136,9 @@ def plan_command(
     opened = commands.open_grid(grid, runs_dir, data_root, only)
     if hardware is None and not probe and price is None:
         return commands.plan_command(opened, as_json=as_json)
-    from harness import estimating
+    from harness.estimate import command
 
-    return estimating.estimate_command(
+    return command.estimate_command(
         opened,
         hardware=hardware,
         probe=probe,

@@ -124,6 +124,9 @@ class CellResult:
     evaluation_seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall-clock seconds by benchmark."""
     error: CellError | None = None
+    estimate: Mapping[str, Any] = field(default_factory=dict)
+    """What was expected before it ran: training_seconds, scoring_seconds, and the source of both;
+    empty where nothing was."""
 
     def with_scores(self, benchmark_scores: tuple[TaskScore, ...], seconds: float) -> CellResult:
         """Returns a copy in which `benchmark_scores` replace those of the same key."""
@@ -157,6 +160,7 @@ class CellResult:
                 environment=raw["environment"],
                 evaluation_seconds=raw["evaluation_seconds"],
                 error=None if raw["error"] is None else _record(CellError, raw["error"]),
+                estimate=raw.get("estimate") or {},
             )
         except (KeyError, TypeError) as fault:
             raise ValueError(f"not a cell's result: {fault!r}") from fault

@@ -16,7 +16,8 @@ COMMON = {"--runs-dir", "--data-root", "--debug", "--help"}
 FLAGS = {
     "run-grid": COMMON | {"--tracking-uri", "--only", "--device", "--workers", "--json"},
     "report": COMMON | {"--reports-dir", "--tracking-uri", "--only", "--json"},
-    "plan": COMMON | {"--only", "--json"},
+    "plan": COMMON
+    | {"--hardware", "--probe", "--price-per-hour", "--only", "--device", "--workers", "--json"},
     "status": COMMON | {"--only", "--json"},
     "run-cell": COMMON | {"--tracking-uri", "--device", "--json"},
     "sync": COMMON | {"--tracking-uri"},

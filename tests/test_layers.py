@@ -33,8 +33,10 @@ ORDER = (
     ),
     ("cell", "export", "result_source"),
     ("executors",),
-    ("display",),
+    ("estimate",),
+    ("display", "estimate.output"),
     ("commands", "theory.command"),
+    ("estimate.command",),
     ("cli",),
 )
 """From the bottom up: a module imports from its own layer and those before it."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.estimate.lengths import FOLDER
-from harness.estimate.probe import PairTime, ScoringTime, pair_key
+from harness.estimate.probe import pair_key
+from harness.estimate.probe_worker import PairTime, ScoringTime
 from harness.estimate.tokens import num_items
 from harness.evaluation.tasks import scored_together
 from harness.grid import Cell

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.display import format_seconds
-from harness.estimate.command import HardwareEstimate
 from harness.estimate.forecast import CellForecast, Probe, busy_seconds, wall_seconds
+from harness.estimate.hardware import HardwareEstimate
 
 if TYPE_CHECKING:
     from rich.console import Console
