@@ -345,9 +345,5 @@ def write_steps(path: Path, steps: Sequence[StepRecord]) -> None:
     """
     import pandas as pd
 
-    rows = []
-    for step in steps:
-        record = asdict(step)
-        statistics = record.pop("statistics")
-        rows.append(record | dict(statistics))
-    write_frame(path, pd.DataFrame(rows))
+    rows = [asdict(step) | dict(step.statistics) for step in steps]
+    write_frame(path, pd.DataFrame(rows).drop(columns="statistics", errors="ignore"))
