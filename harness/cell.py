@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.environment import describe_environment
 from harness.errors import EvaluationError, ModelError, StorageError
@@ -57,6 +57,8 @@ class RunSettings:
     """CPU threads; on the CPU another number moves the low bits of every result."""
     token_budget: int | None = None
     """Tokens of a forward pass in training, instead of the grid's; what has held goes before it."""
+    estimates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What a cell is expected to take, by its id; kept with its result."""
 
 
 def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
@@ -104,7 +106,8 @@ class _CellRun:
         known = read_result(self.folder)
         missing = missing_tasks(self.cell, known, self.settings.data_root)
         trained = is_trained(self.cell, known)
-        result = known or CellResult(cell=self.cell.record(), cell_id=self.cell.id)
+        estimate = self.settings.estimates.get(self.cell.id, {})
+        result = known or CellResult(self.cell.record(), self.cell.id, estimate=estimate)
         if trained and not missing:
             return result
         import torch

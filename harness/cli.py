@@ -118,17 +118,40 @@ def report_command(
 @app.command("plan")
 def plan_command(
     grid: GridArgument,
+    hardware: Annotated[
+        str | None,
+        typer.Option("--hardware", help="Estimate hours, money and memory on a card: h200, ..."),
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Measure 20 steps of each method here, and estimate.")
+    ] = False,
+    price: Annotated[
+        float | None, typer.Option("--price-per-hour", min=0, help="Of one card, any currency.")
+    ] = None,
     runs_dir: RunsOption = RUNS,
     data_root: DataOption = None,
     only: OnlyOption = None,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """Validate a grid and list its cells without running any."""
+    """Validate a grid and list its cells; say what they cost on a card, or on this machine."""
     from harness import commands
 
-    return commands.plan_command(
-        commands.open_grid(grid, runs_dir, data_root, only), as_json=as_json
+    opened = commands.open_grid(grid, runs_dir, data_root, only)
+    if hardware is None and not probe and price is None:
+        return commands.plan_command(opened, as_json=as_json)
+    from harness.estimate import command
+
+    return command.estimate_command(
+        opened,
+        hardware=hardware,
+        probe=probe,
+        price_per_hour=price,
+        device=device,
+        workers=workers,
+        as_json=as_json,
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness import display, progress_display
 from harness.cell import RunSettings, run_cell
 from harness.errors import ReportError
+from harness.estimate.expected import expected_seconds
 from harness.events import Event
 from harness.executors import RunPlan, run_grid
 from harness.executors.devices import resolve_devices, worker_threads
@@ -60,6 +61,7 @@ def run_grid_command(
             runs_dir=grid.runs_dir,
             data_root=grid.data_root,
             threads=worker_threads(devices, workers),
+            estimates=expected_seconds(work, devices, grid.runs_dir, grid.num_rows()),
         ),
         devices=devices,
     )

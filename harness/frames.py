@@ -39,6 +39,13 @@ COSTS = (
 )
 
 
+_NUMBERS = (
+    *("final_gate_mean_abs", "final_gate_max_abs"),
+    *("expected_training_seconds", "expected_scoring_seconds"),
+)
+"""Columns that may hold nothing at all."""
+
+
 def cell_identity(cell: Cell) -> dict[str, Any]:
     """Returns the columns that every frame begins with."""
     return {
@@ -106,7 +113,7 @@ def cells_frame(
         result = state.result if results is None else results.get(state.cell.id)
         rows.append(cell_identity(state.cell) | _costs(state, result))
     frame = _typed(pd.DataFrame(rows))
-    for column in ("final_gate_mean_abs", "final_gate_max_abs"):
+    for column in _NUMBERS:
         frame[column] = frame[column].astype("float64")
     return frame
 
@@ -125,10 +132,18 @@ def _costs(state: CellState, result: CellResult | None) -> dict[str, Any]:
     return costs | {
         "status": _status(state, result),
         "evaluation_seconds": sum(result.evaluation_seconds.values()) if result else None,
+        **_expected(result),
         "error": result.error.message if result is not None and result.error else None,
         "final_gate_mean_abs": statistics.get("gate/mean_abs"),
         "final_gate_max_abs": statistics.get("gate/max_abs"),
     }
+
+
+def _expected(result: CellResult | None) -> dict[str, float | None]:
+    """Returns the seconds that training and scoring were expected to take."""
+    estimate = result.estimate if result is not None else {}
+    names = ("training_seconds", "scoring_seconds")
+    return {f"expected_{name}": estimate.get(name) for name in names}
 
 
 def _status(state: CellState, result: CellResult | None) -> str:

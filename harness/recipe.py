@@ -14,6 +14,11 @@ NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
+DEFAULT_TOKEN_BUDGET = {"cpu": 1024, "cuda": 16384}
+"""Tokens of a forward pass. On a CPU more are hardly faster and take more memory: see
+benchmarks/train_speed.py. On a card most optimizer batches then are one micro-batch."""
+
+
 class TrainSpec(Spec):
     """Training settings of a cell; a method's recipe gives the defaults, a grid overrides."""
 

@@ -148,6 +148,9 @@ class CellResult:
     """What `environment` holds, of the evaluation of each request key: scores may be added long
     after the training, with other versions."""
     error: CellError | None = None
+    estimate: Mapping[str, Any] = field(default_factory=dict)
+    """What was expected before it ran: training_seconds, scoring_seconds, and the source of both;
+    empty where nothing was."""
 
     def with_scores(
         self,
@@ -213,6 +216,7 @@ class CellResult:
                 evaluation_seconds=raw["evaluation_seconds"],
                 evaluation_environments=raw.get("evaluation_environments", {}),
                 error=None if raw["error"] is None else _record(CellError, raw["error"]),
+                estimate=raw.get("estimate") or {},
             )
         except (KeyError, TypeError) as fault:
             raise ValueError(f"not a cell's result: {fault!r}") from fault

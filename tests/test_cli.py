@@ -17,7 +17,8 @@ FLAGS = {
     "run-grid": COMMON
     | {"--tracking-uri", "--only", "--device", "--workers", "--allow-data-mismatch", "--json"},
     "report": COMMON | {"--reports-dir", "--tracking-uri", "--only", "--json"},
-    "plan": COMMON | {"--only", "--json"},
+    "plan": COMMON
+    | {"--hardware", "--probe", "--price-per-hour", "--only", "--device", "--workers", "--json"},
     "status": COMMON | {"--only", "--json"},
     "run-cell": COMMON | {"--tracking-uri", "--device", "--allow-data-mismatch", "--json"},
     "compare": {"--runs-dir", "--tracking-uri", "--json", "--debug", "--help"},
@@ -77,6 +78,10 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         (["plan", "paper", "--onyl", "x"], "No such option"),
         (["plan", "paper", "--only", "llama-70b"], "matches no cell"),
         (["plan", "paper", "--data-root", "nowhere"], "--data-root nowhere: no such folder"),
+        (["plan", "paper-7b", "--hardware", "a100"], "no such card; did you mean 'a100-80'?"),
+        (["plan", "paper-7b", "--hardware", "h200", "--probe"], "give one of them"),
+        (["plan", "paper-7b", "--price-per-hour", "2"], "needs --hardware or --probe"),
+        (["plan", "rehearsal", "--probe"], "--data-root names the folder of local data"),
         (["run-cell", "paper", "llama-7b/bse"], "did you mean 'llama-7b/base'?"),
         (["run-grid", "rehearsal"], "--data-root names the folder of local data"),
         (["run-grid", "paper", "--device", "gpu"], "'gpu' is no device"),

@@ -47,8 +47,10 @@ ORDER = (
     ("cell", "cell_training", "export", "result_source", "differences"),
     ("notices", "compare"),
     ("executors",),
-    ("display", "progress_display", "opened", "compare_display"),
+    ("estimate",),
+    ("display", "progress_display", "opened", "compare_display", "estimate.output"),
     ("commands", "theory.command"),
+    ("estimate.command",),
     ("cli",),
 )
 """From the bottom up: a module imports from its own layer and those before it."""

@@ -14,13 +14,10 @@ import torch
 
 from harness.errors import TrainingError
 from harness.packing.layout import PackedRow, TokenSequence, pack, shared_inputs
+from harness.recipe import DEFAULT_TOKEN_BUDGET
 
 if TYPE_CHECKING:
     from harness.data import Example
-
-DEFAULT_TOKEN_BUDGET = {"cpu": 1024, "cuda": 16384}
-"""Tokens of a forward pass. On a CPU more are hardly faster and take more memory: see
-benchmarks/train_speed.py. On a card most optimizer batches then are one micro-batch."""
 
 
 def number_sequences(examples: Sequence[Example]) -> list[TokenSequence]:

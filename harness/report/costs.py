@@ -35,6 +35,7 @@ def cost_table(cells: pd.DataFrame) -> Table:
                 *(MISSING if mean[n] is None else f"{mean[n]:,.0f}" for n in _COSTS[:2]),
                 short_seconds(mean["seconds"]),
                 short_seconds(mean["evaluation_seconds"]),
+                *_predicted(trained),
                 *(MISSING if (v := mean["tokens_per_second"]) is None else f"{v:,.0f}",),
                 *(MISSING if (v := mean["peak_memory_bytes"]) is None else _gib(v),),
                 *(MISSING if (v := mean["peak_learning_rate"]) is None else f"{v:.3g}",),
@@ -48,12 +49,14 @@ def cost_table(cells: pd.DataFrame) -> Table:
         header=(
             *("Model", "Method", "Data", "Done"),
             *("Trained parameters", "Examples", "Steps", "Training", "Evaluation"),
-            *("Tokens/s", "Peak GiB", "Peak lr"),
+            *("Predicted", "Measured/predicted", "Tokens/s", "Peak GiB", "Peak lr"),
         ),
         rows=tuple(rows),
         caption=(
             "Trained parameters are rounded here; the paper prints them truncated. Peak memory: of "
-            "the allocator on CUDA, of the process on CPU. Tokens: without padding.",
+            "the allocator on CUDA, of the process on CPU. Tokens: without padding. Predicted: "
+            "training and evaluation together, as estimated before the run from a probe of the "
+            "machine or from the card's data sheet; a dash where nothing was.",
         ),
         num_text_columns=4,
     )
@@ -68,6 +71,22 @@ _COSTS = (
     "peak_memory_bytes",
     "peak_learning_rate",
 )
+
+
+def _predicted(cells: pd.DataFrame) -> tuple[str, str]:
+    """Returns the seconds that were predicted, and the ratio of the measured ones to them.
+
+    Over the cells that have a prediction: means of both.
+    """
+    names = ("expected_training_seconds", "expected_scoring_seconds")
+    if any(name not in cells for name in names):
+        return MISSING, MISSING
+    known = cells.dropna(subset=[*names, "evaluation_seconds"])
+    predicted = float(known[list(names)].sum().sum())
+    if not predicted:
+        return MISSING, MISSING
+    measured = float(known["seconds"].fillna(0.0).sum() + known["evaluation_seconds"].sum())
+    return short_seconds(predicted / len(known)), f"{measured / predicted:.2f}"
 
 
 def failure_table(cells: pd.DataFrame) -> Table:

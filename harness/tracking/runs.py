@@ -177,6 +177,7 @@ class GridRuns:
             self.client.log_batch(run_id, metrics=metrics[start : start + MAX_BATCH])
         tags = {f"zbench.{key}": str(value)[:5000] for key, value in result.environment.items()}
         tags |= {f"zbench.base.{key}": str(value)[:5000] for key, value in result.base.items()}
+        tags |= {f"zbench.estimate.{key}": str(value) for key, value in result.estimate.items()}
         tags |= {"zbench.content": content_hash(folder), "zbench.folder": str(folder)}
         tags["zbench.error"] = result.error.message if result.error else ""
         self._log_files(run_id, folder, tags)
