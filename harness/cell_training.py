@@ -143,6 +143,8 @@ def train_cell(
         raise smaller_budget(
             cell, settings.runs_dir, settings.device, used=budget, longest=longest
         ) from fault
+    finally:
+        checkpoints.settle()
     counted = method.count_parameters(cell.model.shape, cell.options)
     assert measured.trainable_parameters == counted, "count_parameters differs from the model"
     file_sha256 = _file_sha256(cell.data, settings.data_root)

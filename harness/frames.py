@@ -134,6 +134,7 @@ def _costs(state: CellState, result: CellResult | None) -> dict[str, Any]:
         "evaluation_seconds": sum(result.evaluation_seconds.values()) if result else None,
         **_expected(result),
         "error": result.error.message if result is not None and result.error else None,
+        "training_note": train.note if train is not None else None,
         "final_gate_mean_abs": statistics.get("gate/mean_abs"),
         "final_gate_max_abs": statistics.get("gate/max_abs"),
     }

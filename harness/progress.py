@@ -88,6 +88,11 @@ class Progress:
             return None
         return f"{told}; the training ended at {_mean(self.records[-WINDOW_STEPS:]):.4g}"
 
+    def copy(self) -> Progress:
+        """Returns what further steps do not change."""
+        lists = {"losses": [*self.losses], "labels": [*self.labels], "records": [*self.records]}
+        return Progress(**{**vars(self), **lists})
+
     def to_json(self) -> dict[str, Any]:
         """Returns plain values; floats survive JSON to the last bit."""
         return asdict(self)

@@ -10,7 +10,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -118,9 +117,11 @@ def fit(
             warn(fault)
         if checkpoints is not None and (wish := checkpoints.wish()) != "nothing":
             progress.peak_memory_bytes = _peak_memory_bytes(place, progress)
-            checkpoints.save(_state(progress, trainer, trace))
+            checkpoints.save(_state(progress, trainer, trace), wait=wish == "stop")
             if wish == "stop":
                 raise Stopped
+    if checkpoints is not None:
+        checkpoints.settle()
     seconds = time.perf_counter() - start
     peak_memory_bytes = _peak_memory_bytes(place, progress)
     _probe(trainer, trace, "after", texts)
@@ -227,8 +228,7 @@ def _steps(
                 totals = trainer.gradients(chosen, key)
             rate = spec.learning_rate_at(step, len(examples))
             if not (math.isfinite(totals.loss) and math.isfinite(totals.gradient_norm)):
-                last = checkpoints.last if checkpoints is not None else None
-                raise TrainingError(_not_finite(step, rate, totals, model, statistics, last))
+                raise TrainingError(_not_finite(step, rate, totals, model, statistics, checkpoints))
             read = step == 1 or step % STATISTICS_EVERY == 0 or step == last_step
             if read and trace:
                 trace.observe()
@@ -291,11 +291,15 @@ def _not_finite(
     totals: BatchTotals,
     model: nn.Module,
     statistics: Statistics | None,
-    last: Path | None,
+    checkpoints: Checkpoints | None,
 ) -> str:
     gate = statistics(model).get("gate/max_abs") if statistics else None
     shown = "" if gate is None else f", largest gate {gate:.3g}"
-    kept = "" if last is None else f"; the last good checkpoint is {last}"
+    kept = ""
+    if checkpoints is not None:
+        checkpoints.settle()
+        if checkpoints.last is not None:
+            kept = f"; the last good checkpoint is {checkpoints.last}"
     return (
         f"step {step}: the loss is {totals.loss / totals.labels:.4g} and the gradient's norm "
         f"{totals.gradient_norm:.4g} (learning rate {rate:.3g}{shown}); lower the learning rate "

@@ -17,6 +17,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -205,6 +206,8 @@ class Checkpoints:
         self._warn = warn
         self._saved = time.monotonic()
         self._failed = False
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[Path] | None = None
         self.last: Path | None = None
         """The last good one."""
 
@@ -229,18 +232,39 @@ class Checkpoints:
         """Returns what is due now. All processes of one cell must act on the same answer."""
         if self.requests.stop:
             return "stop"
+        if self._pending is not None and not self._pending.done():
+            return "nothing"  # the last one is still being written
         due = time.monotonic() - self._saved >= 60.0 * self.minutes
         return "save" if due or self.requests.save else "nothing"
 
-    def save(self, state: TrainingState) -> None:
-        """Writes a checkpoint; a disk that is full costs a warning, and the last good one stays."""
+    def save(self, state: TrainingState, *, wait: bool = False) -> None:
+        """Copies the state and writes it beside the training, which goes on meanwhile.
+
+        A disk that is full costs a warning, and the last good checkpoint stays.
+
+        Args:
+            state: the training's own tensors, which the next step changes.
+            wait: return when it is written; with 0 minutes between two it always is.
+        """
+        self.settle()
         self.requests.save = False
+        self._saved = time.monotonic()
+        tensors = {k: v.detach().to("cpu", copy=True) for k, v in state.tensors.items()}
+        copied = TrainingState(state.progress.copy(), tensors)
+        self._pending = self._writer.submit(save_checkpoint, self.folder, copied, self.identity)
+        if wait or self.minutes == 0:
+            self.settle()
+
+    def settle(self) -> None:
+        """Waits until nothing is being written, and tells what became of it."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
         try:
-            self.last = save_checkpoint(self.folder, state, self.identity)
+            self.last = pending.result()
             self._failed = False
         except StorageError as fault:
             if not self._failed:
                 kept = f"the last good one is {self.last}" if self.last else "there is none yet"
                 self._warn(f"no checkpoint: {fault}; {kept}, and the training goes on")
             self._failed = True
-        self._saved = time.monotonic()

@@ -56,7 +56,9 @@ def test_a_scores_row_says_what_it_is_of(cells: list[Cell]) -> None:
 def test_every_planned_cell_has_a_row_with_what_is_missing_missing(
     cells: list[Cell], tmp_path: Path
 ) -> None:
-    done = replace(RESULT, scores=scored(cells[1]))
+    assert RESULT.train is not None
+    noted = replace(RESULT.train, note="the loss exploded")
+    done = replace(RESULT, train=noted, scores=scored(cells[1]))
     failed = replace(RESULT, train=None, scores=(), error=CellError("E", "why", "log.txt"))
     results = {cells[1].id: done, cells[2].id: failed}
     states = [
@@ -68,6 +70,8 @@ def test_every_planned_cell_has_a_row_with_what_is_missing_missing(
     assert frame.loc[cells[1].label, "status"] == "done"
     assert frame.loc[cells[2].label, "status"] == "failed"
     assert frame.loc[cells[2].label, "error"] == "why"
+    assert frame.loc[cells[1].label, "training_note"] == "the loss exploded"
+    assert frame["training_note"].notna().sum() == 1
     assert frame.loc["a/base", "status"] == "missing"
     assert math.isnan(frame.loc["a/base", "final_gate_max_abs"])
     assert frame.loc[cells[1].label, "final_gate_mean_abs"] == 0.1

@@ -259,6 +259,23 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path: Path
     assert message.endswith(f"the last good checkpoint is {tmp_path / 'step-00000004'}")
 
 
+def test_a_loss_that_explodes_is_told_once_and_kept_with_the_result(tmp_path: Path) -> None:
+    training = spec(epochs=12, learning_rate=2.0, warmup_epochs=3.0, schedule="constant")
+    told: list[str] = []
+    result = train(adapted("full"), training=training, warn=told.append)
+    (line,) = told
+    assert line.startswith("the loss exploded: ")
+    assert result.note is not None
+    assert result.note.startswith(line)
+    # Nor is it told again by the process that goes on.
+    kept = checkpoints(tmp_path)
+    with pytest.raises(Stopped):
+        train(adapted("full"), kept, training=training, warn=told.append, stop_at=35)
+    again = train(adapted("full"), checkpoints(tmp_path), training=training, warn=told.append)
+    assert told == [line, line]
+    assert again.note == result.note
+
+
 def test_a_state_of_another_model_changes_nothing() -> None:
     def trainer(name: str) -> Trainer:
         return Trainer(

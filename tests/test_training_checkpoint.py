@@ -120,7 +120,7 @@ def test_a_checkpoint_that_is_not_good_is_told_of_and_the_older_one_used(
     assert line.endswith("; the one before is used")
     assert "\n" not in line
     # The training takes the steps again, and its own checkpoint is not lost to the damaged one.
-    mine.save(state_at(7))
+    mine.save(state_at(7), wait=True)
     assert steps(tmp_path) == [7, 5]
 
 
@@ -168,10 +168,10 @@ def full_disk() -> Iterator[None]:
 def test_a_full_disk_leaves_the_last_good_one_and_warns_once(tmp_path: Path) -> None:
     told: list[str] = []
     mine = checkpoints(tmp_path, told)
-    mine.save(state_at(5))
+    mine.save(state_at(5), wait=True)
     with full_disk():
         for step in (10, 15):
-            mine.save(state_at(step, size=100_000))
+            mine.save(state_at(step, size=100_000), wait=True)
         with pytest.raises(StorageError):
             save_checkpoint(tmp_path, state_at(20, size=100_000), IDENTITY)
     (line,) = told
@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_the_last_good_one_and_warns_once(tmp_path: Path) -> 
     assert line.endswith("the training goes on")
     assert str(tmp_path / "step-00000005") in line
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
-    mine.save(state_at(20, size=100_000))
+    mine.save(state_at(20, size=100_000), wait=True)
     assert steps(tmp_path) == [20, 5]
     assert len(told) == 1
 
@@ -191,10 +191,25 @@ def test_a_checkpoint_is_due_by_the_clock_and_by_signals(tmp_path: Path) -> None
     assert always.wish() == "save"
     slow.requests.save = True
     assert slow.wish() == "save"
-    slow.save(state_at(1))
+    slow.save(state_at(1), wait=True)
     assert slow.wish() == "nothing"
     slow.requests.stop = True
     assert slow.wish() == "stop"
+
+
+def test_what_is_written_beside_the_training_is_of_the_step_it_was_due_at(tmp_path: Path) -> None:
+    told: list[str] = []
+    mine, state = checkpoints(tmp_path, told), state_at(5, size=3_000_000)
+    expected = state.tensors["parameter/a"].clone()
+    mine.save(state)
+    state.tensors["parameter/a"].zero_()  # the training goes on
+    state.progress.records.append(state.progress.records[0])
+    mine.settle()
+    assert mine.last == tmp_path / "step-00000005"
+    found = mine.latest()
+    assert found is not None
+    assert torch.equal(found.tensors["parameter/a"], expected)
+    assert len(found.progress.records) == 1
 
 
 def test_the_record_is_plain_json(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def findings(comparisons: Sequence[Comparison], *, has_groups: bool) -> tuple[st
 
 def cautions(measured: Measurements, published: Published) -> list[str]:
     """Returns what may be read from the report and what not, as far as its own data tell."""
-    lines = [*_about_seeds(measured), *_about_cells(measured)]
+    lines = [*_about_seeds(measured), *_about_cells(measured), *_about_trainings(measured)]
     settings = {s for group in measured.groups for s in group.settings.values()}
     if settings and all(setting.benchmark.startswith("demo_") for setting in settings):
         lines.append(
@@ -115,6 +115,15 @@ def _about_cells(measured: Measurements) -> list[str]:
         f"{open_cells} of {len(cells)} cells are not done: their rows rest on fewer seeds, or show "
         "dashes. A failed cell may still have given scores before it failed."
     ]
+
+
+def _about_trainings(measured: Measurements) -> list[str]:
+    """Returns what is to be known of single trainings, such as a loss that exploded."""
+    cells = measured.data.cells
+    if "training_note" not in cells:
+        return []
+    noted = cells[cells["training_note"].notna()]
+    return [f"{cell['label']}: {cell['training_note']}." for cell in noted.to_dict("records")]
 
 
 def _at_chance(measured: Measurements) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from mlflow.exceptions import MlflowException
 
-from harness.events import CellEnded, CellStarted, Event, StepDone
+from harness.events import CellEnded, CellStarted, Event, StepDone, Warned
 from harness.grid import GridSpec, expand
 from harness.grid_resolver import resolve_grid
 from harness.state import read_states
@@ -54,6 +54,29 @@ def test_events_become_one_finished_run(grid: GridSpec, tmp_path: Path, empty_st
     assert run.info.status == "FINISHED"
     history = runs.client.get_metric_history(run.info.run_id, "train/loss")
     assert [point.step for point in history] == [1, 2]
+
+
+def test_a_cell_that_a_fresh_process_takes_on_has_every_step_once(
+    grid: GridSpec, tmp_path: Path, empty_store: Path
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    runs = GridRuns(grid, default_uri(tmp_path), tmp_path)
+    states = read_states(expand(grid), runs_dir=tmp_path, data_root=None)
+    live = _LiveLog(runs, {state.cell.id: state for state in states})
+    told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    start, first, *rest = events(grid, tmp_path / "elsewhere")
+    assert isinstance(first, StepDone)
+    warned = Warned(first.cell_id, "out of memory", restarts=True)
+    for event in [start, first, warned, start, replace(first, restored=True), *rest, None]:
+        told.put(event)
+    live.follow(told)
+    ((finished, left),) = (
+        sorted(found, key=lambda run: run.info.status) for found in runs.cell_runs().values()
+    )
+    assert (finished.info.status, left.info.status) == ("FINISHED", "KILLED")
+    for run, steps in ((finished, [1, 2]), (left, [1])):
+        history = runs.client.get_metric_history(run.info.run_id, "train/loss")
+        assert [point.step for point in history] == steps
 
 
 def test_what_fails_is_tried_again_and_logged_once(

@@ -1,0 +1,120 @@
+"""What a checkpoint costs: seconds to write one, as a share of the 10 minutes between two.
+
+Per row: what is trained, bytes of a checkpoint, median and largest seconds of `save_checkpoint`
+(all of it in the training's own time: copy, write, SHA-256, flush to disk, removal of the oldest),
+and the median's share of the interval. The state is a real one: AdamW has taken a step, and the
+records are those of a training of `--steps` steps.
+
+    python benchmarks/checkpoint_cost.py --folder /scratch --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from harness.data import Example
+from harness.methods import METHODS
+from harness.optimizer import Trainer
+from harness.progress import Progress, StepRecord
+from harness.recipe import TrainSpec
+from harness.training_checkpoint import TrainingState, checkpoint_folders, save_checkpoint
+
+SIZES = {
+    "15M": {"hidden_size": 288, "num_hidden_layers": 6, "num_attention_heads": 6,
+            "intermediate_size": 768},
+    "110M": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+             "intermediate_size": 2048},
+}  # fmt: skip
+"""LLaMAs with 32,000 pieces."""
+METHODS_MEASURED = ("zero-init-linear", "lora", "full")
+
+
+def trained_state(size: str, name: str, device: str, num_steps: int) -> TrainingState:
+    """Returns the state of a training whose optimizer has taken a step."""
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=32000, max_position_embeddings=512, **SIZES[size])
+    method = METHODS[name]
+    options = {"num_layers": config.num_hidden_layers} if name.startswith("zero") else {}
+    base = LlamaForCausalLM(config).to(device)
+    model = method.apply(base, method.options.model_validate(options), 0)
+    trainer = Trainer(
+        model,
+        TrainSpec(learning_rate=1e-3, batch_size=2),
+        device=torch.device(device),
+        precision="fp32",
+        pad_token_id=0,
+    )
+    trainer.gradients([Example(tuple(range(1, 17)), 4)] * 2, 0)
+    trainer.update(1e-3)
+    figures: dict[str, float] = {}
+    if method.statistics is not None:
+        figures = method.statistics(model)
+    progress = Progress.begin(5)
+    progress.records = [
+        StepRecord(
+            step, 0, 1 / step, 1e-3, 8000, 0.1 * step, 1e4, step, {} if step % 10 else figures
+        )
+        for step in range(1, num_steps + 1)
+    ]
+    return TrainingState(progress, trainer.state())
+
+
+def measure(state: TrainingState, folder: Path, repeats: int, minutes: float) -> dict[str, Any]:
+    """Writes a checkpoint several times, each at another step, as a training does."""
+    seconds = []
+    last = state.progress.records[-1]
+    for repeat in range(repeats):
+        state.progress.records[-1] = StepRecord(**{**vars(last), "step": last.step + repeat})
+        start = time.perf_counter()
+        save_checkpoint(folder, state, {"cell_id": "benchmark"})
+        seconds.append(time.perf_counter() - start)
+    (newest, *_) = checkpoint_folders(folder)
+    median = statistics.median(seconds)
+    return {
+        "bytes": sum(path.stat().st_size for path in newest.iterdir()),
+        "median_seconds": median,
+        "largest_seconds": max(seconds),
+        "share": median / (60 * minutes),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--folder", type=Path, help="on the disk to measure; else a temporary one")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4065, help="of the training so far")
+    parser.add_argument("--minutes", type=float, default=10.0, help="between two checkpoints")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, dict[str, Any]] = {}
+    for size in SIZES:
+        for name in METHODS_MEASURED:
+            state = trained_state(size, name, options.device, options.steps)
+            with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+                found[f"{size}/{name}"] = measure(
+                    state, Path(folder), options.repeats, options.minutes
+                )
+    if options.json:
+        print(json.dumps(found))
+        return
+    print(f"{'training':24} {'MB':>8} {'median s':>9} {'largest s':>10} {'share':>8}")
+    for name, row in found.items():
+        print(
+            f"{name:24} {row['bytes'] / 1e6:8.1f} {row['median_seconds']:9.3f} "
+            f"{row['largest_seconds']:10.3f} {row['share']:8.3%}"
+        )
+
+
+if __name__ == "__main__":
+    main()
