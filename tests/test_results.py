@@ -42,6 +42,12 @@ def test_a_result_survives_its_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
+def test_a_result_of_before_estimates_is_read(tmp_path: Path) -> None:
+    raw = json.loads(CellResult(cell={}, cell_id="a").to_json())
+    del raw["estimate"]
+    assert CellResult.from_json(json.dumps(raw)).estimate == {}
+
+
 def test_no_file_is_no_result(tmp_path: Path) -> None:
     assert read_result(tmp_path) is None
 

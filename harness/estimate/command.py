@@ -82,12 +82,13 @@ def _probe_command(
     console = display.console(quiet=as_json)
     total = len(representatives(cells))
 
+    measured = 0
+
     def tell(key: str) -> None:
         nonlocal measured
         measured += 1
         console.print(f"[{measured}/{total}] {key}", markup=False, highlight=False)
 
-    measured = 0
     settings = ProbeSettings(data_root=grid.data_root, threads=threads)
     pairs = run_probe(cells, settings, devices, tell)
     found = Probe(
@@ -106,6 +107,7 @@ def _probe_command(
         record: dict[str, Any] = {
             "grid": grid.spec.name,
             "wall_seconds": wall_seconds(forecasts, found),
+            "wall_seconds_as_busy": wall_seconds(forecasts, found) / found.cpu_share,
             "worker_seconds": busy_seconds(forecasts, found),
             "price_per_hour": price_per_hour,
             "cells": [dataclasses.asdict(one) | {"seconds": one.seconds} for one in forecasts],

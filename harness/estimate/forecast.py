@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,6 +52,15 @@ class Probe:
     workers: int
     threads: int
     pairs: dict[str, PairTime]
+
+    @property
+    def cpu_share(self) -> float:
+        """CPU time by wall-clock time of its workers: below 1 other work kept them waiting.
+
+        1 on a card, where waiting for the card is the work.
+        """
+        shares = [times.cpu_share for times in self.pairs.values()]
+        return statistics.median(shares) if shares else 1.0
 
 
 def write_probe(runs_dir: Path, probe: Probe) -> Path:

@@ -149,13 +149,12 @@ def print_forecast(
     )
     if num_cells > len(forecasts):
         _line(console, f"warning: {num_cells - len(forecasts)} cells could not be estimated")
-    waiting = min((times.cpu_share for times in probe.pairs.values()), default=1.0)
     _line(console, f"measured on {probe.device}, {probe.threads} threads per worker")
-    if waiting < 0.8:
+    if probe.cpu_share < 0.8:
         _line(
             console,
-            f"warning: other work kept the probe waiting ({waiting:.0%} of its time it computed); "
-            "with that the run takes longer",
+            f"warning: other work on the machine left the probe {probe.cpu_share:.0%} of its time; "
+            f"if that goes on, the run takes {format_seconds(wall / probe.cpu_share)}",
         )
 
 

@@ -106,8 +106,10 @@ def measure(cell: Cell, settings: ProbeSettings) -> PairTime:
         _STATE["worked"] = True
     times = _measure(cell, settings, device, clock)
     spent = time.perf_counter() - wall
-    share = (time.process_time() - cpu) / spent / settings.threads
-    return PairTime(**times, start_seconds=start, cpu_share=min(1.0, share))
+    # Where times are wall-clock times, what kept the worker waiting is in them.
+    counted = clock is time.process_time
+    share = min(1.0, (time.process_time() - cpu) / spent) if counted else 1.0
+    return PairTime(**times, start_seconds=start, cpu_share=share)
 
 
 def clock_of(device: str, threads: int) -> Callable[[], float]:

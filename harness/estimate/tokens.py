@@ -111,8 +111,14 @@ def known_training_tokens(
     for entry in entries:
         if entry["max_length"] == max_length:
             scale = rows / entry["rows"]
-            sizes = [round(scale * entry[k]) for k in ("tokens", "labels", "opening", "squares")]
-            return TrainingTokens(rows, *sizes, source="known")
+            return TrainingTokens(
+                rows=rows,
+                tokens=round(scale * entry["tokens"]),
+                labels=round(scale * entry["labels"]),
+                opening=round(scale * entry["opening"]),
+                squares=round(scale * entry["squares"]),
+                source="known",
+            )
     largest = max(data["llama-32000"], key=lambda entry: entry["max_length"])
     characters = data["characters"] / largest["rows"]
     return tokens_of_characters(

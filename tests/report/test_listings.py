@@ -42,6 +42,17 @@ def test_costs_are_means_over_what_is_done(results, answer) -> None:
     assert row[7] == "2.5 min"
 
 
+def test_costs_set_what_was_expected_beside_what_was_measured(results, answer) -> None:
+    for seed, seconds in ((0, 100.0), (1, 200.0)):
+        results.add("lora", seed, answer("1100"))
+        results.cells[-1] |= {"seconds": seconds, "evaluation_seconds": 20.0}
+        results.cells[-1] |= {"expected_training_seconds": 90.0, "expected_scoring_seconds": 10.0}
+    results.add("full", 0, answer("1100"))
+    lora, full = texts(cost_table(results.input().cells))
+    assert lora[9:11] == ["100 s", "1.70"]  # (120 + 220) / (100 + 100)
+    assert full[9:11] == ["–", "–"]
+
+
 def test_cells_show_status_and_the_error_in_one_line(small_grid) -> None:
     rows = {row[0]: row for row in texts(cell_table(small_grid.input().cells))}
     failed = rows["tiny-zero-init-linear-1.0-2"]
