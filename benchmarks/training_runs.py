@@ -1,0 +1,203 @@
+"""What the training speed measurement runs: zbench's own training step, and the field's loops."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, TrainerCallback, TrainingArguments
+from transformers import Trainer as FieldTrainer
+
+from benchmarks.subjects import load_model
+from harness.data import Example, epoch_batches, read_instructions, shuffled, tokenize
+from harness.grid import DataSpec
+from harness.methods import METHODS
+from harness.models import trained_parameters
+from harness.optimizer import Trainer
+from harness.recipe import TrainSpec
+
+MAX_LENGTH = 512
+Batches = Sequence[Sequence[Example]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One way to train: a method, and the loop that it runs in."""
+
+    method: str
+    loop: str
+    """`zbench`, `plain` (a loop over padded micro-batches) or `trainer` (transformers')."""
+    micro_batch_size: int = 4
+    pad_to: int | None = None
+    """Width of every micro-batch; None for its longest sequence's."""
+    grouped: bool = False
+    """Whether the Trainer groups sequences of like length."""
+
+
+def alpaca_batches(root: Path, count: int, size: int) -> list[list[Example]]:
+    """Returns the first optimizer batches of an epoch over all of Alpaca, for seed 0."""
+    data = read_instructions(DataSpec(), data_root=root)
+    tokenizer = AutoTokenizer.from_pretrained(root / "llama_tokenizer")
+    batches = epoch_batches(len(data.rows), size, seed=0, epoch=0)
+    chosen = [next(batches) for _ in range(count)]
+    assert chosen[0] == shuffled(len(data.rows), "epoch/0/0")[:size]
+    return [tokenize([data.rows[row] for row in rows], tokenizer, MAX_LENGTH) for rows in chosen]
+
+
+def adapt(method: str, size: str, *, moved: bool = False) -> Any:
+    """Returns a random model of a size under a method with its default options.
+
+    Args:
+        method: of the registry.
+        size: a key of `subjects.SHAPES`.
+        moved: whether trained tensors are moved off their start, where many gradients are zero.
+    """
+    chosen = METHODS[method]
+    model = chosen.apply(load_model(size), chosen.options(), 0)
+    if moved:
+        random = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in trained_parameters(model).values():
+                step = 0.05 * torch.randn(parameter.shape, generator=random)
+                parameter += step.to(parameter.device)
+    return model
+
+
+def runner(
+    run: Run, model: Any, *, token_budget: int | None = None
+) -> Callable[[Batches], float | None]:
+    """Returns what trains the model on optimizer batches: gradients and AdamW's steps."""
+    if run.loop == "zbench":
+        return _zbench(model, token_budget)
+    if run.loop == "plain":
+        return _plain(model, run)
+    return _field_trainer(model, run)
+
+
+def _zbench(model: Any, token_budget: int | None) -> Callable[[Batches], float | None]:
+    device = next(model.parameters()).device
+    trainer = Trainer(
+        model.train(),
+        TrainSpec(learning_rate=1e-4, token_budget=token_budget),
+        device=device,
+        precision="bf16" if device.type == "cuda" else "fp32",
+        pad_token_id=0,
+    )
+
+    def train(batches: Batches) -> None:
+        for examples in batches:
+            trainer.gradients(examples, 1)
+            trainer.update(1e-4)
+
+    return train
+
+
+def _plain(model: Any, run: Run) -> Callable[[Batches], float | None]:
+    model.train()
+    optimizer = torch.optim.AdamW(trained_parameters(model).values(), lr=1e-4, fused=True)
+
+    def train(batches: Batches) -> None:
+        for examples in batches:
+            plain_gradients(model, examples, run.micro_batch_size, run.pad_to)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return train
+
+
+def plain_gradients(
+    model: Any, examples: Sequence[Example], size: int, pad_to: int | None = None
+) -> None:
+    """Adds up the gradient of the mean loss as a plain loop does: padded, with all logits."""
+    labels = torch.tensor(sum(example.num_labels for example in examples))
+    for start in range(0, len(examples), size):
+        rows = [_row(example) for example in examples[start : start + size]]
+        batch = pad(rows, pad_to)
+        if pad_to is not None:
+            del batch["attention_mask"]  # causal attention needs none, and is faster so
+        model(**batch, use_cache=False, num_items_in_batch=labels).loss.backward()
+
+
+def _row(example: Example) -> dict[str, list[int]]:
+    ids = list(example.token_ids)
+    return {
+        "input_ids": ids,
+        "labels": [-100] * example.num_prompt_tokens + ids[example.num_prompt_tokens :],
+    }
+
+
+def pad(rows: Sequence[dict[str, list[int]]], width: int | None = None) -> dict[str, Tensor]:
+    """Returns a padded batch, as transformers' collators make it."""
+    width = width or max(len(row["input_ids"]) for row in rows)
+
+    def filled(key: str, value: int) -> Tensor:
+        return torch.tensor([row[key] + [value] * (width - len(row[key])) for row in rows])
+
+    seen = [[1] * len(row["input_ids"]) for row in rows]
+    mask = torch.tensor([one + [0] * (width - len(one)) for one in seen])
+    return {
+        "input_ids": filled("input_ids", 0),
+        "labels": filled("labels", -100),
+        "attention_mask": mask,
+    }
+
+
+class _Clock(TrainerCallback):
+    """Takes the time of training alone, without the Trainer's own set-up."""
+
+    seconds = 0.0
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._start = clock()
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        self.seconds = clock() - self._start
+
+
+def _field_trainer(model: Any, run: Run) -> Callable[[Batches], float]:
+    def train(batches: Batches) -> float:
+        rows = [_row(example) for examples in batches for example in examples]
+        size = run.micro_batch_size
+        watch = _Clock()
+        with tempfile.TemporaryDirectory() as folder:
+            settings = TrainingArguments(
+                output_dir=folder,
+                per_device_train_batch_size=size,
+                gradient_accumulation_steps=len(batches[0]) // size,
+                num_train_epochs=1,
+                learning_rate=1e-4,
+                train_sampling_strategy="group_by_length" if run.grouped else "random",
+                optim="adamw_torch_fused",
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                use_cpu=not torch.cuda.is_available(),
+                remove_unused_columns=False,
+            )
+            FieldTrainer(
+                model=model,
+                args=settings,
+                train_dataset=rows,  # type: ignore[arg-type]  # a list has all that is asked of it
+                data_collator=pad,
+                callbacks=[watch],
+            ).train()
+        return watch.seconds
+
+    return train
+
+
+def clock() -> float:
+    """Returns the seconds of a clock.
+
+    With one thread on a CPU it is the processor's time: other work on the machine does not count.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
