@@ -91,6 +91,12 @@ class TaskScore:
     precision: str
     note: str | None = None
     """A deviation from the benchmark's definition, to be printed beside the score."""
+    temperature: float | None = None
+    """Of generated responses; None where log-likelihoods were scored."""
+    pathologies: Mapping[str, int] = field(default_factory=dict)
+    """Number of items by what is odd about their response: see `harness.evaluation.paper`."""
+    prompts_sha256: str | None = None
+    """Of the texts of all requests of the benchmark; None in records of older versions."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 objects, `scoring` runs their requests, and `scores` turns lm-eval's results into records. The
 requests go through `scorer`: their `trie` is cut into rows, `batches` of rows are filled,
 `trie_forward` runs the model on them, and `trie_scoring` adds up; `sharing` says with which models.
+The folder `paper` is the paper's own protocol: generation, scored by string matching.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec
+from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec, request_key
 from harness.results import TaskScore
 
 if TYPE_CHECKING:
     import pandas
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from harness.evaluation.paper.model import Pooling
     from harness.evaluation.scorer import Batching
 
 
@@ -33,7 +35,7 @@ class TaskOutcome:
     """One row per item; the columns are in `scores.items_frame`."""
     prompts_sha256: str
     """Of the texts of all requests, in order."""
-    batching: Batching
+    batching: Batching | Pooling
     """How the requests were put together."""
 
 
@@ -72,8 +74,9 @@ def evaluate_together(
 ) -> list[TaskOutcome]:
     """Returns the scores of a model on benchmarks that have requests in common, with their items.
 
-    The numbers are those of `lm_eval.simple_evaluate` on the same model and items. What requests
-    share is computed once. The model and the tokenizer are left as they were.
+    Log-likelihoods are those of `lm_eval.simple_evaluate` on the same model and items; what their
+    requests share is computed once. Benchmarks of the paper's protocol are generated, one by one.
+    The model and the tokenizer are left as they were.
 
     Args:
         model: a causal language model, on its device; with PEFT's adapters or without.
@@ -93,6 +96,7 @@ def evaluate_together(
     from harness.evaluation.scores import (
         items_frame,
         prompts_sha256,
+        scoring_notes,
         task_scores,
         tokenizer_sha256,
     )
@@ -100,6 +104,20 @@ def evaluate_together(
 
     loaded = [load_benchmark(task, data_root) for task in tasks]
     identity = tokenizer_sha256(tokenizer)
+    if tasks[0].decoding is not None:
+        from harness.evaluation.paper.run import evaluate_generated
+
+        return [
+            evaluate_generated(
+                benchmark,
+                model,
+                tokenizer,
+                tokenizer_sha256=identity,
+                precision=precision,
+                on_progress=on_progress,
+            )
+            for benchmark in loaded
+        ]
     run = run_requests(
         loaded,
         model,
@@ -112,7 +130,14 @@ def evaluate_together(
     outcomes = []
     for benchmark in loaded:
         items = items_frame(benchmark, run)
-        scores = task_scores(benchmark, run, tokenizer_sha256=identity, precision=precision)
+        scores = task_scores(
+            benchmark,
+            run.results,
+            key=request_key(benchmark.task, token_budget),
+            tokenizer_sha256=identity,
+            precision=precision,
+            notes=lambda members, benchmark=benchmark: scoring_notes(benchmark, run, members),  # type: ignore[misc]
+        )
         prompts = prompts_sha256(benchmark)
         outcomes.append(TaskOutcome(scores, items, prompts, run.batching))
     return outcomes
