@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import lru_cache
 
 RESPONSE_MARK = "### Response:"
 
@@ -38,7 +39,8 @@ def response_of(text: str) -> str:
     return text.rpartition(RESPONSE_MARK)[2]
 
 
-def judge(text: str, options: Sequence[str], gold: int) -> Verdict:
+@lru_cache(maxsize=65536)
+def judge(text: str, options: tuple[str, ...], gold: int) -> Verdict:
     """Returns the verdict on a generated text.
 
     Args:

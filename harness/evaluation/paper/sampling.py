@@ -40,22 +40,26 @@ def choose_tokens(logits_BV: Tensor, decoding: Decoding, draws: Sequence[float])
     highest_B, tokens_B = logits_BV.max(dim=-1)
     if decoding.temperature > 0:
         draws_B = torch.tensor(draws, dtype=torch.float64, device=logits_BV.device)
-        tokens_B = _sample(logits_BV.float() / decoding.temperature, decoding.top_p, draws_B)
+        below_BV = logits_BV.float() - highest_B.float()[:, None]
+        tokens_B = _sample(below_BV / decoding.temperature, decoding.top_p, draws_B)
     return tokens_B.masked_fill(highest_B.isnan(), NOT_A_NUMBER).tolist()
 
 
 def _sample(scores_BV: Tensor, top_p: float, draws_B: Tensor) -> Tensor:
-    totals_B1 = scores_BV.logsumexp(dim=-1, keepdim=True)
+    """Returns a token of each row; scores are 0 or less, and 0 for the likeliest token."""
+    totals_B1 = scores_BV.exp().sum(dim=-1, keepdim=True)
     k = min(NUM_CANDIDATES, scores_BV.shape[1])
     scores_Bk, ids_Bk = scores_BV.topk(k, dim=-1)
-    tokens_B = _draw((scores_Bk - totals_B1).double().exp(), ids_Bk, top_p, draws_B)
+    probabilities_Bk = (scores_Bk.exp() / totals_B1).double()
+    tokens_B = _draw(probabilities_Bk, ids_Bk, top_p, draws_B)
+    if k == scores_BV.shape[1]:
+        return tokens_B
     # Tokens as likely as the last candidate may stand outside: they must not be needed.
-    surer_Bk = (scores_Bk > scores_Bk[:, -1:]) | (k == scores_BV.shape[1])
-    held_B = ((scores_Bk - totals_B1).double().exp() * surer_Bk).sum(-1)
-    rows = (~(held_B >= top_p)).nonzero().flatten()
+    surer_Bk = scores_Bk > scores_Bk[:, -1:]
+    rows = ((probabilities_Bk * surer_Bk).sum(-1) < top_p).nonzero().flatten()
     if len(rows):
         ids_RV = torch.arange(scores_BV.shape[1], device=rows.device).expand(len(rows), -1)
-        probabilities_RV = (scores_BV[rows] - totals_B1[rows]).double().exp()
+        probabilities_RV = (scores_BV[rows].exp() / totals_B1[rows]).double()
         tokens_B[rows] = _draw(probabilities_RV, ids_RV, top_p, draws_B[rows])
     return tokens_B
 
@@ -76,6 +80,6 @@ def _draw(probabilities_Bk: Tensor, ids_Bk: Tensor, top_p: float, draws_B: Tenso
     weights_Bk = torch.zeros_like(sorted_Bk).scatter(-1, ranks_Bk, sorted_Bk)
     reached_Bk = weights_Bk.cumsum(-1)
     # Rounding must not carry the mark to the end, beyond the last weight.
-    marks_B1 = torch.minimum(draws_B[:, None], torch.tensor(1 - 2**-50)) * reached_Bk[:, -1:]
+    marks_B1 = draws_B.clamp(max=1 - 2**-50)[:, None] * reached_Bk[:, -1:]
     places_B1 = (reached_Bk <= marks_B1).sum(-1, keepdim=True)
     return ids_Bk.gather(-1, places_B1.clamp(max=ids_Bk.shape[1] - 1)).squeeze(-1)
