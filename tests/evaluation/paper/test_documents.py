@@ -108,6 +108,7 @@ def test_task_files_state_what_the_benchmark_does(
             "do_sample": True,
             "temperature": benchmark.decoding.temperature,
             "top_p": benchmark.decoding.top_p,
+            "top_k": 0,
             "max_gen_toks": benchmark.decoding.max_new_tokens,
         }
         metrics = [entry["metric"] for entry in task.config.metric_list]
