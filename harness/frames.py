@@ -85,15 +85,20 @@ def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd
 def scores_of(task: TaskSpec, result: CellResult) -> tuple[TaskScore, ...]:
     """Returns the scores that answer what a grid asks for: one request's, or none.
 
-    The very request comes first; else the last one with the same shots and limit, measured with
-    another version of lm-eval or of zbench, which stands with every score.
+    The very request comes first; else the last one with the same shots, limit and temperature,
+    measured with another version of lm-eval or of zbench, which stands with every score.
     """
     mine = [score for score in result.scores if score.benchmark == task.name]
     exact = tuple(score for score in mine if score.key == request_key(task))
     if exact:
         return exact
-    wanted = (task.benchmark.protocol, task.num_shots, task.limit)
-    alike = [score for score in mine if (score.protocol, score.shots, score.limit) == wanted]
+    temperature = None if task.decoding is None else task.decoding.temperature
+    wanted = (task.benchmark.protocol, task.num_shots, task.limit, temperature)
+    alike = [
+        score
+        for score in mine
+        if (score.protocol, score.shots, score.limit, score.temperature) == wanted
+    ]
     return tuple(score for score in alike if score.key == alike[-1].key)
 
 

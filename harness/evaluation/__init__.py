@@ -5,22 +5,25 @@ the data is meant, `canary` which base models' scores are known; `loading` build
 objects, `scoring` runs their requests, and `scores` turns lm-eval's results into records. The
 requests go through `scorer`: their `trie` is cut into rows, `batches` of rows are filled,
 `trie_forward` runs the model on them, and `trie_scoring` adds up; `sharing` says with which models.
+The folder `paper` is the paper's own protocol: generation, scored by string matching.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec
+from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec, request_key
 from harness.results import TaskScore
 
 if TYPE_CHECKING:
     import pandas
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from harness.evaluation.paper.model import Pooling
+    from harness.evaluation.loading import LoadedBenchmark
     from harness.evaluation.scorer import Batching
 
 
@@ -34,7 +37,7 @@ class TaskOutcome:
     """One row per item; the columns are in `scores.items_frame`."""
     prompts_sha256: str
     """Of the texts of all requests, in order."""
-    batching: Batching
+    batching: Batching | Pooling
     """How the requests were put together."""
     warnings: tuple[str, ...] = ()
     """What its reader must know; it stands in the notes of the scores too."""
@@ -75,8 +78,9 @@ def evaluate_together(
 ) -> list[TaskOutcome]:
     """Returns the scores of a model on benchmarks that have requests in common, with their items.
 
-    The numbers are those of `lm_eval.simple_evaluate` on the same model and items. What requests
-    share is computed once. The model and the tokenizer are left as they were.
+    Log-likelihoods are those of `lm_eval.simple_evaluate` on the same model and items; what their
+    requests share is computed once. Benchmarks of the paper's protocol are generated, one by one.
+    The model and the tokenizer are left as they were.
 
     Args:
         model: a causal language model, on its device; with PEFT's adapters or without.
@@ -97,6 +101,7 @@ def evaluate_together(
     from harness.evaluation.scores import (
         items_frame,
         prompts_sha256,
+        scoring_notes,
         task_scores,
         tokenizer_sha256,
     )
@@ -104,6 +109,24 @@ def evaluate_together(
 
     loaded = [load_benchmark(task, data_root) for task in tasks]
     identity = tokenizer_sha256(tokenizer)
+    if tasks[0].decoding is not None:
+        from harness.evaluation.paper.run import evaluate_generated
+
+        generated = [
+            evaluate_generated(
+                benchmark,
+                model,
+                tokenizer,
+                tokenizer_sha256=identity,
+                precision=precision,
+                on_progress=on_progress,
+            )
+            for benchmark in loaded
+        ]
+        return [
+            replace(outcome, warnings=_warnings(benchmark, data_root))
+            for benchmark, outcome in zip(loaded, generated, strict=True)
+        ]
     run = run_requests(
         loaded,
         model,
@@ -113,20 +136,31 @@ def evaluate_together(
         token_budget=token_budget,
         on_progress=on_progress,
     )
+    warning = bos_warning(tokenizer, model.config)
     outcomes = []
     for benchmark in loaded:
         items = items_frame(benchmark, run)
         scores = task_scores(
             benchmark,
-            run,
+            run.results,
+            key=request_key(benchmark.task, token_budget),
             tokenizer_sha256=identity,
             precision=precision,
+            notes=lambda members, benchmark=benchmark: [  # type: ignore[misc]
+                *([warning] if warning else []),
+                *scoring_notes(benchmark, run, members),
+            ],
             bos=describe_bos(tokenizer),
+            token_budget=token_budget,
+            fallback=run.batching.fallback,
             scored_with=tuple(task.name for task in tasks if task.name != benchmark.task.name),
-            warning=bos_warning(tokenizer, model.config),
         )
         prompts = prompts_sha256(benchmark)
-        # Local data of another version are told before anything runs.
-        warnings = tuple(map(str, benchmark.mismatches)) if data_root is None else ()
+        warnings = _warnings(benchmark, data_root)
         outcomes.append(TaskOutcome(scores, items, prompts, run.batching, warnings))
     return outcomes
+
+
+def _warnings(loaded: LoadedBenchmark, data_root: Path | None) -> tuple[str, ...]:
+    """Local data of another version are told before anything runs; the hub's are told here."""
+    return tuple(map(str, loaded.mismatches)) if data_root is None else ()

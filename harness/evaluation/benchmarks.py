@@ -17,6 +17,18 @@ HELLASWAG_SAMPLE = "hellaswag/train_sample_no_activity_label.parquet"
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """How responses are generated."""
+
+    temperature: float
+    """Logits are divided by it; 0 takes the likeliest token."""
+    top_p: float
+    """Of each step's tokens the likeliest are kept, until their probability reaches it."""
+    max_new_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """One benchmark under one protocol."""
 
@@ -60,6 +72,10 @@ class Benchmark:
     """By split: a local file to read instead where the one in `files` is absent."""
     fallback_note: str | None = None
     """The deviation to print beside a score that was measured with a fallback."""
+    decoding: Decoding | None = None
+    """Of free generation; None where log-likelihoods are scored."""
+    pathologies: tuple[str, ...] = ()
+    """What the task counts of its responses beside the metrics."""
 
     def split_files(self, shots: int) -> dict[str, str]:
         """Returns the files that a run with `shots` reads, by split: few-shot data only if used."""
@@ -161,6 +177,51 @@ _REAL = (
     _truthfulqa("truthfulqa_mc2", "TruthfulQA MC2", None, chance=None),
 )
 
+PAPER = "paper"
+"""The protocol of the published ARC, MMLU and TruthfulQA numbers: see docs/paper-protocol.md."""
+
+PAPER_DECODING = Decoding(temperature=0.1, top_p=0.75, max_new_tokens=512, seed=1)
+
+
+def _generated(real: Benchmark, name: str, title: str, **changes: Any) -> Benchmark:
+    """Returns a benchmark's items under the paper's protocol."""
+    generated = replace(
+        real,
+        name=name,
+        title=f"{title} (generated)",
+        lm_eval_tasks=name,
+        task_folder="harness:evaluation/paper/tasks",
+        shots=0,
+        few_shot_split=None,
+        metrics=("acc", MACRO_METRIC) if real.subject_column else ("acc",),
+        primary_metric="acc",
+        # A response is no choice at random: it may name none.
+        chance=None,
+        protocol=PAPER,
+        shares_requests=None,
+        decoding=PAPER_DECODING,
+        pathologies=("several_named", "empty", "ratio_alone", "gold_first"),
+    )
+    return replace(generated, **changes)
+
+
+_OF_NAME = {entry.name: entry for entry in _REAL}
+_PAPER = (
+    _generated(_OF_NAME["arc_easy"], "paper_arc_easy", "ARC-Easy"),
+    _generated(_OF_NAME["arc_challenge"], "paper_arc_challenge", "ARC-Challenge"),
+    _generated(_OF_NAME["mmlu"], "paper_mmlu", "MMLU"),
+    _generated(_OF_NAME["truthfulqa_mc1"], "paper_truthfulqa", "TruthfulQA"),
+    _generated(
+        _OF_NAME["truthfulqa_mc1"],
+        "paper_truthfulqa_shuffled",
+        "TruthfulQA, options shuffled",
+        column=None,
+    ),
+)
+
+_DEMO_TOKENS = 32
+"""What the demo's models may generate: its answers have 1 to 16 tokens."""
+
 _DEMO_DIFFERENCES: dict[str, dict[str, Any]] = {
     # Options are scored by their text, as in lm-eval's mmlu_continuation.
     "mmlu": {"metrics": ("acc", "acc_norm", MACRO_METRIC)},
@@ -184,9 +245,16 @@ def _demo(real: Benchmark) -> Benchmark:
         fallbacks={},
         fallback_note=None,
     )
+    if real.decoding is not None:
+        analogue = replace(
+            analogue,
+            title=f"{analogue.title[:-1]}, at most {_DEMO_TOKENS} tokens)",
+            task_folder="harness:evaluation/paper/demo_tasks",
+            decoding=replace(real.decoding, max_new_tokens=_DEMO_TOKENS),
+        )
     return replace(analogue, **_DEMO_DIFFERENCES.get(real.name, {}))
 
 
 BENCHMARKS: dict[str, Benchmark] = {
-    entry.name: entry for entry in (*_REAL, *(_demo(real) for real in _REAL))
+    entry.name: entry for entry in (*_REAL, *_PAPER, *map(_demo, (*_REAL, *_PAPER)))
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from harness.errors import EvaluationError
 from harness.evaluation.benchmarks import MACRO_METRIC
 from harness.evaluation.loading import LoadedBenchmark
 from harness.evaluation.scoring import Run
-from harness.evaluation.tasks import lm_eval_version, request_key
+from harness.evaluation.tasks import lm_eval_version
 from harness.results import TaskScore
 
 
@@ -41,61 +42,73 @@ def prompts_sha256(loaded: LoadedBenchmark) -> str:
     digest = hashlib.sha256()
     for name, task in loaded.tasks.items():
         for request in task.instances:
-            digest.update(json.dumps([name, *request.args]).encode())
+            texts = [part for part in request.args if isinstance(part, str)]
+            digest.update(json.dumps([name, *texts]).encode())
     return digest.hexdigest()
 
 
 def task_scores(
     loaded: LoadedBenchmark,
-    run: Run,
+    lm_eval_results: Mapping[str, Any],
     *,
+    key: str,
     tokenizer_sha256: str,
     precision: str,
-    bos: str | None = None,
+    notes: Callable[[list[str]], list[str]],
+    bos: str | None,
+    token_budget: int | None = None,
+    fallback: str | None = None,
     scored_with: tuple[str, ...] = (),
-    warning: str | None = None,
+    pathologies: Callable[[list[str]], dict[str, int]] | None = None,
 ) -> tuple[TaskScore, ...]:
     """Returns the benchmark's scores, then those of its subjects where it is a group.
 
     Args:
         loaded: the benchmark.
-        run: of its requests, perhaps with those of others.
-        tokenizer_sha256: the tokenizer's identity.
+        lm_eval_results: what lm-eval returned.
+        key: of the request.
+        tokenizer_sha256: identity of the tokenizer.
         precision: bf16 or fp32.
-        bos: what the tokenizer puts before every text.
+        notes: how the scores of some of its tasks deviate from the definition.
+        bos: what every text begins with.
+        token_budget: tokens of a forward pass.
+        fallback: why the requests were run one by one, if they were.
         scored_with: the other benchmarks of the run.
-        warning: of the model and tokenizer, for the note of every score.
+        pathologies: number of items of some of its tasks by what is odd about their response.
     """
     task, benchmark = loaded.task, loaded.task.benchmark
     leaf_metrics = [metric for metric in benchmark.metrics if metric != MACRO_METRIC]
-    results = run.results["results"]
-    prompts = prompts_sha256(loaded)
+    results, prompts = lm_eval_results["results"], prompts_sha256(loaded)
+    known = [loaded.note, *(other.note for other in loaded.mismatches)]
+    common = [note for note in known if note]
 
     def score(
         name: str, metric: str, value: float, stderr: float | None, *, members: list[str]
     ) -> TaskScore:
         lm_eval_name = benchmark.lm_eval_tasks if name == benchmark.name else name
         return TaskScore(
-            key=request_key(task, run.batching.token_budget),
+            key=key,
             protocol=benchmark.protocol,
             benchmark=benchmark.name,
             task=name,
             metric=metric,
             value=value,
             stderr=stderr,
-            n=sum(run.results["n-samples"][member]["effective"] for member in members),
+            n=sum(lm_eval_results["n-samples"][member]["effective"] for member in members),
             shots=task.num_shots,
             limit=task.limit,
-            task_version=str(run.results["versions"][lm_eval_name]),
+            task_version=str(lm_eval_results["versions"][lm_eval_name]),
             lm_eval_version=lm_eval_version(),
             data_source=loaded.data_source,
             data_sha256=loaded.data_sha256,
             tokenizer_sha256=tokenizer_sha256,
             precision=precision,
-            note=_note(loaded, run, members, warning),
+            note="; ".join([*common, *notes(members)]) or None,
+            temperature=None if task.decoding is None else task.decoding.temperature,
+            pathologies={} if pathologies is None else pathologies(members),
             prompts_sha256=prompts,
-            token_budget=run.batching.token_budget,
-            fallback=run.batching.fallback,
+            token_budget=token_budget,
+            fallback=fallback,
             scored_with=scored_with,
             bos=bos,
             content_sha256=loaded.content_sha256,
@@ -136,16 +149,10 @@ def _macro(values: list[tuple[float, float | None]]) -> tuple[float, float | Non
     return mean, math.sqrt(sum(stderr**2 for stderr in errors)) / count
 
 
-def _note(loaded: LoadedBenchmark, run: Run, members: list[str], warning: str | None) -> str | None:
-    known = (loaded.note, *(other.note for other in loaded.mismatches), warning)
-    notes = [note for note in known if note]
-    cut = sum(run.truncated[member] for member in members)
-    if cut:
-        total = sum(len(loaded.tasks[member].instances) for member in members)
-        notes.append(
-            f"{cut} of {total} requests are longer than the model's {run.max_length} positions and "
-            "lost their beginning"
-        )
+def scoring_notes(loaded: LoadedBenchmark, run: Run, members: list[str]) -> list[str]:
+    """Returns how scores of log-likelihoods deviate from what lm-eval would give."""
+    room = f"the model's {run.max_length} positions"
+    notes = truncation_notes(loaded, run.truncated, room, members)
     if run.batching.fallback is not None:
         notes.append(f"scored request by request: {run.batching.fallback}")
     if run.batching.sufficed < run.batching.token_budget:
@@ -153,7 +160,25 @@ def _note(loaded: LoadedBenchmark, run: Run, members: list[str], warning: str | 
             f"memory ran out with {run.batching.token_budget} tokens at once, and sufficed with "
             f"{run.batching.sufficed}"
         )
-    return "; ".join(notes) or None
+    return notes
+
+
+def truncation_notes(
+    loaded: LoadedBenchmark, truncated: Mapping[str, int], room: str, members: list[str]
+) -> list[str]:
+    """Returns how many requests lost their beginning; nothing where none did.
+
+    Args:
+        loaded: the benchmark.
+        truncated: number of such requests, by task.
+        room: what they are longer than.
+        members: the tasks that count.
+    """
+    cut = sum(truncated[member] for member in members)
+    if not cut:
+        return []
+    total = sum(len(loaded.tasks[member].instances) for member in members)
+    return [f"{cut} of {total} requests are longer than {room} and lost their beginning"]
 
 
 def items_frame(loaded: LoadedBenchmark, run: Run) -> pandas.DataFrame:
@@ -192,7 +217,7 @@ def _item(loaded: LoadedBenchmark, name: str, sample: dict[str, Any]) -> dict[st
     return {
         "task": name,
         "doc_id": int(sample["doc_id"]),
-        "question_id": _question_id(loaded, sample["doc"]),
+        "question_id": question_id(loaded, sample["doc"]),
         "choices_loglikelihoods": log_likelihoods,
         "choice_lengths": lengths,
         "prediction": int(np.argmax(log_likelihoods)),
@@ -202,7 +227,8 @@ def _item(loaded: LoadedBenchmark, name: str, sample: dict[str, Any]) -> dict[st
     }
 
 
-def _question_id(loaded: LoadedBenchmark, doc: dict[str, Any]) -> str:
+def question_id(loaded: LoadedBenchmark, doc: Mapping[str, Any]) -> str:
+    """Returns the data set's own name of an item, else a hash of its content."""
     benchmark = loaded.task.benchmark
     if benchmark.id_column and doc.get(benchmark.id_column):
         return str(doc[benchmark.id_column])

@@ -58,7 +58,7 @@ def run_requests(
             tokenizer ends every text with EOS, or the memory is too small for one question.
     """
     _check_tokenizer(tokenizer)
-    with _quiet(), _kept_templates(), _left_as_it_was(model, tokenizer):
+    with quiet(), kept_templates(), left_as_it_was(model, tokenizer):
         scorer = Scorer(
             model,
             tokenizer,
@@ -92,7 +92,7 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps chatter out: warnings about every model object and every long request."""
     loggers = [
         logging.getLogger(name) for name in ("lm_eval", "transformers.tokenization_utils_base")
@@ -108,7 +108,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _kept_templates() -> Iterator[None]:
+def kept_templates() -> Iterator[None]:
     """Compiles each prompt template once: lm-eval compiles it anew for every document."""
     environment = lm_eval.utils.env
     environment.from_string = lru_cache(maxsize=1024)(environment.from_string)
@@ -119,7 +119,7 @@ def _kept_templates() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _left_as_it_was(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+def left_as_it_was(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
     """Puts the model in evaluation mode, and undoes what HFLM changes."""
     training = [(module, module.training) for module in model.modules()]
     use_cache = getattr(model.config, "use_cache", None)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -19,7 +20,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from harness.errors import DataError, did_you_mean
-from harness.evaluation.benchmarks import BENCHMARKS, Benchmark
+from harness.evaluation.benchmarks import BENCHMARKS, Benchmark, Decoding
 from harness.fingerprint import sha256_of_files
 from harness.spec import Spec
 
@@ -39,6 +40,9 @@ DEFAULT_TOKEN_BUDGET = 4096
 """Tokens of a forward pass, padding included; part of every request key, because in half precision
 the composition of batches moves the low bits of scores."""
 
+DEFAULT_NUM_ROWS = 64
+"""Responses that are generated side by side; part of the request key for the same reason."""
+
 
 class TaskSpec(Spec):
     """A benchmark that a grid asks for."""
@@ -51,6 +55,10 @@ class TaskSpec(Spec):
     """The first so many items of each lm-eval task, in the order of the data set; all where absent.
     A group counts per member: `limit: 2` on mmlu takes 2 items of each of the 57 subjects. Scores
     with a limit are not the benchmark's: the limit is stored with them."""
+
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    """Of generated responses: 0 takes the likeliest token at each step. The benchmark's own where
+    absent; scores with another one are not the benchmark's."""
 
     @field_validator("name")
     @classmethod
@@ -67,6 +75,14 @@ class TaskSpec(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _temperature_possible(self) -> Self:
+        if self.temperature is not None and self.benchmark.decoding is None:
+            raise ValueError(
+                f"{self.name} scores log-likelihoods and generates nothing: remove 'temperature'"
+            )
+        return self
+
     @property
     def benchmark(self) -> Benchmark:
         """The benchmark that `name` names."""
@@ -76,6 +92,14 @@ class TaskSpec(Spec):
     def num_shots(self) -> int:
         """The number of few-shot examples, resolved."""
         return self.benchmark.shots if self.shots is None else self.shots
+
+    @property
+    def decoding(self) -> Decoding | None:
+        """How responses are generated, resolved; None where none are."""
+        own = self.benchmark.decoding
+        if own is None or self.temperature is None:
+            return own
+        return replace(own, temperature=self.temperature)
 
 
 def unknown_benchmark(name: object) -> str:
@@ -133,6 +157,8 @@ def request_key(task: TaskSpec, token_budget: int = DEFAULT_TOKEN_BUDGET) -> str
         "token_budget": token_budget,
         "lm_eval": lm_eval_version(),
     }
+    if task.decoding is not None:
+        record |= {"decoding": asdict(task.decoding), "num_rows": DEFAULT_NUM_ROWS}
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -45,7 +45,7 @@ class Prefixes:
         return Prefixes(tuple(rows), layers, self.seen_BP[index_B])
 
 
-class _PrefixLayer(DynamicLayer):
+class PrefixLayer(DynamicLayer):
     """Puts the keys and values of prefixes in front of those that a layer computes.
 
     Unlike transformers' own it holds nothing new unless asked to: most keys are read once.
@@ -125,10 +125,10 @@ class TrieForward:
     ) -> tuple[Tensor, list[Layer]]:
         width = width_of(lanes)
         arguments: dict[str, Any] = {}
-        layers: list[_PrefixLayer] = []
+        layers: list[PrefixLayer] = []
         if prefixes is not None or keep:
             before = [None] * self._num_layers if prefixes is None else prefixes.layers
-            layers = [_PrefixLayer(layer, keep=keep) for layer in before]
+            layers = [PrefixLayer(layer, keep=keep) for layer in before]
             arguments = {"past_key_values": Cache(layers=list(layers))}
         chains = all(len(lane) == 1 and lane[0].ends is None for lane in lanes)
         if prefixes is not None or not chains:
@@ -140,7 +140,7 @@ class TrieForward:
         tokens_BT = self._padded([[row.tokens for row in lane] for lane in lanes], width)
         # A head may refuse to compute nothing at all.
         positions_N = torch.from_numpy(wanted_N if len(wanted_N) else np.zeros(1, np.int64))
-        with self._autocast(), _at(self._model, positions_N.to(self._device)) as asked:
+        with self._autocast(), logits_at(self._model, positions_N.to(self._device)) as asked:
             logits = self._model(input_ids=tokens_BT, use_cache=keep, **arguments).logits
         if not asked:
             raise ValueError("the model's logits do not come from its output embeddings")
@@ -184,7 +184,7 @@ def width_of(lanes: Sequence[Lane]) -> int:
 
 
 @contextlib.contextmanager
-def _at(model: Any, positions_N: Tensor) -> Iterator[list[bool]]:
+def logits_at(model: Any, positions_N: Tensor) -> Iterator[list[bool]]:
     """Lets the head compute logits at some positions of the flattened batch only, (1, N, V).
 
     What a model does to its logits after the head (soft-capping, scaling) stays its own. Yields a

@@ -122,7 +122,8 @@ def shared_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded world's layout, with two subjects of different size."""
     root, rows = tmp_path_factory.mktemp("demo"), Rows()
-    write_rows(root / "arc_easy" / "test.parquet", rows.arc(6))
+    for name in ("arc_easy", "arc_challenge"):
+        write_rows(root / name / "test.parquet", rows.arc(6))
     write_rows(root / "mmlu" / "test.parquet", rows.mmlu(DEMO_SUBJECTS, [3, 5]))
     write_rows(root / "hellaswag" / "validation.parquet", rows.hellaswag(6))
     write_rows(root / "truthfulqa_mc" / "validation.parquet", rows.truthfulqa(6))

@@ -1,0 +1,81 @@
+"""Decides whether a model can generate in a pool, by trying it against its plain forward pass.
+
+Masks beside kept keys and values, and sequences of different lengths, are more than some models
+take: their text would be another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import Tensor
+
+from harness.evaluation.paper.plain_generation import plain_logits
+from harness.evaluation.paper.pool import Pool
+from harness.evaluation.paper.prefill import common_prefix, compute_prefix, fill_prompts
+
+NUM_STEPS = 3
+"""Tokens behind the prompts at which both ways are compared."""
+MAX_ERROR = 1e-3
+"""Largest difference of a log-probability in fp32, in nats; a wrong mask gives far more."""
+MAX_ERROR_IN_HALF = 0.3
+"""The same in half precision."""
+
+
+class _Differs(Exception):
+    """The pool computes something else than the model alone."""
+
+
+def reason_against_cache(
+    model: Any, prompts: Sequence[tuple[int, ...]], autocast_dtype: torch.dtype | None
+) -> str | None:
+    """Returns why a model is to generate without kept keys and values; None where it may keep them.
+
+    Args:
+        model: in evaluation mode, under the precision it is to run in.
+        prompts: what it is to continue; the longest and the shortest are tried.
+        autocast_dtype: what the model computes in where that is not its own dtype.
+    """
+    adapter = getattr(model, "active_peft_config", None)
+    if adapter is not None and adapter.is_prompt_learning:
+        return f"{adapter.peft_type.value.lower()} adds virtual tokens to every row"
+    half = (autocast_dtype or model.dtype) != torch.float32
+    ordered = sorted(prompts, key=len)
+    try:
+        _compare(model, [ordered[0], ordered[-1]], MAX_ERROR_IN_HALF if half else MAX_ERROR)
+    except _Differs as difference:
+        return str(difference)
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as fault:
+        if isinstance(fault, RuntimeError) and should_reduce_batch_size(fault):
+            raise
+        reason = str(fault).splitlines()[0] if str(fault) else "no message"
+        return f"{type(fault).__name__}: {reason}"
+    return None
+
+
+def _compare(model: Any, prompts: list[tuple[int, ...]], limit: float) -> None:
+    prefix = compute_prefix(model, common_prefix(prompts))
+    filled = fill_prompts(model, prompts, prefix)
+    rows, logits_BV, pool = [list(prompt) for prompt in prompts], filled.logits_BV, Pool(model)
+    pool.arrange([], filled, range(len(rows)))
+    for _ in range(NUM_STEPS):
+        expected_BV = torch.cat([plain_logits(model, [row]) for row in rows])
+        error = _difference(logits_BV, expected_BV)
+        if error > limit:  # what is not a number is reported as such, later
+            raise _Differs(
+                f"kept keys and values move a log-probability by {error:.1e} nats with this model"
+            )
+        tokens = expected_BV.argmax(-1).tolist()
+        logits_BV = pool.step(tokens)
+        for row, token in zip(rows, tokens, strict=True):
+            row.append(token)
+
+
+def _difference(found_BV: Tensor, expected_BV: Tensor) -> float:
+    """Returns the largest difference of the likeliest tokens' log-probabilities, in nats."""
+    expected_BV, found_BV = (logits.float().log_softmax(-1) for logits in (expected_BV, found_BV))
+    best_B1 = expected_BV.argmax(-1, keepdim=True)
+    return float((found_BV.gather(-1, best_B1) - expected_BV.gather(-1, best_B1)).abs().max())

@@ -1,0 +1,233 @@
+"""Generates responses to many prompts: a pool of sequences that is filled again as they end."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+from harness.errors import EvaluationError
+from harness.evaluation.benchmarks import Decoding
+from harness.evaluation.paper.plain_generation import plain_logits
+from harness.evaluation.paper.pool import Pool
+from harness.evaluation.paper.prefill import Prefix, common_prefix, compute_prefix, fill_prompts
+from harness.evaluation.paper.sampling import NOT_A_NUMBER, choose_tokens, random_stream
+
+TOKENS_AT_ONCE = 4096
+"""Prompt tokens of one forward pass, padding included."""
+REFILL_SHARE = 4
+"""The pool is filled again when one in so many of its places is free."""
+DROP_SHARE = 8
+"""Ended sequences leave when they are one in so many; until then they cost less than copying."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be continued."""
+
+    tokens: tuple[int, ...]
+    key: str
+    """What its random numbers depend on, beside the seed."""
+    group: str
+    """Prompts of one group begin alike."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What followed a prompt."""
+
+    tokens: tuple[int, ...]
+    """Without the end-of-text token."""
+    ended: bool
+    """Whether it ended by itself, not at the largest number of tokens."""
+
+
+OnDone = Callable[[int, Response], None]
+"""Told of each prompt's number and response, once."""
+
+
+@dataclass(eq=False)
+class _Sequence:
+    number: int
+    prompt: Prompt
+    stream: Random
+    tokens: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Generator:
+    """Generates with one model.
+
+    The same seed gives the same text for any number of rows and any order of prompts, as far as the
+    model's arithmetic does: the random numbers belong to the prompt. In another composition of
+    the batch the last bits of logits differ, and a draw that falls within that of a boundary
+    between two tokens may go the other way.
+
+    Args:
+        model: a causal language model in evaluation mode, under the precision it is to run in.
+        decoding: temperature, top-p, seed, and the largest number of new tokens.
+        end_token: ends a response.
+        num_rows: sequences side by side.
+        reason_against_cache: why the model is to run without kept keys and values; None to keep.
+    """
+
+    model: Any
+    decoding: Decoding
+    end_token: int
+    num_rows: int
+    reason_against_cache: str | None = None
+
+    def generate(self, prompts: Sequence[Prompt], on_done: OnDone) -> None:
+        """Generates a response to each prompt.
+
+        Where memory runs out, `num_rows` is halved; what is finished by then stays.
+
+        Raises:
+            EvaluationError: the memory is too small for one response, or the model's logits are
+                not numbers.
+        """
+        left = dict(enumerate(prompts))
+
+        def done(number: int, response: Response) -> None:
+            del left[number]
+            on_done(number, response)
+
+        while left:
+            run = self._run_plainly if self.reason_against_cache else self._run_pool
+            if _finishes(lambda run=run: run(left, done)):  # type: ignore[misc]
+                return
+            clear_device_cache(garbage_collection=True)
+            self.num_rows //= 2
+            if not self.num_rows:
+                raise EvaluationError(
+                    "the memory is too small to generate one response at a time; take a larger card"
+                )
+            logger.warning("memory ran out; going on with %d responses at once", self.num_rows)
+
+    def _run_pool(self, left: dict[int, Prompt], on_done: OnDone) -> None:
+        queue = _Queue(self.model, self._sequences(left))
+        pool, active = Pool(self.model), list[_Sequence | None]()
+        while queue or any(active):
+            free = self.num_rows - sum(one is not None for one in active)
+            if queue and free * REFILL_SHARE >= self.num_rows:
+                active = self._admit(queue, free, pool, active, on_done)
+            elif active.count(None) * DROP_SHARE >= len(active):
+                kept = [number for number, one in enumerate(active) if one is not None]
+                pool.arrange(kept, None, [])
+                active = [active[number] for number in kept]
+            if any(active):
+                logits = pool.step([one.tokens[-1] if one else 0 for one in active])
+                active = self._choose(logits, active, on_done)
+
+    def _admit(
+        self,
+        queue: _Queue,
+        free: int,
+        pool: Pool,
+        active: list[_Sequence | None],
+        on_done: OnDone,
+    ) -> list[_Sequence | None]:
+        """Returns the pool's sequences after new ones have joined, with their first token."""
+        kept = [number for number, one in enumerate(active) if one is not None]
+        sequences, prefix = queue.take(free)
+        filled = fill_prompts(self.model, [one.prompt.tokens for one in sequences], prefix)
+        started = self._choose(filled.logits_BV, list(sequences), on_done)
+        chosen = [number for number, one in enumerate(started) if one is not None]
+        pool.arrange(kept, filled, chosen)
+        return [active[number] for number in kept] + [started[number] for number in chosen]
+
+    def _choose(
+        self, logits: Any, active: Sequence[_Sequence | None], on_done: OnDone
+    ) -> list[_Sequence | None]:
+        """Gives each sequence its next token; returns None in the place of those that end."""
+        draws = [0.0 if one is None else one.stream.random() for one in active]
+        chosen = choose_tokens(logits, self.decoding, draws)
+        going: list[_Sequence | None] = []
+        for one, token in zip(active, chosen, strict=True):
+            if one is None:
+                going.append(None)
+                continue
+            if token == NOT_A_NUMBER:
+                raise EvaluationError(
+                    f"{one.prompt.group}: the model's logits are not numbers; its weights or "
+                    "activations have overflowed: train it with a lower learning rate"
+                )
+            ended = token == self.end_token
+            if not ended:
+                one.tokens.append(token)
+            if ended or len(one.tokens) == self.decoding.max_new_tokens:
+                on_done(one.number, Response(tuple(one.tokens), ended))
+                going.append(None)
+            else:
+                going.append(one)
+        return going
+
+    def _run_plainly(self, left: dict[int, Prompt], on_done: OnDone) -> None:
+        by_length = defaultdict(list)
+        for one in self._sequences(left):
+            by_length[len(one.prompt.tokens)].append(one)
+        for _, alike in sorted(by_length.items(), reverse=True):
+            for start in range(0, len(alike), self.num_rows):
+                active = alike[start : start + self.num_rows]
+                while active:
+                    logits = plain_logits(
+                        self.model, [[*s.prompt.tokens, *s.tokens] for s in active]
+                    )
+                    going = self._choose(logits, active, on_done)
+                    active = [one for one in going if one is not None]
+
+    def _sequences(self, left: dict[int, Prompt]) -> list[_Sequence]:
+        return [
+            _Sequence(number, prompt, random_stream(self.decoding.seed, prompt.key))
+            for number, prompt in left.items()
+        ]
+
+
+class _Queue:
+    """Sequences that wait, group by group, the longest first; computes each group's prefix."""
+
+    def __init__(self, model: Any, sequences: Sequence[_Sequence]) -> None:
+        self._model = model
+        groups: dict[str, list[_Sequence]] = defaultdict(list)
+        for one in sequences:
+            groups[one.prompt.group].append(one)
+        for group in groups.values():
+            group.sort(key=lambda one: (-len(one.prompt.tokens), one.number))
+        self._groups = deque(deque(group) for group in groups.values())
+        self._prefix: Prefix | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._groups)
+
+    def take(self, count: int) -> tuple[list[_Sequence], Prefix]:
+        """Returns the next sequences of one group, at most `count` and TOKENS_AT_ONCE."""
+        group = self._groups[0]
+        if self._prefix is None:
+            tokens = common_prefix([one.prompt.tokens for one in group])
+            self._prefix = compute_prefix(self._model, tokens)
+        prefix = self._prefix
+        width = len(group[0].prompt.tokens) - len(prefix.tokens)
+        count = min(count, len(group), max(1, TOKENS_AT_ONCE // width))
+        taken = [group.popleft() for _ in range(count)]
+        if not group:
+            self._groups.popleft()
+            self._prefix = None
+        return taken, prefix
+
+
+def _finishes(work: Callable[[], None]) -> bool:
+    """Does a piece of work; tells whether the memory sufficed."""
+    try:
+        work()
+    except RuntimeError as fault:
+        if not should_reduce_batch_size(fault):
+            raise
+        return False
+    return True

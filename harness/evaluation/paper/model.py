@@ -1,0 +1,156 @@
+"""lm-eval's model class over a model object, for generation as the paper's protocol has it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from harness.errors import EvaluationError
+from harness.evaluation.benchmarks import Decoding
+from harness.evaluation.paper.cache_check import reason_against_cache
+from harness.evaluation.paper.generator import Generator, Prompt, Response
+from harness.evaluation.tasks import DEFAULT_NUM_ROWS
+
+TAIL = 16
+"""Tokens of the prompt that a response is decoded with: alone, it would lose its first space."""
+
+PLAIN_ROWS = 8
+"""Responses side by side where keys and values are not kept."""
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How responses were generated side by side; in half precision it moves the low bits."""
+
+    num_rows: int
+    """The setting."""
+    sufficed: int
+    """What the memory sufficed for: the setting, or less where it was halved."""
+    max_new_tokens: int
+    """The setting, or half of the model's positions where that is less."""
+    fallback: str | None = None
+    """Why keys and values were not kept; None where they were."""
+
+
+class GeneratingModel(HFLM):
+    """lm-eval's model class; responses are generated in a pool, each by its own random numbers.
+
+    Other than `HFLM` it puts BOS before every prompt, whatever the tokenizer does, and reads a text
+    that spells a special token as letters.
+
+    Args:
+        model: a causal language model, on its device.
+        tokenizer: its tokenizer.
+        decoding: of all requests; what they say themselves is not used.
+        precision: bf16 or fp32; with bf16 the model runs under autocast.
+        num_rows: responses side by side.
+        on_progress: called with (responses done, requests in all).
+
+    Attributes:
+        truncated: number of prompts that lost their beginning to the model's length, by task.
+        longest_prompt: tokens of a prompt that leave room for the response.
+        responses: by task and number of the item.
+        pooling: how they were generated.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        decoding: Decoding,
+        precision: str = "fp32",
+        num_rows: int = DEFAULT_NUM_ROWS,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        if tokenizer.eos_token_id is None:
+            raise EvaluationError(
+                f"{tokenizer.name_or_path}: the tokenizer has no EOS token, so that no response "
+                "would end; set eos_token in its tokenizer_config.json"
+            )
+        mixed = "bfloat16" if precision == "bf16" else None
+        super().__init__(pretrained=model, tokenizer=tokenizer, mixed_precision_dtype=mixed)
+        self._on_progress = on_progress
+        most = min(decoding.max_new_tokens, self.max_length // 2)
+        self._decoding = replace(decoding, max_new_tokens=most)
+        self.longest_prompt = self.max_length - most
+        self.truncated: Counter[str] = Counter()
+        self.responses: dict[tuple[str, int], Response] = {}
+        self.pooling = Pooling(num_rows, num_rows, most)
+
+    def encode_prompt(self, text: str) -> tuple[int, ...]:
+        """Returns BOS and the text's tokens; no BOS where the tokenizer has none."""
+        encoded = self.tokenizer(
+            text,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        bos = self.tokenizer.bos_token_id
+        return (*(() if bos is None else (bos,)), *encoded["input_ids"])
+
+    def decode_response(self, prompt: tuple[int, ...], response: tuple[int, ...]) -> str:
+        """Returns the text that a response adds to the prompt's."""
+        tail = list(prompt[-TAIL:])
+        before, whole = (
+            self.tokenizer.decode(
+                tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+            for tokens in (tail, [*tail, *response])
+        )
+        return str(whole)[len(str(before)) :]
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
+        """Returns the response to each request."""
+        prompts = [self._prompt(request) for request in requests]
+        texts = [""] * len(requests)
+        finished = 0
+
+        def on_done(number: int, response: Response) -> None:
+            nonlocal finished
+            finished += 1
+            texts[number] = self.decode_response(prompts[number].tokens, response.tokens)
+            name, doc_id = requests[number].task_name or "", requests[number].doc_id
+            self.responses[name, int(doc_id or 0)] = response
+            if self._on_progress is not None:
+                self._on_progress(finished, len(requests))
+
+        # One context for all: it keeps what it makes of weights in fp32.
+        with self._autocast():
+            tokens = [prompt.tokens for prompt in prompts]
+            refusal = reason_against_cache(self.model, tokens, self.mixed_precision_dtype)
+            generator = Generator(
+                self.model,
+                self._decoding,
+                end_token=int(self.tokenizer.eos_token_id),
+                num_rows=PLAIN_ROWS if refusal else self.pooling.num_rows,
+                reason_against_cache=refusal,
+            )
+            generator.generate(prompts, on_done)
+        sufficed = self.pooling.num_rows if refusal else generator.num_rows
+        self.pooling = replace(self.pooling, sufficed=sufficed, fallback=refusal)
+        return texts
+
+    def _prompt(self, request: Instance) -> Prompt:
+        text, name = request.args[0], request.task_name or ""
+        tokens = self.encode_prompt(text)
+        cut = len(tokens) > self.longest_prompt
+        self.truncated[name] += cut
+        # A prompt that lost its beginning shares none with the others.
+        return Prompt(tokens[-self.longest_prompt :], text, f"{name} (cut)" if cut else name)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(
+            device_type=self.device.type,
+            dtype=self.mixed_precision_dtype,
+            enabled=self.mixed_precision_dtype is not None,
+        )

@@ -1,0 +1,107 @@
+"""Computes prompts up to their last token's logits; what many prompts begin with is computed once.
+
+Shapes: B prompts, T tokens of the longest one behind the prefix, P tokens of the prefix, V
+vocabulary, G key and value heads, d head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from harness.evaluation.trie_forward import Layer, PrefixLayer, logits_at
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Tokens that several prompts begin with, computed."""
+
+    tokens: tuple[int, ...]
+    layers: list[Layer] | None
+    """Keys and values, (1, G, P, d) each; None where P = 0."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Prompts, computed."""
+
+    logits_BV: Tensor
+    """Of the token after each."""
+    layers: list[Layer]
+    """Keys and values, (B, G, P + T, d) each; columns behind a prompt's length mean nothing."""
+    lengths: list[int]
+    """Tokens of each prompt, prefix included."""
+
+
+class _PromptLayer(PrefixLayer):
+    """Keeps what it computes, and tells the model how long the prefix is."""
+
+    def __init__(self, prefix: Layer | None) -> None:
+        super().__init__(prefix, keep=True)
+
+    def get_seq_length(self) -> int:
+        """Returns P."""
+        return 0 if self._prefix is None else self._prefix[0].shape[2]
+
+
+def common_prefix(prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Returns what all prompts begin with, less than the whole of any; () for a single one."""
+    if len(prompts) < 2:
+        return ()
+    first, last = min(prompts), max(prompts)
+    length = min(len(prompt) for prompt in prompts) - 1
+    for place in range(length):
+        if first[place] != last[place]:
+            length = place
+            break
+    return tuple(first[: max(length, 0)])
+
+
+@torch.no_grad()
+def compute_prefix(model: Any, tokens: tuple[int, ...]) -> Prefix:
+    """Returns the computed prefix of prompts."""
+    if not tokens:
+        return Prefix((), None)
+    return Prefix(tokens, _run(model, [tokens], Prefix((), None))[1])
+
+
+@torch.no_grad()
+def fill_prompts(model: Any, prompts: Sequence[tuple[int, ...]], prefix: Prefix) -> Filled:
+    """Returns prompts, computed side by side.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        prompts: each begins with the prefix and goes on behind it.
+        prefix: computed once for all of them.
+    """
+    tails = [prompt[len(prefix.tokens) :] for prompt in prompts]
+    logits_BV, layers = _run(model, tails, prefix)
+    return Filled(logits_BV, layers, [len(prompt) for prompt in prompts])
+
+
+def _run(model: Any, rows: Sequence[tuple[int, ...]], prefix: Prefix) -> tuple[Tensor, list[Layer]]:
+    """Returns the logits of each row's last token, and the layers' keys and values."""
+    device, width, start = model.device, max(map(len, rows)), len(prefix.tokens)
+    # Padding stands behind, where no token of the row sees it: no mask is needed.
+    tokens_BT = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+    last_B = [number * width + len(row) - 1 for number, row in enumerate(rows)]
+    count = model.config.get_text_config().num_hidden_layers
+    before = [None] * count if prefix.layers is None else prefix.layers
+    layers = [_PromptLayer(layer) for layer in before]
+    positions_1T = torch.arange(start, start + width, device=device)[None]
+    with logits_at(model, torch.tensor(last_B, device=device)) as asked:
+        logits = model(
+            input_ids=tokens_BT,
+            position_ids=positions_1T.expand(len(rows), -1),
+            past_key_values=Cache(layers=list(layers)),
+            use_cache=True,
+        ).logits
+    if not asked:
+        raise ValueError("the model's logits do not come from its output embeddings")
+    kept = [layer.kept for layer in layers if layer.kept is not None]
+    return logits.flatten(0, 1)[: len(rows)], kept
