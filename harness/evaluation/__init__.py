@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pandas
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.evaluation.paper.model import Pooling
     from harness.evaluation.loading import LoadedBenchmark
+    from harness.evaluation.paper.model import Pooling
     from harness.evaluation.scorer import Batching
 
 
