@@ -88,28 +88,35 @@ class MicroBatch:
 
 
 def micro_batches(
-    examples: Sequence[Example], size: int, *, pad_token_id: int, device: torch.device
+    examples: Sequence[Example],
+    size: int,
+    *,
+    pad_token_id: int,
+    device: torch.device,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[MicroBatch]:
     """Splits an optimizer batch: longest sequences first, so that little is padding.
 
-    Examples without labels are left out: they have no gradient.
+    Examples without labels are left out: they have no gradient. Where the examples are one rank's
+    share, `rows` are their places in the whole batch.
     """
     learned = [example for example in examples if example.num_labels]
     learned.sort(key=lambda example: len(example.token_ids), reverse=True)
+    places = list(range(len(learned)) if rows is None else rows)
     for start in range(0, len(learned), size):
         part = learned[start : start + size]
         width = len(part[0].token_ids)
-        rows: list[list[int]] = []
+        padded: list[list[int]] = []
         positions: list[int] = []
         labels: list[int] = []
         for row, example in enumerate(part):
             ids, first = example.token_ids, example.num_prompt_tokens
-            rows.append([*ids, *[pad_token_id] * (width - len(ids))])
+            padded.append([*ids, *[pad_token_id] * (width - len(ids))])
             positions += range(row * width + first - 1, row * width + len(ids) - 1)
             labels += ids[first:]
         yield MicroBatch(
-            torch.tensor(rows, device=device),
+            torch.tensor(padded, device=device),
             torch.tensor(positions, device=device),
             torch.tensor(labels, device=device),
-            torch.arange(start, start + len(part), device=device),
+            torch.tensor(places[start : start + len(part)], device=device),
         )

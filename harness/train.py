@@ -82,7 +82,7 @@ def fit(
         spec: how.
         seed: decides the order of the examples and the draws of dropout.
         device: such as `cpu` or `cuda`.
-        precision: of the frozen base, `fp32` or `bf16`.
+        precision: of the frozen base, `fp32`, `bf16` or `fp16`.
         pad_token_id: any token of the vocabulary; no result depends on it.
         data_sha256: of the rows behind `examples`; kept in the result.
         statistics: the method's own, read every `STATISTICS_EVERY` steps.
@@ -130,7 +130,7 @@ def fit(
         precision=precision,
         device=device,
         data_sha256=data_sha256,
-        final_statistics=_figures(model, statistics, trace),
+        final_statistics=_figures(model, statistics, trace) | trainer.figures(),
     )
 
 
@@ -196,9 +196,11 @@ def _steps(
             with _seeded(trainer.device, f"step/{seed}/{step}") as key:
                 totals = trainer.gradients(chosen, key)
             rate = spec.learning_rate_at(step, len(examples))
-            if not (math.isfinite(totals.loss) and math.isfinite(totals.gradient_norm)):
+            finite = math.isfinite(totals.gradient_norm) or totals.skipped
+            if not (math.isfinite(totals.loss) and finite):
                 raise TrainingError(_not_finite(step, rate, totals, model, statistics))
             read = step == 1 or step % STATISTICS_EVERY == 0 or step == last_step
+            read = read and not totals.skipped
             if read and trace:
                 trace.observe()
             trainer.update(rate)
