@@ -10,10 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.distributed import GroupMember, joined
 from harness.environment import describe_environment
-from harness.errors import ModelError, StorageError, TrainingError
+from harness.errors import ModelError, StorageError
 from harness.events import CellEnded, CellStarted, Emit, Scoring, StepDone
 from harness.grid import Cell, DataSpec
+from harness.memory import check_memory, free_memory
 from harness.methods import METHODS
 from harness.model_card import CARD_FILE, model_card
 from harness.results import (
@@ -56,6 +58,8 @@ class RunSettings:
     """A torch device of this process, `cpu` or `cuda`."""
     threads: int = 1
     """CPU threads; on the CPU another number moves the low bits of every result."""
+    member: GroupMember | None = None
+    """This process' place where several train the cell; rank 0 runs it, the others follow."""
 
 
 def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
@@ -87,6 +91,22 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
     return result
 
 
+def follow_cell(cell: Cell, settings: RunSettings) -> None:
+    """Trains a cell with the process that runs it, and leaves the rest to that one.
+
+    It writes nothing and tells nothing.
+
+    Raises:
+        ZbenchError: what went wrong, in one line.
+    """
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    folder = cell_folder(settings.runs_dir, cell)
+    unfinished = CellResult(cell=cell.record(), cell_id=cell.id)
+    _CellRun(cell, settings, folder, lambda event: None)._train(unfinished)
+
+
 @dataclass(frozen=True)
 class _CellRun:
     cell: Cell
@@ -107,6 +127,7 @@ class _CellRun:
         record = self.cell.model_dump(mode="json", serialize_as_any=True)
         write_text(self.folder / CELL_FILE, json.dumps(record, indent=1) + "\n")
         if trained:
+            self._emit_start(0)
             base, model = self._restore(result)
             result = replace(result, base=result.base or base.identity, error=None)
         else:
@@ -126,12 +147,14 @@ class _CellRun:
             data_root=self.settings.data_root,
             device=device,
             precision=resolve_precision(setting, device),
+            quantization=self.cell.train.base_quantization if self.cell.train else None,
         )
 
     def _train(self, result: CellResult) -> tuple[Base, PreTrainedModel, CellResult]:
         """Trains, saves what was trained, and stores the result without scores."""
         from harness.data import choose, rows_sha256, tokenize
         from harness.models import save_trained
+        from harness.parallel import gather_trained
         from harness.train import fit
 
         cell, method, train = self.cell, METHODS[self.cell.method], self.cell.train
@@ -141,7 +164,8 @@ class _CellRun:
         data = _instructions(cell.data, self.settings.data_root)
         rows = choose(data.rows, cell.fraction, cell.seed)
         self._emit_start(train.total_steps(len(rows)))
-        check_memory(cell, self.settings.device)
+        member = self.settings.member
+        check_memory(cell, self.settings.device, member.size if member else 1)
         base = self._base()
         examples = tokenize(rows, base.tokenizer, train.max_length)
         model = method.apply(base.model, cell.options, cell.seed)
@@ -163,26 +187,30 @@ class _CellRun:
                 )
             )
 
-        measured = fit(
-            model,
-            examples,
-            train,
-            seed=cell.seed,
-            device=self.settings.device,
-            precision=base.identity["precision"],
-            pad_token_id=_pad_token_id(base),
-            data_sha256=rows_sha256(rows),
-            statistics=method.statistics,
-            trace=trace,
-            on_step=on_step,
-        )
+        with joined(member, self.settings.device):
+            measured = fit(
+                model,
+                examples,
+                train,
+                seed=cell.seed,
+                device=self.settings.device,
+                precision=base.identity["precision"],
+                pad_token_id=_pad_token_id(base),
+                data_sha256=rows_sha256(rows),
+                statistics=method.statistics,
+                trace=trace,
+                on_step=on_step,
+            )
+            gathered = gather_trained(model)
+        if member is not None and member.rank > 0:
+            return base, model, result  # rank 0 does the rest
         counted = method.count_parameters(cell.model.shape, cell.options)
         assert measured.trainable_parameters == counted, "count_parameters differs from the model"
         measured = replace(
             measured, data_file_sha256=_file_sha256(cell.data, self.settings.data_root)
         )
         base_name = cell.model.source or cell.model.path
-        save_trained(model, self.folder / ADAPTER_FOLDER, base_name=base_name)
+        save_trained(model, self.folder / ADAPTER_FOLDER, base_name=base_name, tensors=gathered)
         write_steps(self.folder / STEPS_FILE, steps)
         for name, frame in (trace.frames() if trace else {}).items():
             write_frame(self.folder / name, frame)
@@ -196,13 +224,17 @@ class _CellRun:
             error=None,
         )
         write_result(self.folder, result)
-        return base, model, result
+        if gathered is None:
+            return base, model, result
+        # This process holds one part of the model: it is let go for the whole one.
+        del base, model, gathered, trace
+        free_memory(self.settings.device)
+        return *self._restore(result), result
 
     def _restore(self, result: CellResult) -> tuple[Base, PreTrainedModel]:
         """Loads the base and puts what was trained on it."""
         from harness.models import load_trained
 
-        self._emit_start(0)
         base = self._base(result)
         _check_same_base(self.cell, result, base)
         model = METHODS[self.cell.method].apply(base.model, self.cell.options, self.cell.seed or 0)
@@ -260,35 +292,6 @@ def _file_sha256(data: DataSpec, data_root: Path | None) -> str | None:
     if data_root is None or data.path is None:
         return None
     return sha256_of_file(data_root / data.path)
-
-
-def check_memory(cell: Cell, device: str) -> None:
-    """Refuses a cell whose weights and optimizer alone are larger than the card.
-
-    Frozen weights take 2 bytes in bf16; trained ones 16 in all: fp32 weight, gradient and AdamW's
-    two moments. Activations come on top.
-
-    Raises:
-        TrainingError: they do not fit; a CPU is never refused.
-    """
-    if not device.startswith("cuda"):
-        return
-    import torch
-
-    trained = METHODS[cell.method].count_parameters(cell.model.shape, cell.options)
-    needed = memory_bytes(cell.model.shape.num_parameters, trained)
-    card = torch.cuda.get_device_properties(device).total_memory
-    if needed > card:
-        raise TrainingError(
-            f"{cell.label}: weights and optimizer need {needed / 1e9:.0f} GB and activations more, "
-            f"but {torch.cuda.get_device_name(device)} has {card / 1e9:.0f} GB; take a larger card"
-        )
-
-
-def memory_bytes(total_parameters: int, trained_parameters: int) -> int:
-    """Returns the bytes of weights, gradients and AdamW's state on a card, activations apart."""
-    frozen = max(0, total_parameters - trained_parameters)
-    return 2 * frozen + 16 * trained_parameters
 
 
 def _pad_token_id(base: Base) -> int:

@@ -15,6 +15,7 @@ from harness.cell import RunSettings, run_cell
 from harness.errors import ReportError, UsageError
 from harness.events import Event
 from harness.executors import RunPlan, run_grid
+from harness.executors.allotment import check_gpus_per_cell, devices_needed
 from harness.executors.devices import resolve_devices, worker_threads
 from harness.frames import cells_frame, losses_frame, scores_frame
 from harness.grid import Cell, GridSpec, expand
@@ -86,7 +87,8 @@ def run_grid_command(
     states = grid.states()
     refuse_changed_inputs(states)
     work = [state for state in states if state.status in ("to do", "failed")]
-    devices = resolve_devices(device, workers=workers, num_cells=len(work))
+    devices = resolve_devices(device, workers=workers, num_cells=sum(map(devices_needed, work)))
+    check_gpus_per_cell(work, len(devices), f"--device {device}")
     console = display.console(quiet=as_json)
     if workers is not None and devices[:1] != ("cpu",) and work:
         console.print("warning: --workers is for the CPU; every card has one worker")
@@ -146,7 +148,7 @@ def refuse_changed_inputs(states: list[CellState]) -> None:
 def run_cell_command(
     grid: OpenGrid, name: str, *, tracking_uri: str | None, device: str, as_json: bool
 ) -> int:
-    """Runs one cell in this process."""
+    """Runs one cell in this process; one that several devices train, in worker processes."""
     from harness.tracking import Tracker, resolve_uri
 
     cell = find_cell(grid.cells, name)
@@ -154,7 +156,9 @@ def run_cell_command(
     prepare_run(one)
     states = one.states()
     refuse_changed_inputs(states)
-    devices = resolve_devices(device, workers=1, num_cells=1)
+    needed = devices_needed(states[0])
+    devices = resolve_devices(device, workers=None if needed > 1 else 1, num_cells=needed)
+    check_gpus_per_cell(states, len(devices), f"--device {device}")
     tracker = Tracker(
         grid.spec, resolve_uri(grid.spec, grid.runs_dir, tracking_uri), grid.runs_dir, states
     )
@@ -174,7 +178,11 @@ def run_cell_command(
             tracker(event)
 
         try:
-            run_cell(cell, settings, tell)
+            if needed > 1:
+                outcome = run_grid(states, RunPlan(settings=settings, devices=devices), [tell])
+                failed = bool(outcome.failed)
+            else:
+                run_cell(cell, settings, tell)
         except CellBusy:
             tracker.close()
             raise

@@ -1,9 +1,9 @@
 """Loss scaling for training in fp16 (Micikevicius et al., 2018, arXiv 1710.03740).
 
-Gradients of fp16 activations lose what is under 6e-8 and overflow over 65504. The loss is multiplied
-by the largest factor that lets nothing overflow, and the gradients, which are fp32 from the trained
-tensors on, are divided by it. torch's own GradScaler decides by a process' own gradients; here the
-norm over all ranks decides, so that all of them skip the same step.
+Gradients of fp16 activations lose what is under 6e-8 and overflow over 65504. The loss is
+multiplied by the largest factor that lets nothing overflow, and the gradients, which are fp32 from
+the trained tensors on, are divided by it. torch's own GradScaler decides by a process' own
+gradients; here the norm over all ranks decides, so that all of them skip the same step.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Precision. Trained tensors, their gradients and the optimizer's state are fp32. The frozen base is
 fp32, bf16 or fp16; in half precision the forward pass runs under autocast, so that fp32 matrices
 (LoRA's, and all of `full`'s) are multiplied in it while AdamW steps their fp32 masters. Frozen
-matrices are multiplied as they are. In fp16 the loss is scaled, since its gradients would underflow.
+matrices are multiplied as they are. In fp16 the loss is scaled: its gradients would underflow.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class BatchTotals:
     gradient_norm: float
     """Of the mean loss, before clipping."""
     skipped: bool = False
-    """The gradients overflowed in fp16: no step follows, and the loss is scaled less from now on."""
+    """The gradients overflowed in fp16: no step follows, and the loss is scaled less then."""
 
 
 class Trainer:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.cell import RunSettings, describe, memory_bytes, record_failure, run_cell
+from harness.cell import RunSettings, describe, record_failure, run_cell
 from harness.demo.world import write_world
 from harness.errors import ModelError, StorageError
 from harness.events import Event
@@ -100,9 +100,3 @@ def test_errors_are_told_in_one_line() -> None:
     assert describe(ValueError("why")) == "ValueError: why"
     out_of_memory = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried ...")
     assert "lower train.micro_batch_size" in describe(out_of_memory)
-
-
-def test_memory_is_two_bytes_a_frozen_and_sixteen_a_trained_parameter() -> None:
-    assert memory_bytes(100, 0) == 200
-    assert memory_bytes(100, 100) == 1600
-    assert memory_bytes(6_738_415_616, 6_738_415_616) / 1e9 == pytest.approx(107.8, abs=0.1)

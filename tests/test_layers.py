@@ -14,12 +14,13 @@ HEAVY = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate")
 
 ORDER = (
     ("errors", "spec", "events", "environment", "fingerprint", "families"),
-    ("shape", "recipe", "checkpoint", "demo"),
+    ("shape", "recipe", "checkpoint", "demo", "distributed", "loss_scale", "quantization"),
     ("methods", "adapters", "peft_hook", "evaluation.benchmarks"),
     ("evaluation.tasks",),
     ("grid", "results"),
-    ("grid_resolver",),
-    ("grid_file", "state", "models", "data", "response_loss", "optimizer", "model_card"),
+    ("grid_resolver", "memory"),
+    ("grid_file", "state", "models", "data", "response_loss", "model_card"),
+    ("parallel", "optimizer"),
     (
         "train",
         "evaluation",

@@ -7,21 +7,20 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.cell import RunSettings, describe, record_failure, run_cell
-from harness.errors import StorageError, TrainingError
-from harness.events import CellEnded, Emit, Event, Scoring, StepDone
-from harness.executors.devices import cuda_visible
+from harness.errors import TrainingError
+from harness.events import CellEnded, Emit, Event
+from harness.executors.allotment import Allotment
+from harness.executors.groups import CellGroup, start_group
+from harness.executors.worker import log_progress, log_to, prepare_worker
 from harness.grid import Cell
 from harness.state import LOG_FILE, CellBusy, CellState, cell_folder
 
@@ -41,35 +40,64 @@ class _Worker:
 def run_local(states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
     """Yields the events of the cells as they run; the workers are stopped when it is closed.
 
-    A worker that dies (killed, out of memory) fails its cell and is replaced.
+    A device has one worker, which takes one cell after the other; a cell of several devices has
+    processes of its own. A worker that dies (killed, out of memory) fails its cell and is replaced.
     """
-    queue = deque(states)
-    devices = plan.devices[: len(queue)]
-    workers = [_start_worker(device, plan) for device in devices]
+    allotment = Allotment(states, len(plan.devices))
+    workers: dict[int, _Worker] = {}
+    groups: list[CellGroup] = []
     try:
-        for worker in workers:
-            _give_next(worker, queue)
-        while any(worker.busy for worker in workers):
-            ready = wait([worker.pipe for worker in workers if worker.busy], timeout=5)
-            for worker in [worker for worker in workers if worker.pipe in ready]:
+        while True:
+            while (turn := allotment.next()) is not None:
+                _begin(*turn, workers, groups, plan)
+            busy = {device: worker for device, worker in workers.items() if worker.busy}
+            if not busy and not groups:
+                return
+            handles: list[Any] = [worker.pipe for worker in busy.values()]
+            ready = wait([*handles, *(h for group in groups for h in group.handles())], timeout=5)
+            for device, worker in busy.items():
+                if worker.pipe not in ready:
+                    continue
                 try:
                     event: Event | None = worker.pipe.recv()
                 except (EOFError, OSError):
                     event = None
                 if event is None:
-                    yield _bury(worker, plan)
-                    if queue:
-                        replacement = _start_worker(worker.device, plan)
-                        workers[workers.index(worker)] = replacement
-                        _give_next(replacement, queue)
-                    continue
+                    event = _bury(worker, plan)
+                    _stop(workers.pop(device))
                 if isinstance(event, CellEnded):
                     worker.busy = None
-                    _give_next(worker, queue)
+                    allotment.give_back([device])
                 yield event
+            for group in groups:
+                yield from group.events()
+                allotment.give_back(group.take_freed())
+            groups = [group for group in groups if not group.over]
     finally:
-        for worker in workers:
+        for worker in workers.values():
             _stop(worker)
+        for group in groups:
+            group.stop()
+
+
+def _begin(
+    state: CellState,
+    devices: tuple[int, ...],
+    workers: dict[int, _Worker],
+    groups: list[CellGroup],
+    plan: RunPlan,
+) -> None:
+    """Hands a cell to its device's worker, or starts the processes that it needs."""
+    if len(devices) == 1:
+        (device,) = devices
+        if device not in workers:
+            workers[device] = _start_worker(plan.devices[device], plan)
+        _give(workers[device], state)
+        return
+    for device in devices:
+        if device in workers:  # idle, but its model is still in the device's memory
+            _stop(workers.pop(device))
+    groups.append(start_group(state, devices, plan))
 
 
 def _start_worker(device: str, plan: RunPlan) -> _Worker:
@@ -89,12 +117,11 @@ def _start_worker(device: str, plan: RunPlan) -> _Worker:
     return _Worker(process=process, pipe=here, device=device)
 
 
-def _give_next(worker: _Worker, queue: deque[CellState]) -> None:
-    if queue:
-        worker.busy = queue.popleft()
-        worker.started = time.monotonic()
-        with contextlib.suppress(BrokenPipeError, OSError):  # its death is read from the pipe
-            worker.pipe.send(worker.busy.cell)
+def _give(worker: _Worker, state: CellState) -> None:
+    worker.busy = state
+    worker.started = time.monotonic()
+    with contextlib.suppress(BrokenPipeError, OSError):  # its death is read from the pipe
+        worker.pipe.send(state.cell)
 
 
 def _bury(worker: _Worker, plan: RunPlan) -> CellEnded:
@@ -129,11 +156,7 @@ def _stop(worker: _Worker) -> None:
 
 def work(pipe: Connection, device: str, settings: RunSettings, parent: int) -> None:
     """Runs cells that come through the pipe until it closes: the worker process's whole life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _be_silent()
-    _set_environment(device, settings.threads)
-    _use_thread_locks()
+    prepare_worker(device, settings.threads, parent)
     own = replace(settings, device="cuda" if device.startswith("cuda") else "cpu")
     lock = threading.Lock()
 
@@ -159,12 +182,12 @@ def _attempt(cell: Cell, settings: RunSettings, emit: Emit) -> None:
 
     def relay(event: Event) -> None:
         nonlocal ended
-        _log_progress(event)
+        log_progress(event)
         ended = ended or isinstance(event, CellEnded)
         emit(event)
 
     try:
-        _log_to(folder / LOG_FILE)
+        log_to(folder / LOG_FILE)
         run_cell(cell, settings, relay)
     except CellBusy:
         emit(CellEnded(cell.id, str(folder), time.monotonic() - start, elsewhere=True))
@@ -173,70 +196,3 @@ def _attempt(cell: Cell, settings: RunSettings, emit: Emit) -> None:
         if not ended:  # a fault outside the cell's own work: its folder, an import
             record_failure(cell, folder, fault)
             emit(CellEnded(cell.id, str(folder), time.monotonic() - start, describe(fault)))
-
-
-def _log_progress(event: Event) -> None:
-    """Leaves a line in the cell's log every 50 steps and at each tenth of a benchmark."""
-    logger = logging.getLogger("zbench")
-    if isinstance(event, StepDone) and event.step % 50 == 0:
-        logger.info("step %d: loss %.4f, %.0f tokens/s", event.step, event.loss,
-                    event.tokens_per_second)  # fmt: skip
-    elif isinstance(event, Scoring) and event.done % max(1, event.total // 10) == 0:
-        logger.info("%s: %d of %d requests", event.benchmark, event.done, event.total)
-
-
-def _log_to(path: Path) -> None:
-    """Sends all that this process prints, C libraries included, to the cell's log.
-
-    Raises:
-        StorageError: the log cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    except OSError as fault:
-        raise StorageError(
-            f"{path}: cannot be written ({fault.strerror}); choose another folder with --runs-dir"
-        ) from fault
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.close(handle)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        force=True,
-    )
-
-
-def _be_silent() -> None:
-    """Keeps the terminal clean until there is a cell with a log."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-
-
-def _set_environment(device: str, threads: int) -> None:
-    """Sets what libraries read when they are imported; the worker owns its process."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
-    os.environ["CUDA_VISIBLE_DEVICES"] = cuda_visible(device) if device != "cpu" else ""
-
-
-def _use_thread_locks() -> None:
-    """Keeps tqdm from making a semaphore that a stopped worker would leave behind."""
-    from tqdm import tqdm
-
-    tqdm.set_lock(threading.RLock())
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process when its parent is gone, however it went."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
