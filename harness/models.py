@@ -41,13 +41,20 @@ from harness.quantization import Quantization, quantization_config
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor, nn
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import (
+        BitsAndBytesConfig,
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
     from harness.grid import ModelSpec
 
 TRAINED_FILE = "trained.safetensors"
 TRAIN_AGAIN = "to train the cell again, remove its folder and run the same command"
 Precision = Literal["bf16", "fp16", "fp32"]
+DTYPES: dict[Precision, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+"""torch's names of them."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ def load_base(
     Raises:
         ModelError: quantisation is not to be had here; see also the module's description.
     """
+    quantised = quantization_config(quantization, DTYPES[precision], device)
     with _quiet():
         folder = find_checkpoint(spec, data_root)
         config = read_config(folder)
@@ -110,7 +118,7 @@ def load_base(
         tokenizer = load_tokenizer(folder, spec.shape)
         # The state of truncation and padding, which use changes, is part of this text.
         tokenizer_text = tokenizer.backend_tokenizer.to_str()
-        model = _load_weights(folder, config, precision, device, quantization)
+        model = _load_weights(folder, config, precision, device, quantised)
         _check_count(folder, model, spec)
     local = local_folder(spec, data_root) is not None
     identity: dict[str, Any] = {
@@ -132,17 +140,15 @@ def _load_weights(
     config: PreTrainedConfig,
     precision: Precision,
     device: str,
-    quantization: Quantization | None,
+    quantised: BitsAndBytesConfig | None,
 ) -> PreTrainedModel:
-    import torch
     from transformers import AutoModelForCausalLM
 
-    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         config=config,
-        dtype=dtypes[precision],
-        quantization_config=quantization_config(quantization, dtypes[precision], device),
+        dtype=DTYPES[precision],
+        quantization_config=quantised,
         # SDPA has no soft caps; every other family runs on it.
         attn_implementation="eager" if FAMILIES[config.model_type].soft_capped else "sdpa",
         use_safetensors=True,

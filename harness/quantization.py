@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 from harness.errors import MethodError, ModelError
 
 if TYPE_CHECKING:
-    import torch
     from transformers import BitsAndBytesConfig
 
     from harness.methods import Method, MethodOptions
@@ -24,13 +23,13 @@ Quantization = Literal["int8", "nf4"]
 
 
 def quantization_config(
-    quantization: Quantization | None, dtype: torch.dtype, device: str
+    quantization: Quantization | None, dtype: str, device: str
 ) -> BitsAndBytesConfig | None:
     """Returns what transformers loads a model with; None where nothing is quantised.
 
     Args:
         quantization: of the weight matrices.
-        dtype: what they are multiplied in.
+        dtype: torch's name of what they are multiplied in.
         device: where the model goes.
 
     Raises:

@@ -14,9 +14,9 @@ HEAVY = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate")
 
 ORDER = (
     ("errors", "spec", "events", "environment", "fingerprint", "families"),
-    ("shape", "recipe", "checkpoint", "demo", "distributed", "loss_scale", "quantization"),
+    ("shape", "recipe", "checkpoint", "demo", "distributed", "loss_scale"),
     ("methods", "adapters", "peft_hook", "evaluation.benchmarks"),
-    ("evaluation.tasks",),
+    ("evaluation.tasks", "quantization"),
     ("grid", "results"),
     ("grid_resolver", "memory"),
     ("grid_file", "state", "models", "data", "response_loss", "model_card"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +47,16 @@ class Outcome:
     """Of the trained tensors, those that lie here."""
 
 
-def train(name: str, precision: str = "fp32", **changes: Any) -> Outcome:
+def train(
+    name: str, precision: str = "fp32", *, overflows: bool = False, **changes: Any
+) -> Outcome:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     model = adapted(name, moved=True, dtype=dtype, **OPTIONS.get(name, {}))
+    if overflows:
+        infinite = iter([math.inf])
+        model.get_output_embeddings().register_full_backward_hook(
+            lambda _, gradients, __: (gradients[0] * next(infinite, 1.0),)
+        )
     steps: list[StepRecord] = []
     result = fit(
         model,
