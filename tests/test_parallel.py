@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from harness.data import Example
+from harness.optimizer import BatchTotals, Trainer
 from harness.parallel import Ranks, gather_trained
 from harness.recipe import TrainSpec
 from harness.train import StepRecord, fit
@@ -153,3 +154,27 @@ def test_every_rank_takes_part_in_every_pass(tmp_path: Path) -> None:
     first, second = run_ranks(count_rounds, tmp_path)
     assert first == [("a", 1.0, False), ("b", 1.0, False), ("c", 1.0, True)]
     assert second == [("spare", 0.0, False), ("spare", 0.0, False), ("spare", 0.0, True)]
+
+
+def seen_examples(rank: int) -> list[list[tuple[int, ...]]]:
+    """Returns the sequences of every optimizer step that this rank computes."""
+    seen: list[list[tuple[int, ...]]] = []
+    gradients = Trainer.gradients
+
+    def look(trainer: Trainer, examples: Sequence[Example], key: int) -> BatchTotals:
+        seen.append([example.token_ids for example in trainer.ranks.share(examples).examples])
+        return gradients(trainer, examples, key)
+
+    Trainer.gradients = look  # type: ignore[method-assign]
+    try:
+        train("zero-init-linear")
+    finally:
+        Trainer.gradients = gradients  # type: ignore[method-assign]
+    return seen
+
+
+def test_the_order_of_the_data_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    alone, (first, second) = seen_examples(0), run_ranks(seen_examples, tmp_path)
+    assert len(alone) == 8
+    for whole, mine, other in zip(alone, first, second, strict=True):
+        assert sorted([*mine, *other]) == sorted(whole)
