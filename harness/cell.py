@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.distributed import GroupMember, joined
-from harness.environment import describe_environment
+from harness.environment import describe_environment, prepare_torch
 from harness.errors import ModelError, StorageError
 from harness.events import CellEnded, CellStarted, Emit, Scoring, StepDone
 from harness.grid import Cell, DataSpec
@@ -99,9 +99,7 @@ def follow_cell(cell: Cell, settings: RunSettings) -> None:
     Raises:
         ZbenchError: what went wrong, in one line.
     """
-    import torch
-
-    torch.set_num_threads(settings.threads)
+    prepare_torch(settings.threads)
     folder = cell_folder(settings.runs_dir, cell)
     unfinished = CellResult(cell=cell.record(), cell_id=cell.id)
     _CellRun(cell, settings, folder, lambda event: None)._train(unfinished)
@@ -121,9 +119,7 @@ class _CellRun:
         result = known or CellResult(cell=self.cell.record(), cell_id=self.cell.id)
         if trained and not missing:
             return result
-        import torch
-
-        torch.set_num_threads(self.settings.threads)
+        prepare_torch(self.settings.threads)
         record = self.cell.model_dump(mode="json", serialize_as_any=True)
         write_text(self.folder / CELL_FILE, json.dumps(record, indent=1) + "\n")
         if trained:
