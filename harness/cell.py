@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.device_memory import check_memory, free_memory
 from harness.distributed import GroupMember, joined
 from harness.environment import describe_environment, prepare_torch
 from harness.errors import ModelError, StorageError
 from harness.events import CellEnded, CellStarted, Emit, Scoring, StepDone
 from harness.grid import Cell, DataSpec
-from harness.memory import check_memory, free_memory
 from harness.methods import METHODS
 from harness.model_card import CARD_FILE, model_card
 from harness.results import (

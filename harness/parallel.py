@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -58,15 +58,19 @@ class Ranks:
             own: this rank's micro-batches; perhaps none.
             spare: makes one to take part with.
         """
-        count = len(own)
-        if self.size > 1:
-            most = torch.tensor(count, device=self.device)
-            dist.all_reduce(most, op=dist.ReduceOp.MAX)
-            count = int(most)
+        count = self.highest(len(own))
         for index in range(count):
             counted = index < len(own)
             batch = own[index] if counted else own[-1] if own else spare()
             yield batch, float(counted), index == count - 1
+
+    def highest(self, value: int) -> int:
+        """Returns the largest of a number over the ranks: what all of them agree on."""
+        if self.size == 1:
+            return value
+        largest = torch.tensor(value, device=self.device)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return int(largest)
 
     def total(self, value: float) -> float:
         """Returns the sum of a number over the ranks, in fp64: the same bits on all of them."""
@@ -147,18 +151,40 @@ def _shard(module: nn.Module, layers: Sequence[nn.Module], ranks: Ranks, precisi
 def gather_trained(model: nn.Module) -> dict[str, Tensor] | None:
     """Returns the trained tensors of a sharded model, whole and on the CPU; None of any other.
 
-    All ranks call it, and meet over one tensor after the other. Rank 0 alone keeps them; the
-    others get an empty dictionary.
+    See `gather`: all ranks call it, and rank 0 alone gets them.
     """
     parameters = trained_parameters(model)
     if not any(_is_sharded(value) for value in parameters.values()):
         return None
+    return gather(parameters)
+
+
+def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns tensors whole and on the CPU, on rank 0; the other ranks get an empty dictionary.
+
+    All ranks call it, and meet over one sharded tensor after the other, so that a device holds one
+    whole tensor at a time. `part_of` goes the other way.
+    """
     gathered = {}
-    for name, value in parameters.items():
+    leads = not dist.is_initialized() or dist.get_rank() == 0
+    for name, value in tensors.items():
         whole = _whole(value.detach())
-        if dist.get_rank() == 0:
+        if leads:
             gathered[name] = whole.cpu()
     return gathered
+
+
+def part_of(whole: Tensor, like: Tensor) -> Tensor:
+    """Returns this rank's part of a tensor that all ranks hold whole, sharded as another is.
+
+    Where the other is not sharded, that is the tensor itself, on the other's device.
+    """
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    moved = whole.to(like.device)
+    if not isinstance(like, DTensor):
+        return moved
+    return distribute_tensor(moved, like.device_mesh, like.placements, src_data_rank=None)
 
 
 def _is_sharded(tensor: Tensor) -> bool:

@@ -113,7 +113,7 @@ def fit(
         if on_step is not None:
             on_step(record)
     seconds = time.perf_counter() - start
-    peak_memory_bytes = _peak_memory_bytes(place)
+    peak_memory_bytes = trainer.ranks.highest(_peak_memory_bytes(place))
     _probe(trainer, trace, "after", texts)
     trainable, total = count_parameters(model)
     return TrainResult(

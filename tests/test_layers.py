@@ -18,7 +18,7 @@ ORDER = (
     ("methods", "adapters", "peft_hook", "evaluation.benchmarks"),
     ("evaluation.tasks", "quantization"),
     ("grid", "results"),
-    ("grid_resolver", "memory"),
+    ("grid_resolver", "device_memory"),
     ("grid_file", "state", "models", "data", "response_loss", "model_card"),
     ("parallel", "optimizer"),
     (

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from harness.data import Example
+from harness.models import trained_parameters
 from harness.optimizer import BatchTotals, Trainer
-from harness.parallel import Ranks, gather_trained
+from harness.parallel import Ranks, gather, gather_trained, part_of
 from harness.recipe import TrainSpec
 from harness.train import StepRecord, fit
 from tests.rank_processes import run_ranks
@@ -178,3 +179,37 @@ def test_the_order_of_the_data_depends_on_the_seed_alone(tmp_path: Path) -> None
     assert len(alone) == 8
     for whole, mine, other in zip(alone, first, second, strict=True):
         assert sorted([*mine, *other]) == sorted(whole)
+
+
+def there_and_back(rank: int) -> tuple[dict[str, torch.Tensor], list[bool], int]:
+    """Shards the model, gathers its tensors, and parts them again."""
+    trainer = Trainer(
+        adapted("full"), TrainSpec.model_validate(SETTINGS), device=torch.device("cpu"),
+        precision="fp32", pad_token_id=0,
+    )  # fmt: skip
+    parts = trained_parameters(trainer.model)
+    whole = trained_state(adapted("full"))
+    same = [
+        torch.equal(part_of(whole[name], part)._local_tensor, part._local_tensor)  # type: ignore[attr-defined]
+        for name, part in parts.items()
+    ]
+    return gather(parts), same, trainer.ranks.highest(rank)
+
+
+def test_what_is_gathered_can_be_divided_again(tmp_path: Path) -> None:
+    (first, same, highest), (second, also, other) = run_ranks(there_and_back, tmp_path)
+    whole = trained_state(adapted("full"))
+    assert first.keys() == whole.keys()
+    assert all(torch.equal(value, whole[name]) for name, value in first.items())
+    assert second == {}
+    assert len(same) == len(whole)
+    assert all([*same, *also])
+    assert (highest, other) == (1, 1)
+
+
+def test_of_one_process_everything_is_whole() -> None:
+    model = adapted("lora")
+    state = trained_state(model)
+    assert gather_trained(model) is None
+    assert all(torch.equal(value, state[name]) for name, value in gather(state).items())
+    assert all(part_of(value, value) is value for value in state.values())

@@ -173,13 +173,24 @@ class CellGroup:
             return first.message
         return f"rank {first.rank} of {len(self.members)}: {first.message}"
 
-    def stop(self) -> None:
-        """Ends all processes that are left."""
+    def stop(self, patience_seconds: float = 0.0) -> None:
+        """Ends all processes that are left.
+
+        Args:
+            patience_seconds: how long they may take after SIGTERM, until SIGKILL; one that waits
+                for another that is gone cannot heed the first.
+        """
+        until = time.monotonic() + patience_seconds
+        if patience_seconds:
+            for member in self.members:
+                member.process.terminate()
+            for member in self.members:
+                member.process.join(timeout=max(0.0, until - time.monotonic()))
         for rank, member in enumerate(self.members):
             if rank not in self.gone:
                 self.gone.add(rank)
                 self._freed.append(member.device)
-            member.process.kill()  # one that waits for another cannot heed anything milder
+            member.process.kill()
         for member in self.members:
             member.process.join(timeout=10)
             member.pipe.close()

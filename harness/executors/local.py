@@ -77,7 +77,7 @@ def run_local(states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
         for worker in workers.values():
             _stop(worker)
         for group in groups:
-            group.stop()
+            group.stop(patience_seconds=5)
 
 
 def _begin(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.memory import memory_bytes
+from harness.device_memory import memory_bytes
 
 SEVEN = 6_738_415_616
 THIRTEEN = 13_015_864_320
