@@ -215,7 +215,8 @@ class _CellRun:
             train=measured,
             base=base.identity,
             scores=(),
-            environment=describe_environment(self.settings.device),
+            environment=describe_environment(self.settings.device)
+            | ({"num_devices": str(member.size)} if member else {}),
             evaluation_seconds={},
             error=None,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,7 +37,9 @@ class GroupMember:
     @property
     def environment(self) -> dict[str, str]:
         """What accelerate and torch read: each process sees one device only, its number 0."""
-        return {
+        # All are on this machine, whose name need not resolve to an address.
+        loopback = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+        return loopback | {
             "RANK": str(self.rank),
             "WORLD_SIZE": str(self.size),
             "LOCAL_RANK": "0",

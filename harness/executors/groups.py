@@ -244,8 +244,6 @@ def take_part(
 ) -> None:
     """Runs one rank of a cell: the process' whole life."""
     prepare_worker(device, settings.threads, parent, member.environment)
-    if device == "cpu":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this machine
     own = replace(settings, device="cuda" if device.startswith("cuda") else "cpu", member=member)
     folder = cell_folder(settings.runs_dir, cell)
     lock = threading.Lock()
@@ -268,6 +266,8 @@ def take_part(
             run_cell(cell, own, emit)
         else:
             follow_cell(cell, own)
+            logging.shutdown()
+            os._exit(0)  # done, whatever libraries do when they are taken down
     except CellBusy:
         send(CellEnded(cell.id, str(folder), 0.0, elsewhere=True))
     except Exception as fault:
