@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.environment import describe_environment
+from harness.device_memory import free_memory
+from harness.distributed import GroupMember
+from harness.environment import describe_environment, prepare_torch
 from harness.errors import EvaluationError, ModelError, StorageError
 from harness.evaluation.data_identity import training_note
-from harness.events import CellEnded, CellStarted, Emit, Scoring, Warned
+from harness.events import CellEnded, CellStarted, Emit, Event, Scoring, Warned
 from harness.grid import Cell
 from harness.interrupts import Stopped, heeding_signals
 from harness.memory import SmallerBudget, is_out_of_memory
@@ -55,6 +57,8 @@ class RunSettings:
     """A torch device of this process, `cpu` or `cuda`."""
     threads: int = 1
     """CPU threads; on the CPU another number moves the low bits of every result."""
+    member: GroupMember | None = None
+    """This process' place where several train the cell; rank 0 runs it, the others follow."""
     token_budget: int | None = None
     """Tokens of a forward pass in training, instead of the grid's; what has held goes before it."""
     estimates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -95,6 +99,34 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
     return result
 
 
+def follow_cell(cell: Cell, settings: RunSettings) -> None:
+    """Trains a cell with the process that runs it, and leaves the rest to that one.
+
+    It writes nothing and tells nothing.
+
+    Raises:
+        ZbenchError: what went wrong, in one line.
+    """
+    from harness.cell_training import train_cell
+
+    prepare_torch(settings.threads)
+    folder = cell_folder(settings.runs_dir, cell)
+
+    def say_nothing(event: Event) -> None:
+        pass
+
+    with heeding_signals() as requests:
+        train_cell(
+            cell,
+            settings,
+            folder,
+            load=_CellRun(cell, settings, folder, say_nothing)._base,
+            start=lambda steps: None,
+            emit=say_nothing,
+            requests=requests,
+        )
+
+
 @dataclass(frozen=True)
 class _CellRun:
     cell: Cell
@@ -110,12 +142,11 @@ class _CellRun:
         result = known or CellResult(self.cell.record(), self.cell.id, estimate=estimate)
         if trained and not missing:
             return result
-        import torch
-
-        torch.set_num_threads(self.settings.threads)
+        prepare_torch(self.settings.threads)
         record = self.cell.model_dump(mode="json", serialize_as_any=True)
         write_text(self.folder / CELL_FILE, json.dumps(record, indent=1) + "\n")
         if trained:
+            self._emit_start(0)
             base, model = self._restore(result)
             result = replace(result, base=result.base or base.identity, error=None)
         else:
@@ -136,6 +167,7 @@ class _CellRun:
             data_root=self.settings.data_root,
             device=device,
             precision=resolve_precision(setting, device),
+            quantization=self.cell.train.base_quantization if self.cell.train else None,
         )
         self._tell(bos_warning(base.tokenizer, base.model.config))
         return base
@@ -144,8 +176,9 @@ class _CellRun:
         """Trains, saves what was trained, and stores the result without scores."""
         from harness.cell_training import finish_training, train_cell
 
+        member = self.settings.member
         with heeding_signals() as requests:
-            base, model, measured = train_cell(
+            trained = train_cell(
                 self.cell,
                 self.settings,
                 self.folder,
@@ -156,10 +189,11 @@ class _CellRun:
             )
             result = replace(
                 result,
-                train=measured,
-                base=base.identity,
+                train=trained.measured,
+                base=trained.base.identity,
                 scores=(),
-                environment=describe_environment(self.settings.device),
+                environment=describe_environment(self.settings.device)
+                | ({"num_devices": str(member.size)} if member else {}),
                 evaluation_seconds={},
                 evaluation_environments={},
                 error=None,
@@ -168,13 +202,17 @@ class _CellRun:
             finish_training(self.folder)
             if requests.stop:  # since the last step
                 raise Stopped
-        return base, model, result
+        if trained.whole:
+            return trained.base, trained.model, result
+        # This process holds one part of the model: it is let go for the whole one.
+        del trained
+        free_memory(self.settings.device)
+        return *self._restore(result), result
 
     def _restore(self, result: CellResult) -> tuple[Base, PreTrainedModel]:
         """Loads the base and puts what was trained on it."""
         from harness.models import load_trained
 
-        self._emit_start(0)
         base = self._base(result)
         _check_same_base(self.cell, result, base)
         model = METHODS[self.cell.method].apply(base.model, self.cell.options, self.cell.seed or 0)

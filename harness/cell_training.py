@@ -9,13 +9,15 @@ import functools
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from harness.data import Example, Instructions, choose, read_instructions, rows_sha256, tokenize
+from harness.device_memory import check_memory
+from harness.distributed import joined
 from harness.evaluation.data_identity import training_note
 from harness.events import Emit, StepDone, Warned
 from harness.fingerprint import sha256_of_file
@@ -23,7 +25,6 @@ from harness.grid import Cell, DataSpec
 from harness.interrupts import Requests
 from harness.memory import (
     budget_key,
-    check_memory,
     is_out_of_memory,
     remembered_budget,
     smaller_budget,
@@ -31,6 +32,7 @@ from harness.memory import (
 from harness.methods import METHODS
 from harness.models import save_trained, trained_parameters
 from harness.packing.batches import resolve_budget
+from harness.parallel import gather_trained
 from harness.recipe import TrainSpec
 from harness.results import TrainResult, write_frame
 from harness.state import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, STEPS_FILE
@@ -48,6 +50,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A trained cell."""
+
+    base: Base
+    model: PreTrainedModel
+    measured: TrainResult
+    whole: bool
+    """Whether this process holds the whole model, not one part of it."""
+
+
 def train_cell(
     cell: Cell,
     settings: RunSettings,
@@ -57,8 +70,10 @@ def train_cell(
     start: Callable[[int], None],
     emit: Emit,
     requests: Requests,
-) -> tuple[Base, PreTrainedModel, TrainResult]:
+) -> Trained:
     """Trains a cell from its latest good checkpoint, or from the beginning, and saves it.
+
+    Where several processes train it, all of them call this; rank 0 alone writes and tells.
 
     Args:
         cell: a cell that is trained.
@@ -70,8 +85,8 @@ def train_cell(
         requests: what signals ask for; deferred from the first step on.
 
     Returns:
-        The base, the trained model, and what the training gave; adapter and steps are in the
-        folder, and `finish_training` is to be called once the result is there too.
+        What the training gave; adapter and steps are in the folder, and `finish_training` is to be
+        called once the result is there too.
 
     Raises:
         SmallerBudget: the memory is full; call it again in a fresh process.
@@ -88,7 +103,9 @@ def train_cell(
         emit(Warned(cell.id, note))
     rows = choose(data.rows, cell.fraction, cell.seed)
     start(train.total_steps(len(rows)))
-    check_memory(cell, settings.device)
+    member = settings.member
+    leads = member is None or member.rank == 0
+    check_memory(cell, settings.device, member.size if member else 1)
     base = load()
     examples = tokenize(rows, base.tokenizer, train.max_length)
     model = method.apply(base.model, cell.options, cell.seed)
@@ -112,6 +129,7 @@ def train_cell(
         minutes=train.checkpoint_minutes,
         requests=requests,
         warn=warn,
+        writes=leads,
     )
     resume = checkpoints.latest()
     if resume is not None:
@@ -120,23 +138,25 @@ def train_cell(
             on_step(record, restored=True)
     requests.deferred = True
     try:
-        measured = fit(
-            model,
-            examples,
-            train,
-            seed=cell.seed,
-            device=settings.device,
-            precision=base.identity["precision"],
-            pad_token_id=_pad_token_id(base),
-            data_sha256=data_sha256,
-            statistics=method.statistics,
-            trace=trace,
-            on_step=on_step,
-            token_budget=budget,
-            checkpoints=checkpoints,
-            resume=resume,
-            warn=warn,
-        )
+        with joined(member, settings.device):
+            measured = fit(
+                model,
+                examples,
+                train,
+                seed=cell.seed,
+                device=settings.device,
+                precision=base.identity["precision"],
+                pad_token_id=_pad_token_id(base),
+                data_sha256=data_sha256,
+                statistics=method.statistics,
+                trace=trace,
+                on_step=on_step,
+                token_budget=budget,
+                checkpoints=checkpoints,
+                resume=resume,
+                warn=warn,
+            )
+            gathered = gather_trained(model)
     except Exception as fault:
         if not is_out_of_memory(fault):
             raise
@@ -145,16 +165,17 @@ def train_cell(
         ) from fault
     finally:
         checkpoints.settle()
-    counted = method.count_parameters(cell.model.shape, cell.options)
-    assert measured.trainable_parameters == counted, "count_parameters differs from the model"
+    if leads:
+        counted = method.count_parameters(cell.model.shape, cell.options)
+        assert measured.trainable_parameters == counted, "count_parameters differs from the model"
+        base_name = cell.model.source or cell.model.path
+        save_trained(model, folder / ADAPTER_FOLDER, base_name=base_name, tensors=gathered)
+        write_steps(folder / STEPS_FILE, steps)
+        for name, frame in (trace.frames() if trace else {}).items():
+            write_frame(folder / name, frame)
     file_sha256 = _file_sha256(cell.data, settings.data_root)
-    base_name = cell.model.source or cell.model.path
-    save_trained(model, folder / ADAPTER_FOLDER, base_name=base_name)
-    write_steps(folder / STEPS_FILE, steps)
-    for name, frame in (trace.frames() if trace else {}).items():
-        write_frame(folder / name, frame)
     measured = replace(measured, data_file_sha256=file_sha256, data_content_sha256=content)
-    return base, model, measured
+    return Trained(base, model, measured, whole=gathered is None)
 
 
 def finish_training(folder: Path) -> None:

@@ -16,6 +16,7 @@ from harness.errors import ReportError
 from harness.estimate.expected import expected_seconds
 from harness.events import Event
 from harness.executors import RunPlan, run_grid
+from harness.executors.allotment import check_gpus_per_cell, devices_needed
 from harness.executors.devices import resolve_devices, worker_threads
 from harness.frames import cells_frame, losses_frame, scores_frame
 from harness.interrupts import heeding_signals
@@ -47,7 +48,8 @@ def run_grid_command(
     states = grid.states()
     refuse_changed_inputs(states)
     work = [state for state in states if state.status in ("to do", "failed")]
-    devices = resolve_devices(device, workers=workers, num_cells=len(work))
+    devices = resolve_devices(device, workers=workers, num_cells=sum(map(devices_needed, work)))
+    check_gpus_per_cell(work, len(devices), f"--device {device}")
     console = display.console(quiet=as_json)
     if workers is not None and devices[:1] != ("cpu",) and work:
         console.print("warning: --workers is for the CPU; every card has one worker")
@@ -93,7 +95,7 @@ def run_cell_command(
     as_json: bool,
     allow_data_mismatch: bool = False,
 ) -> int:
-    """Runs one cell in this process."""
+    """Runs one cell in this process; one that several devices train, in worker processes."""
     from harness.tracking import Tracker, resolve_uri
 
     cell = find_cell(grid.cells, name)
@@ -101,7 +103,9 @@ def run_cell_command(
     warnings = prepare_run(one, allow_data_mismatch=allow_data_mismatch)
     states = one.states()
     refuse_changed_inputs(states)
-    devices = resolve_devices(device, workers=1, num_cells=1)
+    needed = devices_needed(states[0])
+    devices = resolve_devices(device, workers=None if needed > 1 else 1, num_cells=needed)
+    check_gpus_per_cell(states, len(devices), f"--device {device}")
     tracker = Tracker(
         grid.spec, resolve_uri(grid.spec, grid.runs_dir, tracking_uri), grid.runs_dir, states
     )
@@ -124,8 +128,15 @@ def run_cell_command(
             tracker(event)
 
         try:
-            with heeding_signals():  # SIGUSR1 is a training's, and no end before it begins
-                run_cell(cell, settings, tell)
+            if needed > 1:
+                plan = RunPlan(settings=settings, devices=devices)
+                outcome = run_grid(states, plan, [tell])
+                failed = bool(outcome.failed)
+                if outcome.interrupted:
+                    raise KeyboardInterrupt
+            else:
+                with heeding_signals():  # SIGUSR1 is a training's, and no end before it begins
+                    run_cell(cell, settings, tell)
         except (CellBusy, KeyboardInterrupt):
             tracker.close()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import os
 import platform
 import subprocess
 from functools import cache
@@ -20,6 +21,20 @@ PACKAGES = (
     "lm_eval",
     "mlflow",
 )
+
+DETERMINISTIC = "ZBENCH_DETERMINISTIC"
+"""Environment variable: where it is set, CUDA runs kernels that give the same bits every time."""
+
+
+def prepare_torch(threads: int) -> None:
+    """Sets up this process' torch: its CPU threads, and deterministic kernels where asked for."""
+    import torch
+
+    torch.set_num_threads(threads)
+    if os.environ.get(DETERMINISTIC, "0") not in ("", "0"):
+        # Read by cuBLAS when it is first used: without a fixed workspace it refuses the mode.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
 
 
 def describe_environment(device: str | None = None) -> dict[str, str]:

@@ -22,6 +22,7 @@ RECIPE = 1
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+DeviceCount = Annotated[int, Field(ge=1)]
 LONGEST_LABEL = 80
 Label = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,\[\]+-]*$", max_length=LONGEST_LABEL)
@@ -31,6 +32,8 @@ NOT_IN_ID = {"token_budget", "checkpoint_minutes"}
 """Training settings that never change the trained weights."""
 RETIRED = {"micro_batch_size"}
 """Those of earlier versions, which stored cells still name."""
+ADDED = {"base_quantization"}
+"""Settings that came after ids were first given: one that is absent leaves the id as it was."""
 
 
 class ModelSpec(Spec):
@@ -91,6 +94,8 @@ class Block(Spec):
     fractions: tuple[Fraction, ...]
     seeds: tuple[Seed, ...]
     tasks: tuple[TaskSpec, ...]
+    gpus_per_cell: DeviceCount = 1
+    """Devices that train each of its cells together."""
 
 
 class GridSpec(Spec):
@@ -129,6 +134,9 @@ class Cell(Spec):
     """Name and version of the embedded world that it lives in, such as `demo-1`."""
     tasks: tuple[TaskSpec, ...]
     """What it is scored on; not part of the id."""
+    gpus_per_cell: DeviceCount = 1
+    """Devices that train it; not part of the id, since any number gives the same weights up to
+    rounding."""
 
     @model_validator(mode="before")
     @classmethod
@@ -152,6 +160,7 @@ class Cell(Spec):
         train: dict[str, Any] | None = None
         if self.train is not None:
             train = self.train.model_dump(exclude=NOT_IN_ID)
+            train = {key: value for key, value in train.items() if key not in ADDED or value}
             data = (
                 {"source": self.data.source, "revision": self.data.revision}
                 if self.data.source is not None
@@ -191,8 +200,9 @@ class Cell(Spec):
 def expand(grid: GridSpec) -> list[Cell]:
     """Returns the grid's cells in the order of its blocks, each once.
 
-    A cell that stands in several blocks is scored on the tasks of all of them. A method that
-    trains nothing gives one cell per model, whatever the fractions and seeds.
+    A cell that stands in several blocks is scored on the tasks of all of them, and has the devices
+    of the block that gives most. A method that trains nothing gives one cell per model, whatever
+    the fractions and seeds, and needs one device.
     """
     cells: dict[str, Cell] = {}
     for block in grid.blocks:
@@ -202,7 +212,9 @@ def expand(grid: GridSpec) -> list[Cell]:
                 cells[cell.id] = cell
                 continue
             tasks = dict.fromkeys(known.tasks + cell.tasks)
-            cells[cell.id] = known.model_copy(update={"tasks": tuple(tasks)})
+            devices = max(known.gpus_per_cell, cell.gpus_per_cell)
+            update = {"tasks": tuple(tasks), "gpus_per_cell": devices}
+            cells[cell.id] = known.model_copy(update=update)
     return list(cells.values())
 
 
@@ -228,6 +240,7 @@ def _block_cells(grid: GridSpec, block: Block) -> list[Cell]:
                         train=choice.train,
                         world=grid.world and f"{grid.world}-{DEMO_VERSION}",
                         tasks=block.tasks,
+                        gpus_per_cell=block.gpus_per_cell if trains else 1,
                     )
                 )
     return cells

@@ -18,6 +18,7 @@ from harness.grid import (
     Block,
     Cell,
     DataSpec,
+    DeviceCount,
     GridSpec,
     MethodChoice,
     ModelSpec,
@@ -26,6 +27,7 @@ from harness.grid import (
 )
 from harness.methods import METHODS, MethodOptions, check_options
 from harness.methods.imported import adapter_sha256
+from harness.quantization import check_quantization
 from harness.recipe import TrainSpec
 from harness.spec import Spec, describe_faults
 
@@ -50,6 +52,8 @@ class GridFile(Spec):
     methods: dict[str, dict[str, Any]] = {}
     """Named settings of methods: label -> `method`, its options, and `train`."""
     tasks: list[Any]
+    gpus_per_cell: DeviceCount = 1
+    """Devices that train a cell, where its block says nothing else."""
     blocks: list[BlockFile]
     tracking: TrackingSpec = TrackingSpec()
 
@@ -65,6 +69,8 @@ class BlockFile(Spec):
     seeds: list[int] = [0]
     tasks: list[Any] | None = None
     """The grid's tasks where absent."""
+    gpus_per_cell: DeviceCount | None = None
+    """The grid's where absent."""
 
 
 def resolve_grid(raw: Any, *, place: str, text: str = "", folder: Path | None = None) -> GridSpec:
@@ -99,6 +105,8 @@ class _Resolver:
         self.place = place
         self.folder = folder
         self.faults: list[str] = []
+        default = raw.get("gpus_per_cell", 1)
+        self.gpus_per_cell = max(1, default) if isinstance(default, int) else 1
         self.train: dict[str, Any] = dict(raw["train"]) if _is_mapping(raw.get("train")) else {}
 
     def resolve(self, text: str) -> GridSpec | None:
@@ -166,6 +174,7 @@ class _Resolver:
             "fractions": raw.get("fractions", [1.0]),
             "seeds": raw.get("seeds", [0]),
             "tasks": tasks,
+            "gpus_per_cell": raw.get("gpus_per_cell", self.gpus_per_cell),
         }
         for key in ("fractions", "seeds"):
             if resolved[key] == []:
@@ -299,6 +308,7 @@ def _cell_faults(grid: GridSpec, place: str) -> list[str]:
         method = METHODS[cell.method]
         try:
             check_options(method, cell.options, cell.model.shape)
+            check_quantization(method, cell.options, cell.model.shape, cell.train)
         except MethodError as fault:
             faults.append(f"{place}: {cell.model_name} with {cell.method_label}: {fault}")
         other = labels.setdefault(cell.label, cell)

@@ -1,4 +1,4 @@
-"""Memory of a card: what a cell needs at least, what to do when it is full, what has sufficed.
+"""A full memory: how it is known, what to do then, what has sufficed.
 
 A training that fills the memory goes on in a fresh process (a full allocator never recovers all)
 with half the tokens in a forward pass; the gradient stays the same. What to begin with is kept in
@@ -15,7 +15,6 @@ from pathlib import Path
 
 from harness.errors import StorageError, TrainingError
 from harness.grid import Cell
-from harness.methods import METHODS
 from harness.results import write_text
 
 BUDGETS_FILE = "token_budgets.json"
@@ -118,32 +117,3 @@ def _alone(path: Path) -> Iterator[None]:
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def check_memory(cell: Cell, device: str) -> None:
-    """Refuses a cell whose weights and optimizer alone are larger than the card.
-
-    Frozen weights take 2 bytes in bf16; trained ones 16 in all: fp32 weight, gradient and AdamW's
-    two moments. Activations come on top.
-
-    Raises:
-        TrainingError: they do not fit; a CPU is never refused.
-    """
-    if not device.startswith("cuda"):
-        return
-    import torch
-
-    trained = METHODS[cell.method].count_parameters(cell.model.shape, cell.options)
-    needed = memory_bytes(cell.model.shape.num_parameters, trained)
-    card = torch.cuda.get_device_properties(device).total_memory
-    if needed > card:
-        raise TrainingError(
-            f"{cell.label}: weights and optimizer need {needed / 1e9:.0f} GB and activations more, "
-            f"but {torch.cuda.get_device_name(device)} has {card / 1e9:.0f} GB; take a larger card"
-        )
-
-
-def memory_bytes(total_parameters: int, trained_parameters: int) -> int:
-    """Returns the bytes of weights, gradients and AdamW's state on a card, activations apart."""
-    frozen = max(0, total_parameters - trained_parameters)
-    return 2 * frozen + 16 * trained_parameters

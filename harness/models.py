@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,17 +36,25 @@ from harness.checkpoint import (
 from harness.errors import ModelError, StorageError
 from harness.families import FAMILIES
 from harness.fingerprint import sha256_of_files
+from harness.quantization import Quantization, quantization_config
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from torch import nn
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from torch import Tensor, nn
+    from transformers import (
+        BitsAndBytesConfig,
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
     from harness.grid import ModelSpec
 
 TRAINED_FILE = "trained.safetensors"
 TRAIN_AGAIN = "to train the cell again, remove its folder and run the same command"
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["bf16", "fp16", "fp32"]
+DTYPES: dict[Precision, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+"""torch's names of them."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +68,34 @@ class Base:
 
 
 def resolve_precision(setting: str, device: str) -> Precision:
-    """Returns the precision of the frozen base; `auto` is bf16 where the device computes in it."""
-    if setting == "bf16":
-        return "bf16"
-    if setting == "auto" and device.startswith("cuda"):
-        import torch
+    """Returns the precision of the frozen base; `auto` is bf16 where the device computes in it.
 
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    Raises:
+        ModelError: the device does not compute in the one that is asked for.
+    """
+    if setting not in ("auto", "bf16"):
+        return cast("Precision", setting)
+    if not device.startswith("cuda"):
+        return "bf16" if setting == "bf16" else "fp32"
+    import torch
+
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    if setting == "bf16":
+        raise ModelError(
+            f"train.precision: {torch.cuda.get_device_name(device)} does not compute in bf16; "
+            "take fp16 or fp32"
+        )
     return "fp32"
 
 
 def load_base(
-    spec: ModelSpec, *, data_root: Path | None, device: str, precision: Precision
+    spec: ModelSpec,
+    *,
+    data_root: Path | None,
+    device: str,
+    precision: Precision,
+    quantization: Quantization | None = None,
 ) -> Base:
     """Loads a model and its tokenizer from a folder, or from the hub (or its local cache).
 
@@ -79,11 +103,13 @@ def load_base(
         spec: which one, and the shape that it must have.
         data_root: what a relative `spec.path` is relative to.
         device: where the model goes, such as `cpu` or `cuda:0`.
-        precision: of the weights.
+        precision: of the weights; what quantised ones are multiplied in.
+        quantization: of the weight matrices, or None.
 
     Raises:
-        ModelError: see the module's description.
+        ModelError: quantisation is not to be had here; see also the module's description.
     """
+    quantised = quantization_config(quantization, DTYPES[precision], device)
     with _quiet():
         folder = find_checkpoint(spec, data_root)
         config = read_config(folder)
@@ -92,10 +118,10 @@ def load_base(
         tokenizer = load_tokenizer(folder, spec.shape)
         # The state of truncation and padding, which use changes, is part of this text.
         tokenizer_text = tokenizer.backend_tokenizer.to_str()
-        model = _load_weights(folder, config, precision, device)
+        model = _load_weights(folder, config, precision, device, quantised)
         _check_count(folder, model, spec)
     local = local_folder(spec, data_root) is not None
-    identity = {
+    identity: dict[str, Any] = {
         "source": spec.source or folder.name,
         "revision": None if local else spec.revision,
         "commit": None if local else folder.name,
@@ -104,19 +130,25 @@ def load_base(
         "precision": precision,
         "num_parameters": model.num_parameters(),
     }
+    if quantization is not None:
+        identity["quantization"] = quantization
     return Base(model, tokenizer, identity)
 
 
 def _load_weights(
-    folder: Path, config: PreTrainedConfig, precision: Precision, device: str
+    folder: Path,
+    config: PreTrainedConfig,
+    precision: Precision,
+    device: str,
+    quantised: BitsAndBytesConfig | None,
 ) -> PreTrainedModel:
-    import torch
     from transformers import AutoModelForCausalLM
 
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         config=config,
-        dtype={"bf16": torch.bfloat16, "fp32": torch.float32}[precision],
+        dtype=DTYPES[precision],
+        quantization_config=quantised,
         # SDPA has no soft caps; every other family runs on it.
         attn_implementation="eager" if FAMILIES[config.model_type].soft_capped else "sdpa",
         use_safetensors=True,
@@ -189,7 +221,13 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return trained, sum(value.numel() for value in model.parameters())
 
 
-def save_trained(model: nn.Module, folder: Path, *, base_name: str | None = None) -> None:
+def save_trained(
+    model: nn.Module,
+    folder: Path,
+    *,
+    base_name: str | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> None:
     """Writes what is trained to `folder`, whole or not at all.
 
     An adapter of PEFT is written in PEFT's own format, anything else as the trained tensors.
@@ -198,6 +236,7 @@ def save_trained(model: nn.Module, folder: Path, *, base_name: str | None = None
         model: with or without PEFT's wrapper.
         folder: made where it is absent.
         base_name: the base model's name on the hub or path, for an adapter's configuration.
+        tensors: the trained tensors, where the model holds only a part of them.
 
     Raises:
         StorageError: a file cannot be written.
@@ -208,16 +247,15 @@ def save_trained(model: nn.Module, folder: Path, *, base_name: str | None = None
     if is_peft_model(model):
         save_adapter(cast("PeftModel", model), folder, base_name=base_name)
         return
-    tensors = {
-        name: value.detach().cpu().contiguous() for name, value in trained_parameters(model).items()
-    }
+    found: Mapping[str, Tensor] = trained_parameters(model) if tensors is None else tensors
+    stored = {name: value.detach().cpu().contiguous() for name, value in found.items()}
     path, aside = folder / TRAINED_FILE, None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder, prefix=f".{TRAINED_FILE}.")
         aside = Path(name)
         os.close(handle)
-        save_file(tensors, aside, metadata={"format": "pt"})
+        save_file(stored, aside, metadata={"format": "pt"})
         with aside.open("rb") as written:
             os.fsync(written.fileno())
         aside.chmod(0o644)

@@ -1,29 +1,36 @@
 """One optimizer batch: its gradient, summed over micro-batches, and the step that follows it.
 
-Precision. Trained tensors, their gradients and the optimizer's state are fp32, so nothing needs a
-loss scale. The frozen base is fp32 or bf16; with bf16 the forward pass runs under autocast, so that
-fp32 matrices (LoRA's, and all of `full`'s) are multiplied in bf16 while AdamW steps their fp32
-masters. Frozen bf16 matrices are multiplied as they are.
+Precision. Trained tensors, their gradients and the optimizer's state are fp32. The frozen base is
+fp32, bf16 or fp16; in half precision the forward pass runs under autocast, so that fp32 matrices
+(LoRA's, and all of `full`'s) are multiplied in it while AdamW steps their fp32 masters. Frozen
+matrices are multiplied as they are. In fp16 the loss is scaled: its gradients would underflow.
 """
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from harness.data import Example
 from harness.errors import ModelError
+from harness.loss_scale import LossScale
 from harness.methods.row_dropout import drawing
 from harness.models import trained_parameters
 from harness.packing.batches import number_sequences, resolve_budget
+from harness.packing.layout import TokenSequence
+from harness.parallel import COMPUTE_DTYPES, Parallel, Ranks, gather, part_of
 from harness.recipe import TrainSpec
-from harness.response_loss import ResponseLoss, draws_of
+from harness.response_loss import MicroBatch, ResponseLoss, draws_of
+
+SCALE = "scale/"
+"""What the names of fp16's loss scale begin with in a checkpoint."""
+
+logger = logging.getLogger(__name__)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -53,6 +60,8 @@ class BatchTotals:
     tokens: int
     gradient_norm: float
     """Of the mean loss, before clipping."""
+    skipped: bool = False
+    """The gradients overflowed in fp16: no step follows, and the loss is scaled less then."""
 
 
 class Trainer:
@@ -71,36 +80,77 @@ class Trainer:
         self.model, self.spec, self.device = model, spec, device
         self.token_budget = spec.token_budget if token_budget is None else token_budget
         self.pad_token_id = pad_token_id
-        self.autocast = precision == "bf16"
-        self.parameters = list(trained_parameters(model).values())
-        assert all(tensor.dtype == torch.float32 for tensor in self.parameters)
-        optimizer = torch.optim.AdamW(
-            parameter_groups(model, spec.weight_decay),
-            lr=spec.peak_learning_rate,
-            betas=(spec.beta1, spec.beta2),
-            eps=spec.epsilon,
-            fused=device.type in ("cpu", "cuda") or None,
-        )
-        # The model lies on its device and autocasts here: accelerate's own precision is one for
-        # the whole process, while the cells of a process may differ.
-        self.accelerator = Accelerator(mixed_precision="no", device_placement=False)
+        self.compute_dtype = COMPUTE_DTYPES.get(precision)
+        assert all(tensor.dtype == torch.float32 for tensor in trained_parameters(model).values())
+        self.ranks = Ranks.joined(device)
         self.loss = ResponseLoss(model)
-        self.module, self.optimizer = self.accelerator.prepare(self.loss, optimizer)
+        self.parallel = Parallel(
+            self.loss,
+            layers=list(model.get_decoder().layers),  # type: ignore[operator]
+            optimizer=self._make_optimizer,
+            ranks=self.ranks,
+            precision=precision,
+        )
+        self.module, self.optimizer = self.parallel.module, self.parallel.optimizer
+        self.parameters = list(trained_parameters(model).values())
+        self.loss_scale = LossScale(enabled=precision == "fp16")
+        self._skipped = False
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            parameter_groups(self.model, self.spec.weight_decay),
+            lr=self.spec.peak_learning_rate,
+            betas=(self.spec.beta1, self.spec.beta2),
+            eps=self.spec.epsilon,
+            fused=self.device.type in ("cpu", "cuda") or None,
+        )
 
     def precision(self) -> torch.autocast:
         """Returns the context in which the model runs."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+        return torch.autocast(
+            self.device.type, self.compute_dtype, enabled=self.compute_dtype is not None
+        )
 
     def gradients(self, examples: Sequence[Example], key: int) -> BatchTotals:
         """Computes the gradient of the mean loss over all labels of an optimizer batch.
 
         The sum over the labels is divided by their number in the whole batch, so that the split
-        into micro-batches changes nothing. `key` decides the draws of dropout.
+        into ranks and micro-batches changes nothing. `key` decides the draws of dropout. What is
+        returned is of the whole batch, the same on every rank.
         """
         labels = sum(example.num_labels for example in examples)
         budget = resolve_budget(self.token_budget, examples, self.device)
         sequences = number_sequences(examples)
-        batches = list(
+        batches = self._micro_batches(
+            [sequences[place] for place in self.ranks.share(examples).rows], budget
+        )
+
+        def spare() -> MicroBatch:
+            """What a rank without a sequence of its own takes part with."""
+            return self._micro_batches(sequences[-1:], budget)[0]
+
+        losses = []
+        for batch, weight, last in self.ranks.rounds(batches, spare):
+            with self.parallel.meeting(last=last):
+                with self.precision(), drawing(draws_of(batch, key)):
+                    loss = self.module(batch)
+                self.parallel.backward(weight * self.loss_scale.factor * loss / labels)
+            losses.append(weight * loss.detach())
+        self.loss_scale.divide(self.parameters)
+        norm = self.parallel.clip(self.parameters, self.spec.max_gradient_norm)
+        *sums, gradient_norm = torch.stack([*losses, norm]).tolist()  # the step's one wait
+        total = self.ranks.total(math.fsum(sums))
+        self._skipped = math.isfinite(total) and self.loss_scale.overflowed(gradient_norm)
+        if self._skipped:
+            logger.warning(
+                "gradients overflowed in fp16: the step is skipped, the loss is scaled by %g now",
+                self.loss_scale.factor,
+            )
+        tokens = sum(len(example.token_ids) for example in examples if example.num_labels)
+        return BatchTotals(total, labels, tokens, gradient_norm, self._skipped)
+
+    def _micro_batches(self, sequences: Sequence[TokenSequence], budget: int) -> list[MicroBatch]:
+        return list(
             self.loss.micro_batches(
                 sequences,
                 token_budget=budget,
@@ -108,47 +158,52 @@ class Trainer:
                 device=self.device,
             )
         )
-        losses = []
-        for index, batch in enumerate(batches):
-            last = index == len(batches) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
-                with self.precision(), drawing(draws_of(batch, key)):
-                    loss = self.module(batch)
-                self.accelerator.backward(loss / labels)
-            losses.append(loss.detach())
-        norm = self.accelerator.clip_grad_norm_(
-            self.parameters, self.spec.max_gradient_norm or math.inf
-        )
-        *sums, gradient_norm = torch.stack([*losses, norm]).tolist()  # the step's one wait
-        tokens = sum(len(example.token_ids) for example in examples if example.num_labels)
-        return BatchTotals(math.fsum(sums), labels, tokens, gradient_norm)
 
     def update(self, learning_rate: float) -> None:
-        """Takes the optimizer's step and forgets the gradients."""
+        """Takes the optimizer's step, unless it is to be skipped, and forgets the gradients."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.optimizer.step()
+        if not self._skipped:
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def figures(self) -> dict[str, float]:
+        """Returns what a reader of the training should know of it."""
+        if not self.loss_scale.enabled:
+            return {}
+        return {
+            "fp16/skipped_steps": float(self.loss_scale.skipped_steps),
+            "fp16/loss_scale": self.loss_scale.factor,
+        }
 
     def state(self) -> dict[str, torch.Tensor]:
         """Returns the trained tensors and AdamW's state, by kind and parameter's name.
 
         `parameter/<name>`, and once a step is taken `exp_avg/<name>`, `exp_avg_sq/<name>` and
-        `step/<name>`. The tensors are those that the next step changes; copy what is to stay.
+        `step/<name>`; `scale/<name>` is of fp16. The tensors are those that the next step changes:
+        copy what is to stay. Of a sharded model all ranks call it; rank 0 alone gets the tensors,
+        whole and on the CPU.
         """
         found: dict[str, torch.Tensor] = {}
         for name, parameter in trained_parameters(self.model).items():
             found[f"parameter/{name}"] = parameter.detach()
             for kind, value in self.optimizer.state.get(parameter, {}).items():
                 found[f"{kind}/{name}"] = value
+        if self.parallel.sharded:
+            found = gather(found)
+        if self.loss_scale.enabled:
+            for name, number in self.loss_scale.state().items():
+                found[f"{SCALE}{name}"] = torch.tensor(number, dtype=torch.float64)
         return found
 
     def load_state(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Puts back what `state` gave.
+        """Puts back what `state` gave; every rank takes its own part of it.
 
         Raises:
             ModelError: names or shapes are those of another model; nothing is changed.
         """
+        scale = {k: float(v) for k, v in tensors.items() if k.startswith(SCALE)}
+        tensors = {k: v for k, v in tensors.items() if k not in scale}
         parameters = trained_parameters(self.model)
         stored = {key.partition("/")[2] for key in tensors}
         shapes = {name: tensors.get(f"parameter/{name}") for name in parameters}
@@ -158,9 +213,12 @@ class Trainer:
             raise ModelError("the trained tensors are not those of this model and method")
         with torch.no_grad():
             for name, parameter in parameters.items():
-                parameter.copy_(tensors[f"parameter/{name}"])
+                parameter.copy_(part_of(tensors[f"parameter/{name}"], parameter))
         for key, value in tensors.items():
             kind, _, name = key.partition("/")
             if kind != "parameter":
-                moments = self.optimizer.state[parameters[name]]
-                moments[kind] = value.to(self.device, copy=True)
+                parameter = parameters[name]
+                own = part_of(value, parameter) if value.shape == parameter.shape else value
+                self.optimizer.state[parameter][kind] = own.to(self.device, copy=True)
+        if scale and self.loss_scale.enabled:
+            self.loss_scale.load_state({k.removeprefix(SCALE): v for k, v in scale.items()})

@@ -51,8 +51,12 @@ class TrainSpec(Spec):
     """Gradients are clipped to this norm; nothing is clipped where it is absent."""
     max_length: Annotated[int, Field(ge=2)] = 512
     """A sequence is cut after this many tokens, BOS and EOS included."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Of the frozen base; trained tensors are always fp32. auto: bf16 on CUDA, fp32 on CPU."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Of the frozen base; trained tensors are always fp32. auto: bf16 on CUDA, fp32 on CPU. fp16,
+    with a loss scale, is for cards without bf16."""
+    base_quantization: Literal["int8", "nf4"] | None = None
+    """Of the frozen base's matrices, 8 or 4 bits through bitsandbytes; they are multiplied in
+    `precision`."""
     checkpoint_minutes: NotNegative = 10.0
     """Between two checkpoints of a training, 0 for one after every step; not part of a cell's id:
     a training that goes on from one gives the same result."""

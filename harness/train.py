@@ -26,7 +26,7 @@ from harness.packing.batches import resolve_budget
 from harness.progress import Progress, StepRecord
 from harness.recipe import TrainSpec
 from harness.results import TrainResult
-from harness.training_checkpoint import Checkpoints, TrainingState
+from harness.training_checkpoint import WISHES, Checkpoints, TrainingState
 
 TRACE = "trace/"
 """What the names of a trace's own tensors begin with in a checkpoint."""
@@ -68,7 +68,7 @@ def fit(
         spec: how.
         seed: decides the order of the examples and the draws of dropout.
         device: such as `cpu` or `cuda`.
-        precision: of the frozen base, `fp32` or `bf16`.
+        precision: of the frozen base, `fp32`, `bf16` or `fp16`.
         pad_token_id: any token of the vocabulary; no result depends on it.
         data_sha256: of the rows behind `examples`; kept in the result.
         statistics: the method's own, read every `STATISTICS_EVERY` steps.
@@ -115,7 +115,11 @@ def fit(
         if not exploded and (fault := progress.explosion()):
             exploded = True
             warn(fault)
-        if checkpoints is not None and (wish := checkpoints.wish()) != "nothing":
+        if checkpoints is None:
+            continue
+        # All processes of a cell do the same: the most that any of them wishes.
+        wish = WISHES[trainer.ranks.highest(WISHES.index(checkpoints.wish()))]
+        if wish != "nothing":
             progress.peak_memory_bytes = _peak_memory_bytes(place, progress)
             checkpoints.save(_state(progress, trainer, trace), wait=wish == "stop")
             if wish == "stop":
@@ -123,7 +127,7 @@ def fit(
     if checkpoints is not None:
         checkpoints.settle()
     seconds = time.perf_counter() - start
-    peak_memory_bytes = _peak_memory_bytes(place, progress)
+    peak_memory_bytes = trainer.ranks.highest(_peak_memory_bytes(place, progress))
     _probe(trainer, trace, "after", texts)
     trainable, total = count_parameters(model)
     return TrainResult(
@@ -142,7 +146,7 @@ def fit(
         precision=precision,
         device=device,
         data_sha256=data_sha256,
-        final_statistics=_figures(model, statistics, trace),
+        final_statistics=_figures(model, statistics, trace) | trainer.figures(),
         note=progress.note(),
     )
 
@@ -227,9 +231,11 @@ def _steps(
             with _seeded(trainer.device, f"step/{seed}/{step}") as key:
                 totals = trainer.gradients(chosen, key)
             rate = spec.learning_rate_at(step, len(examples))
-            if not (math.isfinite(totals.loss) and math.isfinite(totals.gradient_norm)):
+            finite = math.isfinite(totals.gradient_norm) or totals.skipped
+            if not (math.isfinite(totals.loss) and finite):
                 raise TrainingError(_not_finite(step, rate, totals, model, statistics, checkpoints))
             read = step == 1 or step % STATISTICS_EVERY == 0 or step == last_step
+            read = read and not totals.skipped
             if read and trace:
                 trace.observe()
             trainer.update(rate)

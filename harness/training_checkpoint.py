@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness.checkpoint import one_line
 from harness.environment import package_versions
@@ -39,6 +39,8 @@ RECORD_FILE = "checkpoint.json"
 
 Wish = Literal["nothing", "save", "stop"]
 """What is due between two steps; `stop` is a checkpoint too."""
+WISHES: tuple[Wish, ...] = get_args(Wish)
+"""From the least to the most."""
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +192,7 @@ class Checkpoints:
         minutes: between two; 0 writes one after every step.
         requests: what signals ask for.
         warn: told what is wrong in one line, where the training goes on nevertheless.
+        writes: whether this process writes them; of several that train one cell, one does.
     """
 
     def __init__(
@@ -200,7 +203,9 @@ class Checkpoints:
         minutes: float,
         requests: Requests | None = None,
         warn: Callable[[str], None] = logger.warning,
+        writes: bool = True,
     ) -> None:
+        self._writes = writes
         self.folder, self.identity, self.minutes = folder, identity, minutes
         self.requests = Requests() if requests is None else requests
         self._warn = warn
@@ -213,8 +218,9 @@ class Checkpoints:
 
     def latest(self) -> TrainingState | None:
         """Returns the newest checkpoint that is good; warns of each that is not."""
-        for old in self.folder.glob(".aside-*"):  # of a process that was killed while it wrote
-            shutil.rmtree(old, ignore_errors=True)
+        if self._writes:
+            for old in self.folder.glob(".aside-*"):  # of a process that was killed while it wrote
+                shutil.rmtree(old, ignore_errors=True)
         found = checkpoint_folders(self.folder)
         for index, folder in enumerate(found):
             try:
@@ -232,6 +238,8 @@ class Checkpoints:
         """Returns what is due now. All processes of one cell must act on the same answer."""
         if self.requests.stop:
             return "stop"
+        if not self._writes:
+            return "save" if self.requests.save else "nothing"
         if self._pending is not None and not self._pending.done():
             return "nothing"  # the last one is still being written
         due = time.monotonic() - self._saved >= 60.0 * self.minutes
@@ -248,6 +256,8 @@ class Checkpoints:
         """
         self.settle()
         self.requests.save = False
+        if not self._writes:
+            return
         self._saved = time.monotonic()
         tensors = {k: v.detach().to("cpu", copy=True) for k, v in state.tensors.items()}
         copied = TrainingState(state.progress.copy(), tensors)

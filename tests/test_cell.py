@@ -16,7 +16,6 @@ from harness.errors import ModelError, StorageError
 from harness.events import Event, Warned
 from harness.grid import Cell, expand
 from harness.grid_resolver import resolve_grid
-from harness.memory import memory_bytes
 from harness.methods import METHODS
 from harness.results import read_result, write_result
 from harness.state import CellBusy, cell_folder, locked
@@ -159,9 +158,3 @@ def test_errors_are_told_in_one_line() -> None:
     assert describe(ValueError("why")) == "ValueError: why"
     out_of_memory = torch.OutOfMemoryError("CUDA out of memory. Tried ...")
     assert "take a larger card" in describe(out_of_memory)
-
-
-def test_memory_is_two_bytes_a_frozen_and_sixteen_a_trained_parameter() -> None:
-    assert memory_bytes(100, 0) == 200
-    assert memory_bytes(100, 100) == 1600
-    assert memory_bytes(6_738_415_616, 6_738_415_616) / 1e9 == pytest.approx(107.8, abs=0.1)

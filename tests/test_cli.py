@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.executors.devices import available_cores
+from tests.test_end_to_end import grid_text
 from tests.test_grid_file import GRID
 
 COMMON = {"--runs-dir", "--data-root", "--debug", "--help"}
@@ -154,3 +156,34 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = zbench("plan", "rehersal", "--debug", cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["run-grid", "run-cell"])
+def test_more_devices_than_the_machine_has_are_refused_before_anything_runs(
+    command: str, tmp_path: Path
+) -> None:
+    (tmp_path / "g.yaml").write_text(
+        grid_text().replace("    fractions", "    gpus_per_cell: 999\n    fractions")
+    )
+    cell = ["tiny-llama/zero-init-linear/10%/seed0"] if command == "run-cell" else []
+    done = zbench(command, "g.yaml", *cell, "--device", "cpu", cwd=tmp_path)
+    (line,) = fault_of(done).strip().splitlines()
+    assert "tiny-llama/zero-init-linear/10%/seed0: gpus_per_cell is 999, but --device cpu" in line
+    assert not list(tmp_path.glob("runs/cells/*"))
+    assert not (tmp_path / "runs" / "mlflow.db").exists()
+
+
+def test_a_cell_of_two_processes_is_run_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text(
+        grid_text().replace("    fractions", "    gpus_per_cell: 2\n    fractions")
+    )
+    done = zbench("run-cell", "g.yaml", "tiny-llama/zero-init-linear/10%/seed0", "--device", "cpu",
+                  "--json", cwd=tmp_path)  # fmt: skip
+    if available_cores() < 2:
+        assert "gpus_per_cell is 2, but --device cpu" in fault_of(done)
+        return
+    assert done.returncode == 0, done.stderr
+    (cell,) = json.loads(done.stdout)["cells"]
+    assert cell["status"] == "done"
+    (log,) = tmp_path.glob("runs/cells/*/log.txt")
+    assert "rank 0: " in log.read_text()

@@ -188,3 +188,37 @@ def test_broken_yaml_is_one_line(tmp_path: Path, text: str, said: str) -> None:
 def test_an_unknown_grid_gets_the_nearest_name() -> None:
     with pytest.raises(UsageError, match="did you mean 'rehearsal'"):
         load_grid("rehersal")
+
+
+def devices_of(raw: dict[str, object]) -> dict[str, int]:
+    cells = expand(resolve_grid(raw, place="g.yaml"))
+    return {cell.label: cell.gpus_per_cell for cell in cells}
+
+
+def test_gpus_per_cell_is_the_blocks_else_the_grids_and_one_for_what_trains_nothing() -> None:
+    blocks = [{"methods": ["base", "lora"]}, {"methods": ["full"], "gpus_per_cell": 4}]
+    found = devices_of(grid_with({"blocks": blocks, "gpus_per_cell": 2}))
+    assert found == {"a/base": 1, "a/lora/100%/seed0": 2, "a/full/100%/seed0": 4}
+
+
+def test_a_cell_of_two_blocks_gets_the_larger_gpus_per_cell() -> None:
+    blocks = [{"methods": ["lora"], "gpus_per_cell": count} for count in (2, 4, 1)]
+    assert devices_of(grid_with({"blocks": blocks})) == {"a/lora/100%/seed0": 4}
+
+
+def test_gpus_per_cell_is_not_part_of_the_id() -> None:
+    ids = [
+        {cell.id for cell in expand(resolve_grid(raw, place="g.yaml"))}
+        for raw in (grid_with({}), grid_with({"gpus_per_cell": 8}))
+    ]
+    assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0, "must be at least 1 (got 0)"), ("two", "must be a whole number (got 'two')")],
+)
+def test_gpus_per_cell_is_a_count(value: object, said: str) -> None:
+    blocks = [{"methods": ["lora"], "gpus_per_cell": value}]
+    assert faults_of(grid_with({"gpus_per_cell": value})) == (f"g.yaml: gpus_per_cell: {said}",)
+    assert faults_of(grid_with({"blocks": blocks})) == (f"g.yaml: blocks[0].gpus_per_cell: {said}",)

@@ -14,13 +14,13 @@ HEAVY = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate")
 
 ORDER = (
     ("errors", "spec", "events", "environment", "fingerprint", "families", "interrupts"),
-    ("shape", "recipe", "checkpoint", "demo"),
+    ("shape", "recipe", "checkpoint", "demo", "distributed", "loss_scale"),
     ("packing.layout", "packing.attention", "packing.batches", "packing.loss"),
     ("methods", "adapters", "peft_hook", "evaluation.benchmarks"),
-    ("evaluation.tasks",),
+    ("evaluation.tasks", "quantization"),
     ("evaluation.data_identity",),
     ("grid", "results", "evaluation.bos"),
-    ("grid_resolver",),
+    ("grid_resolver", "device_memory"),
     (
         "grid_file",
         "state",
@@ -28,9 +28,9 @@ ORDER = (
         "data",
         "packing",
         "response_loss",
-        "optimizer",
         "model_card",
     ),
+    ("parallel", "optimizer"),
     ("progress", "memory"),
     ("training_checkpoint",),
     (

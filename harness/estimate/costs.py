@@ -9,7 +9,6 @@ from harness.estimate.cards import Card
 from harness.estimate.flops import computed_tokens, scoring_flops, training_flops
 from harness.estimate.memory import (
     activation_bytes,
-    gpus_per_cell,
     scoring_bytes,
     tokens_of_pass,
     training_bytes,
@@ -107,7 +106,7 @@ def estimate_cell(state: CellState, card: Card, tokens_of: TokensOf) -> CellEsti
     if peak is None:
         notes.append(f"{card.title} does not compute in {precision}")
     speed = None if peak is None else peak * card.sustained_share
-    gpus = gpus_per_cell(cell)
+    gpus = cell.gpus_per_cell
     idle = not to_train and not state.missing
     memory = 0.0 if idle else _peak_bytes(cell, precision, tokens, to_train)
     fits = None if memory is None else memory <= card.memory_bytes

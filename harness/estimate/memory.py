@@ -9,9 +9,9 @@ network): 4.2 MB for the 30 adapted layers of LLaMA-7B.
 
 from __future__ import annotations
 
+from harness.device_memory import memory_bytes
 from harness.estimate.flops import backward_layers, head_weights, layer_weights, trains_weights
 from harness.grid import Cell
-from harness.memory import memory_bytes
 from harness.methods import METHODS
 from harness.recipe import DEFAULT_TOKEN_BUDGET
 
@@ -48,18 +48,13 @@ def tokens_of_pass(cell: Cell, mean_length: float) -> float:
     """Returns the tokens of a forward pass in training: the budget, or a whole batch if smaller."""
     train = cell.train
     assert train is not None
-    batch = train.batch_size * mean_length / gpus_per_cell(cell)
+    batch = train.batch_size * mean_length / cell.gpus_per_cell
     budget = train.token_budget or DEFAULT_TOKEN_BUDGET["cuda"]
     return max(min(batch, float(budget)), float(train.max_length))
 
 
-def gpus_per_cell(cell: Cell) -> int:
-    """Returns how many cards train one cell together."""
-    for owner in (cell, cell.train):
-        found = getattr(owner, "gpus_per_cell", None)
-        if found:
-            return int(found)
-    return 1
+def _quantization(cell: Cell) -> str | None:
+    return cell.train.base_quantization if cell.train else None
 
 
 def training_bytes(cell: Cell, precision: str, tokens: float) -> float:
@@ -70,10 +65,10 @@ def training_bytes(cell: Cell, precision: str, tokens: float) -> float:
         precision: of the frozen base.
         tokens: of a forward pass: see `tokens_of_pass`.
     """
-    shape, gpus = cell.model.shape, gpus_per_cell(cell)
+    shape, gpus = cell.model.shape, cell.gpus_per_cell
     total = shape.num_parameters
     trained = METHODS[cell.method].count_parameters(shape, cell.options)
-    weights = float(memory_bytes(total, trained))
+    weights = float(memory_bytes(total, trained, quantization=_quantization(cell)))
     if precision == "fp32":
         weights += 2.0 * max(0, total - trained)
     if trains_weights(cell.method, cell.options, shape):

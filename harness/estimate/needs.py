@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.checkpoint import local_folder
 from harness.errors import DataError
-from harness.estimate.memory import checkpoint_bytes, download_bytes, gpus_per_cell, kept_bytes
+from harness.estimate.memory import checkpoint_bytes, download_bytes, kept_bytes
 from harness.estimate.tokens import scoring_tokens
 from harness.evaluation.tasks import local_files
 from harness.grid import Cell
@@ -91,7 +91,7 @@ def disk_needs(
         items = sum(count.items for count in counts if count is not None)
         results += kept_bytes(state.cell, items)
     untrained = sorted((checkpoint_bytes(s.cell) for s in work if not s.trained), reverse=True)
-    at_once = max(1, num_devices // max((gpus_per_cell(s.cell) for s in work), default=1))
+    at_once = max(1, num_devices // max((s.cell.gpus_per_cell for s in work), default=1))
     place = runs_dir
     while not place.is_dir() and place != place.parent:
         place = place.parent if place.parent != Path() else Path.cwd()

@@ -75,7 +75,7 @@ class Scorer(HFLM):
     Args:
         model: a causal language model, on its device.
         tokenizer: its tokenizer.
-        precision: bf16 or fp32; with bf16 the model runs under autocast.
+        precision: bf16, fp16 or fp32; in half precision the model runs under autocast.
         token_budget: tokens of a forward pass, padding included.
         encodings: of earlier requests under the same tokenizer.
         num_requests: in all, for `on_progress`.
@@ -98,8 +98,8 @@ class Scorer(HFLM):
         on_progress: Progress | None = None,
     ) -> None:
         # As in training: what is trained stays in fp32 (all of the model in full fine-tuning) and
-        # is multiplied in bf16 where the base is bf16.
-        mixed = "bfloat16" if precision == "bf16" else None
+        # is multiplied in half precision where the base is in it.
+        mixed = {"bf16": "bfloat16", "fp16": "float16"}.get(precision)
         super().__init__(
             pretrained=model,
             tokenizer=tokenizer,

@@ -10,18 +10,18 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.cell import RunSettings, describe, record_failure, run_cell
-from harness.errors import StorageError, TrainingError
-from harness.events import CellEnded, Emit, Event, Scoring, StepDone, Warned
-from harness.executors.devices import cuda_visible
+from harness.errors import TrainingError
+from harness.events import CellEnded, Emit, Event, Warned
+from harness.executors.allotment import Allotment
+from harness.executors.groups import CellGroup, start_group
+from harness.executors.worker import log_progress, log_to, prepare_worker
 from harness.grid import Cell
 from harness.interrupts import STOPPED, Stopped
 from harness.memory import SmallerBudget
@@ -46,56 +46,72 @@ class _Worker:
 def run_local(states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
     """Yields the events of the cells as they run; the workers are stopped when it is closed.
 
-    A worker that dies (killed, say) fails its cell and is replaced. One whose memory is full is
-    replaced too, and its cell goes on in the fresh process. SIGUSR1 is passed on to all of them.
+    A device has one worker, which takes one cell after the other; a cell of several devices has
+    processes of its own. A worker that dies (killed, say) fails its cell and is replaced. One whose
+    memory is full is replaced too, and its cell goes on in the fresh process. SIGUSR1 is passed on
+    to all of them.
     """
-    queue = deque(states)
-    devices = plan.devices[: len(queue)]
-    workers: list[_Worker] = []
-    with _passing_on(workers):
-        yield from _run(workers, devices, queue, plan)
+    workers: dict[int, _Worker] = {}
+    groups: list[CellGroup] = []
+    with _passing_on(workers, groups):
+        yield from _run(workers, groups, Allotment(states, len(plan.devices)), plan)
 
 
 def _run(
-    workers: list[_Worker], devices: Sequence[str], queue: deque[CellState], plan: RunPlan
+    workers: dict[int, _Worker], groups: list[CellGroup], allotment: Allotment, plan: RunPlan
 ) -> Iterator[Event]:
     try:
-        workers += [_start_worker(device, plan) for device in devices]
-        for worker in workers:
-            _give_next(worker, queue)
-        while any(worker.busy for worker in workers):
-            ready = wait([worker.pipe for worker in workers if worker.busy], timeout=5)
-            for worker in [worker for worker in workers if worker.pipe in ready]:
+        while True:
+            while (turn := allotment.next()) is not None:
+                _begin(*turn, workers, groups, plan)
+            busy = {device: worker for device, worker in workers.items() if worker.busy}
+            if not busy and not groups:
+                return
+            handles: list[Any] = [worker.pipe for worker in busy.values()]
+            ready = wait([*handles, *(h for group in groups for h in group.handles())], timeout=5)
+            for device, worker in busy.items():
+                if worker.pipe not in ready:
+                    continue
                 try:
                     event: Event | None = worker.pipe.recv()
                 except (EOFError, OSError):
                     event = None
                 if event is None:
-                    yield _bury(worker, plan)
-                    if queue:
-                        replacement = _start_worker(worker.device, plan)
-                        workers[workers.index(worker)] = replacement
-                        _give_next(replacement, queue)
-                    continue
+                    event = _bury(worker, plan)
+                    _stop([workers.pop(device)])
                 if isinstance(event, CellEnded):
                     worker.busy = None
-                    _give_next(worker, queue)
+                    allotment.give_back([device])
                 elif isinstance(event, Warned) and event.restarts:
-                    workers[workers.index(worker)] = _replace(worker, plan)
+                    workers[device] = _replace(worker, plan)
                 yield event
+            for group in list(groups):
+                yield from group.events()
+                if group.restarts:
+                    groups[groups.index(group)] = group.again()
+                    continue
+                allotment.give_back(group.take_freed())
+                if group.over:
+                    groups.remove(group)
     finally:
-        _stop(workers)
+        for group in groups:
+            group.tell(signal.SIGTERM)
+        _stop(list(workers.values()))
+        for group in groups:
+            group.stop(patience_seconds=STOP_SECONDS)
 
 
 @contextlib.contextmanager
-def _passing_on(workers: list[_Worker]) -> Iterator[None]:
-    """Passes SIGUSR1 on to the workers that have a cell."""
+def _passing_on(workers: dict[int, _Worker], groups: list[CellGroup]) -> Iterator[None]:
+    """Passes SIGUSR1 on to the processes that have a cell."""
 
     def tell(signum: int, frame: object) -> None:
-        for worker in workers:
+        for worker in workers.values():
             if worker.busy is not None and worker.process.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker.process.pid, signal.SIGUSR1)
+        for group in groups:
+            group.tell(signal.SIGUSR1)
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -105,6 +121,26 @@ def _passing_on(workers: list[_Worker]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGUSR1, previous)
+
+
+def _begin(
+    state: CellState,
+    devices: tuple[int, ...],
+    workers: dict[int, _Worker],
+    groups: list[CellGroup],
+    plan: RunPlan,
+) -> None:
+    """Hands a cell to its device's worker, or starts the processes that it needs."""
+    if len(devices) == 1:
+        (device,) = devices
+        if device not in workers:
+            workers[device] = _start_worker(plan.devices[device], plan)
+        _give(workers[device], state)
+        return
+    for device in devices:
+        if device in workers:  # idle, but its model is still in the device's memory
+            _stop([workers.pop(device)])
+    groups.append(start_group(state, devices, plan))
 
 
 def _start_worker(device: str, plan: RunPlan) -> _Worker:
@@ -125,12 +161,11 @@ def _start_worker(device: str, plan: RunPlan) -> _Worker:
     return _Worker(process=process, pipe=here, device=device)
 
 
-def _give_next(worker: _Worker, queue: deque[CellState]) -> None:
-    if queue:
-        worker.busy = queue.popleft()
-        worker.started = time.monotonic()
-        with contextlib.suppress(BrokenPipeError, OSError):  # its death is read from the pipe
-            worker.pipe.send(worker.busy.cell)
+def _give(worker: _Worker, state: CellState) -> None:
+    worker.busy = state
+    worker.started = time.monotonic()
+    with contextlib.suppress(BrokenPipeError, OSError):  # its death is read from the pipe
+        worker.pipe.send(state.cell)
 
 
 def _bury(worker: _Worker, plan: RunPlan) -> CellEnded:
@@ -171,7 +206,7 @@ def _replace(worker: _Worker, plan: RunPlan) -> _Worker:
         worker.process.join()
     worker.pipe.close()
     fresh = _start_worker(worker.device, plan)
-    _give_next(fresh, deque([worker.busy]))
+    _give(fresh, worker.busy)
     fresh.started = worker.started
     return fresh
 
@@ -214,13 +249,7 @@ def _read_away(worker: _Worker) -> None:
 
 def work(pipe: Connection, device: str, settings: RunSettings, parent: int) -> None:
     """Runs cells that come through the pipe until it closes: the worker process's whole life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # but for a training, which heeds it
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _be_silent()
-    _set_environment(device, settings.threads)
-    _use_thread_locks()
+    prepare_worker(device, settings.threads, parent)
     own = replace(settings, device="cuda" if device.startswith("cuda") else "cpu")
     lock = threading.Lock()
 
@@ -251,12 +280,12 @@ def _attempt(cell: Cell, settings: RunSettings, emit: Emit) -> None:
 
     def relay(event: Event) -> None:
         nonlocal ended
-        _log_progress(event)
+        log_progress(event)
         ended = ended or isinstance(event, CellEnded)
         emit(event)
 
     try:
-        _log_to(folder / LOG_FILE)
+        log_to(folder / LOG_FILE)
         run_cell(cell, settings, relay)
     except CellBusy:
         emit(CellEnded(cell.id, str(folder), time.monotonic() - start, elsewhere=True))
@@ -268,72 +297,3 @@ def _attempt(cell: Cell, settings: RunSettings, emit: Emit) -> None:
         if not ended:  # a fault outside the cell's own work: its folder, an import
             record_failure(cell, folder, fault)
             emit(CellEnded(cell.id, str(folder), time.monotonic() - start, describe(fault)))
-
-
-def _log_progress(event: Event) -> None:
-    """Leaves a line in the cell's log every 50 steps and at each tenth of a benchmark."""
-    logger = logging.getLogger("zbench")
-    if isinstance(event, StepDone) and event.step % 50 == 0 and not event.restored:
-        logger.info("step %d: loss %.4f, %.0f tokens/s", event.step, event.loss,
-                    event.tokens_per_second)  # fmt: skip
-    elif isinstance(event, Warned):
-        logger.warning("%s", event.message)
-    elif isinstance(event, Scoring) and event.done % max(1, event.total // 10) == 0:
-        logger.info("%s: %d of %d requests", event.benchmark, event.done, event.total)
-
-
-def _log_to(path: Path) -> None:
-    """Sends all that this process prints, C libraries included, to the cell's log.
-
-    Raises:
-        StorageError: the log cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    except OSError as fault:
-        raise StorageError(
-            f"{path}: cannot be written ({fault.strerror}); choose another folder with --runs-dir"
-        ) from fault
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.close(handle)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        force=True,
-    )
-
-
-def _be_silent() -> None:
-    """Keeps the terminal clean until there is a cell with a log."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-
-
-def _set_environment(device: str, threads: int) -> None:
-    """Sets what libraries read when they are imported; the worker owns its process."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
-    os.environ["CUDA_VISIBLE_DEVICES"] = cuda_visible(device) if device != "cpu" else ""
-
-
-def _use_thread_locks() -> None:
-    """Keeps tqdm from making a semaphore that a stopped worker would leave behind."""
-    from tqdm import tqdm
-
-    tqdm.set_lock(threading.RLock())
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process when its parent is gone, however it went."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
