@@ -9,11 +9,16 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 STOPPED = 128 + signal.SIGTERM
 """Exit code of a worker that was told to stop, as a shell gives it."""
+
+
+SAME_SECONDS = 2.0
+"""Signals to stop that come within this time are one wish."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -34,14 +39,19 @@ class Requests:
 def heeding_signals() -> Iterator[Requests]:
     """Notes the signals instead of dying of them, and puts back what was there before.
 
-    SIGTERM and SIGINT raise Stopped at once while nothing is `deferred`, and when they come again.
+    SIGTERM and SIGINT raise Stopped at once while nothing is `deferred`, and when they come again
+    later than SAME_SECONDS: a scheduler tells every process, and the parent tells its workers too.
     A signal that the process ignores stays ignored, but for SIGUSR1. Outside of the main thread,
     which alone gets signals, nothing changes.
     """
     requests = Requests()
+    first: list[float] = []
 
     def stop(signum: int, frame: object) -> None:
-        if requests.stop or not requests.deferred:
+        now = time.monotonic()
+        first.append(now)
+        again = requests.stop and now - first[0] > SAME_SECONDS
+        if again or not requests.deferred:
             raise Stopped
         requests.stop = True
 

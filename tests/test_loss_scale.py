@@ -89,7 +89,7 @@ def test_an_overflow_is_skipped_counted_and_told(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.WARNING):
         result = train_model(
             model,
-            spec(epochs=1, micro_batch_size=8),
+            spec(epochs=1, token_budget=64),
             precision="fp16",
             on_step=lambda record: states.append(trained_state(model)),
         )
@@ -108,7 +108,7 @@ def test_gradients_that_stay_infinite_fail_the_training() -> None:
     model = adapted("lora", moved=True, dtype=torch.float16)
     Overflows(model, set(range(1000)))
     with pytest.raises(TrainingError, match=r"^step 17: .* gradient's norm "):
-        train_model(model, spec(epochs=20, micro_batch_size=8), precision="fp16")
+        train_model(model, spec(epochs=20, token_budget=64), precision="fp16")
 
 
 def test_a_loss_that_is_no_number_fails_the_training() -> None:

@@ -33,7 +33,7 @@ from tests.test_end_to_end import grid_text
 from tests.test_survival import children
 
 
-def one_cell(settings: str = "epochs: 1, batch_size: 512, micro_batch_size: 512") -> Cell:
+def one_cell(settings: str = "epochs: 1, batch_size: 512, token_budget: 30000") -> Cell:
     """Returns a cell whose steps are of one pass each, of about a gigabyte."""
     text = grid_text().replace("epochs: 2, batch_size: 8", settings)
     text = text.replace("fractions: [0.1]", "fractions: [0.5]")

@@ -29,7 +29,7 @@ SETTINGS = {
     "learning_rate": 3e-3,
     "epochs": 2,
     "batch_size": 7,
-    "micro_batch_size": 2,
+    "token_budget": 24,
     "weight_decay": 0.02,
     "max_gradient_norm": 1.0,
 }
@@ -56,7 +56,7 @@ def train(
     model = adapted(name, moved=True, dtype=dtype, **OPTIONS.get(name, {}))
     if overflows:
         infinite = iter([math.inf])
-        model.get_output_embeddings().register_full_backward_hook(
+        model.get_decoder().norm.register_full_backward_hook(
             lambda _, gradients, __: (gradients[0] * next(infinite, 1.0),)
         )
     steps: list[StepRecord] = []

@@ -79,6 +79,7 @@ class CellGroup:
     """Ranks whose process has been seen to end."""
     stopped: bool = False
     """A rank was told to stop, and all have written what they could: no failure."""
+    told_to_stop: bool = False
     restarts: bool = False
     """A rank's memory was full: the cell goes on in fresh processes, see `again`."""
     _freed: list[int] = field(default_factory=list)
@@ -132,6 +133,7 @@ class CellGroup:
 
     def tell(self, number: signal.Signals) -> None:
         """Sends a signal to all processes that are left."""
+        self.told_to_stop = self.told_to_stop or number == signal.SIGTERM
         for rank, member in enumerate(self.members):
             if rank not in self.gone and member.process.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
@@ -219,7 +221,7 @@ class CellGroup:
         """
         until = time.monotonic() + patience_seconds
         if patience_seconds:
-            if not self.stopped:
+            if not self.told_to_stop:
                 self.tell(signal.SIGTERM)
             while self.handles() and time.monotonic() < until:
                 wait(self.handles(), timeout=0.5)

@@ -19,6 +19,10 @@ CHUNK_LOGITS = {"cpu": 2**23, "cuda": 2**26}
 are slower (the head's product runs at 39 instead of 61 GFLOP/s), twice as many are not faster."""
 
 
+HALF_SCALE = 1024.0
+"""Of the logits' gradients in fp16, divided out of the products at once."""
+
+
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -32,7 +36,10 @@ class _SummedCrossEntropy(torch.autograd.Function):
         dtype = _compute_dtype(hidden_ND, weight_VD)
         wants = [context.needs_input_grad[index] for index in range(3)]
         head_VD = weight_VD.to(dtype)
-        hidden_gradient = torch.empty_like(hidden_ND) if wants[0] else None
+        # In fp16 what is under 6e-8 would be lost before the loss' own scale can reach it.
+        scale = HALF_SCALE if dtype == torch.float16 else 1.0
+        kept = torch.float32 if dtype == torch.float16 else hidden_ND.dtype
+        hidden_gradient = torch.empty_like(hidden_ND, dtype=kept) if wants[0] else None
         weight_gradient = torch.zeros_like(weight_VD, dtype=torch.float32) if wants[1] else None
         bias_gradient = torch.zeros(len(weight_VD), device=weight_VD.device) if wants[2] else None
         losses = []
@@ -54,13 +61,14 @@ class _SummedCrossEntropy(torch.autograd.Function):
             logits_CV.scatter_add_(1, labels_C1, torch.full_like(chosen_C1, -1.0))
             if slopes_CV is not None:
                 logits_CV *= slopes_CV
-            gradient_CV = logits_CV.to(dtype)
+            gradient_CV = (logits_CV if scale == 1 else logits_CV * scale).to(dtype)
             if hidden_gradient is not None:
-                hidden_gradient[rows] = gradient_CV @ head_VD
+                hidden_gradient[rows] = _unscaled(gradient_CV @ head_VD, scale)
             if weight_gradient is not None:
-                weight_gradient += gradient_CV.T @ states_CD
+                weight_gradient += _unscaled(gradient_CV.T @ states_CD, scale)
             if bias_gradient is not None:
-                bias_gradient += gradient_CV.sum(dim=0, dtype=torch.float32)
+                total_V = gradient_CV.sum(dim=0, dtype=torch.float32)
+                bias_gradient += _unscaled(total_V, scale)
         context.save_for_backward(hidden_gradient, weight_gradient, bias_gradient)
         context.dtypes = [
             None if tensor is None else tensor.dtype for tensor in (hidden_ND, weight_VD, bias_V)
@@ -118,6 +126,10 @@ def summed_cross_entropy(
     if soft_cap is not None:
         logits_NV = torch.tanh(logits_NV / soft_cap) * soft_cap
     return nn.functional.cross_entropy(logits_NV.float(), labels_N, reduction="sum")
+
+
+def _unscaled(product: Tensor, scale: float) -> Tensor:
+    return product if scale == 1 else product.float() / scale
 
 
 def _compute_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
