@@ -39,6 +39,7 @@ ORDER = (
         "report",
         "theory",
         "released",
+        "law_gradients",
         "method_laws",
     ),
     ("cell", "export", "result_source"),
