@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -48,16 +48,6 @@ class TrainSpec(Spec):
     """A sequence is cut after this many tokens, BOS and EOS included."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of the frozen base; trained tensors are always fp32. auto: bf16 on CUDA, fp32 on CPU."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_micro_batches(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "micro_batch_size" in given:
-            raise ValueError(
-                "micro_batch_size is now token_budget, tokens instead of sequences per forward "
-                "pass; remove it, or set token_budget"
-            )
-        return given
 
     @model_validator(mode="after")
     def _one_rate_one_warmup(self) -> Self:
