@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, TrainerCallback, TrainingArguments
+from transformers import AutoTokenizer, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers import Trainer as FieldTrainer
 
 from benchmarks.subjects import load_model
@@ -20,9 +20,12 @@ from harness.grid import DataSpec
 from harness.methods import METHODS
 from harness.models import trained_parameters
 from harness.optimizer import Trainer
+from harness.packing.batches import number_sequences, packed_rows, resolve_budget
+from harness.packing.support import shares_openings
 from harness.recipe import TrainSpec
 
 MAX_LENGTH = 512
+MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}
 Batches = Sequence[Sequence[Example]]
 
 
@@ -115,10 +118,11 @@ def plain_gradients(
     model: Any, examples: Sequence[Example], size: int, pad_to: int | None = None
 ) -> None:
     """Adds up the gradient of the mean loss as a plain loop does: padded, with all logits."""
-    labels = torch.tensor(sum(example.num_labels for example in examples))
+    device = next(model.parameters()).device
+    labels = torch.tensor(sum(example.num_labels for example in examples), device=device)
     for start in range(0, len(examples), size):
         rows = [_row(example) for example in examples[start : start + size]]
-        batch = pad(rows, pad_to)
+        batch = {key: value.to(device) for key, value in pad(rows, pad_to).items()}
         if pad_to is not None:
             del batch["attention_mask"]  # causal attention needs none, and is faster so
         model(**batch, use_cache=False, num_items_in_batch=labels).loss.backward()
@@ -180,16 +184,61 @@ def _field_trainer(model: Any, run: Run) -> Callable[[Batches], float]:
                 use_cpu=not torch.cuda.is_available(),
                 remove_unused_columns=False,
             )
-            FieldTrainer(
+            trainer = FieldTrainer(
                 model=model,
                 args=settings,
                 train_dataset=rows,  # type: ignore[arg-type]  # a list has all that is asked of it
                 data_collator=pad,
                 callbacks=[watch],
-            ).train()
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
         return watch.seconds
 
     return train
+
+
+def operations(model: Any, examples: Sequence[Any], budget: int | None) -> float:
+    """Returns the operations of linear layers and head in our gradient of an optimizer batch.
+
+    A weight of the decoder costs 2 per node forward, 2 for the gradient of its input where a layer
+    below trains something, and 2 for its own where it is trained. Attention is left out.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    layers = base.get_decoder().layers
+    rows = packed_rows(
+        number_sequences(examples),
+        token_budget=resolve_budget(budget, examples, next(model.parameters()).device),
+        share=shares_openings(model),
+        device=torch.device("cpu"),
+    )
+    nodes, labels = 0, 0
+    for row in rows:
+        nodes, labels = nodes + row.num_tokens, labels + len(row.labels)
+    trains = [any(p.requires_grad for p in layer.parameters()) for layer in layers]
+    first = trains.index(True)
+    total = 0.0
+    for index, layer in enumerate(layers):
+        weights = [p for n, p in layer.named_parameters() if p.ndim == 2 and "prompt" not in n]
+        for weight in weights:
+            passes = 1 + (index > first) + weight.requires_grad
+            total += 2 * passes * weight.numel() * nodes
+    head = base.get_output_embeddings().weight
+    return total + 2 * (2 + head.requires_grad) * head.numel() * labels
+
+
+def matrix_peak() -> float:
+    """Returns the operations per second of one large matrix product, the best of ten."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = MATRIX_SIZE[device]
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    left = torch.randn(size, size, device=device, dtype=dtype)
+    times = []
+    for _ in range(10):
+        start = clock()
+        left @ left
+        times.append(clock() - start)
+    return 2 * size**3 / min(times)
 
 
 def clock() -> float:

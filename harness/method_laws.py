@@ -14,27 +14,32 @@ Each law runs on a tiny random model of each family in `families`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Sequence
-from dataclasses import replace
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from harness.checkpoint import shape_of
 from harness.data import Example
 from harness.errors import MethodError
 from harness.families import FAMILIES
+from harness.law_gradients import (
+    VOCABULARY,
+    gradients,
+    law_examples,
+    loss_of_all_but_the_first,
+    plain_gradients,
+    token_ids,
+    whole_batch,
+)
 from harness.methods.method import Method
-from harness.methods.row_dropout import Draws, drawing
 from harness.models import load_trained, save_trained, trained_parameters
-from harness.packing.batches import number_sequences
-from harness.response_loss import MicroBatch, PaddedBatch, ResponseLoss, draws_of
+from harness.response_loss import ResponseLoss
 
-VOCABULARY = 61
 SINGLE = 1e-5
 """Relative deviation allowed in fp32."""
 _SIZES = {
@@ -82,12 +87,6 @@ def tiny_model(family: str, *, dtype: torch.dtype = torch.float32) -> PreTrained
     return model.to(dtype).eval()
 
 
-def token_ids(batch: int = 3, length: int = 12, *, seed: int = 3) -> Tensor:
-    """Returns random token ids without special ones, (batch, length)."""
-    random = torch.Generator().manual_seed(seed)
-    return torch.randint(3, VOCABULARY, (batch, length), generator=random)
-
-
 def stir(model: Any, *, seed: int = 7) -> Any:
     """Moves the trained tensors far, as if by training, and returns the model."""
     random = torch.Generator().manual_seed(seed)
@@ -110,89 +109,6 @@ def base_name(name: str, known: Container[str]) -> str | None:
         if name.startswith(prefix) and plain in known:
             return plain
     return None
-
-
-def gradients(
-    model: nn.Module, examples: Sequence[Example], token_budget: int, *, share: bool = True
-) -> dict[str, Tensor]:
-    """Returns the trained tensors' gradients of the summed loss, as training computes them."""
-    module = ResponseLoss(model.train())
-    cpu = torch.device("cpu")
-    for batch in module.micro_batches(
-        number_sequences(examples),
-        token_budget=token_budget,
-        pad_token_id=0,
-        device=cpu,
-        share=share,
-    ):
-        with drawing(draws_of(batch, 5)):
-            module(batch).backward()
-    return _taken_gradients(model)
-
-
-def plain_gradients(model: Any, examples: Sequence[Example]) -> dict[str, Tensor]:
-    """Returns the same from the model's own logits, one whole sequence at a time."""
-    model.train()
-    for one in number_sequences(examples):
-        ids = torch.tensor([one.token_ids])
-        with drawing(Draws(5, torch.tensor([one.place]))):
-            logits = model(input_ids=ids, use_cache=False).logits[0, -len(one.token_ids) :]
-        first = one.num_prompt_tokens
-        nn.functional.cross_entropy(
-            logits[first - 1 : -1].float(), ids[0, first:], reduction="sum"
-        ).backward()
-    return _taken_gradients(model)
-
-
-def _taken_gradients(model: nn.Module) -> dict[str, Tensor]:
-    found = {
-        name: torch.zeros_like(value) if value.grad is None else value.grad
-        for name, value in trained_parameters(model).items()
-    }
-    model.zero_grad(set_to_none=True)
-    model.eval()
-    return found
-
-
-def _whole_batch(module: ResponseLoss, examples: Sequence[Example], *, share: bool) -> MicroBatch:
-    (batch,) = module.micro_batches(
-        number_sequences(examples),
-        token_budget=1000,
-        pad_token_id=0,
-        device=torch.device("cpu"),
-        share=share,
-    )
-    return batch
-
-
-def _loss_of_all_but_the_first(
-    module: ResponseLoss, examples: Sequence[Example], *, share: bool
-) -> Tensor:
-    """Returns the loss of the shorter sequences, with the longest beside them in the batch."""
-    batch = _whole_batch(module, examples, share=share)
-    if isinstance(batch, PaddedBatch):
-        places = batch.places_B[batch.positions // batch.input_ids_BT.shape[1]]
-    else:
-        places = batch.places_1N[0, batch.positions]
-    others = places != 0
-    assert others.any()
-    assert not others.all()
-    with torch.no_grad():
-        return module(
-            replace(batch, positions=batch.positions[others], labels=batch.labels[others])
-        )
-
-
-def _examples() -> list[Example]:
-    """Returns sequences of several lengths; some begin alike, one continues another, two agree."""
-    lengths = ((12, 5), (7, 3), (9, 4), (4, 2), (12, 11))
-    found = [
-        Example(tuple(token_ids(1, length, seed=length)[0].tolist()), prompt)
-        for length, prompt in lengths
-    ]
-    first = found[0].token_ids
-    found += [Example((*first[:6], 7, 8, 9), 6), Example((*first[:6], 7, 5), 7)]
-    return [*found, Example((*first, 9, 4), 8), found[1]]
 
 
 class MethodLaws:
@@ -256,7 +172,7 @@ class MethodLaws:
         for _ in range(3):
             # As in training: a half-precision base runs under autocast.
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-                found = gradients(model, _examples(), 100)
+                found = gradients(model, law_examples(), 100)
             for name, parameter in trained_parameters(model).items():
                 parameter.grad = found[name]
             optimizer.step()
@@ -318,9 +234,9 @@ class MethodLaws:
             pytest.skip("this method trains nothing")
         # In fp64: with weights so large, fp32's own rounding is 2e-5 in some families.
         model = stir(self.adapted(family)).double()
-        expected = plain_gradients(model, _examples())
+        expected = plain_gradients(model, law_examples())
         for budget, share in ((14, True), (30, True), (1000, True), (30, False), (1000, False)):
-            found = gradients(model, _examples(), budget, share=share)
+            found = gradients(model, law_examples(), budget, share=share)
             for name, gradient in found.items():
                 deviation = (gradient - expected[name]).norm() / expected[name].norm()
                 assert deviation <= SINGLE / 10, f"{name}: {deviation:.2e}, {budget}, {share}"
@@ -334,13 +250,13 @@ class MethodLaws:
             examples = [
                 Example((*opening[:5], *ids), 7) for ids in (first, *(d[:9] for d in documents[2:]))
             ]
-            losses.append(_loss_of_all_but_the_first(ResponseLoss(model), examples, share=share))
+            losses.append(loss_of_all_but_the_first(ResponseLoss(model), examples, share=share))
         torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
 
     def test_the_loss_is_that_of_the_models_own_logits(self, family: str) -> None:
         model = stir(self.adapted(family))
-        (example,) = _examples()[:1]
-        batch = _whole_batch(ResponseLoss(model), [example], share=True)
+        (example,) = law_examples()[:1]
+        batch = whole_batch(ResponseLoss(model), [example], share=True)
         with torch.no_grad():
             loss = ResponseLoss(model)(batch)
             ids = torch.tensor([example.token_ids])
@@ -387,7 +303,7 @@ class MethodLaws:
         model = stir(self.adapted(family))
         before = _attributes(model)
         if self.method.trains:
-            gradients(model, _examples(), 30)
+            gradients(model, law_examples(), 30)
         with torch.no_grad():
             model(token_ids(), use_cache=True)
         assert _attributes(model) == before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -60,16 +60,6 @@ class TrainSpec(Spec):
     checkpoint_minutes: NotNegative = 10.0
     """Between two checkpoints of a training, 0 for one after every step; not part of a cell's id:
     a training that goes on from one gives the same result."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_micro_batches(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "micro_batch_size" in given:
-            raise ValueError(
-                "micro_batch_size is now token_budget, tokens instead of sequences per forward "
-                "pass; remove it, or set token_budget"
-            )
-        return given
 
     @model_validator(mode="after")
     def _one_rate_one_warmup(self) -> Self:

@@ -20,6 +20,13 @@ class Spec(BaseModel):
     )
 
 
+RENAMED = {
+    "micro_batch_size": "is now token_budget, tokens instead of sequences per forward pass; "
+    "remove it, or set token_budget (the result stays the same)"
+}
+"""Keys of earlier versions, and what to do about them."""
+
+
 def describe_faults(error: ValidationError, place: str, spec: type[BaseModel]) -> list[str]:
     """Returns one line per fault, each beginning with its place in the file.
 
@@ -36,6 +43,8 @@ def _describe(fault: dict[str, Any], place: str, spec: type[BaseModel]) -> str:
     if fault["type"] == "extra_forbidden":
         fields = _fields_at(spec, steps[:-1])
         key = str(steps[-1])
+        if key in RENAMED:
+            return f"{join_place(place, steps)}: {RENAMED[key]}"
         return f"{join_place(place, steps)}: unknown key{did_you_mean(key, fields)}"
     if fault["type"] == "missing":
         return f"{join_place(place, steps[:-1])}: '{steps[-1]}' is missing; add it"

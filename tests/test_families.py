@@ -15,7 +15,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from harness.checkpoint import read_config, shape_of
 from harness.errors import ModelError
 from harness.families import FAMILIES, linear_layers
-from harness.method_laws import stir, tiny_model, token_ids
+from harness.law_gradients import token_ids
+from harness.method_laws import stir, tiny_model
 from harness.methods import METHODS
 from harness.shape import ModelShape
 from tests.methods.tiny_models import PROMPT_METHODS

@@ -91,6 +91,13 @@ GOLDEN = {
 """Ids of the paper's cells. A change here means that users' trained cells are trained anew."""
 
 
+def test_a_stored_cell_of_an_earlier_version_is_still_read() -> None:
+    cell = next(cell for cell in cells_of(GRID) if cell.train)
+    stored = json.loads(cell.model_dump_json(serialize_as_any=True))
+    stored["train"]["micro_batch_size"] = 4
+    assert Cell.model_validate(stored).id == cell.id
+
+
 def test_golden_ids() -> None:
     ids = {cell.label: cell.id for cell in expand(load_grid("paper-7b"))}
     assert {label: ids[label] for label in GOLDEN} == GOLDEN

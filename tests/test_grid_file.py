@@ -103,6 +103,11 @@ def test_a_fault_of_a_methods_training_is_placed_there() -> None:
     assert fault.startswith("g.yaml: methods.lora.train.epoch: unknown key; did you mean 'epochs'")
 
 
+def test_micro_batch_size_is_refused_with_the_name_of_what_replaced_it() -> None:
+    (fault,) = faults_of(grid_with({"train": {"micro_batch_size": 4}}))
+    assert fault.startswith("g.yaml: train.micro_batch_size: is now token_budget")
+
+
 def test_exponents_without_a_dot_are_numbers() -> None:
     raw = yaml.safe_load(GRID.replace("rank: 4", "train: {learning_rate: 1e-4}"))
     assert isinstance(raw["blocks"][0]["methods"][2]["train"]["learning_rate"], str)

@@ -42,6 +42,7 @@ ORDER = (
         "report",
         "theory",
         "released",
+        "law_gradients",
         "method_laws",
     ),
     ("cell", "cell_training", "export", "result_source", "differences"),

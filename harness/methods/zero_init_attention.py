@@ -161,8 +161,9 @@ class PromptAttention(nn.Module):
             given = (module, query_BHTd, key_BGSd, value_BGSd)
             if packing is None:
                 return attention(*given, mask, **kwargs)
-            layout = {"packing": packing, "additive_mask": additive_mask}
-            return attend_packed(attention, *given, **layout, **kwargs)
+            return attend_packed(
+                attention, *given, packing=packing, additive_mask=additive_mask, **kwargs
+            )
 
         if self.active is None:
             return run(words)

@@ -110,13 +110,14 @@ def _mask(
 ) -> Tensor | None:
     """Returns the mask of a bucket, (1, 1, T, T); None where the causal path does without."""
     length, device = bucket.length, query_BHTd.device
-    windowed = window is not None and length > window
-    if not windowed and not additive:
+    if window is not None and length <= window:
+        window = None
+    if window is None and not additive:
         return None
     steps_T = torch.arange(length, device=device)
     distance_TT = steps_T[:, None] - steps_T
     seen_TT = distance_TT >= 0
-    if windowed:
+    if window is not None:
         seen_TT &= distance_TT < window
     if not additive:
         return seen_TT[None, None]

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from harness.families import FAMILIES
-from harness.method_laws import stir, tiny_model, token_ids
+from harness.law_gradients import token_ids
+from harness.method_laws import stir, tiny_model
 from harness.methods import METHODS as REGISTRY
 from harness.methods.attention_probe import (
     PROBE_TEXTS,
