@@ -47,7 +47,7 @@ class TrainResult:
     peak_learning_rate: float
     """The highest that a step took; below the recipe's where the warm-up outlasts the training."""
     precision: str
-    """Of the frozen base: bf16 or fp32."""
+    """Of the frozen base: bf16, fp16 or fp32."""
     device: str
     data_sha256: str
     """Of the content of the rows that were trained on, in the order of their drawing."""

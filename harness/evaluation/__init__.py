@@ -88,7 +88,7 @@ def evaluate_together(
         tasks: benchmarks, shots and limit: one group of `tasks.scored_together`.
         data_root: folder of local parquet files; then nothing is asked of the network. None reads
             the hub.
-        precision: bf16 or fp32; with bf16 the model runs under autocast. Stored with the scores.
+        precision: bf16, fp16 or fp32; the first two run under autocast. Stored with the scores.
         token_budget: tokens of a forward pass, padding included; halved where memory runs out.
         on_progress: called with (requests done, requests in all).
 

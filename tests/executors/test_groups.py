@@ -140,7 +140,7 @@ def test_cells_of_one_and_two_devices_share_a_machine(world: Path, tmp_path: Pat
     assert set(outcome.done) == {cell.id for cell in (*small, *large)}
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_killed_rank_fails_its_cell_alone(rank: int, world: Path, tmp_path: Path) -> None:
     large, small = cells_of(["full"], 2, epochs=40), cells_of(["base"], 1)
     killed: list[float] = []
@@ -184,6 +184,7 @@ def group(world: Path, tmp_path: Path) -> Iterator[CellGroup]:
     started.stop()
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_is_given_up(group: CellGroup) -> None:
     stopped, end, started = False, None, time.monotonic()
     while end is None:
