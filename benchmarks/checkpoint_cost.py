@@ -1,9 +1,10 @@
-"""What a checkpoint costs: seconds to write one, as a share of the 10 minutes between two.
+"""What a checkpoint costs: the seconds that a training waits for it, of the 10 minutes between two.
 
-Per row: what is trained, bytes of a checkpoint, median and largest seconds of `save_checkpoint`
-(all of it in the training's own time: copy, write, SHA-256, flush to disk, removal of the oldest),
-and the median's share of the interval. The state is a real one: AdamW has taken a step, and the
-records are those of a training of `--steps` steps.
+Medians per row, for a state of which AdamW has taken a step and whose records are those of a
+training of `--steps` steps. `waits`: until the training goes on (the state is copied). `writes`:
+until the checkpoint is on disk, beside the training (write, SHA-256, flush, removal of the oldest).
+`processor`: CPU seconds of both, of all threads: what the training pays where no core is free.
+The shares are those of `waits` and of `processor` in the interval.
 
     python benchmarks/checkpoint_cost.py --folder /scratch --json
 """
@@ -26,7 +27,7 @@ from harness.methods import METHODS
 from harness.optimizer import Trainer
 from harness.progress import Progress, StepRecord
 from harness.recipe import TrainSpec
-from harness.training_checkpoint import TrainingState, checkpoint_folders, save_checkpoint
+from harness.training_checkpoint import Checkpoints, TrainingState, checkpoint_folders
 
 SIZES = {
     "15M": {"hidden_size": 288, "num_hidden_layers": 6, "num_attention_heads": 6,
@@ -70,20 +71,29 @@ def trained_state(size: str, name: str, device: str, num_steps: int) -> Training
 
 def measure(state: TrainingState, folder: Path, repeats: int, minutes: float) -> dict[str, Any]:
     """Writes a checkpoint several times, each at another step, as a training does."""
-    seconds = []
+    checkpoints = Checkpoints(folder, {"cell_id": "benchmark"}, minutes=minutes)
+    waits, writes, processor = [], [], []
     last = state.progress.records[-1]
     for repeat in range(repeats):
         state.progress.records[-1] = StepRecord(**{**vars(last), "step": last.step + repeat})
-        start = time.perf_counter()
-        save_checkpoint(folder, state, {"cell_id": "benchmark"})
-        seconds.append(time.perf_counter() - start)
+        start, used = time.perf_counter(), time.process_time()
+        checkpoints.save(state)
+        waits.append(time.perf_counter() - start)
+        checkpoints.settle()
+        writes.append(time.perf_counter() - start)
+        processor.append(time.process_time() - used)
     (newest, *_) = checkpoint_folders(folder)
-    median = statistics.median(seconds)
-    return {
+    found = {
         "bytes": sum(path.stat().st_size for path in newest.iterdir()),
-        "median_seconds": median,
-        "largest_seconds": max(seconds),
-        "share": median / (60 * minutes),
+        "waits_seconds": statistics.median(waits),
+        "writes_seconds": statistics.median(writes),
+        "processor_seconds": statistics.median(processor),
+    }
+    interval = 60 * minutes
+    return {
+        **found,
+        "waits_share": found["waits_seconds"] / interval,
+        "processor_share": found["processor_seconds"] / interval,
     }
 
 
@@ -108,11 +118,13 @@ def main() -> None:
     if options.json:
         print(json.dumps(found))
         return
-    print(f"{'training':24} {'MB':>8} {'median s':>9} {'largest s':>10} {'share':>8}")
+    head = ("MB", "waits s", "writes s", "processor s", "waits", "processor")
+    print(f"{'training':22} " + " ".join(f"{name:>11}" for name in head))
     for name, row in found.items():
         print(
-            f"{name:24} {row['bytes'] / 1e6:8.1f} {row['median_seconds']:9.3f} "
-            f"{row['largest_seconds']:10.3f} {row['share']:8.3%}"
+            f"{name:22} {row['bytes'] / 1e6:11.1f} {row['waits_seconds']:11.3f} "
+            f"{row['writes_seconds']:11.3f} {row['processor_seconds']:11.3f} "
+            f"{row['waits_share']:11.3%} {row['processor_share']:11.3%}"
         )
 
 

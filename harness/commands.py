@@ -138,7 +138,7 @@ def run_cell_command(
                 with heeding_signals():  # SIGUSR1 is a training's, and no end before it begins
                     run_cell(cell, settings, tell)
         except (CellBusy, KeyboardInterrupt):
-            tracker.close()
+            tracker.close(timeout=10)  # a scheduler that stops us does not wait for long
             raise
         except SmallerBudget:
             again = True

@@ -31,6 +31,7 @@ def ids_of(text: str) -> set[str]:
         ("rank: 4", "rank: 4, label: mine"),
         ("name: tiny", "name: other\ntitle: Other"),
         ("blocks:", "train: {token_budget: 100}\nblocks:"),
+        ("blocks:", "train: {checkpoint_minutes: 0}\nblocks:"),
         ("num_rows: 200", "num_rows: 201"),
     ],
 )

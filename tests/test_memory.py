@@ -85,6 +85,7 @@ def test_budgets_of_other_methods_stay_and_a_damaged_file_counts_as_none(tmp_pat
     assert json.loads((tmp_path / BUDGETS_FILE).read_text()) == {"a | lora | cpu": 5}
 
 
+@pytest.mark.timeout(900)
 def test_a_cell_out_of_memory_goes_on_in_a_fresh_process_with_the_budget_that_holds(
     tmp_path: Path,
 ) -> None:

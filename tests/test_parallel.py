@@ -29,7 +29,7 @@ SETTINGS = {
     "learning_rate": 3e-3,
     "epochs": 2,
     "batch_size": 7,
-    "token_budget": 24,
+    "token_budget": 32,
     "weight_decay": 0.02,
     "max_gradient_norm": 1.0,
 }

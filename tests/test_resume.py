@@ -21,6 +21,7 @@ from harness.recipe import TrainSpec
 from harness.results import TrainResult
 from harness.train import StepRecord, fit
 from harness.training_checkpoint import Checkpoints, checkpoint_folders
+from tests.test_training_checkpoint import full_disk
 from tests.tiny import TRAINED, adapted, random_examples, trained_state
 
 EXAMPLES = random_examples(22)
@@ -274,6 +275,16 @@ def test_a_loss_that_explodes_is_told_once_and_kept_with_the_result(tmp_path: Pa
     again = train(adapted("full"), checkpoints(tmp_path), training=training, warn=told.append)
     assert told == [line, line]
     assert again.note == result.note
+
+
+def test_a_full_disk_costs_no_step(tmp_path: Path) -> None:
+    told: list[str] = []
+    with full_disk():
+        found = train(adapted("full"), checkpoints(tmp_path, minutes=0.0, warn=told.append))
+    assert measured(found) == measured(train(adapted("full")))
+    (line,) = told
+    assert "cannot be written" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_state_of_another_model_changes_nothing() -> None:

@@ -26,6 +26,8 @@ from tests.test_end_to_end import (
     zbench,
 )
 
+pytestmark = pytest.mark.timeout(900)  # whole processes, on a machine that may be busy
+
 CELL = "tiny-llama/zero-init-linear/10%/seed0"
 TASKS = "tasks: [{name: demo_arc_easy, limit: 12}, {name: demo_mmlu, limit: 2}]"
 
@@ -116,7 +118,7 @@ def test_a_run_cell_that_is_ended_goes_on_to_the_same_bits(
     assert zbench(tmp_path, "sync", "slice.yaml").returncode == 0  # makes the store, unhurried
     process = start(tmp_path, "run-cell", "slice.yaml", CELL)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=240)
     if number == signal.SIGTERM:
         assert process.returncode == 130
         assert "run the same command again to go on" in stderr
@@ -136,7 +138,7 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_last_step(whole: Path, tmp_path: Path
     process = start(tmp_path, "run-grid", "slice.yaml", "--only", "linear")
     before = step_reached(tmp_path)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    process.communicate(timeout=240)
     assert process.returncode == 130
     wait_until_free(tmp_path)
     assert step_reached(tmp_path) >= before
@@ -170,7 +172,7 @@ def test_a_worker_that_alone_is_told_to_stop_fails_nothing(tmp_path: Path) -> No
     process = start(tmp_path, "run-grid", "slice.yaml", "--only", "linear")
     for child in children(process.pid):
         os.kill(child, signal.SIGTERM)
-    stdout, _ = process.communicate(timeout=120)
+    stdout, _ = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "told to stop (SIGTERM)" in stdout
     status = json.loads(
