@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.display import format_seconds
+from harness.estimate.cards import Card
+from harness.estimate.costs import CellEstimate
 from harness.estimate.forecast import CellForecast, Probe, busy_seconds, wall_seconds
 from harness.estimate.hardware import HardwareEstimate
 
@@ -49,7 +51,7 @@ def print_hardware(console: Console, grid_name: str, found: HardwareEstimate) ->
             "GPU h": _number(cell.gpu_hours),
             "cost": _number(found.money(cell.gpu_hours)),
             "peak GB": MISSING if cell.peak_bytes is None else f"{cell.peak_bytes / 1e9:,.0f}",
-            "fits": {True: "yes", False: "NO", None: MISSING}[cell.fits],
+            "fits": _fits(cell, card),
         }
         table.add_row(Text(cell.label), *(values[column] for column in columns))
     console.print(table)
@@ -62,14 +64,28 @@ def print_hardware(console: Console, grid_name: str, found: HardwareEstimate) ->
         )
     _line(
         console,
-        f"{card.title}: {card.memory_gb:g} GB, {(card.peak_bf16_flops or 0) / 1e12:,.0f} TFLOP/s "
-        f"dense bf16 by its data sheet, of which {card.sustained_share:.0%} is assumed to be "
-        "sustained. Tokens: ≈ from known sizes, ~ estimated.",
+        f"{card.title}, {card.memory_gb:g} GB: {_peaks(found)} by its data sheet, of which "
+        f"{card.sustained_share:.0%} is assumed to be sustained. Tokens: ≈ from known sizes, "
+        "~ estimated.",
     )
     for cell in found.cells:
         if cell.note:
             _line(console, f"warning: {cell.label}: {cell.note}")
     print_needs(console, found)
+
+
+def _fits(cell: CellEstimate, card: Card) -> str:
+    if cell.fits is None or cell.peak_bytes is None:
+        return MISSING
+    if not cell.fits:
+        return "NO"
+    return "yes" if cell.peak_bytes <= card.memory_bytes else "yes*"  # a warning says how
+
+
+def _peaks(found: HardwareEstimate) -> str:
+    used = sorted({cell.precision for cell in found.cells})
+    peaks = [(found.card.peak_flops(precision), precision) for precision in used]
+    return " and ".join(f"{p / 1e12:,.0f} TFLOP/s dense {name}" for p, name in peaks if p)
 
 
 def _total(grid_name: str, found: HardwareEstimate) -> str:
