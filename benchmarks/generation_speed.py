@@ -65,6 +65,9 @@ class Measured:
     prompt_tokens: int
     computed_prompt_tokens: int
     """Without what all prompts begin with, but once."""
+    token_limit: float | None
+    """Tokens that HFLM feeds, padding apart, over those that have to be computed; None where HFLM
+    goes on with responses that have ended."""
     same_texts: int | None
     """Greedy texts that are equal; low bits may move a near-tie of a random model."""
 
@@ -163,6 +166,8 @@ def measure(arguments: argparse.Namespace, name: str, case: str, model: Any) -> 
     prompts = [speaker.encode_prompt(one.args[0]) for one in requests]
     shared = len(os.path.commonprefix(prompts))  # type: ignore[type-var]
     lengths = sum(map(len, prompts))
+    computed = lengths - shared * (len(prompts) - 1)
+    generated = len(prompts) * decoding.max_new_tokens
     return Measured(
         case=case,
         model=name,
@@ -174,7 +179,8 @@ def measure(arguments: argparse.Namespace, name: str, case: str, model: Any) -> 
         tokens_per_second=rate,
         hflm_tokens_per_second=rates[best],
         prompt_tokens=lengths,
-        computed_prompt_tokens=lengths - shared * (len(prompts) - 1),
+        computed_prompt_tokens=computed,
+        token_limit=None if share else (lengths + generated) / (computed + generated),
         same_texts=None if decoding.temperature else sum(
             a.strip() == b.strip() for a, b in zip(texts, own_texts, strict=True)
         ),

@@ -6,16 +6,18 @@ take: their text would be another one.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.evaluation.paper.plain_generation import plain_logits
 from harness.evaluation.paper.pool import Pool
 from harness.evaluation.paper.prefill import common_prefix, compute_prefix, fill_prompts
+from harness.evaluation.sharing import longest_shared
 
 NUM_STEPS = 3
 """Tokens behind the prompts at which both ways are compared."""
@@ -23,6 +25,10 @@ MAX_ERROR = 1e-3
 """Largest difference of a log-probability in fp32, in nats; a wrong mask gives far more."""
 MAX_ERROR_IN_HALF = 0.3
 """The same in half precision."""
+
+
+_TRIED: weakref.WeakKeyDictionary[nn.Module, set[Any]] = weakref.WeakKeyDictionary()
+"""What a model was found to do rightly: attention, dtype, and whether beyond its window."""
 
 
 class _Differs(Exception):
@@ -44,6 +50,12 @@ def reason_against_cache(
         return f"{adapter.peft_type.value.lower()} adds virtual tokens to every row"
     half = (autocast_dtype or model.dtype) != torch.float32
     ordered = sorted(prompts, key=len)
+    window = longest_shared(model)
+    beyond = window is not None and len(ordered[-1]) >= window
+    kind = (model.config._attn_implementation, autocast_dtype, beyond)
+    tried = _TRIED.setdefault(model, set())
+    if kind in tried:
+        return None
     try:
         _compare(model, [ordered[0], ordered[-1]], MAX_ERROR_IN_HALF if half else MAX_ERROR)
     except _Differs as difference:
@@ -53,6 +65,7 @@ def reason_against_cache(
             raise
         reason = str(fault).splitlines()[0] if str(fault) else "no message"
         return f"{type(fault).__name__}: {reason}"
+    tried.add(kind)
     return None
 
 
@@ -60,7 +73,7 @@ def _compare(model: Any, prompts: list[tuple[int, ...]], limit: float) -> None:
     prefix = compute_prefix(model, common_prefix(prompts))
     filled = fill_prompts(model, prompts, prefix)
     rows, logits_BV, pool = [list(prompt) for prompt in prompts], filled.logits_BV, Pool(model)
-    pool.arrange([], filled, range(len(rows)))
+    pool.arrange([], [(filled, range(len(rows)))])
     for _ in range(NUM_STEPS):
         expected_BV = torch.cat([plain_logits(model, [row]) for row in rows])
         error = _difference(logits_BV, expected_BV)

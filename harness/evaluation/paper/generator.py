@@ -15,11 +15,20 @@ from harness.errors import EvaluationError
 from harness.evaluation.benchmarks import Decoding
 from harness.evaluation.paper.plain_generation import plain_logits
 from harness.evaluation.paper.pool import Pool
-from harness.evaluation.paper.prefill import Prefix, common_prefix, compute_prefix, fill_prompts
+from harness.evaluation.paper.prefill import (
+    Filled,
+    Prefix,
+    common_prefix,
+    compute_prefix,
+    fill_prompts,
+)
 from harness.evaluation.paper.sampling import NOT_A_NUMBER, choose_tokens, random_stream
 
 TOKENS_AT_ONCE = 4096
 """Prompt tokens of one forward pass, padding included."""
+PADDING, PADDING_SHARE = 64, 8
+"""Prompts are computed side by side with at most so much padding, and one more in so many tokens:
+less would cost more passes than it saves."""
 REFILL_SHARE = 4
 """The pool is filled again when one in so many of its places is free."""
 DROP_SHARE = 8
@@ -117,10 +126,10 @@ class Generator:
         while queue or any(active):
             free = self.num_rows - sum(one is not None for one in active)
             if queue and free * REFILL_SHARE >= self.num_rows:
-                active = self._admit(queue, free, pool, active, on_done)
+                active = self._admit(queue, pool, active, on_done)
             elif active.count(None) * DROP_SHARE >= len(active):
                 kept = [number for number, one in enumerate(active) if one is not None]
-                pool.arrange(kept, None, [])
+                pool.arrange(kept)
                 active = [active[number] for number in kept]
             if any(active):
                 logits = pool.step([one.tokens[-1] if one else 0 for one in active])
@@ -129,19 +138,23 @@ class Generator:
     def _admit(
         self,
         queue: _Queue,
-        free: int,
         pool: Pool,
         active: list[_Sequence | None],
         on_done: OnDone,
     ) -> list[_Sequence | None]:
         """Returns the pool's sequences after new ones have joined, with their first token."""
         kept = [number for number, one in enumerate(active) if one is not None]
-        sequences, prefix = queue.take(free)
-        filled = fill_prompts(self.model, [one.prompt.tokens for one in sequences], prefix)
-        started = self._choose(filled.logits_BV, list(sequences), on_done)
-        chosen = [number for number, one in enumerate(started) if one is not None]
-        pool.arrange(kept, filled, chosen)
-        return [active[number] for number in kept] + [started[number] for number in chosen]
+        going = [active[number] for number in kept]
+        joining: list[tuple[Filled, list[int]]] = []
+        while queue and len(going) < self.num_rows:
+            sequences, prefix = queue.take(self.num_rows - len(going))
+            filled = fill_prompts(self.model, [one.prompt.tokens for one in sequences], prefix)
+            started = self._choose(filled.logits_BV, sequences, on_done)
+            chosen = [number for number, one in enumerate(started) if one is not None]
+            joining.append((filled, chosen))
+            going += [started[number] for number in chosen]
+        pool.arrange(kept, joining)
+        return going
 
     def _choose(
         self, logits: Any, active: Sequence[_Sequence | None], on_done: OnDone
@@ -215,7 +228,12 @@ class _Queue:
         prefix = self._prefix
         width = len(group[0].prompt.tokens) - len(prefix.tokens)
         count = min(count, len(group), max(1, TOKENS_AT_ONCE // width))
-        taken = [group.popleft() for _ in range(count)]
+        taken, padding = [group.popleft()], 0
+        while len(taken) < count:
+            padding += width - (len(group[0].prompt.tokens) - len(prefix.tokens))
+            if padding > PADDING + width * (len(taken) + 1) // PADDING_SHARE:
+                break
+            taken.append(group.popleft())
         if not group:
             self._groups.popleft()
             self._prefix = None

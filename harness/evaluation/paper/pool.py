@@ -14,7 +14,6 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from harness.evaluation.paper.prefill import Filled
-from harness.evaluation.trie_forward import Layer
 
 SLACK = 64
 """Columns beyond those in use: so many steps go without copying what is there."""
@@ -65,47 +64,47 @@ class Pool:
         self.lengths: list[int] = []
 
     @torch.no_grad()
-    def arrange(self, kept: Sequence[int], filled: Filled | None, chosen: Sequence[int]) -> None:
+    def arrange(
+        self, kept: Sequence[int], joining: Sequence[tuple[Filled, Sequence[int]]] = ()
+    ) -> None:
         """Keeps some sequences, in this order, and puts computed prompts behind them.
 
         Args:
             kept: numbers of sequences that stay.
-            filled: computed prompts; None for none.
-            chosen: numbers of those prompts that join.
+            joining: computed prompts, each with the numbers of those that join.
         """
-        joining = [] if filled is None else [filled.lengths[number] for number in chosen]
-        lengths = [self.lengths[number] for number in kept] + joining
+        lengths = [self.lengths[number] for number in kept]
+        for filled, chosen in joining:
+            lengths += [filled.lengths[number] for number in chosen]
         if not lengths:
             self._layers, self._width, self.lengths = [], 0, []
             return
         width, device = max(lengths), self._model.device
-        kept_K = torch.tensor(list(kept), dtype=torch.long, device=device)
-        chosen_N = torch.tensor(list(chosen), dtype=torch.long, device=device)
         staying = min(width, self._width)
+        kept_K = torch.tensor(list(kept), dtype=torch.long, device=device)
 
-        def moved(old_BGCd: Tensor | None, new_BGSd: Tensor | None) -> Tensor:
-            like = old_BGCd if new_BGSd is None else new_BGSd
-            assert like is not None
+        def moved(layer: int, part: int) -> Tensor:
+            pieces_BGSd = []
+            if kept:
+                old_BGCd = (self._layers[layer].keys, self._layers[layer].values)[part]
+                assert old_BGCd is not None
+                pieces_BGSd.append(old_BGCd[:, :, self._width - staying : self._width][kept_K])
+            for filled, chosen in joining:
+                if chosen:
+                    pieces_BGSd.append(_aligned(filled, filled.layers[layer][part], chosen))
+            heads, size = pieces_BGSd[0].shape[1], pieces_BGSd[0].shape[3]
             # Zeros: what is masked must still be a number.
-            shape = (len(lengths), like.shape[1], width + SLACK, like.shape[3])
-            into_BGCd = like.new_zeros(shape)
-            if kept and old_BGCd is not None:
-                columns_KGSd = old_BGCd[:, :, self._width - staying : self._width]
-                into_BGCd[: len(kept), :, width - staying : width] = columns_KGSd[kept_K]
-            if joining and new_BGSd is not None:
-                into_BGCd[len(kept) :, :, :width] = _aligned(new_BGSd[chosen_N], joining, width)
+            into_BGCd = pieces_BGSd[0].new_zeros(len(lengths), heads, width + SLACK, size)
+            row = 0
+            for piece_BGSd in pieces_BGSd:
+                count, _, columns, _ = piece_BGSd.shape
+                into_BGCd[row : row + count, :, width - columns : width] = piece_BGSd
+                row += count
             return into_BGCd
 
-        old: list[Layer | None] = [(layer.keys, layer.values) for layer in self._layers]  # type: ignore[misc]  # initialised
-        new: list[Layer | None] = [] if filled is None else list(filled.layers)
-        count = max(len(old), len(new))
-        pairs = zip(old or [None] * count, new or [None] * count, strict=True)
+        count = len(self._layers) if kept else len(joining[0][0].layers)
         self._layers = [
-            _PoolLayer(
-                *(moved(before and before[part], after and after[part]) for part in (0, 1)),
-                width=width,
-            )
-            for before, after in pairs
+            _PoolLayer(moved(layer, 0), moved(layer, 1), width) for layer in range(count)
         ]
         self._width, self.lengths = width, lengths
 
@@ -114,7 +113,7 @@ class Pool:
         """Puts a token behind each sequence, and returns the logits (B, V) of the next."""
         assert self._layers[0].keys is not None
         if self._width == self._layers[0].keys.shape[2]:
-            self.arrange(list(range(len(self.lengths))), None, [])
+            self.arrange(range(len(self.lengths)))
         device = self._model.device
         lengths_B1 = torch.tensor(self.lengths, device=device)[:, None]
         mask_BW = None
@@ -135,10 +134,12 @@ class Pool:
         return logits[:, -1]
 
 
-def _aligned(states_NGSd: Tensor, lengths: Sequence[int], width: int) -> Tensor:
-    """Returns states whose first columns count, moved so that they end at the last of `width`."""
-    device = states_NGSd.device
+def _aligned(filled: Filled, states_NGSd: Tensor, chosen: Sequence[int]) -> Tensor:
+    """Returns the states of some prompts, moved so that each ends at the last column."""
+    lengths = [filled.lengths[number] for number in chosen]
+    width, device = max(lengths), states_NGSd.device
     starts_N1 = width - torch.tensor(lengths, device=device)[:, None]
     columns_NW = (torch.arange(width, device=device) - starts_N1).clamp(min=0)
+    states_NGSd = states_NGSd[torch.tensor(list(chosen), device=device)]
     count, heads, _, size = states_NGSd.shape
     return states_NGSd.gather(2, columns_NW[:, None, :, None].expand(count, heads, width, size))

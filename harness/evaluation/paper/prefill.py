@@ -49,7 +49,7 @@ class _PromptLayer(PrefixLayer):
         return 0 if self._prefix is None else self._prefix[0].shape[2]
 
 
-def common_prefix(prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
+def common_prefix(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """Returns what all prompts begin with, less than the whole of any; () for a single one."""
     if len(prompts) < 2:
         return ()
@@ -59,7 +59,7 @@ def common_prefix(prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
         if first[place] != last[place]:
             length = place
             break
-    return tuple(first[: max(length, 0)])
+    return first[: max(length, 0)]
 
 
 @torch.no_grad()
