@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.display import format_seconds
 from harness.estimate.cards import Card
 from harness.estimate.costs import CellEstimate
 from harness.estimate.forecast import CellForecast, Probe, busy_seconds, wall_seconds
 from harness.estimate.hardware import HardwareEstimate
+from harness.progress_display import format_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -127,7 +127,7 @@ def _limits(settings: Mapping[str, Setting]) -> str:
 
 
 def _temperatures(settings: Mapping[str, Setting]) -> list[str]:
-    found = {setting.temperature for setting in settings.values()} - {None}
+    found = {one.temperature for one in settings.values() if one.temperature is not None}
     return [f"temperature {', '.join(f'{each:g}' for each in sorted(found))}"] if found else []
 
 
