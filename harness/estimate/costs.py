@@ -70,7 +70,11 @@ class CellEstimate:
     @property
     def gpu_hours(self) -> float | None:
         """Hours times cards."""
-        return None if self.seconds is None else self.seconds * self.gpus / 3600
+        if self.seconds is None or self.training_seconds is None:
+            return None
+        # All of its cards train and load; one of them scores.
+        alone = self.seconds - self.training_seconds - self.other_seconds
+        return (self.gpus * (self.training_seconds + self.other_seconds) + alone) / 3600
 
     @property
     def flops(self) -> float | None:
@@ -106,7 +110,7 @@ def estimate_cell(state: CellState, card: Card, tokens_of: TokensOf) -> CellEsti
     if peak is None:
         notes.append(f"{card.title} does not compute in {precision}")
     speed = None if peak is None else peak * card.sustained_share
-    gpus = cell.gpus_per_cell
+    gpus = cell.gpus_per_cell if to_train else 1
     idle = not to_train and not state.missing
     memory = 0.0 if idle else _peak_bytes(cell, precision, tokens, to_train)
     fits = None if memory is None else memory <= card.memory_bytes
