@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -24,6 +23,7 @@ from harness.data import read_instructions
 from harness.demo.world import write_world
 from harness.estimate.lengths import row_lengths
 from harness.estimate.tokens import training_tokens
+from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.scorer import Scorer
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec
@@ -120,34 +120,17 @@ def count_scoring(
     }
 
 
-def mean_prompt_tokens(tokenizer: Any, root: Path) -> dict[str, dict[str, int]]:
-    """Returns items and prompt tokens of the paper's protocol, BOS included."""
-    text = (resources.files("harness") / "stimuli/prompts.yaml").read_text(encoding="utf-8")
-    stimuli = yaml.safe_load(text)
-    files = {
-        "arc_easy": ("arc", "arc_easy/test.parquet"),
-        "arc_challenge": ("arc", "arc_challenge/test.parquet"),
-        "mmlu": ("mmlu", "mmlu/test.parquet"),
-        "truthfulqa": ("truthfulqa", "truthfulqa_mc/validation.parquet"),
-    }
+def count_generation(tokenizer: Any, names: Sequence[str], root: Path) -> dict[str, dict[str, int]]:
+    """Returns items, subjects and prompt tokens of generated benchmarks, BOS included."""
     found = {}
-    for name, (kind, file) in files.items():
-        prompts = []
-        frame = pd.read_parquet(root / file)
-        for row in frame.to_dict("records"):
-            if kind == "truthfulqa":
-                options = row["mc1_targets"]["choices"]
-            else:
-                options = row["choices"] if kind == "mmlu" else row["choices"]["text"]
-            listed = "\n".join(f"- {option}" for option in options)
-            body = stimuli["instruction"][kind]
-            body = body.replace("{question}", row["question"]).replace("{options}", listed)
-            head = stimuli["multiple_choice"][kind].replace("{subject}", row.get("subject", ""))
-            prompts.append(head.replace("{instruction}", body))
+    for name in names:
+        loaded = load_benchmark(TaskSpec(name=name), root)
+        loaded.build_requests()
+        prompts = [one.args[0] for task in loaded.tasks.values() for one in task.instances]
         encoded = tokenizer(prompts, add_special_tokens=False)["input_ids"]
-        found[f"paper_{name}"] = {
+        found[name] = {
             "items": len(prompts),
-            "subjects": len(set(frame["subject"])) if kind == "mmlu" else 1,
+            "subjects": len(loaded.tasks),
             "tokens": sum(1 + len(ids) for ids in encoded),
         }
     return found
@@ -182,8 +165,10 @@ def main() -> None:
                 "llama-32000": count_training(llama, alpaca, root),
             }
         },
-        "generation": {"llama-32000": mean_prompt_tokens(llama, root)},
     }
+    generated = [one.name for one in BENCHMARKS.values() if one.decoding is not None]
+    real = [name for name in generated if not name.startswith("demo_")]
+    generation = {"llama-32000": count_generation(llama, real, root)}
     scoring: dict[str, dict[str, dict[str, Any]]] = {"llama-32000": {}, "llama-1688": {}}
     for asked in REAL:
         scoring["llama-32000"][asked[0]] = count_scoring(llama, model, 4096, asked, root)
@@ -191,9 +176,15 @@ def main() -> None:
         world = write_world(Path(folder) / "demo")
         own = tokenizer_of(world / "model")
         small = counting_model(1688, 256)
+        demo = [name for name in generated if name.startswith("demo_")]
+        generation["llama-1688"] = count_generation(own, demo, world)
         for asked in DEMO:
             scoring["llama-1688"][asked[0]] = count_scoring(own, small, 128, asked, world)
-    print(HEAD + yaml.safe_dump(record | {"scoring": scoring}, sort_keys=False), end="")
+    print(
+        HEAD
+        + yaml.safe_dump(record | {"generation": generation, "scoring": scoring}, sort_keys=False),
+        end="",
+    )
 
 
 if __name__ == "__main__":

@@ -60,8 +60,10 @@ def environment(folder: Path) -> dict[str, str]:
     """Returns an environment in which no process reaches a network."""
     (folder / "blocked").mkdir(exist_ok=True)
     (folder / "blocked" / "sitecustomize.py").write_text(NO_NETWORK)
+    # MLflow leaves its last address in the environment of a process that has used it.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     return {
-        **os.environ,
+        **own,
         "PYTHONPATH": f"{folder / 'blocked'}:{PACKAGE}",
         "HF_HOME": str(folder / "hf"),
     }

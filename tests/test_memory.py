@@ -114,7 +114,7 @@ def test_a_cell_out_of_memory_goes_on_in_a_fresh_process_with_the_budget_that_ho
 
     free, limited = tmp_path / "free", tmp_path / "limited"
     assert not [event for event in run(free, None) if isinstance(event, Warned)]
-    told = run(limited, 650_000_000)
+    told = run(limited, 300_000_000)
     warned = [event for event in told if isinstance(event, Warned)]
     assert warned
     assert all(event.restarts for event in warned)
@@ -132,4 +132,4 @@ def test_a_cell_out_of_memory_goes_on_in_a_fresh_process_with_the_budget_that_ho
     assert f"goes on with {held} in" in warned[-1].message
     (folder := cell_folder(limited, cell)).rename(tmp_path / "first")
     assert not folder.exists()
-    assert not [event for event in run(limited, 650_000_000) if isinstance(event, Warned)]
+    assert not [event for event in run(limited, 300_000_000) if isinstance(event, Warned)]

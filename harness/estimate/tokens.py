@@ -156,22 +156,20 @@ def scoring_tokens(tasks: Sequence[TaskSpec], shape: ModelShape) -> ScoringToken
     with other shots, they are estimates.
     """
     if all(task.benchmark.protocol == "paper" for task in tasks):
-        parts = [_generation(task, shape) for task in tasks]
-        return _sum([part for part in parts if part is not None])
+        return _sum([_generation(task) for task in tasks])
     together = _counted("+".join(task.name for task in tasks), shape)
     if together is not None:
         return _of_task(tasks[0], *together)
-    parts = []
+    parts: list[ScoringTokens | None] = []
     for task in tasks:
         counted = _counted(task.name, shape)
         parts.append(None if counted is None else _of_task(task, *counted))
-    return _sum([part for part in parts if part is not None])
+    return _sum(parts)
 
 
 def num_items(task: TaskSpec) -> int | None:
     """Returns the items of a task under its limit; None for a benchmark that was not counted."""
-    generation = _known()["generation"]["llama-32000"]
-    counted = _any_counted(task.name) or generation.get(task.name)
+    counted = _any_counted(task.name)
     if counted is None:
         return None
     whole = int(counted.get("benchmark_items", counted["items"]))
@@ -180,13 +178,13 @@ def num_items(task: TaskSpec) -> int | None:
 
 def num_subjects(task: TaskSpec) -> int:
     """Returns the number of lm-eval tasks that a benchmark is made of; a limit is of each."""
-    counted = _any_counted(task.name) or _known()["generation"]["llama-32000"].get(task.name)
+    counted = _any_counted(task.name)
     return 1 if counted is None else int(counted["subjects"])
 
 
 def _any_counted(names: str) -> Mapping[str, int] | None:
-    found = (family[names] for family in _known()["scoring"].values() if names in family)
-    return next(found, None)
+    families = [*_known()["scoring"].values(), *_known()["generation"].values()]
+    return next((family[names] for family in families if names in family), None)
 
 
 def _counted(names: str, shape: ModelShape) -> tuple[Mapping[str, int], bool] | None:
@@ -213,9 +211,8 @@ def _of_task(task: TaskSpec, counted: Mapping[str, int], same_tokenizer: bool) -
     )
 
 
-def _generation(task: TaskSpec, shape: ModelShape) -> ScoringTokens | None:
-    prompts = _known()["generation"]["llama-32000"]
-    counted = prompts.get(task.name)
+def _generation(task: TaskSpec) -> ScoringTokens | None:
+    counted = _any_counted(task.name)
     if counted is None:
         return None
     items = num_items(task) or 0
@@ -231,11 +228,13 @@ def _generation(task: TaskSpec, shape: ModelShape) -> ScoringTokens | None:
     )
 
 
-def _sum(parts: Sequence[ScoringTokens]) -> ScoringTokens | None:
-    if not parts:
+def _sum(parts: Sequence[ScoringTokens | None]) -> ScoringTokens | None:
+    """Adds sizes up; None where one is not known."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or not known:
         return None
-    total = parts[0]
-    for part in parts[1:]:
+    total = known[0]
+    for part in known[1:]:
         total = replace(
             total,
             items=total.items + part.items,

@@ -80,7 +80,8 @@ def test_unknown_data_is_no_number(tmp_path: Path) -> None:
 
 
 def test_full_fine_tuning_needs_smaller_passes_or_a_larger_card(tmp_path: Path) -> None:
-    state = to_do(CELLS["llama-7b/full/100%/seed0"], tmp_path)
+    cell = CELLS["llama-7b/full/100%/seed0"].model_copy(update={"gpus_per_cell": 1})
+    state = to_do(cell, tmp_path)
     (a100,) = estimate([state], "a100-80", tmp_path).cells
     assert a100.fits is False
     (h200,) = estimate([state], "h200", tmp_path).cells

@@ -15,7 +15,7 @@ from tests.estimate.conftest import cells_of
 
 CELLS = cells_of("paper-7b")
 LINEAR = CELLS["llama-7b/zero-init-linear/100%/seed0"]
-FULL = CELLS["llama-7b/full/100%/seed0"]
+FULL = CELLS["llama-7b/full/100%/seed0"].model_copy(update={"gpus_per_cell": 1})
 P = 6_738_415_616
 
 
