@@ -43,7 +43,7 @@ def efficiency_drawing(
         return None
     return Drawing(
         name=f"sample-efficiency-{file_name(model)}{group.suffix()}",
-        title=f"{model}: accuracy against the share of the training data",
+        title=f"{model}, {group.protocol} protocol: accuracy against share of the training data",
         caption=_efficiency_caption(measured, group, model),
         panels=tuple(panels),
     )

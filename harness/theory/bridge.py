@@ -65,7 +65,7 @@ def bridge_drawing(
         return None
     return Drawing(
         name=f"{BRIDGE}-{file_name(model)}{group.suffix()}",
-        title=f"{model}: error against the number of training examples",
+        title=f"{model}, {group.protocol} protocol: error against number of training examples",
         caption=(
             f"{model}, {group.title}. Error is 1 − accuracy; small marks: single seeds, line: "
             "their mean, band: from the lowest to the highest seed. Written in: the slope of "
