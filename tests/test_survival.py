@@ -110,7 +110,9 @@ def logged_steps(folder: Path) -> list[tuple[str, int, int]]:
     return sqlite3.connect(folder / "runs" / "mlflow.db").execute(query).fetchall()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_a_run_cell_that_is_ended_goes_on_to_the_same_bits(
     number: signal.Signals, whole: Path, tmp_path: Path
 ) -> None:
@@ -167,6 +169,7 @@ def test_sigusr1_to_the_grid_reaches_its_workers(whole: Path, tmp_path: Path) ->
     check_same(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_a_worker_that_alone_is_told_to_stop_fails_nothing(tmp_path: Path) -> None:
     (tmp_path / "slice.yaml").write_text(long_grid(0))
     process = start(tmp_path, "run-grid", "slice.yaml", "--only", "linear")

@@ -61,7 +61,7 @@ def trained(cell: Cell, runs_dir: Path) -> tuple[TrainResult, list[bytes]]:
     return timeless, [path.read_bytes() for path in tensors]
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", pytest.param("lora", marks=pytest.mark.slow)])
 def test_two_processes_that_are_stopped_go_on_to_the_same_bits(
     method: str, world: Path, tmp_path: Path
 ) -> None:
@@ -93,6 +93,7 @@ def test_two_processes_that_are_stopped_go_on_to_the_same_bits(
     assert not (cell_folder(parts, cell) / CHECKPOINTS_FOLDER).exists()
 
 
+@pytest.mark.slow
 def test_a_rank_that_alone_is_told_to_stop_stops_all_and_fails_nothing(
     world: Path, tmp_path: Path
 ) -> None:
