@@ -205,6 +205,7 @@ FIELDS: tuple[tuple[str, str, Moves], ...] = (
     ("prompts_sha256", "prompts", "score"),
     ("tokenizer_sha256", "tokenizer", "score"),
     ("bos", "BOS", "score"),
+    ("temperature", "temperature", "score"),
     ("precision", "precision", "score"),
     ("token_budget", "token budget", "low bits"),
     ("fallback", "not over the trie, because", "low bits"),
@@ -213,7 +214,12 @@ FIELDS: tuple[tuple[str, str, Moves], ...] = (
     ("note", "note", "score"),
 )
 """What counts of a score: its field, its name, and what it can move."""
-NONE_MEANS_NONE = {"limit": "all items", "fallback": "nothing", "note": "nothing"}
+NONE_MEANS_NONE = {
+    "limit": "all items",
+    "fallback": "nothing",
+    "note": "nothing",
+    "temperature": "nothing is drawn",
+}
 """Fields that hold None where there is nothing, not where nothing was recorded."""
 
 
@@ -237,7 +243,7 @@ def request_differences(pair: tuple[Request, Request]) -> list[Difference]:
 
 def _explains_key(found: Sequence[Difference]) -> bool:
     """Tells whether a difference already found makes another request key."""
-    in_key = {"protocol", "shots", "limit", "metrics", "token budget", "lm-eval"}
+    in_key = {"protocol", "shots", "limit", "metrics", "token budget", "temperature", "lm-eval"}
     return any(difference.what in in_key for difference in found)
 
 
@@ -279,10 +285,12 @@ def unknown_of(pairs: Sequence[tuple[Request, Request]]) -> list[str]:
     found: dict[str, None] = {}
     for pair in pairs:
         one, other = (request.scores[0] for request in pair)
+        # Responses are generated without a budget of tokens.
+        without = {"token_budget"} if one.temperature is not None else set()
         for field, what, _ in FIELDS:
-            if field not in NONE_MEANS_NONE and getattr(one, field) is None is getattr(
-                other, field
-            ):
+            if field in NONE_MEANS_NONE or field in without:
+                continue
+            if getattr(one, field) is None is getattr(other, field):
                 found[what] = None
         for key, what, _ in ENVIRONMENT:
             if all(request.environment.get(key) is None for request in pair) and what != "lm-eval":

@@ -56,6 +56,7 @@ def told(first: Request, second: Request) -> list[str]:
         ({"prompts_sha256": "f" * 64}, "prompts"),
         ({"tokenizer_sha256": "f" * 64}, "tokenizer"),
         ({"bos": "none"}, "BOS"),
+        ({"temperature": 0.1}, "temperature"),
         ({"precision": "bf16"}, "precision"),
         ({"token_budget": 8192}, "token budget"),
         ({"fallback": "no mask"}, "not over the trie, because"),
@@ -108,6 +109,13 @@ def test_what_one_lacks_is_a_difference_and_what_both_lack_is_unknown() -> None:
     assert {"BOS", "prompts", "transformers", "device"} <= set(unknown)
     assert "limit" not in unknown
     assert unknown_of([(request(), request())]) == []
+
+
+def test_responses_are_generated_without_a_token_budget() -> None:
+    generated = request(temperature=0.1, token_budget=None)
+    assert "token budget" not in unknown_of([(generated, generated)])
+    scored = request(token_budget=None)
+    assert "token budget" in unknown_of([(scored, scored)])
 
 
 def changed(**change: object) -> CellResult:
