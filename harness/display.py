@@ -101,7 +101,7 @@ def print_cells(console: Console, states: Sequence[CellState], problem: str | No
     table.add_column("cell", no_wrap=True)
     table.add_column("loss", justify="right")
     for name in names:
-        table.add_column(BENCHMARKS[name].column or name, justify="right")
+        table.add_column(_head(name), justify="right")
     errors = []
     for state in states:
         scores = primary_scores(state)
@@ -119,6 +119,14 @@ def print_cells(console: Console, states: Sequence[CellState], problem: str | No
             markup=False, highlight=False, style="red", soft_wrap=True,
         )  # fmt: skip
     print_tracking_problem(console, problem)
+
+
+def _head(benchmark: str) -> str:
+    """Returns a benchmark's column; two protocols fill columns of one name."""
+    known = BENCHMARKS[benchmark]
+    if known.column is None:
+        return benchmark
+    return known.column if known.protocol == "lm-eval" else f"{known.protocol} {known.column}"
 
 
 def _print_notes(console: Console, states: Sequence[CellState]) -> None:
