@@ -19,8 +19,7 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from transformers import AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.measuring import print_line, timed
 from benchmarks.subjects import (
     TASKS,
     count_tokens,
@@ -85,18 +85,6 @@ class Measured:
     items_per_second: float
     matrix_peak_share: float | None
     """Operations of the trie's tokens per second, over what one large product reaches; GPU only."""
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Returns the seconds that a piece of work takes, and what it returns."""
-    # One thread on a CPU: the processor's time, in which nothing else on the machine counts.
-    alone = not torch.cuda.is_available() and torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter
-    start = clock()
-    value = work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return clock() - start, value
 
 
 def measure(arguments: argparse.Namespace, name: str, task: str, model: Any) -> Measured:
@@ -233,19 +221,6 @@ def suite_row(measured: Sequence[Measured]) -> dict[str, Any]:
 COLUMNS = "{:14} {:>5} {:>6} {:>9} {:>9} {:>6} {:>6} {:>8} {:>8} {:>6} {:>7} {:>6}"
 
 
-def print_line(values: Sequence[Any]) -> None:
-    """Prints one line of the table; a dash for what is not known."""
-    texts = []
-    for value in values:
-        if value is None:
-            texts.append("-")
-        elif isinstance(value, float):
-            texts.append(f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.2f}")
-        else:
-            texts.append(str(value))
-    print(COLUMNS.format(*texts), flush=True)
-
-
 def read_arguments() -> argparse.Namespace:
     """Returns the command line's arguments."""
     parser = argparse.ArgumentParser(description="Speed of scoring against lm-eval's HFLM.")
@@ -280,7 +255,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     if not arguments.json:
         titles = ("task", "model", "items", "HFLM s", "zbench s", "batch", "ratio", "limit")
-        print_line((*titles, "reached", "memory", "max |d|", "greedy"))
+        print_line(COLUMNS, (*titles, "reached", "memory", "max |d|", "greedy"))
     for name in arguments.models:
         model = load_model(name)
         measured = [measure(arguments, name, task, model) for task in arguments.tasks]
@@ -304,7 +279,7 @@ def print_rows(rows: dict[str, dict[str, Any]]) -> None:
     keys = ("items", "hflm_seconds", "seconds", "hflm_batch_size", "ratio", "token_limit")
     keys += ("limit_reached", "peak_memory_ratio", "max_abs_difference", "greedy_differences")
     for task, row in rows.items():
-        print_line((task, row["model"], *(row.get(key) for key in keys)))
+        print_line(COLUMNS, (task, row["model"], *(row.get(key) for key in keys)))
         if row.get("matrix_peak_share") is not None:
             share, speed = row["matrix_peak_share"], row["items_per_second"]
             print(f"  {speed:.1f} items/s, {share:.0%} of the matrix peak", flush=True)

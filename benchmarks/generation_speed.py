@@ -20,8 +20,7 @@ import logging
 import os
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from transformers import AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.measuring import timed
 from benchmarks.subjects import load_model
 from harness.evaluation.benchmarks import PAPER_DECODING, Decoding
 from harness.evaluation.loading import load_benchmark
@@ -70,17 +70,6 @@ class Measured:
     goes on with responses that have ended."""
     same_texts: int | None
     """Greedy texts that are equal; low bits may move a near-tie of a random model."""
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Returns the seconds that a piece of work takes, and what it returns."""
-    alone = not torch.cuda.is_available() and torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter
-    start = clock()
-    value = work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return clock() - start, value
 
 
 def requests_of(items: int, root: Path) -> list[Instance]:

@@ -40,13 +40,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.measuring import clock, print_line
 from benchmarks.training_runs import (
     MAX_LENGTH,
     Batches,
     Run,
     adapt,
     alpaca_batches,
-    clock,
     matrix_peak,
     operations,
     plain_gradients,
@@ -259,19 +259,6 @@ def _resident(key: str) -> int:
 COLUMNS = "{:26} {:>5} {:20} {:>8} {:>8} {:>6} {:>9} {:>7} {:>9} {:>6}"
 
 
-def print_line(values: Sequence[Any]) -> None:
-    """Prints one line of the table; a dash for what is not known."""
-    texts = []
-    for value in values:
-        if value is None:
-            texts.append("-")
-        elif isinstance(value, float):
-            texts.append(f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.2f}")
-        else:
-            texts.append(str(value))
-    print(COLUMNS.format(*texts), flush=True)
-
-
 def read_arguments() -> argparse.Namespace:
     """Returns the command line's arguments."""
     parser = argparse.ArgumentParser(description="Speed of training against the field's loops.")
@@ -319,7 +306,7 @@ def main() -> None:
     if not arguments.json:
         print(f"{torch.get_num_threads()} CPU threads, batches of {arguments.sequences} sequences")
         titles = ("peer", "model", "method", "peer s", "zbench s", "ratio", "tokens/s", "peak")
-        print_line((*titles, "max |dg|", "memory"))
+        print_line(COLUMNS, (*titles, "max |dg|", "memory"))
     found: dict[str, Any] = {}
     for size in arguments.models:
         memory = {} if arguments.no_memory else peaks(arguments, size)
@@ -334,7 +321,7 @@ def main() -> None:
             several = len(arguments.models) > 1
             found[f"{peer}/{size}" if several else peer] = row
             if not arguments.json:
-                print_line([row[key] for key in keys])
+                print_line(COLUMNS, [row[key] for key in keys])
     if arguments.json:
         print(json.dumps(found, indent=1))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers import Trainer as FieldTrainer
 
+from benchmarks.measuring import clock
 from benchmarks.subjects import load_model
 from harness.data import Example, epoch_batches, read_instructions, shuffled, tokenize
 from harness.grid import DataSpec
@@ -239,14 +239,3 @@ def matrix_peak() -> float:
         left @ left
         times.append(clock() - start)
     return 2 * size**3 / min(times)
-
-
-def clock() -> float:
-    """Returns the seconds of a clock.
-
-    With one thread on a CPU it is the processor's time: other work on the machine does not count.
-    """
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()

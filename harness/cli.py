@@ -167,9 +167,8 @@ def status_command(
     """Show what is done, running and failed, with each failure's first line and log."""
     from harness import commands
 
-    return commands.status_command(
-        commands.open_grid(grid, runs_dir, data_root, only), as_json=as_json
-    )
+    opened = commands.open_grid(grid, runs_dir, data_root, only)
+    return commands.status_command(opened, as_json=as_json)
 
 
 @app.command("run-cell")
