@@ -22,12 +22,12 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from harness.data import Example
+from harness.data.instructions import Example
 from harness.methods import METHODS
-from harness.optimizer import Trainer
-from harness.progress import Progress, StepRecord
-from harness.recipe import TrainSpec
-from harness.training_checkpoint import Checkpoints, TrainingState, checkpoint_folders
+from harness.training.checkpoint import Checkpoints, TrainingState, checkpoint_folders
+from harness.training.progress import Progress, StepRecord
+from harness.training.spec import TrainSpec
+from harness.training.step import Trainer
 
 SIZES = {
     "15M": {"hidden_size": 288, "num_hidden_layers": 6, "num_attention_heads": 6,
@@ -79,7 +79,7 @@ def measure(state: TrainingState, folder: Path, repeats: int, minutes: float) ->
         start, used = time.perf_counter(), time.process_time()
         checkpoints.save(state)
         waits.append(time.perf_counter() - start)
-        checkpoints.settle()
+        checkpoints.wait()
         writes.append(time.perf_counter() - start)
         processor.append(time.process_time() - used)
     (newest, *_) = checkpoint_folders(folder)

@@ -19,16 +19,15 @@ from typing import Any
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness.data import read_instructions
+from harness.data.instructions import DataSpec, read_instructions
 from harness.demo.world import write_world
 from harness.estimate.lengths import row_lengths
 from harness.estimate.tokens import training_tokens
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.loading import load_benchmark
+from harness.evaluation.prefix_trie.trie import Query, Row, Trie
 from harness.evaluation.scorer import Scorer
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec
-from harness.evaluation.trie import Query, Row, Trie
-from harness.grid import DataSpec
 
 HEAD = """# Made by benchmarks/count_tokens.py: sizes of the published data under LLaMA's tokenizer
 # (32,000 pieces), and of the embedded world's under its own. Tokens of a benchmark are those of the

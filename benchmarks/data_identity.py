@@ -3,7 +3,7 @@
     python benchmarks/data_identity.py --data-root FOLDER --check
     python benchmarks/data_identity.py --data-root FOLDER --print
 
-`--print` is how `harness/evaluation/data_identity.yaml` was made, from files whose origin and
+`--print` is how `harness/data/pins.yaml` was made, from files whose origin and
 checks are told beside them; it pins whatever FOLDER holds, so look at it before it is kept.
 """
 
@@ -14,14 +14,10 @@ import sys
 import time
 from pathlib import Path
 
+from harness.data.pins import content_sha256, pins, read_columns
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark
-from harness.evaluation.data_identity import (
-    content_sha256,
-    pins,
-    read_columns,
-    split_content,
-)
-from harness.fingerprint import sha256_of_file
+from harness.evaluation.data_versions import split_content
+from harness.records.files import sha256_of_file
 
 ALPACA = "alpaca/train.parquet"
 ALPACA_COLUMNS = ("instruction", "input", "output")

@@ -133,7 +133,7 @@ def measure(arguments: argparse.Namespace, name: str, task: str, model: Any) -> 
 
 
 def peak_share(model: Any, tokens_per_second: float) -> float | None:
-    """Returns the share of the card's matrix peak; None without a card."""
+    """Returns the share of the GPU's matrix peak; None without a GPU."""
     if not torch.cuda.is_available():
         return None
     return 2 * model.num_parameters() * tokens_per_second / matrix_peak(model.dtype)

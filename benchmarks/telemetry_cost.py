@@ -21,14 +21,15 @@ from typing import Any, Literal
 
 import torch
 
-from harness.data import choose, read_instructions, tokenize
+from harness.data.instructions import choose, read_instructions, tokenize
 from harness.demo.world import write_world
-from harness.grid import Cell, expand
-from harness.grid_file import load_grid
+from harness.grid.loader import load_grid
+from harness.grid.schema import Cell, expand
 from harness.methods import METHODS
-from harness.methods.gate_telemetry import PromptTrace
-from harness.models import load_base, resolve_precision
-from harness.train import fit
+from harness.methods.zero_init.telemetry import PromptTrace
+from harness.models.devices import resolve_precision
+from harness.models.loading import load_base
+from harness.training.loop import fit
 
 PROMPT_METHODS = ("random-init", "zero-init-linear", "zero-init-nonlinear")
 
@@ -59,7 +60,7 @@ class TimedTrace(PromptTrace):
 
 
 def clock_of(device: str) -> Callable[[], float]:
-    """Returns a clock: CPU time, or wall-clock time of a card that has nothing left to do."""
+    """Returns a clock: CPU time, or wall-clock time of a GPU that has nothing left to do."""
     if device == "cpu":
         return time.process_time
 

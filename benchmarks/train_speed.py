@@ -52,9 +52,9 @@ from benchmarks.training_runs import (
     plain_gradients,
     runner,
 )
-from harness.models import trained_parameters
-from harness.optimizer import Trainer
-from harness.recipe import TrainSpec
+from harness.models.loading import trained_parameters
+from harness.training.spec import TrainSpec
+from harness.training.step import Trainer
 
 ADAPTION = "adaption-prompt"
 PEERS: dict[str, tuple[str, Run]] = {
@@ -141,8 +141,8 @@ def measure(peer: str, size: str, batches: Batches, budget: int | None) -> Measu
     )
 
 
-def print_card(arguments: argparse.Namespace, batches: Batches) -> None:
-    """Prints what our own training of LLaMA-7B reaches on this card, method by method."""
+def print_gpu(arguments: argparse.Namespace, batches: Batches) -> None:
+    """Prints what our own training of LLaMA-7B reaches on this GPU, method by method."""
     found = {}
     for method in ON_A_CARD:
         model = adapt(method, "7B")
@@ -299,7 +299,7 @@ def main() -> None:
         return
     batches = alpaca_batches(arguments.data_root, arguments.batches, arguments.sequences)
     if arguments.models == ["7B"]:
-        print_card(arguments, batches)
+        print_gpu(arguments, batches)
         return
     keys = ("peer", "model", "method", "peer_seconds", "seconds", "ratio", "tokens_per_second")
     keys += ("matrix_peak_share", "max_relative_gradient_difference", "peak_memory_ratio")

@@ -15,14 +15,20 @@ from transformers import Trainer as FieldTrainer
 
 from benchmarks.measuring import clock
 from benchmarks.subjects import load_model
-from harness.data import Example, epoch_batches, read_instructions, shuffled, tokenize
-from harness.grid import DataSpec
+from harness.data.instructions import (
+    DataSpec,
+    Example,
+    epoch_batches,
+    read_instructions,
+    shuffled,
+    tokenize,
+)
 from harness.methods import METHODS
-from harness.models import trained_parameters
-from harness.optimizer import Trainer
-from harness.packing.batches import number_sequences, packed_rows, resolve_budget
-from harness.packing.support import shares_openings
-from harness.recipe import TrainSpec
+from harness.models.loading import trained_parameters
+from harness.training.loss import shares_openings
+from harness.training.micro_batches import number_sequences, packed_rows, resolve_budget
+from harness.training.spec import TrainSpec
+from harness.training.step import Trainer
 
 MAX_LENGTH = 512
 MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}

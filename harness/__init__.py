@@ -3,6 +3,8 @@
 After `import harness`, PEFT loads the adapter folders of the prompt methods as its own.
 """
 
+from __future__ import annotations
+
 from harness.peft_hook import register_when_peft_is_there
 
 __version__ = "0.1.0"

@@ -81,10 +81,11 @@ def run_grid_command(
     debug: DebugOption = False,
 ) -> int:
     """Run what is not done yet of a grid; the same command again goes on where it stopped."""
-    from harness import commands
+    from harness.commands import run
+    from harness.grid.workspace import open_grid
 
-    return commands.run_grid_command(
-        commands.open_grid(grid, runs_dir, data_root, only),
+    return run.run_grid_command(
+        open_grid(grid, runs_dir, data_root, only),
         tracking_uri=tracking_uri,
         device=device,
         workers=workers,
@@ -107,10 +108,11 @@ def report_command(
     debug: DebugOption = False,
 ) -> int:
     """Render the tables and figures of a grid from its MLflow runs."""
-    from harness import commands
+    from harness.commands import report
+    from harness.grid.workspace import open_grid
 
-    opened = commands.open_grid(grid, runs_dir, data_root, only)
-    return commands.report_command(
+    opened = open_grid(grid, runs_dir, data_root, only)
+    return report.report_command(
         opened, reports_dir=reports_dir, tracking_uri=tracking_uri, as_json=as_json
     )
 
@@ -120,13 +122,13 @@ def plan_command(
     grid: GridArgument,
     hardware: Annotated[
         str | None,
-        typer.Option("--hardware", help="Estimate hours, money and memory on a card: h200, ..."),
+        typer.Option("--hardware", help="Estimate hours, money and memory on a GPU: h200, ..."),
     ] = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Measure 20 steps of each method here, and estimate.")
     ] = False,
     price: Annotated[
-        float | None, typer.Option("--price-per-hour", min=0, help="Of one card, any currency.")
+        float | None, typer.Option("--price-per-hour", min=0, help="Of one GPU, any currency.")
     ] = None,
     runs_dir: RunsOption = RUNS,
     data_root: DataOption = None,
@@ -136,15 +138,15 @@ def plan_command(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """Validate a grid and list its cells; say what they cost on a card, or on this machine."""
-    from harness import commands
+    """Validate a grid and list its cells; say what they cost on a GPU, or on this machine."""
+    from harness.commands import plan
+    from harness.grid.workspace import open_grid
 
-    opened = commands.open_grid(grid, runs_dir, data_root, only)
+    opened = open_grid(grid, runs_dir, data_root, only)
     if hardware is None and not probe and price is None:
-        return commands.plan_command(opened, as_json=as_json)
-    from harness.estimate import command
+        return plan.plan_command(opened, as_json=as_json)
 
-    return command.estimate_command(
+    return plan.estimate_command(
         opened,
         hardware=hardware,
         probe=probe,
@@ -165,10 +167,11 @@ def status_command(
     debug: DebugOption = False,
 ) -> int:
     """Show what is done, running and failed, with each failure's first line and log."""
-    from harness import commands
+    from harness.commands import status
+    from harness.grid.workspace import open_grid
 
-    opened = commands.open_grid(grid, runs_dir, data_root, only)
-    return commands.status_command(opened, as_json=as_json)
+    opened = open_grid(grid, runs_dir, data_root, only)
+    return status.status_command(opened, as_json=as_json)
 
 
 @app.command("run-cell")
@@ -184,10 +187,11 @@ def run_cell_command(
     debug: DebugOption = False,
 ) -> int:
     """Run one cell in this process, with a traceback if it fails."""
-    from harness import commands
+    from harness.commands import run
+    from harness.grid.workspace import open_grid
 
-    return commands.run_cell_command(
-        commands.open_grid(grid, runs_dir, data_root, None),
+    return run.run_cell_command(
+        open_grid(grid, runs_dir, data_root, None),
         cell,
         tracking_uri=tracking_uri,
         device=device,
@@ -205,10 +209,11 @@ def sync_command(
     debug: DebugOption = False,
 ) -> int:
     """Log into MLflow what the cells' folders hold and MLflow lacks."""
-    from harness import commands
+    from harness.commands import status
+    from harness.grid.workspace import open_grid
 
-    return commands.sync_command(
-        commands.open_grid(grid, runs_dir, data_root, None), tracking_uri=tracking_uri
+    return status.sync_command(
+        open_grid(grid, runs_dir, data_root, None), tracking_uri=tracking_uri
     )
 
 
@@ -227,9 +232,9 @@ def compare_command(
     debug: DebugOption = False,
 ) -> int:
     """Tell all that differs between two results and can move a score, then their scores."""
-    from harness import commands
+    from harness.commands import compare
 
-    return commands.compare_command(
+    return compare.compare_command(
         first, second, runs_dir=runs_dir, tracking_uri=tracking_uri, as_json=as_json
     )
 
@@ -244,9 +249,9 @@ def export_adapter_command(
     debug: DebugOption = False,
 ) -> int:
     """Write a trained cell's adapter in PEFT's format, with a model card."""
-    from harness import commands
+    from harness.commands import adapters
 
-    return commands.export_adapter_command(
+    return adapters.export_adapter_command(
         cell, output, runs_dir=runs_dir, data_root=data_root, as_json=as_json
     )
 
@@ -271,9 +276,9 @@ def import_adapter_command(
     debug: DebugOption = False,
 ) -> int:
     """Turn a released checkpoint into an adapter folder that a grid can score."""
-    from harness import commands
+    from harness.commands import adapters
 
-    return commands.import_adapter_command(
+    return adapters.import_adapter_command(
         file, output, model=model, method=method, options=option or [], as_json=as_json
     )
 
@@ -295,10 +300,10 @@ def theory_command(
     debug: DebugOption = False,
 ) -> int:
     """Simulate the theory's convergence rates: slopes, figure and page."""
-    from harness.theory import command
+    from harness.commands import theory
 
-    return command.theory_command(
-        command.chosen_size(quick=quick, full=full),
+    return theory.theory_command(
+        theory.chosen_size(quick=quick, full=full),
         reports_dir=reports_dir,
         runs_dir=runs_dir,
         tracking_uri=tracking_uri,

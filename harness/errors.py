@@ -94,3 +94,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     more = f", and {len(names) - LONGEST_LIST} more" if len(names) > LONGEST_LIST else ""
     listing = f"(known: {shown}{more})" if names else "(none is known)"
     return f"; did you mean '{near[0]}'? {listing}" if near else f" {listing}"
+
+
+def one_line(fault: object) -> str:
+    """Returns an exception's text without line breaks, cut at 200 characters."""
+    return " ".join(str(fault).split())[:200]

@@ -24,7 +24,7 @@ def register_when_peft_is_there() -> None:
 
 def _register() -> None:
     # It registers itself. Where it is just being imported, and imports PEFT, this does nothing.
-    import harness.methods.prompt_tuner  # noqa: F401
+    import harness.methods.zero_init.tuner  # noqa: F401
 
 
 class _PeftFinder(MetaPathFinder):

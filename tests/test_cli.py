@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.executors.devices import available_cores
-from tests.test_end_to_end import grid_text
-from tests.test_grid_file import GRID
+from harness.execution.devices import available_cores
+from tests.grid.test_loader import GRID
+from tests.integration.test_end_to_end import grid_text
 
 COMMON = {"--runs-dir", "--data-root", "--debug", "--help"}
 FLAGS = {
@@ -80,7 +80,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         (["plan", "paper", "--onyl", "x"], "No such option"),
         (["plan", "paper", "--only", "llama-70b"], "matches no cell"),
         (["plan", "paper", "--data-root", "nowhere"], "--data-root nowhere: no such folder"),
-        (["plan", "paper-7b", "--hardware", "a100"], "no such card; did you mean 'a100-80'?"),
+        (["plan", "paper-7b", "--hardware", "a100"], "no such GPU; did you mean 'a100-80'?"),
         (["plan", "paper-7b", "--hardware", "h200", "--probe"], "give one of them"),
         (["plan", "paper-7b", "--price-per-hour", "2"], "needs --hardware or --probe"),
         (["plan", "rehearsal", "--probe"], "--data-root names the folder of local data"),

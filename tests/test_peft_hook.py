@@ -16,8 +16,8 @@ KNOWN = "import peft; print(hasattr(peft.PeftType, 'ZERO_INIT_PROMPT'))"
         "import harness",
         "import peft, harness",
         "import harness, importlib.util; importlib.util.find_spec('peft')",
-        "import harness.methods.prompt_tuner",
-        "import harness.methods.zero_init_attention",
+        "import harness.methods.zero_init.tuner",
+        "import harness.methods.zero_init.attention",
         "import harness, sys; harness.register_when_peft_is_there()",
     ],
 )

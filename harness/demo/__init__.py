@@ -2,3 +2,5 @@
 
 Everything is made from one seed; nothing is downloaded.
 """
+
+from __future__ import annotations

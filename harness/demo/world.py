@@ -126,3 +126,9 @@ def _put_in_place(aside: Path, folder: Path) -> None:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def world_folder(runs_dir: Path) -> Path:
+    """Returns where the embedded world of this version lies once it is written."""
+
+    return (runs_dir / "world" / f"demo-{VERSION}").resolve()

@@ -1,12 +1,12 @@
-"""A cell's estimate on a card: tokens, operations, seconds, memory; and a grid's in all."""
+"""A cell's estimate on a GPU: tokens, operations, seconds, memory; and a grid's in all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.estimate.cards import Card
 from harness.estimate.flops import computed_tokens, scoring_flops, training_flops
+from harness.estimate.gpus import Gpu
 from harness.estimate.memory import (
     activation_bytes,
     scoring_bytes,
@@ -16,13 +16,13 @@ from harness.estimate.memory import (
 )
 from harness.estimate.tokens import ScoringTokens, TrainingTokens, scoring_tokens
 from harness.evaluation.tasks import scored_together
-from harness.grid import Cell
-from harness.state import CellState
+from harness.grid.schema import Cell
+from harness.grid.status import CellState
 
 TokensOf = Callable[[Cell], TrainingTokens | None]
 
 LOAD_BYTES_PER_SECOND = 1.0e9
-"""From disk to a card: an assumption."""
+"""From disk to a GPU: an assumption."""
 START_SECONDS = 15.0
 """Imports, data, and the first kernels of a cell: an assumption."""
 SCORING_SHARE = 0.8
@@ -35,7 +35,7 @@ BANDWIDTH_SHARE = 0.6
 
 @dataclass(frozen=True)
 class CellEstimate:
-    """What is left to do of one cell, on one kind of card; None where nothing tells."""
+    """What is left to do of one cell, on one kind of GPU; None where nothing tells."""
 
     cell_id: str
     label: str
@@ -54,7 +54,7 @@ class CellEstimate:
     """Start and loading."""
     gpus: int
     peak_bytes: float | None
-    """On each card."""
+    """On each GPU."""
     fits: bool | None
     precision: str
     note: str | None = None
@@ -69,10 +69,10 @@ class CellEstimate:
 
     @property
     def gpu_hours(self) -> float | None:
-        """Hours times cards."""
+        """Hours times GPUs."""
         if self.seconds is None or self.training_seconds is None:
             return None
-        # All of its cards train and load; one of them scores.
+        # All of its GPUs train and load; one of them scores.
         alone = self.seconds - self.training_seconds - self.other_seconds
         return (self.gpus * (self.training_seconds + self.other_seconds) + alone) / 3600
 
@@ -84,17 +84,17 @@ class CellEstimate:
         return self.training_flops + self.scoring_flops
 
 
-def estimate_cell(state: CellState, card: Card, tokens_of: TokensOf) -> CellEstimate:
-    """Returns what is left to do of a cell on a card.
+def estimate_cell(state: CellState, gpu: Gpu, tokens_of: TokensOf) -> CellEstimate:
+    """Returns what is left to do of a cell on a GPU.
 
     Args:
         state: the cell, and what of it is done.
-        card: what it runs on.
+        gpu: what it runs on.
         tokens_of: tells the tokens of one epoch of a cell that trains; None where nothing tells.
     """
     cell = state.cell
-    precision = card.precision(cell.train.precision if cell.train else "auto")
-    peak = card.peak_flops(precision)
+    precision = gpu.precision(cell.train.precision if cell.train else "auto")
+    peak = gpu.peak_flops(precision)
     notes = []
     to_train = cell.train is not None and not state.trained
     tokens = tokens_of(cell) if to_train else None
@@ -108,14 +108,14 @@ def estimate_cell(state: CellState, card: Card, tokens_of: TokensOf) -> CellEsti
     if scored is None:
         notes.append("a benchmark's size is unknown")
     if peak is None:
-        notes.append(f"{card.title} does not compute in {precision}")
-    speed = None if peak is None else peak * card.sustained_share
+        notes.append(f"{gpu.title} does not compute in {precision}")
+    speed = None if peak is None else peak * gpu.sustained_share
     gpus = cell.gpus_per_cell if to_train else 1
     idle = not to_train and not state.missing
     memory = 0.0 if idle else _peak_bytes(cell, precision, tokens, to_train)
-    fits = None if memory is None else memory <= card.memory_bytes
+    fits = None if memory is None else memory <= gpu.memory_bytes
     if memory is not None and not fits:
-        fits, note = _smaller_passes(cell, precision, card, memory, to_train)
+        fits, note = _smaller_passes(cell, precision, gpu, memory, to_train)
         notes.append(note)
     epochs = cell.train.epochs if cell.train else 0
     return CellEstimate(
@@ -132,7 +132,7 @@ def estimate_cell(state: CellState, card: Card, tokens_of: TokensOf) -> CellEsti
         training_flops=train_flops,
         scoring_flops=score_flops,
         training_seconds=_quotient(train_flops, speed, gpus),
-        scoring_seconds=None if scored is None else _scoring_seconds(cell, scored, card, precision),
+        scoring_seconds=None if scored is None else _scoring_seconds(cell, scored, gpu, precision),
         other_seconds=0.0 if idle else START_SECONDS + _load_seconds(cell, precision),
         gpus=gpus,
         peak_bytes=memory,
@@ -159,17 +159,17 @@ def _training_flops(cell: Cell, tokens: TrainingTokens | None) -> float | None:
 
 
 def _scoring_seconds(
-    cell: Cell, scored: Sequence[ScoringTokens], card: Card, precision: str
+    cell: Cell, scored: Sequence[ScoringTokens], gpu: Gpu, precision: str
 ) -> float | None:
     """Returns the seconds of scoring: products bound by the peak, generation by the bandwidth."""
-    peak = card.peak_flops(precision)
+    peak = gpu.peak_flops(precision)
     if peak is None:
         return None
     flops = sum(scoring_flops(cell.model.shape, one) for one in scored)
     weights = weight_bytes(precision) * cell.model.shape.num_parameters
     steps = sum(one.new_tokens for one in scored) / GENERATION_BATCH
-    generating = steps * weights / (card.bandwidth * BANDWIDTH_SHARE)
-    return flops / (peak * card.sustained_share * SCORING_SHARE) + generating
+    generating = steps * weights / (gpu.bandwidth * BANDWIDTH_SHARE)
+    return flops / (peak * gpu.sustained_share * SCORING_SHARE) + generating
 
 
 def _peak_bytes(
@@ -185,12 +185,12 @@ def _peak_bytes(
 
 
 def _smaller_passes(
-    cell: Cell, precision: str, card: Card, memory: float, to_train: bool
+    cell: Cell, precision: str, gpu: Gpu, memory: float, to_train: bool
 ) -> tuple[bool, str]:
-    """Returns whether a cell that needs more than a card has fits with fewer tokens at once."""
-    needs = f"needs {memory / 1e9:,.0f} GB, {card.title} has {card.memory_gb:g}"
-    if to_train and cell.train is not None and scoring_bytes(cell, precision) <= card.memory_bytes:
-        room = card.memory_bytes - training_bytes(cell, precision, 0)
+    """Returns whether a cell that needs more than a GPU has fits with fewer tokens at once."""
+    needs = f"needs {memory / 1e9:,.0f} GB, {gpu.title} has {gpu.memory_gb:g}"
+    if to_train and cell.train is not None and scoring_bytes(cell, precision) <= gpu.memory_bytes:
+        room = gpu.memory_bytes - training_bytes(cell, precision, 0)
         tokens = int(room / activation_bytes(cell, precision))
         if tokens >= cell.train.max_length:
             return True, f"{needs}: fits with at most {tokens:,} tokens in a forward pass"

@@ -1,7 +1,7 @@
 """What each cell of a run is expected to take, as it stands beside what was measured then.
 
 From the last probe of this machine where there is one for the model and method, else from the
-card's data sheet where it is a known one; nothing where neither is.
+GPU's data sheet where it is a known one; nothing where neither is.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.environment import processor
 from harness.errors import ZbenchError
-from harness.estimate.cards import card_of_device
 from harness.estimate.costs import estimate_cell
 from harness.estimate.forecast import forecast_cell, read_probe
+from harness.estimate.gpus import gpu_of_device
 from harness.estimate.hardware import token_counter
-from harness.state import CellState
+from harness.grid.status import CellState
+from harness.records.environment import processor
 
 
 def expected_seconds(
@@ -37,7 +37,7 @@ def expected_seconds(
     found = _from_probe(states, devices, runs_dir, num_rows)
     left = [state for state in states if state.cell.id not in found]
     if left and devices and devices[0] != "cpu":
-        found |= _from_card(left, runs_dir, num_rows)
+        found |= _from_gpu(left, runs_dir, num_rows)
     return found
 
 
@@ -62,19 +62,19 @@ def _from_probe(
     }
 
 
-def _from_card(
+def _from_gpu(
     states: Sequence[CellState], runs_dir: Path, num_rows: int | None
 ) -> dict[str, dict[str, Any]]:
     name = device_name("cuda:0")
-    known = card_of_device(name) if name else None
+    known = gpu_of_device(name) if name else None
     if known is None:
         return {}
-    label, card = known
+    label, gpu = known
     tokens_of = token_counter(runs_dir=runs_dir, data_root=None, num_rows=num_rows)
     found = {}
     for state in states:
         try:
-            one = estimate_cell(state, card, tokens_of)
+            one = estimate_cell(state, gpu, tokens_of)
         except ZbenchError:
             continue  # an estimate is no reason to stop a run
         if one.training_seconds is not None and one.scoring_seconds is not None:
@@ -87,7 +87,7 @@ def _from_card(
 
 
 def device_name(device: str) -> str | None:
-    """Returns the name of the processor or card, without torch; None where nothing tells."""
+    """Returns the name of the processor or GPU, without torch; None where nothing tells."""
     if device == "cpu":
         return processor()
     index = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"

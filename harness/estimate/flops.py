@@ -16,8 +16,9 @@ the prompt methods, 26.3 for LoRA and 39.4 for full fine-tuning.
 from __future__ import annotations
 
 from harness.estimate.tokens import ScoringTokens, TrainingTokens
-from harness.methods import METHODS, MethodOptions
-from harness.shape import ModelShape
+from harness.methods import METHODS
+from harness.methods.method import MethodOptions
+from harness.models.shape import ModelShape
 
 RECOMPUTED = frozenset({"prefix-tuning", "prompt-tuning"})
 """Methods that put words of their own before the template, so that its opening is never alone."""

@@ -15,9 +15,9 @@ from harness.estimate.probe import pair_key
 from harness.estimate.probe_worker import PairTime, ScoringTime
 from harness.estimate.tokens import num_items
 from harness.evaluation.tasks import scored_together
-from harness.grid import Cell
-from harness.results import write_text
-from harness.state import CellState
+from harness.grid.schema import Cell
+from harness.grid.status import CellState
+from harness.records.files import write_text
 
 PROBE_FILE = "probe.json"
 COMMAND_SECONDS = 3.0
@@ -57,7 +57,7 @@ class Probe:
     def cpu_share(self) -> float:
         """CPU time by wall-clock time of its workers: below 1 other work kept them waiting.
 
-        1 on a card, where waiting for the card is the work.
+        1 on a GPU, where waiting for the GPU is the work.
         """
         shares = [times.cpu_share for times in self.pairs.values()]
         return statistics.median(shares) if shares else 1.0

@@ -1,4 +1,4 @@
-"""A grid's estimate on a card: tokens, hours, money, memory, what is missing; loads no model."""
+"""A grid's estimate on a GPU: tokens, hours, money, memory, what is missing; loads no model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.estimate.cards import Card, find_card
+from harness.data.instructions import DataSpec
 from harness.estimate.costs import CellEstimate, estimate_cell
+from harness.estimate.gpus import Gpu, find_gpu
 from harness.estimate.lengths import RowLengths, local_lengths
 from harness.estimate.needs import DiskNeeds, Need, disk_needs, find_needs, model_cache
 from harness.estimate.tokens import (
@@ -17,16 +18,16 @@ from harness.estimate.tokens import (
     tokens_of_characters,
     training_tokens,
 )
-from harness.grid import Cell, DataSpec
-from harness.state import CellState
+from harness.grid.schema import Cell
+from harness.grid.status import CellState
 
 
 @dataclass(frozen=True)
 class HardwareEstimate:
-    """What is left to do of a grid, on one kind of card."""
+    """What is left to do of a grid, on one kind of GPU."""
 
     name: str
-    card: Card
+    gpu: Gpu
     price_per_hour: float | None
     cells: tuple[CellEstimate, ...]
     """Those that are to do."""
@@ -55,7 +56,7 @@ class HardwareEstimate:
             for cell in self.cells
         ]
         return {
-            "hardware": {"name": self.name, **self.card.model_dump()},
+            "hardware": {"name": self.name, **self.gpu.model_dump()},
             "price_per_hour": self.price_per_hour,
             "gpu_hours": self.gpu_hours,
             "cost": self.money(self.gpu_hours),
@@ -66,7 +67,7 @@ class HardwareEstimate:
         }
 
 
-def estimate_on_card(
+def estimate_on_gpu(
     states: Sequence[CellState],
     hardware: str,
     *,
@@ -75,31 +76,31 @@ def estimate_on_card(
     data_root: Path | None,
     num_rows: int | None,
 ) -> HardwareEstimate:
-    """Returns what is left to do of a grid's cells on a card; loads no model, asks no network.
+    """Returns what is left to do of a grid's cells on a GPU; loads no model, asks no network.
 
     Args:
         states: the cells.
-        hardware: the card's name.
-        price_per_hour: of one card, in any currency.
+        hardware: the GPU's name.
+        price_per_hour: of one GPU, in any currency.
         runs_dir: where results go, and where counted lengths are kept.
         data_root: of local data.
         num_rows: of the training data.
 
     Raises:
-        UsageError: the card is not known.
+        UsageError: the GPU is not known.
         DataError: local data cannot be read.
     """
-    card = find_card(hardware)
+    gpu = find_gpu(hardware)
     if price_per_hour is None:
-        price_per_hour = card.price_per_hour
+        price_per_hour = gpu.price_per_hour
     tokens_of = token_counter(runs_dir=runs_dir, data_root=data_root, num_rows=num_rows)
     work = [state for state in states if state.status != "done"]
     needs = find_needs(work, data_root)
     return HardwareEstimate(
         name=hardware.lower(),
-        card=card,
+        gpu=gpu,
         price_per_hour=price_per_hour,
-        cells=tuple(estimate_cell(state, card, tokens_of) for state in work),
+        cells=tuple(estimate_cell(state, gpu, tokens_of) for state in work),
         done_cells=len(states) - len(work),
         done_seconds=sum(measured_seconds(state) for state in states),
         needs=tuple(needs),
@@ -123,7 +124,7 @@ def token_counter(
     Counted where the data and the model's tokenizer lie on this machine; else from constants, where
     the data set is known; else from the characters of local data.
     """
-    from harness.data import num_examples, shuffled
+    from harness.data.instructions import num_examples, shuffled
 
     orders: dict[int, list[int]] = {}
     lengths: dict[tuple[DataSpec, Path], RowLengths] = {}
@@ -155,7 +156,7 @@ def token_counter(
 
 
 def _local_tokenizer(cell: Cell, data_root: Path | None) -> Path | None:
-    from harness.checkpoint import local_folder
+    from harness.models.checkpoint import local_folder
 
     folder = local_folder(cell.model, data_root)
     if folder is None and cell.model.source is not None:
@@ -171,7 +172,7 @@ def _data_is_local(data: DataSpec, data_root: Path | None) -> bool:
 
 
 def _mean_characters(data: DataSpec, data_root: Path | None) -> float:
-    from harness.data import read_instructions
+    from harness.data.instructions import read_instructions
 
     rows = read_instructions(data, data_root=data_root).rows
     return sum(len(row.instruction + row.input + row.output) for row in rows) / len(rows)

@@ -10,15 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data import Instruction, read_instructions, tokenize
+from harness.data.instructions import Instruction, read_instructions, tokenize
 from harness.errors import StorageError
-from harness.fingerprint import sha256_of_file
-from harness.results import write_text
+from harness.records.files import sha256_of_file, write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from harness.grid import DataSpec
+    from harness.data.instructions import DataSpec
 
 UNCUT = 1 << 30
 """A maximal length that no row has."""
@@ -86,8 +85,7 @@ def local_lengths(
         return found
     from transformers import PreTrainedTokenizerFast
 
-    from harness.checkpoint import one_line
-    from harness.errors import ModelError
+    from harness.errors import ModelError, one_line
 
     rows = read_instructions(data, data_root=data_root).rows
     try:

@@ -1,7 +1,7 @@
-"""Bytes on a card and on disk, from shapes.
+"""Bytes on a GPU and on disk, from shapes.
 
 Weights: 2 bytes each in half precision, 4 in fp32; trained ones 16 in all (fp32 weight, gradient
-and AdamW's two moments), sharded where several cards train one cell. Activations: what a layer's
+and AdamW's two moments), sharded where several GPUs train one cell. Activations: what a layer's
 backward pass needs of each token is 18 D + 6 I bytes in half precision (queries, keys, values and
 the output of attention, the norms' fp32 inputs, and the three inner tensors of the feed-forward
 network): 4.2 MB for the 30 adapted layers of LLaMA-7B.
@@ -9,14 +9,14 @@ network): 4.2 MB for the 30 adapted layers of LLaMA-7B.
 
 from __future__ import annotations
 
-from harness.device_memory import memory_bytes
+from harness.cell.memory import memory_bytes
 from harness.estimate.flops import backward_layers, head_weights, layer_weights, trains_weights
-from harness.grid import Cell
+from harness.grid.schema import Cell
 from harness.methods import METHODS
-from harness.recipe import DEFAULT_TOKEN_BUDGET
+from harness.training.spec import DEFAULT_TOKEN_BUDGET
 
 CONTEXT_BYTES = 1.0e9
-"""What the driver's context and the allocator's fragments take of a card."""
+"""What the driver's context and the allocator's fragments take of a GPU."""
 LOGITS_CHUNK = 1024
 """Label positions whose logits are in memory at once."""
 LOGIT_BYTES = 10
@@ -58,7 +58,7 @@ def _quantization(cell: Cell) -> str | None:
 
 
 def training_bytes(cell: Cell, precision: str, tokens: float) -> float:
-    """Returns the peak on each card while a cell is trained.
+    """Returns the peak on each GPU while a cell is trained.
 
     Args:
         cell: a cell that trains.
@@ -76,7 +76,7 @@ def training_bytes(cell: Cell, precision: str, tokens: float) -> float:
         if gpus == 1:
             weights += half * trained  # autocast's copies
         else:
-            # Each card keeps its share, and two layers and the embeddings gathered.
+            # Each GPU keeps its share, and two layers and the embeddings gathered.
             weights = weights / gpus + 4.0 * (2 * layer_weights(shape) + head_weights(shape))
     activations = activation_bytes(cell, precision) * tokens
     logits = LOGITS_CHUNK * shape.vocab_size * LOGIT_BYTES
@@ -84,8 +84,8 @@ def training_bytes(cell: Cell, precision: str, tokens: float) -> float:
 
 
 def scoring_bytes(cell: Cell, precision: str) -> float:
-    """Returns the peak on a card while a cell is scored: weights, one pass, and its logits."""
-    from harness.evaluation.batches import SCORED_SHARE
+    """Returns the peak on a GPU while a cell is scored: weights, one pass, and its logits."""
+    from harness.evaluation.prefix_trie.batches import SCORED_SHARE
     from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET
 
     shape = cell.model.shape

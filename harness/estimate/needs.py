@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.checkpoint import local_folder
 from harness.errors import DataError
 from harness.estimate.memory import checkpoint_bytes, download_bytes, kept_bytes
 from harness.estimate.tokens import scoring_tokens
 from harness.evaluation.tasks import local_files
-from harness.grid import Cell
-from harness.state import CellState
+from harness.grid.schema import Cell
+from harness.grid.status import CellState
+from harness.models.checkpoint import local_folder
 
 GATED = ("meta-llama/", "google/gemma", "mistralai/Mistral-7B-v0.3", "mistralai/Mistral-Nemo")
 """Beginnings of repositories that ask for their terms to be accepted, when last looked at."""
@@ -154,8 +154,8 @@ def model_cache(source: str, revision: str) -> Path | None:
     """Returns the folder of a model in the hub's cache, or None where it is not whole there."""
     from huggingface_hub import snapshot_download
 
-    from harness.checkpoint import weight_files
     from harness.errors import ModelError
+    from harness.models.checkpoint import weight_files
 
     try:
         folder = Path(snapshot_download(source, revision=revision, local_files_only=True))

@@ -17,7 +17,7 @@ from multiprocessing import get_context
 
 from harness.errors import TrainingError, ZbenchError
 from harness.estimate.probe_worker import PairTime, ProbeSettings, begin_worker, measure
-from harness.grid import Cell
+from harness.grid.schema import Cell
 
 
 def pair_key(cell: Cell) -> str:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness.estimate.tokens import num_subjects
 from harness.evaluation.tasks import TaskSpec, scored_together
-from harness.executors.devices import cuda_visible
-from harness.grid import Cell
+from harness.execution.devices import cuda_visible
+from harness.grid.schema import Cell
 
 if TYPE_CHECKING:
-    from harness.data import Instruction
-    from harness.models import Base
+    from harness.data.instructions import Instruction
+    from harness.models.loading import Base
 
 PROBE_STEPS = (14, 6)
 """Optimizer steps with whole batches, and with a quarter of one: the two give what a step costs by
@@ -144,7 +144,8 @@ def _warm_up(cell: Cell, settings: ProbeSettings, device: str) -> None:
 
 
 def _load(cell: Cell, settings: ProbeSettings, device: str) -> Base:
-    from harness.models import load_base, resolve_precision
+    from harness.models.devices import resolve_precision
+    from harness.models.loading import load_base
 
     precision = resolve_precision(cell.train.precision if cell.train else "auto", device)
     return load_base(cell.model, data_root=settings.data_root, device=device, precision=precision)
@@ -153,7 +154,7 @@ def _load(cell: Cell, settings: ProbeSettings, device: str) -> Base:
 def _measure(
     cell: Cell, settings: ProbeSettings, device: str, clock: Callable[[], float]
 ) -> dict[str, Any]:
-    from harness.data import choose, read_instructions
+    from harness.data.instructions import choose, read_instructions
     from harness.methods import METHODS
 
     rows: tuple[Instruction, ...] = ()
@@ -185,10 +186,11 @@ def _measure_training(
     clock: Callable[[], float],
 ) -> dict[str, float]:
     """Trains a few steps, which spoils the model; its speed is all that is wanted."""
-    from harness.data import tokenize
+    from harness.data.instructions import tokenize
     from harness.methods import METHODS
-    from harness.models import save_trained
-    from harness.train import StepRecord, fit
+    from harness.models.loading import save_trained
+    from harness.training.loop import fit
+    from harness.training.progress import StepRecord
 
     train, method = cell.train, METHODS[cell.method]
     assert train is not None

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from harness.estimate.lengths import RowLengths
 from harness.evaluation.tasks import TaskSpec
-from harness.shape import ModelShape
+from harness.models.shape import ModelShape
 
 Source = Literal["counted", "known", "estimated"]
 """From these very rows; from constants of this data and tokenizer; from characters or another

@@ -11,36 +11,17 @@ The folder `paper` is the paper's own protocol: generation, scored by string mat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.evaluation.outcome import TaskOutcome
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec, request_key
-from harness.results import TaskScore
 
 if TYPE_CHECKING:
-    import pandas
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.evaluation.loading import LoadedBenchmark
-    from harness.evaluation.paper.model import Pooling
-    from harness.evaluation.scorer import Batching
-
-
-@dataclass(frozen=True)
-class TaskOutcome:
-    """What evaluating one benchmark gave."""
-
-    scores: tuple[TaskScore, ...]
-    """Of the benchmark first, metric by metric; then of each subject where it is a group."""
-    items: pandas.DataFrame
-    """One row per item; the columns are in `scores.items_frame`."""
-    prompts_sha256: str
-    """Of the texts of all requests, in order."""
-    batching: Batching | Pooling
-    """How the requests were put together."""
-    warnings: tuple[str, ...] = ()
-    """What its reader must know; it stands in the notes of the scores too."""
 
 
 def evaluate(

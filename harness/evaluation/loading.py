@@ -23,11 +23,10 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 
+from harness.data.pins import Content, Mismatch
 from harness.errors import DataError, EvaluationError, ZbenchError
 from harness.evaluation.benchmarks import MACRO_METRIC, Benchmark
-from harness.evaluation.data_identity import (
-    Content,
-    Mismatch,
+from harness.evaluation.data_versions import (
     columns_of,
     local_contents,
     mismatches,

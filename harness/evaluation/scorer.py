@@ -19,12 +19,22 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
-from harness.evaluation.encodings import Encoding, EncodingCache
-from harness.evaluation.sharing import NotShareable, check_sharing, longest_shared, reason_against
+from harness.evaluation.prefix_trie.checks import (
+    NotShareable,
+    check_sharing,
+    longest_shared,
+    reason_against,
+)
+from harness.evaluation.prefix_trie.forward import TrieForward
+from harness.evaluation.prefix_trie.scoring import score_queries
+from harness.evaluation.prefix_trie.trie import Query
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET
-from harness.evaluation.trie import Query
-from harness.evaluation.trie_forward import TrieForward
-from harness.evaluation.trie_scoring import score_queries
+
+Encoding = tuple[list[int], list[int]]
+
+
+MAX_KEPT_TOKENS = 4_000_000
+"""Encodings are kept for the next model up to so many tokens in all (about 100 MB)."""
 
 Progress = Callable[[int, int], None]
 Answer = tuple[float, bool]
@@ -262,3 +272,22 @@ class Scorer(HFLM):
         if reason != self.batching.fallback:
             logger.warning("scored request by request: %s", reason)
             self.batching = replace(self.batching, fallback=reason)
+
+
+class EncodingCache:
+    """Token ids of (context, answer) pairs under one tokenizer, up to MAX_KEPT_TOKENS."""
+
+    def __init__(self) -> None:
+        self._num_tokens = 0
+        self._encodings: dict[tuple[str, str], Encoding] = {}
+
+    def get(self, pair: tuple[str, str]) -> Encoding | None:
+        """Returns the pair's encoding if it is kept."""
+        return self._encodings.get(pair)
+
+    def put(self, pair: tuple[str, str], encoding: Encoding) -> None:
+        """Keeps an encoding while there is room."""
+        size = len(encoding[0]) + len(encoding[1])
+        if self._num_tokens + size <= MAX_KEPT_TOKENS:
+            self._encodings[pair] = encoding
+            self._num_tokens += size

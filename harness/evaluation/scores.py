@@ -17,7 +17,7 @@ from harness.evaluation.benchmarks import MACRO_METRIC
 from harness.evaluation.loading import LoadedBenchmark
 from harness.evaluation.scoring import Run
 from harness.evaluation.tasks import lm_eval_version
-from harness.results import TaskScore
+from harness.records.results import TaskScore
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -18,9 +18,8 @@ from lm_eval.evaluator import evaluate
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
-from harness.evaluation.encodings import EncodingCache
 from harness.evaluation.loading import LoadedBenchmark
-from harness.evaluation.scorer import Batching, Progress, Scorer
+from harness.evaluation.scorer import Batching, EncodingCache, Progress, Scorer
 
 BOOTSTRAP_ITERS = 100_000
 """lm-eval's default; standard errors of means, the only ones here, are closed forms without it."""

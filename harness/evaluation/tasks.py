@@ -21,7 +21,7 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.errors import DataError, did_you_mean
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark, Decoding
-from harness.fingerprint import sha256_of_files
+from harness.records.files import sha256_of_files
 from harness.spec import Spec
 
 __all__ = [

@@ -10,26 +10,28 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 from harness.errors import MethodError
-from harness.methods.full import apply_full, count_full
-from harness.methods.gate_telemetry import PromptTrace, gate_statistics
+from harness.methods.full import STANFORD_ALPACA, apply_full, count_full
 from harness.methods.imported import AdapterOptions, apply_imported, count_imported
-from harness.methods.lora import LoraOptions, apply_lora, count_lora
+from harness.methods.lora import ALPACA_LORA, LoraOptions, apply_lora, count_lora
 from harness.methods.method import Method, MethodOptions
 from harness.methods.neighbours import NEIGHBOURS
-from harness.methods.prompt import (
-    GatedPromptOptions,
-    GeneratedPromptOptions,
-    PromptOptions,
+from harness.methods.untrained import apply_nothing, count_nothing
+from harness.methods.zero_init.apply import (
     apply_random_init,
     apply_zero_init_linear,
     apply_zero_init_nonlinear,
+)
+from harness.methods.zero_init.options import (
+    PAPER_PROMPTS,
+    GatedPromptOptions,
+    GeneratedPromptOptions,
+    PromptOptions,
     count_random_init,
     count_zero_init_linear,
     count_zero_init_nonlinear,
 )
-from harness.methods.untrained import apply_nothing, count_nothing
-from harness.recipe import ALPACA_LORA, PAPER_PROMPTS, STANFORD_ALPACA
-from harness.shape import ModelShape
+from harness.methods.zero_init.telemetry import PromptTrace, gate_statistics
+from harness.models.shape import ModelShape
 
 __all__ = ["METHODS", "Method", "MethodOptions", "check_options"]
 

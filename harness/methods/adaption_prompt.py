@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.checkpoint import shape_of
 from harness.errors import MethodError
-from harness.methods.peft_adapter import insert_adapter
-from harness.methods.prompt import PromptOptions
-from harness.shape import ModelShape
+from harness.methods.zero_init.options import PromptOptions
+from harness.models.adapters import insert_adapter
+from harness.models.shape import ModelShape, shape_of
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from harness.checkpoint import shape_of
 from harness.methods.lora import LoraOptions, count_lora, insert_lora
 from harness.methods.targets import LLAMA_LINEAR, Targets, target_sizes
-from harness.shape import ModelShape
+from harness.models.shape import ModelShape, shape_of
 
 if TYPE_CHECKING:
     from peft import PeftModel

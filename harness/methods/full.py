@@ -5,10 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.methods.method import MethodOptions
-from harness.shape import ModelShape
+from harness.models.shape import ModelShape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+STANFORD_ALPACA: dict[str, object] = {
+    "epochs": 3,
+    "batch_size": 128,
+    "learning_rate": 2e-5,
+    "warmup_ratio": 0.03,
+    "max_gradient_norm": 1.0,
+    "max_length": 512,
+}
+"""Stanford Alpaca's recipe for full fine-tuning (github.com/tatsu-lab/stanford_alpaca); the norm
+of 1 is the default of the transformers Trainer that it runs on."""
 
 
 def apply_full(model: PreTrainedModel, options: MethodOptions, seed: int) -> PreTrainedModel:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.checkpoint import shape_of
+from harness.methods.lora import ALPACA_LORA
 from harness.methods.method import MethodOptions
-from harness.methods.peft_adapter import insert_adapter
 from harness.methods.targets import FEED_FORWARD_OUTPUTS, Targets, check_layers, target_sizes
-from harness.recipe import ALPACA_LORA
-from harness.shape import ModelShape
+from harness.models.adapters import insert_adapter
+from harness.models.shape import ModelShape, shape_of
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from harness.adapters import (
+from harness.errors import MethodError, ModelError
+from harness.methods.method import MethodOptions
+from harness.methods.zero_init.options import check_base
+from harness.models.adapter_folder import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     adapter_size,
-    attach_adapter,
     read_adapter_config,
 )
-from harness.errors import MethodError, ModelError
-from harness.methods.method import MethodOptions
-from harness.methods.prompt import check_base
-from harness.shape import ModelShape
+from harness.models.adapters import attach_adapter
+from harness.models.shape import ModelShape
 
 if TYPE_CHECKING:
     from peft import PeftModel

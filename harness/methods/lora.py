@@ -6,15 +6,27 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from harness.checkpoint import shape_of
 from harness.methods.method import MethodOptions
-from harness.methods.peft_adapter import insert_adapter
 from harness.methods.targets import Targets, check_layers, check_rank, target_sizes
-from harness.shape import ModelShape
+from harness.models.adapters import insert_adapter
+from harness.models.shape import ModelShape, shape_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
+
+
+ALPACA_LORA: dict[str, object] = {
+    "epochs": 3,
+    "batch_size": 128,
+    "learning_rate": 3e-4,
+    "schedule": "linear",
+    "warmup_steps": 100,
+    "max_gradient_norm": 1.0,
+    "max_length": 256,
+}
+"""Alpaca-LoRA's defaults (github.com/tloen/alpaca-lora): transformers' linear schedule after 100
+warm-up steps, and the gradient norm of 1 that its Trainer clips at where nothing else is said."""
 
 
 class LoraOptions(MethodOptions):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from harness.shape import ModelShape
+from harness.models.shape import ModelShape
 from harness.spec import Spec
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ class MethodOptions(Spec):
 class Trace(Protocol):
     """Follows one training of a model, and changes nothing by it: the training's bits stay.
 
-    `harness.train.fit` calls `probe` once before and once after the training, and around every
-    step that is read `observe`, then `read`. A checkpoint holds its `state`; a training that goes
-    on from one begins with `load_state` in the place of the first `probe`.
+    `harness.training.loop.fit` calls `probe` once before and once after the training, and around
+    every step that is read `observe`, then `read`. A checkpoint holds its `state`; a training that
+    resumes from one begins with `load_state` in the place of the first `probe`.
     """
 
     def probe(self, when: Literal["before", "after"], texts: Sequence[Sequence[int]]) -> None:
@@ -64,7 +64,7 @@ class Method:
     """The name on pages and figures."""
     options: type[MethodOptions]
     recipe: Mapping[str, object]
-    """Defaults of the training settings, by field of `harness.recipe.TrainSpec`."""
+    """Defaults of the training settings, by field of `harness.training.spec.TrainSpec`."""
     apply: Callable[[PreTrainedModel, Any, int], Any]
     """`apply(model, options, seed)` freezes the model, inserts what is trained, and returns it:
     the model itself, or PEFT's wrapper around it.

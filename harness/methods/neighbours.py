@@ -14,8 +14,7 @@ from harness.methods.adaption_prompt import (
 from harness.methods.dora import DORA_ALPACA, DoraOptions, apply_dora, count_dora
 from harness.methods.ia3 import IA3_RATE, Ia3Options, apply_ia3, count_ia3
 from harness.methods.method import Method
-from harness.methods.vera import VERA_ALPACA, VeraOptions, apply_vera, count_vera
-from harness.methods.virtual_tokens import (
+from harness.methods.prompt_tuning import (
     VIRTUAL_TOKENS,
     PrefixTuningOptions,
     PromptTuningOptions,
@@ -24,7 +23,8 @@ from harness.methods.virtual_tokens import (
     count_prefix_tuning,
     count_prompt_tuning,
 )
-from harness.recipe import PAPER_PROMPTS
+from harness.methods.vera import VERA_ALPACA, VeraOptions, apply_vera, count_vera
+from harness.methods.zero_init.options import PAPER_PROMPTS
 
 NEIGHBOURS = (
     Method(

@@ -25,7 +25,7 @@ _BITS = 24
 
 
 @dataclass(frozen=True)
-class Draws:
+class DropoutKey:
     """What a forward pass draws for: one optimizer step and some of its sequences."""
 
     key: int
@@ -37,23 +37,23 @@ class Draws:
     its beginning."""
 
 
-_DRAWS: ContextVar[Draws | None] = ContextVar("draws", default=None)
+_KEY: ContextVar[DropoutKey | None] = ContextVar("draws", default=None)
 
 
 @contextlib.contextmanager
-def drawing(draws: Draws) -> Iterator[None]:
+def dropout_rng(draws: DropoutKey) -> Iterator[None]:
     """Makes every RowDropout inside draw for these sequences."""
-    token = _DRAWS.set(draws)
+    token = _KEY.set(draws)
     try:
         yield
     finally:
-        _DRAWS.reset(token)
+        _KEY.reset(token)
 
 
 class RowDropout(nn.Module):
     """Dropout that gives a sequence the same draws in any micro-batch.
 
-    Outside `drawing` it is PyTorch's own dropout.
+    Outside `dropout_rng` it is PyTorch's own dropout.
 
     Args:
         p: probability of a zero.
@@ -69,7 +69,7 @@ class RowDropout(nn.Module):
         """Returns the input with elements zeroed and the others divided by 1 - p, in training."""
         if not self.training or self.p == 0:
             return x_BTD
-        draws = _DRAWS.get()
+        draws = _KEY.get()
         if draws is None:
             return functional.dropout(x_BTD, self.p, training=True)
         keep = uniform_bits(draws, self.index, x_BTD.shape) >= round(self.p * 2**_BITS)
@@ -80,7 +80,7 @@ class RowDropout(nn.Module):
         return f"p={self.p}"
 
 
-def uniform_bits(draws: Draws, index: int, shape: torch.Size) -> Tensor:
+def uniform_bits(draws: DropoutKey, index: int, shape: torch.Size) -> Tensor:
     """Returns whole numbers, uniform in 0..2^24 - 1, of shape (B, T, D)."""
     rows, num_tokens, features = shape
     device = draws.rows.device

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from harness.errors import MethodError
-from harness.shape import ModelShape
+from harness.models.shape import ModelShape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.methods.method import MethodOptions
-from harness.shape import ModelShape
+from harness.models.shape import ModelShape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from harness.checkpoint import shape_of
 from harness.methods.method import MethodOptions
-from harness.methods.peft_adapter import insert_adapter
 from harness.methods.targets import LLAMA_LINEAR, Targets, check_layers, target_sizes
-from harness.shape import ModelShape
+from harness.models.adapters import insert_adapter
+from harness.models.shape import ModelShape, shape_of
 
 if TYPE_CHECKING:
     from peft import PeftModel

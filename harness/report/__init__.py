@@ -17,9 +17,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.analysis.inputs import ReportInput
 from harness.errors import ReportError
-from harness.report.inputs import Report, ReportInput
-from harness.results import write_bytes, write_text
+from harness.records.files import write_bytes, write_text
+from harness.report.inputs import Report
 
 if TYPE_CHECKING:
     from harness.report.contents import Contents

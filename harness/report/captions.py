@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.report.comparisons import representatives
-from harness.report.estimates import Measurements
-from harness.report.groups import Group
+from harness.analysis.columns import Group
+from harness.analysis.comparisons import representatives
+from harness.analysis.measurements import Measurements
 from harness.report.numbers import MISSING
 
 if TYPE_CHECKING:
-    from harness.report.tables import Line
+    from harness.report.lines import Line
 
 NO_ITEMS = "†"
 """Marks a standard error that was made without per-item records."""

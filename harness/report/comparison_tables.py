@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.report.comparisons import Comparison
-from harness.report.groups import TABLE_COLUMNS, Group
+from harness.analysis.columns import TABLE_COLUMNS, Group
+from harness.analysis.comparisons import Comparison
 from harness.report.numbers import MISSING, p_text, percent, points
 from harness.report.render import Entry, Row, Table, row
 

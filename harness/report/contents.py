@@ -6,20 +6,19 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from harness.analysis.columns import Group
+from harness.analysis.comparisons import Comparison, compare, compare_with_published
+from harness.analysis.inputs import ReportInput
+from harness.analysis.measurements import Measurements
+from harness.analysis.published import Published, load_published
+from harness.report.bridge import BRIDGE, bridge_drawing
 from harness.report.captions import STDERR
-from harness.report.comparison_tables import (
-    comparison_list,
-    comparison_records,
-    comparison_table,
-)
-from harness.report.comparisons import Comparison, compare, compare_with_published
+from harness.report.comparison_tables import comparison_list, comparison_records, comparison_table
 from harness.report.costs import cell_table, cost_table, environment_table, failure_table
 from harness.report.efficiency import efficiency_drawing
-from harness.report.estimates import Measurements
 from harness.report.figures import Drawing, styles_of
 from harness.report.gates import MEANING, gate_drawings, share_table
-from harness.report.groups import Group
-from harness.report.inputs import ReportInput
+from harness.report.lines import TABLE_1, TABLE_2, Line, PaperTable, table_lines
 from harness.report.listings import (
     anchor_table,
     protocol_table,
@@ -39,21 +38,11 @@ from harness.report.page import (
     tables_html,
     text_html,
 )
-from harness.report.published import Published, load_published
 from harness.report.reading import cautions, findings, status_line
 from harness.report.render import Table, to_latex, to_markdown, to_text
 from harness.report.responses import position_table, response_table
-from harness.report.tables import (
-    TABLE_1,
-    TABLE_2,
-    Line,
-    PaperTable,
-    paper_table,
-    table_lines,
-    table_records,
-)
+from harness.report.tables import paper_table, table_records
 from harness.report.theory import theory_section
-from harness.theory.bridge import BRIDGE, bridge_drawing
 
 TERMINAL_WIDTH = 120
 """Columns of the terminal."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from harness.report.comparisons import name_of
-from harness.report.estimates import variant_of
-from harness.report.groups import is_missing
+from harness.analysis.columns import is_missing
+from harness.analysis.comparisons import name_of
+from harness.analysis.measurements import variant_of
 from harness.report.numbers import MISSING, share_text, short_count, short_seconds
 from harness.report.render import Table, row
 
@@ -56,7 +56,7 @@ def cost_table(cells: pd.DataFrame) -> Table:
             "Trained parameters are rounded here; the paper prints them truncated. Peak memory: of "
             "the allocator on CUDA, of the process on CPU. Tokens: without padding. Predicted: "
             "training and evaluation together, as estimated before the run from a probe of the "
-            "machine or from the card's data sheet; a dash where nothing was.",
+            "machine or from the GPU's data sheet; a dash where nothing was.",
         ),
         num_text_columns=4,
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from harness.report.comparisons import name_of
-from harness.report.estimates import BASE, Measurements, Variant
+from harness.analysis.columns import Group
+from harness.analysis.comparisons import name_of
+from harness.analysis.measurements import BASE, Measurements, Variant
 from harness.report.figures import (
     INK,
     Drawing,
@@ -19,7 +20,6 @@ from harness.report.figures import (
     file_name,
     left_out,
 )
-from harness.report.groups import Group
 from harness.report.tables import chance_level
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.report.comparisons import representatives
-from harness.report.estimates import BASE, Variant
+from harness.analysis.comparisons import representatives
+from harness.analysis.measurements import BASE, Variant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

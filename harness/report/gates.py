@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis.comparisons import name_of, representatives, row_name
+from harness.analysis.measurements import Measurements, Seed, Variant
 from harness.methods import METHODS
-from harness.methods.gate_telemetry import GATES_FILE, SHARES, SHARES_FILE
-from harness.report.comparisons import name_of, representatives, row_name
-from harness.report.estimates import Measurements, Seed, Variant
+from harness.methods.zero_init.telemetry import GATES_FILE, SHARES, SHARES_FILE
 from harness.report.figures import Drawing, Plot, file_name
 from harness.report.numbers import MISSING, percent, share_text
 from harness.report.render import Row, Table, row

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from harness.report.comparisons import name_of
-from harness.report.estimates import Measurements, variant_of
-from harness.report.groups import TABLE_COLUMNS, Group, is_aggregate, is_missing
+from harness.analysis.columns import TABLE_COLUMNS, Group, is_aggregate, is_missing
+from harness.analysis.comparisons import name_of
+from harness.analysis.measurements import Measurements, variant_of
+from harness.analysis.published import Published
+from harness.report.lines import TABLE_1, TABLE_2
 from harness.report.numbers import MISSING, percent, points, share_text
-from harness.report.published import Published
 from harness.report.render import Table, row
 from harness.report.responses import TITLES
-from harness.report.tables import TABLE_1, TABLE_2
 
 if TYPE_CHECKING:
     import pandas as pd

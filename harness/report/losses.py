@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from harness.report.comparisons import name_of
-from harness.report.estimates import Measurements, Variant, variant_of
-from harness.report.figures import (
-    Drawing,
-    Plot,
-    draw_curve,
-    drawn_methods,
-    file_name,
-    left_out,
-)
-from harness.report.published import Published
+from harness.analysis.comparisons import name_of
+from harness.analysis.measurements import Measurements, Variant, variant_of
+from harness.analysis.published import Published
+from harness.report.figures import Drawing, Plot, draw_curve, drawn_methods, file_name, left_out
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.report.comparisons import Comparison
-from harness.report.estimates import BASE, Measurements
-from harness.report.groups import COLUMNS, Group
-from harness.report.inputs import ReportInput
+from harness.analysis.columns import COLUMNS, Group
+from harness.analysis.comparisons import Comparison
+from harness.analysis.inputs import ReportInput
+from harness.analysis.measurements import BASE, Measurements
+from harness.analysis.published import Published
 from harness.report.numbers import p_text, points
-from harness.report.published import Published
 
 
 def status_line(data: ReportInput) -> str:

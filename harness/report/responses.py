@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.report.comparisons import row_name
-from harness.report.estimates import Measurements, Variant
-from harness.report.groups import Group, is_aggregate, is_missing
+from harness.analysis.columns import Group, is_aggregate, is_missing
+from harness.analysis.comparisons import row_name
+from harness.analysis.measurements import Measurements, Variant
+from harness.analysis.stats import Sample, combine
 from harness.report.numbers import MISSING, percent, points
 from harness.report.render import Table, row
-from harness.report.stats import Sample, combine
 
 if TYPE_CHECKING:
     import pandas as pd

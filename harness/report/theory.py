@@ -23,7 +23,7 @@ from harness.report.page import (
     tables_html,
 )
 from harness.report.render import Row, Table, row
-from harness.theory.figure import NAME, TITLE, panels
+from harness.report.theory_figure import NAME, TITLE, panels
 from harness.theory.identity import STRENGTH, Identity
 from harness.theory.slopes import FEWEST_OBSERVATIONS
 from harness.theory.statements import (

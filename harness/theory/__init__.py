@@ -16,3 +16,5 @@ statements    the findings in words, made from the intervals
 identity      an attention layer as a mixture of experts; bridge: the same plot for a grid's runs
 figure, output, command              what is drawn, written and printed
 """
+
+from __future__ import annotations

@@ -98,7 +98,7 @@ def show_identities(seed: int = 0) -> tuple[Identity, ...]:
 def _show(method_name: str, seed: int) -> Identity:
     import torch
 
-    from harness.methods.zero_init_attention import PromptAttention
+    from harness.methods.zero_init.attention import PromptAttention
 
     model, tokens, ids = _prompted_model(method_name, seed)
     prompts = [module for module in model.modules() if isinstance(module, PromptAttention)]
@@ -145,9 +145,9 @@ def _prompted_model(method_name: str, seed: int) -> tuple[nn.Module, list[str], 
     import torch
 
     from harness.demo.world import CHECKPOINT
-    from harness.grid_file import load_grid
+    from harness.grid.loader import load_grid
     from harness.methods import METHODS
-    from harness.models import load_base
+    from harness.models.loading import load_base
 
     spec = load_grid("demo").models["tiny-llama"].model_copy(update={"path": str(CHECKPOINT)})
     base = load_base(spec, data_root=None, device="cpu", precision="fp32")

@@ -14,15 +14,7 @@ from typing import Literal
 import numpy as np
 
 from harness.theory.regression import Gating, Regression
-from harness.theory.world import (
-    TRUTH,
-    WORLD,
-    Box,
-    Truth,
-    World,
-    check_truth,
-    copied_words,
-)
+from harness.theory.world import TRUTH, WORLD, Box, Truth, World, check_truth, copied_words
 
 Family = Literal["fixed", "copy", "gate", "merge", "random", "continuous"]
 

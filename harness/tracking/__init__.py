@@ -6,6 +6,8 @@ missing. Everything is logged from one process, by explicit run id, so that a `M
 the environment changes nothing and SQLite has one writer.
 """
 
+from __future__ import annotations
+
 from harness.tracking.live import Tracker
 from harness.tracking.runs import GridRuns, TrackedRun
 from harness.tracking.uri import default_uri, hide_password, resolve_uri, shown_uri

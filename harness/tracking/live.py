@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import StorageError, TrackingError
-from harness.events import CellEnded, CellStarted, Event, StepDone
-from harness.grid import GridSpec
-from harness.results import read_result
-from harness.state import CellState
+from harness.grid.schema import GridSpec
+from harness.grid.status import CellState
+from harness.records.events import CellEnded, CellStarted, Event, StepDone
+from harness.records.results import read_result
 from harness.tracking.metrics import step_metrics
 from harness.tracking.runs import MAX_BATCH, GridRuns
 from harness.tracking.uri import hide_password, tracking_error

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
-from harness.results import RESULT_FILE, CellResult, read_result
-from harness.state import ITEMS_FOLDER, items_path
+from harness.grid.folders import ITEMS_FOLDER, items_path
+from harness.records.results import RESULT_FILE, CellResult, read_result
 from harness.tracking.runs import ENVIRONMENT
 from harness.tracking.uri import hide_password, tracking_error
 

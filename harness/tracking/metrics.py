@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.events import StepDone
-from harness.grid import Cell
+from harness.grid.schema import Cell
 from harness.methods import METHODS
-from harness.results import RESULT_FILE, CellResult
+from harness.records.events import StepDone
+from harness.records.results import RESULT_FILE, CellResult
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric

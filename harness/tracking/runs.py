@@ -10,18 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.environment import git_commit
 from harness.errors import TrackingError
-from harness.grid import Cell, GridSpec
-from harness.results import RESULT_FILE, CellResult, read_result
-from harness.state import (
-    ADAPTER_FOLDER,
-    CELL_FILE,
-    ITEMS_FOLDER,
-    LOG_FILE,
-    STEPS_FILE,
-    CellState,
-)
+from harness.grid.folders import ADAPTER_FOLDER, CELL_FILE, ITEMS_FOLDER, LOG_FILE, STEPS_FILE
+from harness.grid.schema import Cell, GridSpec
+from harness.grid.status import CellState
+from harness.records.environment import git_commit
+from harness.records.results import RESULT_FILE, CellResult, read_result
 from harness.tracking.metrics import (
     cell_params,
     content_hash,

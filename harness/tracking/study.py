@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.environment import git_commit, package_versions
+from harness.records.environment import git_commit, package_versions
 from harness.tracking.runs import ENVIRONMENT, MAX_BATCH
 from harness.tracking.uri import default_uri, tracking_error
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from harness.errors import TrackingError
-from harness.grid import GridSpec
+from harness.grid.schema import GridSpec
 
 
 def default_uri(runs_dir: Path) -> str:

@@ -294,12 +294,12 @@ def test_every_task_file_asks_in_the_template_and_holds_no_address() -> None:
 def _published_templates() -> dict[str, str]:
     import yaml
 
-    text = (files("harness") / "stimuli" / "prompts.yaml").read_text(encoding="utf-8")
+    text = (files("harness") / "data" / "prompts.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)["training"]
 
 
 def test_planning_imports_no_torch() -> None:
-    code = "import sys, harness.demo.world as w, harness.demo.pretrain; "
+    code = "import sys, harness.demo.world as w; "
     code += "print({'torch', 'transformers', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from harness.demo.world import write_world
-from harness.grid import Cell, expand
-from harness.grid_file import load_grid
-from harness.shape import ModelShape
-from harness.state import CellState
+from harness.grid.loader import load_grid
+from harness.grid.schema import Cell, expand
+from harness.grid.status import CellState
+from harness.models.shape import ModelShape
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from harness.estimate.flops import computed_tokens, scoring_flops, shares_openin
 from harness.estimate.tokens import ScoringTokens, TrainingTokens, known_training_tokens
 from harness.methods import METHODS
 from harness.methods.lora import LoraOptions
-from harness.methods.prompt import PromptOptions
-from harness.shape import ModelShape
+from harness.methods.zero_init.options import PromptOptions
+from harness.models.shape import ModelShape
 
 
 @pytest.fixture

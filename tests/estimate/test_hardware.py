@@ -1,4 +1,4 @@
-"""A grid's estimate on a card, as a whole."""
+"""A grid's estimate on a GPU, as a whole."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from harness.estimate.hardware import HardwareEstimate, estimate_on_card
-from harness.results import CellResult, TrainResult
-from harness.state import CellState
+from harness.estimate.hardware import HardwareEstimate, estimate_on_gpu
+from harness.grid.status import CellState
+from harness.records.results import CellResult, TrainResult
 from tests.estimate.conftest import cells_of, to_do
 
 CELLS = cells_of("paper-7b")
 
 
 def estimate(
-    states: list[CellState], card: str, folder: Path, price: float | None = None
+    states: list[CellState], gpu: str, folder: Path, price: float | None = None
 ) -> HardwareEstimate:
-    return estimate_on_card(
-        states, card, price_per_hour=price, runs_dir=folder, data_root=None, num_rows=52002
+    return estimate_on_gpu(
+        states, gpu, price_per_hour=price, runs_dir=folder, data_root=None, num_rows=52002
     )
 
 
@@ -79,7 +79,7 @@ def test_unknown_data_is_no_number(tmp_path: Path) -> None:
     assert "training data is unknown" in str(found.cells[0].note)
 
 
-def test_full_fine_tuning_needs_smaller_passes_or_a_larger_card(tmp_path: Path) -> None:
+def test_full_fine_tuning_needs_smaller_passes_or_a_larger_gpu(tmp_path: Path) -> None:
     cell = CELLS["llama-7b/full/100%/seed0"].model_copy(update={"gpus_per_cell": 1})
     state = to_do(cell, tmp_path)
     (a100,) = estimate([state], "a100-80", tmp_path).cells

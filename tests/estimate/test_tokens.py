@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.checkpoint import load_tokenizer
-from harness.data import Instruction, choose, read_instructions, tokenize
+from harness.data.instructions import Instruction, choose, read_instructions, tokenize
 from harness.estimate.hardware import token_counter
 from harness.estimate.lengths import row_lengths
 from harness.estimate.tokens import (
@@ -18,7 +17,8 @@ from harness.estimate.tokens import (
     training_tokens,
 )
 from harness.evaluation.tasks import TaskSpec
-from harness.shape import ModelShape
+from harness.models.checkpoint import load_tokenizer
+from harness.models.shape import ModelShape
 from tests.estimate.conftest import cells_of
 
 

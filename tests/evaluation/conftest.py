@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness.evaluation.data_identity import MISMATCH
+from harness.data.pins import MISMATCH
 
 TEXT = "river stone cloud apple lamp seven quick brown fox under bright metal sings the a of"
 WORDS = TEXT.split()

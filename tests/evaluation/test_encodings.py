@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.evaluation import encodings
-from harness.evaluation.encodings import EncodingCache
+from harness.evaluation import scorer as encodings
+from harness.evaluation.scorer import EncodingCache
 
 
 def test_encodings_are_kept_up_to_a_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

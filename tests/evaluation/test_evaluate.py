@@ -24,9 +24,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from harness.evaluation import TaskOutcome, evaluate, evaluate_together
+from harness.evaluation import evaluate, evaluate_together
+from harness.evaluation.outcome import TaskOutcome
+from harness.evaluation.prefix_trie.forward import TrieForward, width_of
 from harness.evaluation.tasks import TaskSpec, local_files
-from harness.evaluation.trie_forward import TrieForward, width_of
 from harness.methods import METHODS
 from tests.evaluation.conftest import other_notes
 

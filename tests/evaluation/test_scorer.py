@@ -30,9 +30,9 @@ from transformers import (
 )
 
 from harness.evaluation.loading import load_benchmark
+from harness.evaluation.prefix_trie.forward import TrieForward, width_of
 from harness.evaluation.scorer import Scorer
 from harness.evaluation.tasks import TaskSpec
-from harness.evaluation.trie_forward import TrieForward, width_of
 from harness.methods import METHODS
 from tests.evaluation.conftest import WORDS, Rows
 
@@ -230,7 +230,7 @@ def test_every_method(
 
 
 def long_and_short(tokenizer: PreTrainedTokenizerFast) -> list[tuple[str, str]]:
-    """Requests with short contexts, long ones apart, and a preamble before some."""
+    """SignalFlags with short contexts, long ones apart, and a preamble before some."""
     rows = Rows()
     long = rows.text(250, 250)
     preamble = rows.text(90, 90)

@@ -15,7 +15,8 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from harness.errors import EvaluationError
-from harness.evaluation import TaskOutcome, evaluate
+from harness.evaluation import evaluate
+from harness.evaluation.outcome import TaskOutcome
 from harness.evaluation.scores import tokenizer_sha256
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec, request_key
 from tests.evaluation.conftest import other_notes, write_rows

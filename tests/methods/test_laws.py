@@ -1,12 +1,12 @@
-"""Every law on every method and every family; see harness/method_laws.py."""
+"""Every law on every method and every family; see harness/testing/method_laws.py."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from harness.families import FAMILIES
-from harness.method_laws import MethodLaws
 from harness.methods import METHODS
+from harness.models.families import FAMILIES
+from harness.testing.method_laws import MethodLaws
 
 SEPARATE = tuple(name for name, family in FAMILIES.items() if family.layout == "separate")
 """Families whose projections have the names that LoRA's defaults are made of."""

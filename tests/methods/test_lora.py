@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from harness.errors import MethodError
 from harness.methods.lora import LoraOptions, apply_lora, count_lora
-from harness.models import count_parameters, trained_parameters
-from tests.methods.tiny_models import adapted, shape, stir, tiny_model, token_ids
+from harness.models.loading import count_parameters, trained_parameters
+from tests.fixtures.tiny_models import adapted, shape, stir, tiny_model, token_ids
 
 
 def test_defaults_are_the_published_ones() -> None:

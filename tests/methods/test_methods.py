@@ -16,10 +16,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from harness.errors import MethodError
 from harness.methods import METHODS, check_options
 from harness.methods.neighbours import NEIGHBOURS
-from harness.models import count_parameters, load_trained, save_trained, trained_parameters
-from harness.recipe import TrainSpec
-from harness.shape import ModelShape
-from tests.methods.tiny_models import HEADS, adapted, shape, stir, tiny_model, token_ids
+from harness.models.loading import count_parameters, load_trained, save_trained, trained_parameters
+from harness.models.shape import ModelShape
+from harness.training.spec import TrainSpec
+from tests.fixtures.tiny_models import HEADS, adapted, shape, stir, tiny_model, token_ids
 
 NEIGHBOURING = tuple(method.name for method in NEIGHBOURS)
 NAMES = tuple(name for name in METHODS if name not in (*NEIGHBOURING, "adapter"))
@@ -185,7 +185,7 @@ def test_options_that_do_not_fit_are_refused_without_torch() -> None:
         "import sys\n"
         "from harness.methods import METHODS, check_options\n"
         "from harness.errors import MethodError\n"
-        "from harness.shape import ModelShape\n"
+        "from harness.models.shape import ModelShape\n"
         f"shape = ModelShape.model_validate({LLAMA_7B.model_dump()!r})\n"
         "method = METHODS['zero-init-linear']\n"
         "check_options(method, method.options(), shape)\n"

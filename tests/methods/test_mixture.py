@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.methods.test_zero_init_formula import make_exact
-from tests.methods.tiny_models import adapted, stir, tiny_model, token_ids
+from tests.fixtures.tiny_models import adapted, stir, tiny_model, token_ids
+from tests.methods.zero_init.test_formula import make_exact
 
 LAYER, WORDS = 2, 6
 

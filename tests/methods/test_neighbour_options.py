@@ -7,13 +7,12 @@ import torch
 from pydantic import ValidationError
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from harness.checkpoint import shape_of
 from harness.errors import MethodError
-from harness.models import count_parameters
-from harness.recipe import TrainSpec
-from harness.shape import ModelShape
+from harness.models.loading import count_parameters
+from harness.models.shape import ModelShape, shape_of
+from harness.training.spec import TrainSpec
+from tests.fixtures.tiny_models import HEADS, shape, tiny_config, tiny_model
 from tests.methods.test_neighbours import METHODS, NAMES, OPTIONS, adapted
-from tests.methods.tiny_models import HEADS, shape, tiny_config, tiny_model
 
 LLAMA_7B = ModelShape(
     num_hidden_layers=32,

@@ -12,14 +12,15 @@ from peft import PeftModel
 from torch import nn
 from transformers import LlamaForCausalLM
 
-from harness.adapters import adapter_size, attach_adapter
-from harness.data import Example
+from harness.data.instructions import Example
 from harness.methods.neighbours import NEIGHBOURS
-from harness.methods.row_dropout import RowDropout, drawing
-from harness.models import count_parameters, load_trained, save_trained, trained_parameters
-from harness.packing.batches import number_sequences
-from harness.response_loss import ResponseLoss, draws_of
-from tests.methods.tiny_models import stir, tiny_model, token_ids
+from harness.methods.row_dropout import RowDropout, dropout_rng
+from harness.models.adapter_folder import adapter_size
+from harness.models.adapters import attach_adapter
+from harness.models.loading import count_parameters, load_trained, save_trained, trained_parameters
+from harness.training.loss import ResponseLoss, dropout_key
+from harness.training.micro_batches import number_sequences
+from tests.fixtures.tiny_models import stir, tiny_model, token_ids
 
 METHODS = {method.name: method for method in NEIGHBOURS}
 NAMES = tuple(METHODS)
@@ -55,7 +56,7 @@ def losses(module: ResponseLoss, budget: int) -> Iterator[torch.Tensor]:
     for batch in module.micro_batches(
         sequences, token_budget=budget, pad_token_id=0, device=torch.device("cpu")
     ):
-        with drawing(draws_of(batch, 3)):
+        with dropout_rng(dropout_key(batch, 3)):
             yield module(batch)
 
 

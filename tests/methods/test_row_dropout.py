@@ -5,11 +5,17 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from harness.methods.row_dropout import Draws, RowDropout, drawing, replace_dropouts, uniform_bits
+from harness.methods.row_dropout import (
+    DropoutKey,
+    RowDropout,
+    dropout_rng,
+    replace_dropouts,
+    uniform_bits,
+)
 
 
 def bits(key: int = 5, rows: tuple[int, ...] = (0, 1, 2), index: int = 0) -> torch.Tensor:
-    return uniform_bits(Draws(key, torch.tensor(rows)), index, torch.Size((len(rows), 40, 64)))
+    return uniform_bits(DropoutKey(key, torch.tensor(rows)), index, torch.Size((len(rows), 40, 64)))
 
 
 def test_draws_are_uniform() -> None:
@@ -33,14 +39,14 @@ def test_neighbours_are_uncorrelated() -> None:
 
 def test_a_sequences_draws_do_not_depend_on_the_others_or_on_padding() -> None:
     assert torch.equal(bits(rows=(1,))[0], bits()[1])
-    longer = uniform_bits(Draws(5, torch.tensor([1])), 0, torch.Size((1, 50, 64)))
+    longer = uniform_bits(DropoutKey(5, torch.tensor([1])), 0, torch.Size((1, 50, 64)))
     assert torch.equal(longer[:, :40], bits(rows=(1,)))
 
 
 def test_what_is_kept_is_scaled_so_that_the_mean_stays() -> None:
     dropout = RowDropout(0.25, 0).train()
     x = torch.ones(8, 100, 64)
-    with drawing(Draws(1, torch.arange(8))):
+    with dropout_rng(DropoutKey(1, torch.arange(8))):
         y = dropout(x)
     assert set(y.unique().tolist()) == {0.0, torch.tensor(4 / 3).item()}
     share = (y == 0).float().mean()
@@ -49,7 +55,7 @@ def test_what_is_kept_is_scaled_so_that_the_mean_stays() -> None:
 
 def test_nothing_is_dropped_outside_training() -> None:
     x = torch.ones(2, 3, 4)
-    with drawing(Draws(1, torch.arange(2))):
+    with dropout_rng(DropoutKey(1, torch.arange(2))):
         assert torch.equal(RowDropout(0.5, 0).eval()(x), x)
 
 

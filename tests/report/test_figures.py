@@ -8,12 +8,12 @@ import re
 import pytest
 from PIL import Image
 
+from harness.analysis.measurements import Measurements
+from harness.analysis.published import load_published
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.report.efficiency import efficiency_drawing
-from harness.report.estimates import Measurements
 from harness.report.figures import FORMATS, MOST_METHODS, STYLES, Drawing, Plot, styles_of
 from harness.report.losses import loss_drawing
-from harness.report.published import load_published
 
 SIGNATURES = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 

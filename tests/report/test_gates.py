@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import pandas as pd
 import pytest
 
+from harness.analysis.measurements import Measurements
 from harness.evaluation.benchmarks import BENCHMARKS
-from harness.methods.gate_telemetry import GATES_FILE, SHARES_FILE
+from harness.methods.zero_init.telemetry import GATES_FILE, SHARES_FILE
 from harness.report import build_report
-from harness.report.estimates import Measurements
 from harness.report.figures import FORMATS, Drawing, Plot
 from harness.report.gates import MOST_TICKS, gate_drawings, share_table
 from harness.report.render import to_markdown

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from harness.analysis.measurements import Measurements
+from harness.analysis.published import load_published
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.report.costs import cell_table, cost_table, environment_table, failure_table
-from harness.report.estimates import Measurements
 from harness.report.listings import anchor_table, protocol_table, published_tables, score_table
-from harness.report.published import load_published
 
 
 def texts(table) -> list[list[str]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from harness.analysis.comparisons import compare
+from harness.analysis.measurements import Measurements
+from harness.analysis.published import load_published
 from harness.evaluation.benchmarks import BENCHMARKS
-from harness.report.comparisons import compare
-from harness.report.estimates import Measurements
-from harness.report.published import load_published
 from harness.report.reading import cautions, findings, status_line
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pandas as pd
 
+from harness.analysis.measurements import Measurements
 from harness.evaluation.benchmarks import BENCHMARKS
-from harness.report.estimates import Measurements
 from harness.report.listings import score_records
 from harness.report.render import to_markdown
 from harness.report.responses import TITLES, position_table, response_table

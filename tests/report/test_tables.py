@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from harness.analysis.measurements import Measurements
+from harness.analysis.published import load_published
 from harness.evaluation.benchmarks import BENCHMARKS
-from harness.report.estimates import Measurements
-from harness.report.published import load_published
+from harness.report.lines import TABLE_1, TABLE_2, table_lines
 from harness.report.render import to_markdown
-from harness.report.tables import TABLE_1, TABLE_2, paper_table, table_lines, table_records
+from harness.report.tables import paper_table, table_records
 
 ARC = ["arc_easy", "arc_challenge"]
 

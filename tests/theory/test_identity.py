@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.methods.zero_init_attention import PromptAttention
+from harness.methods.zero_init.attention import PromptAttention
 from harness.theory.identity import (
     STRENGTH,
     attention_of,
@@ -14,7 +14,7 @@ from harness.theory.identity import (
     record_layer,
     show_identities,
 )
-from tests.tiny import adapted, random_examples
+from tests.fixtures.tiny import adapted, random_examples
 
 
 @pytest.fixture(scope="module")

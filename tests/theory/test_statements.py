@@ -16,7 +16,7 @@ from harness.theory.statements import (
     statements,
     verdict,
 )
-from tests.theory.conftest import study_of
+from tests.fixtures.studies import study_of
 
 ZERO, JOINT = Scenario("fixed", "zero-init"), Scenario("fixed", "joint")
 HALF = (-0.5, -0.52, -0.48)

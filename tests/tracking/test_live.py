@@ -11,15 +11,16 @@ import pytest
 import yaml
 from mlflow.exceptions import MlflowException
 
-from harness.events import CellEnded, CellStarted, Event, StepDone, Warned
-from harness.grid import GridSpec, expand
-from harness.grid_resolver import resolve_grid
-from harness.state import read_states
-from harness.tracking import GridRuns, Tracker, default_uri
-from harness.tracking.live import _LiveLog
-from tests.test_grid_file import GRID
-from tests.test_results import RESULT
-from tests.test_state import scored
+from harness.grid.resolver import resolve_grid
+from harness.grid.schema import GridSpec, expand
+from harness.grid.status import read_states
+from harness.records.events import CellEnded, CellStarted, Event, StepDone, Warned
+from harness.tracking.live import Tracker, _LiveLog
+from harness.tracking.runs import GridRuns
+from harness.tracking.uri import default_uri
+from tests.grid.test_loader import GRID
+from tests.grid.test_status import scored
+from tests.records.test_results import RESULT
 from tests.tracking.test_runs import empty_store, store
 
 __all__ = ["empty_store"]

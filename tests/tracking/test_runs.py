@@ -14,14 +14,17 @@ import pytest
 import yaml
 
 from harness.errors import TrackingError
-from harness.grid import Cell, GridSpec, expand
-from harness.grid_resolver import resolve_grid
-from harness.results import CellError, CellResult, write_frame, write_result
-from harness.state import STEPS_FILE, CellState, cell_folder, items_path, read_states
-from harness.tracking import GridRuns, default_uri, hide_password, resolve_uri, shown_uri
-from tests.test_grid_file import GRID
-from tests.test_results import RESULT
-from tests.test_state import scored
+from harness.grid.folders import STEPS_FILE, cell_folder, items_path
+from harness.grid.resolver import resolve_grid
+from harness.grid.schema import Cell, GridSpec, expand
+from harness.grid.status import CellState, read_states
+from harness.records.files import write_frame
+from harness.records.results import CellError, CellResult, write_result
+from harness.tracking.runs import GridRuns
+from harness.tracking.uri import default_uri, hide_password, resolve_uri, shown_uri
+from tests.grid.test_loader import GRID
+from tests.grid.test_status import scored
+from tests.records.test_results import RESULT
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 

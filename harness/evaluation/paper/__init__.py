@@ -5,3 +5,5 @@ definitions, which plain `lm_eval` runs too. `generator` generates: `prefill` co
 `pool` what follows them, `sampling` chooses tokens; `plain_generation` is for models that no cache
 fits. `model` is lm-eval's model class over it, and `run` turns its answers into records.
 """
+
+from __future__ import annotations

@@ -14,10 +14,9 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
-from harness.evaluation.paper.plain_generation import plain_logits
 from harness.evaluation.paper.pool import Pool
 from harness.evaluation.paper.prefill import common_prefix, compute_prefix, fill_prompts
-from harness.evaluation.sharing import longest_shared
+from harness.evaluation.prefix_trie.checks import longest_shared
 
 NUM_STEPS = 3
 """Tokens behind the prompts at which both ways are compared."""
@@ -92,3 +91,14 @@ def _difference(found_BV: Tensor, expected_BV: Tensor) -> float:
     expected_BV, found_BV = (logits.float().log_softmax(-1) for logits in (expected_BV, found_BV))
     best_B1 = expected_BV.argmax(-1, keepdim=True)
     return float((found_BV.gather(-1, best_B1) - expected_BV.gather(-1, best_B1)).abs().max())
+
+
+@torch.no_grad()
+def plain_logits(model: Any, rows: Sequence[Sequence[int]]) -> Tensor:
+    """Returns the logits (B, V) of the token after each row.
+
+    The rows have one length: there is no padding, which would change what virtual tokens see.
+    """
+    tokens_BT = torch.tensor([list(row) for row in rows], device=model.device)
+    logits_BV: Tensor = model(input_ids=tokens_BT, use_cache=False, logits_to_keep=1).logits[:, -1]
+    return logits_BV

@@ -1,6 +1,6 @@
 """Items of the data sets as the paper's prompts, and their results: what the task files call.
 
-The prompts are those of `stimuli/prompts.yaml`, verbatim.
+The prompts are those of `data/prompts.yaml`, verbatim.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def mmlu_prompt(doc: Doc) -> str:
 
 def plain_prompt(doc: Doc) -> str:
     """Returns a question alone in the template of training, without its options."""
-    return fill(stimuli()["training"]["without_input"], instruction=doc["question"])
+    return fill(prompt_templates()["training"]["without_input"], instruction=doc["question"])
 
 
 def target(doc: Doc) -> str:
@@ -95,8 +95,10 @@ def _shuffled(doc: Doc) -> dict[str, Any]:
 
 def _prompt(name: str, doc: Doc, **values: str) -> str:
     options = "\n".join(f"- {option}" for option in question_of(doc).options)
-    instruction = fill(stimuli()["instruction"][name], question=doc["question"], options=options)
-    return fill(stimuli()["multiple_choice"][name], instruction=instruction, **values)
+    instruction = fill(
+        prompt_templates()["instruction"][name], question=doc["question"], options=options
+    )
+    return fill(prompt_templates()["multiple_choice"][name], instruction=instruction, **values)
 
 
 def fill(template: str, **values: str) -> str:
@@ -105,9 +107,9 @@ def fill(template: str, **values: str) -> str:
 
 
 @functools.cache
-def stimuli() -> Mapping[str, Any]:
-    """Returns what `stimuli/prompts.yaml` holds."""
+def prompt_templates() -> Mapping[str, Any]:
+    """Returns what `data/prompts.yaml` holds."""
     import yaml
 
-    text = (resources.files("harness") / "stimuli/prompts.yaml").read_text(encoding="utf-8")
+    text = resources.files("harness.data").joinpath("prompts.yaml").read_text(encoding="utf-8")
     return dict(yaml.safe_load(text))

@@ -13,7 +13,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from harness.errors import EvaluationError
 from harness.evaluation.benchmarks import Decoding
-from harness.evaluation.paper.plain_generation import plain_logits
+from harness.evaluation.paper.cache_check import plain_logits
 from harness.evaluation.paper.pool import Pool
 from harness.evaluation.paper.prefill import (
     Filled,
@@ -116,7 +116,7 @@ class Generator:
             self.num_rows //= 2
             if not self.num_rows:
                 raise EvaluationError(
-                    "the memory is too small to generate one response at a time; take a larger card"
+                    "the memory is too small to generate one response at a time; take a larger GPU"
                 )
             logger.warning("memory ran out; going on with %d responses at once", self.num_rows)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from harness.evaluation.trie_forward import Layer, PrefixLayer, logits_at
+from harness.evaluation.prefix_trie.forward import Layer, PrefixLayer, logits_at
 
 
 @dataclass(frozen=True)

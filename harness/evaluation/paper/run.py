@@ -9,8 +9,8 @@ import pandas
 from lm_eval.evaluator import evaluate
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.evaluation import TaskOutcome
 from harness.evaluation.loading import LoadedBenchmark
+from harness.evaluation.outcome import TaskOutcome
 from harness.evaluation.paper.documents import question_of
 from harness.evaluation.paper.matching import judge
 from harness.evaluation.paper.model import GeneratingModel

@@ -35,7 +35,7 @@ HEAD = (
 
 
 def test_the_prompts_file_is_the_original() -> None:
-    content = (files("harness") / "stimuli/prompts.yaml").read_bytes()
+    content = (files("harness") / "data/prompts.yaml").read_bytes()
     digest = "a16d26346319b3b1e700a18716b8701278071d099cf3c076508bb04710ce1b1d"
     assert hashlib.sha256(content).hexdigest() == digest
 
@@ -116,7 +116,7 @@ def test_task_files_state_what_the_benchmark_does(
 
 
 def test_decoding_is_the_published_one() -> None:
-    stated = documents.stimuli()["decoding"]
+    stated = documents.prompt_templates()["decoding"]
     assert {name: stated[name] for name in asdict(PAPER_DECODING)} == asdict(PAPER_DECODING)
     for name in GENERATED:
         assert BENCHMARKS[name].protocol == "paper"

@@ -17,14 +17,14 @@ from lm_eval.tasks import TaskManager
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerFast
 
+from harness.analysis.frames import scores_of
 from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.paper.documents import question_of
 from harness.evaluation.paper.matching import PATHOLOGIES, judge
 from harness.evaluation.paper.run import evaluate_generated
 from harness.evaluation.tasks import TaskSpec, request_key, scored_together
-from harness.frames import scores_of
-from harness.results import CellResult, TaskScore
+from harness.records.results import CellResult, TaskScore
 from tests.evaluation.conftest import DEMO_SUBJECTS, mmlu_subjects
 
 TASKS = Path(str(files("harness"))) / "evaluation" / "paper" / "tasks"

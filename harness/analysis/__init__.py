@@ -1,0 +1,1 @@
+"""What the numbers of a grid mean: estimates, comparisons, published values, alarms."""

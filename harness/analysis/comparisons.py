@@ -1,0 +1,153 @@
+"""The comparisons that the claims rest on: paired by item and seed, corrected for their number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from harness.analysis.columns import TABLE_COLUMNS, Group
+from harness.analysis.measurements import BASE, Measurements, Variant
+from harness.analysis.published import Published
+from harness.analysis.stats import Estimate, holm
+
+CLAIMS = (("zero-init-linear", "random-init"), ("zero-init-nonlinear", "zero-init-linear"))
+"""Pairs of registry names: what the paper's Tables 1 and 2 claim."""
+
+Family = Literal["claim", "setting", "context"]
+"""What the paper claims, which was asked before any result; a method's other settings against its
+own; trained methods against the base model."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One difference in one column; `estimate` is None where it cannot be told."""
+
+    group: Group
+    model: str
+    left: str
+    """Title of the minuend."""
+    right: str
+    """Title of the subtrahend."""
+    column: str
+    estimate: Estimate | None
+    p_value: float | None = None
+    p_holm: float | None = None
+    """Adjusted over the comparisons of the same family, model and group."""
+    test: str = ""
+    family: Family | None = None
+    """What it is asked for; None for a difference from a published value."""
+
+    @property
+    def is_claim(self) -> bool:
+        """Whether the paper claims something of it."""
+        return self.family == "claim"
+
+    @property
+    def label(self) -> str:
+        """`left − right`."""
+        return f"{self.left} − {self.right}"
+
+
+def compare(measured: Measurements, group: Group, model: str) -> list[Comparison]:
+    """Returns the paired comparisons of a model: the claims first, then settings, then base."""
+    found = []
+    for left, right, family in _pairs(measured.table_variants(model)):
+        for column in TABLE_COLUMNS:
+            # Of a setting the label says enough: its own method is what it stands against.
+            name = left.method if family == "setting" else name_of(left)
+            comparison = Comparison(group, model, name, name_of(right), column, None, family=family)
+            difference = measured.difference(left, right, group, column)
+            if difference is not None:
+                comparison = replace(
+                    comparison,
+                    estimate=difference.estimate,
+                    p_value=difference.p_value,
+                    test=difference.test,
+                )
+            found.append(comparison)
+    families = [[entry for entry in found if entry.family == name] for name in get_args(Family)]
+    return [
+        replace(entry, p_holm=p)
+        for family in families
+        for entry, p in zip(family, holm([each.p_value for each in family]), strict=True)
+    ]
+
+
+def _pairs(variants: list[Variant]) -> list[tuple[Variant, Variant, Family]]:
+    standing = representatives(variants)
+    pairs: list[tuple[Variant, Variant, Family]] = [
+        (left, right, "claim")
+        for left_name, right_name in CLAIMS
+        for left in standing
+        for right in standing
+        if (left.method_name, right.method_name) == (left_name, right_name)
+    ]
+    pairs += [
+        (setting, own, "setting")
+        for setting in variants
+        if setting not in standing
+        for own in standing
+        if own.method_name == setting.method_name
+    ]
+    bases = [variant for variant in standing if variant.method_name == BASE]
+    trained = [variant for variant in standing if variant.method_name != BASE]
+    return pairs + [(variant, base, "context") for base in bases for variant in trained]
+
+
+def representatives(variants: Sequence[Variant]) -> list[Variant]:
+    """Returns the variants that stand for their methods.
+
+    That is a method under its registry name. Where the grid has it so, its other labels are
+    settings of it, to be compared with it; where not, each label stands for itself.
+    """
+    plain = {(v.model, v.method_name) for v in variants if v.method == v.method_name}
+    return [
+        v for v in variants if v.method == v.method_name or (v.model, v.method_name) not in plain
+    ]
+
+
+def compare_with_published(
+    measured: Measurements, published: Published, group: Group, model: str
+) -> list[Comparison]:
+    """Returns ours minus the published value wherever both were measured in the same way."""
+    found = []
+    for variant in measured.table_variants(model):
+        row = published.row(model, variant.method_name)
+        if row is None or variant.fraction != 1.0:
+            continue
+        for column in TABLE_COLUMNS:
+            ours = measured.estimate(variant, group, column)
+            if ours is None or not published.matches(column, group, ours.num_items):
+                continue
+            difference = published.difference(ours, row, column)
+            found.append(
+                Comparison(
+                    group,
+                    model,
+                    name_of(variant),
+                    "published",
+                    column,
+                    difference,
+                    p_value=difference.p_value,
+                    test="t, unpaired",
+                )
+            )
+    return found
+
+
+def name_of(variant: Variant) -> str:
+    """Returns the printed name: the method's title, and the grid's label where it differs."""
+    if variant.method == variant.method_name or f"({variant.method})" in variant.title:
+        return variant.title
+    return f"{variant.title} ({variant.method})"
+
+
+def row_name(variant: Variant, beside: Sequence[Variant]) -> str:
+    """Returns the name in a table where a method's other settings stand below its own row.
+
+    Args:
+        variant: the row's.
+        beside: all of the table.
+    """
+    return name_of(variant) if variant in representatives(beside) else f"… {variant.method}"

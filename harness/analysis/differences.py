@@ -1,0 +1,308 @@
+"""What differs between two results that can move a score: pure functions of their records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from harness.records.results import CellResult, TaskScore
+
+NOT_RECORDED = "not recorded"
+SHOWN_DIGITS = 12
+"""Of a SHA-256 or commit."""
+
+Moves = Literal["score", "low bits"]
+"""What a difference can do: move a score, or only the low bits of log-likelihoods, which turns an
+item over where two answers are all but equal."""
+Part = Literal["cell", "base model", "training", "evaluation"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not the same in both."""
+
+    part: Part
+    what: str
+    first: str
+    second: str
+    moves: Moves = "score"
+    benchmarks: tuple[str, ...] = ()
+    """Of an evaluation: whose scores it concerns."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The scores of one evaluation of one benchmark, and what it was made with."""
+
+    key: str
+    scores: tuple[TaskScore, ...]
+    environment: Mapping[str, Any]
+
+    @property
+    def benchmark(self) -> str:
+        """The name in the grid."""
+        return self.scores[0].benchmark
+
+    def score(self, metric: str) -> TaskScore | None:
+        """Returns the benchmark's own score by a metric."""
+        for score in self.scores:
+            if (score.task, score.metric) == (self.benchmark, metric):
+                return score
+        return None
+
+
+def requests_of(result: CellResult) -> list[Request]:
+    """Returns the evaluations of a result, in order."""
+    found: dict[tuple[str, str], list[TaskScore]] = {}
+    for score in result.scores:
+        found.setdefault((score.benchmark, score.key), []).append(score)
+    made_in = result.evaluation_environments
+    return [
+        # Scores of an untrained model, made before each evaluation kept its own.
+        Request(
+            key, tuple(scores), made_in.get(key, result.environment if not result.train else {})
+        )
+        for (_, key), scores in found.items()
+    ]
+
+
+def pair_requests(
+    first: Sequence[Request], second: Sequence[Request]
+) -> tuple[list[tuple[Request, Request]], list[Request], list[Request]]:
+    """Returns the evaluations that answer each other, and those that only one has.
+
+    Of one benchmark the very same request comes first, then one of the same shots and limit, then
+    any.
+    """
+    rules = (
+        lambda a, b: a.key == b.key,
+        lambda a, b: _settings(a) == _settings(b),
+        lambda a, b: True,
+    )
+    left, right = list(first), list(second)
+    pairs = []
+    for rule in rules:
+        for one in list(left):
+            for other in reversed(right):  # the last one made
+                if one.benchmark == other.benchmark and rule(one, other):
+                    pairs.append((one, other))
+                    left.remove(one)
+                    right.remove(other)
+                    break
+    order = {id(request): index for index, request in enumerate(first)}
+    pairs.sort(key=lambda pair: order[id(pair[0])])
+    return pairs, left, right
+
+
+def _settings(request: Request) -> tuple[str, int, int | None]:
+    score = request.scores[0]
+    return score.protocol, score.shots, score.limit
+
+
+def cell_differences(first: CellResult, second: CellResult) -> list[Difference]:
+    """Returns what differs between two cells as such: what was trained, on what, and with what."""
+    found = list(_record_differences(first.cell, second.cell))
+    found += _base_differences(first.base, second.base)
+    if first.train is not None and second.train is not None:
+        found += _training_differences(first, second)
+    return found
+
+
+def _record_differences(
+    first: Mapping[str, Any], second: Mapping[str, Any]
+) -> Iterator[Difference]:
+    one, other = dict(_flatten(first)), dict(_flatten(second))
+    same_method = first.get("method") == second.get("method")
+    for name in dict.fromkeys([*one, *other]):
+        section = name.partition(".")[0]
+        if section in ("train", "data") and None in (first.get(section), second.get(section)):
+            continue  # one of the two is not trained, which its method says
+        if section == "options" and not same_method:
+            continue  # another method's
+        a, b = one.get(name), other.get(name)
+        if a != b:
+            yield Difference(
+                "cell", name.removeprefix("options."), _text(a, "none"), _text(b, "none")
+            )
+
+
+def _flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _base_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
+    found = []
+    a, b = _weights(first), _weights(second)
+    if a != b:
+        found.append(Difference("base model", "weights", a, b))
+    for key, what in (("tokenizer_sha256", "tokenizer"), ("precision", "precision")):
+        if first.get(key) != second.get(key):
+            values = _text(first.get(key)), _text(second.get(key))
+            found.append(Difference("base model", what, *values))
+    return found
+
+
+def _weights(base: Mapping[str, Any]) -> str:
+    for key, kind in (("weights_sha256", "SHA-256"), ("commit", "commit")):
+        if base.get(key):
+            return f"{kind} {_text(base[key])}"
+    return NOT_RECORDED
+
+
+def _training_differences(first: CellResult, second: CellResult) -> list[Difference]:
+    one, other = first.train, second.train
+    assert one is not None
+    assert other is not None
+    found = []
+    drawn_alike = all(first.cell.get(key) == second.cell.get(key) for key in ("fraction", "seed"))
+    if drawn_alike and one.data_sha256 != other.data_sha256:
+        rows = _text(one.data_sha256), _text(other.data_sha256)
+        found.append(Difference("training", "rows trained on", *rows))
+    elif one.data_content_sha256 != other.data_content_sha256:
+        rows = _text(one.data_content_sha256), _text(other.data_content_sha256)
+        found.append(Difference("training", "data", *rows))
+    if one.precision != other.precision:
+        found.append(Difference("training", "precision", one.precision, other.precision))
+    found += [
+        replace(difference, part="training")
+        for difference in _environment_differences(first.environment, second.environment)
+        if difference.what not in ("lm-eval", "tokenizers")
+    ]
+    return found
+
+
+ENVIRONMENT: tuple[tuple[str, str, Moves], ...] = (
+    ("lm_eval", "lm-eval", "score"),
+    ("transformers", "transformers", "score"),
+    ("tokenizers", "tokenizers", "score"),
+    ("peft", "peft", "score"),
+    ("torch", "torch", "low bits"),
+    ("device", "device", "low bits"),
+)
+"""What counts of an environment: its key, its name, and what it can move."""
+
+
+def _environment_differences(
+    first: Mapping[str, Any], second: Mapping[str, Any], leave_out: Sequence[str] = ()
+) -> list[Difference]:
+    return [
+        Difference("evaluation", what, _text(first.get(key)), _text(second.get(key)), moves)
+        for key, what, moves in ENVIRONMENT
+        if what not in leave_out and first.get(key) != second.get(key)
+    ]
+
+
+FIELDS: tuple[tuple[str, str, Moves], ...] = (
+    ("protocol", "protocol", "score"),
+    ("task_version", "task version", "score"),
+    ("shots", "shots", "score"),
+    ("limit", "limit", "score"),
+    ("prompts_sha256", "prompts", "score"),
+    ("tokenizer_sha256", "tokenizer", "score"),
+    ("bos", "BOS", "score"),
+    ("temperature", "temperature", "score"),
+    ("precision", "precision", "score"),
+    ("token_budget", "token budget", "low bits"),
+    ("fallback", "not over the trie, because", "low bits"),
+    ("scored_with", "scored together with", "low bits"),
+    ("lm_eval_version", "lm-eval", "score"),
+    ("note", "note", "score"),
+)
+"""What counts of a score: its field, its name, and what it can move."""
+NONE_MEANS_NONE = {
+    "limit": "all items",
+    "fallback": "nothing",
+    "note": "nothing",
+    "temperature": "nothing is drawn",
+}
+"""Fields that hold None where there is nothing, not where nothing was recorded."""
+
+
+def request_differences(pair: tuple[Request, Request]) -> list[Difference]:
+    """Returns what differs between two evaluations of one benchmark."""
+    one, other = (request.scores[0] for request in pair)
+    found = []
+    for field, what, moves in FIELDS:
+        a, b = getattr(one, field), getattr(other, field)
+        if a != b:
+            none = NONE_MEANS_NONE.get(field, NOT_RECORDED)
+            found.append(Difference("evaluation", what, _text(a, none), _text(b, none), moves))
+    found += _data_differences(one, other)
+    found += _metric_differences(*pair)
+    found += _environment_differences(pair[0].environment, pair[1].environment, ("lm-eval",))
+    if pair[0].key != pair[1].key and not _explains_key(found):
+        keys = pair[0].key, pair[1].key
+        found.append(Difference("evaluation", "zbench's evaluation recipe (request key)", *keys))
+    return [replace(entry, benchmarks=(pair[0].benchmark,)) for entry in found]
+
+
+def _explains_key(found: Sequence[Difference]) -> bool:
+    """Tells whether a difference already found makes another request key."""
+    in_key = {"protocol", "shots", "limit", "metrics", "token budget", "temperature", "lm-eval"}
+    return any(difference.what in in_key for difference in found)
+
+
+def _data_differences(one: TaskScore, other: TaskScore) -> list[Difference]:
+    """Content decides where it is known; a file's own SHA-256 tells copies apart that are equal."""
+    if None not in (one.content_sha256, other.content_sha256):
+        a, b = one.content_sha256, other.content_sha256
+    elif one.data_sha256 == other.data_sha256:
+        return []
+    else:
+        a, b = one.data_sha256, other.data_sha256
+    if a == b:
+        return []
+    sources = f"{one.data_source}: {_text(a)}", f"{other.data_source}: {_text(b)}"
+    return [Difference("evaluation", "data", *sources)]
+
+
+def _metric_differences(first: Request, second: Request) -> list[Difference]:
+    one, other = (
+        tuple(dict.fromkeys(score.metric for score in request.scores))
+        for request in (first, second)
+    )
+    if set(one) == set(other):
+        return []
+    return [Difference("evaluation", "metrics", _text(one), _text(other))]
+
+
+def merge(differences: Sequence[Difference]) -> list[Difference]:
+    """Returns the differences with those that several benchmarks share told once."""
+    merged: dict[Difference, dict[str, None]] = {}
+    for difference in differences:
+        names = merged.setdefault(replace(difference, benchmarks=()), {})
+        names |= dict.fromkeys(difference.benchmarks)
+    return [replace(entry, benchmarks=tuple(names)) for entry, names in merged.items()]
+
+
+def unknown_of(pairs: Sequence[tuple[Request, Request]]) -> list[str]:
+    """Returns what neither of two results recorded, so that nothing can be said of it."""
+    found: dict[str, None] = {}
+    for pair in pairs:
+        one, other = (request.scores[0] for request in pair)
+        # Responses are generated without a budget of tokens.
+        without = {"token_budget"} if one.temperature is not None else set()
+        for field, what, _ in FIELDS:
+            if field in NONE_MEANS_NONE or field in without:
+                continue
+            if getattr(one, field) is None is getattr(other, field):
+                found[what] = None
+        for key, what, _ in ENVIRONMENT:
+            if all(request.environment.get(key) is None for request in pair) and what != "lm-eval":
+                found[what] = None
+    return list(found)
+
+
+def _text(value: Any, none: str = NOT_RECORDED) -> str:
+    if value is None:
+        return none
+    if isinstance(value, tuple | list):
+        return " + ".join(map(str, value)) or "nothing"
+    text = str(value)
+    is_digest = len(text) in (40, 64) and all(digit in "0123456789abcdef" for digit in text)
+    return text[:SHOWN_DIGITS] if is_digest else text

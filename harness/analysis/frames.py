@@ -1,0 +1,182 @@
+"""Results as tidy frames: one row per cell × task × metric, and all else that a report takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from harness.evaluation.tasks import TaskSpec, request_key
+from harness.grid.schema import Cell
+from harness.grid.status import CellState, is_trained
+from harness.methods import METHODS
+from harness.records.results import CellResult, TaskScore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+IDENTITY = (
+    "cell_id",
+    "label",
+    "model",
+    "method",
+    "method_name",
+    "method_title",
+    "fraction",
+    "seed",
+)
+COSTS = (
+    "trainable_parameters",
+    "total_parameters",
+    "examples",
+    "steps",
+    "seconds",
+    "tokens_per_second",
+    "peak_memory_bytes",
+    "peak_learning_rate",
+    "precision",
+    "device",
+)
+
+
+_NUMBERS = (
+    *("final_gate_mean_abs", "final_gate_max_abs"),
+    *("expected_training_seconds", "expected_scoring_seconds"),
+)
+"""Columns that may hold nothing at all."""
+
+
+def cell_identity(cell: Cell) -> dict[str, Any]:
+    """Returns the columns that every frame begins with."""
+    return {
+        "cell_id": cell.id,
+        "label": cell.label,
+        "model": cell.model_name,
+        "method": cell.method_label,
+        "method_name": cell.method,
+        "method_title": _title(cell),
+        "fraction": cell.fraction,
+        "seed": cell.seed,
+    }
+
+
+def _title(cell: Cell) -> str:
+    title = METHODS[cell.method].title
+    if cell.method_label == cell.method:
+        return title
+    return f"{title} ({cell.method_label})"
+
+
+def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd.DataFrame:
+    """Returns one row per cell × task × metric: the identity columns, then TaskScore's fields."""
+    import pandas as pd
+
+    rows = [
+        cell_identity(cell) | asdict(score)
+        for cell in cells
+        if (result := results.get(cell.id)) is not None
+        for task in cell.tasks
+        for score in scores_of(task, result)
+    ]
+    columns = [*IDENTITY, *(entry.name for entry in fields(TaskScore))]
+    return _typed(pd.DataFrame(rows, columns=columns))
+
+
+def scores_of(task: TaskSpec, result: CellResult) -> tuple[TaskScore, ...]:
+    """Returns the scores that answer what a grid asks for: one request's, or none.
+
+    The very request comes first; else the last one with the same shots, limit and temperature,
+    measured with another version of lm-eval or of zbench, which stands with every score.
+    """
+    mine = [score for score in result.scores if score.benchmark == task.name]
+    exact = tuple(score for score in mine if score.key == request_key(task))
+    if exact:
+        return exact
+    temperature = None if task.decoding is None else task.decoding.temperature
+    wanted = (task.benchmark.protocol, task.num_shots, task.limit, temperature)
+    alike = [
+        score
+        for score in mine
+        if (score.protocol, score.shots, score.limit, score.temperature) == wanted
+    ]
+    return tuple(score for score in alike if score.key == alike[-1].key)
+
+
+def cells_frame(
+    states: Sequence[CellState], results: Mapping[str, CellResult] | None = None
+) -> pd.DataFrame:
+    """Returns one row per planned cell: identity, status, costs, final gates, error.
+
+    Args:
+        states: the grid's cells, as their folders tell.
+        results: results by cell id to read from instead of the folders'.
+    """
+    import pandas as pd
+
+    rows = []
+    for state in states:
+        result = state.result if results is None else results.get(state.cell.id)
+        rows.append(cell_identity(state.cell) | _costs(state, result))
+    frame = _typed(pd.DataFrame(rows))
+    for column in _NUMBERS:
+        frame[column] = frame[column].astype("float64")
+    return frame
+
+
+def _costs(state: CellState, result: CellResult | None) -> dict[str, Any]:
+    train = result.train if result is not None else None
+    costs: dict[str, Any] = {name: getattr(train, name, None) for name in COSTS}
+    shape, cell = state.cell.model.shape, state.cell
+    costs["trainable_parameters"] = METHODS[cell.method].count_parameters(shape, cell.options)
+    if costs["total_parameters"] is None:
+        costs["total_parameters"] = shape.num_parameters
+    if train is None and result is not None:
+        costs["precision"] = result.base.get("precision")
+        costs["device"] = result.environment.get("device")
+    statistics = train.final_statistics if train is not None else {}
+    return costs | {
+        "status": _status(state, result),
+        "evaluation_seconds": sum(result.evaluation_seconds.values()) if result else None,
+        **_expected(result),
+        "error": result.error.message if result is not None and result.error else None,
+        "training_note": train.note if train is not None else None,
+        "final_gate_mean_abs": statistics.get("gate/mean_abs"),
+        "final_gate_max_abs": statistics.get("gate/max_abs"),
+    }
+
+
+def _expected(result: CellResult | None) -> dict[str, float | None]:
+    """Returns the seconds that training and scoring were expected to take."""
+    estimate = result.estimate if result is not None else {}
+    names = ("training_seconds", "scoring_seconds")
+    return {f"expected_{name}": estimate.get(name) for name in names}
+
+
+def _status(state: CellState, result: CellResult | None) -> str:
+    if (
+        result is not None
+        and is_trained(state.cell, result)
+        and all(scores_of(task, result) for task in state.cell.tasks)
+    ):
+        return "done"
+    return "failed" if result is not None and result.error is not None else "missing"
+
+
+def losses_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd.DataFrame:
+    """Returns one row per cell × epoch: the identity columns, `epoch` (from 0) and `loss`."""
+    import pandas as pd
+
+    rows = [
+        cell_identity(cell) | {"epoch": epoch, "loss": loss}
+        for cell in cells
+        if (result := results.get(cell.id)) is not None and result.train is not None
+        for epoch, loss in enumerate(result.train.epoch_losses)
+    ]
+    return _typed(pd.DataFrame(rows, columns=[*IDENTITY, "epoch", "loss"]))
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns the frame with one type per column, whatever is missing."""
+    frame["fraction"] = frame["fraction"].astype("float64")
+    frame["seed"] = frame["seed"].astype("Int64")
+    return frame

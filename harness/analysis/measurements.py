@@ -1,0 +1,253 @@
+"""What a table's entry says: the estimate of one trained variant in one column, and differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from harness.analysis.columns import AVERAGES, Group, Setting, find_groups, is_missing
+from harness.analysis.stats import Estimate, Sample, combine, mcnemar_exact
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from harness.analysis.inputs import ReportInput
+    from harness.evaluation.benchmarks import Benchmark
+
+Seed = int | None
+"""None is the untrained base model's."""
+
+BASE = "base"
+"""The registry name of the untrained model."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model trained by one method on one fraction of the data, over all its seeds."""
+
+    model: str
+    method: str
+    """The label in the grid."""
+    method_name: str
+    title: str
+    fraction: float | None
+    """None for the untrained base model."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference between two variants in one column."""
+
+    estimate: Estimate
+    p_value: float | None
+    test: str
+    """`McNemar, exact`, `t, items` or `t, items × seeds`."""
+
+
+@dataclass(frozen=True)
+class _Score:
+    value: float
+    stderr: float | None
+    num_items: int
+
+
+@dataclass(frozen=True)
+class _ItemTable:
+    scores: np.ndarray
+    """(seeds, items)"""
+    index: pd.Index
+    """(items,)"""
+
+
+class Measurements:
+    """The scores of a grid, asked by variant, group and column."""
+
+    def __init__(self, data: ReportInput, benchmarks: Mapping[str, Benchmark]) -> None:
+        self.data = data
+        self.benchmarks = benchmarks
+        self.groups, self.rows = find_groups(data.scores, benchmarks)
+        self._scores = {setting: _by_cell(frame) for setting, frame in self.rows.items()}
+        self._estimates: dict[tuple[Variant, Group, str], Estimate | None] = {}
+        self._items: dict[tuple[str, str, str], pd.Series | None] = {}
+        self._indexes: list[pd.Index] = []
+
+    @cached_property
+    def cells(self) -> dict[Variant, dict[Seed, str]]:
+        """The planned cells of each variant by seed, in the order of the frame."""
+        found: dict[Variant, dict[Seed, str]] = {}
+        for row in self.data.cells.to_dict("records"):
+            seed = None if is_missing(row["seed"]) else int(row["seed"])
+            found.setdefault(variant_of(row), {})[seed] = row["cell_id"]
+        return {
+            variant: dict(sorted(seeds.items(), key=lambda entry: (entry[0] is None, entry[0])))
+            for variant, seeds in found.items()
+        }
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """The models, in the order of the frame."""
+        return tuple(dict.fromkeys(variant.model for variant in self.cells))
+
+    def fractions(self, model: str) -> tuple[float, ...]:
+        """Returns the planned fractions of a model, ascending."""
+        found = {v.fraction for v in self.cells if v.model == model and v.fraction is not None}
+        return tuple(sorted(found))
+
+    def table_variants(self, model: str) -> list[Variant]:
+        """Returns a model's variants for the tables: base, and the largest planned fraction."""
+        largest = max(self.fractions(model), default=None)
+        return [v for v in self.cells if v.model == model and v.fraction in (None, largest)]
+
+    def seed_scores(self, variant: Variant, group: Group, column: str) -> dict[Seed, float]:
+        """Returns the score of each seed (0..1) that has all parts of the column."""
+        weights = AVERAGES.get(column, {column: 1.0})
+        seeds = self._seeds(variant, group, column)
+        return {
+            seed: sum(
+                weight * self._scores[group.settings[part]][cell_id].value
+                for part, weight in weights.items()
+            )
+            for seed, cell_id in seeds.items()
+        }
+
+    def estimate(self, variant: Variant, group: Group, column: str) -> Estimate | None:
+        """Returns the mean over items and seeds; None where a part of the column is missing."""
+        key = (variant, group, column)
+        if key not in self._estimates:
+            self._estimates[key] = self._estimate(variant, group, column)
+        return self._estimates[key]
+
+    def _estimate(self, variant: Variant, group: Group, column: str) -> Estimate | None:
+        cell_ids = list(self._seeds(variant, group, column).values())
+        if not cell_ids:
+            return None
+        weights = AVERAGES.get(column, {column: 1.0})
+        return combine(
+            [
+                self._sample(cell_ids, group.settings[part], weight)
+                for part, weight in weights.items()
+            ]
+        )
+
+    def difference(
+        self, left: Variant, right: Variant, group: Group, column: str
+    ) -> Difference | None:
+        """Returns left minus right, paired by item and seed; None where items are missing.
+
+        The base model has no seed: it stands against each seed of the other.
+        """
+        ours, theirs = self._seeds(left, group, column), self._seeds(right, group, column)
+        pairs = [
+            (cell_id, theirs.get(None, theirs.get(seed)))
+            for seed, cell_id in ours.items()
+            if seed in theirs or None in theirs
+        ]
+        if not pairs:
+            return None
+        weights = AVERAGES.get(column, {column: 1.0})
+        samples, answers = [], None
+        for part, weight in weights.items():
+            first = self._table([cell for cell, _ in pairs], group.settings[part])
+            second = self._table([str(cell) for _, cell in pairs], group.settings[part])
+            if first is None or second is None or not first.index.equals(second.index):
+                return None
+            answers = first.scores, second.scores
+            items = answers[0] - answers[1]
+            samples.append(Sample(items.mean(axis=1), items, None, items.shape[1], weight))
+        estimate = combine(samples)
+        if len(samples) == len(pairs) == 1 and answers is not None and _right_or_wrong(*answers):
+            return Difference(
+                estimate, mcnemar_exact(answers[0][0], answers[1][0]), "McNemar, exact"
+            )
+        test = "t, items × seeds" if len(pairs) > 1 else "t, items"
+        return Difference(estimate, estimate.p_value, test)
+
+    def _seeds(self, variant: Variant, group: Group, column: str) -> dict[Seed, str]:
+        """Returns the cells that have a score in every part of the column."""
+        parts = [group.settings.get(part) for part in AVERAGES.get(column, {column: 1.0})]
+        found = [self._scores[setting] if setting else {} for setting in parts]
+        return {
+            seed: cell_id
+            for seed, cell_id in self.cells.get(variant, {}).items()
+            if all(cell_id in scores for scores in found)
+        }
+
+    def _sample(self, cell_ids: list[str], setting: Setting, weight: float) -> Sample:
+        import numpy as np
+
+        scores = [self._scores[setting][cell_id] for cell_id in cell_ids]
+        values = np.array([score.value for score in scores])
+        table = self._table(cell_ids, setting)
+        if table is not None:
+            return Sample(values, table.scores, None, table.scores.shape[1], weight)
+        stderrs = None
+        if all(score.stderr is not None for score in scores):
+            stderrs = np.array([score.stderr for score in scores], dtype=float)
+        return Sample(values, None, stderrs, scores[0].num_items, weight)
+
+    def _table(self, cell_ids: list[str], setting: Setting) -> _ItemTable | None:
+        """Returns the scores of seeds on items; None unless all answered the same items."""
+        import numpy as np
+
+        rows = [self._item_scores(cell_id, setting) for cell_id in cell_ids]
+        known = [row for row in rows if row is not None]
+        if len(known) < len(rows) or any(not row.index.equals(known[0].index) for row in known):
+            return None
+        return _ItemTable(np.stack([row.to_numpy() for row in known]), known[0].index)
+
+    def _item_scores(self, cell_id: str, setting: Setting) -> pd.Series | None:
+        """Returns a cell's score on each item, None where its records do not give its score."""
+        key = (cell_id, setting.benchmark, setting.metric)
+        if key not in self._items:
+            frame = self.data.items(cell_id, setting.benchmark)
+            if frame is not None and setting.metric in frame:
+                index = ["task", "doc_id", "question_id"]
+                series = frame.set_index(index)[setting.metric].sort_index().astype(float)
+                self._items[key] = self._share_index(series) if series.index.is_unique else None
+            else:
+                self._items[key] = None
+        series = self._items[key]
+        score = self._scores[setting][cell_id]
+        # A cell keeps one set of records per benchmark; they may be those of another limit.
+        if series is None or len(series) != score.num_items:
+            return None
+        return series if abs(float(series.mean()) - score.value) < 1e-6 else None
+
+    def _share_index(self, series: pd.Series) -> pd.Series:
+        """Returns the series on an equal index seen before: many cells answer the same items."""
+        for index in self._indexes:
+            if series.index.equals(index):
+                return series.set_axis(index)
+        self._indexes.append(series.index)
+        return series
+
+
+def variant_of(row: Mapping[str, Any]) -> Variant:
+    """Returns the variant of a row of any of the frames."""
+    return Variant(
+        model=row["model"],
+        method=row["method"],
+        method_name=row["method_name"],
+        title=row["method_title"],
+        fraction=None if is_missing(row["fraction"]) else float(row["fraction"]),
+    )
+
+
+def _by_cell(frame: pd.DataFrame) -> dict[str, _Score]:
+    return {
+        row["cell_id"]: _Score(
+            float(row["value"]),
+            None if is_missing(row["stderr"]) else float(row["stderr"]),
+            int(row["n"]),
+        )
+        for row in frame.to_dict("records")
+    }
+
+
+def _right_or_wrong(first: np.ndarray, second: np.ndarray) -> bool:
+    import numpy as np
+
+    return bool(np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all())

@@ -1,0 +1,171 @@
+"""The published numbers, as printed, with what each was measured with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from harness.analysis.columns import AVERAGES, Group
+from harness.analysis.stats import Estimate, binomial_stderr
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A row of a published table."""
+
+    model: str
+    method: str
+    params: str | None
+    values: Mapping[str, float]
+    """Percent, by column."""
+
+
+@dataclass(frozen=True)
+class PublishedColumn:
+    """How a published column was measured."""
+
+    protocol: str
+    metric: str | None
+    shots: int | None
+    num_items: int
+    temperature: float | None = None
+    """Of generated responses."""
+
+
+@dataclass(frozen=True)
+class PublishedLoss:
+    """A published training curve."""
+
+    model: str
+    method: str
+    values: tuple[float, ...]
+    """Mean loss of each epoch, in nats per token."""
+    note: str | None
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A published score of an untrained base model."""
+
+    model: str
+    benchmark: str
+    metric: str
+    value: float
+    """Percent."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """All published numbers; values in percent."""
+
+    source: str
+    columns: Mapping[str, PublishedColumn]
+    tables: Mapping[str, tuple[PublishedRow, ...]]
+    loss_source: str
+    losses: tuple[PublishedLoss, ...]
+    anchor_source: str
+    anchor_protocol: str
+    anchor_shots: int
+    anchors: tuple[Anchor, ...]
+
+    def row(self, model: str, method: str) -> PublishedRow | None:
+        """Returns the row of a model and method; the one of Table 2 where both tables have it."""
+        for table in ("table2", "table1"):
+            for row in self.tables[table]:
+                if (row.model, row.method) == (model, method):
+                    return row
+        return None
+
+    def models(self) -> set[str]:
+        """Returns the models that have published rows."""
+        return {row.model for rows in self.tables.values() for row in rows}
+
+    def matches(self, column: str, group: Group, num_items: int) -> bool:
+        """Tells whether our column was measured as the published one was.
+
+        An average matches where all of its parts do.
+
+        Args:
+            column: of the tables.
+            group: ours.
+            num_items: of our score; of an average, the sum over its parts.
+        """
+        parts = AVERAGES.get(column, {column: 1.0})
+        same_items = num_items == sum(self.columns[part].num_items for part in parts)
+        return same_items and all(self._measured_alike(part, group) for part in parts)
+
+    def _measured_alike(self, column: str, group: Group) -> bool:
+        theirs, ours = self.columns[column], group.settings.get(column)
+        if ours is None or ours.limit is not None or group.deviations.get(column):
+            return False
+        return (
+            ours.protocol == theirs.protocol
+            and theirs.metric in (None, ours.metric)
+            and theirs.shots in (None, ours.shots)
+            and theirs.temperature == ours.temperature
+        )
+
+    def stderr(self, row: PublishedRow, column: str) -> float:
+        """Returns the binomial standard error (0..1) of a published value.
+
+        It knows the items only: the published number of seeds is unknown, probably one.
+        """
+        weights = AVERAGES.get(column, {column: 1.0})
+        variance = sum(
+            (weight * binomial_stderr(row.values[part] / 100, self.columns[part].num_items)) ** 2
+            for part, weight in weights.items()
+        )
+        return float(variance**0.5)
+
+    def difference(self, ours: Estimate, row: PublishedRow, column: str) -> Estimate:
+        """Returns ours minus the published value, unpaired: the published items are not known."""
+        theirs = self.stderr(row, column)
+        stderr = None if ours.stderr is None else (ours.stderr**2 + theirs**2) ** 0.5
+        df = ours.df
+        if ours.stderr and stderr:
+            # The published error is taken as known: Satterthwaite with one uncertain summand.
+            df = ours.df * (stderr / ours.stderr) ** 4
+        return Estimate(
+            value=ours.value - row.values[column] / 100,
+            stderr=stderr,
+            df=df,
+            num_seeds=ours.num_seeds,
+            num_items=ours.num_items,
+            from_items=ours.from_items,
+        )
+
+
+@cache
+def load_published() -> Published:
+    """Returns the published numbers that ship with the package."""
+    import yaml
+
+    text = files("harness.analysis").joinpath("published.yaml").read_text(encoding="utf-8")
+    raw = yaml.safe_load(text)
+    paper, losses, anchors = raw["paper"], raw["losses"], raw["anchors"]
+    return Published(
+        source=paper["source"],
+        columns={name: PublishedColumn(**entry) for name, entry in paper["columns"].items()},
+        tables={
+            name: tuple(_published_row(entry) for entry in rows)
+            for name, rows in paper["tables"].items()
+        },
+        loss_source=losses["source"],
+        losses=tuple(
+            PublishedLoss(**(entry | {"values": tuple(entry["values"])}))
+            for entry in losses["rows"]
+        ),
+        anchor_source=anchors["source"],
+        anchor_protocol=anchors["protocol"],
+        anchor_shots=anchors["shots"],
+        anchors=tuple(Anchor(**entry) for entry in anchors["rows"]),
+    )
+
+
+def _published_row(entry: Mapping[str, Any]) -> PublishedRow:
+    head = ("model", "method", "params")
+    values = {name: value for name, value in entry.items() if name not in head}
+    return PublishedRow(**{name: entry[name] for name in head}, values=values)

@@ -1,0 +1,1 @@
+"""One cell's life, from the base model to its scores: see `run`."""

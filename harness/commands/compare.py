@@ -1,0 +1,188 @@
+"""TODO: say what this is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.analysis.compare import Comparison, ScoreRow, Side
+from harness.analysis.differences import Difference
+from harness.commands import display
+from harness.commands.display import print_json
+from harness.records.results import TaskScore
+from harness.report.numbers import MISSING, p_text, percent, points
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+NONE_FOUND = "No difference that can move a score."
+
+
+def compare_command(
+    first: str, second: str, *, runs_dir: Path, tracking_uri: str | None, as_json: bool
+) -> int:
+    """Tells what differs between two results; that they differ is no error."""
+    from harness.analysis.compare import compare, find_side
+
+    sides = [
+        find_side(name, runs_dir=runs_dir, tracking_uri=tracking_uri) for name in (first, second)
+    ]
+    comparison = compare(*sides)
+    if as_json:
+        print_json(comparison_record(comparison))
+    else:
+        print_comparison(display.console(), comparison)
+    return 0
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Prints the differences, then the scores side by side."""
+    for letter, side in (("A", comparison.first), ("B", comparison.second)):
+        _say(console, f"{letter}  {side.label}  ({side.result.cell_id}, {side.place})")
+    console.print()
+    if comparison.differences:
+        _print_differences(console, comparison)
+    else:
+        _say(console, NONE_FOUND)
+    if comparison.unknown:
+        _say(console, f"Neither recorded: {', '.join(comparison.unknown)}.")
+    console.print()
+    if comparison.rows:
+        _print_scores(console, comparison.rows)
+    else:
+        _say(console, "No score that both have.")
+    for letter, scores in (("A", comparison.only_first), ("B", comparison.only_second)):
+        if scores:
+            listed = ", ".join(f"{_named(score)} {percent(score.value)}" for score in scores)
+            _say(console, f"Only {letter} has: {listed}")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _named(score: TaskScore) -> str:
+    limit = "" if score.limit is None else f", limit {score.limit}"
+    return f"{score.benchmark} {score.metric} ({score.protocol}, {score.shots}-shot{limit})"
+
+
+def _print_differences(console: Console, comparison: Comparison) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    num = len(comparison.differences)
+    title = f"{num} difference{'s' * (num > 1)} that can move a score"
+    if all(difference.moves == "low bits" for difference in comparison.differences):
+        title += ", by its low bits alone"
+    _say(console, title)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("of", "what", "A", "B", "can move"):
+        table.add_column(column, overflow="fold")
+    benchmarks = {row.benchmark for row in comparison.rows}
+    for difference in comparison.differences:
+        cells = (
+            _of(difference, benchmarks),
+            difference.what,
+            difference.first,
+            difference.second,
+            "the score" if difference.moves == "score" else "its low bits",
+        )
+        table.add_row(*map(Text, cells))
+    console.print(table)
+
+
+def _of(difference: Difference, benchmarks: set[str]) -> str:
+    if difference.part != "evaluation":
+        return f"the {difference.part}"
+    every = len(benchmarks) > 1 and benchmarks <= set(difference.benchmarks)
+    return "all benchmarks" if every else ", ".join(difference.benchmarks)
+
+
+def _print_scores(console: Console, rows: tuple[ScoreRow, ...]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("percent")
+    for column in ("A", "SE", "B", "SE", "B − A", "95% interval", "p", "items"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        interval, items = row.unpaired or "", str(row.num_items)
+        if row.interval is not None:
+            interval = " to ".join(points(end) for end in row.interval)
+        else:
+            items = " and ".join(dict.fromkeys(str(s.n) for s in (row.first, row.second)))
+        table.add_row(
+            Text(f"{row.benchmark} {row.metric}"),
+            percent(row.first.value),
+            _stderr(row.first),
+            percent(row.second.value),
+            _stderr(row.second),
+            points(row.difference),
+            Text(interval),
+            p_text(row.p_value),
+            items,
+        )
+    console.print(table)
+    if any(row.interval for row in rows):
+        _say(
+            console,
+            "Interval and p: of B − A in points, paired by item; they know the items alone, not "
+            "what another seed would give.",
+        )
+
+
+def _stderr(score: TaskScore) -> str:
+    return MISSING if score.stderr is None else percent(score.stderr)
+
+
+def comparison_record(comparison: Comparison) -> dict[str, Any]:
+    """Returns a comparison as plain values; scores and intervals are 0..1."""
+    return {
+        "first": _side_record(comparison.first),
+        "second": _side_record(comparison.second),
+        "differences": [
+            {
+                "part": each.part,
+                "what": each.what,
+                "first": each.first,
+                "second": each.second,
+                "moves": each.moves,
+                "benchmarks": list(each.benchmarks),
+            }
+            for each in comparison.differences
+        ],
+        "not_recorded_by_either": list(comparison.unknown),
+        "scores": [
+            {
+                "benchmark": row.benchmark,
+                "metric": row.metric,
+                "first": row.first.value,
+                "second": row.second.value,
+                "difference": row.difference,
+                "interval": None if row.interval is None else list(row.interval),
+                "p_value": row.p_value,
+                "items": row.num_items,
+                "unpaired": row.unpaired,
+            }
+            for row in comparison.rows
+        ],
+        "only_first": [_score_record(score) for score in comparison.only_first],
+        "only_second": [_score_record(score) for score in comparison.only_second],
+    }
+
+
+def _side_record(side: Side) -> dict[str, Any]:
+    return {"label": side.label, "cell_id": side.result.cell_id, "place": side.place}
+
+
+def _score_record(score: TaskScore) -> dict[str, Any]:
+    return {
+        "protocol": score.protocol,
+        "benchmark": score.benchmark,
+        "metric": score.metric,
+        "shots": score.shots,
+        "limit": score.limit,
+        "value": score.value,
+    }

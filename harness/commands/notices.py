@@ -1,0 +1,66 @@
+"""Warnings that come while cells run, and those that stand with a grid's results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness.analysis.canary import alarms, grid_alarms
+from harness.errors import StorageError
+from harness.grid.schema import is_base
+from harness.grid.status import CellState
+from harness.records.events import CellEnded, Event, Warned
+from harness.records.results import read_result
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Notices:
+    """Prints what cells warn of, once; and, as soon as a base model is scored, what is odd of it.
+
+    Args:
+        console: the terminal; a progress bar may stand on it.
+        states: the cells that run.
+    """
+
+    def __init__(self, console: Console, states: Sequence[CellState]) -> None:
+        self.console = console
+        self.states = {state.cell.id: state for state in states}
+        self.told: dict[str, None] = {}
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Warned):
+            state = self.states.get(event.cell_id)
+            label = state.cell.label if state else event.cell_id
+            self._tell(event.message, label, always=event.restarts)
+        elif isinstance(event, CellEnded) and event.cell_id in self.states:
+            state = self.states[event.cell_id]
+            if is_base(state.cell):
+                self._look_at(state)
+
+    def _look_at(self, base: CellState) -> None:
+        try:
+            result = read_result(base.folder)
+        except StorageError:  # told where the cells are listed
+            return
+        for alarm in alarms(base.cell, result):
+            self._tell(str(alarm))
+
+    def _tell(self, text: str, label: str | None = None, *, always: bool = False) -> None:
+        if always or text not in self.told:  # many cells have the same model and data
+            self.told[text] = None
+            print_warnings(self.console, [f"{label}: {text}" if label else text])
+
+
+def grid_warnings(states: Sequence[CellState]) -> list[str]:
+    """Returns what a reader of a grid's results must know: one line each."""
+    return [str(alarm) for alarm in grid_alarms(states)]
+
+
+def print_warnings(console: Console, warnings: Sequence[str]) -> None:
+    """Prints one line for each warning."""
+    for text in warnings:
+        console.print(
+            f"warning: {text}", markup=False, highlight=False, style="yellow", soft_wrap=True
+        )

@@ -1,0 +1,149 @@
+"""Live progress: bars in a terminal, a line per finished cell in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.estimate.plan import plan_rows
+from harness.grid.status import CellState
+from harness.records.events import CellEnded, CellStarted, Emit, Event, Scoring, StepDone
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+SCORING_STEPS = 20
+"""What scoring one benchmark counts in the overall progress, in optimizer steps."""
+
+
+@contextlib.contextmanager
+def progress(console: Console, states: Sequence[CellState], rows: int | None) -> Iterator[Emit]:
+    """Shows cells as they run; yields the listener of their events."""
+    if not states:
+        yield lambda event: None
+        return
+    if not console.is_terminal:
+        yield _Lines(console, states)
+        return
+    with _progress_bars(console) as bars:
+        yield _Bars(bars, states, rows)
+
+
+def _progress_bars(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[text]}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+class _Lines:
+    """One line per finished cell, for logs and pipes."""
+
+    def __init__(self, console: Console, states: Sequence[CellState]) -> None:
+        self.console = console
+        self.labels = {state.cell.id: state.cell.label for state in states}
+        self.ended = 0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, CellEnded):
+            self.ended += 1
+            what = "done" if event.error is None else f"FAILED: {event.error}"
+            if event.elsewhere:
+                what = "another process runs it"
+            self.console.print(
+                f"[{self.ended}/{len(self.labels)}] {self.labels[event.cell_id]}: {what} "
+                f"({event.seconds:.1f} s)",
+                markup=False, highlight=False, soft_wrap=True,
+            )  # fmt: skip
+
+
+class _Bars:
+    """An overall bar with the time left, and one bar per running cell."""
+
+    def __init__(self, bars: Progress, states: Sequence[CellState], rows: int | None) -> None:
+        self.bars = bars
+        self.start = time.monotonic()
+        self.labels = {state.cell.id: state.cell.label for state in states}
+        self.size: dict[str, float] = {}
+        self.scored: dict[str, dict[str, float]] = {}
+        self.steps: dict[str, int] = {}
+        self.restored: dict[str, int] = {}
+        """Steps that a checkpoint spared: they say nothing of the time that is left."""
+        self.num_steps: dict[str, int] = {}
+        for state, row in zip(states, plan_rows(states, rows), strict=True):
+            steps = 0 if state.trained else (row.steps or 0)
+            self.size[state.cell.id] = steps + SCORING_STEPS * len(state.cell.tasks)
+        self.finished: set[str] = set()
+        self.failed = 0
+        self.total = bars.add_task("[bold]all cells", total=sum(self.size.values()), text="")
+        self.tasks: dict[str, TaskID] = {}
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, CellStarted):
+            from rich.markup import escape
+
+            self.num_steps[event.cell_id] = event.total_steps
+            if event.cell_id in self.tasks:  # a fresh process has taken it on
+                self.bars.remove_task(self.tasks.pop(event.cell_id))
+            self.tasks[event.cell_id] = self.bars.add_task(
+                escape(self.labels[event.cell_id]), total=max(event.total_steps, 1), text="loading"
+            )
+        elif isinstance(event, StepDone):
+            self.steps[event.cell_id] = event.step
+            if event.restored:
+                self.restored[event.cell_id] = event.step
+            total = f"/{self.num_steps.get(event.cell_id, '?')}"
+            rate = f"{event.tokens_per_second:,.0f} tok/s"
+            text = f"step {event.step}{total}  loss {event.loss:.3f}  {rate}"
+            self._update(event.cell_id, completed=event.step, text=text)
+        elif isinstance(event, Scoring):
+            share = event.done / max(event.total, 1)
+            self.scored.setdefault(event.cell_id, {})[event.benchmark] = share
+            self._update(
+                event.cell_id, total=max(event.total, 1), completed=event.done,
+                text=f"scoring {event.benchmark} {event.done}/{event.total}",
+            )  # fmt: skip
+        elif isinstance(event, CellEnded):
+            self.finished.add(event.cell_id)
+            self.failed += event.error is not None
+            if event.cell_id in self.tasks:
+                self.bars.remove_task(self.tasks.pop(event.cell_id))
+        self._overall()
+
+    def _update(self, cell_id: str, **what: Any) -> None:
+        if cell_id in self.tasks:
+            self.bars.update(self.tasks[cell_id], **what)
+
+    def _overall(self) -> None:
+        done = 0.0
+        for cell_id, size in self.size.items():
+            scored = SCORING_STEPS * sum(self.scored.get(cell_id, {}).values())
+            partly = min(size, self.steps.get(cell_id, 0) + scored)
+            done += size if cell_id in self.finished else partly
+        total = sum(self.size.values())
+        elapsed = time.monotonic() - self.start
+        here = done - sum(self.restored.values())
+        left = elapsed * (total - done) / here if here > 0 and elapsed > 5 else None
+        text = f"{len(self.finished)}/{len(self.size)} cells"
+        if self.failed:
+            text += f", [red]{self.failed} failed[/red]"
+        if left is not None:
+            text += f", {format_seconds(left)} left"
+        self.bars.update(self.total, completed=done, text=text)
+
+
+def format_seconds(seconds: float) -> str:
+    """Returns a duration as a reader says it: `45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,65 @@
+"""TODO: say what this is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.analysis.frames import cells_frame, losses_frame, scores_frame
+from harness.analysis.sources import ResultSource
+from harness.commands import display
+from harness.commands.display import print_json
+from harness.commands.notices import grid_warnings
+from harness.errors import ReportError
+from harness.grid.workspace import OpenGrid
+
+
+def report_command(
+    grid: OpenGrid, *, reports_dir: Path, tracking_uri: str | None, as_json: bool
+) -> int:
+    """Renders a grid's report from its MLflow runs; from the cells' files where MLflow is down."""
+    from harness.analysis.inputs import ReportInput
+    from harness.records.environment import git_commit, package_versions
+    from harness.report import build_report
+    from harness.tracking.uri import default_uri, resolve_uri, shown_uri
+
+    states = grid.states()
+    uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
+    if not any(state.result for state in states) and uri == default_uri(grid.runs_dir):
+        raise ReportError(
+            f"{grid.spec.name}: no cell has a result in {grid.runs_dir}; "
+            f"run `zbench run-grid {grid.argument}` first, with the same --runs-dir"
+        )
+    source = ResultSource(grid.spec, grid.cells, states, runs_dir=grid.runs_dir, uri=uri)
+    console = display.console(quiet=as_json)
+    for fault in [state.fault for state in states if state.status == "stale"][:1]:
+        console.print(f"warning: {fault}", markup=False, highlight=False, soft_wrap=True)
+    if source.problem:
+        warning = f"warning: {source.problem}; read the cells' own files"
+        console.print(warning, markup=False, highlight=False, soft_wrap=True)
+    environment = source.environment() | {
+        "report made with": f"zbench {package_versions()['zbench']}, {git_commit() or 'no commit'}",
+        "tracking": "the cells' own files" if source.problem else shown_uri(uri, grid.runs_dir),
+    }
+    report = build_report(
+        ReportInput(
+            grid_name=grid.spec.name,
+            grid_title=grid.spec.title,
+            grid_yaml=grid.spec.text,
+            scores=scores_frame(grid.cells, source.results),
+            cells=cells_frame(states, source.results),
+            losses=losses_frame(grid.cells, source.results),
+            items=source.items,
+            traces=source.trace,
+            theory=reports_dir / "theory",
+            notes=(*grid.spec.notes, *(f"Warning: {text}." for text in grid_warnings(states))),
+            environment=environment,
+        ),
+        reports_dir / grid.spec.name,
+    )
+    if as_json:
+        print_json({"page": str(report.page), "files": [str(path) for path in report.files]})
+    else:
+        print(report.terminal)
+        print(f"\nPage:    {report.page}")
+        print(f"Tables and figures: {report.page.parent}")
+    return 0

@@ -1,0 +1,1 @@
+"""Training data: reading, template, tokens, fractions; and the pinned versions of data sets."""

@@ -1,0 +1,80 @@
+"""The accelerators that a plan knows: the makers' figures in `gpus.yaml`."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import Annotated
+
+from pydantic import Field
+
+from harness.errors import UsageError, did_you_mean
+from harness.spec import Spec
+
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Gpu(Spec):
+    """One accelerator, by its maker's data sheet."""
+
+    title: str
+    aliases: tuple[str, ...]
+    """What the driver calls it."""
+    memory_gb: Rate
+    """Thousands of millions of bytes."""
+    peak_bf16_flops: Rate | None
+    """Operations per second of dense matrix products; None where it has no such units."""
+    peak_fp16_flops: Rate | None
+    peak_fp32_flops: Rate
+    sustained_share: Annotated[float, Field(gt=0, le=1)]
+    """Of the peak, kept up in training: an assumption."""
+    bandwidth: Rate
+    """Of its memory, bytes per second."""
+    price_per_hour: Rate | None
+    source: str
+    """Address of the data sheet."""
+
+    @property
+    def memory_bytes(self) -> float:
+        """Its memory."""
+        return self.memory_gb * 1e9
+
+    def precision(self, setting: str) -> str:
+        """Returns the precision of the frozen base, as `resolve_precision` does on a machine."""
+        if setting == "auto":
+            return "fp32" if self.peak_bf16_flops is None else "bf16"
+        return setting
+
+    def peak_flops(self, precision: str) -> float | None:
+        """Returns the peak in a precision; None where the GPU does not compute in it."""
+        peaks = {"bf16": self.peak_bf16_flops, "fp16": self.peak_fp16_flops}
+        return peaks.get(precision, self.peak_fp32_flops)
+
+
+@cache
+def known_gpus() -> dict[str, Gpu]:
+    """Returns the GPUs by name."""
+    import yaml
+
+    text = (resources.files("harness") / "estimate/gpus.yaml").read_text(encoding="utf-8")
+    return {name: Gpu.model_validate(raw) for name, raw in yaml.safe_load(text).items()}
+
+
+def find_gpu(name: str) -> Gpu:
+    """Returns the GPU of a name.
+
+    Raises:
+        UsageError: there is none; the nearest names are told.
+    """
+    gpus = known_gpus()
+    if name.lower() not in gpus:
+        raise UsageError(f"--hardware {name}: no such GPU{did_you_mean(name.lower(), gpus)}")
+    return gpus[name.lower()]
+
+
+def gpu_of_device(device_name: str) -> tuple[str, Gpu] | None:
+    """Returns the name and figures of a GPU as its driver calls it, or None where it is new."""
+    for name, gpu in known_gpus().items():
+        if device_name in gpu.aliases:
+            return name, gpu
+    return None

@@ -1,0 +1,152 @@
+"""Which version of a data set was read: the identity of its content, and the pinned ones.
+
+A content identity is taken over the rows, in order, whatever file or hub they came from; so a hub's
+copy and a local parquet file of the same version have the same. `data_identity.yaml` pins those of
+the data sets that zbench's numbers are about. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.data.pins import (
+    Content,
+    Mismatch,
+    Pin,
+    _columns_in,
+    content_sha256,
+    pins,
+    read_columns,
+)
+from harness.evaluation.benchmarks import Benchmark
+from harness.evaluation.tasks import TaskSpec, local_files
+from harness.records.files import known_sha256_of_file
+
+if TYPE_CHECKING:
+    pass
+
+
+Row = Mapping[str, Any]
+
+
+def split_content(benchmark: Benchmark, columns: Sequence[str], rows: Iterable[Row]) -> Content:
+    """Returns the identity of one split's rows.
+
+    Rows of several subjects count subject by subject: the hub gives each by itself.
+
+    Args:
+        benchmark: what reads them.
+        columns: what counts of them: see `columns_of`.
+        rows: in the data set's order.
+    """
+    ordered, subject = list(rows), benchmark.subject_column
+    if subject is not None:
+        ordered.sort(key=lambda row: str(row[subject]))
+    shown = _RENDERINGS.get(benchmark.lm_eval_tasks)
+    values = (shown(row) if shown else [row[name] for name in columns] for row in ordered)
+    return Content(len(ordered), content_sha256(values))
+
+
+def columns_of(benchmark: Benchmark, file: str, available: Sequence[str]) -> tuple[str, ...]:
+    """Returns the columns that make a split's content.
+
+    These are the pinned ones where it has them, so that all benchmarks that read a file agree on
+    what it holds; else those that the task reads.
+    """
+    pin = _pin(benchmark, file)
+    has_pinned = pin is not None and set(pin.columns) <= set(available)
+    return pin.columns if pin is not None and has_pinned else benchmark.columns
+
+
+def local_contents(task: TaskSpec, data_root: Path) -> dict[str, tuple[str, Content]]:
+    """Returns (file under the data root, content) of each split that a task reads from local files.
+
+    Raises:
+        DataError: a file is missing, is no parquet, or lacks a column.
+    """
+    found = {}
+    for split, path in local_files(task, data_root).items():
+        file = path.relative_to(data_root).as_posix()
+        found[split] = file, _file_content(task.benchmark, file, path)
+    return found
+
+
+def task_content_sha256(contents: Mapping[str, tuple[str, Content]]) -> str:
+    """Returns the content identity of all splits that a task reads: of one split its own."""
+    sums = [content.sha256 for _, (_, content) in sorted(contents.items())]
+    return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
+
+
+def mismatches(
+    benchmark: Benchmark, contents: Mapping[str, tuple[str, Content]], place: str
+) -> list[Mismatch]:
+    """Returns the splits that are not the pinned ones; a split without a pin is none of them.
+
+    Args:
+        benchmark: what reads them.
+        contents: (file under a data root, content) by split.
+        place: what to call their place: a data root, or a repository of the hub.
+    """
+    found = []
+    for file, content in contents.values():
+        pin = _pin(benchmark, file)
+        if pin is not None and content.sha256 != pin.content_sha256:
+            where = place if place.startswith("hub:") else str(Path(place) / file)
+            found.append(Mismatch(where, content, pin))
+    return found
+
+
+def local_mismatches(task: TaskSpec, data_root: Path) -> list[Mismatch]:
+    """Returns the local files of a task that are not the pinned version.
+
+    Raises:
+        DataError: a file is missing, is no parquet, or lacks a column.
+    """
+    return mismatches(task.benchmark, local_contents(task, data_root), str(data_root))
+
+
+def _pin(benchmark: Benchmark, file: str) -> Pin | None:
+    # What is on no hub, as the embedded world, is nobody's data set: it has the same file names.
+    return pins().get(file) if benchmark.hub is not None else None
+
+
+def _file_content(benchmark: Benchmark, file: str, path: Path) -> Content:
+    pin = _pin(benchmark, file)
+    if pin is not None and known_sha256_of_file(path) == pin.file_sha256:
+        return Content(pin.rows, pin.content_sha256)
+    stat = path.stat()
+    return _read_content(benchmark.name, file, path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _read_content(name: str, file: str, path: Path, _size: int, _changed: int) -> Content:
+    from harness.evaluation.benchmarks import BENCHMARKS
+
+    benchmark = BENCHMARKS[name]
+    columns = columns_of(benchmark, file, _columns_in(path))
+    return split_content(benchmark, columns, read_columns(path, columns).to_pylist())
+
+
+_MARKER = re.compile(r"\[.*?\]")
+
+
+def _hellaswag(row: Row) -> list[Any]:
+    """A row as lm-eval shows it to a model, blanks squeezed.
+
+    Its prompts drop the markers of WikiHow's articles, and so do some copies of the data set.
+    """
+    query = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
+    return [_shown(query), [_shown(ending) for ending in row["endings"]], str(row["label"])]
+
+
+def _shown(text: str) -> str:
+    return " ".join(_MARKER.sub("", text.replace(" [title]", ". ")).split())
+
+
+_RENDERINGS: Mapping[str, Callable[[Row], list[Any]]] = {"hellaswag": _hellaswag}
+"""By lm-eval's task: what counts of a row where its columns are more than a model ever sees."""

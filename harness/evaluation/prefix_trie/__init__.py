@@ -1,0 +1,1 @@
+"""Log-likelihoods with every shared prefix of the requests computed once."""

@@ -1,0 +1,1 @@
+"""Running a grid's cells: which are to do, who runs them, and what came of it."""

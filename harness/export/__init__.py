@@ -1,0 +1,1 @@
+"""Adapters for others, and the checkpoints that LLaMA-Adapter's authors published."""

@@ -1,0 +1,113 @@
+"""The model card of a trained cell: what it is, how it scores, the grid that trains it again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from harness.grid.schema import Cell
+from harness.methods import METHODS
+from harness.records.results import CellResult, TaskScore
+
+CARD_FILE = "README.md"
+
+
+def model_card(cell: Cell, result: CellResult, *, whole_model: bool = False) -> str:
+    """Returns the card of a cell's weights, in the hub's form: YAML head and Markdown.
+
+    Args:
+        cell: the cell.
+        result: its training and scores so far.
+        whole_model: whether the folder holds a whole model instead of an adapter.
+    """
+    base = cell.model.source or cell.model.path or cell.model_name
+    head: dict[str, Any] = {
+        "base_model": base,
+        "library_name": "transformers" if whole_model else "peft",
+        "tags": ["zbench", cell.method],
+    }
+    parts = [
+        "---\n" + yaml.safe_dump(head, sort_keys=False) + "---",
+        f"# {METHODS[cell.method].title} on {cell.model_name}",
+        _origin(cell, result),
+        _usage(base, whole_model),
+        "## Scores\n\n" + _scores(result),
+        "## The grid that trains it again\n\n"
+        "`zbench run-grid` on this file makes a cell of the same id, "
+        f"`{cell.id}`.\n\n```yaml\n{cell_grid(cell)}```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _origin(cell: Cell, result: CellResult) -> str:
+    lines = [f"Trained by zbench; cell `{cell.label}` (`{cell.id}`)."]
+    if result.train is not None:
+        train = result.train
+        lines.append(
+            f"{train.trainable_parameters:,} trained parameters, {train.examples:,} examples, "
+            f"{train.steps:,} steps, mean loss of the last epoch {train.epoch_losses[-1]:.4f} nats."
+        )
+    commit = result.base.get("commit") or result.base.get("weights_sha256")
+    if commit:
+        lines.append(f"Base weights: `{str(commit)[:12]}`.")
+    return " ".join(lines)
+
+
+def _usage(base: str, whole_model: bool) -> str:
+    if whole_model:
+        return "Load it with `transformers.AutoModelForCausalLM.from_pretrained(folder)`."
+    return (
+        "```python\n"
+        "import harness  # of zbench: makes PEFT know its methods\n"
+        "from peft import PeftModel\n"
+        "from transformers import AutoModelForCausalLM\n\n"
+        f"base = AutoModelForCausalLM.from_pretrained({base!r})\n"
+        "model = PeftModel.from_pretrained(base, folder)\n"
+        "```"
+    )
+
+
+def _scores(result: CellResult) -> str:
+    shown = [score for score in result.scores if score.task == score.benchmark]
+    if not shown:
+        return "None yet."
+    rows = ["| benchmark | protocol | shots | metric | score, % | standard error | items |"]
+    rows.append("| --- | --- | --- | --- | --- | --- | --- |")
+    rows += [_row(score) for score in shown]
+    return "\n".join(rows)
+
+
+def _row(score: TaskScore) -> str:
+    error = "-" if score.stderr is None else f"{100 * score.stderr:.2f}"
+    return (
+        f"| {score.benchmark} | {score.protocol} | {score.shots} | {score.metric} | "
+        f"{100 * score.value:.2f} | {error} | {score.n} |"
+    )
+
+
+def cell_grid(cell: Cell) -> str:
+    """Returns a grid file whose one cell is this one: every setting is written out."""
+    method: dict[str, Any] = {"method": cell.method, **_written(cell.options)}
+    block: dict[str, Any] = {"methods": [cell.method_label]}
+    if cell.train is not None:
+        # With what is None: it may stand against a recipe's number.
+        method["train"] = cell.train.model_dump(mode="json")
+        block |= {"fractions": [cell.fraction], "seeds": [cell.seed]}
+    grid: dict[str, Any] = {"name": f"cell {cell.id}"}
+    if cell.world is not None:
+        grid["world"] = cell.world.partition("-")[0]
+    grid |= {
+        "models": {cell.model_name: _written(cell.model)},
+        "data": cell.data.model_dump(mode="json"),
+        "tasks": [_written(task) for task in cell.tasks],
+        "methods": {cell.method_label: method},
+        "blocks": [block],
+    }
+    return yaml.safe_dump(grid, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _written(spec: Any) -> dict[str, Any]:
+    """Returns a spec's settings as a file holds them; what is None is left out."""
+    settings: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
+    return settings

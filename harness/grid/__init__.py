@@ -1,0 +1,1 @@
+"""A grid: its file, its cells, and how far each of them is."""

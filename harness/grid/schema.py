@@ -1,0 +1,222 @@
+"""What a grid file says (GridSpec), and the cells that it spans."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from harness.data.instructions import DataSpec
+from harness.demo.world import VERSION as DEMO_VERSION
+from harness.evaluation.tasks import TaskSpec
+from harness.methods import METHODS
+from harness.methods.method import MethodOptions
+from harness.models.checkpoint import ModelSpec
+from harness.spec import Spec
+from harness.training.spec import TrainSpec
+
+RECIPE = 1
+"""Raised by every change of code that changes what a cell's trained weights are."""
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+DeviceCount = Annotated[int, Field(ge=1)]
+LONGEST_LABEL = 80
+Label = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,\[\]+-]*$", max_length=LONGEST_LABEL)
+]
+
+NOT_IN_ID = {"token_budget", "checkpoint_minutes"}
+"""Training settings that never change the trained weights."""
+RETIRED = {"micro_batch_size"}
+"""Those of earlier versions, which stored cells still name."""
+ADDED = {"base_quantization"}
+"""Settings that came after ids were first given: one that is absent leaves the id as it was."""
+
+
+class TrackingSpec(Spec):
+    """Where runs are logged."""
+
+    experiment: str | None = None
+    """MLflow experiment; the grid's name where absent."""
+    uri: str | None = None
+    """MLflow tracking URI; `--tracking-uri` and MLFLOW_TRACKING_URI go before it."""
+
+
+class MethodChoice(Spec):
+    """A method with its settings resolved: what a block's `methods` entry means."""
+
+    label: Label
+    method: str
+    options: SerializeAsAny[MethodOptions]
+    train: TrainSpec | None
+    """None for a method that trains nothing."""
+
+
+class Block(Spec):
+    """A product of models, methods, fractions and seeds, scored on the same tasks."""
+
+    models: tuple[str, ...]
+    methods: tuple[MethodChoice, ...]
+    fractions: tuple[Fraction, ...]
+    seeds: tuple[Seed, ...]
+    tasks: tuple[TaskSpec, ...]
+    gpus_per_cell: DeviceCount = 1
+    """Devices that train each of its cells together."""
+
+
+class GridSpec(Spec):
+    """A grid, validated: every name is known and every number within its bounds."""
+
+    name: str
+    title: str
+    notes: tuple[str, ...]
+    """Lines that the report prints: what may and may not be read from the numbers."""
+    world: Literal["demo"] | None
+    """The embedded world that stands in for the data root."""
+    models: dict[str, ModelSpec]
+    data: DataSpec
+    blocks: tuple[Block, ...]
+    tracking: TrackingSpec
+    text: str
+    """The file as its author wrote it."""
+
+
+class Cell(Spec):
+    """One model trained one way and scored; `id` names the trained weights and nothing else."""
+
+    model_name: str
+    model: ModelSpec
+    method: str
+    """The registry key."""
+    method_label: str
+    """The name in the grid; the registry key where the grid gives none."""
+    options: SerializeAsAny[MethodOptions]
+    fraction: Fraction | None
+    """Share of the training rows; None for the untrained base model."""
+    seed: Seed | None
+    data: DataSpec
+    train: TrainSpec | None
+    world: str | None
+    """Name and version of the embedded world that it lives in, such as `demo-1`."""
+    tasks: tuple[TaskSpec, ...]
+    """What it is scored on; not part of the id."""
+    gpus_per_cell: DeviceCount = 1
+    """Devices that train it; not part of the id, since any number gives the same weights up to
+    rounding."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _typed_options(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and isinstance(raw.get("train"), Mapping):
+            kept = {key: value for key, value in raw["train"].items() if key not in RETIRED}
+            raw = {**raw, "train": kept}
+        if isinstance(raw, Mapping) and isinstance(raw.get("options"), Mapping):
+            options = METHODS[raw["method"]].options.model_validate(raw["options"])
+            return {**raw, "options": options}
+        return raw
+
+    def record(self) -> dict[str, Any]:
+        """Returns all that decides the trained weights, as plain values."""
+        model: dict[str, Any]
+        if self.model.source is not None:
+            model = {"source": self.model.source, "revision": self.model.revision}
+        else:
+            model = {"name": self.model_name, "shape": self.model.shape.identity()}
+        data: dict[str, Any] | None = None
+        train: dict[str, Any] | None = None
+        if self.train is not None:
+            train = self.train.model_dump(exclude=NOT_IN_ID)
+            train = {key: value for key, value in train.items() if key not in ADDED or value}
+            data = (
+                {"source": self.data.source, "revision": self.data.revision}
+                if self.data.source is not None
+                else {"path": self.data.path}
+            )
+        return {
+            "recipe": RECIPE,
+            "world": self.world,
+            "model": model,
+            "method": self.method,
+            "options": self.options.identity(),
+            "fraction": self.fraction,
+            "seed": self.seed,
+            "data": data,
+            "train": train,
+        }
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits of the SHA-256 of the canonical JSON of `record()`."""
+        text = json.dumps(self.record(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def label(self) -> str:
+        """What a reader calls the cell, such as `llama-7b/zero-init-linear/10%/seed0`."""
+        if self.fraction is None:
+            return f"{self.model_name}/{self.method_label}"
+        return f"{self.model_name}/{self.method_label}/{100 * self.fraction:g}%/seed{self.seed}"
+
+    @property
+    def slug(self) -> str:
+        """The label as a part of a folder's name."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.label.replace("%", "pct")).strip("-")
+
+
+def expand(grid: GridSpec) -> list[Cell]:
+    """Returns the grid's cells in the order of its blocks, each once.
+
+    A cell that stands in several blocks is scored on the tasks of all of them, and has the devices
+    of the block that gives most. A method that trains nothing gives one cell per model, whatever
+    the fractions and seeds, and needs one device.
+    """
+    cells: dict[str, Cell] = {}
+    for block in grid.blocks:
+        for cell in _block_cells(grid, block):
+            known = cells.get(cell.id)
+            if known is None:
+                cells[cell.id] = cell
+                continue
+            tasks = dict.fromkeys(known.tasks + cell.tasks)
+            devices = max(known.gpus_per_cell, cell.gpus_per_cell)
+            update = {"tasks": tuple(tasks), "gpus_per_cell": devices}
+            cells[cell.id] = known.model_copy(update=update)
+    return list(cells.values())
+
+
+def _block_cells(grid: GridSpec, block: Block) -> list[Cell]:
+    cells = []
+    for model in block.models:
+        for choice in block.methods:
+            trains = choice.train is not None
+            pairs: list[tuple[float | None, int | None]] = [
+                (fraction, seed) for fraction in block.fractions for seed in block.seeds
+            ]
+            for fraction, seed in pairs if trains else [(None, None)]:
+                cells.append(
+                    Cell(
+                        model_name=model,
+                        model=grid.models[model],
+                        method=choice.method,
+                        method_label=choice.label,
+                        options=choice.options,
+                        fraction=fraction,
+                        seed=seed,
+                        data=grid.data,
+                        train=choice.train,
+                        world=grid.world and f"{grid.world}-{DEMO_VERSION}",
+                        tasks=block.tasks,
+                        gpus_per_cell=block.gpus_per_cell if trains else 1,
+                    )
+                )
+    return cells
+
+
+def is_base(cell: Cell) -> bool:
+    """Returns whether a cell is an untrained base model."""
+    return cell.method == "base"

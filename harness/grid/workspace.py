@@ -1,0 +1,90 @@
+"""A grid with the places that the command line gave, and what is checked before it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.grid.checks import (
+    check_data_versions,
+    check_fractions,
+    check_sources,
+    count_rows,
+    resolve_data_root,
+)
+from harness.grid.folders import check_writable
+from harness.grid.loader import load_grid
+from harness.grid.schema import Cell, GridSpec, expand
+from harness.grid.selection import select_cells
+from harness.grid.status import CellState, read_states
+
+
+@dataclass(frozen=True)
+class OpenGrid:
+    """A grid with the places that the command line gave."""
+
+    argument: str
+    """What the user called it."""
+    spec: GridSpec
+    cells: list[Cell]
+    """The chosen ones."""
+    runs_dir: Path
+    data_root: Path | None
+
+    def states(self) -> list[CellState]:
+        """Returns how far each cell is, now."""
+        return read_states(self.cells, runs_dir=self.runs_dir, data_root=self.data_root)
+
+    def num_rows(self) -> int | None:
+        """Returns the size of the training data, where it is known."""
+        return count_rows(self.spec.data, self.data_root)
+
+
+def open_grid(grid: str, runs_dir: Path, data_root: Path | None, only: str | None) -> OpenGrid:
+    """Returns the grid, validated, with its chosen cells.
+
+    Raises:
+        UsageError: the grid has faults, or nothing is chosen, or a folder is not there.
+    """
+    spec = load_grid(grid)
+    return OpenGrid(
+        argument=grid,
+        spec=spec,
+        cells=select_cells(expand(spec), only),
+        runs_dir=runs_dir,
+        data_root=resolve_data_root(spec, data_root, runs_dir),
+    )
+
+
+def prepare_run(grid: OpenGrid, *, allow_data_mismatch: bool = False) -> list[str]:
+    """Checks what can be checked before anything runs, and writes the embedded world.
+
+    Returns:
+        Warnings: local data that are not the pinned version, where that is allowed.
+
+    Raises:
+        UsageError: a folder cannot be written, a local file that cells read is not there, or is
+            another version of its data set.
+    """
+    check_writable(grid.runs_dir)
+    if grid.spec.world == "demo" and grid.data_root is not None:
+        from harness.demo.world import world_folder, write_world
+
+        if grid.data_root == world_folder(grid.runs_dir):
+            write_world(grid.data_root)
+    check_sources(grid.cells, grid.data_root)
+    check_fractions(grid.cells, grid.num_rows())
+    return check_data_versions(grid.cells, grid.data_root, allow=allow_data_mismatch)
+
+
+def refuse_changed_inputs(states: list[CellState]) -> None:
+    """Stops before numbers of different data or weights meet in one grid.
+
+    Raises:
+        UsageError: what the results were made from has changed since; the first of them is told.
+    """
+    stale = [state.fault for state in states if state.status == "stale"]
+    if stale:
+        more = f" ({len(stale) - 1} more cells likewise)" if len(stale) > 1 else ""
+        raise UsageError(f"{stale[0]}{more}")

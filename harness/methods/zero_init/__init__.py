@@ -1,0 +1,1 @@
+"""The paper's methods: prompts with zero-initialised attention, and random-init."""

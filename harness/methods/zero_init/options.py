@@ -1,0 +1,153 @@
+"""The three prompt methods of "On Zero-Initialized Attention" (arXiv 2502.03029), section 3:
+options, insertion into a model, statistics and counts. The maths is in `zero_init_attention.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from harness.errors import MethodError, ModelError
+from harness.methods.method import MethodOptions
+from harness.models.shape import ModelShape
+
+if TYPE_CHECKING:
+    pass
+
+
+PAPER_PROMPTS: dict[str, object] = {
+    "epochs": 5,
+    "batch_size": 64,
+    "base_learning_rate": 0.009,
+    "warmup_epochs": 2.0,
+    "weight_decay": 0.02,
+    "beta2": 0.95,
+    "max_length": 512,
+}
+"""The paper's recipe for all prompt methods (arXiv 2502.03029, appendix; LLaMA-Adapter's code):
+0.009 is a base rate, 2.25e-3 at batch 64."""
+
+FIRST_LAYERS_LEFT_OUT = 2
+"""The paper adapts 30 of 32 and 38 of 40 layers."""
+FEWEST_LAYERS_FOR_DEFAULT = 4
+"""Below this, leaving out two layers leaves out half of the model or more."""
+
+
+class PromptOptions(MethodOptions):
+    """Options of `random-init`, and those that all prompt methods share."""
+
+    prompt_length: Annotated[int, Field(ge=1, le=1024)] = 10
+    """Rows of the prompt of each adapted layer."""
+    num_layers: Annotated[int, Field(ge=1)] | None = None
+    """How many of the last layers carry a prompt; all but the first two where absent."""
+
+    def adapted_layers(self, shape: ModelShape) -> range:
+        """Returns the indices of the layers that carry a prompt.
+
+        Raises:
+            MethodError: the model has too few layers.
+        """
+        available = shape.num_hidden_layers
+        if self.num_layers is None:
+            if available < FEWEST_LAYERS_FOR_DEFAULT:
+                raise MethodError(
+                    f"num_layers: the default, all but the first two, is for models of at least "
+                    f"{FEWEST_LAYERS_FOR_DEFAULT} layers; set num_layers to 1..{available}"
+                )
+            return range(FIRST_LAYERS_LEFT_OUT, available)
+        if self.num_layers > available:
+            raise MethodError(
+                f"num_layers: must be at most {available}, the layers of this model "
+                f"(got {self.num_layers})"
+            )
+        return range(available - self.num_layers, available)
+
+
+class GatedPromptOptions(PromptOptions):
+    """Options of `zero-init-linear`."""
+
+    gate_activation: Literal["tanh", "identity"] = "tanh"
+    """What is applied to a gate before it scales the prompt's part; the paper's formula has tanh,
+    the authors' generation code none."""
+
+
+class GeneratedPromptOptions(GatedPromptOptions):
+    """Options of `zero-init-nonlinear`."""
+
+    activation: Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid"] = "relu"
+    """Between the two linear layers of the generator; leaky_relu has slope 0.1."""
+    hidden_size: Annotated[int, Field(ge=1, le=65536)] = 64
+    """Size of the generator's layer embedding and of its hidden layer."""
+
+
+PROMPT_METHODS: dict[str, type[PromptOptions]] = {
+    "random-init": PromptOptions,
+    "zero-init-linear": GatedPromptOptions,
+    "zero-init-nonlinear": GeneratedPromptOptions,
+}
+"""The options of each prompt method, by its name in grids."""
+
+
+def check_base(stated: Mapping[str, Any], found: ModelShape) -> None:
+    """Checks that an adapter's `base_shape` is that of a model.
+
+    The vocabulary and the feed-forward layers are of no concern to a prompt.
+
+    Raises:
+        ModelError: it is not; every size that differs is named.
+    """
+    try:
+        there = ModelShape.model_validate(dict(stated))
+    except ValidationError as fault:
+        raise ModelError("adapter_config.json: base_shape: is no shape of a model") from fault
+    names = (
+        *("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads"),
+        *("key_value_heads", "head_size"),
+    )
+    differing = [
+        f"{name} {getattr(there, name)}, this base has {getattr(found, name)}"
+        for name in names
+        if getattr(there, name) != getattr(found, name)
+    ]
+    if differing:
+        raise ModelError(
+            f"the adapter is for another base model: it was made for {'; '.join(differing)}; load "
+            "it onto its own base"
+        )
+
+
+def count_random_init(shape: ModelShape, options: PromptOptions) -> int:
+    """Returns the parameters of the free prompts.
+
+    Raises:
+        MethodError: the model has too few layers.
+    """
+    return len(options.adapted_layers(shape)) * options.prompt_length * shape.hidden_size
+
+
+def count_zero_init_linear(shape: ModelShape, options: GatedPromptOptions) -> int:
+    """Returns the parameters of the free prompts and the gates.
+
+    Raises:
+        MethodError: the model has too few layers.
+    """
+    return count_random_init(shape, options) + _num_gates(shape, options)
+
+
+def count_zero_init_nonlinear(shape: ModelShape, options: GeneratedPromptOptions) -> int:
+    """Returns the parameters of the generator and the gates.
+
+    Raises:
+        MethodError: the model has too few layers.
+    """
+    hidden = options.hidden_size
+    prompt_size = options.prompt_length * shape.hidden_size
+    embedding = shape.num_hidden_layers * hidden
+    generator = embedding + (hidden + 1) * hidden + (hidden + 1) * prompt_size
+    return generator + _num_gates(shape, options)
+
+
+def _num_gates(shape: ModelShape, options: PromptOptions) -> int:
+    return len(options.adapted_layers(shape)) * shape.num_attention_heads

@@ -1,0 +1,194 @@
+"""What the prompt methods tell of a training: gates, gradients, and the prompt's share.
+
+A `PromptTrace` reads and never writes: no module, no gradient, no random number is touched, so that
+a training with it gives the same bits as one without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import torch
+    from torch import nn
+
+    from harness.methods.zero_init.attention import PromptAttention
+
+GATES_FILE = "gates.parquet"
+"""The course of the gates: step, layer, head, strength (signed; tanh(g), or g for `identity`)."""
+SHARES_FILE = "attention_share.parquet"
+"""What `attention_probe.attention_shares` gives, before and after the training (`when`)."""
+SHARES = ("mass", "norm")
+"""The two measures of a prompt's share in SHARES_FILE: columns `mass_share` and `norm_share`."""
+
+
+class PromptTrace:
+    """Follows one training of a model that carries prompts; see `harness.methods.method.Trace`.
+
+    Figures by MLflow's names: those of `gate_statistics`; `gate/gradient_norm` over all gates and
+    `prompt/gradient_norm` over all else that is trained (free prompts or their generator), both
+    of the gradients as the optimizer takes them in the step that is read, clipped where the recipe
+    clips; and of the whole training `probe/prompt_mass_share/before`, `.../after` and
+    `probe/prompt_norm_share/...`, means over layers and heads.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        from harness.methods.zero_init.probe import prompts_of
+
+        self.model = model
+        self._prompts = [prompt for prompt in prompts_of(model) if prompt.gate is not None]
+        self._gates = [prompt.gate for prompt in self._prompts if prompt.gate is not None]
+        gates = {id(gate) for gate in self._gates}
+        trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+        self._others = [parameter for parameter in trained if id(parameter) not in gates]
+        self._norms: list[torch.Tensor] = []
+        self._last: dict[str, float] = {}
+        self._readings: list[tuple[int, np.ndarray]] = []
+        self._shares: dict[str, pd.DataFrame] = {}
+
+    def probe(self, when: Literal["before", "after"], texts: Sequence[Sequence[int]]) -> None:
+        """Measures the prompts' share of attention; see `attention_probe.attention_shares`."""
+        from harness.methods.zero_init.probe import attention_shares
+
+        self._shares[when] = attention_shares(self.model, texts)
+
+    def observe(self) -> None:
+        """Takes the norms of the gradients, which are gone after the step."""
+        self._norms = [gradient_norm(self._others)]
+        if self._gates:
+            self._norms.append(gradient_norm(self._gates))
+
+    def read(self, step: int) -> dict[str, float]:
+        """Returns the gates after a step and the norms of its gradients: one wait."""
+        import torch
+
+        parts = [*_strengths(self._prompts), *self._norms]
+        with torch.no_grad():
+            values = torch.cat([part.detach().flatten() for part in parts]).cpu().numpy()
+        num_norms = len(self._norms)
+        gates, norms = values[: values.size - num_norms], values[values.size - num_norms :]
+        names = ("prompt/gradient_norm", "gate/gradient_norm")
+        self._last = dict(zip(names, map(float, norms), strict=False))
+        self._norms = []
+        if self._prompts:
+            strengths = gates.reshape(len(self._prompts), -1)
+            self._readings.append((step, strengths))
+            self._last = _summary(self._prompts, strengths) | self._last
+        return dict(self._last)
+
+    def statistics(self) -> dict[str, float]:
+        """Returns the figures of the last reading and the prompts' mean shares."""
+        found = dict(self._last)
+        for when, frame in self._shares.items():
+            for name in SHARES:
+                found[f"probe/prompt_{name}_share/{when}"] = float(frame[f"{name}_share"].mean())
+        return found
+
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """Returns the course of the gates (where there are any), and the shares (where probed)."""
+        import pandas as pd
+
+        frames = {}
+        if self._readings:
+            frames[GATES_FILE] = self._course()
+        if self._shares:
+            parts = [frame.assign(when=when) for when, frame in self._shares.items()]
+            frame = pd.concat(parts, ignore_index=True)
+            frames[SHARES_FILE] = frame[["when", *frame.columns.drop("when")]]
+        return frames
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns the readings, the shares column by column, and the figures last read."""
+        import numpy as np
+
+        found = {f"last/{name}": np.array(value) for name, value in self._last.items()}
+        if self._readings:
+            found["steps"] = np.array([step for step, _ in self._readings])
+            found["strengths"] = np.stack([strengths for _, strengths in self._readings])
+        for when, frame in self._shares.items():
+            for place, column in enumerate(frame.columns):
+                found[f"shares/{when}/{place}/{column}"] = np.array(frame[column])
+        return found
+
+    def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Puts back what `state` gave."""
+        import pandas as pd
+
+        columns: dict[str, dict[str, np.ndarray]] = {}
+        self._last = {}
+        for name, array in sorted(arrays.items()):
+            kind, _, rest = name.partition("/")
+            if kind == "last":
+                self._last[rest] = float(array)
+            elif kind == "shares":
+                when, _, column = rest.split("/", 2)
+                columns.setdefault(when, {})[column] = array
+        self._shares = {when: pd.DataFrame(found) for when, found in columns.items()}
+        steps = arrays["steps"].tolist() if "steps" in arrays else []
+        self._readings = list(zip(steps, arrays["strengths"], strict=True)) if steps else []
+
+    def _course(self) -> pd.DataFrame:
+        import numpy as np
+        import pandas as pd
+
+        strengths = np.stack([reading for _, reading in self._readings])  # (readings, layers, H)
+        steps = np.array([step for step, _ in self._readings], dtype=np.int32)
+        layers = np.array([prompt.layer_index for prompt in self._prompts], dtype=np.int16)
+        heads = np.arange(strengths.shape[2], dtype=np.int16)
+        step, layer, head = np.meshgrid(steps, layers, heads, indexing="ij")
+        return pd.DataFrame(
+            {
+                "step": step.ravel(),
+                "layer": layer.ravel(),
+                "head": head.ravel(),
+                "strength": strengths.astype(np.float32).ravel(),
+            }
+        )
+
+
+def gradient_norm(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
+    """Returns the Euclidean norm of the parameters' gradients together; nothing waits for it."""
+    import torch
+
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)
+
+
+def gate_statistics(model: nn.Module) -> dict[str, float]:
+    """Returns mean and largest |tanh(g)| over all gates, and by layer (over its heads).
+
+    The keys are `gate/mean_abs`, `gate/max_abs`, `gate/layer_02/mean_abs` and so on, with the
+    layer's index in the model. With `gate_activation: identity` it is |g|. One copy from the
+    device; nothing for a model without gates.
+    """
+    import torch
+
+    from harness.methods.zero_init.probe import prompts_of
+
+    prompts = [prompt for prompt in prompts_of(model) if prompt.gate is not None]
+    if not prompts:
+        return {}
+    with torch.no_grad():
+        return _summary(prompts, torch.stack(_strengths(prompts)).cpu().numpy())
+
+
+def _strengths(prompts: Sequence[PromptAttention]) -> list[torch.Tensor]:
+    """Returns what scales each prompt, (H,) for each layer."""
+    import torch
+
+    with torch.no_grad():
+        return [prompt.gate_strength().flatten() for prompt in prompts]
+
+
+def _summary(prompts: Sequence[PromptAttention], strengths: np.ndarray) -> dict[str, float]:
+    """Returns the statistics of signed strengths (layers, H)."""
+    rows = abs(strengths.astype("float64"))
+    found = {"gate/mean_abs": float(rows.mean()), "gate/max_abs": float(rows.max())}
+    for prompt, row in zip(prompts, rows, strict=True):
+        place = f"gate/layer_{prompt.layer_index:02d}"
+        found[f"{place}/mean_abs"] = float(row.mean())
+        found[f"{place}/max_abs"] = float(row.max())
+    return found

@@ -1,0 +1,326 @@
+"""The prompt methods as a method of PEFT: what `PeftModel` needs to insert, save and load them.
+
+PEFT's list of methods is a closed enumeration. `register` extends it, and importing `harness` calls
+`register` as soon as PEFT is there, so that `PeftModel.from_pretrained` knows these folders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftType
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils import register_peft_method
+from pydantic import ValidationError
+from torch import nn
+
+from harness.errors import MethodError, ModelError
+from harness.methods.zero_init.attention import (
+    GENERATOR,
+    PREFIX,
+    PROMPT,
+    PromptAttention,
+    register_prompts,
+)
+from harness.methods.zero_init.generator import PromptGenerator
+from harness.methods.zero_init.options import (
+    PROMPT_METHODS,
+    GatedPromptOptions,
+    GeneratedPromptOptions,
+    check_base,
+)
+from harness.models.families import FAMILIES, refusal
+from harness.models.shape import shape_of
+from harness.spec import describe_faults
+
+PEFT_TYPE = "ZERO_INIT_PROMPT"
+"""The `peft_type` in adapter_config.json."""
+
+
+@dataclass
+class PromptConfig(PeftConfig):
+    """What adapter_config.json says of a prompt adapter; the fields have a grid's names.
+
+    Raises:
+        MethodError: an unknown method, or options that it does not have.
+    """
+
+    method: str = "zero-init-linear"
+    """`random-init`, `zero-init-linear` or `zero-init-nonlinear`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The method's options, as in a grid."""
+    seed: int = 0
+    """Of the initial values."""
+    base_shape: dict[str, Any] | None = None
+    """Sizes of the model that the adapter fits."""
+    target_modules: Any = None
+    """Not used: `options.num_layers` says which layers carry a prompt."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = getattr(PeftType, PEFT_TYPE)
+        kind = PROMPT_METHODS.get(str(self.method))
+        if kind is None:
+            raise MethodError(
+                f"adapter_config.json: method: no prompt method {self.method!r}; known: "
+                f"{', '.join(PROMPT_METHODS)}"
+            )
+        try:
+            self.parsed = kind.model_validate(self.options)
+        except ValidationError as error:
+            fault = describe_faults(error, "adapter_config.json: options", kind)[0]
+            raise MethodError(fault) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as plain values."""
+        record: dict[str, Any] = asdict(self)
+        record["options"] = self.parsed.model_dump()
+        return record
+
+
+class _Layer(BaseTunerLayer):
+    """What PEFT asks of a layer that stands beside the base's modules and replaces none."""
+
+    # PEFT looks for a base layer's, which a prompt has not.
+    weight = bias = None  # type: ignore[assignment]
+    home: torch.device
+    """Where the layer's adapters are."""
+
+    def _move_adapter_to_device_of_base_layer(
+        self, adapter_name: str, device: torch.device | None = None
+    ) -> None:
+        """Puts an adapter that was loaded from a file beside the module that it belongs to."""
+        for layer in self.adapter_layer_names:
+            held = getattr(self, layer)
+            if adapter_name in held:
+                part = held[adapter_name]
+                for tensor in [part] if isinstance(part, nn.Parameter) else part.parameters():
+                    tensor.data = tensor.data.to(device or self.home)
+
+
+class PromptLayer(PromptAttention, _Layer):
+    """The prompts of one attention layer, as a layer that PEFT switches, saves and loads."""
+
+    adapter_layer_names = ("prompt_rows", "prompt_gate")
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Forgets an adapter."""
+        super().delete_adapter(adapter_name)
+        self.forget(adapter_name)
+
+
+class GeneratorLayer(PromptGenerator, _Layer):
+    """The generators of a model, likewise."""
+
+    adapter_layer_names = ("prompt_embedding", "prompt_hidden", "prompt_output")
+
+
+class PromptTuner(BaseTuner):
+    """Puts prompts into the attention layers of a decoder, beside those of other adapters."""
+
+    # Names of trained tensors hold it, names of the modules that they are in do not.
+    prefix = "prompt_"
+    tuner_layer_cls = (PromptLayer, GeneratorLayer)  # type: ignore[assignment]  # for isinstance
+    target_module_mapping: dict[str, list[str]] = {}
+
+    def _prepare_adapter_config(self, peft_config: Any, model_config: Any) -> Any:
+        return peft_config
+
+    def _prepare_model(self, peft_config: Any, model: Any) -> None:
+        """Checks that the adapter fits the model, and gets the model ready for prompts."""
+        shape = shape_of(model.config)
+        if peft_config.base_shape is not None:
+            check_base(peft_config.base_shape, shape)
+        peft_config.base_shape = shape.model_dump()
+        names = {name for name, config in self.peft_config.items() if config is peft_config}
+        for module in model.modules():
+            if isinstance(module, PromptLayer) and names & module.adapters():
+                raise MethodError(
+                    f"this base carries a prompt adapter called {', '.join(sorted(names))} "
+                    "already; unload it, or load the other under another name with load_adapter"
+                )
+        adapted = peft_config.parsed.adapted_layers(shape)
+        implementation = model.config._attn_implementation
+        if not implementation.startswith(PREFIX):
+            check_attention(model)
+            model.set_attn_implementation(register_prompts(model, implementation))
+        decoder = model.get_decoder()
+        attention = FAMILIES[shape.model_type].attention
+        self._places = {id(getattr(decoder.layers[index], attention)): index for index in adapted}
+        self._shape = shape
+        # Drawn on the CPU in fp32, whatever the model's device and precision: one seed, one start.
+        self._random = torch.Generator(device="cpu").manual_seed(peft_config.seed)
+        if isinstance(peft_config.parsed, GeneratedPromptOptions) and not hasattr(
+            decoder, GENERATOR
+        ):
+            generator = GeneratorLayer(
+                num_layers=shape.num_hidden_layers, model_size=shape.hidden_size
+            )
+            decoder.add_module(GENERATOR, generator)
+
+    def _check_target_module_exists(self, peft_config: PromptConfig, key: str) -> bool:  # type: ignore[override]  # static in PEFT
+        return id(self.model.get_submodule(key)) in self._places
+
+    def _create_and_replace(  # type: ignore[override]  # parameter_name is for other methods
+        self,
+        peft_config: PromptConfig,
+        adapter_name: str,
+        target: Any,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+    ) -> None:
+        options, index = peft_config.parsed, self._places[id(target)]
+        device = next(target.parameters()).device
+        layer = getattr(target, PROMPT, None)
+        if layer is None:
+            family = FAMILIES[self._shape.model_type]
+            layer = PromptLayer(layer_index=index, family=family)
+            target.add_module(PROMPT, layer.train(target.training))
+        layer.home = device
+        rows = generator = None
+        if isinstance(options, GeneratedPromptOptions):
+            generator = self._generator(adapter_name, options, device)
+        else:
+            rows = torch.randn(
+                options.prompt_length, self._shape.hidden_size, generator=self._random
+            )
+        gated = options if isinstance(options, GatedPromptOptions) else None
+        layer.add(
+            adapter_name,
+            rows=rows,
+            generator=generator,
+            num_gates=None if gated is None else self._shape.num_attention_heads,
+            gate_activation="identity" if gated is None else gated.gate_activation,
+            device=device,
+        )
+        layer.set_adapter(self.active_adapters)
+
+    def _generator(
+        self, adapter: str, options: GeneratedPromptOptions, device: torch.device
+    ) -> GeneratorLayer:
+        generator: GeneratorLayer = getattr(self.model.get_decoder(), GENERATOR)
+        if adapter not in generator.prompt_embedding:
+            generator.home = device
+            generator.add(
+                adapter,
+                prompt_length=options.prompt_length,
+                hidden_size=options.hidden_size,
+                activation=options.activation,
+                random=self._random,
+                device=device,
+            )
+            generator.set_adapter(self.active_adapters)
+        return generator
+
+    def set_adapter(self, adapter_name: Any, inference_mode: bool = False) -> None:
+        """Switches to an adapter.
+
+        Raises:
+            MethodError: more than one is named; a layer computes one prompt.
+        """
+        names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
+        if len(names) > 1:
+            raise MethodError(f"one prompt adapter is active at a time, not {', '.join(names)}")
+        super().set_adapter(names, inference_mode)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Removes an adapter; where it was active, the first of the others is, in every layer."""
+        was_active = adapter_name in self.active_adapters
+        super().delete_adapter(adapter_name)
+        if was_active and self.peft_config:
+            self.set_adapter(next(iter(self.peft_config)))
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: Any, config: Any, adapter_name: str, state_dict: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Refuses a file that lacks a tensor or has one too many: PEFT would only warn."""
+        mapped: dict[str, Any] = super()._remap_adapter_state_dict_for_load(
+            model, config, adapter_name, state_dict
+        )
+        expected = {
+            name
+            for name in model.state_dict()
+            if f".{cls.prefix}" in name and adapter_name in name.split(".")[-2:]
+        }
+        differing = sorted(expected ^ set(mapped))
+        if differing:
+            said = "is missing" if differing[0] in expected else "is unexpected"
+            raise ModelError(
+                f"adapter_model.safetensors: {differing[0]} {said}; it is not of the method and "
+                f"options that adapter_config.json names ({config.method})"
+            )
+        for name, tensor in model.state_dict().items():
+            if name in mapped and mapped[name].shape != tensor.shape:
+                raise ModelError(
+                    f"adapter_model.safetensors: {name} is {tuple(mapped[name].shape)}, the "
+                    f"options in adapter_config.json ask for {tuple(tensor.shape)}"
+                )
+        return mapped
+
+    def unload(self) -> Any:
+        """Takes all prompts out again and returns the base model as it was."""
+        model: Any = self.model
+        decoder = model.get_decoder()
+        for module in model.modules():
+            if isinstance(getattr(module, PROMPT, None), PromptAttention):
+                delattr(module, PROMPT)
+        if hasattr(decoder, GENERATOR):
+            delattr(decoder, GENERATOR)
+        model.set_attn_implementation(
+            model.config._attn_implementation.removeprefix(PREFIX).partition("_of_")[0]
+        )
+        del model.peft_config
+        return model
+
+    def merge_and_unload(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuses: prompts are no change of the base weights.
+
+        Raises:
+            MethodError: always.
+        """
+        raise MethodError("a prompt adapter cannot be merged into the base weights; keep it beside")
+
+
+def check_attention(model: Any) -> None:
+    """Checks that prompts can run on a model's attention.
+
+    Raises:
+        MethodError: another family or attention implementation.
+    """
+    family = model.config.model_type
+    if family not in FAMILIES:
+        raise MethodError(refusal(family))
+    implementation = model.config._attn_implementation
+    if implementation.startswith(PREFIX):
+        raise MethodError("this model carries prompts already; apply a method to a fresh base")
+    if implementation not in ("sdpa", "eager"):
+        raise MethodError(
+            f"prompt methods run on the attention implementations sdpa and eager, not on "
+            f"{implementation}; load the model with attn_implementation='sdpa'"
+        )
+
+
+def register() -> None:
+    """Makes PEFT know prompt adapters; calling it again changes nothing."""
+    if PEFT_TYPE in PeftType.__members__:
+        return
+    member = str.__new__(PeftType, PEFT_TYPE)
+    member._name_ = PEFT_TYPE
+    member._value_ = PEFT_TYPE
+    type.__setattr__(PeftType, PEFT_TYPE, member)
+    PeftType._member_names_.append(PEFT_TYPE)
+    PeftType._member_map_[PEFT_TYPE] = member
+    PeftType._value2member_map_[PEFT_TYPE] = member
+    register_peft_method(
+        name=PEFT_TYPE.lower(), config_cls=PromptConfig, model_cls=PromptTuner, prefix="prompt_"
+    )
+    assert PEFT_TYPE_TO_TUNER_MAPPING[member] is PromptTuner
+
+
+# Here, not in the importer: whoever imports this module first, PEFT knows it from then on.
+register()

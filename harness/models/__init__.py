@@ -1,0 +1,1 @@
+"""Base models: their shapes and families, loading, devices, precision and adapters."""

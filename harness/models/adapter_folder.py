@@ -1,0 +1,247 @@
+"""PEFT's adapter folders: written whole or not at all, and loaded strictly, from files alone.
+
+A folder holds adapter_config.json and adapter_model.safetensors, as `PeftModel.from_pretrained`
+reads them. Nothing here asks a hub, and nothing unpickles.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ModelError, StorageError, one_line
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from torch import Tensor
+
+ADAPTER = "default"
+"""An adapter's name in a model; it is not part of what is saved."""
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+FROZEN_TENSORS = ("base_model.vera_A", "base_model.vera_B")
+"""Stored, but not trained: VeRA's shared random matrices."""
+
+_IMPORTED_BY_NAME = frozenset({"auto_mapping", "megatron_config"})
+"""Settings that make PEFT import the module that they name."""
+_NOT_COMPARED = _IMPORTED_BY_NAME | frozenset(
+    {
+        *("base_model_name_or_path", "inference_mode", "peft_version", "revision"),
+        "task_type",
+        # What starts or trains an adapter has no part in what a trained one computes.
+        *("init_lora_weights", "init_ia3_weights", "init_weights", "prompt_tuning_init", "seed"),
+        *("d_initial", "projection_prng_key", "lora_dropout", "vera_dropout"),
+    }
+)
+
+
+def save_adapter(model: PeftModel, folder: Path, *, base_name: str | None = None) -> None:
+    """Writes the adapter's configuration and tensors to `folder`, whole or not at all.
+
+    Args:
+        model: its adapter is called `default`.
+        folder: made where it is absent; other files in it are left alone.
+        base_name: the base model's name on the hub or path, for whoever loads the adapter.
+
+    Raises:
+        StorageError: the files cannot be written; what was there before is still there.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    config = copy.copy(model.peft_config[ADAPTER])
+    config.inference_mode = True
+    config.base_model_name_or_path = base_name
+    tensors = {name: value.detach().cpu().clone() for name, value in adapter_tensors(model).items()}
+    aside = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=folder, prefix=".adapter."))
+        save_file(tensors, aside / WEIGHTS_FILE, metadata={"format": "pt"})
+        text = json.dumps(_as_json(config), indent=2, sort_keys=True) + "\n"
+        (aside / CONFIG_FILE).write_text(text, encoding="utf-8")
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            with (aside / name).open("rb") as written:
+                os.fsync(written.fileno())
+            (aside / name).chmod(0o644)
+        # Without its configuration a folder reads as no adapter: killed between any two of these
+        # steps, it never reads as one of old and new halves.
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        (aside / WEIGHTS_FILE).replace(folder / WEIGHTS_FILE)
+        (aside / CONFIG_FILE).replace(folder / CONFIG_FILE)
+    except (OSError, SafetensorError) as fault:
+        raise StorageError(
+            f"{folder}: cannot be written ({one_line(fault)}); free space or choose another folder"
+        ) from fault
+    finally:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def load_adapter(model: PeftModel, folder: Path, *, advice: str) -> None:
+    """Reads an adapter's tensors into a model that has the same adapter.
+
+    Nothing is changed unless type, settings, names and shapes agree exactly.
+
+    Args:
+        model: its adapter is called `default`.
+        folder: an adapter folder.
+        advice: what to do where the folder cannot be used; the end of the error's line.
+
+    Raises:
+        ModelError: a file is missing or damaged, or holds another method's or model's adapter.
+    """
+    import torch
+
+    stored = read_adapter_config(folder, advice=advice)
+    config = _as_json(model.peft_config[ADAPTER])
+    kinds = ({"peft_type": stored["peft_type"]}, {"peft_type": config["peft_type"]})
+    difference = _difference(*kinds) or _difference(stored, config)
+    if difference:
+        raise ModelError(f"{folder / CONFIG_FILE}: not of this method and model: {difference}")
+    tensors = read_tensors(folder / WEIGHTS_FILE, advice=advice)
+    check_tensors(folder / WEIGHTS_FILE, tensors, adapter_tensors(model))
+    # Copied in place, not by PEFT, whose older versions pass over VeRA's matrices.
+    with torch.no_grad():
+        for name, place in _places(model).items():
+            place.copy_(tensors[name])
+
+
+def _places(model: PeftModel) -> dict[str, Tensor]:
+    """Returns the model's own tensors by the names that PEFT stores them under."""
+    if model.peft_config[ADAPTER].is_prompt_learning:
+        encoder: Any = model.prompt_encoder[ADAPTER]
+        return {"prompt_embeddings": encoder.embedding.weight}
+    found = adapter_tensors(model)
+    owned = {tensor.data_ptr() for tensor in model.state_dict().values()}
+    assert all(tensor.data_ptr() in owned for tensor in found.values()), "PEFT gives copies"
+    return found
+
+
+def read_adapter_config(folder: Path, *, advice: str = "copy it again") -> dict[str, Any]:
+    """Returns the content of a folder's adapter_config.json; needs neither torch nor PEFT.
+
+    Raises:
+        ModelError: it is missing, damaged, or does not say its `peft_type`.
+    """
+    file = folder / CONFIG_FILE
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as fault:
+        raise ModelError(f"{file}: missing; {advice}") from fault
+    except (OSError, ValueError) as fault:
+        raise ModelError(f"{file}: cannot be read ({one_line(fault)}); {advice}") from fault
+    if not isinstance(content, dict) or not isinstance(content.get("peft_type"), str):
+        raise ModelError(f"{file}: does not say its peft_type, so it is no adapter's; {advice}")
+    return content
+
+
+def adapter_size(folder: Path, *, advice: str = "copy it again") -> int:
+    """Returns the number of trained parameters in a folder, by its header; needs no torch.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    file = folder / WEIGHTS_FILE
+    total = 0
+    try:
+        with safe_open(file, framework="numpy") as stored:
+            for name in stored.keys():  # noqa: SIM118  # not a dictionary
+                count = 1
+                for side in stored.get_slice(name).get_shape():
+                    count *= side
+                total += 0 if name in FROZEN_TENSORS else count
+    except FileNotFoundError as fault:
+        raise ModelError(f"{file}: missing; {advice}") from fault
+    except (SafetensorError, OSError) as fault:
+        raise ModelError(f"{file}: truncated or damaged ({one_line(fault)}); {advice}") from fault
+    return total
+
+
+def adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
+    """Returns what is stored of a model's adapter, by the names that PEFT stores it under."""
+    from peft import get_peft_model_state_dict
+
+    # Told not to look for resized embeddings, which it would compare with the hub's configuration.
+    found: dict[str, Tensor] = get_peft_model_state_dict(
+        model, adapter_name=ADAPTER, save_embedding_layers=False
+    )
+    return found
+
+
+def read_tensors(path: Path, *, advice: str) -> dict[str, Tensor]:
+    """Returns the tensors of a safetensors file.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError as fault:
+        raise ModelError(f"{path}: missing; {advice}") from fault
+    except (SafetensorError, OSError) as fault:
+        raise ModelError(f"{path}: truncated or damaged ({one_line(fault)}); {advice}") from fault
+
+
+def check_tensors(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuses tensors whose names or shapes are not exactly the expected ones.
+
+    Raises:
+        ModelError: they are not.
+    """
+    faults = [f"{name} is missing" for name in expected if name not in found]
+    faults += [f"{name} is unexpected" for name in found if name not in expected]
+    for name, tensor in expected.items():
+        if name in found and found[name].shape != tensor.shape:
+            faults.append(
+                f"{name} is {dimensions(found[name].shape)}, the model's is "
+                f"{dimensions(tensor.shape)}"
+            )
+    if faults:
+        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        raise ModelError(f"{path}: not of this method and model: {'; '.join(faults[:3])}{more}")
+
+
+def dimensions(size: Any) -> str:
+    """Returns a shape as it is shown: 10x4096."""
+    return "x".join(str(side) for side in size)
+
+
+def _difference(stored: Mapping[str, Any], own: Mapping[str, Any], place: str = "") -> str | None:
+    """Returns the first setting that both state and that differs; None where none does."""
+    for key in sorted(stored.keys() & own.keys() - _NOT_COMPARED):
+        then, now = _plain(stored[key]), _plain(own[key])
+        if isinstance(then, dict) and isinstance(now, dict):
+            inner = _difference(then, now, f"{place}{key}.")
+            if inner:
+                return inner
+        elif then is not None and then != now:
+            return f"{place}{key} is {then}, the model's is {now}"
+    return None
+
+
+def _as_json(config: PeftConfig) -> dict[str, Any]:
+    """Returns a configuration as a file holds it."""
+    content = {key: _plain(value) for key, value in config.to_dict().items()}
+    decoded: dict[str, Any] = json.loads(json.dumps(content))
+    return decoded
+
+
+def _plain(value: Any) -> Any:
+    """Returns sets, whose order says nothing, as sorted lists."""
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        return sorted(value)
+    return value

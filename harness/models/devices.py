@@ -1,0 +1,63 @@
+"""TODO: say what this is for."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from harness.errors import ModelError
+
+FULL = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""How torch's allocators and CUDA's libraries say it, on GPUs and on the CPU."""
+
+
+Precision = Literal["bf16", "fp16", "fp32"]
+
+
+DTYPES: dict[Precision, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+"""torch's names of them."""
+
+
+def free_memory(device: str) -> None:
+    """Gives a device back what nothing refers to any more."""
+    import gc
+
+    gc.collect()
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+def is_out_of_memory(fault: BaseException) -> bool:
+    """Returns whether an error says that memory is full; torch is not imported for it."""
+    if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(fault, RuntimeError) and any(words in str(fault) for words in FULL)
+
+
+def resolve_precision(setting: str, device: str) -> Precision:
+    """Returns the precision of the frozen base; `auto` is bf16 where the device computes in it.
+
+    Raises:
+        ModelError: the device does not compute in the one that is asked for.
+    """
+    if setting not in ("auto", "bf16"):
+        return cast("Precision", setting)
+    if not device.startswith("cuda"):
+        return "bf16" if setting == "bf16" else "fp32"
+    import torch
+
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    if setting == "bf16":
+        raise ModelError(
+            f"train.precision: {torch.cuda.get_device_name(device)} does not compute in bf16; "
+            "take fp16 or fp32"
+        )
+    return "fp32"

@@ -1,0 +1,267 @@
+"""Base models and their tokenizers: load and identify them; count, save and load what is trained.
+
+Everything is checked before it is used: a checkpoint that is missing, truncated, of another shape,
+or that lacks a tensor is refused in one line, never completed with random numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from harness.errors import ModelError, StorageError, one_line
+from harness.models.adapter_folder import (
+    check_tensors,
+    dimensions,
+    load_adapter,
+    read_tensors,
+    save_adapter,
+)
+from harness.models.adapters import is_peft_model
+from harness.models.checkpoint import (
+    check_shape,
+    find_checkpoint,
+    load_tokenizer,
+    local_folder,
+    read_config,
+    weight_files,
+)
+from harness.models.devices import DTYPES, Precision
+from harness.models.families import FAMILIES
+from harness.models.quantization import Quantization, quantization_config
+from harness.models.shape import shape_of
+from harness.records.files import sha256_of_files
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor, nn
+    from transformers import (
+        BitsAndBytesConfig,
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
+
+    from harness.models.checkpoint import ModelSpec
+
+
+TRAINED_FILE = "trained.safetensors"
+TRAIN_AGAIN = "to train the cell again, remove its folder and run the same command"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model with its tokenizer, and what says exactly which one it is."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    identity: dict[str, Any]
+    """source, revision, commit, weights_sha256, tokenizer_sha256, precision, num_parameters."""
+
+
+def load_base(
+    spec: ModelSpec,
+    *,
+    data_root: Path | None,
+    device: str,
+    precision: Precision,
+    quantization: Quantization | None = None,
+) -> Base:
+    """Loads a model and its tokenizer from a folder, or from the hub (or its local cache).
+
+    Args:
+        spec: which one, and the shape that it must have.
+        data_root: what a relative `spec.path` is relative to.
+        device: where the model goes, such as `cpu` or `cuda:0`.
+        precision: of the weights; what quantised ones are multiplied in.
+        quantization: of the weight matrices, or None.
+
+    Raises:
+        ModelError: quantisation is not to be had here; see also the module's description.
+    """
+    quantised = quantization_config(quantization, DTYPES[precision], device)
+    with _quiet():
+        folder = find_checkpoint(spec, data_root)
+        config = read_config(folder)
+        check_shape(folder, shape_of(config), spec.shape)
+        weights = weight_files(folder)
+        tokenizer = load_tokenizer(folder, spec.shape)
+        # The state of truncation and padding, which use changes, is part of this text.
+        tokenizer_text = tokenizer.backend_tokenizer.to_str()
+        model = _load_weights(folder, config, precision, device, quantised)
+        _check_count(folder, model, spec)
+    local = local_folder(spec, data_root) is not None
+    identity: dict[str, Any] = {
+        "source": spec.source or folder.name,
+        "revision": None if local else spec.revision,
+        "commit": None if local else folder.name,
+        "weights_sha256": sha256_of_files(weights) if local else None,
+        "tokenizer_sha256": hashlib.sha256(tokenizer_text.encode()).hexdigest(),
+        "precision": precision,
+        "num_parameters": model.num_parameters(),
+    }
+    if quantization is not None:
+        identity["quantization"] = quantization
+    return Base(model, tokenizer, identity)
+
+
+def _load_weights(
+    folder: Path,
+    config: PreTrainedConfig,
+    precision: Precision,
+    device: str,
+    quantised: BitsAndBytesConfig | None,
+) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=config,
+        dtype=DTYPES[precision],
+        quantization_config=quantised,
+        # SDPA has no soft caps; every other family runs on it.
+        attn_implementation="eager" if FAMILIES[config.model_type].soft_capped else "sdpa",
+        use_safetensors=True,
+        local_files_only=True,
+        # Straight to the device: one process per GPU would else hold the model in host memory.
+        device_map=None if device == "cpu" else {"": device},
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    model, report = loaded
+    faults = [f"{name} is missing" for name in sorted(report["missing_keys"])]
+    for name, found, expected in sorted(report["mismatched_keys"]):
+        faults.append(f"{name} is {dimensions(found)}, config.json says {dimensions(expected)}")
+    # Early conversions of LLaMA store the rotary frequencies, which the configuration gives.
+    surplus = sorted(n for n in report["unexpected_keys"] if not n.endswith("rotary_emb.inv_freq"))
+    faults += [f"{name} is not part of the model that config.json describes" for name in surplus]
+    faults += [one_line(message) for message in report.get("error_msgs") or ()]
+    if faults:
+        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        raise ModelError(
+            f"{folder}: weights and config.json do not fit: {'; '.join(faults[:3])}{more}; copy "
+            "the checkpoint again"
+        )
+    return model.eval()
+
+
+def _check_count(folder: Path, model: PreTrainedModel, spec: ModelSpec) -> None:
+    """Refuses a model with parts that its shape does not tell, such as projections' biases."""
+    found, counted = model.num_parameters(), spec.shape.num_parameters
+    if found != counted:
+        raise ModelError(
+            f"{folder}: has {found:,} parameters, a {spec.shape.model_type} of this shape "
+            f"has {counted:,}; config.json asks for parts that zbench does not know"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the libraries' progress bars and reports off the terminal, and restores them."""
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hub_bars = not are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+        if hub_bars:
+            enable_progress_bars()
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Returns the parameters that require a gradient, by name; a shared one once."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Returns the numbers of trained and of all parameters; a shared one counts once."""
+    trained = sum(value.numel() for value in trained_parameters(model).values())
+    return trained, sum(value.numel() for value in model.parameters())
+
+
+def save_trained(
+    model: nn.Module,
+    folder: Path,
+    *,
+    base_name: str | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Writes what is trained to `folder`, whole or not at all.
+
+    An adapter of PEFT is written in PEFT's own format, anything else as the trained tensors.
+
+    Args:
+        model: with or without PEFT's wrapper.
+        folder: made where it is absent.
+        base_name: the base model's name on the hub or path, for an adapter's configuration.
+        tensors: the trained tensors, where the model holds only a part of them.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    if is_peft_model(model):
+        save_adapter(cast("PeftModel", model), folder, base_name=base_name)
+        return
+    found: Mapping[str, Tensor] = trained_parameters(model) if tensors is None else tensors
+    stored = {name: value.detach().cpu().contiguous() for name, value in found.items()}
+    path, aside = folder / TRAINED_FILE, None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{TRAINED_FILE}.")
+        aside = Path(name)
+        os.close(handle)
+        save_file(stored, aside, metadata={"format": "pt"})
+        with aside.open("rb") as written:
+            os.fsync(written.fileno())
+        aside.chmod(0o644)
+        aside.replace(path)
+    except (OSError, SafetensorError) as fault:
+        raise StorageError(
+            f"{path}: cannot be written ({one_line(fault)}); free space or choose another folder"
+        ) from fault
+    finally:
+        if aside is not None:
+            aside.unlink(missing_ok=True)
+
+
+def load_trained(model: nn.Module, folder: Path) -> None:
+    """Reads what was trained into a model to which the same method has been applied.
+
+    Nothing is changed unless names and shapes agree exactly, and an adapter's settings too.
+
+    Raises:
+        ModelError: a file is missing or damaged, or holds another method's or model's tensors.
+    """
+    import torch
+
+    if is_peft_model(model):
+        load_adapter(cast("PeftModel", model), folder, advice=TRAIN_AGAIN)
+        return
+    path = folder / TRAINED_FILE
+    tensors = read_tensors(path, advice=TRAIN_AGAIN)
+    parameters = trained_parameters(model)
+    check_tensors(path, tensors, parameters)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])

@@ -1,1 +1,0 @@
-"""Rows of real tokens: how an optimizer batch goes through a model without padding."""

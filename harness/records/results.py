@@ -1,0 +1,260 @@
+"""What was measured: a cell's result, its scores, and the files that hold them.
+
+A cell's folder is the only truth about what is done. `result.json` is written to a temporary name
+and renamed, so that it is whole or absent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from harness.errors import StorageError
+from harness.records.files import write_text
+
+if TYPE_CHECKING:
+    pass
+
+
+RESULT_FILE = "result.json"
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training a cell gave and cost."""
+
+    steps: int
+    """Optimizer steps."""
+    examples: int
+    """Training examples of one epoch."""
+    tokens: int
+    """Real tokens that went through the model, padding not counted, over all epochs."""
+    epoch_losses: tuple[float, ...]
+    """Mean loss per label token of each epoch, in nats."""
+    trainable_parameters: int
+    total_parameters: int
+    seconds: float
+    """Wall-clock time of the training loop."""
+    tokens_per_second: float
+    peak_memory_bytes: int
+    """Peak of the device's allocator on CUDA, peak resident set of the process on CPU."""
+    peak_learning_rate: float
+    """The highest that a step took; below the recipe's where the warm-up outlasts the training."""
+    precision: str
+    """Of the frozen base: bf16, fp16 or fp32."""
+    device: str
+    data_sha256: str
+    """Of the content of the rows that were trained on, in the order of their drawing."""
+    data_file_sha256: str | None = None
+    """Of the local file that they were drawn from; None where they came from the hub."""
+    data_content_sha256: str | None = None
+    """Of the content of all rows that they were drawn from."""
+    final_statistics: Mapping[str, float] = field(default_factory=dict)
+    """The method's own statistics after the last step, such as `gate/mean_abs`, and those that it
+    probed before and after, `probe/...`."""
+    note: str | None = None
+    """What a reader must know of this training, such as a loss that exploded on its way."""
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One metric of one task, with all that is needed to know what it means."""
+
+    key: str
+    """Identity of the evaluation request that gave it: see `harness.evaluation.tasks`."""
+    protocol: str
+    """How it was measured, `lm-eval` for log-likelihoods through lm-eval."""
+    benchmark: str
+    """The name in the grid, such as `mmlu`."""
+    task: str
+    """The lm-eval task, such as `mmlu_anatomy`; the benchmark's name for its aggregates."""
+    metric: str
+    """`acc`, `acc_norm`, or `acc_macro` (mean over subjects)."""
+    value: float
+    """0..1."""
+    stderr: float | None
+    """Standard error over the items, in the same unit; None where none is known."""
+    n: int
+    """Number of items."""
+    shots: int
+    limit: int | None
+    """Items per lm-eval task at most; None for all."""
+    task_version: str
+    lm_eval_version: str
+    data_source: str
+    """`repository@revision` of a hub data set, or the local file's name."""
+    data_sha256: str | None
+    """Of the local file(s) the items came from; of the rows' content for a hub data set."""
+    tokenizer_sha256: str
+    precision: str
+    note: str | None = None
+    """A deviation from the benchmark's definition, to be printed beside the score."""
+    temperature: float | None = None
+    """Of generated responses; None where log-likelihoods were scored."""
+    pathologies: Mapping[str, int] = field(default_factory=dict)
+    """Number of items by what is odd about their response: see `harness.evaluation.paper`."""
+    prompts_sha256: str | None = None
+    """Of the texts of all requests of the benchmark; None in records of older versions."""
+    token_budget: int | None = None
+    """Tokens of a forward pass, padding included; in half precision it moves the low bits."""
+    fallback: str | None = None
+    """Why requests were not scored over the trie of their tokens; None where all were."""
+    scored_with: tuple[str, ...] = ()
+    """Other benchmarks whose requests were put together with these."""
+    bos: str | None = None
+    """What the tokenizer puts before every text: `token 1`, or `none`."""
+    content_sha256: str | None = None
+    """Of the content of the rows that were read, in order and before any `limit`; the same for a
+    hub's copy and a local file of one version."""
+
+
+@dataclass(frozen=True)
+class CellError:
+    """Why a cell failed."""
+
+    type: str
+    message: str
+    log: str
+    """Path of the log, relative to the cell's folder."""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """All that is known of a cell; what `result.json` holds.
+
+    A cell is done for a grid when it is trained and has every score that the grid asks for: a
+    later failure (of an added benchmark, say) takes nothing away.
+    """
+
+    cell: Mapping[str, Any]
+    """The cell's canonical record: `Cell.record()`."""
+    cell_id: str
+    train: TrainResult | None = None
+    """None before training, and for the untrained base model."""
+    base: Mapping[str, Any] = field(default_factory=dict)
+    """Identity of the base model: source, commit, weights_sha256, tokenizer_sha256, precision."""
+    scores: tuple[TaskScore, ...] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """Versions, host, device, git commit, time."""
+    evaluation_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall-clock seconds by benchmark."""
+    evaluation_environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What `environment` holds, of the evaluation of each request key: scores may be added long
+    after the training, with other versions."""
+    error: CellError | None = None
+    estimate: Mapping[str, Any] = field(default_factory=dict)
+    """What was expected before it ran: training_seconds, scoring_seconds, and the source of both;
+    empty where nothing was."""
+
+    def with_scores(
+        self,
+        benchmark_scores: tuple[TaskScore, ...],
+        seconds: float,
+        environment: Mapping[str, Any] | None = None,
+    ) -> CellResult:
+        """Returns a copy in which `benchmark_scores` replace those of the same key.
+
+        Args:
+            benchmark_scores: of one evaluation.
+            seconds: what it took.
+            environment: where and with what it was made.
+        """
+        new = {score.key for score in benchmark_scores}
+        kept = tuple(score for score in self.scores if score.key not in new)
+        times = dict(self.evaluation_seconds)
+        if benchmark_scores:
+            times[benchmark_scores[0].benchmark] = seconds
+        known = {score.key for score in kept}
+        made_in = {k: v for k, v in self.evaluation_environments.items() if k in known}
+        made_in |= {} if environment is None else dict.fromkeys(sorted(new), environment)
+        return replace(
+            self,
+            scores=kept + benchmark_scores,
+            evaluation_seconds=times,
+            evaluation_environments=made_in,
+        )
+
+    def with_note(self, note: str | None) -> CellResult:
+        """Returns a copy in which `note` stands beside every score."""
+        if note is None:
+            return self
+        noted = tuple(
+            score
+            if note in (score.note or "")
+            else replace(score, note=f"{score.note}; {note}" if score.note else note)
+            for score in self.scores
+        )
+        return replace(self, scores=noted)
+
+    def to_json(self) -> str:
+        """Returns the text of `result.json`."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> CellResult:
+        """Returns the result that `text` holds.
+
+        Raises:
+            ValueError: `text` is not such a record.
+        """
+        raw = json.loads(text)
+        try:
+            train = raw["train"]
+            return CellResult(
+                cell=raw["cell"],
+                cell_id=raw["cell_id"],
+                train=None if train is None else _train_result(train),
+                base=raw["base"],
+                scores=tuple(_task_score(score) for score in raw["scores"]),
+                environment=raw["environment"],
+                evaluation_seconds=raw["evaluation_seconds"],
+                evaluation_environments=raw.get("evaluation_environments", {}),
+                error=None if raw["error"] is None else _record(CellError, raw["error"]),
+                estimate=raw.get("estimate") or {},
+            )
+        except (KeyError, TypeError) as fault:
+            raise ValueError(f"not a cell's result: {fault!r}") from fault
+
+
+def _train_result(raw: dict[str, Any]) -> TrainResult:
+    return _record(TrainResult, raw | {"epoch_losses": tuple(raw["epoch_losses"])})
+
+
+def _task_score(raw: dict[str, Any]) -> TaskScore:
+    return _record(TaskScore, raw | {"scored_with": tuple(raw.get("scored_with", ()))})
+
+
+def _record(kind: type[Record], raw: Mapping[str, Any]) -> Record:
+    names = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]  # dataclasses only
+    return kind(**{name: value for name, value in raw.items() if name in names})
+
+
+def read_result(folder: Path) -> CellResult | None:
+    """Returns the result in a cell's folder, or None where there is none.
+
+    Raises:
+        StorageError: the file is there and cannot be read.
+    """
+    path = folder / RESULT_FILE
+    try:
+        return CellResult.from_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as fault:
+        raise StorageError(
+            f"{path}: cannot be read ({fault}); move the folder away to run the cell again"
+        ) from fault
+
+
+def write_result(folder: Path, result: CellResult) -> None:
+    """Writes `result.json` whole or not at all.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    write_text(folder / RESULT_FILE, result.to_json())

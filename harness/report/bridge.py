@@ -1,0 +1,157 @@
+"""From the theory to the experiments: error against examples of a grid's own runs.
+
+The same kind of plot as the simulation's, with a caption that says what may be read from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.analysis.columns import Group, is_missing
+from harness.analysis.comparisons import name_of
+from harness.analysis.measurements import BASE, Measurements, Variant
+from harness.analysis.stats import t_quantile
+from harness.report.figures import Drawing, Plot, draw_curve, file_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BRIDGE = "error-and-examples"
+"""Begins the name of the drawings that show a grid's errors against its examples."""
+FEWEST_SHARES = 3
+"""A slope's interval needs one point more than a line has parameters."""
+
+
+@dataclass(frozen=True)
+class Decay:
+    """How a method's error falls with its examples: error ~ examples^slope, with an interval."""
+
+    slope: float
+    low: float
+    high: float
+
+
+def fit_decay(examples: Sequence[float], errors: Sequence[float]) -> Decay | None:
+    """Returns the line through log error against log examples, None of fewer than three points.
+
+    The 95% interval is Student's t from the scatter of the points about the line.
+    """
+    import numpy as np
+
+    if len(examples) < FEWEST_SHARES or min(errors) <= 0:
+        return None
+    x, y = np.log(examples), np.log(errors)
+    spread = float(((x - x.mean()) ** 2).sum())
+    slope = float((x - x.mean()) @ y) / spread
+    rest = y - y.mean() - slope * (x - x.mean())
+    df = len(examples) - 2
+    reach = t_quantile(0.975, df) * float(np.sqrt(rest @ rest / df / spread))
+    return Decay(slope, slope - reach, slope + reach)
+
+
+def bridge_drawing(
+    measured: Measurements, group: Group, model: str, styles: Mapping[str, tuple[str, str]]
+) -> Drawing | None:
+    """Returns error against examples on log-log axes; None where no method has enough shares."""
+    plots = []
+    for column, title in (("ARC avg", "ARC average"), ("Average", "Average of all benchmarks")):
+        curves = _error_curves(measured, group, model, column)
+        if curves:
+            plots.append(Plot(title, _bridge_panel(curves, styles)))
+    if not plots:
+        return None
+    return Drawing(
+        name=f"{BRIDGE}-{file_name(model)}{group.suffix()}",
+        title=f"{model}, {group.protocol} protocol: error against number of training examples",
+        caption=(
+            f"{model}, {group.title}. Error is 1 − accuracy; small marks: single seeds, line: "
+            "their mean, band: from the lowest to the highest seed. Written in: the slope of "
+            "log mean error on log examples, with the 95% interval that the points' scatter about "
+            "a line gives. It describes these points and no more: the theorems bound how fast "
+            "prompts approach a truth that the model contains, with n to infinity. Here no truth "
+            "is known, the error has an unknown floor, a larger share also means more training "
+            "steps, and a handful of shares cannot tell a power from a logarithm. Neither a slope "
+            "nor an order of methods here confirms or refutes a rate."
+        ),
+        panels=tuple(plots),
+    )
+
+
+def _error_curves(
+    measured: Measurements, group: Group, model: str, column: str
+) -> dict[str, list[tuple[Variant, float, list[float]]]]:
+    """Returns by method: variant, examples and the seeds' errors at each share, ascending."""
+    examples = {
+        record["cell_id"]: None if is_missing(record["examples"]) else float(record["examples"])
+        for record in measured.data.cells.to_dict("records")
+    }
+    curves: dict[str, list[tuple[Variant, float, list[float]]]] = {}
+    for variant, cells in measured.cells.items():
+        if variant.model != model or variant.method_name == BASE or variant.fraction is None:
+            continue
+        errors = [1 - score for score in measured.seed_scores(variant, group, column).values()]
+        counts = [examples[cell_id] for cell_id in cells.values()]
+        known = [count for count in counts if count]
+        if known and sum(errors) > 0:
+            curves.setdefault(variant.method, []).append((variant, known[0], errors))
+    return {
+        method: sorted(points, key=lambda point: point[1])
+        for method, points in curves.items()
+        if len(points) >= FEWEST_SHARES
+    }
+
+
+def _bridge_panel(
+    curves: Mapping[str, Sequence[tuple[Variant, float, list[float]]]],
+    styles: Mapping[str, tuple[str, str]],
+) -> Callable[[Axes], None]:
+    def draw(axes: Axes) -> None:
+        from matplotlib.ticker import FuncFormatter, LogLocator
+
+        for method, points in curves.items():
+            seen = [(examples, errors) for _, examples, errors in points]
+            draw_curve(axes, seen, styles[method], name_of(points[0][0]))
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        ticks = sorted({examples for points in curves.values() for _, examples, _ in points})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.minorticks_off()
+        axes.set_xlabel("Training examples (log scale)")
+        axes.set_ylabel("1 − accuracy (log scale)")
+        _write_slopes(axes, curves, styles)
+
+    return draw
+
+
+def _write_slopes(
+    axes: Axes,
+    curves: Mapping[str, Sequence[tuple[Variant, float, list[float]]]],
+    styles: Mapping[str, tuple[str, str]],
+) -> None:
+    """Writes each method's slope in its colour, below the curves."""
+    lines = []
+    for method, points in curves.items():
+        means = [sum(errors) / len(errors) for _, _, errors in points]
+        decay = fit_decay([examples for _, examples, _ in points], means)
+        if decay is not None:
+            reach = f"[{decay.low:.2f}, {decay.high:.2f}]"
+            numbers = f"slope {decay.slope:.2f} {reach}".replace("-", "−")
+            lines.append((f"{name_of(points[0][0])}: {numbers}", method))
+    low, high = (math.log10(limit) for limit in axes.get_ylim())
+    share = 0.06 * (len(lines) + 1)
+    axes.set_ylim(10 ** (low - (high - low) * share / (1 - share)), 10**high)
+    axes.set_yticks([tick for tick in axes.get_yticks() if tick >= 10**low])
+    for index, (text, method) in enumerate(reversed(lines)):
+        axes.text(
+            0.02,
+            0.03 + 0.06 * index,
+            text,
+            transform=axes.transAxes,
+            color=styles[method][0],
+            fontsize=8.5,
+        )

@@ -1,0 +1,126 @@
+"""The files of a study: its numbers as CSV and JSON, and the figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from harness.records.files import write_bytes, write_text
+from harness.report.theory_figure import NAME, render
+from harness.theory.statements import verdict
+from harness.theory.study import Errors
+from harness.theory.summary import STUDY_FILE, Row, Study
+
+
+def write_study(study: Study, found: Iterable[Errors], folder: Path) -> list[Path]:
+    """Writes a study and returns the files; the same study gives the same bytes.
+
+    theory.json is what a report reads; slopes.csv has a row per slope, points.csv one per mean
+    error, fits.csv one per fit, experts.csv one per term of the mixture of experts.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    texts = {
+        STUDY_FILE: study.to_json(),
+        "slopes.csv": _csv(slope_records(study)),
+        "points.csv": _csv(_point_records(study)),
+        "fits.csv": _csv(_fit_records(found)),
+    }
+    if study.identities:
+        texts["experts.csv"] = _csv(_expert_records(study))
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    paths = [folder / name for name in texts]
+    for suffix, content in render(study).items():
+        paths.append(folder / f"{NAME}.{suffix}")
+        write_bytes(paths[-1], content)
+    return paths
+
+
+def slope_records(study: Study) -> list[dict[str, object]]:
+    """Returns a record per slope, those without an expected exponent too."""
+    return [
+        {
+            **_head(row),
+            "expected": row.expected.exponent if row.expected else None,
+            "source": row.expected.source if row.expected else None,
+            "slope": row.slope.value,
+            "low": row.slope.low,
+            "high": row.slope.high,
+            "late_slope": row.late_slope.value if row.late_slope else None,
+            "late_low": row.late_slope.low if row.late_slope else None,
+            "late_high": row.late_slope.high if row.late_slope else None,
+            "bound_slope": row.predicted,
+            "interval": verdict(row.slope, row.expected.exponent) if row.expected else None,
+        }
+        for row in study.rows
+        if row.slope is not None
+    ]
+
+
+def _head(row: Row) -> dict[str, object]:
+    return {
+        "scenario": row.scenario.name,
+        "truth": row.scenario.setting_title,
+        "model": row.scenario.model_title,
+        "rate": row.scenario.rate if row.scenario.is_sequence else None,
+        "quantity": row.quantity,
+    }
+
+
+def _point_records(study: Study) -> Iterable[dict[str, object]]:
+    for row in study.rows:
+        for point in row.points:
+            yield {
+                **_head(row),
+                "n": point.n,
+                "mean": point.mean,
+                "stderr": point.stderr,
+                "repetitions": point.repetitions,
+            }
+
+
+def _fit_records(found: Iterable[Errors]) -> Iterable[dict[str, object]]:
+    for errors in found:
+        for index, chi2 in enumerate(errors.chi2):
+            yield {
+                "scenario": errors.scenario.name,
+                "n": errors.n,
+                "repetition": index,
+                "chi2": float(chi2),
+                "converged": bool(errors.converged[index]),
+                **{name: float(values[index]) for name, values in errors.losses.items()},
+            }
+
+
+def _expert_records(study: Study) -> Iterable[dict[str, object]]:
+    for found in study.identities:
+        for term in found.terms:
+            yield {
+                "method": found.method,
+                "layer": found.layer,
+                "head": found.head,
+                "position": found.position,
+                "expert": term.expert,
+                "is_prompt": term.is_prompt,
+                "gate": term.gate,
+                "strength": found.strength if term.is_prompt else None,
+                "value": term.value,
+                "contribution": term.contribution,
+            }
+
+
+def _csv(records: Iterable[Mapping[str, object]]) -> str:
+    """Returns records as CSV: all their columns, empty where a record has none or a NaN."""
+    listed = list(records)
+    columns = list(dict.fromkeys(name for record in listed for name in record))
+    target = io.StringIO()
+    writer = csv.DictWriter(target, columns, lineterminator="\n")
+    writer.writeheader()
+    for record in listed:
+        # NaN is the one value that differs from itself.
+        writer.writerow({k: v for k, v in record.items() if v == v and v is not None})
+    return target.getvalue()

@@ -1,0 +1,1 @@
+"""Laws that every method obeys, to be imported by the tests of other packages."""

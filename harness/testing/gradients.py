@@ -1,0 +1,107 @@
+"""Gradients for the laws of methods: as training computes them, and one sequence at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.data.instructions import Example
+from harness.methods.row_dropout import DropoutKey, dropout_rng
+from harness.models.loading import trained_parameters
+from harness.training.loss import MicroBatch, PaddedBatch, ResponseLoss, dropout_key
+from harness.training.micro_batches import number_sequences
+
+VOCABULARY = 61
+
+
+def token_ids(batch: int = 3, length: int = 12, *, seed: int = 3) -> Tensor:
+    """Returns random token ids without special ones, (batch, length)."""
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(3, VOCABULARY, (batch, length), generator=random)
+
+
+def gradients(
+    model: nn.Module, examples: Sequence[Example], token_budget: int, *, share: bool = True
+) -> dict[str, Tensor]:
+    """Returns the trained tensors' gradients of the summed loss, as training computes them."""
+    module = ResponseLoss(model.train())
+    cpu = torch.device("cpu")
+    for batch in module.micro_batches(
+        number_sequences(examples),
+        token_budget=token_budget,
+        pad_token_id=0,
+        device=cpu,
+        share=share,
+    ):
+        with dropout_rng(dropout_key(batch, 5)):
+            module(batch).backward()
+    return _taken_gradients(model)
+
+
+def plain_gradients(model: Any, examples: Sequence[Example]) -> dict[str, Tensor]:
+    """Returns the same from the model's own logits, one whole sequence at a time."""
+    model.train()
+    for one in number_sequences(examples):
+        ids = torch.tensor([one.token_ids])
+        with dropout_rng(DropoutKey(5, torch.tensor([one.place]))):
+            logits = model(input_ids=ids, use_cache=False).logits[0, -len(one.token_ids) :]
+        first = one.num_prompt_tokens
+        nn.functional.cross_entropy(
+            logits[first - 1 : -1].float(), ids[0, first:], reduction="sum"
+        ).backward()
+    return _taken_gradients(model)
+
+
+def _taken_gradients(model: nn.Module) -> dict[str, Tensor]:
+    found = {
+        name: torch.zeros_like(value) if value.grad is None else value.grad
+        for name, value in trained_parameters(model).items()
+    }
+    model.zero_grad(set_to_none=True)
+    model.eval()
+    return found
+
+
+def whole_batch(module: ResponseLoss, examples: Sequence[Example], *, share: bool) -> MicroBatch:
+    (batch,) = module.micro_batches(
+        number_sequences(examples),
+        token_budget=1000,
+        pad_token_id=0,
+        device=torch.device("cpu"),
+        share=share,
+    )
+    return batch
+
+
+def loss_of_all_but_the_first(
+    module: ResponseLoss, examples: Sequence[Example], *, share: bool
+) -> Tensor:
+    """Returns the loss of the shorter sequences, with the longest beside them in the batch."""
+    batch = whole_batch(module, examples, share=share)
+    if isinstance(batch, PaddedBatch):
+        places = batch.places_B[batch.positions // batch.input_ids_BT.shape[1]]
+    else:
+        places = batch.places_1N[0, batch.positions]
+    others = places != 0
+    assert others.any()
+    assert not others.all()
+    with torch.no_grad():
+        return module(
+            replace(batch, positions=batch.positions[others], labels=batch.labels[others])
+        )
+
+
+def law_examples() -> list[Example]:
+    """Returns sequences of several lengths; some begin alike, one continues another, two agree."""
+    lengths = ((12, 5), (7, 3), (9, 4), (4, 2), (12, 11))
+    found = [
+        Example(tuple(token_ids(1, length, seed=length)[0].tolist()), prompt)
+        for length, prompt in lengths
+    ]
+    first = found[0].token_ids
+    found += [Example((*first[:6], 7, 8, 9), 6), Example((*first[:6], 7, 5), 7)]
+    return [*found, Example((*first, 9, 4), 8), found[1]]

@@ -1,0 +1,203 @@
+"""What one pass through the model computes: the loss of the responses in a micro-batch.
+
+A micro-batch is a packed row of real tokens (`harness.training.packing`). Models that cannot run
+on one are given padded batches. They are padded on the right to their longest sequence, and no mask
+is passed: in causal attention no token sees what is behind it, and the loss reads real positions
+only. Without a mask SDPA takes its causal path.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.dropout import _DropoutNd
+
+from harness.methods.row_dropout import DropoutKey, RowDropout
+from harness.methods.zero_init.attention import PREFIX as PROMPTS_PREFIX
+from harness.models.families import FAMILIES
+from harness.models.packed_attention import register_packed, using_attention
+from harness.training.cross_entropy import summed_cross_entropy
+from harness.training.micro_batches import packed_rows
+from harness.training.packing import PackedRow, TokenSequence
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """A micro-batch of sequences padded to their longest: B of them, T tokens each."""
+
+    input_ids_BT: Tensor
+    positions: Tensor
+    """(labels,), indices into B·T of the tokens before the labels."""
+    labels: Tensor
+    places_B: Tensor
+    """The sequences' places in the optimizer batch."""
+
+
+MicroBatch = PackedRow | PaddedBatch
+
+
+class ResponseLoss(nn.Module):
+    """A causal language model whose output is the summed loss of chosen tokens.
+
+    Logits are computed at label positions only: with 32,000 pieces they are the largest tensor of
+    a step. Accelerate wraps this module, so that gradients meet where the loss is.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.refusal = packing_refusal(model)
+        """Why the model is given padded batches; None where it is given packed rows."""
+        self.attention = None if self.refusal else register_packed(_base(model))
+        if self.refusal:
+            logger.info("sequences are padded, not packed: %s", self.refusal)
+
+    def micro_batches(
+        self,
+        sequences: Sequence[TokenSequence],
+        *,
+        token_budget: int,
+        pad_token_id: int,
+        device: torch.device,
+        share: bool = True,
+    ) -> Iterator[MicroBatch]:
+        """Splits an optimizer batch; each part is an argument of `forward`.
+
+        Args:
+            sequences: all of the batch that this process trains on, in any order.
+            token_budget: tokens of a forward pass, padding counted; no sequence is longer.
+            pad_token_id: any token; no result depends on it.
+            device: where the parts go.
+            share: whether what sequences begin with alike is computed once, where that is exact.
+        """
+        if not sequences:
+            return
+        if self.refusal:
+            yield from padded_batches(
+                sequences, token_budget, pad_token_id=pad_token_id, device=device
+            )
+        else:
+            share = share and shares_openings(self.model)
+            yield from packed_rows(sequences, token_budget=token_budget, share=share, device=device)
+
+    def forward(self, batch: MicroBatch) -> Tensor:
+        """Returns the sum of cross-entropies, fp32, in nats."""
+        if isinstance(batch, PaddedBatch):
+            if _learns_prompts(self.model):
+                logits = _logits_behind_prompts(self.model, batch.input_ids_BT, batch.positions)
+                return functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
+            base = _base(self.model)
+            arguments: dict[str, Any] = {"input_ids": batch.input_ids_BT}
+            attention = base.config._attn_implementation
+        else:
+            base = _base(self.model)
+            assert self.attention is not None
+            attention = self.attention
+            arguments = {
+                "input_ids": batch.input_ids_1N,
+                "position_ids": batch.position_ids_1N,
+                "packing": batch.packing,
+            }
+        with using_attention(base, attention):
+            hidden = base.base_model(**arguments, use_cache=False).last_hidden_state
+        return summed_cross_entropy(
+            base.get_output_embeddings(),
+            hidden.flatten(0, 1)[batch.positions],
+            batch.labels,
+            soft_cap=getattr(base.config.get_text_config(), "final_logit_softcapping", None),
+        )
+
+
+def dropout_key(batch: MicroBatch, key: int) -> DropoutKey:
+    """Returns what a forward pass over a micro-batch draws for, in the step of a key."""
+    if isinstance(batch, PaddedBatch):
+        return DropoutKey(key, batch.places_B)
+    return DropoutKey(key, batch.places_1N, batch.position_ids_1N)
+
+
+def padded_batches(
+    sequences: Sequence[TokenSequence],
+    token_budget: int,
+    *,
+    pad_token_id: int,
+    device: torch.device,
+) -> Iterator[PaddedBatch]:
+    """Yields batches of at most `token_budget` tokens: longest first, so that little is padding."""
+    ordered = sorted(sequences, key=lambda one: -len(one.token_ids))
+    start = 0
+    while start < len(ordered):
+        width = len(ordered[start].token_ids)
+        part = ordered[start : start + max(1, token_budget // width)]
+        start += len(part)
+        rows: list[list[int]] = []
+        positions: list[int] = []
+        labels: list[int] = []
+        for row, one in enumerate(part):
+            ids, first = one.token_ids, one.num_prompt_tokens
+            rows.append([*ids, *[pad_token_id] * (width - len(ids))])
+            positions += range(row * width + first - 1, row * width + len(ids) - 1)
+            labels += ids[first:]
+        yield PaddedBatch(
+            torch.tensor(rows, device=device),
+            torch.tensor(positions, device=device),
+            torch.tensor(labels, device=device),
+            torch.tensor([one.place for one in part], device=device),
+        )
+
+
+def _base(model: Any) -> Any:
+    """Returns the causal language model; the layers of a PeftModel are in its base model."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _learns_prompts(model: Any) -> bool:
+    """Returns whether a model is PEFT's wrapper that puts virtual tokens before the words."""
+    config = getattr(model, "active_peft_config", None)
+    return config is not None and bool(config.is_prompt_learning)
+
+
+def _logits_behind_prompts(model: Any, input_ids: Tensor, positions: Tensor) -> Tensor:
+    """Returns the logits at `positions`, (N, vocabulary), by the wrapper's own forward.
+
+    The head is applied to each column of the batch in which any sequence has a label.
+    """
+    config = model.active_peft_config
+    rows, columns = positions // input_ids.shape[1], positions % input_ids.shape[1]
+    needed = columns.unique()
+    # Prefixes stand in the cache and give no outputs; virtual words do, before the others'.
+    in_cache = config.peft_type in ("PREFIX_TUNING", "CARTRIDGE")
+    shift = 0 if in_cache else config.num_virtual_tokens
+    logits = model(input_ids=input_ids, use_cache=False, logits_to_keep=needed + shift).logits
+    return logits[rows, torch.searchsorted(needed, columns)]
+
+
+def packing_refusal(model: Any) -> str | None:
+    """Returns why a model is trained on padded batches instead; None where it need not be."""
+    config = getattr(model, "active_peft_config", None)
+    if config is not None and config.is_prompt_learning:
+        return "its virtual tokens stand before the words of each sequence"
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if base.config.model_type not in FAMILIES:
+        return f"the attention of {base.config.model_type} has not been checked"
+    implementation = str(base.config._attn_implementation)
+    if implementation not in ("sdpa", "eager") and not implementation.startswith(PROMPTS_PREFIX):
+        return f"the attention implementation {implementation} has not been checked"
+    if getattr(base.config, "attention_dropout", 0):
+        return "its attention has dropout, whose draws would depend on the layout"
+    return None
+
+
+def shares_openings(model: nn.Module) -> bool:
+    """Returns whether equal beginnings of sequences have equal states: not under dropout."""
+    return not any(
+        isinstance(module, RowDropout | _DropoutNd) and module.training and module.p > 0
+        for module in model.modules()
+    )

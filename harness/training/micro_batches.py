@@ -1,0 +1,98 @@
+"""Splits an optimizer batch into micro-batches by a budget of tokens.
+
+The gradient is a sum over labels, so that the split changes nothing of it; it decides time and
+memory alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from harness.errors import TrainingError
+from harness.training.packing import PackedRow, TokenSequence, pack, shared_inputs
+from harness.training.spec import DEFAULT_TOKEN_BUDGET
+
+if TYPE_CHECKING:
+    from harness.data.instructions import Example
+
+
+def number_sequences(examples: Sequence[Example]) -> list[TokenSequence]:
+    """Returns the examples that have labels, longest first, each with its place in that order."""
+    learned = [example for example in examples if example.num_labels]
+    learned.sort(key=lambda example: len(example.token_ids), reverse=True)
+    return [
+        TokenSequence(place, example.token_ids, example.num_prompt_tokens)
+        for place, example in enumerate(learned)
+    ]
+
+
+def resolve_budget(setting: int | None, examples: Sequence[Example], device: torch.device) -> int:
+    """Returns the tokens of a forward pass; by default the device's, or the longest sequence's.
+
+    Raises:
+        TrainingError: the setting is less than the longest sequence that is trained on.
+    """
+    longest = max((len(e.token_ids) for e in examples if e.num_labels), default=0)
+    if setting is None:
+        default = DEFAULT_TOKEN_BUDGET.get(device.type, DEFAULT_TOKEN_BUDGET["cpu"])
+        return max(default, longest)
+    if setting < longest:
+        raise TrainingError(
+            f"train.token_budget is {setting}, but the longest sequence has {longest} tokens and "
+            f"goes through the model whole; raise it to {longest} or more, or lower max_length"
+        )
+    return setting
+
+
+def packed_rows(
+    sequences: Sequence[TokenSequence], *, token_budget: int, share: bool, device: torch.device
+) -> Iterator[PackedRow]:
+    """Yields packed rows of at most `token_budget` nodes, all about as long.
+
+    Args:
+        sequences: at least one.
+        token_budget: no sequence has more tokens.
+        share: whether what sequences begin with alike is computed once.
+        device: where the rows go.
+    """
+    if share:  # what is alike stands together
+        ordered = sorted(sequences, key=lambda one: one.token_ids)
+        shared = shared_inputs(ordered)
+    else:
+        ordered = sorted(sequences, key=lambda one: -one.num_inputs)
+        shared = [0] * len(ordered)
+    sizes = [one.num_inputs for one in ordered]
+    for part in balanced_cuts(sizes, shared, token_budget):
+        yield pack(ordered[part], shared[part], device=device)
+
+
+def balanced_cuts(sizes: Sequence[int], shared: Sequence[int], budget: int) -> list[slice]:
+    """Returns as few runs as the budget allows, the largest of them as small as can be.
+
+    A run costs its sizes, less what each of its sequences but the first shares with the one before.
+    """
+    fewest = len(_cuts(sizes, shared, budget))
+    total = sum(size - common for size, common in zip(sizes, shared, strict=True))
+    low, high = max(max(sizes), math.ceil(total / fewest)), budget
+    while low < high:
+        middle = (low + high) // 2
+        if len(_cuts(sizes, shared, middle)) <= fewest:
+            high = middle
+        else:
+            low = middle + 1
+    return _cuts(sizes, shared, high)
+
+
+def _cuts(sizes: Sequence[int], shared: Sequence[int], capacity: int) -> list[slice]:
+    cuts, start, load = [], 0, 0
+    for index, (size, common) in enumerate(zip(sizes, shared, strict=True)):
+        added = size - common if index > start else size
+        if index > start and load + added > capacity:
+            cuts.append(slice(start, index))
+            start, added, load = index, size, 0
+        load += added
+    return [*cuts, slice(start, len(sizes))]

@@ -1,0 +1,172 @@
+"""The layout of a packed row: each token state that is needed, once, and where attention finds it.
+
+In causal attention a token's state depends on the tokens before it and on nothing else. So the
+sequences of a micro-batch become the nodes of a trie: what several sequences begin with, such as an
+instruction template's opening, is computed once. The last token of a sequence is only a label.
+
+Shapes: N nodes, M slots (rows of all buckets), B sequences of a bucket, T their longest length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.models.packed_attention import Bucket, Packing
+
+Indices = NDArray[np.int64]
+
+BUCKET_COST = 4096
+"""What one more call of attention costs, in units of scores (query-key pairs)."""
+SLOT_COST = 48
+"""What it costs to gather one slot's query, key and value and to give back its output, likewise."""
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """One sequence of an optimizer batch."""
+
+    place: int
+    """In the optimizer batch; decides the draws of dropout, whatever the split."""
+    token_ids: tuple[int, ...]
+    num_prompt_tokens: int
+    """Leading tokens that are not labels; at least 1."""
+
+    @property
+    def num_inputs(self) -> int:
+        """Tokens that go through the model: all but the last, which predicts nothing."""
+        return len(self.token_ids) - 1
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """A micro-batch as one row of nodes, and the labels behind them."""
+
+    input_ids_1N: Tensor
+    position_ids_1N: Tensor
+    """A node's depth: its token's position in its sequences."""
+    places_1N: Tensor
+    """A sequence that the node belongs to; the only one where nothing is shared."""
+    packing: Packing
+    positions: Tensor
+    """(labels,), the nodes before the labels."""
+    labels: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        """Nodes: what goes through the linear layers."""
+        return self.input_ids_1N.shape[1]
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """Returns how many leading tokens two sequences share."""
+    count = 0
+    for a, b in zip(left, right, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def shared_inputs(sequences: Sequence[TokenSequence]) -> list[int]:
+    """Returns for each of the sorted sequences how many nodes it shares with the one before."""
+    shared = [0] * len(sequences)
+    for index in range(1, len(sequences)):
+        before, own = sequences[index - 1], sequences[index]
+        count = common_prefix(before.token_ids, own.token_ids)
+        shared[index] = min(count, before.num_inputs, own.num_inputs)
+    return shared
+
+
+def pack(
+    sequences: Sequence[TokenSequence], shared: Sequence[int], *, device: torch.device
+) -> PackedRow:
+    """Lays sequences out as one row.
+
+    Args:
+        sequences: where anything is shared, sorted by their tokens: then what a sequence shares
+            with any before it, it shares with the one just before.
+        shared: leading nodes that each has in common with the one before; the first's is ignored.
+        device: where the row goes.
+    """
+    ids: list[int] = []
+    depths: list[Indices] = []
+    places: list[Indices] = []
+    positions: list[Indices] = []
+    labels: list[int] = []
+    nodes_of: list[Indices] = []
+    for index, sequence in enumerate(sequences):
+        size, kept = sequence.num_inputs, shared[index] if index else 0
+        new = np.arange(len(ids), len(ids) + size - kept)
+        nodes = np.concatenate([nodes_of[-1][:kept], new]) if kept else new
+        nodes_of.append(nodes)
+        ids += sequence.token_ids[kept:size]
+        depths.append(np.arange(kept, size))
+        places.append(np.full(size - kept, sequence.place))
+        positions.append(nodes[sequence.num_prompt_tokens - 1 :])
+        labels += sequence.token_ids[sequence.num_prompt_tokens :]
+    return PackedRow(
+        input_ids_1N=_tensor(np.array(ids), device)[None],
+        position_ids_1N=_tensor(np.concatenate(depths), device)[None],
+        places_1N=_tensor(np.concatenate(places), device)[None],
+        packing=_pack_attention(nodes_of, len(ids), device),
+        positions=_tensor(np.concatenate(positions), device),
+        labels=_tensor(np.array(labels), device),
+    )
+
+
+def _pack_attention(nodes_of: Sequence[Indices], num_nodes: int, device: torch.device) -> Packing:
+    order = sorted(range(len(nodes_of)), key=lambda index: -len(nodes_of[index]))
+    buckets, slots = [], []
+    for part in bucket_cuts([len(nodes_of[index]) for index in order]):
+        chosen = order[part]
+        width = len(nodes_of[chosen[0]])
+        buckets.append(Bucket(len(chosen), width))
+        for index in chosen:
+            nodes = nodes_of[index]
+            slots.append((nodes, width))
+    node_of_slot = np.concatenate(
+        [np.pad(nodes, (0, width - len(nodes)), mode="edge") for nodes, width in slots]
+    )
+    slot_of_node = np.empty(num_nodes, np.int64)
+    start = 0
+    # Of several sequences that share a node the last to be written is the shortest.
+    for nodes, width in slots:
+        slot_of_node[nodes] = np.arange(start, start + len(nodes))
+        start += width
+    return Packing(tuple(buckets), _tensor(node_of_slot, device), _tensor(slot_of_node, device))
+
+
+def bucket_cuts(lengths: Sequence[int]) -> list[slice]:
+    """Returns how to cut sequences, longest first, into buckets that together cost least.
+
+    A bucket costs its slots times (T + SLOT_COST), and BUCKET_COST.
+    """
+    count = len(lengths)
+    # Only where the length changes can a cut be of use.
+    edges = [0, *(i for i in range(1, count) if lengths[i] != lengths[i - 1]), count]
+    best: list[tuple[int, int]] = [(0, 0)]  # cost of the sequences before an edge; last cut
+    for end in range(1, len(edges)):
+        options = []
+        for start in range(end):
+            width = lengths[edges[start]]
+            size = (edges[end] - edges[start]) * width
+            cost = size * (width + SLOT_COST) + BUCKET_COST
+            options.append((best[start][0] + cost, start))
+        best.append(min(options))
+    cuts = []
+    end = len(edges) - 1
+    while end:
+        start = best[end][1]
+        cuts.append(slice(edges[start], edges[end]))
+        end = start
+    return cuts[::-1]
+
+
+def _tensor(values: Indices, device: torch.device) -> Tensor:
+    return torch.from_numpy(values).to(device, non_blocking=True)

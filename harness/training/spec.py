@@ -1,0 +1,126 @@
+"""How a cell is trained: the settings, and the published recipes that methods start from."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from harness.spec import Spec
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+DEFAULT_TOKEN_BUDGET = {"cpu": 1024, "cuda": 8192}
+"""Tokens of a forward pass. On a CPU more are hardly faster and take more memory: see
+benchmarks/train_speed.py. On a GPU a batch of 64 of Alpaca then is one micro-batch as a rule, and
+LLaMA-7B fits 80 GB with every adapter method."""
+
+
+class TrainSpec(Spec):
+    """Training settings of a cell; a method's recipe gives the defaults, a grid overrides."""
+
+    epochs: Count = 5
+    """Passes over the chosen fraction of the data."""
+    batch_size: Count = 64
+    """Sequences per optimizer step, over all devices and micro-batches."""
+    token_budget: Count | None = None
+    """Tokens per forward pass; None: as many as suit the device. It decides time and memory, never
+    the result, so it is not part of a cell's id."""
+    learning_rate: Positive | None = None
+    """Peak learning rate. Exactly one of this and `base_learning_rate` is set."""
+    base_learning_rate: Positive | None = None
+    """Peak learning rate at a batch of 256; the resolved one is this times batch_size / 256."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """What follows the warm-up: half a cosine to 0, a line to 0, or the peak throughout."""
+    warmup_epochs: NotNegative | None = None
+    """Length of the linear warm-up in epochs."""
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Length of the linear warm-up as a share of all steps, rounded up to a whole step."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Length of the linear warm-up in optimizer steps."""
+    weight_decay: NotNegative = 0.0
+    """Decoupled weight decay on every trained tensor but biases and norms."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    epsilon: Positive = 1e-8
+    """AdamW's epsilon."""
+    max_gradient_norm: Positive | None = None
+    """Gradients are clipped to this norm; nothing is clipped where it is absent."""
+    max_length: Annotated[int, Field(ge=2)] = 512
+    """A sequence is cut after this many tokens, BOS and EOS included."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Of the frozen base; trained tensors are always fp32. auto: bf16 on CUDA, fp32 on CPU. fp16,
+    with a loss scale, is for GPUs without bf16."""
+    base_quantization: Literal["int8", "nf4"] | None = None
+    """Of the frozen base's matrices, 8 or 4 bits through bitsandbytes; they are multiplied in
+    `precision`."""
+    checkpoint_minutes: NotNegative = 10.0
+    """Between two checkpoints of a training, 0 for one after every step; not part of a cell's id:
+    a training that goes on from one gives the same result."""
+
+    @model_validator(mode="after")
+    def _one_rate_one_warmup(self) -> Self:
+        if (self.learning_rate is None) == (self.base_learning_rate is None):
+            raise ValueError("set exactly one of learning_rate and base_learning_rate")
+        warmups = (self.warmup_epochs, self.warmup_ratio, self.warmup_steps)
+        if sum(value is not None for value in warmups) > 1:
+            raise ValueError("set at most one of warmup_epochs, warmup_ratio and warmup_steps")
+        return self
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The resolved learning rate: base_learning_rate · batch_size / 256, or as given."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        assert self.base_learning_rate is not None
+        return self.base_learning_rate * self.batch_size / 256
+
+    def steps_per_epoch(self, num_examples: int) -> int:
+        """Returns the optimizer steps of one epoch; the last batch may be smaller."""
+        return -(-num_examples // self.batch_size)
+
+    def total_steps(self, num_examples: int) -> int:
+        """Returns the optimizer steps of the whole training."""
+        return self.epochs * self.steps_per_epoch(num_examples)
+
+    def warmup(self, num_examples: int) -> float:
+        """Returns the length of the warm-up in optimizer steps (it may be fractional)."""
+        if self.warmup_steps is not None:
+            return float(self.warmup_steps)
+        if self.warmup_epochs is not None:
+            return self.warmup_epochs * self.steps_per_epoch(num_examples)
+        # Rounded up like the transformers Trainer, whose setting this is.
+        return float(math.ceil((self.warmup_ratio or 0.0) * self.total_steps(num_examples)))
+
+    def learning_rate_at(self, step: int, num_examples: int) -> float:
+        """Returns the learning rate of an optimizer step.
+
+        With s steps done before this one, w steps of warm-up and n steps in all:
+
+            s < w: peak · s / w
+            cosine: peak · (1 + cos(pi · (s - w) / (n - w))) / 2
+            linear: peak · (n - s) / (n - w)
+
+        So the first of several warm-up steps has rate 0, and the last step a rate just above 0.
+        LLaMA-Adapter's schedule is this (its epoch is s / steps_per_epoch, a fraction), and so
+        are the schedules of transformers that Alpaca-LoRA and Stanford Alpaca use.
+
+        Args:
+            step: number of the step, from 1.
+            num_examples: sequences of one epoch.
+        """
+        done, peak = step - 1, self.peak_learning_rate
+        warmup, total = self.warmup(num_examples), self.total_steps(num_examples)
+        if done < warmup:
+            return peak * done / warmup
+        match self.schedule:
+            case "cosine":
+                return peak * (1 + math.cos(math.pi * (done - warmup) / (total - warmup))) / 2
+            case "linear":
+                return peak * (total - done) / (total - warmup)
+            case "constant":
+                return peak

@@ -1,0 +1,224 @@
+"""One optimizer batch: its gradient, summed over micro-batches, and the step that follows it.
+
+Precision. Trained tensors, their gradients and the optimizer's state are fp32. The frozen base is
+fp32, bf16 or fp16; in half precision the forward pass runs under autocast, so that fp32 matrices
+(LoRA's, and all of `full`'s) are multiplied in it while AdamW steps their fp32 masters. Frozen
+matrices are multiplied as they are. In fp16 the loss is scaled: its gradients would underflow.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from harness.data.instructions import Example
+from harness.errors import ModelError
+from harness.methods.row_dropout import dropout_rng
+from harness.models.loading import trained_parameters
+from harness.training.loss import MicroBatch, ResponseLoss, dropout_key
+from harness.training.loss_scale import LossScale
+from harness.training.micro_batches import number_sequences, resolve_budget
+from harness.training.packing import TokenSequence
+from harness.training.parallel import COMPUTE_DTYPES, Parallel, Ranks, gather, part_of
+from harness.training.spec import TrainSpec
+
+SCALE = "scale/"
+"""What the names of fp16's loss scale begin with in a checkpoint."""
+
+logger = logging.getLogger(__name__)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Returns the trained tensors for AdamW: those that decay, and those that do not.
+
+    Weight matrices, embeddings, prompts and gates decay; biases and the weights of norms do not.
+    The tensor's name and its module's class decide, not its number of axes, by which a flat gate
+    would pass for a bias.
+    """
+    decaying: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in trained_parameters(model).items():
+        path, _, leaf = name.rpartition(".")
+        is_norm = type(model.get_submodule(path)).__name__.endswith("Norm")
+        (others if is_norm or leaf == "bias" else decaying).append(parameter)
+    groups = ((decaying, weight_decay), (others, 0.0))
+    return [{"params": list(kind), "weight_decay": decay} for kind, decay in groups if kind]
+
+
+@dataclass(frozen=True)
+class BatchTotals:
+    """What one optimizer batch gave."""
+
+    loss: float
+    """Sum over the labels."""
+    labels: int
+    tokens: int
+    gradient_norm: float
+    """Of the mean loss, before clipping."""
+    skipped: bool = False
+    """The gradients overflowed in fp16: no step follows, and the loss is scaled less then."""
+
+
+class Trainer:
+    """The model with its optimizer, and what stays the same from step to step."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: TrainSpec,
+        *,
+        device: torch.device,
+        precision: str,
+        pad_token_id: int,
+        token_budget: int | None = None,
+    ) -> None:
+        self.model, self.spec, self.device = model, spec, device
+        self.token_budget = spec.token_budget if token_budget is None else token_budget
+        self.pad_token_id = pad_token_id
+        self.compute_dtype = COMPUTE_DTYPES.get(precision)
+        assert all(tensor.dtype == torch.float32 for tensor in trained_parameters(model).values())
+        self.ranks = Ranks.joined(device)
+        self.loss = ResponseLoss(model)
+        self.parallel = Parallel(
+            self.loss,
+            layers=list(model.get_decoder().layers),  # type: ignore[operator]
+            optimizer=self._make_optimizer,
+            ranks=self.ranks,
+            precision=precision,
+        )
+        self.module, self.optimizer = self.parallel.module, self.parallel.optimizer
+        self.parameters = list(trained_parameters(model).values())
+        self.loss_scale = LossScale(enabled=precision == "fp16")
+        self._skipped = False
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            parameter_groups(self.model, self.spec.weight_decay),
+            lr=self.spec.peak_learning_rate,
+            betas=(self.spec.beta1, self.spec.beta2),
+            eps=self.spec.epsilon,
+            fused=self.device.type in ("cpu", "cuda") or None,
+        )
+
+    def precision(self) -> torch.autocast:
+        """Returns the context in which the model runs."""
+        return torch.autocast(
+            self.device.type, self.compute_dtype, enabled=self.compute_dtype is not None
+        )
+
+    def gradients(self, examples: Sequence[Example], key: int) -> BatchTotals:
+        """Computes the gradient of the mean loss over all labels of an optimizer batch.
+
+        The sum over the labels is divided by their number in the whole batch, so that the split
+        into ranks and micro-batches changes nothing. `key` decides the draws of dropout. What is
+        returned is of the whole batch, the same on every rank.
+        """
+        labels = sum(example.num_labels for example in examples)
+        budget = resolve_budget(self.token_budget, examples, self.device)
+        sequences = number_sequences(examples)
+        batches = self._micro_batches(
+            [sequences[place] for place in self.ranks.shard(examples).rows], budget
+        )
+
+        def dummy_batch() -> MicroBatch:
+            """What a rank without a sequence of its own takes part with."""
+            return self._micro_batches(sequences[-1:], budget)[0]
+
+        losses = []
+        for batch, weight, last in self.ranks.lockstep(batches, dummy_batch):
+            with self.parallel.gradient_sync(last=last):
+                with self.precision(), dropout_rng(dropout_key(batch, key)):
+                    loss = self.module(batch)
+                self.parallel.backward(weight * self.loss_scale.factor * loss / labels)
+            losses.append(weight * loss.detach())
+        self.loss_scale.divide(self.parameters)
+        norm = self.parallel.clip(self.parameters, self.spec.max_gradient_norm)
+        *sums, gradient_norm = torch.stack([*losses, norm]).tolist()  # the step's one wait
+        total = self.ranks.total(math.fsum(sums))
+        self._skipped = math.isfinite(total) and self.loss_scale.overflowed(gradient_norm)
+        if self._skipped:
+            logger.warning(
+                "gradients overflowed in fp16: the step is skipped, the loss is scaled by %g now",
+                self.loss_scale.factor,
+            )
+        tokens = sum(len(example.token_ids) for example in examples if example.num_labels)
+        return BatchTotals(total, labels, tokens, gradient_norm, self._skipped)
+
+    def _micro_batches(self, sequences: Sequence[TokenSequence], budget: int) -> list[MicroBatch]:
+        return list(
+            self.loss.micro_batches(
+                sequences,
+                token_budget=budget,
+                pad_token_id=self.pad_token_id,
+                device=self.device,
+            )
+        )
+
+    def update(self, learning_rate: float) -> None:
+        """Takes the optimizer's step, unless it is to be skipped, and forgets the gradients."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        if not self._skipped:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def figures(self) -> dict[str, float]:
+        """Returns what a reader of the training should know of it."""
+        if not self.loss_scale.enabled:
+            return {}
+        return {
+            "fp16/skipped_steps": float(self.loss_scale.skipped_steps),
+            "fp16/loss_scale": self.loss_scale.factor,
+        }
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Returns the trained tensors and AdamW's state, by kind and parameter's name.
+
+        `parameter/<name>`, and once a step is taken `exp_avg/<name>`, `exp_avg_sq/<name>` and
+        `step/<name>`; `scale/<name>` is of fp16. The tensors are those that the next step changes:
+        copy what is to stay. Of a sharded model all ranks call it; rank 0 alone gets the tensors,
+        whole and on the CPU.
+        """
+        found: dict[str, torch.Tensor] = {}
+        for name, parameter in trained_parameters(self.model).items():
+            found[f"parameter/{name}"] = parameter.detach()
+            for kind, value in self.optimizer.state.get(parameter, {}).items():
+                found[f"{kind}/{name}"] = value
+        if self.parallel.sharded:
+            found = gather(found)
+        if self.loss_scale.enabled:
+            for name, number in self.loss_scale.state().items():
+                found[f"{SCALE}{name}"] = torch.tensor(number, dtype=torch.float64)
+        return found
+
+    def load_state(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Puts back what `state` gave; every rank takes its own part of it.
+
+        Raises:
+            ModelError: names or shapes are those of another model; nothing is changed.
+        """
+        scale = {k: float(v) for k, v in tensors.items() if k.startswith(SCALE)}
+        tensors = {k: v for k, v in tensors.items() if k not in scale}
+        parameters = trained_parameters(self.model)
+        stored = {key.partition("/")[2] for key in tensors}
+        shapes = {name: tensors.get(f"parameter/{name}") for name in parameters}
+        if stored != set(parameters) or any(
+            value is None or value.shape != parameters[name].shape for name, value in shapes.items()
+        ):
+            raise ModelError("the trained tensors are not those of this model and method")
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(part_of(tensors[f"parameter/{name}"], parameter))
+        for key, value in tensors.items():
+            kind, _, name = key.partition("/")
+            if kind != "parameter":
+                parameter = parameters[name]
+                own = part_of(value, parameter) if value.shape == parameter.shape else value
+                self.optimizer.state[parameter][kind] = own.to(self.device, copy=True)
+        if scale and self.loss_scale.enabled:
+            self.loss_scale.load_state({k.removeprefix(SCALE): v for k, v in scale.items()})

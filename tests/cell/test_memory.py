@@ -1,0 +1,137 @@
+"""A full memory halves the budget in a fresh process, down to one sequence; what held is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from harness.cell.memory import (
+    BUDGETS_FILE,
+    SmallerBudget,
+    budget_key,
+    remember_budget,
+    remembered_budget,
+    smaller_budget,
+)
+from harness.cell.settings import RunSettings
+from harness.demo.world import write_world
+from harness.errors import TrainingError
+from harness.execution.plan import RunPlan
+from harness.execution.run_grid import run_grid
+from harness.grid.folders import cell_folder
+from harness.grid.resolver import resolve_grid
+from harness.grid.schema import Cell, expand
+from harness.grid.status import read_states
+from harness.models.devices import is_out_of_memory
+from harness.records.events import CellEnded, CellStarted, Event, StepDone, Warned
+from harness.records.results import read_result
+from tests.integration.test_end_to_end import grid_text
+from tests.integration.test_survival import children
+
+
+def one_cell(settings: str = "epochs: 1, batch_size: 512, token_budget: 30000") -> Cell:
+    """Returns a cell whose steps are of one pass each, of about a gigabyte."""
+    text = grid_text().replace("epochs: 2, batch_size: 8", settings)
+    text = text.replace("fractions: [0.1]", "fractions: [0.5]")
+    (cell,) = [
+        cell for cell in expand(resolve_grid(yaml.safe_load(text), place="g.yaml")) if cell.train
+    ]
+    return cell.model_copy(update={"tasks": cell.tasks[:1]})
+
+
+def virtual_bytes(process: int) -> int:
+    pages = Path(f"/proc/{process}/statm").read_text().split()[0]
+    return int(pages) * resource.getpagesize()
+
+
+def test_a_real_allocation_that_fails_is_known_as_such() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.int8)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_budgets_are_halved_down_to_one_sequence_and_kept(tmp_path: Path) -> None:
+    cell, tried = one_cell(), []
+    used = 1000
+    while isinstance(
+        fault := smaller_budget(cell, tmp_path, "cpu", used=used, longest=120), SmallerBudget
+    ):
+        tried.append(used)
+        assert "\n" not in str(fault)
+        found = remembered_budget(tmp_path, budget_key(cell, "cpu"))
+        assert found is not None
+        used = found
+    assert tried == [1000, 500, 250, 125]
+    assert used == 120
+    assert isinstance(fault, TrainingError)
+    assert "out of memory with one sequence of 120 tokens at a time" in str(fault)
+
+
+def test_budgets_of_other_methods_stay_and_a_damaged_file_counts_as_none(tmp_path: Path) -> None:
+    remember_budget(tmp_path, "a | lora | cpu", 10)
+    remember_budget(tmp_path, "a | full | cpu", 20)
+    assert remembered_budget(tmp_path, "a | lora | cpu") == 10
+    (tmp_path / BUDGETS_FILE).write_text("{")
+    assert remembered_budget(tmp_path, "a | lora | cpu") is None
+    remember_budget(tmp_path, "a | lora | cpu", 5)
+    assert json.loads((tmp_path / BUDGETS_FILE).read_text()) == {"a | lora | cpu": 5}
+
+
+@pytest.mark.timeout(900)
+def test_a_cell_out_of_memory_goes_on_in_a_fresh_process_with_the_budget_that_holds(
+    tmp_path: Path,
+) -> None:
+    cell, root = one_cell(), write_world(tmp_path / "world")
+
+    def run(runs_dir: Path, more_bytes: int | None) -> list[Event]:
+        """Runs the cell; its workers get so much more address space than they begin with."""
+        told: list[Event] = []
+        workers: set[int] = set()
+
+        def listen(event: Event) -> None:
+            told.append(event)
+            if isinstance(event, CellStarted):
+                (worker,) = children(os.getpid())
+                workers.add(worker)
+                if more_bytes is not None:
+                    limit = virtual_bytes(worker) + more_bytes
+                    resource.prlimit(worker, resource.RLIMIT_AS, (limit, limit))
+
+        states = read_states([cell], runs_dir=runs_dir, data_root=root)
+        plan = RunPlan(RunSettings(runs_dir=runs_dir, data_root=root), devices=("cpu",))
+        outcome = run_grid(states, plan, [listen])
+        assert outcome.done == (cell.id,), told
+        assert len(workers) == len([e for e in told if isinstance(e, CellStarted)])
+        return told
+
+    free, limited = tmp_path / "free", tmp_path / "limited"
+    assert not [event for event in run(free, None) if isinstance(event, Warned)]
+    told = run(limited, 300_000_000)
+    warned = [event for event in told if isinstance(event, Warned)]
+    assert warned
+    assert all(event.restarts for event in warned)
+    assert all("out of memory with" in event.message for event in warned)
+    assert len([event for event in told if isinstance(event, CellStarted)]) == 1 + len(warned)
+    assert len([event for event in told if isinstance(event, CellEnded)]) == 1
+    results = [read_result(cell_folder(place, cell)) for place in (free, limited)]
+    losses = [result.train.epoch_losses for result in results if result and result.train]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    steps = [event.step for event in told if isinstance(event, StepDone)]
+    assert steps == list(range(1, len(steps) + 1))
+    # The next cell of the same model and method begins with what held.
+    held = remembered_budget(limited, budget_key(cell, "cpu"))
+    assert held is not None
+    assert f"goes on with {held} in" in warned[-1].message
+    (folder := cell_folder(limited, cell)).rename(tmp_path / "first")
+    assert not folder.exists()
+    assert not [event for event in run(limited, 300_000_000) if isinstance(event, Warned)]

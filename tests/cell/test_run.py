@@ -1,0 +1,161 @@
+"""One cell's life: what it costs, what it refuses, what it keeps to when it goes on."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from harness.cell.run import describe, record_failure, run_cell
+from harness.cell.settings import RunSettings
+from harness.demo.world import write_world
+from harness.errors import ModelError, StorageError
+from harness.grid.folders import CellBusy, cell_folder, locked
+from harness.grid.resolver import resolve_grid
+from harness.grid.schema import Cell, expand
+from harness.methods import METHODS
+from harness.records.events import Event, Warned
+from harness.records.results import read_result, write_result
+from tests.fixtures.tiny_checkpoint import edit_json
+from tests.integration.test_end_to_end import grid_text
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tmp_path_factory.mktemp("world") / "demo")
+
+
+@pytest.fixture(scope="module")
+def cell() -> Cell:
+    grid = resolve_grid(yaml.safe_load(grid_text()), place="slice.yaml")
+    trained = expand(grid)[1]
+    return trained.model_copy(update={"tasks": trained.tasks[:1]})
+
+
+@pytest.fixture(scope="module")
+def finished(cell: Cell, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a runs folder in which the cell is done."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    run_cell(cell, RunSettings(runs_dir=runs_dir, data_root=world), lambda event: None)
+    return runs_dir
+
+
+def without_scores(cell: Cell, runs_dir: Path, **change: object) -> None:
+    folder = cell_folder(runs_dir, cell)
+    result = read_result(folder)
+    assert result is not None
+    write_result(folder, replace(result, scores=(), **change))  # type: ignore[arg-type]
+
+
+def test_a_cell_scored_again_keeps_to_the_precision_it_was_trained_in(
+    cell: Cell, world: Path, finished: Path
+) -> None:
+    folder = cell_folder(finished, cell)
+    before = read_result(folder)
+    assert before is not None
+    without_scores(cell, finished, base={**before.base, "precision": "bf16"})
+    settings = RunSettings(runs_dir=finished, data_root=world)
+    scored = run_cell(cell, settings, lambda event: None)
+    assert {score.precision for score in scored.scores} == {"bf16"}
+    write_result(folder, before)
+
+
+def test_trained_tensors_are_not_put_on_other_weights(
+    cell: Cell, world: Path, finished: Path
+) -> None:
+    folder = cell_folder(finished, cell)
+    before = read_result(folder)
+    assert before is not None
+    without_scores(cell, finished, base={**before.base, "weights_sha256": "0" * 64})
+    settings = RunSettings(runs_dir=finished, data_root=world)
+    with pytest.raises(ModelError, match="the base model has changed since the cell was made"):
+        run_cell(cell, settings, lambda event: None)
+    write_result(folder, before)
+
+
+def test_each_evaluation_keeps_where_and_with_what_it_was_made(
+    cell: Cell, world: Path, finished: Path
+) -> None:
+    folder = cell_folder(finished, cell)
+    before = read_result(folder)
+    assert before is not None
+    made_in = before.evaluation_environments
+    assert set(made_in) == {score.key for score in before.scores}
+    for environment in made_in.values():
+        assert {"torch", "transformers", "lm_eval", "device"} <= set(environment)
+    assert before.train is not None
+    assert before.train.data_content_sha256 is not None
+    assert {score.bos for score in before.scores} == {"token 0"}
+    without_scores(cell, finished, environment={"torch": "0.1"})
+    settings = RunSettings(runs_dir=finished, data_root=world)
+    later = run_cell(cell, settings, lambda event: None)
+    assert later.environment == {"torch": "0.1"}
+    assert all(entry["torch"] != "0.1" for entry in later.evaluation_environments.values())
+    write_result(folder, before)
+
+
+def test_a_tokenizer_without_its_bos_is_told_at_load_and_beside_the_score(
+    cell: Cell, world: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(world, tmp_path / "world")
+    file = root / "model" / "tokenizer.json"
+    edit_json(file, post_processor=None)
+    base = cell.model_copy(
+        update={"method": "base", "options": METHODS["base"].options(), "train": None,
+                "fraction": None, "seed": None}
+    )  # fmt: skip
+    told: list[Event] = []
+    result = run_cell(base, RunSettings(runs_dir=tmp_path / "runs", data_root=root), told.append)
+    (notice,) = [event for event in told if isinstance(event, Warned)]
+    assert "puts no BOS before a text" in notice.message
+    assert {score.note for score in result.scores} == {notice.message}
+    assert {score.bos for score in result.scores} == {"none"}
+
+
+def test_other_training_data_than_the_pinned_are_told_beside_every_score(
+    cell: Cell, world: Path, tmp_path: Path
+) -> None:
+    data = cell.data.model_copy(update={"source": "tatsu-lab/alpaca"})
+    told: list[Event] = []
+    result = run_cell(
+        cell.model_copy(update={"data": data}),
+        RunSettings(runs_dir=tmp_path, data_root=world),
+        told.append,
+    )
+    (notice,) = [event for event in told if isinstance(event, Warned)]
+    assert notice.message.startswith("training data differs from the pinned version")
+    assert {score.note for score in result.scores} == {notice.message}
+
+
+def test_a_cell_that_another_process_runs_is_left_to_it(
+    cell: Cell, world: Path, tmp_path: Path
+) -> None:
+    told: list[Event] = []
+    with locked(cell_folder(tmp_path, cell)), pytest.raises(CellBusy):
+        run_cell(cell, RunSettings(runs_dir=tmp_path, data_root=world), told.append)
+    assert told == []
+    assert read_result(cell_folder(tmp_path, cell)) is None
+
+
+def test_a_failure_takes_nothing_away(cell: Cell, finished: Path) -> None:
+    folder = cell_folder(finished, cell)
+    before = read_result(folder)
+    assert before is not None
+    record_failure(cell, folder, StorageError("the disk is full"))
+    after = read_result(folder)
+    assert after is not None
+    assert after.error is not None
+    assert after.error.message == "the disk is full"
+    assert replace(after, error=None) == before
+    write_result(folder, before)
+
+
+def test_errors_are_told_in_one_line() -> None:
+    assert describe(StorageError("a\nb")) == "a"
+    assert describe(ValueError("why")) == "ValueError: why"
+    out_of_memory = torch.OutOfMemoryError("CUDA out of memory. Tried ...")
+    assert "take a larger GPU" in describe(out_of_memory)

@@ -1,0 +1,169 @@
+"""The rows of a trie hold every request, whatever the trie looks like."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+
+import pytest
+
+from harness.evaluation.prefix_trie.trie import LONG_PREFIX, Query, Row, Span, Trie
+
+WIDTH = 768
+
+
+def query(fed: Sequence[int], num_targets: int = 1) -> Query:
+    return Query(fed=tuple(fed), targets=tuple(range(num_targets)))
+
+
+def tokens(seed: int, count: int) -> list[int]:
+    """Returns tokens that no other seed begins with."""
+    rng = random.Random(seed)
+    return [seed, *(rng.randrange(30_000) for _ in range(count - 1))]
+
+
+def seen_from(row: Row, index: int) -> list[tuple[int, int]]:
+    """Returns (position, token) of all that a token of a row sees, itself included."""
+    before = [] if row.parent is None else seen_from(row.parent, row.parent.size - 1)
+    own = [
+        (int(row.positions[j]), int(row.tokens[j]))
+        for j in range(index + 1)
+        if row.ends is None or index < row.ends[j]
+    ]
+    return before + own
+
+
+def rows_of(spans: Sequence[Span]) -> set[Row]:
+    found: set[Row] = set()
+    for span in spans:
+        row: Row | None = span.row
+        while row is not None:
+            found.add(row)
+            row = row.parent
+    return found
+
+
+def check(queries: Sequence[Query], largest_row: int = 4096) -> list[Span]:
+    """Asserts that each scored position sees its request up to there, and nothing else."""
+    spans = Trie(queries, largest_row=largest_row, width=WIDTH).spans
+    found: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(dict)
+    for span in spans:
+        for step in range(span.count):
+            target = span.first_target + step
+            assert target not in found[span.query]
+            found[span.query][target] = seen_from(span.row, span.index + step)
+    for number, one in enumerate(queries):
+        assert sorted(found[number]) == list(range(len(one.targets)))
+        for target, seen in found[number].items():
+            length = len(one.fed) - len(one.targets) + target + 1
+            assert seen == list(enumerate(one.fed[:length]))
+    return spans
+
+
+def computed(spans: Sequence[Span]) -> int:
+    return sum(row.size for row in rows_of(spans))
+
+
+def question(seed: int, context: int, answers: Sequence[int], before: Sequence[int] = ()) -> list:
+    start = [*before, *tokens(seed, context)]
+    return [
+        query([*start, *tokens(1_000 * (seed + 1) + number, length)], length + 1)
+        for number, length in enumerate(answers)
+    ]
+
+
+def test_a_short_context_and_its_answers_are_one_row() -> None:
+    spans = check(question(1, 30, [6, 4, 9, 5]))
+    assert len(rows_of(spans)) == 1
+    assert computed(spans) == 30 + 6 + 4 + 9 + 5
+
+
+def test_a_long_context_is_a_prefix_without_a_mask_and_its_answers_are_one_row() -> None:
+    spans = check(question(1, 900, [28, 25, 30, 27]))
+    prefix, answers = sorted(rows_of(spans), key=lambda row: row.level)
+    assert (prefix.size, prefix.ends) == (900, None)
+    assert answers.parent is prefix
+    assert answers.ends is not None
+    assert answers.size == 28 + 25 + 30 + 27
+
+
+def test_a_preamble_is_computed_once_for_all_questions() -> None:
+    preamble = tokens(99, 190)
+    queries = [one for seed in range(40) for one in question(seed, 20, [12, 14, 9], preamble)]
+    spans = check(queries)
+    assert computed(spans) == 190 + 40 * (20 + 12 + 14 + 9)
+    assert max(row.level for row in rows_of(spans)) == 1
+
+
+def test_a_preamble_and_a_long_context_are_two_prefixes() -> None:
+    preamble = tokens(99, 400)
+    queries = [one for seed in range(12) for one in question(seed, 1500, [40, 45], preamble)]
+    spans = check(queries)
+    assert computed(spans) == 400 + 12 * (1500 + 40 + 45)
+    assert max(row.level for row in rows_of(spans)) == 2
+
+
+def test_a_beginning_too_short_to_matter_is_computed_again() -> None:
+    queries = [one for seed in range(3) for one in question(seed, 400, [20, 25], [1, 2])]
+    spans = check(queries)
+    assert {row.level for row in rows_of(spans)} <= {0, 1}
+    assert computed(spans) == 3 * (2 + 400 + 20 + 25)
+
+
+def test_contexts_that_differ_share_what_lies_before() -> None:
+    # As in winogrande: two beginnings of one sentence, each with the same ending.
+    start, ending = tokens(5, 14), tokens(6, 7)
+    spans = check([query([*start, 7, *ending], 7), query([*start, 8, *ending], 7)])
+    assert computed(spans) == 14 + 2 * 8
+
+
+def test_a_request_that_ends_inside_another_costs_nothing() -> None:
+    whole = tokens(3, 50)
+    alone = computed(check([query(whole, 10)]))
+    assert computed(check([query(whole, 10), query(whole[:30], 5), query(whole[:1], 1)])) == alone
+
+
+def test_the_same_tokens_with_another_split_are_computed_once() -> None:
+    fed = tokens(3, 40)
+    assert computed(check([query(fed, 1), query(fed, 30)])) == 40
+
+
+def test_no_branching_row_is_larger_than_asked() -> None:
+    queries = question(1, 40, [2] * 60)
+    assert {row.size for row in rows_of(check(queries, largest_row=4096))} == {40 + 120}
+    small = rows_of(check(queries, largest_row=100))
+    assert max(row.size for row in small) <= 40 + 100
+
+
+def test_equal_requests_in_another_order_give_equal_rows() -> None:
+    queries = [one for seed in range(9) for one in question(seed, 25, [6, 7], [1, 2, 3])]
+    shuffled = random.Random(1).sample(queries, len(queries))
+    both = [Trie(some, largest_row=512, width=WIDTH).spans for some in (queries, shuffled)]
+    first, second = (
+        sorted((tuple(row.tokens), row.start) for row in rows_of(spans)) for spans in both
+    )
+    assert first == second
+
+
+def test_chains_of_requests_that_continue_each_other() -> None:
+    # Deeper than Python's stack.
+    whole = tokens(8, 1500)
+    check([query(whole[:length]) for length in range(1, 1500, 50)])
+    deep = Trie([query(whole[:length]) for length in range(1, 1500)], largest_row=4096, width=WIDTH)
+    assert computed(deep.spans) == 1499
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_trie(seed: int) -> None:
+    rng = random.Random(seed)
+    alphabet = rng.choice([2, 3, 40])
+    known: list[list[int]] = [[]]
+    queries = set()
+    for _ in range(rng.randint(1, 60)):
+        start = rng.choice(known)[: rng.randint(0, 300)]
+        more = rng.randint(1, rng.choice([3, 30, 3 * LONG_PREFIX]))
+        fed = [*start, *(rng.randrange(alphabet) for _ in range(more))]
+        known.append(fed)
+        queries.add(query(fed, rng.randint(1, len(fed))))
+    check(sorted(queries, key=lambda one: (one.fed, one.targets)), rng.choice([16, 128, 4096]))

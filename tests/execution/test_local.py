@@ -1,0 +1,85 @@
+"""Worker processes: a cell's failure, and a worker's death, cost that cell alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.cell.settings import RunSettings
+from harness.execution.plan import RunPlan
+from harness.execution.run_grid import run_grid
+from harness.grid.folders import is_running
+from harness.grid.resolver import resolve_grid
+from harness.grid.schema import Cell, expand
+from harness.grid.status import read_states
+from harness.records.events import CellEnded
+from tests.grid.test_loader import GRID
+
+
+@pytest.fixture
+def cells() -> list[Cell]:
+    """Returns cells whose model is not there: each fails as soon as it is looked for."""
+    return expand(resolve_grid(yaml.safe_load(GRID), place="g.yaml"))[:3]
+
+
+def plan(runs_dir: Path) -> RunPlan:
+    settings = RunSettings(runs_dir=runs_dir, data_root=runs_dir)
+    return RunPlan(settings=settings, devices=("cpu",))
+
+
+def test_every_cell_fails_for_itself_with_its_reason(cells: list[Cell], tmp_path: Path) -> None:
+    events: list[object] = []
+    states = read_states(cells, runs_dir=tmp_path, data_root=None)
+    outcome = run_grid(states, plan(tmp_path), [events.append])
+    assert outcome.failed == tuple(cell.id for cell in cells)
+    assert not outcome.done
+    ended = [event for event in events if isinstance(event, CellEnded)]
+    assert all(event.error and str(tmp_path) in event.error for event in ended)
+    after = read_states(cells, runs_dir=tmp_path, data_root=None)
+    assert [state.status for state in after] == ["failed"] * 3
+    for state in after:
+        assert state.result is not None
+        assert state.result.error is not None
+        assert (state.folder / "log.txt").read_text().count("Traceback") >= 1
+        assert not is_running(state.folder)
+
+
+def test_base_models_are_run_first(cells: list[Cell], tmp_path: Path) -> None:
+    assert cells[0].method == "base"
+    ended: list[str] = []
+
+    def note(event: object) -> None:
+        if isinstance(event, CellEnded):
+            ended.append(event.cell_id)
+
+    states = read_states(cells[::-1], runs_dir=tmp_path, data_root=None)
+    run_grid(states, plan(tmp_path), [note])
+    assert ended == [cells[0].id, cells[2].id, cells[1].id]
+
+
+def test_a_killed_worker_fails_its_cell_and_is_replaced(cells: list[Cell], tmp_path: Path) -> None:
+    states = read_states(cells, runs_dir=tmp_path, data_root=None)
+    killed: list[int] = []
+
+    def kill_first(event: object) -> None:
+        if isinstance(event, CellEnded) and not killed:
+            children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
+            for child in map(int, children.split()):
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    killed.append(child)
+                    os.kill(child, signal.SIGKILL)
+
+    outcome = run_grid(states, plan(tmp_path), [kill_first])
+    assert killed
+    assert outcome.failed == tuple(cell.id for cell in cells)
+    messages = [
+        state.result.error.message
+        for state in read_states(cells, runs_dir=tmp_path, data_root=None)
+        if state.result and state.result.error
+    ]
+    assert len(messages) == 3
+    assert sum("SIGKILL" in message for message in messages) == 1

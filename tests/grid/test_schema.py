@@ -1,0 +1,111 @@
+"""A cell's id names its trained weights and nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from harness.grid.loader import load_grid
+from harness.grid.resolver import resolve_grid
+from harness.grid.schema import Cell, expand
+from tests.grid.test_loader import GRID
+
+
+def cells_of(text: str) -> list[Cell]:
+    return expand(resolve_grid(yaml.safe_load(text), place="g.yaml"))
+
+
+def ids_of(text: str) -> set[str]:
+    return {cell.id for cell in cells_of(text)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("seeds: [0, 1]", "seeds: [1, 0]"),
+        ("fractions: [0.1, 1.0]", "fractions: [1, 0.1]"),
+        ("tasks: [arc_easy, {name: mmlu, limit: 5}]", "tasks: [hellaswag]"),
+        ("path: a,", "path: /elsewhere/a,"),
+        ("rank: 4", "rank: 4, label: mine"),
+        ("name: tiny", "name: other\ntitle: Other"),
+        ("blocks:", "train: {token_budget: 100}\nblocks:"),
+        ("blocks:", "train: {checkpoint_minutes: 0}\nblocks:"),
+        ("num_rows: 200", "num_rows: 201"),
+    ],
+)
+def test_ids_ignore_order_labels_paths_tasks_and_budgets(old: str, new: str) -> None:
+    assert old in GRID
+    assert ids_of(GRID.replace(old, new)) == ids_of(GRID)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("blocks:", "train: {epochs: 1}\nblocks:"),
+        ("path: train.parquet", "path: other.parquet"),
+        ("hidden_size: 64", "hidden_size: 128"),
+        ("rank: 4", "rank: 5"),
+        ("  a: {path: a,", "  b: {path: a,"),
+    ],
+)
+def test_ids_follow_what_changes_the_weights(old: str, new: str) -> None:
+    assert old in GRID
+    assert ids_of(GRID.replace(old, new)) != ids_of(GRID)
+
+
+def test_a_hub_models_id_follows_its_revision() -> None:
+    hub = GRID.replace("path: a,", "source: org/a,")
+    assert ids_of(hub) != ids_of(hub.replace("source: org/a,", "source: org/a, revision: v2,"))
+    assert ids_of(hub) == ids_of(hub.replace("  a: {", "  renamed: {"))
+
+
+def test_overlapping_blocks_share_cells_and_join_their_tasks() -> None:
+    text = GRID + "  - {methods: [zero-init-linear], seeds: [1], tasks: [hellaswag]}\n"
+    cells = cells_of(text)
+    assert len(cells) == len(cells_of(GRID))
+    (shared,) = [cell for cell in cells if cell.label == "a/zero-init-linear/100%/seed1"]
+    assert [task.name for task in shared.tasks] == ["arc_easy", "mmlu", "hellaswag"]
+
+
+def test_the_base_model_is_one_cell_whatever_the_fractions_and_seeds() -> None:
+    assert sum(cell.method == "base" for cell in cells_of(GRID)) == 1
+
+
+def test_a_cell_survives_its_own_json() -> None:
+    for cell in cells_of(GRID):
+        text = json.dumps(cell.model_dump(mode="json", serialize_as_any=True))
+        again = Cell.model_validate(json.loads(text))
+        assert again == cell
+        assert again.id == cell.id
+
+
+GOLDEN = {
+    "llama-7b/base": "4915418dcb5e",
+    "llama-7b/full/100%/seed0": "0734ba146936",
+    "llama-7b/lora/100%/seed0": "a5a3d96cbfd8",
+    "llama-7b/random-init/100%/seed0": "45221f1fdc9c",
+    "llama-7b/zero-init-linear/100%/seed0": "00357ce9ac68",
+    "llama-7b/zero-init-nonlinear/1%/seed0": "7c374ab8ce4b",
+}
+"""Ids of the paper's cells. A change here means that users' trained cells are trained anew."""
+
+
+def test_a_stored_cell_of_an_earlier_version_is_still_read() -> None:
+    cell = next(cell for cell in cells_of(GRID) if cell.train)
+    stored = json.loads(cell.model_dump_json(serialize_as_any=True))
+    stored["train"]["micro_batch_size"] = 4
+    assert Cell.model_validate(stored).id == cell.id
+
+
+def test_golden_ids() -> None:
+    ids = {cell.label: cell.id for cell in expand(load_grid("paper-7b"))}
+    assert {label: ids[label] for label in GOLDEN} == GOLDEN
+
+
+def test_the_whole_papers_cells_are_those_of_its_two_halves() -> None:
+    def ids(grid: str) -> set[str]:
+        return {cell.id for cell in expand(load_grid(grid))}
+
+    assert ids("paper") == ids("paper-7b") | ids("paper-13b")

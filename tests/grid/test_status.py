@@ -1,0 +1,164 @@
+"""What is done, to do, running or failed, read from the folders alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.errors import StorageError, UsageError
+from harness.evaluation.tasks import TaskSpec, request_key
+from harness.grid.folders import cell_folder, check_writable, locked
+from harness.grid.resolver import resolve_grid
+from harness.grid.schema import Cell, expand
+from harness.grid.selection import find_cell, select_cells
+from harness.grid.status import changed_input, missing_tasks, read_state
+from harness.records.files import sha256_of_file
+from harness.records.results import CellError, write_result
+from tests.grid.test_loader import GRID
+from tests.records.test_results import RESULT, SCORE, TRAIN
+
+
+@pytest.fixture
+def cells() -> list[Cell]:
+    return expand(resolve_grid(yaml.safe_load(GRID), place="g.yaml"))
+
+
+def status(cell: Cell, runs: Path) -> str:
+    return read_state(cell, runs_dir=runs, data_root=None).status
+
+
+def scored(cell: Cell) -> tuple:
+    return tuple(
+        replace(SCORE, benchmark=task.name, task=task.name, key=request_key(task))
+        for task in cell.tasks
+    )
+
+
+def test_a_cell_without_a_folder_is_to_do(cells: list[Cell], tmp_path: Path) -> None:
+    assert status(cells[1], tmp_path) == "to do"
+
+
+def test_a_cell_is_done_when_trained_and_wholly_scored(cells: list[Cell], tmp_path: Path) -> None:
+    cell = cells[1]
+    write_result(cell_folder(tmp_path, cell), replace(RESULT, scores=scored(cell)))
+    assert status(cell, tmp_path) == "done"
+    write_result(cell_folder(tmp_path, cell), replace(RESULT, scores=scored(cell)[:1]))
+    state = read_state(cell, runs_dir=tmp_path, data_root=None)
+    assert state.status == "to do"
+    assert state.trained
+    assert [task.name for task in state.missing] == ["mmlu"]
+
+
+def test_an_untrained_cell_with_scores_is_not_done(cells: list[Cell], tmp_path: Path) -> None:
+    cell = cells[1]
+    write_result(cell_folder(tmp_path, cell), replace(RESULT, train=None, scores=scored(cell)))
+    assert status(cell, tmp_path) == "to do"
+
+
+def test_a_later_failure_takes_nothing_away(cells: list[Cell], tmp_path: Path) -> None:
+    cell = cells[1]
+    error = CellError("DataError", "no file", "log.txt")
+    write_result(cell_folder(tmp_path, cell), replace(RESULT, scores=scored(cell), error=error))
+    assert status(cell, tmp_path) == "done"
+    write_result(cell_folder(tmp_path, cell), replace(RESULT, scores=(), error=error))
+    assert status(cell, tmp_path) == "failed"
+
+
+def test_another_limit_is_another_request(cells: list[Cell]) -> None:
+    cell = cells[1]
+    result = replace(RESULT, scores=scored(cell))
+    other = cell.model_copy(update={"tasks": (TaskSpec(name="mmlu", limit=6),)})
+    assert missing_tasks(cell, result, None) == ()
+    assert missing_tasks(other, result, None) == other.tasks
+
+
+def test_other_items_under_the_data_root_are_scored_anew(cells: list[Cell], tmp_path: Path) -> None:
+    cell = cells[1].model_copy(update={"tasks": (TaskSpec(name="arc_easy"),)})
+    (tmp_path / "arc_easy").mkdir()
+    (tmp_path / "arc_easy" / "test.parquet").write_bytes(b"items")
+    result = replace(RESULT, scores=scored(cell))
+    assert missing_tasks(cell, result, tmp_path) == cell.tasks
+
+
+def test_a_held_folder_is_running_and_refused_to_others(cells: list[Cell], tmp_path: Path) -> None:
+    folder = cell_folder(tmp_path, cells[1])
+    with locked(folder):
+        assert status(cells[1], tmp_path) == "running"
+        with (
+            pytest.raises(StorageError, match="another process is running this cell"),
+            locked(folder),
+        ):
+            pass
+    assert status(cells[1], tmp_path) == "to do"
+
+
+def test_a_renamed_cell_is_found_by_its_id(cells: list[Cell], tmp_path: Path) -> None:
+    folder = tmp_path / "cells" / f"an-older-label--{cells[1].id}"
+    folder.mkdir(parents=True)
+    assert cell_folder(tmp_path, cells[1]) == folder
+
+
+def test_cells_are_chosen_by_the_words_of_their_labels(cells: list[Cell]) -> None:
+    chosen = select_cells(cells, "linear seed1")
+    assert [cell.label for cell in chosen] == [
+        "a/zero-init-linear/10%/seed1",
+        "a/zero-init-linear/100%/seed1",
+    ]
+    with pytest.raises(UsageError, match="matches no cell"):
+        select_cells(cells, "linear seed7")
+
+
+def test_a_cell_is_found_by_label_id_or_beginning_of_its_id(cells: list[Cell]) -> None:
+    for name in (cells[2].label, cells[2].id, cells[2].id[:8]):
+        assert find_cell(cells, name) == cells[2]
+    with pytest.raises(UsageError, match="did you mean"):
+        find_cell(cells, "a/zero-init-linear/10%/seed9")
+
+
+def test_changed_weights_or_data_make_a_cell_stale(cells: list[Cell], tmp_path: Path) -> None:
+    cell, root = cells[1], tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    (root / "a" / "model.safetensors").write_bytes(b"weights")
+    (root / "train.parquet").write_bytes(b"rows")
+    train = replace(TRAIN, data_file_sha256=sha256_of_file(root / "train.parquet"))
+    base = {"weights_sha256": sha256_of_file(root / "a" / "model.safetensors")}
+    result = replace(RESULT, train=train, base=base, scores=scored(cell))
+    assert changed_input(cell, result, root) is None
+    for name in ("train.parquet", "a/model.safetensors"):
+        file = root / name
+        kept = file.read_bytes()
+        file.write_bytes(b"something else")
+        said = changed_input(cell, result, root)
+        assert said is not None
+        assert name.split("/")[0] in said
+        file.write_bytes(kept)
+    assert changed_input(cell, result, None) is None
+
+
+def test_a_result_that_cannot_be_read_fails_its_cell_alone(
+    cells: list[Cell], tmp_path: Path
+) -> None:
+    folder = cell_folder(tmp_path, cells[1])
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("{")
+    state = read_state(cells[1], runs_dir=tmp_path, data_root=None)
+    assert state.status == "failed"
+    assert state.fault is not None
+    assert "result.json: cannot be read" in state.fault
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_without_rights_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UsageError, match="choose another folder with --runs-dir"):
+        check_writable(tmp_path / "runs")
+
+
+def test_a_file_in_the_place_of_the_runs_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("x")
+    with pytest.raises(UsageError, match="choose another folder with --runs-dir"):
+        check_writable(tmp_path / "runs")

@@ -1,0 +1,122 @@
+"""What was measured survives its file, and a file is whole or absent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.errors import StorageError
+from harness.records.files import write_bytes
+from harness.records.results import (
+    CellError,
+    CellResult,
+    TaskScore,
+    TrainResult,
+    read_result,
+    write_result,
+)
+
+TRAIN = TrainResult(
+    steps=3, examples=2, tokens=30, epoch_losses=(2.0, 1.5), trainable_parameters=5,
+    total_parameters=50, seconds=1.5, tokens_per_second=20.0, peak_memory_bytes=1000,
+    peak_learning_rate=0.01, precision="fp32", device="cpu", data_sha256="d",
+    final_statistics={"gate/mean_abs": 0.1},
+)  # fmt: skip
+SCORE = TaskScore(
+    key="k", protocol="lm-eval", benchmark="arc_easy", task="arc_easy", metric="acc", value=0.5,
+    stderr=0.1, n=10, shots=0, limit=None, task_version="1.0", lm_eval_version="0.4.13",
+    data_source="arc_easy/test.parquet", data_sha256="s", tokenizer_sha256="t", precision="fp32",
+)  # fmt: skip
+RESULT = CellResult(
+    cell={"method": "full"}, cell_id="0123456789ab", train=TRAIN, base={"source": "m"},
+    scores=(SCORE,), environment={"host": "h"}, evaluation_seconds={"arc_easy": 2.0},
+)  # fmt: skip
+
+
+def test_a_result_survives_its_file(tmp_path: Path) -> None:
+    write_result(tmp_path, RESULT)
+    assert read_result(tmp_path) == RESULT
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_result_of_before_estimates_is_read(tmp_path: Path) -> None:
+    raw = json.loads(CellResult(cell={}, cell_id="a").to_json())
+    del raw["estimate"]
+    assert CellResult.from_json(json.dumps(raw)).estimate == {}
+
+
+def test_no_file_is_no_result(tmp_path: Path) -> None:
+    assert read_result(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", json.dumps({"cell": {}})])
+def test_a_broken_file_is_told_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(StorageError, match=r"result\.json: cannot be read"):
+        read_result(tmp_path)
+
+
+def test_new_scores_replace_those_of_the_same_request_only() -> None:
+    newer = replace(SCORE, value=0.7)
+    other = replace(SCORE, key="k2", limit=5)
+    result = RESULT.with_scores((newer,), 3.0).with_scores((other,), 1.0)
+    assert result.scores == (newer, other)
+    assert RESULT.scores == (SCORE,)
+
+
+def test_the_environment_of_each_evaluation_is_kept_as_long_as_its_scores(tmp_path: Path) -> None:
+    other = replace(SCORE, key="k2", limit=5, scored_with=("mmlu",))
+    result = RESULT.with_scores((SCORE,), 1.0, {"torch": "2.11"})
+    result = result.with_scores((other,), 1.0, {"torch": "2.13"})
+    assert result.evaluation_environments == {"k": {"torch": "2.11"}, "k2": {"torch": "2.13"}}
+    write_result(tmp_path, result)
+    assert read_result(tmp_path) == result
+    again = replace(result, scores=()).with_scores((other,), 1.0, {"torch": "2.14"})
+    assert again.evaluation_environments == {"k2": {"torch": "2.14"}}
+
+
+def test_a_result_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    record = json.loads(RESULT.to_json())
+    del record["evaluation_environments"]
+    del record["train"]["data_content_sha256"]
+    for name in ("prompts_sha256", "token_budget", "fallback", "scored_with", "bos"):
+        del record["scores"][0][name]
+    (tmp_path / "result.json").write_text(json.dumps(record))
+    assert read_result(tmp_path) == RESULT
+
+
+def test_a_note_stands_beside_every_score_once() -> None:
+    noted = replace(RESULT, scores=(SCORE, replace(SCORE, key="k2", note="cut"))).with_note("odd")
+    assert [score.note for score in noted.scores] == ["odd", "cut; odd"]
+    assert noted.with_note("odd") == noted
+    assert noted.with_note(None) == noted
+
+
+def test_an_error_survives_beside_scores(tmp_path: Path) -> None:
+    failed = replace(RESULT, error=CellError("DataError", "no file", "log.txt"))
+    write_result(tmp_path, failed)
+    assert read_result(tmp_path) == failed
+
+
+def test_a_number_that_is_none_is_never_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_result(tmp_path, RESULT.with_scores((replace(SCORE, value=float("nan")),), 1.0))
+    assert read_result(tmp_path) is None
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_result(tmp_path, RESULT)
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StorageError, match=r"No space left on device.*run the same command again"):
+        write_bytes(tmp_path / "result.json", b"half")
+    assert read_result(tmp_path) == RESULT
+    assert len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,192 @@
+"""The loss of a micro-batch: the responses' tokens and nothing else, however it is laid out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import Gemma2Config, Gemma2ForCausalLM
+
+from harness.data.instructions import Example
+from harness.methods.prompt_tuning import (
+    PrefixTuningOptions,
+    PromptTuningOptions,
+    apply_prefix_tuning,
+    apply_prompt_tuning,
+)
+from harness.training.loss import MicroBatch, PaddedBatch, ResponseLoss, padded_batches
+from harness.training.micro_batches import number_sequences
+from tests.fixtures.tiny import TRAINED, adapted, random_examples, relative_distance, tiny_llama
+
+CPU = torch.device("cpu")
+EXAMPLES = random_examples(9)
+
+
+BUDGETS = [30, 90, 1000]
+
+
+def batches_of(
+    loss: ResponseLoss, examples: list[Example], budget: int = 1000, *, pad: int = 0
+) -> list[MicroBatch]:
+    sequences = number_sequences(examples)
+    return list(loss.micro_batches(sequences, token_budget=budget, pad_token_id=pad, device=CPU))
+
+
+def our_loss(
+    model: nn.Module, examples: list[Example], budget: int = 1000, pad: int = 0
+) -> torch.Tensor:
+    loss = ResponseLoss(model)
+    batches = batches_of(loss, examples, budget, pad=pad)
+    return torch.stack([loss(batch) for batch in batches]).sum()
+
+
+def padded(examples: list[Example], budget: int = 1000, pad: int = 0) -> list[PaddedBatch]:
+    sequences = number_sequences(examples)
+    return list(padded_batches(sequences, budget, pad_token_id=pad, device=CPU))
+
+
+def transformers_loss(model: nn.Module, examples: list[Example]) -> torch.Tensor:
+    """The sum over labels as transformers itself computes it, one sequence at a time."""
+    total = torch.zeros(())
+    for example in examples:
+        ids = torch.tensor([example.token_ids])
+        labels = ids.clone()
+        labels[:, : example.num_prompt_tokens] = -100
+        total = total + model(input_ids=ids, labels=labels).loss * example.num_labels
+    return total
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_loss_and_gradients_are_transformers_own(name: str, budget: int) -> None:
+    options = {"rank": 4} if name == "dora" else {}  # its own is for larger layers
+    model = adapted(name, moved=True, **options)
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    expected_loss = transformers_loss(model, EXAMPLES)
+    expected = torch.autograd.grad(expected_loss, list(trained.values()))
+    loss = our_loss(model, EXAMPLES, budget)
+    assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
+    for parameter, gradient, other in zip(
+        trained, torch.autograd.grad(loss, list(trained.values())), expected, strict=True
+    ):
+        assert other.norm() > 0, parameter
+        assert relative_distance(gradient, other) < 1e-5, parameter
+
+
+def test_peft_model_is_looked_into() -> None:
+    model = get_peft_model(
+        tiny_llama(), LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)
+    ).eval()
+    expected = transformers_loss(model, EXAMPLES)
+    assert our_loss(model, EXAMPLES, 90).item() == pytest.approx(expected.item(), rel=1e-5)
+    plain = transformers_loss(tiny_llama(), EXAMPLES)
+    assert abs(expected.item() - plain.item()) > 1e-2  # the adapter was in it
+
+
+def behind_prompts(name: str) -> nn.Module:
+    if name == "prefix-tuning":
+        return apply_prefix_tuning(tiny_llama(), PrefixTuningOptions(num_virtual_tokens=5), 3)
+    return apply_prompt_tuning(tiny_llama(), PromptTuningOptions(num_virtual_tokens=7), 3)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("name", ["prefix-tuning", "prompt-tuning"])
+def test_virtual_tokens_stand_before_each_sequence(name: str, budget: int) -> None:
+    model = behind_prompts(name)
+    (trained,) = [value for value in model.parameters() if value.requires_grad]
+    expected_loss = transformers_loss(model, EXAMPLES)
+    (expected,) = torch.autograd.grad(expected_loss, [trained])
+    loss = our_loss(model, EXAMPLES, budget)
+    assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
+    (found,) = torch.autograd.grad(loss, [trained])
+    assert relative_distance(found, expected) < 1e-5
+    assert abs(loss.item() - transformers_loss(tiny_llama(), EXAMPLES).item()) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["prefix-tuning", "prompt-tuning"])
+def test_a_forward_pass_leaves_no_cache_behind(name: str) -> None:
+    model = behind_prompts(name)
+    first = our_loss(model, EXAMPLES, 90)
+    assert torch.equal(our_loss(model, EXAMPLES, 90), first)
+    assert model.config.use_cache is True
+
+
+@pytest.mark.parametrize("name", ["prefix-tuning", "prompt-tuning"])
+def test_behind_prompts_the_head_sees_columns_with_labels_only(name: str) -> None:
+    model = behind_prompts(name)
+    widths = []
+    model.get_base_model().lm_head.register_forward_hook(
+        lambda _module, inputs, _output: widths.append(inputs[0].shape[1])
+    )
+    our_loss(model, [Example(tuple(range(20)), 17), Example(tuple(range(9)), 6)])
+    assert widths == [3 + 3]  # before the labels: columns 16 to 18 and 5 to 7
+
+
+def test_capped_logits_are_capped() -> None:
+    sizes = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8}
+    counts = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    config = Gemma2Config(**sizes, **counts, final_logit_softcapping=1.5, initializer_range=0.5)
+    model = Gemma2ForCausalLM._from_config(config, attn_implementation="eager").eval()
+    expected = transformers_loss(model, EXAMPLES)
+    assert our_loss(model, EXAMPLES, 90).item() == pytest.approx(expected.item(), rel=1e-5)
+    model.config.final_logit_softcapping = None
+    assert abs(transformers_loss(model, EXAMPLES).item() - expected.item()) > 1
+
+
+def test_labels_are_the_response_only() -> None:
+    (batch,) = batches_of(ResponseLoss(tiny_llama()), [Example((1, 2, 3, 4, 5), 3)])
+    assert batch.labels.tolist() == [4, 5]
+    assert batch.positions.tolist() == [2, 3]  # of the tokens 3 and 4, which predict them
+    (batch,) = padded([Example((1, 2, 3, 4, 5), 3)])
+    assert batch.labels.tolist() == [4, 5]
+    assert batch.positions.tolist() == [2, 3]
+
+
+def test_padded_batches_are_as_wide_as_their_longest_and_keep_the_budget() -> None:
+    examples = [Example((7,) * length, 1) for length in (3, 8, 2, 6, 5)]
+    batches = padded(examples, 16)
+    assert [tuple(b.input_ids_BT.shape) for b in batches] == [(2, 8), (3, 5)]
+    assert batches[0].input_ids_BT[1].tolist() == [7] * 6 + [0, 0]
+
+
+def test_a_model_that_is_padded_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="harness.training.loss"):
+        loss = ResponseLoss(behind_prompts("prompt-tuning"))
+    assert "virtual tokens stand before the words" in caplog.text
+    assert isinstance(batches_of(loss, EXAMPLES)[0], PaddedBatch)
+
+
+def test_padding_token_changes_no_bit() -> None:
+    model = behind_prompts("prefix-tuning")
+    losses = {our_loss(model, EXAMPLES, 1000, pad).item() for pad in (0, 5, 95)}
+    assert len(losses) == 1
+
+
+def test_example_without_labels_is_left_out() -> None:
+    unlearned = Example((1, 2, 3), 3)
+    model = tiny_llama()
+    assert torch.equal(our_loss(model, [*EXAMPLES, unlearned], 90), our_loss(model, EXAMPLES, 90))
+    assert batches_of(ResponseLoss(model), [unlearned]) == []
+
+
+def test_the_attention_is_the_models_own_again_afterwards() -> None:
+    model = adapted("zero-init-linear")
+    before = model.get_base_model().config._attn_implementation
+    our_loss(model, EXAMPLES)
+    assert model.get_base_model().config._attn_implementation == before
+    with pytest.raises(IndexError):  # a token that the model does not have
+        our_loss(model, [Example((1, 2, 10**6, 4), 2)])
+    assert model.get_base_model().config._attn_implementation == before
+
+
+def test_below_the_first_adapted_layer_nothing_is_kept_for_the_backward_pass() -> None:
+    model = adapted("zero-init-linear", moved=True, num_layers=2)
+    outputs = {}
+    for index, layer in enumerate(model.get_base_model().model.layers):
+        layer.register_forward_hook(
+            lambda _layer, _inputs, output, index=index: outputs.update({index: output})
+        )
+    our_loss(model, EXAMPLES).backward()
+    assert [outputs[index].requires_grad for index in range(4)] == [False, False, True, True]
