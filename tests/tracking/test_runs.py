@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -178,6 +179,57 @@ def test_one_parent_per_grid(grid: GridSpec, runs: GridRuns, tmp_path: Path) -> 
     assert GridRuns(grid, default_uri(tmp_path), tmp_path).parent_id == runs.parent_id
 
 
+def counted(runs: GridRuns, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Returns a list that gets the number of runs in each answer of the store's search."""
+    real, answers = runs.client.search_runs, []
+
+    def search(*arguments: Any, **named: Any) -> Any:
+        page = real(*arguments, **named)
+        answers.append(len(page))
+        return page
+
+    monkeypatch.setattr(runs.client, "search_runs", search)
+    return answers
+
+
+def test_the_store_is_asked_once_for_the_runs_of_all_cells(
+    grid: GridSpec, runs: GridRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = expand(grid)
+    for cell in cells:
+        store(cell, tmp_path, replace(RESULT, scores=scored(cell)[:1]))
+    answers = counted(runs, monkeypatch)
+    assert runs.sync(states(grid, tmp_path)) == len(cells) > 2
+    assert answers == [0]
+    for cell in cells:  # more scores of the same trainings
+        store(cell, tmp_path, replace(RESULT, scores=scored(cell)))
+    assert runs.sync(states(grid, tmp_path)) == len(cells)
+    assert answers == [0, len(cells)]
+    assert runs.sync(states(grid, tmp_path)) == 0
+    assert len(runs.read()) == len(cells)
+    assert answers == [0, len(cells), len(cells)]
+    runs.replay(states(grid, tmp_path)[0])  # as it is logged live
+    assert answers[3:] == [1]
+
+
+def test_a_file_that_cannot_be_read_is_a_warning_and_not_a_missing_file(
+    grid: GridSpec, runs: GridRuns, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cell = expand(grid)[1]
+    store(cell, tmp_path, replace(RESULT, scores=scored(cell)))
+    runs.sync(states(grid, tmp_path))
+    (tracked,) = runs.read()
+    assert runs.file(tracked, "nothing.parquet") is None
+    assert not caplog.records
+    (path,) = (tmp_path / "artifacts").rglob(STEPS_FILE)
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere")
+    assert runs.file(tracked, STEPS_FILE) is None
+    (record,) = caplog.records
+    assert (record.levelname, record.name) == ("WARNING", "harness.tracking.store")
+    assert f"{cell.label}: left out {STEPS_FILE}, which cannot be read" in record.getMessage()
+
+
 def test_a_server_that_is_down_is_one_line(grid: GridSpec, tmp_path: Path) -> None:
     with pytest.raises(TrackingError) as caught:
         GridRuns(grid, "http://user:secret@127.0.0.1:9", tmp_path)
@@ -198,7 +250,7 @@ def test_a_run_that_another_process_logs_is_left_to_it(
     assert runs.client.get_run(run_id).info.status == "KILLED"
 
 
-def test_the_option_goes_before_the_environment_before_the_grid(
+def test_the_option_takes_precedence_over_the_environment_over_the_grid(
     grid: GridSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
