@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from harness.errors import TrackingError
 from harness.records.results import RESULT_FILE, CellResult, read_result
@@ -39,8 +41,8 @@ class TrackedRun:
     label: str
     cell_id: str
     result: CellResult
-    artifacts: Path
-    """Local folder with the run's small artifacts (`result.json`, `items/`, frames)."""
+    artifact_uri: str
+    """Where its artifacts are: `result.json`, `items/`, frames, the adapter."""
 
 
 class Store:
@@ -102,17 +104,32 @@ class Store:
             TrackingError: the artifacts cannot be read.
         """
         run_id, cell_id = str(run.info.run_id), str(run.data.tags["zbench.cell_id"])
-        path = self.artifact(run_id, RESULT_FILE)
+        path = self._artifact(run_id, run.info.artifact_uri, RESULT_FILE)
         if path is None or (result := read_result(path.parent)) is None:
             return None
-        return TrackedRun(run_id, run.info.run_name or run_id, cell_id, result, path.parent)
+        label = run.info.run_name or run_id
+        return TrackedRun(run_id, label, cell_id, result, run.info.artifact_uri)
 
-    def artifact(self, run_id: str, name: str) -> Path | None:
-        """Local path of a run's artifact, None where the run has none of this name.
+    def file(self, tracked: TrackedRun, name: str) -> Path | None:
+        """Local path of one of a run's files, None where it has none.
+
+        One that cannot be read counts as none, with a warning: the results lack it.
+        """
+        try:
+            return self._artifact(tracked.run_id, tracked.artifact_uri, name)
+        except TrackingError as fault:
+            logger.warning("%s: left out %s, which cannot be read: %s", tracked.label, name, fault)
+            return None
+
+    def _artifact(self, run_id: str, root: str, name: str) -> Path | None:
+        """Local path of a run's artifact below `root`, None where the run has none of this name.
 
         Raises:
-            TrackingError: the run has it, but it cannot be read.
+            TrackingError: the run has it, or may have it, but it cannot be read.
         """
+        if root.startswith("file:"):  # in place: MLflow would copy it, in 20 ms
+            path = Path(url2pathname(urlsplit(root).path)) / name
+            return path if path.is_file() else None
         from mlflow.artifacts import download_artifacts
 
         try:
@@ -124,20 +141,6 @@ class Store:
                 folder = name.rpartition("/")[0] or None
                 if name in {entry.path for entry in self.client.list_artifacts(run_id, folder)}:
                     raise
-            return None
-
-    def file(self, tracked: TrackedRun, name: str) -> Path | None:
-        """Local path of one of a run's files, None where it has none.
-
-        One that cannot be read counts as none, with a warning: the results lack it.
-        """
-        beside = tracked.artifacts / name
-        if beside.is_file():
-            return beside
-        try:
-            return self.artifact(tracked.run_id, name)
-        except TrackingError as fault:
-            logger.warning("%s: left out %s, which cannot be read: %s", tracked.label, name, fault)
             return None
 
 

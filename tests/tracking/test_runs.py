@@ -22,6 +22,7 @@ from harness.grid.status import CellState, read_states
 from harness.records.files import write_frame
 from harness.records.results import CellError, CellResult, write_result
 from harness.tracking.runs import GridRuns
+from harness.tracking.store import Store, TrackedRun
 from harness.tracking.uri import default_uri, hide_password, resolve_uri, shown_uri
 from tests.grid.test_loader import GRID
 from tests.grid.test_status import scored
@@ -213,21 +214,19 @@ def test_the_store_is_asked_once_for_the_runs_of_all_cells(
 
 
 def test_a_file_that_cannot_be_read_is_a_warning_and_not_a_missing_file(
-    grid: GridSpec, runs: GridRuns, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    runs: GridRuns, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cell = expand(grid)[1]
-    store(cell, tmp_path, replace(RESULT, scores=scored(cell)))
-    runs.sync(states(grid, tmp_path))
-    (tracked,) = runs.read()
-    assert runs.file(tracked, "nothing.parquet") is None
+    local = TrackedRun("1", "a/lora", "2", RESULT, Path("/nowhere").as_uri())
+    assert runs.file(local, STEPS_FILE) is None
     assert not caplog.records
-    (path,) = (tmp_path / "artifacts").rglob(STEPS_FILE)
-    path.unlink()
-    path.symlink_to(tmp_path / "nowhere")
-    assert runs.file(tracked, STEPS_FILE) is None
-    (record,) = caplog.records
-    assert (record.levelname, record.name) == ("WARNING", "harness.tracking.store")
-    assert f"{cell.label}: left out {STEPS_FILE}, which cannot be read" in record.getMessage()
+    remote = replace(local, artifact_uri="mlflow-artifacts:/1/artifacts")
+    away = Store("http://127.0.0.1:9")
+    assert away.file(remote, STEPS_FILE) is None
+    (message,) = (r.getMessage() for r in caplog.records if r.name == "harness.tracking.store")
+    assert message == (
+        f"a/lora: left out {STEPS_FILE}, which cannot be read: MLflow at http://127.0.0.1:9: no "
+        "answer (Connection refused)"
+    )
 
 
 def test_a_server_that_is_down_is_one_line(grid: GridSpec, tmp_path: Path) -> None:
