@@ -63,9 +63,9 @@ def available_cores() -> int:
 
 def count_cuda_devices() -> int:
     """Number of CUDA devices that a child process would see."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = _visible_devices()
     if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+        return len(visible)
     try:
         answer = subprocess.run(
             ["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=20
@@ -78,7 +78,12 @@ def count_cuda_devices() -> int:
 def cuda_visible(device: str) -> str:
     """The value of CUDA_VISIBLE_DEVICES that shows a worker its own device alone."""
     index = int(device.removeprefix("cuda:"))
+    visible = _visible_devices()
+    return str(index) if visible is None else visible[index]
+
+
+def _visible_devices() -> list[str] | None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return str(index)
-    return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")][index]
+        return None
+    return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]

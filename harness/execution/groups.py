@@ -10,15 +10,13 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 from harness.cell.memory import SmallerBudget
@@ -86,31 +84,62 @@ def retire(workers: Sequence[Worker]) -> None:
         worker.kill()
 
 
-@dataclass
 class CellGroup:
-    """The ranks of one cell; rank 0 runs it, the others train with it."""
+    """The ranks of one cell; rank 0 runs it, the others train with it.
 
-    state: CellState
-    plan: RunPlan
-    workers: Sequence[Worker]
-    """By rank."""
-    store: Path | None = None
-    """Folder of the file through which several ranks find each other."""
-    started: float = field(default_factory=time.monotonic)
-    failures: list[RankFailed] = field(default_factory=list)
-    ended: CellEnded | None = None
-    """From rank 0."""
-    told_to_stop: bool = False
-    """A rank got SIGTERM and has exited after its checkpoint: no failure."""
-    restarts: bool = False
-    """A rank is out of memory: the cell resumes in fresh processes, see `restart`."""
-    _freed: set[int] = field(default_factory=set)
+    Args:
+        state: the cell.
+        devices: indices in `plan.devices`.
+        plan: where the cell runs.
+        idle: workers of these devices; a cell of one device takes the one that there is.
+        silence_seconds: how long a rank waits for the others.
+    """
+
+    def __init__(
+        self,
+        state: CellState,
+        devices: Sequence[int],
+        plan: RunPlan,
+        *,
+        idle: Sequence[Worker] = (),
+        silence_seconds: float = SILENCE_SECONDS,
+    ) -> None:
+        self.state, self.devices, self.plan = state, devices, plan
+        self.folder = cell_folder(plan.settings.runs_dir, state.cell)
+        self.silence_seconds = silence_seconds
+        self.started = time.monotonic()
+        self.alone = len(devices) == 1
+        if not self.alone:
+            retire(idle)  # their models are still in the devices' memory
+        self._start(idle if self.alone else ())
+
+    def _start(self, idle: Sequence[Worker] = ()) -> None:
+        """Starts the cell, with processes of its own where none is idle."""
+        self.failures: list[RankFailed] = []
+        self.ended: CellEnded | None = None  # from rank 0
+        self.told_to_stop = False  # a rank exited after SIGTERM and its checkpoint: no failure
+        self._freed: set[int] = set()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        if self.alone:
+            self.workers = list(idle) or [start_worker(self.devices[0], self.plan)]
+        else:
+            self._folder = tempfile.TemporaryDirectory(prefix="zbench-group-")
+            store, size = f"{self._folder.name}/store", len(self.devices)
+            self.workers = [  # by rank
+                start_worker(
+                    device, self.plan, GroupMember(rank, size, store, self.silence_seconds)
+                )
+                for rank, device in enumerate(self.devices)
+            ]
+        for worker in self.workers:
+            with contextlib.suppress(OSError):  # a worker that has died: `events` reports it
+                worker.pipe.send(self.state.cell)
 
     @property
     def over(self) -> bool:
         """Whether nothing is to come."""
-        alone = len(self.workers) == 1 and self.ended is not None
-        return alone or all(worker.exited for worker in self.workers)
+        finished = self.alone and self.ended is not None
+        return finished or all(worker.exited for worker in self.workers)
 
     def handles(self) -> list[Any]:
         """What to wait for, with `multiprocessing.connection.wait`."""
@@ -120,22 +149,22 @@ class CellGroup:
     def events(self) -> Iterator[Event]:
         """Yields what has happened since the last call; `CellEnded` is the last of a cell."""
         yield from self._update()
-        alone, first = len(self.workers) == 1, self.workers[0]
+        first = self.workers[0]
         memory = [fault for fault in self.failures if fault.kind == SmallerBudget.__name__]
-        if memory:
+        if memory:  # the cell resumes in fresh processes
             self.stop()
-            self.restarts = True
             yield Warned(self.state.cell.id, memory[0].message, restarts=True)
+            self._start()
         elif self.failures:
             yield self._failed()
-        elif self.ended is not None and (alone or self.ended.elsewhere or first.exited):
-            if not alone:
+        elif self.ended is not None and (self.alone or self.ended.elsewhere or first.exited):
+            if not self.alone:
                 self.stop()  # the others have nothing left to do
             yield self.ended
         elif self.told_to_stop:
             if self.over:
                 self.stop()
-                yield self._ended(
+                yield self._end(
                     "it was told to stop (SIGTERM); the same command resumes from its checkpoint"
                 )
         elif first.exited:
@@ -154,13 +183,6 @@ class CellGroup:
         freed, self._freed = free - self._freed, free
         return freed
 
-    def restart(self) -> CellGroup:
-        """Starts the cell in fresh processes on the same devices, once this group has exited."""
-        devices = [worker.device for worker in self.workers]
-        fresh = start_group(self.state, devices, self.plan)
-        fresh.started = self.started
-        return fresh
-
     def drain(self, deadline: float) -> None:
         """Receives until every rank has exited, so that none waits for room in its pipe.
 
@@ -177,8 +199,8 @@ class CellGroup:
         """Kills every rank that is left."""
         for worker in self.workers:
             worker.kill()
-        if self.store is not None:
-            shutil.rmtree(self.store, ignore_errors=True)
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def _update(self, timeout: float = 0.0) -> list[Event]:
         """Receives events and failures, and reaps the ranks that have exited."""
@@ -224,12 +246,11 @@ class CellGroup:
             self._update(timeout=left)
         self.stop()
         reason = self._reason()
-        folder = cell_folder(self.plan.settings.runs_dir, self.state.cell)
-        record_failure(self.state.cell, folder, TrainingError(reason))
-        return self._ended(reason)
+        record_failure(self.state.cell, self.folder, TrainingError(reason))
+        return self._end(reason)
 
     def _reason(self) -> str:
-        log = cell_folder(self.plan.settings.runs_dir, self.state.cell) / LOG_FILE
+        log = self.folder / LOG_FILE
         if not self.failures:
             return f"its process ended without a result; see {log}"
         first = min(self.failures, key=lambda failure: (failure.lost_others, failure.seconds))
@@ -239,40 +260,6 @@ class CellGroup:
         same = len(self.failures) > 1 and len({fault.message for fault in self.failures}) == 1
         return first.message if first.rank == 0 or same else f"{place}: {first.message}"
 
-    def _ended(self, error: str) -> CellEnded:
-        folder = cell_folder(self.plan.settings.runs_dir, self.state.cell)
-        return CellEnded(self.state.cell.id, str(folder), time.monotonic() - self.started, error)
-
-
-def start_group(
-    state: CellState,
-    devices: Sequence[int],
-    plan: RunPlan,
-    *,
-    idle: Worker | None = None,
-    silence_seconds: float = SILENCE_SECONDS,
-) -> CellGroup:
-    """Starts a cell on its devices.
-
-    Args:
-        state: the cell.
-        devices: indices in `plan.devices`.
-        plan: where the cell runs.
-        idle: a worker of the one device, to be used again.
-        silence_seconds: how long a rank waits for the others.
-    """
-    if len(devices) == 1:
-        group = CellGroup(state, plan, [idle or start_worker(devices[0], plan)])
-    else:
-        store = Path(tempfile.mkdtemp(prefix="zbench-group-"))
-        workers = [
-            start_worker(
-                device, plan, GroupMember(rank, len(devices), str(store / "store"), silence_seconds)
-            )
-            for rank, device in enumerate(devices)
-        ]
-        group = CellGroup(state, plan, workers, store)
-    for worker in group.workers:
-        with contextlib.suppress(OSError):  # a worker that has died: `events` reports it
-            worker.pipe.send(state.cell)
-    return group
+    def _end(self, error: str) -> CellEnded:
+        seconds = time.monotonic() - self.started
+        return CellEnded(self.state.cell.id, str(self.folder), seconds, error)

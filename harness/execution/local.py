@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 
-from harness.execution.groups import CellGroup, Worker, retire, start_group
+from harness.execution.groups import CellGroup, Worker, retire
 from harness.execution.plan import RunPlan
 from harness.execution.scheduling import Allotment
 from harness.grid.status import CellState
@@ -28,51 +28,27 @@ def run_local(states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
     forwarded to every process that has a cell.
     """
     allotment = Allotment(states, len(plan.devices))
-    workers: dict[int, Worker] = {}
+    idle: dict[int, Worker] = {}
     running: list[CellGroup] = []
     with _forwarded(signal.SIGUSR1, running):
         try:
             while True:
                 while (turn := allotment.next()) is not None:
-                    _start(*turn, workers, running, plan)
+                    state, devices = turn
+                    known = [idle.pop(device) for device in devices if device in idle]
+                    running.append(CellGroup(state, devices, plan, idle=known))
                 if not running:
                     return
                 wait([handle for group in running for handle in group.handles()], timeout=5)
                 for group in list(running):
                     yield from group.events()
-                    if group.restarts:
-                        running[running.index(group)] = fresh = group.restart()
-                        _keep(fresh, workers)
-                        continue
                     allotment.give_back(group.take_freed())
                     if group.over:
                         running.remove(group)
+                        left = [worker for worker in group.workers if not worker.exited]
+                        idle |= {worker.device: worker for worker in left}
         finally:
-            _stop(running, list(workers.values()))
-
-
-def _start(
-    state: CellState,
-    devices: tuple[int, ...],
-    workers: dict[int, Worker],
-    running: list[CellGroup],
-    plan: RunPlan,
-) -> None:
-    """Hands a cell to its device's worker, or starts the processes that it needs."""
-    known = [worker for device in devices if (worker := workers.get(device)) is not None]
-    idle = [worker for worker in known if not worker.exited]
-    if len(devices) > 1:
-        retire(idle)  # their models are still in the devices' memory
-        idle = []
-    group = start_group(state, devices, plan, idle=idle[0] if idle else None)
-    running.append(group)
-    _keep(group, workers)
-
-
-def _keep(group: CellGroup, workers: dict[int, Worker]) -> None:
-    """Keeps a worker that can take another cell after this one."""
-    if len(group.workers) == 1:
-        workers[group.workers[0].device] = group.workers[0]
+            _stop(running, list(idle.values()))
 
 
 @contextlib.contextmanager
@@ -93,7 +69,7 @@ def _forwarded(number: signal.Signals, groups: Sequence[CellGroup]) -> Iterator[
         signal.signal(number, previous)
 
 
-def _stop(running: Sequence[CellGroup], workers: Sequence[Worker]) -> None:
+def _stop(running: Sequence[CellGroup], idle: Sequence[Worker]) -> None:
     """Lets busy workers leave after a checkpoint, and idle ones at once.
 
     A second interrupt, and STOP_SECONDS at the latest, kills them.
@@ -107,4 +83,4 @@ def _stop(running: Sequence[CellGroup], workers: Sequence[Worker]) -> None:
     finally:
         for group in running:
             group.stop()
-        retire([worker for worker in workers if not worker.exited])
+        retire(idle)

@@ -34,7 +34,7 @@ def run_grid(
     """Runs the cells that are to do or have failed, and passes every event to every listener.
 
     Untrained base models come first: their scores tell whether the evaluation is right (see
-    `harness.evaluation.canary`) before the others are paid for. A cell's failure does not stop the
+    `harness.analysis.canary`) before the others are paid for. A cell's failure does not stop the
     others. An interrupt (ctrl-C, SIGTERM) stops the workers once they have written a checkpoint; a
     second one kills them. What is stored is kept.
 

@@ -65,7 +65,7 @@ def work(
             with lock:
                 pipe.send(message)
         except OSError:
-            os._exit(1)  # the parent is gone, which is no failure of the cell
+            os._exit(1)  # the parent has exited, which is no failure of the cell
 
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A cell of two processes that is stopped, or out of memory: it goes on, to the same bits."""
+"""A cell of two processes that is stopped, or out of memory: it resumes to the same bits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from harness.cell.memory import SmallerBudget, budget_key, remember_budget
 from harness.cell.settings import RunSettings
 from harness.demo.world import write_world
-from harness.execution.groups import CellGroup, start_group
+from harness.execution.groups import CellGroup
 from harness.execution.plan import GridOutcome, RunPlan
 from harness.execution.run_grid import run_grid
 from harness.execution.worker import RankFailed
@@ -65,7 +65,7 @@ def trained(cell: Cell, runs_dir: Path) -> tuple[TrainResult, list[bytes]]:
 
 
 @pytest.mark.parametrize("method", ["full", pytest.param("lora", marks=pytest.mark.slow)])
-def test_two_processes_that_are_stopped_go_on_to_the_same_bits(
+def test_two_processes_that_are_stopped_resume_to_the_same_bits(
     method: str, world: Path, tmp_path: Path
 ) -> None:
     cell = one_cell(method)
@@ -135,18 +135,18 @@ def test_a_full_memory_on_one_rank_starts_all_again(world: Path, tmp_path: Path)
     plan = RunPlan(settings=settings, devices=("cpu", "cpu"))
     (state,) = read_states([cell], runs_dir=tmp_path, data_root=world)
     remember_budget(tmp_path, budget_key(cell, "cpu"), 500)
-    group: CellGroup = start_group(state, [0, 1], plan)
+    group = CellGroup(state, [0, 1], plan)
+    first = {worker.process.pid for worker in group.workers}
     # What a rank tells when its memory is full; the rest is real.
     group.failures.append(
         RankFailed(1, SmallerBudget.__name__, "out of memory with 1000 tokens", False, 0.0)
     )
     told = list(group.events())
     assert [event for event in told if isinstance(event, Warned) and event.restarts]
-    assert group.restarts
-    assert group.over
-    fresh = group.restart()
+    assert len(group.workers) == 2
+    assert first.isdisjoint(worker.process.pid for worker in group.workers)
     ended: list[CellEnded] = []
-    while not fresh.over:
-        ended += [event for event in fresh.events() if isinstance(event, CellEnded)]
+    while not group.over:
+        ended += [event for event in group.events() if isinstance(event, CellEnded)]
     assert [event.error for event in ended] == [None]
     assert trained(cell, tmp_path)[0].steps > 0

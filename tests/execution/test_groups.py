@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from harness.cell.settings import RunSettings
 from harness.demo.world import write_world
-from harness.execution.groups import CellGroup, start_group
+from harness.execution.groups import CellGroup
 from harness.execution.plan import GridOutcome, RunPlan
 from harness.execution.run_grid import run_grid
 from harness.grid.folders import cell_folder, is_running
@@ -181,7 +181,7 @@ def group(world: Path, tmp_path: Path) -> Iterator[CellGroup]:
     settings = RunSettings(runs_dir=tmp_path, data_root=world)
     plan = RunPlan(settings=settings, devices=("cpu", "cpu"))
     (state,) = read_states([cell], runs_dir=tmp_path, data_root=world)
-    started = start_group(state, (0, 1), plan, silence_seconds=20)
+    started = CellGroup(state, (0, 1), plan, silence_seconds=20)
     yield started
     started.stop()
 
