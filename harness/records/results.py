@@ -211,7 +211,9 @@ class CellResult:
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             place = ".".join(map(str, fault["loc"]))
-            raise ValueError(f"not a cell's result: {place or 'all of it'}: {fault['msg']}") from error
+            raise ValueError(
+                f"not a cell's result: {place or 'all of it'}: {fault['msg']}"
+            ) from error
 
 
 _RESULT = TypeAdapter(CellResult)

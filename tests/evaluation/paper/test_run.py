@@ -102,7 +102,10 @@ def test_mmlu_has_both_means_and_each_subject(
     assert micro.n == macro.n == len(items)
     assert micro.value == pytest.approx(items["acc"].mean())
     assert macro.value == pytest.approx(items.groupby("task")["acc"].mean().mean())
-    assert sum(one.response_flags["gold_first"] for one in subjects) == micro.response_flags["gold_first"]
+    assert (
+        sum(one.response_flags["gold_first"] for one in subjects)
+        == micro.response_flags["gold_first"]
+    )
     assert "generated at temperature 0, not 0.1" in (micro.note or "")
 
 
