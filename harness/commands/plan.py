@@ -24,12 +24,12 @@ from harness.grid.workspace import OpenGrid, prepare_run
 
 def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Lists the cells of a grid."""
-    rows = plan_rows(grid.states(), grid.num_rows())
+    rows = plan_rows(grid.states, grid.num_rows)
     warnings = []
     if grid.data_root is not None and grid.data_root.is_dir():
         check_sources(grid.cells, grid.data_root)
         warnings = check_data_versions(grid.cells, grid.data_root, allow=True)
-    check_fractions(grid.cells, grid.num_rows())
+    check_fractions(grid.cells, grid.num_rows)
     if as_json:
         cells = [dataclasses.asdict(row) for row in rows]
         print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})
@@ -61,14 +61,14 @@ def estimate_command(
     assert hardware is not None
     if grid.data_root is not None and grid.data_root.is_dir():
         check_sources(grid.cells, grid.data_root)
-    check_fractions(grid.cells, grid.num_rows())
+    check_fractions(grid.cells, grid.num_rows)
     found = estimate_on_gpu(
-        grid.states(),
+        grid.states,
         hardware,
         price_per_hour=price_per_hour,
         runs_dir=grid.runs_dir,
         data_root=grid.data_root,
-        num_rows=grid.num_rows(),
+        num_rows=grid.num_rows,
     )
     if as_json:
         print_json({"grid": grid.spec.name, **found.record()})
@@ -87,7 +87,7 @@ def _probe_command(
 ) -> int:
     """Measures this machine, keeps the times, and prints what they make of the grid."""
     prepare_run(grid)
-    states = [state for state in grid.states() if state.status != "done"]
+    states = [state for state in grid.states if state.status != "done"]
     cells = [state.cell for state in states]
     devices = resolve_devices(device, workers=workers, num_cells=len(cells))
     threads = worker_threads(devices, workers)
@@ -111,7 +111,7 @@ def _probe_command(
     )
     if pairs:
         write_probe(grid.runs_dir, found)
-    every = [forecast_cell(state, found, grid.num_rows()) for state in states]
+    every = [forecast_cell(state, found, grid.num_rows) for state in states]
     forecasts = [one for one in every if one is not None]
     if as_json:
         needs = find_needs(states, grid.data_root)
