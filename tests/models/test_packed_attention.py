@@ -51,7 +51,7 @@ def test_each_node_sees_its_own_sequence(window: int, additive: bool) -> None:
         key,
         value,
         packing=row.packing,
-        additive_mask=additive,
+        causal=not additive,
         sliding_window=window,
     )
     assert (masks[0] is None) == (window == 100 and not additive)
