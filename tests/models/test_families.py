@@ -16,7 +16,7 @@ from harness.errors import ModelError
 from harness.methods import METHODS
 from harness.models.checkpoint import read_config
 from harness.models.families import FAMILIES
-from harness.models.shape import ModelShape, linear_layers, shape_of
+from harness.models.shape import ModelShape, shape_of
 from harness.testing.gradients import token_ids
 from harness.testing.method_laws import stir, tiny_model
 from tests.fixtures.tiny_models import PROMPT_METHODS
@@ -163,7 +163,7 @@ def test_linear_layers_are_those_of_a_layer(family: str) -> None:
         for name, module in model.get_decoder().layers[0].named_modules()
         if isinstance(module, torch.nn.Linear)
     }
-    assert found == linear_layers(shape_of(model.config))
+    assert found == shape_of(model.config).linear_layers
 
 
 def test_windows_and_caps_of_the_tiny_models_bite() -> None:
