@@ -38,7 +38,7 @@ class DoraOptions(LoraOptions):
 
 
 def apply_dora(model: PreTrainedModel, options: DoraOptions, seed: int) -> PeftModel:
-    """Freezes the model, puts PEFT's DoRA layers into it, and wraps it.
+    """Freezes the model, inserts PEFT's DoRA layers, and wraps it.
 
     Raises:
         MethodError: the rank is too high for a target, or the model has no such layers.
@@ -48,7 +48,7 @@ def apply_dora(model: PreTrainedModel, options: DoraOptions, seed: int) -> PeftM
 
 
 def count_dora(shape: ModelShape, options: DoraOptions) -> int:
-    """Returns the number of trained parameters: LoRA's, and a magnitude per output.
+    """LoRA's parameters, and a magnitude per output of each target.
 
     Raises:
         MethodError: the rank is higher than a target's own, or the model has no such target.

@@ -43,7 +43,7 @@ class LoraOptions(MethodOptions):
 
 
 def apply_lora(model: PreTrainedModel, options: LoraOptions, seed: int) -> PeftModel:
-    """Freezes the model, puts PEFT's LoRA layers into it, and wraps it.
+    """Freezes the model, inserts PEFT's LoRA layers, and wraps it.
 
     Raises:
         MethodError: the rank is too high for a target, or the model has no such layers.
@@ -55,7 +55,7 @@ def apply_lora(model: PreTrainedModel, options: LoraOptions, seed: int) -> PeftM
 def insert_lora(
     model: PreTrainedModel, options: LoraOptions, seed: int, *, use_dora: bool
 ) -> PeftModel:
-    """Puts PEFT's LoRA layers into the model, with DoRA's magnitudes or without.
+    """Inserts PEFT's LoRA layers into the model, with DoRA's magnitudes or without.
 
     Raises:
         MethodError: the model has no such layers.
@@ -79,7 +79,7 @@ def insert_lora(
 
 
 def count_lora(shape: ModelShape, options: LoraOptions) -> int:
-    """Returns the number of trained parameters.
+    """Two matrices per target, of rank · inputs and outputs · rank.
 
     Raises:
         MethodError: the rank is higher than a target's own, or the model has no such target.

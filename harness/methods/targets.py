@@ -1,8 +1,8 @@
-"""The linear layers that a method adapts: their names in grids, and what a model has of them."""
+"""The linear layers that a method adapts: their names in grids, their sizes, and checks."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
@@ -28,11 +28,7 @@ Target = Literal[
     "dense_4h_to_h",
 ]
 """Llama's seven; Phi-3 has fused ones (`qkv_proj`, `gate_up_proj`), GPT-NeoX the last four."""
-_ORDER: tuple[Target, ...] = (
-    *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-    *("qkv_proj", "gate_up_proj"),
-    *("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"),
-)
+_ORDER: tuple[Target, ...] = get_args(Target)
 FEED_FORWARD_OUTPUTS: frozenset[Target] = frozenset({"down_proj", "dense_4h_to_h"})
 """Their inputs are the inner activations of the feed-forward network."""
 
@@ -40,7 +36,7 @@ FEED_FORWARD_OUTPUTS: frozenset[Target] = frozenset({"down_proj", "dense_4h_to_h
 def _in_order(targets: tuple[Target, ...]) -> tuple[Target, ...]:
     if len(set(targets)) < len(targets):
         raise ValueError("names a layer twice")
-    # One order, so that the order in which a user lists them does not change a cell's id.
+    # A cell's id does not depend on the order in which a user lists them.
     return tuple(sorted(targets, key=_ORDER.index))
 
 
@@ -51,7 +47,7 @@ LLAMA_LINEAR: tuple[Target, ...] = _ORDER[:7]
 
 
 def target_sizes(shape: ModelShape, targets: tuple[Target, ...]) -> list[tuple[int, int]]:
-    """Returns (inputs, outputs) of each target in one layer of the model.
+    """Sizes (inputs, outputs) of each target in one layer of the model.
 
     Raises:
         MethodError: the model has no layer of that name.
@@ -67,10 +63,10 @@ def target_sizes(shape: ModelShape, targets: tuple[Target, ...]) -> list[tuple[i
 
 
 def check_rank(shape: ModelShape, targets: tuple[Target, ...], rank: int) -> None:
-    """Refuses a rank that no target can have.
+    """Refuses a rank that is higher than a target's own.
 
     Raises:
-        MethodError: the rank is higher than a target's own, or the model has no such target.
+        MethodError: it is, or the model has no such target.
     """
     for target, size in zip(targets, target_sizes(shape, targets), strict=True):
         if rank > min(size):
@@ -81,7 +77,7 @@ def check_rank(shape: ModelShape, targets: tuple[Target, ...], rank: int) -> Non
 
 
 def check_layers(model: PreTrainedModel, targets: tuple[Target, ...]) -> None:
-    """Refuses a model that lacks a target in a layer; PEFT would pass over it in silence.
+    """Refuses a model that lacks a target in one of its layers, which PEFT would ignore silently.
 
     Raises:
         MethodError: it does.

@@ -1,21 +1,18 @@
-"""The three prompt methods of "On Zero-Initialized Attention" (arXiv 2502.03029), section 3:
-options, insertion into a model, statistics and counts. The maths is in `zero_init_attention.py`.
+"""Options, recipe and parameter counts of the paper's three prompt methods (arXiv 2502.03029).
+
+The formulas are in `attention.py`; section 3 of the paper describes the methods.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from harness.errors import MethodError, ModelError
 from harness.methods.method import MethodOptions
 from harness.models.shape import ModelShape
-
-if TYPE_CHECKING:
-    pass
-
 
 PAPER_PROMPTS: dict[str, object] = {
     "epochs": 5,
@@ -39,12 +36,12 @@ class PromptOptions(MethodOptions):
     """Options of `random-init`, and those that all prompt methods share."""
 
     prompt_length: Annotated[int, Field(ge=1, le=1024)] = 10
-    """Rows of the prompt of each adapted layer."""
+    """L, the number of prompt rows in each adapted layer."""
     num_layers: Annotated[int, Field(ge=1)] | None = None
     """How many of the last layers carry a prompt; all but the first two where absent."""
 
     def adapted_layers(self, shape: ModelShape) -> range:
-        """Returns the indices of the layers that carry a prompt.
+        """Indices of the layers that carry a prompt.
 
         Raises:
             MethodError: the model has too few layers.
@@ -69,8 +66,8 @@ class GatedPromptOptions(PromptOptions):
     """Options of `zero-init-linear`."""
 
     gate_activation: Literal["tanh", "identity"] = "tanh"
-    """What is applied to a gate before it scales the prompt's part; the paper's formula has tanh,
-    the authors' generation code none."""
+    """Applied to a gate before it scales the prompt's term; the paper's formula has tanh, the
+    authors' generation code none."""
 
 
 class GeneratedPromptOptions(GatedPromptOptions):
@@ -93,7 +90,7 @@ PROMPT_METHODS: dict[str, type[PromptOptions]] = {
 def check_base(stated: Mapping[str, Any], found: ModelShape) -> None:
     """Checks that an adapter's `base_shape` is that of a model.
 
-    The vocabulary and the feed-forward layers are of no concern to a prompt.
+    The sizes of the vocabulary and of the feed-forward layers may differ.
 
     Raises:
         ModelError: it is not; every size that differs is named.
