@@ -62,20 +62,6 @@ def target_sizes(shape: ModelShape, targets: tuple[Target, ...]) -> list[tuple[i
     return [sizes[target] for target in targets]
 
 
-def check_rank(shape: ModelShape, targets: tuple[Target, ...], rank: int) -> None:
-    """Refuses a rank that is higher than a target's own.
-
-    Raises:
-        MethodError: it is, or the model has no such target.
-    """
-    for target, size in zip(targets, target_sizes(shape, targets), strict=True):
-        if rank > min(size):
-            raise MethodError(
-                f"rank: must be at most {min(size)}, the smaller side of {target} in this "
-                f"model (got {rank})"
-            )
-
-
 def check_layers(model: PreTrainedModel, targets: tuple[Target, ...]) -> None:
     """Refuses a model that lacks a target in one of its layers, which PEFT would ignore silently.
 

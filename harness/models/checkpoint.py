@@ -131,13 +131,10 @@ def check_shape(folder: Path, found: ModelShape, stated: ModelShape) -> None:
     Raises:
         ModelError: it has not; every field that differs is named.
     """
-    effective = {"num_key_value_heads": "key_value_heads", "head_dim": "head_size"}
-    differing = []
-    for name in ModelShape.model_fields:
-        attribute = effective.get(name, name)
-        here, there = getattr(found, attribute), getattr(stated, attribute)
-        if here != there:
-            differing.append(f"{name} is {here}, the grid states {there}")
+    differing = [
+        f"{name} is {here}, the grid states {there}"
+        for name, (here, there) in found.differences(stated).items()
+    ]
     if differing:
         raise ModelError(
             f"{folder / 'config.json'}: not the model that the grid describes: "

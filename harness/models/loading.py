@@ -163,26 +163,17 @@ def _check_count(folder: Path, model: PreTrainedModel, spec: ModelSpec) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the libraries' progress bars and reports off the terminal, and restores them."""
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    hub_bars = not are_progress_bars_disabled()
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
+    logging.disable_progress_bar()  # the hub's too
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-        if hub_bars:
-            enable_progress_bars()
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

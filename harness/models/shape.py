@@ -121,6 +121,15 @@ class ModelShape(Spec):
         embeddings = (1 if self.tie_word_embeddings else 2) * self.vocab_size * self.hidden_size
         return self.num_hidden_layers * layer + last_norm + embeddings
 
+    def differences(self, other: ModelShape) -> dict[str, tuple[object, object]]:
+        """Own and other value of each field that differs; heads are compared by their real size."""
+        real = {"num_key_value_heads": "key_value_heads", "head_dim": "head_size"}
+        pairs = {
+            name: (getattr(self, real.get(name, name)), getattr(other, real.get(name, name)))
+            for name in ModelShape.model_fields
+        }
+        return {name: (own, others) for name, (own, others) in pairs.items() if own != others}
+
     def identity(self) -> dict[str, Any]:
         """The sizes for a cell's id; the Llama family, which ids began with, is unnamed."""
         sizes = self.model_dump()

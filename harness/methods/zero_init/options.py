@@ -99,14 +99,10 @@ def check_base(stated: Mapping[str, Any], found: ModelShape) -> None:
         there = ModelShape.model_validate(dict(stated))
     except ValidationError as fault:
         raise ModelError("adapter_config.json: base_shape: is no shape of a model") from fault
-    names = (
-        *("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads"),
-        *("key_value_heads", "head_size"),
-    )
     differing = [
-        f"{name} {getattr(there, name)}, this base has {getattr(found, name)}"
-        for name in names
-        if getattr(there, name) != getattr(found, name)
+        f"{name} {own}, this base has {others}"
+        for name, (own, others) in there.differences(found).items()
+        if name not in ("vocab_size", "intermediate_size", "tie_word_embeddings")
     ]
     if differing:
         raise ModelError(
