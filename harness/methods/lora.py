@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from harness.methods.method import MethodOptions
+from harness.methods.method import MethodOptions, Workload
 from harness.methods.targets import Targets, check_layers, check_rank, target_sizes
 from harness.models.adapters import insert_adapter
 from harness.models.shape import ModelShape, shape_of
@@ -87,3 +87,9 @@ def count_lora(shape: ModelShape, options: LoraOptions) -> int:
     check_rank(shape, options.targets, options.rank)
     sizes = target_sizes(shape, options.targets)
     return shape.num_hidden_layers * options.rank * sum(sum(size) for size in sizes)
+
+
+def lora_workload(shape: ModelShape, options: LoraOptions) -> Workload:
+    """Every token passes the two added matrices of each target."""
+    added = count_lora(shape, options)
+    return Workload(added_weights=added, shares_prefix=not options.dropout)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from harness.methods import METHODS
 from harness.models.families import FAMILIES
-from harness.testing.method_laws import MethodLaws
+from harness.testing import MethodLaws
 
 SEPARATE = tuple(name for name, family in FAMILIES.items() if family.layout == "separate")
 """Families whose projections have the names that LoRA's defaults are made of."""
