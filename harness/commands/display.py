@@ -178,44 +178,10 @@ def print_outcome(
     console.print(f"{text}. MLflow: {hide_password(uri)}", highlight=False, soft_wrap=True)
 
 
-def print_plan(console: Console, grid: GridSpec, rows: Sequence[PlanRow]) -> None:
-    """Prints a grid's cells."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("id", "cell", "status"):
-        table.add_column(column, no_wrap=True)
-    for column in ("examples", "steps", "learning rate", "trainable"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row.cell_id, Text(row.label), row.status, _count(row.examples), _count(row.steps),
-            "–" if row.learning_rate is None else f"{row.learning_rate:g}",
-            _count(row.trainable_parameters),
-        )  # fmt: skip
-    console.print(table)
-    to_do = sum(row.status != "done" for row in rows)
-    untrained = [row.steps for row in rows if not row.trained]
-    known = [steps for steps in untrained if steps is not None]
-    steps = f"{sum(known):,} optimizer steps"
-    if len(known) < len(untrained):
-        steps = "steps unknown until the data is read (state its size: data.num_rows)"
-    console.print(
-        f"{grid.name}: {len(rows)} cells, {to_do} to do, {steps}",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    _print_warnings(console, rows)
-
-
 def _print_warnings(console: Console, rows: Sequence[PlanRow]) -> None:
     for row in rows:
         if row.warning and not row.trained:
             console.print(f"warning: {row.warning}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _count(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
 
 
 def print_status(console: Console, states: Sequence[CellState]) -> None:

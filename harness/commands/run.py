@@ -16,7 +16,7 @@ from harness.commands import progress as progress_display
 from harness.commands.display import print_json
 from harness.commands.notices import Notices, grid_warnings, print_warnings
 from harness.commands.status import status_records
-from harness.estimate.expected import expected_seconds
+from harness.estimate.probe import expected_seconds
 from harness.execution.devices import resolve_devices, worker_threads
 from harness.execution.plan import RunPlan
 from harness.execution.run_grid import run_grid

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from harness.errors import StorageError, UsageError
+from harness.errors import MethodError, StorageError, UsageError
 from harness.grid.schema import Cell
 
 LOG_FILE = "log.txt"
@@ -64,7 +64,7 @@ def stored_label(folder: Path) -> str | None:
     try:
         record = json.loads((folder / CELL_FILE).read_text(encoding="utf-8"))
         return Cell.model_validate(record).label
-    except (OSError, ValueError, KeyError):  # told when the cell is asked for
+    except (OSError, ValueError, KeyError, MethodError):  # told when the cell is asked for
         return None
 
 

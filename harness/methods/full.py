@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.methods.method import MethodOptions
+from harness.methods.method import MethodOptions, Workload
 from harness.models.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -35,3 +35,8 @@ def apply_full(model: PreTrainedModel, options: MethodOptions, seed: int) -> Pre
 def count_full(shape: ModelShape, options: MethodOptions) -> int:
     """The parameters of the whole model."""
     return shape.num_parameters
+
+
+def full_workload(shape: ModelShape, options: MethodOptions) -> Workload:
+    """Every weight of the model has a gradient."""
+    return Workload(trains_base=True)

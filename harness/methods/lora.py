@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from harness.errors import MethodError
-from harness.methods.method import MethodOptions
+from harness.methods.method import MethodOptions, Workload
 from harness.methods.targets import Targets, check_layers, target_sizes
 from harness.models.adapters import insert_adapter
 from harness.models.shape import ModelShape, shape_of
@@ -84,3 +84,9 @@ def count_lora(shape: ModelShape, options: LoraOptions) -> int:
                 f"model (got {options.rank})"
             )
     return shape.num_hidden_layers * options.rank * sum(sum(size) for size in sizes)
+
+
+def lora_workload(shape: ModelShape, options: LoraOptions) -> Workload:
+    """Every token passes the two added matrices of each target."""
+    added = count_lora(shape, options)
+    return Workload(added_weights=added, shares_prefix=not options.dropout)

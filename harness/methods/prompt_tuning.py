@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from harness.methods.method import MethodOptions
+from harness.methods.method import MethodOptions, Workload
 from harness.models.adapters import insert_adapter
 from harness.models.shape import ModelShape, shape_of
 
@@ -68,6 +68,11 @@ def count_prefix_tuning(shape: ModelShape, options: PrefixTuningOptions) -> int:
     return 2 * options.num_virtual_tokens * shape.num_hidden_layers * shape.key_value_size
 
 
+def prefix_tuning_workload(shape: ModelShape, options: PrefixTuningOptions) -> Workload:
+    """Keys before each row's own, so that no two rows share a prefix."""
+    return Workload(virtual_keys=options.num_virtual_tokens, shares_prefix=False)
+
+
 class PromptTuningOptions(MethodOptions):
     """Prompt tuning (Lester et al., 2021, arXiv 2104.08691): trained embeddings before the input's.
 
@@ -102,3 +107,9 @@ def apply_prompt_tuning(
 def count_prompt_tuning(shape: ModelShape, options: PromptTuningOptions) -> int:
     """An embedding of each virtual token."""
     return options.num_virtual_tokens * shape.hidden_size
+
+
+def prompt_tuning_workload(shape: ModelShape, options: PromptTuningOptions) -> Workload:
+    """Tokens before each row's own, which pass the layers and are attended to."""
+    count = options.num_virtual_tokens
+    return Workload(virtual_keys=count, virtual_tokens=count, shares_prefix=False)

@@ -8,7 +8,7 @@ import pytest
 
 from harness.methods import METHODS
 from harness.models.families import FAMILIES
-from harness.testing.method_laws import MethodLaws
+from harness.testing import MethodLaws
 
 CODE_PATHS = ("llama", "mistral", "gemma2", "phi3", "gpt_neox")
 """A family of each code path: no mask, windows, eager attention with caps, and the three layouts of

@@ -17,8 +17,7 @@ from harness.methods import METHODS
 from harness.models.checkpoint import read_config
 from harness.models.families import FAMILIES
 from harness.models.shape import ModelShape, shape_of
-from harness.testing.gradients import token_ids
-from harness.testing.method_laws import stir, tiny_model
+from harness.testing import stir, tiny_model, token_ids
 from tests.fixtures.tiny_models import PROMPT_METHODS
 
 ADAPTED = 2

@@ -28,7 +28,7 @@ from harness.models.loading import (
     save_trained,
     trained_parameters,
 )
-from harness.testing.method_laws import tiny_model as tiny_family
+from harness.testing import tiny_model as tiny_family
 from tests.fixtures.tiny_checkpoint import edit_json, write_checkpoint
 from tests.fixtures.tiny_models import adapted, shape, stir, tiny_model, token_ids
 from tests.models.test_checkpoint import COMMIT, fill

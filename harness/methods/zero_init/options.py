@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from harness.errors import MethodError, ModelError
-from harness.methods.method import MethodOptions
+from harness.methods.method import MethodOptions, Workload
 from harness.models.shape import ModelShape
 
 PAPER_PROMPTS: dict[str, object] = {
@@ -144,3 +144,13 @@ def count_zero_init_nonlinear(shape: ModelShape, options: GeneratedPromptOptions
 
 def _num_gates(shape: ModelShape, options: PromptOptions) -> int:
     return len(options.adapted_layers(shape)) * shape.num_attention_heads
+
+
+def prompt_workload(shape: ModelShape, options: PromptOptions) -> Workload:
+    """Gradients stop at the first layer with a prompt; each token attends to the prompt's rows.
+
+    Raises:
+        MethodError: the model has too few layers.
+    """
+    layers = len(options.adapted_layers(shape))
+    return Workload(adapted_layers=layers, virtual_keys=options.prompt_length)

@@ -19,7 +19,7 @@ from harness.methods.zero_init.options import GatedPromptOptions
 from harness.models.adapter_folder import CONFIG_FILE, WEIGHTS_FILE
 from harness.models.adapters import attach_adapter
 from harness.models.loading import save_trained
-from harness.testing.method_laws import tiny_model as tiny_family
+from harness.testing import tiny_model as tiny_family
 from tests.fixtures.tiny_models import PROMPT_METHODS, adapted, stir, tiny_model, token_ids
 
 OPTIONS = {
