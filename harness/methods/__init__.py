@@ -18,19 +18,13 @@ from harness.methods.method import Method, MethodOptions, Workload
 from harness.methods.neighbours import NEIGHBOURS
 from harness.methods.plug_ins import Registry
 from harness.methods.untrained import apply_nothing, count_nothing
-from harness.methods.zero_init.apply import (
-    apply_random_init,
-    apply_zero_init_linear,
-    apply_zero_init_nonlinear,
-)
+from harness.methods.zero_init.apply import apply_prompts
 from harness.methods.zero_init.options import (
     PAPER_PROMPTS,
     GatedPromptOptions,
     GeneratedPromptOptions,
     PromptOptions,
-    count_random_init,
-    count_zero_init_linear,
-    count_zero_init_nonlinear,
+    count_prompts,
     prompt_workload,
 )
 from harness.methods.zero_init.telemetry import PromptTrace, gate_statistics
@@ -95,8 +89,8 @@ _ALL = (
         title="Random-init",
         options=PromptOptions,
         recipe=PAPER_PROMPTS,
-        apply=apply_random_init,
-        count_parameters=count_random_init,
+        apply=apply_prompts,
+        count_parameters=count_prompts,
         workload=prompt_workload,
         trace=PromptTrace,
     ),
@@ -105,8 +99,8 @@ _ALL = (
         title="Zero-init + linear",
         options=GatedPromptOptions,
         recipe=PAPER_PROMPTS,
-        apply=apply_zero_init_linear,
-        count_parameters=count_zero_init_linear,
+        apply=apply_prompts,
+        count_parameters=count_prompts,
         workload=prompt_workload,
         statistics=gate_statistics,
         trace=PromptTrace,
@@ -116,8 +110,8 @@ _ALL = (
         title="Zero-init + non-linear",
         options=GeneratedPromptOptions,
         recipe=PAPER_PROMPTS,
-        apply=apply_zero_init_nonlinear,
-        count_parameters=count_zero_init_nonlinear,
+        apply=apply_prompts,
+        count_parameters=count_prompts,
         workload=prompt_workload,
         statistics=gate_statistics,
         trace=PromptTrace,

@@ -111,39 +111,20 @@ def check_base(stated: Mapping[str, Any], found: ModelShape) -> None:
         )
 
 
-def count_random_init(shape: ModelShape, options: PromptOptions) -> int:
-    """Returns the parameters of the free prompts.
+def count_prompts(shape: ModelShape, options: PromptOptions) -> int:
+    """The parameters of the free prompts, or of their generator, and of the gates.
 
     Raises:
         MethodError: the model has too few layers.
     """
-    return len(options.adapted_layers(shape)) * options.prompt_length * shape.hidden_size
-
-
-def count_zero_init_linear(shape: ModelShape, options: GatedPromptOptions) -> int:
-    """Returns the parameters of the free prompts and the gates.
-
-    Raises:
-        MethodError: the model has too few layers.
-    """
-    return count_random_init(shape, options) + _num_gates(shape, options)
-
-
-def count_zero_init_nonlinear(shape: ModelShape, options: GeneratedPromptOptions) -> int:
-    """Returns the parameters of the generator and the gates.
-
-    Raises:
-        MethodError: the model has too few layers.
-    """
-    hidden = options.hidden_size
+    layers = len(options.adapted_layers(shape))
     prompt_size = options.prompt_length * shape.hidden_size
-    embedding = shape.num_hidden_layers * hidden
-    generator = embedding + (hidden + 1) * hidden + (hidden + 1) * prompt_size
-    return generator + _num_gates(shape, options)
-
-
-def _num_gates(shape: ModelShape, options: PromptOptions) -> int:
-    return len(options.adapted_layers(shape)) * shape.num_attention_heads
+    gates = layers * shape.num_attention_heads if isinstance(options, GatedPromptOptions) else 0
+    if not isinstance(options, GeneratedPromptOptions):
+        return layers * prompt_size + gates
+    hidden = options.hidden_size
+    embeddings = shape.num_hidden_layers * hidden
+    return embeddings + (hidden + 1) * hidden + (hidden + 1) * prompt_size + gates
 
 
 def prompt_workload(shape: ModelShape, options: PromptOptions) -> Workload:
