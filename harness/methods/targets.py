@@ -12,23 +12,13 @@ from harness.models.shape import ModelShape
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Target = Literal[
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "gate_proj",
-    "up_proj",
-    "down_proj",
-    "qkv_proj",
-    "gate_up_proj",
-    "query_key_value",
-    "dense",
-    "dense_h_to_4h",
-    "dense_4h_to_h",
-]
-"""Llama's seven; Phi-3 has fused ones (`qkv_proj`, `gate_up_proj`), GPT-NeoX the last four."""
+_Llama = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+_Phi3 = Literal["qkv_proj", "gate_up_proj"]  # fused; the others are Llama's
+_GptNeoX = Literal["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
+Target = Literal[_Llama, _Phi3, _GptNeoX]
 _ORDER: tuple[Target, ...] = get_args(Target)
+LLAMA_LINEAR: tuple[Target, ...] = get_args(_Llama)
+"""All linear layers of a Llama layer."""
 FEED_FORWARD_OUTPUTS: frozenset[Target] = frozenset({"down_proj", "dense_4h_to_h"})
 """Their inputs are the inner activations of the feed-forward network."""
 
@@ -41,9 +31,6 @@ def _in_order(targets: tuple[Target, ...]) -> tuple[Target, ...]:
 
 
 Targets = Annotated[tuple[Target, ...], Field(min_length=1), AfterValidator(_in_order)]
-
-LLAMA_LINEAR: tuple[Target, ...] = _ORDER[:7]
-"""All linear layers of a Llama layer."""
 
 
 def target_sizes(shape: ModelShape, targets: tuple[Target, ...]) -> list[tuple[int, int]]:

@@ -83,19 +83,12 @@ def load_adapter(model: PeftModel, folder: Path, *, advice: str) -> None:
     Raises:
         ModelError: a file is missing or damaged, or holds another method's or model's adapter.
     """
-    import torch
-
     stored = read_adapter_config(folder, advice=advice)
-    config = _as_json(model.peft_config[ADAPTER])
-    difference = _difference(stored, config)
+    difference = _difference(stored, _as_json(model.peft_config[ADAPTER]))
     if difference:
         raise ModelError(f"{folder / CONFIG_FILE}: not of this method and model: {difference}")
-    tensors = read_tensors(folder / WEIGHTS_FILE, advice=advice)
-    check_tensors(folder / WEIGHTS_FILE, tensors, adapter_tensors(model))
-    # Copied in place, not by PEFT, whose older versions pass over VeRA's matrices.
-    with torch.no_grad():
-        for name, tensor in _own_tensors(model).items():
-            tensor.copy_(tensors[name])
+    # Not by PEFT, whose older versions ignore VeRA's matrices.
+    load_tensors(folder / WEIGHTS_FILE, _own_tensors(model), advice=advice)
 
 
 def _own_tensors(model: PeftModel) -> dict[str, Tensor]:
@@ -155,16 +148,21 @@ def adapter_size(folder: Path, *, advice: str = "copy it again") -> int:
         )
 
 
-def read_tensors(path: Path, *, advice: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
+def load_tensors(path: Path, own: Mapping[str, Tensor], *, advice: str) -> None:
+    """Copies a safetensors file into a model's own tensors, if names and shapes agree exactly.
 
     Raises:
-        ModelError: it is missing or damaged.
+        ModelError: it is missing or damaged, or names or shapes differ.
     """
+    import torch
     from safetensors.torch import load_file
 
     with reading_tensors(path, advice=advice):
-        return load_file(path)
+        stored = load_file(path)
+    check_tensors(path, stored, own)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(stored[name])
 
 
 @contextmanager

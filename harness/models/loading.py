@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import ModelError, one_line
 from harness.models.adapter_folder import (
-    check_tensors,
     dimensions,
     first_faults,
     load_adapter,
-    read_tensors,
+    load_tensors,
     save_adapter,
 )
 from harness.models.adapters import is_peft_model
@@ -95,7 +94,12 @@ def load_base(
         # Read before use: it holds the state of truncation and padding.
         tokenizer_text = tokenizer.backend_tokenizer.to_str()
         model = _load_weights(folder, config, precision, device, quantised)
-        _check_count(folder, model, spec)
+    found, counted = model.num_parameters(), spec.shape.num_parameters
+    if found != counted:  # biases of its projections, say
+        raise ModelError(
+            f"{folder}: has {found:,} parameters, a {spec.shape.model_type} of this shape "
+            f"has {counted:,}; config.json asks for parts that zbench does not know"
+        )
     local = local_folder(spec, data_root) is not None
     identity: dict[str, Any] = {
         "source": spec.source or folder.name,
@@ -104,7 +108,7 @@ def load_base(
         "weights_sha256": sha256_of_files(weights) if local else None,
         "tokenizer_sha256": hashlib.sha256(tokenizer_text.encode()).hexdigest(),
         "precision": precision,
-        "num_parameters": model.num_parameters(),
+        "num_parameters": found,
     }
     if quantization is not None:
         identity["quantization"] = quantization
@@ -148,16 +152,6 @@ def _load_weights(
             "checkpoint again"
         )
     return model.eval()
-
-
-def _check_count(folder: Path, model: PreTrainedModel, spec: ModelSpec) -> None:
-    """Refuses a model of more parameters than its shape counts, such as projections' biases."""
-    found, counted = model.num_parameters(), spec.shape.num_parameters
-    if found != counted:
-        raise ModelError(
-            f"{folder}: has {found:,} parameters, a {spec.shape.model_type} of this shape "
-            f"has {counted:,}; config.json asks for parts that zbench does not know"
-        )
 
 
 @contextmanager
@@ -209,9 +203,9 @@ def save_trained(
     """
     if is_peft_model(model):
         save_adapter(cast("PeftModel", model), folder, base_name=base_name)
-        return
-    with atomic_file(folder / TRAINED_FILE) as temporary:
-        save_tensors(temporary, trained_parameters(model) if tensors is None else tensors)
+    else:
+        with atomic_file(folder / TRAINED_FILE) as temporary:
+            save_tensors(temporary, trained_parameters(model) if tensors is None else tensors)
 
 
 def load_trained(model: nn.Module, folder: Path) -> None:
@@ -222,15 +216,7 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     Raises:
         ModelError: a file is missing or damaged, or holds another method's or model's tensors.
     """
-    import torch
-
     if is_peft_model(model):
         load_adapter(cast("PeftModel", model), folder, advice=TRAIN_AGAIN)
-        return
-    path = folder / TRAINED_FILE
-    tensors = read_tensors(path, advice=TRAIN_AGAIN)
-    parameters = trained_parameters(model)
-    check_tensors(path, tensors, parameters)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
+    else:
+        load_tensors(folder / TRAINED_FILE, trained_parameters(model), advice=TRAIN_AGAIN)

@@ -254,16 +254,10 @@ def joint_attention(
 ) -> tuple[Tensor, Tensor | None]:
     """random-init's one softmax over prompt and tokens: (B, T, H, d), and the weights or None.
 
+    The arguments are those of `PromptAttention.forward`; every query attends to the whole prompt.
+
     Args:
-        module: the attention layer.
-        query_BHTd: rotated queries.
-        key_BGSd: rotated keys of the tokens.
-        value_BGSd: values of the tokens.
-        mask: of the tokens; every query attends to the whole prompt.
         prompt: K_p and V_p, each (G, L, d).
-        base_attention: computes the softmax.
-        causal: whether `base_attention` is causal where it is given no mask.
-        **kwargs: for `base_attention`.
 
     Raises:
         MethodError: transformers generates with continuous batching, whose cache is not (B, S).
