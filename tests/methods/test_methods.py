@@ -46,7 +46,7 @@ PUBLISHED_COUNTS = {
 
 
 def expected_names(name: str, model: nn.Module) -> set[str]:
-    """Returns what is to be trained in a model of 4 layers, written out by hand."""
+    """What is to be trained in a model of 4 layers, written out by hand."""
     every = set(dict(model.named_parameters()))
     layers = {index: f"base_model.model.model.layers.{index}.self_attn." for index in range(4)}
     prompts = {layers[index] + "prompt.prompt_" for index in (2, 3)}

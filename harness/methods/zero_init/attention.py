@@ -188,6 +188,7 @@ class PromptAttention(nn.Module):
                 )
             )
         output_BTHd, weights = run(base_attention)
+        # On a packed row too: its tokens all attend to one prompt, whatever sequence they are of.
         prompt_BTHd = gated_prompt_attention(
             query_BHTd,
             key_GLd,

@@ -125,7 +125,7 @@ def test_a_second_method_on_one_model_is_refused() -> None:
 
 @pytest.mark.parametrize("method", PROMPT_METHODS)
 def test_every_prompt_row_counts(method: str) -> None:
-    """The output depends on each row of each adapted layer, at the first word too."""
+    """The output depends on each row of each adapted layer, at the first token too."""
     model = stir(adapted(method, tiny_model()))
     model.train()
     first = model(token_ids(), use_cache=False).logits[:, 0].square().sum()
