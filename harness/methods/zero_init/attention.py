@@ -33,12 +33,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from harness.errors import MethodError
 from harness.methods.zero_init.generator import ACTIVATIONS, PromptGenerator
 from harness.models.families import Family
-from harness.models.packed_attention import (
-    AttentionFunction,
-    Packing,
-    attend_packed,
-    own_attention,
-)
+from harness.models.packed_attention import AttentionFunction, Packing, attend_packed, own_attention
 
 PROMPT = "prompt"
 """Name of the module with the prompt and the gates inside an attention layer."""
