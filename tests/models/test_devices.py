@@ -1,4 +1,4 @@
-"""What a device computes in."""
+"""What a device computes in, and errors that say that its memory is full."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from harness.errors import ModelError
-from harness.models.devices import resolve_precision
+from harness.models.devices import is_out_of_memory, resolve_precision
+
+
+def test_a_real_allocation_that_fails_is_known_as_such() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.int8)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("out of memory"))
 
 
 @pytest.mark.parametrize("setting", ["auto", "fp32"])
