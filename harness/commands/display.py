@@ -1,4 +1,4 @@
-"""What several commands print: lines, JSON, the closing table of cells, the table of a plan."""
+"""What several commands print: lines, JSON, the closing table of cells, the warnings of a plan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.grid.folders import LOG_FILE
-from harness.grid.schema import GridSpec
 from harness.grid.status import CellState
 
 if TYPE_CHECKING:
@@ -137,35 +136,8 @@ def print_tracking_problem(console: Console, problem: str | None) -> None:
         print_line(console, text, "yellow")
 
 
-def print_plan(console: Console, grid: GridSpec, rows: Sequence[PlanRow]) -> None:
-    """Prints a grid's cells."""
-    from rich.text import Text
-
-    numbers = ["examples", "steps", "learning rate", "trainable"]
-    table = new_table(["id", "cell", "status"], numbers, no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row.cell_id, Text(row.label), row.status, _count(row.examples), _count(row.steps),
-            "–" if row.learning_rate is None else f"{row.learning_rate:g}",
-            _count(row.trainable_parameters),
-        )  # fmt: skip
-    console.print(table)
-    to_do = sum(row.status != "done" for row in rows)
-    untrained = [row.steps for row in rows if not row.trained]
-    known = [steps for steps in untrained if steps is not None]
-    steps = f"{sum(known):,} optimizer steps"
-    if len(known) < len(untrained):
-        steps = "steps unknown until the data is read (state its size: data.num_rows)"
-    print_line(console, f"{grid.name}: {len(rows)} cells, {to_do} to do, {steps}")
-    print_plan_warnings(console, rows)
-
-
 def print_plan_warnings(console: Console, rows: Sequence[PlanRow]) -> None:
     """Says what is odd of the cells that are still to be trained."""
     for row in rows:
         if row.warning and not row.trained:
             print_line(console, f"warning: {row.warning}")
-
-
-def _count(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"

@@ -1,25 +1,43 @@
-"""TODO: say what this is for."""
+"""`zbench plan`: what a grid's cells are, and what they cost on a GPU or on this machine."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import itertools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from harness.commands import display
-from harness.commands import estimate_display as output
-from harness.commands.display import print_json
+from harness.commands.display import print_json, print_line, print_plan_warnings
 from harness.commands.notices import print_warnings
+from harness.commands.progress import format_seconds
 from harness.errors import UsageError
-from harness.estimate.expected import device_name
-from harness.estimate.forecast import Probe, busy_seconds, forecast_cell, wall_seconds, write_probe
-from harness.estimate.hardware import estimate_on_gpu
-from harness.estimate.needs import disk_needs, find_needs
-from harness.estimate.plan import plan_rows
-from harness.estimate.probe import representatives, run_probe
+from harness.estimate.compute import DiskNeeds, disk_needs
+from harness.estimate.costs import CellEstimate, GridEstimate, estimate_grid
+from harness.estimate.gpus import device_name
+from harness.estimate.needs import Need, find_needs
+from harness.estimate.plan import PlanRow, plan_rows
+from harness.estimate.probe import (
+    CellForecast,
+    Probe,
+    busy_seconds,
+    forecast_cell,
+    representatives,
+    run_probe,
+    wall_seconds,
+    write_probe,
+)
 from harness.estimate.probe_worker import ProbeSettings
 from harness.execution.devices import resolve_devices, worker_threads
 from harness.grid.checks import check_data_versions, check_fractions, check_sources
 from harness.grid.workspace import OpenGrid, prepare_run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+MISSING = "–"
+SOURCES = {"counted": "", "known": "≈ ", "estimated": "~ "}
 
 
 def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
@@ -34,7 +52,7 @@ def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
         cells = [dataclasses.asdict(row) for row in rows]
         print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})
     else:
-        display.print_plan(display.console(), grid.spec, rows)
+        _print_plan(display.console(), grid.spec.name, rows)
         print_warnings(display.console(), warnings)
     return 0
 
@@ -62,7 +80,7 @@ def estimate_command(
     if grid.data_root is not None and grid.data_root.is_dir():
         check_sources(grid.cells, grid.data_root)
     check_fractions(grid.cells, grid.num_rows)
-    found = estimate_on_gpu(
+    found = estimate_grid(
         grid.states,
         hardware,
         price_per_hour=price_per_hour,
@@ -73,7 +91,7 @@ def estimate_command(
     if as_json:
         print_json({"grid": grid.spec.name, **found.record()})
     else:
-        output.print_hardware(display.console(), grid.spec.name, found)
+        _print_estimate(display.console(), grid.spec.name, found)
     return 0
 
 
@@ -92,14 +110,10 @@ def _probe_command(
     devices = resolve_devices(device, workers=workers, num_cells=len(cells))
     threads = worker_threads(devices, workers)
     console = display.console(quiet=as_json)
-    total = len(representatives(cells))
-
-    measured = 0
+    measured, total = itertools.count(1), len(representatives(cells))
 
     def tell(key: str) -> None:
-        nonlocal measured
-        measured += 1
-        console.print(f"[{measured}/{total}] {key}", markup=False, highlight=False)
+        print_line(console, f"[{next(measured)}/{total}] {key}")
 
     settings = ProbeSettings(data_root=grid.data_root, threads=threads)
     pairs = run_probe(cells, settings, devices, tell)
@@ -131,7 +145,173 @@ def _probe_command(
             record["cost"] = record["worker_seconds"] / 3600 * price_per_hour
         print_json(record)
     else:
-        output.print_forecast(
-            console, grid.spec.name, found, forecasts, len(states), price_per_hour
-        )
+        _print_forecast(console, grid.spec.name, found, forecasts, len(states), price_per_hour)
     return 0
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> Table:
+    """A table without lines; all but the first columns hold numbers."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for index, head in enumerate(heads):
+        justify = "left" if index < text_columns else "right"
+        table.add_column(head, justify=justify, no_wrap=True)  # type: ignore[arg-type]  # literal
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _form(form: str, value: object) -> str:
+    return MISSING if value is None else form.format(value)
+
+
+def _print_plan(console: Console, grid_name: str, rows: Sequence[PlanRow]) -> None:
+    shown = [one for one in dataclasses.fields(PlanRow) if "head" in one.metadata]
+    heads = [one.metadata["head"] for one in shown]
+    cells = [[_form(one.metadata["form"], getattr(row, one.name)) for one in shown] for row in rows]
+    console.print(_table(heads, cells, text_columns=heads.index("examples")))
+    to_do = sum(row.status != "done" for row in rows)
+    untrained = [row.steps for row in rows if not row.trained]
+    known = [steps for steps in untrained if steps is not None]
+    steps = f"{sum(known):,} optimizer steps"
+    if len(known) < len(untrained):
+        steps = "steps unknown until the data is read (state its size: data.num_rows)"
+    print_line(console, f"{grid_name}: {len(rows)} cells, {to_do} to do, {steps}")
+    print_plan_warnings(console, rows)
+
+
+ESTIMATE_COLUMNS: dict[str, Callable[[CellEstimate, GridEstimate], str]] = {
+    "cell": lambda cell, grid: cell.label,
+    "tokens": lambda cell, grid: _tokens(cell.training_tokens, cell.tokens_source),
+    "scored": lambda cell, grid: _tokens(cell.scoring_tokens, cell.tokens_source),
+    "PFLOP": lambda cell, grid: _form("{:,.0f}", cell.flops and cell.flops / 1e15),
+    "training": lambda cell, grid: _time(cell.training_seconds),
+    "scoring": lambda cell, grid: _time(cell.scoring_seconds),
+    "GPU h": lambda cell, grid: _form("{:,.2f}", cell.gpu_hours),
+    "cost": lambda cell, grid: _form("{:,.2f}", grid.money(cell.gpu_hours)),
+    "peak GB": lambda cell, grid: _form("{:,.0f}", cell.peak_bytes and cell.peak_bytes / 1e9),
+    "fits": lambda cell, grid: _fits(cell, grid),
+}
+"""`cost` only where there is a price."""
+
+
+def _print_estimate(console: Console, grid_name: str, found: GridEstimate) -> None:
+    gpu, columns = found.gpu, dict(ESTIMATE_COLUMNS)
+    if found.price_per_hour is None:
+        del columns["cost"]
+    rows = [[text_of(cell, found) for text_of in columns.values()] for cell in found.cells]
+    console.print(_table(list(columns), rows))
+    print_line(console, _total(grid_name, found))
+    if found.done_cells or found.done_seconds:
+        print_line(
+            console,
+            f"done already, not counted: {found.done_cells} cells, "
+            f"{format_seconds(found.done_seconds)} measured",
+        )
+    print_line(
+        console,
+        f"{gpu.title}, {gpu.memory_gb:g} GB: {_peaks(found)} by its data sheet, of which "
+        f"{gpu.sustained_share:.0%} is assumed to be sustained. Tokens: ≈ from known sizes, "
+        "~ estimated.",
+    )
+    for cell in found.cells:
+        if cell.note:
+            print_line(console, f"warning: {cell.label}: {cell.note}")
+    _print_needs(console, found.needs, found.disk)
+
+
+def _fits(cell: CellEstimate, grid: GridEstimate) -> str:
+    if cell.fits is None or cell.peak_bytes is None:
+        return MISSING
+    if not cell.fits:
+        return "NO"
+    return "yes" if cell.peak_bytes <= grid.gpu.memory_bytes else "yes*"  # a warning says how
+
+
+def _peaks(found: GridEstimate) -> str:
+    used = sorted({cell.precision for cell in found.cells})
+    peaks = [(found.gpu.peak_flops(precision), precision) for precision in used]
+    return " and ".join(f"{p / 1e12:,.0f} TFLOP/s dense {name}" for p, name in peaks if p)
+
+
+def _total(grid_name: str, found: GridEstimate) -> str:
+    known = [cell.flops for cell in found.cells if cell.flops is not None]
+    text = f"{grid_name}: {len(found.cells)} cells to do, {sum(known) / 1e18:,.2f} EFLOP, "
+    if found.gpu_hours is None:
+        some = sum(cell.gpu_hours or 0.0 for cell in found.cells)
+        text += f"more than {some:,.1f} GPU hours (not all can be estimated)"
+    else:
+        text += f"{found.gpu_hours:,.1f} GPU hours"
+    if found.price_per_hour is None:
+        return f"{text} (their price: --price-per-hour X)"
+    money = found.money(found.gpu_hours)
+    return text if money is None else f"{text}, {_money(money, found.price_per_hour)}"
+
+
+def _print_needs(console: Console, needs: Sequence[Need], disk: DiskNeeds) -> None:
+    """What is not on this machine, and the disk that the grid needs."""
+    lacking = [need for need in needs if not need.here]
+    if lacking:
+        print_line(console, "not on this machine (asked of no network):")
+    for need in lacking:
+        size = f", {need.bytes / 1e9:,.0f} GB" if need.bytes else ""
+        access = f"; {need.access}" if need.access else ""
+        print_line(console, f"  {need.kind} {need.name}{size}{access}")
+    short = "" if disk.suffices else ": NOT ENOUGH"
+    print_line(
+        console,
+        f"disk: {_gb(disk.results)} results, {_gb(disk.checkpoints)} checkpoints while training, "
+        f"{_gb(disk.downloads)} downloads; {_gb(disk.free)} free{short}",
+    )
+
+
+def _print_forecast(
+    console: Console,
+    grid_name: str,
+    probe: Probe,
+    forecasts: Sequence[CellForecast],
+    num_cells: int,
+    price_per_hour: float | None,
+) -> None:
+    """What a probe of this machine makes of a grid."""
+    parts = ("training_seconds", "scoring_seconds", "other_seconds", "seconds")
+    rows = [
+        [cell.label, *(f"{getattr(cell, part):,.1f} s" for part in parts)] for cell in forecasts
+    ]
+    console.print(_table(("cell", "training", "scoring", "other", "in all"), rows))
+    wall, busy = wall_seconds(forecasts, probe), busy_seconds(forecasts, probe) / 3600
+    money = "" if price_per_hour is None else f", {_money(busy * price_per_hour, price_per_hour)}"
+    print_line(
+        console,
+        f"{grid_name}: {num_cells} cells to do, {format_seconds(wall)} here with {probe.workers} "
+        f"workers, {busy:,.2f} worker hours{money}",
+    )
+    if num_cells > len(forecasts):
+        print_line(console, f"warning: {num_cells - len(forecasts)} cells could not be estimated")
+    print_line(console, f"measured on {probe.device}, {probe.threads} threads per worker")
+    if probe.cpu_share < 0.8:
+        print_line(
+            console,
+            f"warning: other work on the machine left the probe {probe.cpu_share:.0%} of its time; "
+            f"if that continues, the run takes {format_seconds(wall / probe.cpu_share)}",
+        )
+
+
+def _tokens(count: int | None, source: str) -> str:
+    if not count:
+        return _form("{}", count)
+    return SOURCES[source] + (f"{count / 1e6:,.2f} M" if count >= 1e5 else f"{count:,}")
+
+
+def _time(seconds: float | None) -> str:
+    return MISSING if seconds is None else format_seconds(seconds)
+
+
+def _money(amount: float, price_per_hour: float) -> str:
+    return f"{amount:,.2f} at {price_per_hour:g} per hour"
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB"

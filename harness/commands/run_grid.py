@@ -19,8 +19,8 @@ from harness.commands.display import (
 )
 from harness.commands.notices import Notices, grid_warnings, print_warnings
 from harness.commands.progress import progress
-from harness.estimate.expected import expected_seconds
 from harness.estimate.plan import PlanRow, plan_rows
+from harness.estimate.probe import expected_seconds
 from harness.execution.devices import resolve_devices, worker_threads
 from harness.execution.plan import GridOutcome, RunPlan
 from harness.execution.run_grid import run_grid

@@ -83,9 +83,10 @@ class LocalInputs:
         A cell's id names its data and its model; this compares the content of the local files with
         what was used, where that takes no long reading.
         """
+        file_sha256 = result.train.data_file_sha256 if result.train else None
         made_from = (
             (result.base.get("weights_sha256"), self._weights, cell.model),
-            (result.train and result.train.data_file_sha256, self._data, cell.data),
+            (file_sha256, self._data, cell.data),
         )
         for then, find, spec in made_from:
             what, now = (None, None) if then is None else find(spec)

@@ -24,6 +24,25 @@ class MethodOptions(Spec):
         return self.model_dump()
 
 
+@dataclass(frozen=True)
+class Workload:
+    """What a method makes a model compute beside its own forward pass; estimates are made of it."""
+
+    adapted_layers: int | None = None
+    """Layers that gradients pass through, from the first adapted one to the last; None: all."""
+    trains_base: bool = False
+    """Whether the model's own weights are trained, so that each has a gradient."""
+    added_weights: int = 0
+    """Weights of the added matrices that every token passes."""
+    virtual_keys: int = 0
+    """Keys that every token attends to beside those of the text."""
+    virtual_tokens: int = 0
+    """Tokens before each row that pass all layers like its own."""
+    shares_prefix: bool = True
+    """Whether the template's shared prefix can be computed once for several rows: not with dropout,
+    which draws anew for each row, nor behind virtual tokens."""
+
+
 class Trace(Protocol):
     """Follows one training of a model, and changes nothing by it: the training's bits stay.
 
@@ -83,3 +102,22 @@ class Method:
     """Begins to follow a training of the adapted model; its figures replace `statistics`."""
     trains: bool = True
     """False for the untrained base model."""
+    workload: Callable[[ModelShape, Any], Workload] | None = None
+    """`workload(shape, options)` is what the method makes a model compute, for `zbench plan`.
+
+    Where None, every layer is adapted, dropout is the option `dropout`, and a method that trains
+    more than half of the parameters trains the model's own.
+    """
+
+    def workload_on(self, shape: ModelShape, options: MethodOptions) -> Workload:
+        """What the method makes a model of this shape compute.
+
+        Raises:
+            MethodError: the options do not fit the shape.
+        """
+        if self.workload is not None:
+            return self.workload(shape, options)
+        return Workload(
+            trains_base=self.count_parameters(shape, options) > shape.num_parameters / 2,
+            shares_prefix=not getattr(options, "dropout", 0),
+        )

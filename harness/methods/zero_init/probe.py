@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from harness.methods.zero_init.attention import PromptAttention
-    from harness.models.packed_attention import WordAttention
+    from harness.models.packed_attention import AttentionFunction
 
 PROBE_TEXTS = 16
 """Texts that are looked at: the first training examples of a cell, or all where it has fewer."""
@@ -117,7 +117,7 @@ def _shares(
     given = (module, query, key, value, mask)
     words = _in_full_precision(words)
 
-    def output_of(attention: WordAttention) -> Tensor:
+    def output_of(attention: AttentionFunction) -> Tensor:
         output_BTHd, _ = prompt.forward(*given, attention, **kwargs)
         return output_BTHd.float()
 
@@ -154,8 +154,8 @@ def _no_words(_module: nn.Module, query_BHTd: Tensor, *_args: Any, **_: Any) -> 
 
 
 def _with_values(
-    words: WordAttention, change: Callable[[Tensor, Tensor], Tensor], length: int
-) -> WordAttention:
+    words: AttentionFunction, change: Callable[[Tensor, Tensor], Tensor], length: int
+) -> AttentionFunction:
     """Returns the attention with other values: `change(values, rows)`, rows 1 for the prompt's."""
     import torch
 
@@ -168,7 +168,7 @@ def _with_values(
     return attend
 
 
-def _in_full_precision(words: WordAttention) -> WordAttention:
+def _in_full_precision(words: AttentionFunction) -> AttentionFunction:
     """Returns the attention computed in fp32 from what it is given."""
     import torch
 

@@ -12,8 +12,7 @@ from harness.methods import METHODS as REGISTRY
 from harness.methods.zero_init.attention import PromptAttention
 from harness.methods.zero_init.probe import PROBE_TEXTS, PROBE_TOKENS, attention_shares, prompts_of
 from harness.models.families import FAMILIES
-from harness.testing.gradients import token_ids
-from harness.testing.method_laws import stir, tiny_model
+from harness.testing import stir, tiny_model, token_ids
 from tests.fixtures.tiny import adapted, random_examples, tiny_llama
 
 METHODS = ["random-init", "zero-init-linear", "zero-init-nonlinear"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.estimate.hardware import HardwareEstimate, estimate_on_gpu
+from harness.estimate.costs import GridEstimate, estimate_grid
 from harness.grid.status import CellState
 from harness.records.results import CellResult, TrainResult
 from tests.estimate.conftest import cells_of, to_do
@@ -18,8 +18,8 @@ CELLS = cells_of("paper-7b")
 
 def estimate(
     states: list[CellState], gpu: str, folder: Path, price: float | None = None
-) -> HardwareEstimate:
-    return estimate_on_gpu(
+) -> GridEstimate:
+    return estimate_grid(
         states, gpu, price_per_hour=price, runs_dir=folder, data_root=None, num_rows=52002
     )
 
