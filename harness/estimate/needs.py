@@ -1,7 +1,7 @@
 """What a grid reads, and which of it is still to fetch: base models, data, benchmarks, access.
 
 Only this machine is looked at: its folders and the hub's cache. The network is never asked, so
-whether a repository is gated is said where it is known of old, and left open elsewhere.
+whether a repository is gated is said where it is known beforehand, and left open elsewhere.
 """
 
 from __future__ import annotations

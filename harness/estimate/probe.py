@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
+from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,57 @@ class CellForecast:
         return self.training_seconds + self.scoring_seconds + self.other_seconds
 
 
+@dataclass(frozen=True)
+class GridForecast:
+    """What is left to do of a grid, on this machine."""
+
+    probe: Probe
+    cells: tuple[CellForecast, ...]
+    """In the order of the grid."""
+    num_cells: int
+    """With those that the probe tells nothing of."""
+
+    @property
+    def wall_seconds(self) -> float:
+        """When the last of the workers that take the cells in turn is ready."""
+        if not self.cells:
+            return 0.0
+        workers = range(min(self.probe.workers, len(self.cells)))
+        free = [(self.probe.start_seconds, number) for number in workers]
+        prepared: dict[int, set[str]] = {number: set() for number in workers}
+        for cell in self.cells:
+            at, number = heapq.heappop(free)
+            new = set(cell.prepare_seconds) - prepared[number]
+            prepared[number] |= new
+            at += cell.seconds + sum(cell.prepare_seconds[name] for name in new)
+            heapq.heappush(free, (at, number))
+        return COMMAND_SECONDS + max(at for at, _ in free)
+
+    @property
+    def worker_seconds(self) -> float:
+        """All workers together: GPU seconds, or a CPU's core seconds."""
+        once: dict[str, float] = {}
+        for cell in self.cells:
+            once |= cell.prepare_seconds
+        workers = min(self.probe.workers, len(self.cells))
+        own = sum(cell.seconds for cell in self.cells)
+        return own + workers * (self.probe.start_seconds + sum(once.values()))
+
+    def record(self, price_per_hour: float | None) -> dict[str, Any]:
+        """All of it as plain values."""
+        record = {
+            "wall_seconds": self.wall_seconds,
+            "wall_seconds_as_busy": self.wall_seconds / self.probe.cpu_share,
+            "worker_seconds": self.worker_seconds,
+            "price_per_hour": price_per_hour,
+            "cells": [asdict(cell) | {"seconds": cell.seconds} for cell in self.cells],
+            "probe": asdict(self.probe),
+        }
+        if price_per_hour is not None:
+            record["cost"] = self.worker_seconds / 3600 * price_per_hour
+        return record
+
+
 def pair_key(cell: Cell) -> str:
     """What cells of one speed have in common: the model and the method's settings."""
     return f"{cell.model_name}/{cell.method_label}"
@@ -123,34 +175,34 @@ def run_probe(
         ZbenchError: one could not be measured; the line says why.
     """
     work = representatives(cells)
-    found: dict[str, PairTime] = {}
-    workers = min(len(devices), len(work))
+    if not work:
+        return {}
+    keys, found = [pair_key(cell) for cell in work], dict[str, PairTime]()
     context = get_context("spawn")
-    places = context.Queue()
-    for device in devices[:workers]:
-        places.put(device)
+    free = context.Queue()
+    for device in devices[: len(work)]:
+        free.put(device)
     pool = ProcessPoolExecutor(
-        workers,
+        min(len(devices), len(work)),
         mp_context=context,
         initializer=begin_worker,
-        initargs=(places, settings.threads, os.getpid()),
+        initargs=(free, settings.threads, os.getpid()),
     )
-    with pool:
-        futures = {pair_key(cell): pool.submit(measure, cell, settings) for cell in work}
-        try:
-            for key, future in futures.items():
-                found[key] = future.result()
+    try:
+        with pool:
+            for key, times in zip(keys, pool.map(measure, work, repeat(settings)), strict=True):
+                found[key] = times
                 on_done(key)
-        except BrokenProcessPool as fault:
-            raise TrainingError(
-                "--probe: a worker process died (out of memory?); probe fewer cells with --only, "
-                "or on a larger machine"
-            ) from fault
-        except Exception as fault:
-            pool.shutdown(cancel_futures=True)
-            if isinstance(fault, ZbenchError):
-                raise
-            raise TrainingError(f"--probe: {key}: {type(fault).__name__}: {fault}") from fault
+    except BrokenProcessPool as fault:
+        raise TrainingError(
+            "--probe: a worker process died (out of memory?); probe fewer cells with --only, "
+            "or on a larger machine"
+        ) from fault
+    except ZbenchError:
+        raise
+    except Exception as fault:
+        failed = keys[len(found)]
+        raise TrainingError(f"--probe: {failed}: {type(fault).__name__}: {fault}") from fault
     return found
 
 
@@ -211,29 +263,10 @@ def forecast_cell(state: CellState, probe: Probe, num_rows: int | None) -> CellF
     return CellForecast(cell.id, cell.label, training, scoring, other, prepare)
 
 
-def wall_seconds(forecasts: Sequence[CellForecast], probe: Probe) -> float:
-    """Returns when the last of the workers that take the cells in turn is ready."""
-    if not forecasts:
-        return 0.0
-    free = [(probe.start_seconds, number) for number in range(min(probe.workers, len(forecasts)))]
-    prepared: dict[int, set[str]] = {number: set() for _, number in free}
-    for forecast in forecasts:
-        at, number = heapq.heappop(free)
-        new = set(forecast.prepare_seconds) - prepared[number]
-        prepared[number] |= new
-        at += forecast.seconds + sum(forecast.prepare_seconds[name] for name in new)
-        heapq.heappush(free, (at, number))
-    return COMMAND_SECONDS + max(at for at, _ in free)
-
-
-def busy_seconds(forecasts: Sequence[CellForecast], probe: Probe) -> float:
-    """Returns the seconds of all workers together: GPU hours, or a CPU's core hours."""
-    once: dict[str, float] = {}
-    for forecast in forecasts:
-        once |= forecast.prepare_seconds
-    own = sum(forecast.seconds for forecast in forecasts)
-    workers = min(probe.workers, len(forecasts))
-    return own + workers * (probe.start_seconds + sum(once.values()))
+def forecast_grid(states: Sequence[CellState], probe: Probe, num_rows: int | None) -> GridForecast:
+    """Forecasts the cells that are to do."""
+    forecasts = [forecast_cell(state, probe, num_rows) for state in states]
+    return GridForecast(probe, tuple(one for one in forecasts if one is not None), len(states))
 
 
 def expected_seconds(

@@ -76,9 +76,9 @@ _STATE: dict[str, Any] = {}
 """Of a worker process: its device, and whether it has worked before."""
 
 
-def begin_worker(places: Any, threads: int, parent: int) -> None:
+def begin_worker(free: Any, threads: int, parent: int) -> None:
     """Makes this process a worker on its device, before it imports anything."""
-    device = places.get()
+    device = free.get()
     prepare_worker(device, threads, parent)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing of a probe is kept
     _STATE.update(device="cpu" if device == "cpu" else "cuda", worked=False)
@@ -240,8 +240,8 @@ def _train(
 def line_through(large: tuple[float, float], small: tuple[float, float]) -> tuple[float, float]:
     """(intercept, slope) of the line through two points, neither of them negative.
 
-    Where noise or the machine makes the smaller one dearer than a line allows, the mean of the
-    larger one is all that is known.
+    Where noise or the machine makes the smaller one more expensive than a line allows, the mean of
+    the larger one is all that is known.
     """
     (x, y), (u, v) = large, small
     if x <= u:

@@ -84,13 +84,14 @@ class LocalInputs:
         what was used, where that takes no long reading.
         """
         file_sha256 = result.train.data_file_sha256 if result.train else None
+        weights_sha256: str | None = result.base.get("weights_sha256")
         made_from = (
-            (result.base.get("weights_sha256"), self._weights, cell.model),
+            (weights_sha256, self._weights, cell.model),
             (file_sha256, self._data, cell.data),
         )
         for then, find, spec in made_from:
             what, now = (None, None) if then is None else find(spec)
-            if now not in (None, then):
+            if then is not None and now is not None and now != then:
                 return (
                     f"{cell.label}: {what} changed since the cell was made (SHA-256 {then[:12]}, "
                     f"now {now[:12]}); bring back what was used, or give another --runs-dir"

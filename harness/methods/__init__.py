@@ -7,7 +7,6 @@ does, when it is called.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import MethodError, ModelError
@@ -130,15 +129,14 @@ _ALL = (
 METHODS = Registry(_ALL)
 """All methods by name, in the order of tables and figures."""
 
-_HEAVY = {"replace_dropouts": "harness.methods.row_dropout"}
-"""Public names whose modules import torch."""
-
 
 def __getattr__(name: str) -> Any:
-    """Imports what is heavy at its first use."""
-    if name not in _HEAVY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HEAVY[name]), name)
+    """Imports the public names whose modules import torch at their first use."""
+    if name == "replace_dropouts":
+        from harness.methods.row_dropout import replace_dropouts
+
+        return replace_dropouts
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def check_options(method: Method, options: MethodOptions, shape: ModelShape) -> None:

@@ -4,6 +4,6 @@ They need pytest and torch, and nothing of zbench's own tests.
 """
 
 from harness.testing.gradients import token_ids
-from harness.testing.method_laws import MethodLaws, stir, tiny_model
+from harness.testing.method_laws import MethodLaws, perturb, tiny_model
 
-__all__ = ["MethodLaws", "stir", "tiny_model", "token_ids"]
+__all__ = ["MethodLaws", "perturb", "tiny_model", "token_ids"]

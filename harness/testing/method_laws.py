@@ -86,7 +86,7 @@ def tiny_model(family: str, *, dtype: torch.dtype = torch.float32) -> PreTrained
     return model.to(dtype).eval()
 
 
-def stir(model: Any, *, seed: int = 7) -> Any:
+def perturb(model: Any, *, seed: int = 7) -> Any:
     """Moves the trained tensors far, as if by training, and returns the model."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -206,7 +206,7 @@ class MethodLaws:
             assert torch.equal(self.adapted(family)(token_ids()).logits, expected)
 
     def test_saved_and_loaded_it_gives_the_same_logits(self, family: str, tmp_path: Path) -> None:
-        model = stir(self.adapted(family))
+        model = perturb(self.adapted(family))
         save_trained(model, tmp_path)
         fresh = self.adapted(family, seed=6)
         load_trained(fresh, tmp_path)
@@ -215,12 +215,12 @@ class MethodLaws:
             assert torch.equal(fresh(token_ids()).logits, expected)
 
     def test_a_copy_is_independent(self, family: str) -> None:
-        model = stir(self.adapted(family))
+        model = perturb(self.adapted(family))
         with torch.no_grad():
             expected = model(token_ids()).logits
             copied = copy.deepcopy(model)
             assert torch.equal(copied(token_ids()).logits, expected)
-            stir(copied, seed=2)
+            perturb(copied, seed=2)
             assert torch.equal(model(token_ids()).logits, expected)
             changed = not torch.equal(copied(token_ids()).logits, expected)
         assert changed == self.method.trains
@@ -231,7 +231,7 @@ class MethodLaws:
         if not self.method.trains:
             pytest.skip("this method trains nothing")
         # In fp64: with weights so large, fp32's own rounding is 2e-5 in some families.
-        model = stir(self.adapted(family)).double()
+        model = perturb(self.adapted(family)).double()
         expected = plain_gradients(model, law_examples())
         for budget, share in ((14, True), (30, True), (1000, True), (30, False), (1000, False)):
             found = gradients(model, law_examples(), budget, share=share)
@@ -241,7 +241,7 @@ class MethodLaws:
 
     @pytest.mark.parametrize("share", [True, False])
     def test_documents_never_see_each_other(self, family: str, share: bool) -> None:
-        model = stir(self.adapted(family))
+        model = perturb(self.adapted(family))
         shared, *documents = token_ids(5, 12, seed=2).tolist()
         losses = []
         for first in documents[:2]:
@@ -251,7 +251,7 @@ class MethodLaws:
         torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
 
     def test_the_loss_is_that_of_the_models_own_logits(self, family: str) -> None:
-        model = stir(self.adapted(family))
+        model = perturb(self.adapted(family))
         (example,) = law_examples()[:1]
         batch = whole_batch(ResponseLoss(model), [example], share=True)
         with torch.no_grad():
@@ -259,7 +259,7 @@ class MethodLaws:
         torch.testing.assert_close(loss, own, rtol=SINGLE, atol=SINGLE)
 
     def test_later_tokens_change_nothing_before_them(self, family: str) -> None:
-        model, ids = stir(self.adapted(family)), token_ids()
+        model, ids = perturb(self.adapted(family)), token_ids()
         with torch.no_grad():
             whole = model(ids, use_cache=False).logits[:, -ids.shape[1] :]
             part = model(ids[:, :7], use_cache=False).logits[:, -7:]
@@ -271,7 +271,7 @@ class MethodLaws:
     ) -> None:
         if not self.generates_without_cache:
             pytest.skip("this method lives in the cache")
-        model, written = stir(self.adapted(family)), []
+        model, written = perturb(self.adapted(family)), []
         ids = token_ids()
         for use_cache in (True, False):
             torch.manual_seed(4)  # generate() samples from the global generator
@@ -289,7 +289,7 @@ class MethodLaws:
         assert written[0].shape[1] > ids.shape[1]
 
     def test_forward_writes_nothing_onto_modules(self, family: str) -> None:
-        model = stir(self.adapted(family))
+        model = perturb(self.adapted(family))
         before = _attributes(model)
         if self.method.trains:
             gradients(model, law_examples(), 30)

@@ -15,13 +15,13 @@ from harness.estimate.gpus import device_name
 from harness.estimate.probe import (
     COMMAND_SECONDS,
     CellForecast,
+    GridForecast,
     Probe,
     expected_seconds,
     forecast_cell,
     read_probe,
     representatives,
     run_probe,
-    wall_seconds,
     write_probe,
 )
 from harness.estimate.probe_worker import PairTime, ProbeSettings, ScoringTime, line_through
@@ -76,12 +76,15 @@ def test_a_cell_is_its_steps_tokens_and_items(tmp_path: Path) -> None:
 
 
 def test_the_last_worker_ends_the_run() -> None:
-    cells = [CellForecast(str(i), "", s, 0.0, 0.0, {"x": 1.0}) for i, s in enumerate((9, 2, 3, 1))]
+    seconds = enumerate((9, 2, 3, 1))
+    cells = tuple(CellForecast(str(i), "", s, 0.0, 0.0, {"x": 1.0}) for i, s in seconds)
     # start 4; one worker takes 9, the other 2, 3 and 1; each prepares x once
-    assert wall_seconds(cells, PROBE) == COMMAND_SECONDS + 4 + 1 + 9
+    both = GridForecast(PROBE, cells, 4)
+    assert both.wall_seconds == COMMAND_SECONDS + 4 + 1 + 9
+    assert both.worker_seconds == 2 * (4 + 1) + 9 + 2 + 3 + 1
     one = replace(PROBE, workers=1)
-    assert wall_seconds(cells, one) == COMMAND_SECONDS + 4 + 1 + 15
-    assert wall_seconds([], PROBE) == 0
+    assert GridForecast(one, cells, 4).wall_seconds == COMMAND_SECONDS + 4 + 1 + 15
+    assert GridForecast(PROBE, (), 0).wall_seconds == 0
 
 
 def test_two_points_give_a_line_that_is_never_negative() -> None:
@@ -142,6 +145,10 @@ def test_a_probe_times_steps_and_scoring(world: Path) -> None:
     assert set(times.scoring) == {"demo_arc_easy"}
     assert times.scoring["demo_arc_easy"].item_seconds > 0
     assert sorted(path.stat().st_mtime_ns for path in world.rglob("*")) == before
+
+
+def test_nothing_to_do_is_nothing_to_probe() -> None:
+    assert run_probe([], ProbeSettings(None, 1), ["cpu"], lambda key: None) == {}
 
 
 def test_missing_data_is_one_line(tmp_path: Path) -> None:

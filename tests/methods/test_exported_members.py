@@ -25,7 +25,7 @@ def test_the_public_names_are_frozen() -> None:
         *("Workload", "attach_adapter", "check_options", "insert_adapter", "replace_dropouts"),
         "shape_of",
     ]
-    assert harness.testing.__all__ == ["MethodLaws", "stir", "tiny_model", "token_ids"]
+    assert harness.testing.__all__ == ["MethodLaws", "perturb", "tiny_model", "token_ids"]
 
 
 @pytest.mark.parametrize("package", [harness.methods, harness.testing], ids=lambda p: p.__name__)

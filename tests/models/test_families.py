@@ -17,7 +17,7 @@ from harness.methods import METHODS
 from harness.models.checkpoint import read_config
 from harness.models.families import FAMILIES
 from harness.models.shape import ModelShape, shape_of
-from harness.testing import stir, tiny_model, token_ids
+from harness.testing import perturb, tiny_model, token_ids
 from tests.fixtures.tiny_models import PROMPT_METHODS
 
 ADAPTED = 2
@@ -125,7 +125,7 @@ def test_the_adapted_attention_equals_the_formula(method: str, family: str) -> N
     """Norms of keys, biases, caps, clips, windows and fused weights, each where it belongs."""
     ids = token_ids()
     base = tiny_model(family).double()
-    model = stir(METHODS[method].apply(base, METHODS[method].options(), 5))
+    model = perturb(METHODS[method].apply(base, METHODS[method].options(), 5))
     for parameter in model.parameters():
         parameter.data = parameter.data.double()
     found: list[Tensor] = []
