@@ -27,7 +27,7 @@ from harness.methods import METHODS
 from harness.training.checkpoint import Checkpoints, TrainingState, checkpoint_folders
 from harness.training.progress import Progress, StepRecord
 from harness.training.spec import TrainSpec
-from harness.training.step import Trainer
+from harness.training.step import TrainStep
 
 SIZES = {
     "15M": {"hidden_size": 288, "num_hidden_layers": 6, "num_attention_heads": 6,
@@ -47,15 +47,15 @@ def trained_state(size: str, name: str, device: str, num_steps: int) -> Training
     options = {"num_layers": config.num_hidden_layers} if name.startswith("zero") else {}
     base = LlamaForCausalLM(config).to(device)
     model = method.apply(base, method.options.model_validate(options), 0)
-    trainer = Trainer(
+    train_step = TrainStep(
         model,
         TrainSpec(learning_rate=1e-3, batch_size=2),
         device=torch.device(device),
         precision="fp32",
         pad_token_id=0,
     )
-    trainer.gradients([Example(tuple(range(1, 17)), 4)] * 2, 0)
-    trainer.update(1e-3)
+    train_step.gradients([Example(tuple(range(1, 17)), 4)] * 2, 0)
+    train_step.update(1e-3)
     figures: dict[str, float] = {}
     if method.statistics is not None:
         figures = method.statistics(model)
@@ -66,7 +66,7 @@ def trained_state(size: str, name: str, device: str, num_steps: int) -> Training
         )
         for step in range(1, num_steps + 1)
     ]
-    return TrainingState(progress, trainer.state())
+    return TrainingState(progress, train_step.state())
 
 
 def measure(state: TrainingState, folder: Path, repeats: int, minutes: float) -> dict[str, Any]:

@@ -189,7 +189,9 @@ def _measure_training(
     from harness.data.instructions import tokenize
     from harness.methods import METHODS
     from harness.models.loading import save_trained
+    from harness.training.callback import OnStep
     from harness.training.loop import fit
+    from harness.training.method_statistics import MethodStatistics
     from harness.training.progress import StepRecord
 
     train, method = cell.train, METHODS[cell.method]
@@ -226,10 +228,12 @@ def _measure_training(
             device=device,
             precision=base.identity["precision"],
             pad_token_id=int(base.tokenizer.eos_token_id),
-            data_sha256="",
-            statistics=method.statistics,
-            trace=method.trace(model) if method.trace else None,
-            on_step=on_step,
+            callbacks=[
+                MethodStatistics(
+                    method.statistics, method.telemetry(model) if method.telemetry else None
+                ),
+                OnStep(on_step),
+            ],
         )
         whole = clock() - begun
         counted = marks[WARM_UP_STEPS:]

@@ -30,7 +30,7 @@ from harness.methods.zero_init.options import (
     count_zero_init_linear,
     count_zero_init_nonlinear,
 )
-from harness.methods.zero_init.telemetry import PromptTrace, gate_statistics
+from harness.methods.zero_init.telemetry import PromptTelemetry, gate_statistics
 from harness.models.shape import ModelShape
 
 __all__ = ["METHODS", "Method", "MethodOptions", "check_options"]
@@ -69,7 +69,7 @@ _ALL = (
         recipe=PAPER_PROMPTS,
         apply=apply_random_init,
         count_parameters=count_random_init,
-        trace=PromptTrace,
+        telemetry=PromptTelemetry,
     ),
     Method(
         name="zero-init-linear",
@@ -79,7 +79,7 @@ _ALL = (
         apply=apply_zero_init_linear,
         count_parameters=count_zero_init_linear,
         statistics=gate_statistics,
-        trace=PromptTrace,
+        telemetry=PromptTelemetry,
     ),
     Method(
         name="zero-init-nonlinear",
@@ -89,7 +89,7 @@ _ALL = (
         apply=apply_zero_init_nonlinear,
         count_parameters=count_zero_init_nonlinear,
         statistics=gate_statistics,
-        trace=PromptTrace,
+        telemetry=PromptTelemetry,
     ),
     Method(
         name="adapter",

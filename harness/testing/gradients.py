@@ -47,7 +47,7 @@ def plain_gradients(model: Any, examples: Sequence[Example]) -> dict[str, Tensor
     model.train()
     for one in number_sequences(examples):
         ids = torch.tensor([one.token_ids])
-        with dropout_rng(DropoutKey(5, torch.tensor([one.place]))):
+        with dropout_rng(DropoutKey(5, torch.tensor([one.index]))):
             logits = model(input_ids=ids, use_cache=False).logits[0, -len(one.token_ids) :]
         first = one.num_prompt_tokens
         nn.functional.cross_entropy(
@@ -83,10 +83,10 @@ def loss_of_all_but_the_first(
     """Returns the loss of the shorter sequences, with the longest beside them in the batch."""
     batch = whole_batch(module, examples, share=share)
     if isinstance(batch, PaddedBatch):
-        places = batch.places_B[batch.positions // batch.input_ids_BT.shape[1]]
+        sequence_ids = batch.sequence_ids_B[batch.positions // batch.input_ids_BT.shape[1]]
     else:
-        places = batch.places_1N[0, batch.positions]
-    others = places != 0
+        sequence_ids = batch.sequence_ids_1N[0, batch.positions]
+    others = sequence_ids != 0
     assert others.any()
     assert not others.all()
     with torch.no_grad():

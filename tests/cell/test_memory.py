@@ -19,7 +19,7 @@ from harness.cell.memory import (
     remembered_budget,
     smaller_budget,
 )
-from harness.cell.settings import RunSettings
+from harness.cell.settings import CellRun, RunSettings
 from harness.demo.world import write_world
 from harness.errors import TrainingError
 from harness.execution.plan import RunPlan
@@ -62,10 +62,11 @@ def test_a_real_allocation_that_fails_is_known_as_such() -> None:
 
 def test_budgets_are_halved_down_to_one_sequence_and_kept(tmp_path: Path) -> None:
     cell, tried = one_cell(), []
+    run = CellRun(
+        cell, RunSettings(tmp_path, None), cell_folder(tmp_path, cell), lambda event: None
+    )
     used = 1000
-    while isinstance(
-        fault := smaller_budget(cell, tmp_path, "cpu", used=used, longest=120), SmallerBudget
-    ):
+    while isinstance(fault := smaller_budget(run, used=used, longest=120), SmallerBudget):
         tried.append(used)
         assert "\n" not in str(fault)
         found = remembered_budget(tmp_path, budget_key(cell, "cpu"))
@@ -88,7 +89,7 @@ def test_budgets_of_other_methods_stay_and_a_damaged_file_counts_as_none(tmp_pat
 
 
 @pytest.mark.timeout(900)
-def test_a_cell_out_of_memory_goes_on_in_a_fresh_process_with_the_budget_that_holds(
+def test_a_cell_out_of_memory_resumes_in_a_fresh_process_with_the_budget_that_holds(
     tmp_path: Path,
 ) -> None:
     cell, root = one_cell(), write_world(tmp_path / "world")
@@ -131,7 +132,7 @@ def test_a_cell_out_of_memory_goes_on_in_a_fresh_process_with_the_budget_that_ho
     # The next cell of the same model and method begins with what held.
     held = remembered_budget(limited, budget_key(cell, "cpu"))
     assert held is not None
-    assert f"goes on with {held} in" in warned[-1].message
+    assert f"resumes with {held} in" in warned[-1].message
     (folder := cell_folder(limited, cell)).rename(tmp_path / "first")
     assert not folder.exists()
     assert not [event for event in run(limited, 300_000_000) if isinstance(event, Warned)]

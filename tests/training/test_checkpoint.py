@@ -15,6 +15,7 @@ from harness.errors import StorageError, TrainingError
 from harness.training.checkpoint import (
     RECORD_FILE,
     TENSORS_FILE,
+    Action,
     Checkpoints,
     TrainingState,
     checkpoint_folders,
@@ -35,7 +36,7 @@ def state_at(step: int, size: int = 3) -> TrainingState:
 
 
 def checkpoints(folder: Path, told: list[str], minutes: float = 10.0) -> Checkpoints:
-    return Checkpoints(folder, IDENTITY, minutes=minutes, requests=SignalFlags(), warn=told.append)
+    return Checkpoints(folder, IDENTITY, minutes=minutes, flags=SignalFlags(), warn=told.append)
 
 
 def steps(folder: Path) -> list[int]:
@@ -176,7 +177,7 @@ def test_a_full_disk_leaves_the_last_good_one_and_warns_once(tmp_path: Path) -> 
             save_checkpoint(tmp_path, state_at(20, size=100_000), IDENTITY)
     (line,) = told
     assert "cannot be written" in line
-    assert line.endswith("the training goes on")
+    assert line.endswith("the training continues")
     assert str(tmp_path / "step-00000005") in line
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
     mine.save(state_at(20, size=100_000), wait=True)
@@ -187,14 +188,14 @@ def test_a_full_disk_leaves_the_last_good_one_and_warns_once(tmp_path: Path) -> 
 def test_a_checkpoint_is_due_by_the_clock_and_by_signals(tmp_path: Path) -> None:
     told: list[str] = []
     slow, always = checkpoints(tmp_path, told), checkpoints(tmp_path, told, minutes=0.0)
-    assert slow.due_action() == "nothing"
-    assert always.due_action() == "save"
-    slow.requests.save = True
-    assert slow.due_action() == "save"
+    assert slow.due_action() == Action.CONTINUE
+    assert always.due_action() == Action.SAVE
+    slow.flags.save = True
+    assert slow.due_action() == Action.SAVE
     slow.save(state_at(1), wait=True)
-    assert slow.due_action() == "nothing"
-    slow.requests.stop = True
-    assert slow.due_action() == "stop"
+    assert slow.due_action() == Action.CONTINUE
+    slow.flags.stop = True
+    assert slow.due_action() == Action.STOP
 
 
 def test_what_is_written_beside_the_training_is_of_the_step_it_was_due_at(tmp_path: Path) -> None:
