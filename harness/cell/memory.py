@@ -55,7 +55,7 @@ def smaller_budget(run: CellRun, *, used: int, longest: int) -> Exception:
     # Below the longest sequence a budget changes nothing: one sequence is the least.
     smaller = max(used // 2, longest)
     key = budget_key(run.cell, run.settings.device)
-    remember_budget(run.settings.runs_dir, key, smaller)
+    store_budget(run.settings.runs_dir, key, smaller)
     return SmallerBudget(
         f"out of memory with {used} tokens in a forward pass; resumes with {smaller} in a fresh "
         "process"
@@ -76,7 +76,7 @@ def effective_budget(run: CellRun, examples: Sequence[Example]) -> int:
     assert cell.train is not None
     setting = settings.token_budget or cell.train.token_budget
     wanted = resolve_budget(setting, examples, torch.device(settings.device))
-    stored = remembered_budget(settings.runs_dir, budget_key(cell, settings.device))
+    stored = stored_budgets(settings.runs_dir).get(budget_key(cell, settings.device))
     # A budget stored for other data may be less than the longest sequence here.
     return wanted if stored is None else min(wanted, max(stored, longest_sequence(examples)))
 
@@ -91,12 +91,16 @@ def budget_key(cell: Cell, device: str) -> str:
     return f"{cell.model_name} | {cell.method_label} | {gpu}"
 
 
-def remembered_budget(runs_dir: Path, key: str) -> int | None:
-    """The stored budget, or None where none was too large so far."""
-    return _read(runs_dir / BUDGETS_FILE).get(key)
+def stored_budgets(runs_dir: Path) -> dict[str, int]:
+    """The effective budgets by key; a damaged file holds none, and is overwritten by the next."""
+    try:
+        stored = json.loads((runs_dir / BUDGETS_FILE).read_text(encoding="utf-8"))
+        return {key: value for key, value in stored.items() if isinstance(value, int) and value > 0}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
-def remember_budget(runs_dir: Path, key: str, budget: int) -> None:
+def store_budget(runs_dir: Path, key: str, budget: int) -> None:
     """Stores a budget beside those of other models, methods and GPUs.
 
     Raises:
@@ -106,19 +110,10 @@ def remember_budget(runs_dir: Path, key: str, budget: int) -> None:
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(runs_dir / f".{BUDGETS_FILE}.lock"):  # the other workers write it too
-            budgets = _read(path) | {key: budget}
+            budgets = stored_budgets(runs_dir) | {key: budget}
             write_text(path, json.dumps(budgets, indent=1, sort_keys=True) + "\n")
     except OSError as fault:
         raise StorageError(f"{path}: cannot be written ({fault.strerror})") from fault
-
-
-def _read(path: Path) -> dict[str, int]:
-    """The stored budgets; a damaged file holds none, and is overwritten by the next one."""
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        return {key: value for key, value in known.items() if isinstance(value, int) and value > 0}
-    except (OSError, ValueError, AttributeError):
-        return {}
 
 
 def check_memory(run: CellRun) -> None:
@@ -136,7 +131,7 @@ def check_memory(run: CellRun) -> None:
     needed = memory_bytes(
         cell.model.shape.num_parameters,
         trained,
-        num_devices=run.num_devices,
+        num_devices=run.settings.rank_info.world_size,
         quantization=cell.train.base_quantization if cell.train else None,
     )
     gpu = torch.cuda.get_device_properties(device).total_memory

@@ -32,7 +32,7 @@ from harness.models.devices import free_memory, is_out_of_memory
 from harness.records.environment import describe_environment, prepare_torch
 from harness.records.events import CellEnded, CellStarted, Emit, Warned
 from harness.records.files import write_text
-from harness.records.results import CellError, CellResult, TrainResult, read_result, write_result
+from harness.records.results import CellError, CellResult, read_result, write_result
 from harness.training.signals import Stopped, handle_signals
 
 if TYPE_CHECKING:
@@ -83,8 +83,14 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
                 base = _load_base(run)
                 model = METHODS[cell.method].apply(base.model, cell.options, cell.seed or 0)
                 training = train_cell(run, base, model, data, flags)
-                measured = save_training(run, model, training)
-                result = _trained_result(run, result, base, measured)
+                result = CellResult(
+                    cell=result.cell,
+                    cell_id=cell.id,
+                    train=save_training(run, model, training),
+                    base=base.identity,
+                    environment=_environment(settings),
+                    estimate=result.estimate,
+                )
                 write_result(run.folder, result)
                 shutil.rmtree(run.folder / CHECKPOINTS_FOLDER, ignore_errors=True)
                 if flags.stop:  # since the last step
@@ -185,6 +191,13 @@ def _load_trained(run: CellRun, result: CellResult) -> tuple[Base, PreTrainedMod
     return base, model
 
 
+def _environment(settings: RunSettings) -> dict[str, str]:
+    environment = describe_environment(settings.device)
+    if (num_devices := settings.rank_info.world_size) > 1:
+        environment["num_devices"] = str(num_devices)
+    return environment
+
+
 def _check_same_base(cell: Cell, result: CellResult, base: Base) -> None:
     """Refuses to put trained tensors on other weights than those they were trained with."""
     for key in ("weights_sha256", "commit", "tokenizer_sha256"):
@@ -194,25 +207,6 @@ def _check_same_base(cell: Cell, result: CellResult, base: Base) -> None:
                 f"{cell.label}: the base model has changed since the cell was made ({key} was "
                 f"{str(then)[:12]}, is {str(now)[:12]}); bring it back, or give another --runs-dir"
             )
-
-
-def _trained_result(
-    run: CellRun, result: CellResult, base: Base, measured: TrainResult
-) -> CellResult:
-    """The result of a cell that is trained and not scored yet."""
-    environment = describe_environment(run.settings.device)
-    if run.settings.rank_info:
-        environment |= {"num_devices": str(run.num_devices)}
-    return replace(
-        result,
-        train=measured,
-        base=base.identity,
-        scores=(),
-        environment=environment,
-        evaluation_seconds={},
-        evaluation_environments={},
-        error=None,
-    )
 
 
 def describe(fault: BaseException) -> str:

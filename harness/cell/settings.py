@@ -23,7 +23,7 @@ class RunSettings:
     """A torch device of this process, `cpu` or `cuda`."""
     threads: int = 1
     """CPU threads; on the CPU another number moves the low bits of every result."""
-    rank_info: RankInfo | None = None
+    rank_info: RankInfo = RankInfo()
     """This process' rank where several train the cell; rank 0 runs it, the others follow."""
     token_budget: int | None = None
     """Tokens of a forward pass in training, instead of the grid's; a smaller budget stored after an
@@ -41,16 +41,6 @@ class CellRun:
     folder: Path
     """The cell's own; rank 0 writes in it."""
     emit: Emit
-
-    @property
-    def num_devices(self) -> int:
-        """Number of devices that train the cell together."""
-        return self.settings.rank_info.world_size if self.settings.rank_info else 1
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this process writes the cell's files: of several ranks, rank 0 does."""
-        return self.settings.rank_info is None or self.settings.rank_info.rank == 0
 
     def warn(self, message: str | None) -> None:
         """Emits a warning, if there is one."""

@@ -151,7 +151,7 @@ def train_cell(
         minutes=train.checkpoint_minutes,
         flags=flags,
         warn=warn,
-        writes=run.is_leader,
+        writes=settings.rank_info.rank == 0,
     )
     resume = checkpoints.latest()
     events = StepEvents(run)

@@ -112,7 +112,7 @@ class Training:
         return {k: v for source in sources for k, v in source.items() if math.isfinite(v)}
 
     def state(self) -> dict[str, Tensor]:
-        """The tensors of a checkpoint; the next step changes them: copy what is to stay."""
+        """A copy of the tensors of a checkpoint, on the CPU of rank 0; all ranks call it."""
         followed = {k: v for callback in self.callbacks for k, v in callback.state().items()}
         return self.train_step.state() | {f"{CALLBACK_STATE}{k}": v for k, v in followed.items()}
 

@@ -146,11 +146,6 @@ def _warn_of_versions(folder: Path, then: Mapping[str, str]) -> None:
         logger.warning("%s: made with %s: the low bits may differ", folder, "; ".join(changed))
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Removes a cell's checkpoints: the training is done and saved."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 class Checkpoints(Callback):
     """Writes checkpoints of a training when they are due, and ends it when a signal asks for it.
 
@@ -194,12 +189,16 @@ class Checkpoints(Callback):
             try:
                 state = read_checkpoint(folder, self.identity)
             except TrainingError as fault:
-                rest = "the one before is used" if index + 1 < len(found) else "none is left"
-                again = "" if index + 1 < len(found) else ": the training begins again"
-                self._warn(f"checkpoint left out: {fault}; {rest}{again}")
-                continue
-            self.last = folder
-            return state
+                is_last = index + 1 == len(found)
+                rest = (
+                    "none is left: the training begins again"
+                    if is_last
+                    else "the one before is used"
+                )
+                self._warn(f"checkpoint left out: {fault}; {rest}")
+            else:
+                self.last = folder
+                return state
         return None
 
     def on_step(self, training: Training, record: StepRecord) -> None:
@@ -207,6 +206,7 @@ class Checkpoints(Callback):
         action = training.train_step.ranks.highest(self.due_action())
         if action == Action.CONTINUE:
             return
+        self.wait()  # so that one copy of the state exists at a time
         training.progress.peak_memory_bytes = training.peak_memory_bytes
         self.save(TrainingState(training.progress, training.state()), wait=action == Action.STOP)
         if action == Action.STOP:
@@ -231,12 +231,12 @@ class Checkpoints(Callback):
         return Action.SAVE if due or self.flags.save else Action.CONTINUE
 
     def save(self, state: TrainingState, *, wait: bool = False) -> None:
-        """Copies the state and writes it in a thread, while the training continues.
+        """Writes a state in a thread, while the training continues.
 
         A full disk costs a warning, and the last good checkpoint stays.
 
         Args:
-            state: the training's own tensors, which the next step changes.
+            state: a copy of the training's; its progress is copied here.
             wait: return when it is written; with 0 minutes between two it always is.
         """
         self.wait()
@@ -244,8 +244,7 @@ class Checkpoints(Callback):
         if not self._writes:
             return
         self._saved = time.monotonic()
-        tensors = {k: v.detach().to("cpu", copy=True) for k, v in state.tensors.items()}
-        copied = TrainingState(state.progress.copy(), tensors)
+        copied = TrainingState(state.progress.copy(), state.tensors)
         self._pending = self._writer.submit(save_checkpoint, self.folder, copied, self.identity)
         if wait or self.minutes == 0:
             self.wait()

@@ -19,13 +19,12 @@ TIMEOUT_SECONDS = 1800.0
 
 @dataclass(frozen=True)
 class RankInfo:
-    """What a process needs to know to join the process group of its cell."""
+    """What a process needs to know to join the process group of its cell; by default, none."""
 
-    rank: int
-    """From 0."""
-    world_size: int
-    store: str
-    """A file that all of them can write, absent at first: torch's FileStore for the rendezvous."""
+    rank: int = 0
+    world_size: int = 1
+    store: str = ""
+    """A file that all ranks can write, absent at first: torch's FileStore for the rendezvous."""
     timeout_seconds: float = TIMEOUT_SECONDS
 
     @property
@@ -42,13 +41,13 @@ class RankInfo:
 
 
 @contextlib.contextmanager
-def joined(rank_info: RankInfo | None, device: str) -> Iterator[None]:
-    """Initializes the process group, over NCCL on CUDA, over gloo on the CPU; None for no group.
+def joined(rank_info: RankInfo, device: str) -> Iterator[None]:
+    """Initializes the process group, over NCCL on CUDA, over gloo on the CPU; none for one process.
 
     A process that fails inside does not destroy the group: it would have to wait for the others,
     and it is about to exit.
     """
-    if rank_info is None:
+    if rank_info.world_size == 1:
         yield
         return
     import torch

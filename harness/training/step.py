@@ -30,7 +30,6 @@ from harness.training.parallel import (
     clip_gradients,
     gather,
     gradient_sync,
-    is_sharded,
     parallelize,
     shard_of,
 )
@@ -177,11 +176,10 @@ class TrainStep:
         }
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The trained tensors and AdamW's state, by kind and parameter's name.
+        """A copy of the trained tensors and AdamW's state, by kind and parameter's name.
 
         `parameter/<name>`, and once a step is taken `exp_avg/<name>`, `exp_avg_sq/<name>` and
-        `step/<name>`; in fp16 also `scale/<name>`. The tensors are those that the next step
-        changes: copy what is to stay. Of a sharded model all ranks call it; rank 0 alone gets the
+        `step/<name>`; in fp16 also `scale/<name>`. All ranks call it; rank 0 alone gets the
         tensors, whole and on the CPU.
         """
         found: dict[str, torch.Tensor] = {}
@@ -189,8 +187,7 @@ class TrainStep:
             found[f"parameter/{name}"] = parameter.detach()
             for kind, value in self.optimizer.state.get(parameter, {}).items():
                 found[f"{kind}/{name}"] = value
-        if is_sharded(found):
-            found = gather(found)
+        found = gather(found)
         if self.loss_scale.enabled:
             for name, number in self.loss_scale.state().items():
                 found[f"{SCALE}{name}"] = torch.tensor(number, dtype=torch.float64)
