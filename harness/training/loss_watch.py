@@ -1,4 +1,4 @@
-"""A loss that explodes: when it has, and who is told."""
+"""Detects a loss that explodes, and warns of it once."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ device. The first and the last step are always read."""
 
 
 class MethodStatistics(Callback):
-    """Reads a method's statistics, or lets its telemetry follow the training in their place.
+    """Reads a method's statistics, or lets its telemetry follow the training instead.
 
     Args:
         statistics: the method's `statistics`.
-        telemetry: the method's `telemetry`, begun on the model.
+        telemetry: made by the method's `telemetry` for the model.
     """
 
     def __init__(

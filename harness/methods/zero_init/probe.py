@@ -69,7 +69,7 @@ def attention_shares(model: nn.Module, texts: Sequence[Sequence[int]]) -> pd.Dat
 
         hooks = [prompt.register_forward_hook(look, with_kwargs=True) for prompt in prompts]
         try:
-            # No mask: in causal attention no real token sees the padding behind it.
+            # No mask: in causal attention no real token attends to the padding after it.
             _decoder(model)(input_ids=ids, use_cache=False)
         finally:
             for hook in hooks:
