@@ -26,7 +26,7 @@ from harness.methods.zero_init.options import (
     count_prompts,
     prompt_workload,
 )
-from harness.methods.zero_init.telemetry import PromptTrace, gate_statistics
+from harness.methods.zero_init.telemetry import PromptTelemetry, gate_statistics
 from harness.models.adapters import attach_adapter, insert_adapter
 from harness.models.families import FAMILIES, Family
 from harness.models.shape import ModelShape, shape_of
@@ -91,7 +91,7 @@ _ALL = (
         apply=apply_prompts,
         count_parameters=count_prompts,
         workload=prompt_workload,
-        trace=PromptTrace,
+        telemetry=PromptTelemetry,
     ),
     Method(
         name="zero-init-linear",
@@ -102,7 +102,7 @@ _ALL = (
         count_parameters=count_prompts,
         workload=prompt_workload,
         statistics=gate_statistics,
-        trace=PromptTrace,
+        telemetry=PromptTelemetry,
     ),
     Method(
         name="zero-init-nonlinear",
@@ -113,7 +113,7 @@ _ALL = (
         count_parameters=count_prompts,
         workload=prompt_workload,
         statistics=gate_statistics,
-        trace=PromptTrace,
+        telemetry=PromptTelemetry,
     ),
     Method(
         name="adapter",
