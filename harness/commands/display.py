@@ -130,7 +130,7 @@ def _head(benchmark: str) -> str:
     known = BENCHMARKS[benchmark]
     if known.column is None:
         return benchmark
-    return known.column if known.protocol == "lm-eval" else f"{known.protocol} {known.column}"
+    return f"{known.protocol.mark} {known.column}".lstrip()
 
 
 def _print_notes(console: Console, states: Sequence[CellState]) -> None:

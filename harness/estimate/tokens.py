@@ -155,7 +155,7 @@ def scoring_tokens(tasks: Sequence[TaskSpec], shape: ModelShape) -> ScoringToken
     The constants scale with the items. Under another tokenizer than they were counted with, or
     with other shots, they are estimates.
     """
-    if all(task.benchmark.protocol == "paper" for task in tasks):
+    if all(task.benchmark.protocol.generates for task in tasks):
         return _sum([_generation(task) for task in tasks])
     together = _counted("+".join(task.name for task in tasks), shape)
     if together is not None:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.data.pins import (
     Content,
@@ -26,10 +26,6 @@ from harness.data.pins import (
 from harness.evaluation.benchmarks import Benchmark
 from harness.evaluation.tasks import TaskSpec, local_files
 from harness.records.files import known_sha256_of_file
-
-if TYPE_CHECKING:
-    pass
-
 
 Row = Mapping[str, Any]
 
@@ -47,7 +43,7 @@ def split_content(benchmark: Benchmark, columns: Sequence[str], rows: Iterable[R
     ordered, subject = list(rows), benchmark.subject_column
     if subject is not None:
         ordered.sort(key=lambda row: str(row[subject]))
-    shown = _RENDERINGS.get(benchmark.lm_eval_tasks)
+    shown = _RENDERINGS.get(benchmark.name)
     values = (shown(row) if shown else [row[name] for name in columns] for row in ordered)
     return Content(len(ordered), content_sha256(values))
 
@@ -149,4 +145,4 @@ def _shown(text: str) -> str:
 
 
 _RENDERINGS: Mapping[str, Callable[[Row], list[Any]]] = {"hellaswag": _hellaswag}
-"""By lm-eval's task: what counts of a row where its columns are more than a model ever sees."""
+"""By benchmark: what counts of a row where its columns are more than a model ever sees."""

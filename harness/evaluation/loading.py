@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lm_eval
 from datasets import Dataset
 from lm_eval.api.group import Group
 from lm_eval.api.task import ConfigurableTask
@@ -34,6 +33,7 @@ from harness.evaluation.data_versions import (
     task_content_sha256,
 )
 from harness.evaluation.local_data import read_split, subjects_in
+from harness.evaluation.task_files import folder_of
 from harness.evaluation.tasks import TaskSpec, data_fingerprint, local_files, uses_fallback
 
 
@@ -219,29 +219,20 @@ def _build_error(source: Source, fault: Exception) -> ZbenchError:
     return EvaluationError(f"{place}: lm-eval cannot read it as {source.task.name} ({reason})")
 
 
-def _task_folder(benchmark: Benchmark) -> Path:
-    owner, _, folder = benchmark.task_folder.partition(":")
-    package = Path(__file__).parents[1]
-    return (Path(lm_eval.__file__).parent / "tasks" if owner == "lm_eval" else package) / folder
-
-
 def _build(source: Source) -> tuple[dict[str, KeptTask], dict[str, Group]]:
     """Returns the leaf tasks and the groups of a benchmark, by name."""
-    benchmark = source.benchmark
+    name, folder = source.benchmark.name, folder_of(source.benchmark.task_folder)
     # One folder is indexed, not lm-eval's 14,000 files.
-    index = TaskManager(
-        include_defaults=False, include_path=str(_task_folder(benchmark))
-    ).task_index
+    index = TaskManager(include_defaults=False, include_path=str(folder)).task_index
     overrides = {"class": type("KeptTask", (KeptTask,), {"source": source})}
     factory = TaskFactory()
-    name = benchmark.lm_eval_tasks
     if name in index:
         built = factory.build(index[name], overrides=overrides, registry=index)
     else:
-        built = _subject_group(source)
-        for member in _subject_members(source):
+        built = _subject_group(source.benchmark)
+        for member in _subject_tasks(source):
             if member not in index:
-                raise EvaluationError(f"{name}: no task '{member}' in {_task_folder(benchmark)}")
+                raise EvaluationError(f"{name}: no task '{member}' in {folder}")
             built.add(factory.build(index[member], overrides=overrides, registry=index))
     if not isinstance(built, Group):
         return {built.task_name: built}, {}
@@ -249,28 +240,22 @@ def _build(source: Source) -> tuple[dict[str, KeptTask], dict[str, Group]]:
     return {task.task_name: task for task in built.get_all_tasks()}, {g.name: g for g in groups}
 
 
-def _subject_group(source: Source) -> Group:
+def _subject_group(benchmark: Benchmark) -> Group:
     """A group without a YAML of its own: the micro mean over its subjects, as in lm-eval's mmlu."""
-    metrics = [metric for metric in source.benchmark.metrics if metric != MACRO_METRIC]
+    metrics = [metric for metric in benchmark.metrics if metric != MACRO_METRIC]
+    means = [{"metric": metric, "weight_by_size": True} for metric in metrics]
     return Group.from_config(
-        {
-            "group": source.benchmark.lm_eval_tasks,
-            "aggregate_metric_list": [
-                {"metric": metric, "weight_by_size": True} for metric in metrics
-            ],
-            "metadata": {"version": 1},
-        }
+        {"group": benchmark.name, "aggregate_metric_list": means, "metadata": {"version": 1}}
     )
 
 
-def _subject_members(source: Source) -> list[str]:
+def _subject_tasks(source: Source) -> list[str]:
+    """Names of the tasks of the subjects that the local file has."""
     benchmark = source.benchmark
-    if benchmark.subject_column is None or source.files is None:
-        raise EvaluationError(
-            f"{benchmark.name}: no task '{benchmark.lm_eval_tasks}' in {_task_folder(benchmark)}"
-        )
+    assert benchmark.subject_column is not None
+    assert source.files is not None
     subjects = subjects_in(source.files[benchmark.eval_split], benchmark.subject_column)
-    return [f"{benchmark.lm_eval_tasks}_{subject}" for subject in subjects]
+    return [f"{benchmark.name}_{subject}" for subject in subjects]
 
 
 def _set_shots(member: KeptTask, task: TaskSpec) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,22 +13,18 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
-from harness.evaluation.prefix_trie.checks import (
-    NotShareable,
-    check_sharing,
-    longest_shared,
-    reason_against,
-)
+from harness.evaluation.memory import halve_until_it_fits
+from harness.evaluation.prefix_trie.checks import check_sharing, reason_against
 from harness.evaluation.prefix_trie.forward import TrieForward
 from harness.evaluation.prefix_trie.scoring import score_queries
 from harness.evaluation.prefix_trie.trie import Query
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET
+from harness.evaluation.trial import WrongResultError, attention_window
 
 Encoding = tuple[list[int], list[int]]
 
@@ -54,8 +50,8 @@ class Batching:
 
     token_budget: int
     """Tokens of a forward pass, padding included: the setting."""
-    sufficed: int
-    """What the memory sufficed for: the setting, or less where it was halved."""
+    effective: int
+    """What fitted in memory: the setting, or less where it was halved."""
     fallback: str | None = None
     """Why requests were scored without sharing; None where none were."""
 
@@ -187,13 +183,13 @@ class Scorer(HFLM):
             del left[query]
             on_done(query, answer)
 
-        longest = longest_shared(self.model)
+        longest = attention_window(self.model)
         reason = f"requests are longer than the attention's window of {longest} tokens"
         if self._refusal is None:
             fitting = [q for q in queries if longest is None or len(q.fed) <= longest]
             try:
                 self._score_over_trie(fitting, done)
-            except NotShareable as fault:
+            except WrongResultError as fault:
                 self._refusal = str(fault)
         if left:
             self._set_fallback(self._refusal or f"{len(left)} {reason}")
@@ -202,22 +198,16 @@ class Scorer(HFLM):
     def _score_over_trie(
         self, queries: list[Query], on_done: Callable[[Query, Answer], None]
     ) -> None:
-        sufficed = score_queries(
+        effective = score_queries(
             TrieForward(self.model, self._autocast),
             queries,
-            self.batching.sufficed,
+            self.batching.effective,
             lambda query, value, greedy: on_done(query, (value, greedy)),
             before=lambda run: check_sharing(
                 self.model, run, self._plain_value, self.mixed_precision_dtype
             ),
         )
-        if sufficed < self.batching.sufficed:
-            logger.warning(
-                "memory ran out with %d tokens at once; went on with %d",
-                self.batching.sufficed,
-                sufficed,
-            )
-            self.batching = replace(self.batching, sufficed=sufficed)
+        self.batching = replace(self.batching, effective=effective)
 
     def _score_plainly(
         self, queries: list[Query], on_done: Callable[[Query, Answer], None]
@@ -226,26 +216,26 @@ class Scorer(HFLM):
         # By length of the answer, for the case that the class's docstring tells; then the longest
         # first, so that memory runs out early.
         queries.sort(key=lambda query: (len(query.targets), -len(query.fed), query.fed))
-        rounds = [
+        rounds = deque(
             some[start : start + PLAIN_ROUND]
             for _, alike in groupby(queries, key=lambda query: len(query.targets))
             for some in [list(alike)]
             for start in range(0, len(some), PLAIN_ROUND)
-        ]
-        batch_size = PLAIN_BATCH_SIZE
-        for chosen in rounds:
-            answers = None
-            while answers is None:
-                try:
-                    answers = self._answers_of_hflm(chosen, batch_size)
-                except RuntimeError as fault:
-                    if not should_reduce_batch_size(fault) or batch_size == 1:
-                        raise
-                    batch_size //= 2
-                if answers is None:  # outside of the handler, which holds on to the tensors
-                    clear_device_cache(garbage_collection=True)
-            for query, answer in zip(chosen, answers, strict=True):
-                on_done(query, answer)
+        )
+
+        def score_rest(batch_size: int) -> None:
+            while rounds:
+                answers = self._answers_of_hflm(rounds[0], batch_size)
+                for query, answer in zip(rounds.popleft(), answers, strict=True):
+                    on_done(query, answer)
+
+        halve_until_it_fits(
+            score_rest,
+            PLAIN_BATCH_SIZE,
+            device=str(self.device),
+            unit="requests",
+            one="score one question",
+        )
 
     def _plain_value(self, query: Query) -> float:
         return self._answers_of_hflm([query], 1)[0][0]

@@ -259,9 +259,9 @@ def test_a_halved_budget_and_a_fallback_are_noted_beside_the_score(
 
     monkeypatch.setattr(TrieForward, "_run", small_memory)
     halved = evaluate(model, tokenizer, task, **settings)
-    assert halved.batching.token_budget > halved.batching.sufficed
+    assert halved.batching.token_budget > halved.batching.effective
     assert other_notes(halved.scores[0].note) == [
-        f"memory ran out with 4096 tokens at once, and sufficed with {halved.batching.sufficed}"
+        f"memory ran out with 4096 tokens at once: scored with {halved.batching.effective}"
     ]
     prompt_tuning = METHODS["prompt-tuning"]
     adapted = prompt_tuning.apply(make_model(), prompt_tuning.options(), 0)
@@ -283,7 +283,7 @@ def test_prompts_have_an_identity(
     outcomes = [
         evaluate(model, tokenizer, spec, data_root=shared_root, precision="fp32") for spec in specs
     ]
-    first, shots, limited, again = (outcome.prompts_sha256 for outcome in outcomes)
+    first, shots, limited, again = (outcome.scores[0].prompts_sha256 for outcome in outcomes)
     assert first == again
     assert len({first, shots, limited}) == 3
 

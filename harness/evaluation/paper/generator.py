@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-
 from harness.errors import EvaluationError
 from harness.evaluation.benchmarks import Decoding
+from harness.evaluation.memory import halve_until_it_fits
 from harness.evaluation.paper.cache_check import plain_logits
 from harness.evaluation.paper.pool import Pool
 from harness.evaluation.paper.prefill import (
@@ -33,8 +31,6 @@ REFILL_SHARE = 4
 """The pool is filled again when one in so many of its places is free."""
 DROP_SHARE = 8
 """Ended sequences leave when they are one in so many; until then they cost less than copying."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,17 +104,19 @@ class Generator:
             del left[number]
             on_done(number, response)
 
-        while left:
-            run = self._run_plainly if self.reason_against_cache else self._run_pool
-            if _finishes(lambda run=run: run(left, done)):  # type: ignore[misc]
-                return
-            clear_device_cache(garbage_collection=True)
-            self.num_rows //= 2
-            if not self.num_rows:
-                raise EvaluationError(
-                    "the memory is too small to generate one response at a time; take a larger GPU"
-                )
-            logger.warning("memory ran out; going on with %d responses at once", self.num_rows)
+        run = self._run_plainly if self.reason_against_cache else self._run_pool
+
+        def generate_rest(num_rows: int) -> None:
+            self.num_rows = num_rows
+            run(left, done)
+
+        halve_until_it_fits(
+            generate_rest,
+            self.num_rows,
+            device=str(self.model.device),
+            unit="responses",
+            one="generate one response",
+        )
 
     def _run_pool(self, left: dict[int, Prompt], on_done: OnDone) -> None:
         queue = _Queue(self.model, self._sequences(left))
@@ -238,14 +236,3 @@ class _Queue:
             self._groups.popleft()
             self._prefix = None
         return taken, prefix
-
-
-def _finishes(work: Callable[[], None]) -> bool:
-    """Does a piece of work; tells whether the memory sufficed."""
-    try:
-        work()
-    except RuntimeError as fault:
-        if not should_reduce_batch_size(fault):
-            raise
-        return False
-    return True

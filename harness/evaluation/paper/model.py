@@ -32,8 +32,8 @@ class Pooling:
 
     num_rows: int
     """The setting."""
-    sufficed: int
-    """What the memory sufficed for: the setting, or less where it was halved."""
+    effective: int
+    """What fitted in memory: the setting, or less where it was halved."""
     max_new_tokens: int
     """The setting, or half of the model's positions where that is less."""
     fallback: str | None = None
@@ -136,8 +136,8 @@ class GeneratingModel(HFLM):
                 reason_against_cache=refusal,
             )
             generator.generate(prompts, on_done)
-        sufficed = self.pooling.num_rows if refusal else generator.num_rows
-        self.pooling = replace(self.pooling, sufficed=sufficed, fallback=refusal)
+        effective = self.pooling.num_rows if refusal else generator.num_rows
+        self.pooling = replace(self.pooling, effective=effective, fallback=refusal)
         return texts
 
     def _prompt(self, request: Instance) -> Prompt:

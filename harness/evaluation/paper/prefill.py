@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from harness.data.prefixes import common_prefix_length
 from harness.evaluation.prefix_trie.forward import Layer, PrefixLayer, logits_at
 
 
@@ -53,13 +54,9 @@ def common_prefix(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """Returns what all prompts begin with, less than the whole of any; () for a single one."""
     if len(prompts) < 2:
         return ()
-    first, last = min(prompts), max(prompts)
-    length = min(len(prompt) for prompt in prompts) - 1
-    for place in range(length):
-        if first[place] != last[place]:
-            length = place
-            break
-    return first[: max(length, 0)]
+    first, last = min(prompts), max(prompts)  # what these two share, all between them do
+    shortest = min(len(prompt) for prompt in prompts)
+    return first[: max(0, min(common_prefix_length(first, last), shortest - 1))]
 
 
 @torch.no_grad()

@@ -79,6 +79,7 @@ class TrieForward:
         autocast: gives the context of each forward pass.
 
     Attributes:
+        device: where the model is.
         width: the model's hidden size.
     """
 
@@ -87,7 +88,7 @@ class TrieForward:
     ) -> None:
         self._model = model
         self._autocast = autocast
-        self._device: torch.device = model.device
+        self.device: torch.device = model.device
         config = model.config.get_text_config()
         self._num_layers: int = config.num_hidden_layers
         self.width: int = config.hidden_size
@@ -112,9 +113,9 @@ class TrieForward:
     ) -> tuple[Tensor, Prefixes]:
         """Returns the logits likewise, and what rows that continue these ones need."""
         logits_NV, layers = self._run([(row,) for row in rows], prefixes, wanted_N, keep=True)
-        sizes_B1 = torch.tensor([[row.size] for row in rows], device=self._device)
+        sizes_B1 = torch.tensor([[row.size] for row in rows], device=self.device)
         width = max(row.size for row in rows)
-        seen_BP = torch.arange(width, device=self._device) < sizes_B1
+        seen_BP = torch.arange(width, device=self.device) < sizes_B1
         if prefixes is not None:
             before_BP = prefixes.seen_BP.expand(len(rows), -1)
             seen_BP = torch.cat([before_BP, seen_BP], dim=1)
@@ -140,7 +141,7 @@ class TrieForward:
         tokens_BT = self._padded([[row.tokens for row in lane] for lane in lanes], width)
         # A head may refuse to compute nothing at all.
         positions_N = torch.from_numpy(wanted_N if len(wanted_N) else np.zeros(1, np.int64))
-        with self._autocast(), logits_at(self._model, positions_N.to(self._device)) as asked:
+        with self._autocast(), logits_at(self._model, positions_N.to(self.device)) as asked:
             logits = self._model(input_ids=tokens_BT, use_cache=keep, **arguments).logits
         if not asked:
             raise ValueError("the model's logits do not come from its output embeddings")
@@ -152,7 +153,7 @@ class TrieForward:
         for lane, parts in zip(padded, values, strict=True):
             joined = np.concatenate(parts)
             lane[: len(joined)] = joined
-        return torch.from_numpy(padded).to(self._device)
+        return torch.from_numpy(padded).to(self.device)
 
     def _mask(self, lanes: Sequence[Lane], width: int, prefixes: Prefixes | None) -> Tensor:
         """Returns the mask (B, 1, T, L): the prefix, and what lies before in the same request."""
@@ -164,8 +165,8 @@ class TrieForward:
                 place[start : start + row.size] = row.size if row.ends is None else row.ends
                 place[start : start + row.size] += start
                 start += row.size
-        ends_B1T = torch.from_numpy(ends).to(self._device)[:, None, :]
-        steps_T = torch.arange(width, device=self._device)
+        ends_B1T = torch.from_numpy(ends).to(self.device)[:, None, :]
+        steps_T = torch.arange(width, device=self.device)
         seen_BTL = (steps_T[:, None] >= steps_T) & (steps_T[:, None] < ends_B1T)
         if prefixes is not None:
             before_BTP = prefixes.seen_BP[:, None, :].expand(len(lanes), width, -1)
@@ -174,7 +175,7 @@ class TrieForward:
         if not self._additive_mask:
             return mask_B1TL
         dtype = self._model.dtype
-        zeros = torch.zeros(mask_B1TL.shape, dtype=dtype, device=self._device)
+        zeros = torch.zeros(mask_B1TL.shape, dtype=dtype, device=self.device)
         return zeros.masked_fill(~mask_B1TL, torch.finfo(dtype).min)
 
 

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.errors import EvaluationError
+from harness.evaluation.memory import halve_until_it_fits
 from harness.evaluation.prefix_trie.batches import Batch, Lane, make_batches, spans_by_row
 from harness.evaluation.prefix_trie.forward import Indices, Prefixes, TrieForward, width_of
 from harness.evaluation.prefix_trie.trie import Query, Row, Trie
@@ -36,7 +35,7 @@ def score_queries(
     *,
     before: Callable[[TrieRun], None],
 ) -> int:
-    """Scores queries, and returns the budget that the memory sufficed for.
+    """Scores queries, and returns the budget that fitted in memory.
 
     The budget is halved whenever the memory is full; what is scored by then stays.
 
@@ -51,36 +50,27 @@ def score_queries(
         EvaluationError: the memory is too small for one row.
     """
     left = dict.fromkeys(queries)
+    if not left:
+        return token_budget
 
     def done(query: Query, value: float, greedy: bool) -> None:
         del left[query]
         on_done(query, value, greedy)
 
-    while left:
-        run = TrieRun(model, list(left), token_budget, done)
+    def score_rest(budget: int) -> None:
+        run = TrieRun(model, list(left), budget, done)
         before(run)
-        if _finishes(run):
-            break
-        del run
-        clear_device_cache(garbage_collection=True)
-        token_budget //= 2
-        if token_budget < SMALLEST_BUDGET:
-            raise EvaluationError(
-                "the memory is too small to score one question at a time; take a larger GPU"
-            )
-    return token_budget
-
-
-def _finishes(run: TrieRun) -> bool:
-    """Runs all batches; tells whether the memory sufficed."""
-    for batch in run.batches:
-        try:
+        for batch in run.batches:
             run.compute(batch)
-        except RuntimeError as fault:
-            if not should_reduce_batch_size(fault):
-                raise
-            return False
-    return True
+
+    return halve_until_it_fits(
+        score_rest,
+        token_budget,
+        device=str(model.device),
+        unit="tokens",
+        one="score one question",
+        smallest=SMALLEST_BUDGET,
+    )
 
 
 class TrieRun:

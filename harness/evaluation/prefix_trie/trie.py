@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.data.prefixes import common_prefix_length
+
 Tokens = NDArray[np.int64]
 
 # Costs in units of one query-key pair of attention, 4·D operations in a model of width D. Measured
@@ -139,7 +141,7 @@ class Trie:
         """Builds the nodes, and returns the last one of each sequence."""
         path, ends, before = [self._root], [], b""
         for number, sequence in enumerate(self._sequences):
-            shared = _common_length(before, sequence)
+            shared = common_prefix_length(before, sequence) // 4
             while len(path) > 1 and path[-1].start >= shared:
                 path.pop()
             top = path[-1]
@@ -300,18 +302,6 @@ def _spans(node: _Node, query: int, count: int) -> list[Span]:
         if place is None and end == row.start:
             row = row.parent
     return spans
-
-
-def _common_length(first: bytes, second: bytes) -> int:
-    """Returns the number of tokens with which both begin."""
-    low, high = 0, min(len(first), len(second)) // 4
-    while low < high:
-        middle = (low + high + 1) // 2
-        if first[4 * low : 4 * middle] == second[4 * low : 4 * middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def _decode(sequence: bytes, start: int, end: int) -> Tokens:

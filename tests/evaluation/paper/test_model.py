@@ -13,12 +13,13 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from harness.errors import EvaluationError
-from harness.evaluation.benchmarks import PAPER_DECODING
+from harness.evaluation.benchmarks import Decoding
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.paper.model import GeneratingModel
 from harness.evaluation.tasks import TaskSpec
 from tests.evaluation.conftest import Rows
 
+PAPER_DECODING = Decoding(temperature=0.1, top_p=0.75, max_new_tokens=512)
 GREEDY = replace(PAPER_DECODING, temperature=0.0, max_new_tokens=12)
 
 
