@@ -326,15 +326,15 @@ def test_memory_that_runs_out_halves_the_budget_and_loses_nothing(
     asked = requests(choices(11, 90))
     expected = Scorer(model.eval(), tokenizer).loglikelihood(asked)
     passes, told = [0], []
-    forward = TrieForward._run
+    forward = TrieForward.run
 
-    def small_memory(self: TrieForward, lanes: Any, *others: Any, **settings: Any) -> Any:
-        if len(lanes) * width_of(lanes) > 300 and passes[0] > 1:
+    def small_memory(self: TrieForward, rows: Any, *others: Any, **settings: Any) -> Any:
+        if len(rows) * width_of(rows) > 300 and passes[0] > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
         passes[0] += 1
-        return forward(self, lanes, *others, **settings)
+        return forward(self, rows, *others, **settings)
 
-    monkeypatch.setattr(TrieForward, "_run", small_memory)
+    monkeypatch.setattr(TrieForward, "run", small_memory)
     scorer = Scorer(
         model, tokenizer, token_budget=1024, on_progress=lambda done, _: told.append(done)
     )

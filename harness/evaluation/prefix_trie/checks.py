@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 from harness.evaluation.prefix_trie.scoring import TrieRun
-from harness.evaluation.prefix_trie.trie import Query, Row
+from harness.evaluation.prefix_trie.trie import Query, Segment
 from harness.evaluation.trial import WrongResultError, try_once, virtual_tokens
 
 TAKES_MASKS = ("sdpa", "eager")
@@ -26,10 +27,10 @@ MAX_ERROR_PER_TOKEN_IN_HALF = 0.2
 """The same in half precision, for each scored token: between two batch sizes of lm-eval it is up to
 0.06, and what a model that gets the wrong mask gives is of another order."""
 NUM_COMPARED = 4
-"""Requests that are scored both ways, for each kind of row."""
+"""Requests that are scored both ways, for each kind of segment."""
 
 Kind = tuple[int, bool]
-"""What a row asks of a model: prefixes before it (0, 1, or 2 for more), whether it branches."""
+"""What a segment asks of a model: prefixes before it (0, 1, or 2 for more), whether it branches."""
 
 
 def reason_against(model: Any) -> str | None:
@@ -50,7 +51,7 @@ def check_sharing(
     plain_value: Callable[[Query], float],
     autocast_dtype: torch.dtype | None,
 ) -> None:
-    """Scores some of a run's queries both ways, for each kind of row that the model has not had.
+    """Scores some of a run's queries both ways, for each kind of segment that is new to the model.
 
     Args:
         model: the model.
@@ -59,12 +60,12 @@ def check_sharing(
         autocast_dtype: what the model computes in where that is not its own dtype.
 
     Raises:
-        WrongResultError: the model fails on such rows, or computes something else.
+        WrongResultError: the model fails on such segments, or computes something else.
     """
     half = (autocast_dtype or model.dtype) != torch.float32
 
-    def compare(row: Row) -> None:
-        found = run.probe(row)
+    def compare(segment: Segment) -> None:
+        found = run.probe(segment)
         for query in sorted(found, key=lambda query: len(query.fed))[:NUM_COMPARED]:
             value = plain_value(query)
             limit = MAX_ERROR_PER_TOKEN_IN_HALF * len(query.targets) if half else MAX_ERROR
@@ -76,16 +77,16 @@ def check_sharing(
                     "lm-eval's where requests share their context"
                 )
 
-    for kind, row in _smallest_rows(run).items():
-        try_once(model, ("trie", kind), lambda row=row: compare(row))  # type: ignore[misc]
+    for kind, segment in _smallest_segments(run).items():
+        try_once(model, ("trie", kind), partial(compare, segment))
 
 
-def _smallest_rows(run: TrieRun) -> dict[Kind, Row]:
-    """Returns the smallest row of each kind at which queries end."""
-    found: dict[Kind, Row] = {}
-    for batch in run.batches:
-        for row in (row for lane in batch for row in lane):
-            kind = min(row.level, 2), row.ends is not None
-            if kind not in found or row.start + row.size < found[kind].start + found[kind].size:
-                found[kind] = row
+def _smallest_segments(run: TrieRun) -> dict[Kind, Segment]:
+    """Returns the segment of each kind, at which queries end, that needs the fewest tokens."""
+    found: dict[Kind, Segment] = {}
+    for segment in (segment for batch in run.batches for row in batch for segment in row):
+        kind = min(segment.level, 2), segment.ends is not None
+        before = found.setdefault(kind, segment)
+        if segment.start + segment.size < before.start + before.size:
+            found[kind] = segment
     return found
