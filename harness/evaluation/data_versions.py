@@ -31,14 +31,10 @@ Row = Mapping[str, Any]
 
 
 def split_content(benchmark: Benchmark, columns: Sequence[str], rows: Iterable[Row]) -> Content:
-    """Returns the identity of one split's rows.
+    """Returns the identity of one split's rows, which come in the data set's order; see
+    `columns_of`.
 
     Rows of several subjects count subject by subject: the hub gives each by itself.
-
-    Args:
-        benchmark: what reads them.
-        columns: what counts of them: see `columns_of`.
-        rows: in the data set's order.
     """
     ordered, subject = list(rows), benchmark.subject_column
     if subject is not None:
@@ -83,10 +79,7 @@ def mismatches(
 ) -> list[Mismatch]:
     """Returns the splits that are not the pinned ones; a split without a pin is none of them.
 
-    Args:
-        benchmark: what reads them.
-        contents: (file under a data root, content) by split.
-        place: what to call their place: a data root, or a repository of the hub.
+    `place` is what to call their place in a message: a data root, or `hub: repository`.
     """
     found = []
     for file, content in contents.values():

@@ -10,8 +10,7 @@ from harness.records.results import TaskScore
 if TYPE_CHECKING:
     import pandas
 
-    from harness.evaluation.paper.model import Pooling
-    from harness.evaluation.scorer import Batching
+    from harness.evaluation.model_object import Batching
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class TaskOutcome:
     """Those of the benchmark first, metric by metric; then of each subject where it is a group."""
     items: pandas.DataFrame
     """One row per item; the protocol's `items_frame` names the columns."""
-    batching: Batching | Pooling
+    batching: Batching
     """How the requests were put together."""
     warnings: tuple[str, ...] = ()
     """What the reader of the scores must know; it stands in their notes too."""

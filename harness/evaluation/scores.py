@@ -1,17 +1,18 @@
-"""Turns lm-eval's results into the records and per-item rows that are stored."""
+"""Turns lm-eval's results into the records that are stored: what all protocols have in common."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from harness.evaluation.benchmarks import MACRO_METRIC
 from harness.evaluation.loading import LoadedBenchmark
+from harness.evaluation.model_object import ModelObject
 from harness.evaluation.tasks import lm_eval_version
 from harness.records.results import TaskScore
 
@@ -123,22 +124,39 @@ def _macro(values: list[tuple[float, float | None]]) -> tuple[float, float | Non
     return mean, math.sqrt(sum(stderr**2 for stderr in errors)) / count
 
 
-def truncation_notes(
-    loaded: LoadedBenchmark, truncated: Mapping[str, int], room: str, members: list[str]
+def run_notes(
+    loaded: LoadedBenchmark,
+    lm: ModelObject,
+    members: list[str],
+    *,
+    room: str,
+    plainly: str,
+    unit: str,
+    own: Sequence[str] = (),
 ) -> list[str]:
-    """Returns how many requests lost their beginning; nothing where none did.
+    """Returns how the run of some of a benchmark's tasks deviates from the definition.
 
     Args:
         loaded: the benchmark.
-        truncated: number of such requests, by task.
-        room: what they are longer than.
-        members: the tasks that count.
+        lm: what ran its requests.
+        members: the tasks.
+        room: what requests that lost their beginning are longer than.
+        plainly: what was done where the model's fallback was taken.
+        unit: of the batch setting.
+        own: further deviations of the protocol.
     """
-    cut = sum(truncated[member] for member in members)
-    if not cut:
-        return []
-    total = sum(len(loaded.tasks[member].instances) for member in members)
-    return [f"{cut} of {total} requests are longer than {room} and lost their beginning"]
+    notes, batching = list(own), lm.batching
+    if cut := sum(lm.truncated[member] for member in members):
+        total = sum(len(loaded.tasks[member].instances) for member in members)
+        lost = f"{cut} of {total} requests are longer than {room} and lost their beginning"
+        notes.insert(0, lost)
+    if batching.fallback is not None:
+        notes.append(f"{plainly}: {batching.fallback}")
+    if batching.effective < batching.setting:
+        notes.append(
+            f"memory ran out with {batching.setting} {unit} at once, not with {batching.effective}"
+        )
+    return notes
 
 
 def question_id(loaded: LoadedBenchmark, doc: Mapping[str, Any]) -> str:

@@ -18,9 +18,9 @@ from harness.evaluation.outcome import TaskOutcome
 from harness.evaluation.scorer import EncodingCache, Scorer
 from harness.evaluation.scores import (
     question_id,
+    run_notes,
     task_scores,
     tokenizer_sha256,
-    truncation_notes,
 )
 from harness.evaluation.tasks import request_key
 
@@ -49,13 +49,14 @@ def score_benchmarks(
     _check_tokenizer(tokenizer)
     identity = tokenizer_sha256(tokenizer)
     with lm_eval_session(model, tokenizer):
+        for benchmark in loaded:
+            benchmark.build_requests()
         scorer = Scorer(
             model,
             tokenizer,
             precision=precision,
             token_budget=token_budget,
             encodings=_ENCODINGS.setdefault(identity, EncodingCache()),
-            num_requests=sum(benchmark.build_requests() for benchmark in loaded),
             on_progress=on_progress,
         )
         results = run_requests(scorer, loaded)
@@ -69,7 +70,14 @@ def score_benchmarks(
             results,
             notes=lambda members, benchmark=benchmark: [  # type: ignore[misc]
                 *([warning] if warning else []),
-                *_notes(benchmark, scorer, members),
+                *run_notes(
+                    benchmark,
+                    scorer,
+                    members,
+                    room=f"the model's {scorer.max_length} positions",
+                    plainly="scored request by request",
+                    unit="tokens",
+                ),
             ],
             key=request_key(benchmark.task, token_budget),
             tokenizer_sha256=identity,
@@ -90,21 +98,6 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
             "the tokenizer appends EOS to every text, which log-likelihood tasks cannot score; set "
             "add_eos_token to false in its tokenizer_config.json"
         )
-
-
-def _notes(loaded: LoadedBenchmark, scorer: Scorer, members: list[str]) -> list[str]:
-    """Returns how scores deviate from what lm-eval would give."""
-    batching = scorer.batching
-    room = f"the model's {scorer.max_length} positions"
-    notes = truncation_notes(loaded, scorer.truncated, room, members)
-    if batching.fallback is not None:
-        notes.append(f"scored request by request: {batching.fallback}")
-    if batching.effective < batching.token_budget:
-        notes.append(
-            f"memory ran out with {batching.token_budget} tokens at once: scored with "
-            f"{batching.effective}"
-        )
-    return notes
 
 
 def items_frame(

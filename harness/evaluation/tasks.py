@@ -23,15 +23,6 @@ from harness.evaluation.task_files import lm_eval_names
 from harness.records.files import sha256_of_files
 from harness.spec import Spec
 
-__all__ = [
-    "BENCHMARKS",
-    "Benchmark",
-    "TaskSpec",
-    "data_fingerprint",
-    "request_key",
-    "scored_together",
-]
-
 EVALUATION_RECIPE = 2
 """Part of every request key: raised when a change of this package's code changes scores."""
 

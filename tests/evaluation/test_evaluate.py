@@ -259,9 +259,9 @@ def test_a_halved_budget_and_a_fallback_are_noted_beside_the_score(
 
     monkeypatch.setattr(TrieForward, "run", small_memory)
     halved = evaluate(model, tokenizer, task, **settings)
-    assert halved.batching.token_budget > halved.batching.effective
+    assert halved.batching.setting > halved.batching.effective
     assert other_notes(halved.scores[0].note) == [
-        f"memory ran out with 4096 tokens at once: scored with {halved.batching.effective}"
+        f"memory ran out with 4096 tokens at once, not with {halved.batching.effective}"
     ]
     prompt_tuning = METHODS["prompt-tuning"]
     adapted = prompt_tuning.apply(make_model(), prompt_tuning.options(), 0)

@@ -187,7 +187,6 @@ def test_each_request_is_reported_once(
     scorer = Scorer(
         model.eval(),
         tokenizer,
-        num_requests=len(asked),
         on_progress=lambda done, total: seen.append((done, total)),
     )
     scorer.loglikelihood(asked)
@@ -339,7 +338,7 @@ def test_memory_that_runs_out_halves_the_budget_and_loses_nothing(
         model, tokenizer, token_budget=1024, on_progress=lambda done, _: told.append(done)
     )
     found = scorer.loglikelihood(asked)
-    assert scorer.batching.token_budget == 1024
+    assert scorer.batching.setting == 1024
     assert scorer.batching.effective in (256, 512)
     assert told == list(range(1, len(asked) + 1))
     assert [value for value, _ in found] == pytest.approx([v for v, _ in expected], abs=1e-5)

@@ -16,9 +16,9 @@ from harness.evaluation.paper.matching import judge
 from harness.evaluation.paper.model import GeneratingModel
 from harness.evaluation.scores import (
     question_id,
+    run_notes,
     task_scores,
     tokenizer_sha256,
-    truncation_notes,
 )
 from harness.evaluation.tasks import DEFAULT_NUM_ROWS, request_key
 
@@ -83,9 +83,9 @@ def _outcome(
         precision=precision,
         # The protocol puts it there, whatever the tokenizer does.
         bos="none" if bos is None else f"token {bos}",
-        fallback=model.pooling.fallback,
+        fallback=model.batching.fallback,
     )
-    return TaskOutcome(scores, items, model.pooling)
+    return TaskOutcome(scores, items, model.batching)
 
 
 def items_frame(
@@ -126,29 +126,27 @@ def items_frame(
 
 
 def _notes(loaded: LoadedBenchmark, model: GeneratingModel, members: list[str]) -> list[str]:
-    task, pooling = loaded.task, model.pooling
-    assert task.decoding is not None
-    assert task.benchmark.decoding is not None
+    asked, used, defined = loaded.task.decoding, model.decoding, loaded.task.benchmark.decoding
+    assert asked is not None
+    assert defined is not None
+    own = []
+    if asked.temperature != defined.temperature:
+        own.append(f"generated at temperature {asked.temperature:g}, not {defined.temperature:g}")
+    if used.max_new_tokens < asked.max_new_tokens:
+        own.append(
+            f"at most {used.max_new_tokens} new tokens, not {asked.max_new_tokens}: the model has "
+            f"{model.max_length} positions"
+        )
     room = (
-        f"the {model.longest_prompt} of the model's {model.max_length} positions that the "
-        "response leaves"
+        f"the {model.longest_prompt} of the model's {model.max_length} positions that the response "
+        "leaves"
     )
-    notes = truncation_notes(loaded, model.truncated, room, members)
-    if task.decoding.temperature != task.benchmark.decoding.temperature:
-        notes.append(
-            f"generated at temperature {task.decoding.temperature:g}, not "
-            f"{task.benchmark.decoding.temperature:g}"
-        )
-    if pooling.max_new_tokens < task.decoding.max_new_tokens:
-        notes.append(
-            f"at most {pooling.max_new_tokens} new tokens, not {task.decoding.max_new_tokens}: the "
-            f"model has {model.max_length} positions"
-        )
-    if pooling.fallback is not None:
-        notes.append(f"generated without kept keys and values: {pooling.fallback}")
-    if pooling.effective < pooling.num_rows:
-        notes.append(
-            f"memory ran out with {pooling.num_rows} responses at once: generated with "
-            f"{pooling.effective}"
-        )
-    return notes
+    return run_notes(
+        loaded,
+        model,
+        members,
+        room=room,
+        plainly="generated without kept keys and values",
+        unit="responses",
+        own=own,
+    )
