@@ -47,9 +47,10 @@ class Benchmark:
     shots: int
     """The number of few-shot examples by definition."""
     metrics: tuple[str, ...]
+    splits: tuple[str, ...]
     eval_split: str
-    files: Mapping[str, str]
-    """Local parquet file by split, relative to the data root."""
+    data_folder: str
+    """Folder of its local parquet files, one for each split, relative to the data root."""
     columns: tuple[str, ...]
     """What the task reads of each row."""
     hub: tuple[str, str | None] | None
@@ -79,6 +80,11 @@ class Benchmark:
     decoding: Decoding | None = None
     """Of free generation; None where log-likelihoods are scored."""
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Local parquet file by split, relative to the data root."""
+        return {split: f"{self.data_folder}/{split}.parquet" for split in self.splits}
+
     def split_files(self, shots: int) -> dict[str, str]:
         """Returns the files that a run with `shots` reads, by split: few-shot data only if used."""
         splits = [self.eval_split]
@@ -87,46 +93,44 @@ class Benchmark:
         return {split: self.files[split] for split in splits}
 
 
-def _defined(
-    name: str, task_folder: str, data_folder: str, protocol: Protocol, *, has_subjects: bool
-) -> dict[str, Any]:
-    """Returns the fields of a benchmark that the YAML of its task decides."""
-    task = find_task(task_folder, name)
-    assert task is not None, f"{task_folder} has no task '{name}'"
+def _entry(name: str, folder: str, like: Benchmark | None = None, **own: Any) -> Benchmark:
+    """Returns a benchmark as the YAML of its task in a folder (`package:folder`) defines it.
+
+    Args:
+        name: of the task.
+        folder: where its YAML lies.
+        like: has the fields that neither the YAML nor `own` decides.
+        own: fields that the YAML does not decide, or that this package sets otherwise.
+    """
+    fields: dict[str, Any] = {"data_folder": name, "protocol": LM_EVAL}
+    fields |= (vars(like) if like else {}) | own
+    protocol: Protocol = fields["protocol"]
+    task = find_task(folder, name)
+    assert task is not None, f"{folder} has no task '{name}'"
     kinds = ("training_split", "validation_split", "test_split", "fewshot_split")
-    splits = dict.fromkeys(task[kind] for kind in kinds if task.get(kind))
     metrics = [one["metric"] for one in task["metric_list"]]
-    metrics = [metric for metric in metrics if metric not in protocol.response_flags]
+    if fields.get("subject_column"):
+        metrics.append(MACRO_METRIC)
     takes_examples = task.get("num_fewshot") != 0  # lm-eval: 0 says that the prompt is fixed
-    generation = task.get("generation_kwargs", {})
-    path = task.get("dataset_path")
-    return {
+    examples = task.get("fewshot_split") or task.get("training_split")
+    path, generation = task.get("dataset_path"), task.get("generation_kwargs", {})
+    decoding = (
+        Decoding(generation["temperature"], generation["top_p"], generation["max_gen_toks"])
+        if protocol.generates
+        else None
+    )
+    defined = {
         "name": name,
-        "task_folder": task_folder,
-        "protocol": protocol,
+        "task_folder": folder,
         "shots": task.get("num_fewshot") or 0,
-        "metrics": (*metrics, *([MACRO_METRIC] if has_subjects else [])),
+        "metrics": tuple(one for one in metrics if one not in protocol.response_flags),
+        "splits": tuple(dict.fromkeys(task[kind] for kind in kinds if task.get(kind))),
         "eval_split": task.get("test_split") or task["validation_split"],
-        "few_shot_split": (
-            task.get("fewshot_split") or task.get("training_split") if takes_examples else None
-        ),
-        "files": {split: f"{data_folder}/{split}.parquet" for split in splits},
+        "few_shot_split": examples if takes_examples else None,
         "hub": (path, task.get("dataset_name")) if path else None,
-        "decoding": (
-            Decoding(generation["temperature"], generation["top_p"], generation["max_gen_toks"])
-            if protocol.generates
-            else None
-        ),
+        "decoding": decoding,
     }
-
-
-def _benchmark(
-    name: str, task_folder: str, *, data_folder: str | None = None, **own: Any
-) -> Benchmark:
-    """Returns a benchmark of lm-eval; `own` is what its YAML does not say, or says otherwise."""
-    has_subjects = "subject_column" in own
-    fields = _defined(name, task_folder, data_folder or name, LM_EVAL, has_subjects=has_subjects)
-    return Benchmark(**fields | own)
+    return Benchmark(**fields | defined | own)
 
 
 _ARC: dict[str, Any] = {
@@ -138,9 +142,9 @@ _ARC: dict[str, Any] = {
 _TRUTHFULQA: dict[str, Any] = {"data_folder": "truthfulqa_mc", "shares_requests": "truthfulqa"}
 
 _REAL: tuple[Benchmark, ...] = (
-    _benchmark("arc_easy", "lm_eval:tasks/arc", title="ARC-Easy", column="ARC-e", **_ARC),
-    _benchmark("arc_challenge", "lm_eval:tasks/arc", title="ARC-Challenge", column="ARC-c", **_ARC),
-    _benchmark(
+    _entry("arc_easy", "lm_eval:tasks/arc", title="ARC-Easy", column="ARC-e", **_ARC),
+    _entry("arc_challenge", "lm_eval:tasks/arc", title="ARC-Challenge", column="ARC-c", **_ARC),
+    _entry(
         "mmlu",
         "lm_eval:tasks/mmlu/default",
         title="MMLU",
@@ -149,7 +153,7 @@ _REAL: tuple[Benchmark, ...] = (
         subject_column="subject",
         chance=0.25,
     ),
-    _benchmark(
+    _entry(
         "hellaswag",
         "lm_eval:tasks/hellaswag",
         title="HellaSwag",
@@ -165,7 +169,7 @@ _REAL: tuple[Benchmark, ...] = (
             "labels are missing, so they lack the 'Activity: ' opening"
         ),
     ),
-    _benchmark(
+    _entry(
         "truthfulqa_mc1",
         "lm_eval:tasks/truthfulqa",
         title="TruthfulQA MC1",
@@ -174,7 +178,7 @@ _REAL: tuple[Benchmark, ...] = (
         chance=0.2261,
         **_TRUTHFULQA,
     ),
-    _benchmark(
+    _entry(
         "truthfulqa_mc2",
         "lm_eval:tasks/truthfulqa",
         title="TruthfulQA MC2",
@@ -187,24 +191,17 @@ _REAL: tuple[Benchmark, ...] = (
 )
 
 
-def _variant(real: Benchmark, name: str, folder: str, protocol: Protocol, **own: Any) -> Benchmark:
-    """Returns a benchmark of another definition over data of the same layout."""
-    data_folder = real.files[real.eval_split].rpartition("/")[0]
-    subjects = real.subject_column is not None
-    fields = _defined(name, folder, data_folder, protocol, has_subjects=subjects)
-    return replace(real, **fields | own)
-
-
 def _generated(real: str, name: str, title: str, **own: Any) -> Benchmark:
     """Returns a benchmark's items under the paper's protocol."""
     differences = {
+        "protocol": PAPER,
         "title": f"{title} (generated)",
         # A response is no choice at random: it may name none.
         "chance": None,
         "shares_requests": None,
     }
     folder = "harness:evaluation/paper/tasks"
-    return _variant(_OF_NAME[real], name, folder, PAPER, **differences | own)
+    return _entry(name, folder, _OF_NAME[real], **differences | own)
 
 
 _OF_NAME = {entry.name: entry for entry in _REAL}
@@ -228,11 +225,10 @@ def _demo(real: Benchmark) -> Benchmark | None:
     folder = "harness:evaluation/paper/demo_tasks" if real.decoding else "harness:demo/tasks"
     if find_task(folder, name) is None:
         return None
-    analogue = _variant(
-        real,
+    analogue = _entry(
         name,
         folder,
-        real.protocol,
+        real,
         world="demo",
         title=f"Demo {real.title}",
         shares_requests=real.shares_requests and f"demo_{real.shares_requests}",
@@ -243,9 +239,9 @@ def _demo(real: Benchmark) -> Benchmark | None:
     )
     if analogue.decoding is not None:
         limit = f", at most {analogue.decoding.max_new_tokens} tokens)"
-        analogue = replace(analogue, title=analogue.title[:-1] + limit)
+        return replace(analogue, title=analogue.title[:-1] + limit)
     if real.name == "hellaswag":
-        analogue = replace(analogue, columns=("activity_label", "ctx", "endings", "label"))
+        return replace(analogue, columns=("activity_label", "ctx", "endings", "label"))
     return analogue
 
 

@@ -43,6 +43,11 @@ class ModelObject(HFLM):
         batching: how the requests so far were run.
     """
 
+    unit: str
+    """Of the batch setting."""
+    plainly: str
+    """How the plain way is called in a note."""
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -60,6 +65,11 @@ class ModelObject(HFLM):
         self.batching = Batching(batch_setting, batch_setting)
         self._on_progress = on_progress
         self._num_done = 0
+
+    @property
+    def room(self) -> str:
+        """What requests that lost their beginning are longer than."""
+        return f"the model's {self.max_length} positions"
 
     def count_done(self, num_requests: int) -> None:
         """Tells of one more request that is done, of so many in all."""

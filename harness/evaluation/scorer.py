@@ -74,6 +74,8 @@ class Scorer(ModelObject):
         on_progress: called with (requests done, requests in all).
     """
 
+    unit, plainly = "tokens", "scored request by request"
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -177,7 +179,7 @@ class Scorer(ModelObject):
         if left:
             longer = f"requests are longer than the attention's window of {window} tokens"
             reason = self._refusal or f"{len(left)} {longer}"
-            logger.warning("scored request by request: %s", reason)
+            logger.warning("%s: %s", self.plainly, reason)
             self.batching = replace(self.batching, fallback=reason)
             self._score_plainly(list(left), done)
 

@@ -125,37 +125,20 @@ def _macro(values: list[tuple[float, float | None]]) -> tuple[float, float | Non
 
 
 def run_notes(
-    loaded: LoadedBenchmark,
-    lm: ModelObject,
-    members: list[str],
-    *,
-    room: str,
-    plainly: str,
-    unit: str,
-    own: Sequence[str] = (),
+    loaded: LoadedBenchmark, lm: ModelObject, members: list[str], own: Sequence[str] = ()
 ) -> list[str]:
-    """Returns how the run of some of a benchmark's tasks deviates from the definition.
-
-    Args:
-        loaded: the benchmark.
-        lm: what ran its requests.
-        members: the tasks.
-        room: what requests that lost their beginning are longer than.
-        plainly: what was done where the model's fallback was taken.
-        unit: of the batch setting.
-        own: further deviations of the protocol.
-    """
+    """Returns how the run of some of a benchmark's tasks deviates from the definition; `own` are
+    further deviations of the protocol."""
     notes, batching = list(own), lm.batching
     if cut := sum(lm.truncated[member] for member in members):
         total = sum(len(loaded.tasks[member].instances) for member in members)
-        lost = f"{cut} of {total} requests are longer than {room} and lost their beginning"
+        lost = f"{cut} of {total} requests are longer than {lm.room} and lost their beginning"
         notes.insert(0, lost)
     if batching.fallback is not None:
-        notes.append(f"{plainly}: {batching.fallback}")
+        notes.append(f"{lm.plainly}: {batching.fallback}")
     if batching.effective < batching.setting:
-        notes.append(
-            f"memory ran out with {batching.setting} {unit} at once, not with {batching.effective}"
-        )
+        setting = f"{batching.setting} {lm.unit}"
+        notes.append(f"memory ran out with {setting} at once, not with {batching.effective}")
     return notes
 
 

@@ -70,14 +70,7 @@ def score_benchmarks(
             results,
             notes=lambda members, benchmark=benchmark: [  # type: ignore[misc]
                 *([warning] if warning else []),
-                *run_notes(
-                    benchmark,
-                    scorer,
-                    members,
-                    room=f"the model's {scorer.max_length} positions",
-                    plainly="scored request by request",
-                    unit="tokens",
-                ),
+                *run_notes(benchmark, scorer, members),
             ],
             key=request_key(benchmark.task, token_budget),
             tokenizer_sha256=identity,

@@ -41,6 +41,8 @@ class GeneratingModel(ModelObject):
         responses: by task and number of the item.
     """
 
+    unit, plainly = "responses", "generated without kept keys and values"
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -67,6 +69,11 @@ class GeneratingModel(ModelObject):
         self.decoding = replace(decoding, max_new_tokens=most)
         self.longest_prompt = self.max_length - most
         self.responses: dict[tuple[str, int], Response] = {}
+
+    @property
+    def room(self) -> str:
+        """What prompts that lost their beginning are longer than."""
+        return f"the {self.longest_prompt} of {super().room} that the response leaves"
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         """Returns BOS and the text's tokens; no BOS where the tokenizer has none."""

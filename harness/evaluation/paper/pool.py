@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer
 
 from harness.evaluation.paper.prefill import Filled
@@ -92,15 +93,8 @@ class Pool:
             for filled, chosen in joining:
                 if chosen:
                     pieces_BGSd.append(_aligned(filled, filled.layers[layer][part], chosen))
-            heads, size = pieces_BGSd[0].shape[1], pieces_BGSd[0].shape[3]
             # Zeros: what is masked must still be a number.
-            into_BGCd = pieces_BGSd[0].new_zeros(len(lengths), heads, width + SLACK, size)
-            row = 0
-            for piece_BGSd in pieces_BGSd:
-                count, _, columns, _ = piece_BGSd.shape
-                into_BGCd[row : row + count, :, width - columns : width] = piece_BGSd
-                row += count
-            return into_BGCd
+            return torch.cat([pad(one, (0, 0, width - one.shape[2], SLACK)) for one in pieces_BGSd])
 
         count = len(self._layers) if kept else len(joining[0][0].layers)
         self._layers = [

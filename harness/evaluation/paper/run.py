@@ -137,16 +137,4 @@ def _notes(loaded: LoadedBenchmark, model: GeneratingModel, members: list[str]) 
             f"at most {used.max_new_tokens} new tokens, not {asked.max_new_tokens}: the model has "
             f"{model.max_length} positions"
         )
-    room = (
-        f"the {model.longest_prompt} of the model's {model.max_length} positions that the response "
-        "leaves"
-    )
-    return run_notes(
-        loaded,
-        model,
-        members,
-        room=room,
-        plainly="generated without kept keys and values",
-        unit="responses",
-        own=own,
-    )
+    return run_notes(loaded, model, members, own)
