@@ -96,11 +96,8 @@ class Benchmark:
 def _entry(name: str, folder: str, like: Benchmark | None = None, **own: Any) -> Benchmark:
     """Returns a benchmark as the YAML of its task in a folder (`package:folder`) defines it.
 
-    Args:
-        name: of the task.
-        folder: where its YAML lies.
-        like: has the fields that neither the YAML nor `own` decides.
-        own: fields that the YAML does not decide, or that this package sets otherwise.
+    `own` are fields that the YAML does not decide, or that this package sets otherwise; all others
+    are those of `like`.
     """
     fields: dict[str, Any] = {"data_folder": name, "protocol": LM_EVAL}
     fields |= (vars(like) if like else {}) | own

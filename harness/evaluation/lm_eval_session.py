@@ -17,7 +17,13 @@ from harness.evaluation.loading import LoadedBenchmark
 
 
 def run_requests(lm: LM, loaded: Sequence[LoadedBenchmark]) -> Mapping[str, Any]:
-    """Returns lm-eval's results of benchmarks, with `samples`; their requests run together."""
+    """Returns lm-eval's results of benchmarks, with `samples`; their requests run together.
+
+    Raises:
+        EvaluationError: lm-eval cannot make prompts of the rows.
+    """
+    for benchmark in loaded:
+        benchmark.build_requests()
     results = evaluate(
         lm=lm,
         task_dict={
@@ -33,7 +39,7 @@ def run_requests(lm: LM, loaded: Sequence[LoadedBenchmark]) -> Mapping[str, Any]
 
 @contextlib.contextmanager
 def lm_eval_session(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """In which lm-eval's model classes may be made of a model, and run."""
+    """The context in which lm-eval's model classes are made of a model, and run."""
     with _quiet(), _compiled_templates(), _unchanged(model, tokenizer):
         yield
 

@@ -18,8 +18,6 @@ def halve_until_it_fits(
 
     Args:
         work: does what is left to do; what it has done when memory runs out stays done.
-        size: what its memory grows with.
-        device: where the memory is.
         unit: of the size, for the log.
         one: what does not even fit by itself, for the error.
         smallest: a smaller size helps no more.

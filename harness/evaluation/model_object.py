@@ -31,12 +31,9 @@ class ModelObject(HFLM):
     """A causal language model on its device, with its tokenizer.
 
     Args:
-        model: the model.
-        tokenizer: its tokenizer.
         autocast_dtype: torch's name of what the model computes in; None for its own dtype.
         batch_setting: see `Batching`.
         on_progress: called with (requests done, requests in all).
-        hflm: further arguments of `HFLM`.
 
     Attributes:
         truncated: number of requests that lost their beginning to the model's length, by task.

@@ -65,13 +65,10 @@ class Scorer(ModelObject):
     scores all but the longest answer at wrong positions (with its `logits_cache`, the default);
     here each gets what `HFLM` gives it alone.
 
-    Args:
-        model: a causal language model, on its device.
-        tokenizer: its tokenizer.
+    Args, beside those of `ModelObject`:
         precision: bf16, fp16 or fp32; in half precision the model runs under autocast.
         token_budget: tokens of a forward pass, padding included.
         encodings: of earlier requests under the same tokenizer.
-        on_progress: called with (requests done, requests in all).
     """
 
     unit, plainly = "tokens", "scored request by request"

@@ -47,8 +47,10 @@ def prompts_sha256(loaded: LoadedBenchmark) -> str:
 def task_scores(
     loaded: LoadedBenchmark,
     lm_eval_results: Mapping[str, Any],
+    lm: ModelObject,
     *,
-    notes: Callable[[list[str]], list[str]],
+    warnings: Sequence[str] = (),
+    deviations: Sequence[str] = (),
     response_flags: Callable[[list[str]], dict[str, int]] = lambda _members: {},
     **shared: Any,
 ) -> tuple[TaskScore, ...]:
@@ -57,43 +59,16 @@ def task_scores(
     Args:
         loaded: the benchmark.
         lm_eval_results: what lm-eval returned.
-        notes: how the scores of some of its tasks deviate from the definition.
+        lm: what ran the requests.
+        warnings: what else the notes begin with.
+        deviations: from the benchmark's definition; stand in the notes too.
         response_flags: number of items of some of its tasks by the flag of their response.
-        shared: fields that are equal in all scores, beside those that the benchmark decides.
+        shared: further fields of every score.
     """
-    name, metrics = loaded.task.name, loaded.task.benchmark.metrics
+    task, metrics = loaded.task, loaded.task.benchmark.metrics
     results, members = lm_eval_results["results"], list(loaded.tasks)
-    shared |= _shared_fields(loaded)
-    deviations = [loaded.note, *(mismatch.note for mismatch in loaded.mismatches)]
-
-    def score(task: str, metric: str, members: list[str]) -> TaskScore:
-        if metric == MACRO_METRIC:
-            value, stderr = _macro([_value(results[member], "acc") for member in members])
-        else:
-            value, stderr = _value(results[task], metric)
-        return TaskScore(
-            task=task,
-            metric=metric,
-            value=value,
-            stderr=stderr,
-            n=sum(lm_eval_results["n-samples"][member]["effective"] for member in members),
-            task_version=str(lm_eval_results["versions"][task]),
-            note="; ".join(filter(None, [*deviations, *notes(members)])) or None,
-            pathologies=response_flags(members),
-            **shared,
-        )
-
-    scores = [score(name, metric, members) for metric in metrics]
-    if loaded.groups:
-        own_metrics = [metric for metric in metrics if metric != MACRO_METRIC]
-        scores += [score(one, metric, [one]) for one in members for metric in own_metrics]
-    return tuple(scores)
-
-
-def _shared_fields(loaded: LoadedBenchmark) -> dict[str, Any]:
-    """Returns the fields of a score that the benchmark and its data decide."""
-    task = loaded.task
-    return {
+    warnings = [*(mismatch.note for mismatch in loaded.mismatches), *warnings]
+    shared |= {
         "protocol": task.benchmark.protocol.name,
         "benchmark": task.name,
         "shots": task.num_shots,
@@ -103,8 +78,34 @@ def _shared_fields(loaded: LoadedBenchmark) -> dict[str, Any]:
         "data_sha256": loaded.data_sha256,
         "content_sha256": loaded.content_sha256,
         "prompts_sha256": prompts_sha256(loaded),
+        "tokenizer_sha256": tokenizer_sha256(lm.tokenizer),
         "temperature": None if task.decoding is None else task.decoding.temperature,
+        "fallback": lm.batching.fallback,
     }
+
+    def score(name: str, metric: str, members: list[str]) -> TaskScore:
+        if metric == MACRO_METRIC:
+            value, stderr = _macro([_value(results[member], "acc") for member in members])
+        else:
+            value, stderr = _value(results[name], metric)
+        run_notes = _run_notes(loaded, lm, members, deviations)
+        return TaskScore(
+            task=name,
+            metric=metric,
+            value=value,
+            stderr=stderr,
+            n=sum(lm_eval_results["n-samples"][member]["effective"] for member in members),
+            task_version=str(lm_eval_results["versions"][name]),
+            note="; ".join(filter(None, [loaded.note, *warnings, *run_notes])) or None,
+            pathologies=response_flags(members),
+            **shared,
+        )
+
+    scores = [score(task.name, metric, members) for metric in metrics]
+    if loaded.groups:
+        own_metrics = [metric for metric in metrics if metric != MACRO_METRIC]
+        scores += [score(one, metric, [one]) for one in members for metric in own_metrics]
+    return tuple(scores)
 
 
 def _value(result: dict[str, Any], metric: str) -> tuple[float, float | None]:
@@ -124,12 +125,11 @@ def _macro(values: list[tuple[float, float | None]]) -> tuple[float, float | Non
     return mean, math.sqrt(sum(stderr**2 for stderr in errors)) / count
 
 
-def run_notes(
-    loaded: LoadedBenchmark, lm: ModelObject, members: list[str], own: Sequence[str] = ()
+def _run_notes(
+    loaded: LoadedBenchmark, lm: ModelObject, members: list[str], deviations: Sequence[str]
 ) -> list[str]:
-    """Returns how the run of some of a benchmark's tasks deviates from the definition; `own` are
-    further deviations of the protocol."""
-    notes, batching = list(own), lm.batching
+    """Returns how the run of some of a benchmark's tasks deviates from the definition."""
+    notes, batching = list(deviations), lm.batching
     if cut := sum(lm.truncated[member] for member in members):
         total = sum(len(loaded.tasks[member].instances) for member in members)
         lost = f"{cut} of {total} requests are longer than {lm.room} and lost their beginning"

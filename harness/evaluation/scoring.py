@@ -16,12 +16,7 @@ from harness.evaluation.lm_eval_session import lm_eval_session, run_requests
 from harness.evaluation.loading import LoadedBenchmark
 from harness.evaluation.outcome import TaskOutcome
 from harness.evaluation.scorer import EncodingCache, Scorer
-from harness.evaluation.scores import (
-    question_id,
-    run_notes,
-    task_scores,
-    tokenizer_sha256,
-)
+from harness.evaluation.scores import question_id, task_scores, tokenizer_sha256
 from harness.evaluation.tasks import request_key
 
 _ENCODINGS: dict[str, EncodingCache] = {}
@@ -47,16 +42,14 @@ def score_benchmarks(
             answers are no numbers.
     """
     _check_tokenizer(tokenizer)
-    identity = tokenizer_sha256(tokenizer)
+    encodings = _ENCODINGS.setdefault(tokenizer_sha256(tokenizer), EncodingCache())
     with lm_eval_session(model, tokenizer):
-        for benchmark in loaded:
-            benchmark.build_requests()
         scorer = Scorer(
             model,
             tokenizer,
             precision=precision,
             token_budget=token_budget,
-            encodings=_ENCODINGS.setdefault(identity, EncodingCache()),
+            encodings=encodings,
             on_progress=on_progress,
         )
         results = run_requests(scorer, loaded)
@@ -68,16 +61,12 @@ def score_benchmarks(
         scores = task_scores(
             benchmark,
             results,
-            notes=lambda members, benchmark=benchmark: [  # type: ignore[misc]
-                *([warning] if warning else []),
-                *run_notes(benchmark, scorer, members),
-            ],
+            scorer,
+            warnings=[warning] if warning else [],
             key=request_key(benchmark.task, token_budget),
-            tokenizer_sha256=identity,
             precision=precision,
             bos=describe_bos(tokenizer),
             token_budget=token_budget,
-            fallback=scorer.batching.fallback,
             scored_with=tuple(name for name in names if name != benchmark.task.name),
         )
         outcomes.append(TaskOutcome(scores, items, scorer.batching))

@@ -36,11 +36,8 @@ def folder_of(place: str) -> Path:
 def find_task(place: str, name: str) -> dict[str, Any] | None:
     """Returns what the YAML of a task says, with its includes; None where there is no such file.
 
-    A group stands for its members: what the first of them says, without its own part of the data.
-
-    Args:
-        place: see `folder_of`.
-        name: of a task or a group; a task's file has its name, a member's begins with the group's.
+    A file has the name of its task. A group stands for its members, whose names begin with its own:
+    what the first of them says, without its own part of the data.
     """
     folder = folder_of(place)
     if (folder / f"{name}.yaml").is_file():

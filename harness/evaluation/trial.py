@@ -26,7 +26,6 @@ def try_once(model: Any, kind: Hashable, compare: Callable[[], None]) -> None:
     """Tries a way to run a model, unless the model has passed this trial before.
 
     Args:
-        model: a causal language model.
         kind: of trial: the way, and what of its input decides whether a model can take it.
         compare: runs the model both ways; raises WrongResultError where they differ.
 

@@ -27,13 +27,9 @@ class GeneratingModel(ModelObject):
     Other than `HFLM` it puts BOS before every prompt, whatever the tokenizer does, and reads a text
     that spells a special token as letters.
 
-    Args:
-        model: a causal language model, on its device.
-        tokenizer: its tokenizer.
+    Args, beside those of `ModelObject`:
         decoding: of all requests; what they say themselves is not used.
         precision: bf16 or fp32; with bf16 the model runs under autocast.
-        num_rows: responses side by side.
-        on_progress: called with (responses done, requests in all).
 
     Attributes:
         decoding: as asked for, with at most half of the model's positions for new tokens.

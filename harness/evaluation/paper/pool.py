@@ -51,9 +51,6 @@ class Pool:
     So a step adds one column to all of them, and what lies before a sequence is masked. Within a
     sequence the distance of two columns is that of their positions, as sliding windows need it.
 
-    Args:
-        model: a causal language model in evaluation mode.
-
     Attributes:
         lengths: tokens of each sequence, as far as they are computed.
     """

@@ -72,7 +72,6 @@ def fill_prompts(model: Any, prompts: Sequence[tuple[int, ...]], prefix: Prefix)
     """Returns prompts, computed side by side.
 
     Args:
-        model: a causal language model in evaluation mode.
         prompts: each begins with the prefix and goes on behind it.
         prefix: computed once for all of them.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas
@@ -14,13 +15,8 @@ from harness.evaluation.outcome import TaskOutcome
 from harness.evaluation.paper.documents import question_of
 from harness.evaluation.paper.matching import judge
 from harness.evaluation.paper.model import GeneratingModel
-from harness.evaluation.scores import (
-    question_id,
-    run_notes,
-    task_scores,
-    tokenizer_sha256,
-)
-from harness.evaluation.tasks import DEFAULT_NUM_ROWS, request_key
+from harness.evaluation.scores import question_id, task_scores
+from harness.evaluation.tasks import DEFAULT_NUM_ROWS, TaskSpec, request_key
 
 
 def score_benchmarks(
@@ -54,38 +50,22 @@ def score_benchmarks(
                 num_rows=num_rows,
                 on_progress=on_progress,
             )
-            benchmark.build_requests()
             results = run_requests(generating, [benchmark])
-        outcomes.append(_outcome(benchmark, results, generating, precision))
+        items = items_frame(benchmark, results["samples"], generating)
+        bos = tokenizer.bos_token_id
+        scores = task_scores(
+            benchmark,
+            results,
+            generating,
+            deviations=_deviations(benchmark.task, generating),
+            response_flags=partial(_count_flags, items, benchmark),
+            key=request_key(benchmark.task),
+            precision=precision,
+            # The protocol puts it there, whatever the tokenizer does.
+            bos="none" if bos is None else f"token {bos}",
+        )
+        outcomes.append(TaskOutcome(scores, items, generating.batching))
     return outcomes
-
-
-def _outcome(
-    loaded: LoadedBenchmark,
-    results: Mapping[str, Any],
-    model: GeneratingModel,
-    precision: str,
-) -> TaskOutcome:
-    items = items_frame(loaded, results["samples"], model)
-    flags = list(loaded.task.benchmark.protocol.response_flags)
-
-    def count_flags(members: list[str]) -> dict[str, int]:
-        return {name: int(n) for name, n in items[items["task"].isin(members)][flags].sum().items()}
-
-    bos = model.tokenizer.bos_token_id
-    scores = task_scores(
-        loaded,
-        results,
-        notes=lambda members: _notes(loaded, model, members),
-        response_flags=count_flags,
-        key=request_key(loaded.task),
-        tokenizer_sha256=tokenizer_sha256(model.tokenizer),
-        precision=precision,
-        # The protocol puts it there, whatever the tokenizer does.
-        bos="none" if bos is None else f"token {bos}",
-        fallback=model.batching.fallback,
-    )
-    return TaskOutcome(scores, items, model.batching)
 
 
 def items_frame(
@@ -125,16 +105,24 @@ def items_frame(
     return frame
 
 
-def _notes(loaded: LoadedBenchmark, model: GeneratingModel, members: list[str]) -> list[str]:
-    asked, used, defined = loaded.task.decoding, model.decoding, loaded.task.benchmark.decoding
+def _count_flags(
+    items: pandas.DataFrame, loaded: LoadedBenchmark, members: list[str]
+) -> dict[str, int]:
+    chosen = items[items["task"].isin(members)]
+    flags = loaded.task.benchmark.protocol.response_flags
+    return {flag: int(chosen[flag].sum()) for flag in flags}
+
+
+def _deviations(task: TaskSpec, model: GeneratingModel) -> list[str]:
+    asked, used, defined = task.decoding, model.decoding, task.benchmark.decoding
     assert asked is not None
     assert defined is not None
-    own = []
+    found = []
     if asked.temperature != defined.temperature:
-        own.append(f"generated at temperature {asked.temperature:g}, not {defined.temperature:g}")
+        found.append(f"generated at temperature {asked.temperature:g}, not {defined.temperature:g}")
     if used.max_new_tokens < asked.max_new_tokens:
-        own.append(
+        found.append(
             f"at most {used.max_new_tokens} new tokens, not {asked.max_new_tokens}: the model has "
             f"{model.max_length} positions"
         )
-    return run_notes(loaded, model, members, own)
+    return found

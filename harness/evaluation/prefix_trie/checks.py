@@ -54,8 +54,6 @@ def check_sharing(
     """Scores some of a run's queries both ways, for each kind of segment that is new to the model.
 
     Args:
-        model: the model.
-        run: what is to be computed with it.
         plain_value: returns a query's log-likelihood by lm-eval's own way.
         autocast_dtype: what the model computes in where that is not its own dtype.
 

@@ -73,11 +73,8 @@ class PrefixLayer(DynamicLayer):
 
 
 class TrieForward:
-    """A model that computes segments.
-
-    Args:
-        model: a causal language model in evaluation mode.
-        autocast: gives the context of each forward pass.
+    """A causal language model in evaluation mode that computes segments, each pass under a context
+    that `autocast` gives.
 
     Attributes:
         device: where the model is.

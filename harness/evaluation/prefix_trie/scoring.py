@@ -40,7 +40,6 @@ def score_queries(
     The budget is halved whenever the memory is full; what is scored by then stays.
 
     Args:
-        model: computes the segments.
         queries: what to score, without repeats.
         token_budget: tokens of a forward pass, padding included.
         on_done: told of each query that is scored, once.
@@ -74,13 +73,7 @@ def score_queries(
 
 
 class TrieRun:
-    """Queries on their way through a model.
-
-    Args:
-        model: computes the segments.
-        queries: what to score, without repeats.
-        token_budget: tokens of a forward pass, padding included.
-        on_done: told of each query that is scored.
+    """Queries on their way through a model: see `score_queries` for the arguments.
 
     Attributes:
         batches: to be given to `compute`, in this order or another.
