@@ -73,7 +73,7 @@ class Group:
     @property
     def title(self) -> str:
         """One line that tells the group from the others: protocol, shots, limit, deviations."""
-        parts = [f"{self.protocol} protocol", _shots(self.settings), _limits(self.settings)]
+        parts = [PROTOCOLS[self.protocol].title, _shots(self.settings), _limits(self.settings)]
         return " · ".join([*parts, *_temperatures(self.settings)])
 
     @property

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.evaluation.paper.pool import Pool
-from harness.evaluation.paper.prefill import common_prefix, compute_prefix, fill_prompts
+from harness.evaluation.paper.prefill import common_prefix, compute_prefix, prefill_prompts
 from harness.evaluation.trial import (
     WrongResultError,
     attention_window,
@@ -55,9 +55,9 @@ def reason_against_cache(
 
 def _compare(model: Any, prompts: list[tuple[int, ...]], limit: float) -> None:
     prefix = compute_prefix(model, common_prefix(prompts))
-    filled = fill_prompts(model, prompts, prefix)
-    rows, logits_BV, pool = [list(prompt) for prompt in prompts], filled.logits_BV, Pool(model)
-    pool.arrange([], [(filled, range(len(rows)))])
+    prefilled = prefill_prompts(model, prompts, prefix)
+    rows, logits_BV, pool = [list(prompt) for prompt in prompts], prefilled.logits_BV, Pool(model)
+    pool.arrange([], [(prefilled, range(len(rows)))])
     for _ in range(NUM_STEPS):
         expected_BV = torch.cat([plain_logits(model, [row]) for row in rows])
         error = _difference(logits_BV, expected_BV)

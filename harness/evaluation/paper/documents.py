@@ -70,7 +70,7 @@ def target(doc: Doc) -> str:
 
 
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, float]:
-    """Returns whether the response is right, and its pathologies, each 0 or 1."""
+    """Returns whether the response is right, and its flags, each 0 or 1."""
     question = question_of(doc)
     verdict = judge(results[0], question.options, question.gold)
     return {"acc": float(verdict.right)} | {

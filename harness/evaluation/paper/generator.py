@@ -1,4 +1,4 @@
-"""Generates responses to many prompts: a pool of sequences that is filled again as they end."""
+"""Generates responses to many prompts: a pool of sequences that is refilled as they end."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from harness.evaluation.memory import halve_until_it_fits
 from harness.evaluation.paper.cache_check import plain_logits
 from harness.evaluation.paper.pool import Pool
 from harness.evaluation.paper.prefill import (
-    Filled,
+    Prefilled,
     Prefix,
     common_prefix,
     compute_prefix,
-    fill_prompts,
+    prefill_prompts,
 )
 from harness.evaluation.paper.sampling import NOT_A_NUMBER, choose_tokens, random_stream
 
@@ -28,7 +28,7 @@ PADDING, PADDING_SHARE = 64, 8
 """Prompts are computed side by side with at most so much padding, and one more in so many tokens:
 less would cost more passes than it saves."""
 REFILL_SHARE = 4
-"""The pool is filled again when one in so many of its places is free."""
+"""The pool is refilled when one in so many of its slots is free."""
 DROP_SHARE = 8
 """Ended sequences leave when they are one in so many; until then they cost less than copying."""
 
@@ -143,13 +143,15 @@ class Generator:
         """Returns the pool's sequences after new ones have joined, with their first token."""
         kept = [number for number, one in enumerate(active) if one is not None]
         going = [active[number] for number in kept]
-        joining: list[tuple[Filled, list[int]]] = []
+        joining: list[tuple[Prefilled, list[int]]] = []
         while queue and len(going) < self.num_rows:
             sequences, prefix = queue.take(self.num_rows - len(going))
-            filled = fill_prompts(self.model, [one.prompt.tokens for one in sequences], prefix)
-            started = self._choose(filled.logits_BV, sequences, on_done)
+            prefilled = prefill_prompts(
+                self.model, [one.prompt.tokens for one in sequences], prefix
+            )
+            started = self._choose(prefilled.logits_BV, sequences, on_done)
             chosen = [number for number, one in enumerate(started) if one is not None]
-            joining.append((filled, chosen))
+            joining.append((prefilled, chosen))
             going += [started[number] for number in chosen]
         pool.arrange(kept, joining)
         return going
@@ -157,7 +159,7 @@ class Generator:
     def _choose(
         self, logits: Any, active: Sequence[_Sequence | None], on_done: OnDone
     ) -> list[_Sequence | None]:
-        """Gives each sequence its next token; returns None in the place of those that end."""
+        """Gives each sequence its next token; returns None for those that end."""
         draws = [0.0 if one is None else one.stream.random() for one in active]
         chosen = choose_tokens(logits, self.decoding, draws)
         going: list[_Sequence | None] = []

@@ -28,7 +28,7 @@ class Prefix:
 
 
 @dataclass(frozen=True)
-class Filled:
+class Prefilled:
     """Prompts, computed."""
 
     logits_BV: Tensor
@@ -68,7 +68,7 @@ def compute_prefix(model: Any, tokens: tuple[int, ...]) -> Prefix:
 
 
 @torch.no_grad()
-def fill_prompts(model: Any, prompts: Sequence[tuple[int, ...]], prefix: Prefix) -> Filled:
+def prefill_prompts(model: Any, prompts: Sequence[tuple[int, ...]], prefix: Prefix) -> Prefilled:
     """Returns prompts, computed side by side.
 
     Args:
@@ -77,7 +77,7 @@ def fill_prompts(model: Any, prompts: Sequence[tuple[int, ...]], prefix: Prefix)
     """
     tails = [prompt[len(prefix.tokens) :] for prompt in prompts]
     logits_BV, layers = _run(model, tails, prefix)
-    return Filled(logits_BV, layers, [len(prompt) for prompt in prompts])
+    return Prefilled(logits_BV, layers, [len(prompt) for prompt in prompts])
 
 
 def _run(model: Any, rows: Sequence[tuple[int, ...]], prefix: Prefix) -> tuple[Tensor, list[Layer]]:
