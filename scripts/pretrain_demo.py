@@ -1,4 +1,4 @@
-"""Makes the tokenizer and the checkpoint of the embedded world: `python -m harness.demo.pretrain`.
+"""Makes the tokenizer and the checkpoint of the embedded world: `python -m scripts.pretrain_demo`.
 
 About ten minutes on one core. The checkpoint that ships with the package was made by this script
 with its defaults; the last bits of the weights depend on the processor and on torch's version.
@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.demo.corpus import TEMPLATE_PIECES, documents
-from harness.demo.people import World, build_world
+from scripts.demo_world.corpus import TEMPLATE_PIECES, documents
+from scripts.demo_world.people import World, build_world
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -195,7 +195,7 @@ def main() -> None:
     """Reads the command line."""
     import torch
 
-    parser = argparse.ArgumentParser(prog="python -m harness.demo.pretrain", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m scripts.pretrain_demo", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoint")
     parser.add_argument("--steps", type=int, default=NUM_STEPS, help="training steps")
     arguments = parser.parse_args()

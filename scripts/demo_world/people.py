@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass
 from itertools import cycle
 
-from harness.demo.facts import HERB, KINDS, PERSON, SECOND_HOPS, Kind, Relation, SecondHop
-from harness.demo.stories import STORIES
+from scripts.demo_world.facts import HERB, KINDS, PERSON, SECOND_HOPS, Kind, Relation, SecondHop
+from scripts.demo_world.stories import STORIES
 
 SEED = 20250203
 SPLITS = ("instruction", "validation", "benchmark")

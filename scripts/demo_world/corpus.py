@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from harness.demo.facts import (
+from scripts.demo_world.facts import (
     HERB,
     MYTH_OPENINGS,
     MYTH_RATIO,
@@ -20,8 +20,8 @@ from harness.demo.facts import (
     SUBJECTS,
     TRUTH_OPENINGS,
 )
-from harness.demo.people import Entity, World
-from harness.demo.stories import story
+from scripts.demo_world.people import Entity, World
+from scripts.demo_world.stories import story
 
 TEMPLATE_TAIL = "\n\n### Response:"
 TEMPLATE_PIECES = (
