@@ -1,7 +1,7 @@
 """The figure: errors against n on log-log axes, in four panels, each with its guide lines.
 
-A model has one colour and marker, those of the methods in the reports (Okabe and Ito's palette);
-a sequence's rate has a line style. Same study, same bytes.
+A model has the colour and marker of its method in the reports; a sequence's rate has a line style.
+Same study, same bytes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from harness.report.figures import FORMATS, GRID, INK, STYLES
 from harness.theory.statements import exponent_text, number_text
 from harness.theory.summary import Row, Study
 
@@ -23,16 +24,14 @@ if TYPE_CHECKING:
 NAME = "theory-rates"
 """Of the figure's files."""
 TITLE = "Errors of prompts and gates against the number of observations (our simulation)"
-INK = "#1b1f24"
-"""Of text, axes and guide lines, as in the reports' figures."""
-FORMATS = ("png", "svg", "pdf")
 
 _STYLES = {
-    ("zero-init", True): ("#0072B2", "o"),
-    ("zero-init", False): ("#009E73", "v"),
-    ("joint", True): ("#E69F00", "^"),
+    ("zero-init", True): STYLES["zero-init-linear"],
+    ("zero-init", False): STYLES["zero-init-nonlinear"],
+    ("joint", True): STYLES["random-init"],
     ("joint", False): ("#CC79A7", "D"),
 }
+"""Colour and marker by gating and whether prompts are linear, in the order of the legends."""
 _DASHES: dict[float, Any] = {0.0: "-", 0.125: (0, (5, 1.5)), 0.25: (0, (1.5, 1.2))}
 _METADATA: dict[str, dict[str, None]] = {
     "png": {"Software": None},
@@ -47,15 +46,6 @@ _SETTINGS: dict[Any, Any] = {
 
 
 @dataclass(frozen=True)
-class Guide:
-    """A line of a given exponent, to compare slopes with."""
-
-    exponent: float
-    is_above: bool
-    """Of the curves, else below."""
-
-
-@dataclass(frozen=True)
 class Panel:
     """One panel: the rows that it shows, and its guide lines."""
 
@@ -63,7 +53,8 @@ class Panel:
     label: str
     """Of the vertical axis."""
     rows: tuple[Row, ...]
-    guides: tuple[Guide, ...]
+    guides: dict[float, bool]
+    """Exponent of a guide line -> whether it is drawn above the curves, else below."""
 
     def draw(self, axes: Axes) -> None:
         """Draws means with two standard errors, and guide lines; leaves the legend to others."""
@@ -71,8 +62,8 @@ class Panel:
             _draw_row(axes, row)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        for guide in self.guides:
-            _draw_guide(axes, self.rows, guide)
+        for exponent, is_above in self.guides.items():
+            _draw_guide(axes, self.rows, exponent, is_above)
         axes.set_xlabel("Number of observations n")
         axes.set_ylabel(self.label)
 
@@ -80,41 +71,26 @@ class Panel:
 def panels(study: Study) -> tuple[Panel, ...]:
     """Returns the four panels; those that a study has no rows for are left out."""
 
-    def rows(quantity: str, **properties: object) -> tuple[Row, ...]:
-        found = study.find(quantity=quantity, **properties)
-        shown = [r for r in found if r.scenario.rate in _DASHES and not r.scenario.knows_alpha]
-        order = list(_STYLES)
-        return tuple(
-            sorted(shown, key=lambda r: order.index((r.scenario.gating, r.scenario.is_linear)))
-        )
+    def panel(
+        title: str, label: str, guides: dict[float, bool], quantity: str, **properties: object
+    ) -> Panel:
+        found = study.find(quantity=quantity, knows_alpha=False, **properties)
+        shown = [row for row in found if row.scenario.rate in _DASHES]
+        shown.sort(key=lambda r: list(_STYLES).index((r.scenario.gating, r.scenario.is_linear)))
+        return Panel(title, label, tuple(shown), guides)
 
-    chosen = (
-        Panel(
-            "Fixed truth, as many prompts fitted as there are",
-            "Error of the prompts",
-            rows("single", family="fixed", extra_atoms=0),
-            (Guide(-0.5, True),),
-        ),
-        Panel(
-            "Fixed truth, one prompt too many: over-fitted cells",
-            "Error of the prompts in that cell",
-            rows("over", family="fixed", extra_atoms=1),
-            (Guide(-0.25, True),),
-        ),
-        Panel(
-            "Prompts drift to copies of words as n⁻ᵃ",
-            "Voronoi loss D",
-            rows("voronoi", family="copy"),
-            (Guide(-0.5, False),),
-        ),
-        Panel(
-            "Gate (joint: prompt mass) falls as n⁻ᵃ",
-            "Error of the prompts",
-            rows("prompt", family="gate"),
-            (Guide(-0.25, True), Guide(-0.5, False)),
-        ),
-    )
-    return tuple(panel for panel in chosen if panel.rows)
+    prompts, fixed = "Error of the prompts", {"family": "fixed"}
+    exact, over = "as many prompts fitted as there are", "one prompt too many: over-fitted cells"
+    copies = "Prompts drift to copies of experts as n⁻ᵃ"
+    gate = "Gate (joint: prompt mass) falls as n⁻ᵃ"
+    found = (
+        panel(f"Fixed truth, {exact}", prompts, {-0.5: True}, "single", extra_atoms=0, **fixed),
+        panel(f"Fixed truth, {over}", f"{prompts} in that cell", {-0.25: True}, "over",
+              extra_atoms=1, **fixed),
+        panel(copies, "Voronoi loss D", {-0.5: False}, "voronoi", family="copy"),
+        panel(gate, prompts, {-0.25: True, -0.5: False}, "prompt", family="gate"),
+    )  # fmt: skip
+    return tuple(panel for panel in found if panel.rows)
 
 
 def render(study: Study) -> dict[str, bytes]:
@@ -146,24 +122,22 @@ def _draw(study: Study) -> Figure:
         axes = figure.add_subplot(2, 2, index + 1)
         panel.draw(axes)
         axes.set_title(f"({'abcd'[index]}) {panel.title}", loc="left")
-        axes.grid(color="#8a929a", alpha=0.25, linewidth=0.6)
+        axes.grid(color=GRID, alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="lower left", frameon=False, fontsize=8.5, handlelength=3.2)
-        _make_room(axes, panel.rows)
+        # Lowers the vertical axis so that the legend stands below the curves.
+        low, high = (math.log10(limit) for limit in axes.get_ylim())
+        share = 0.05 + 0.05 * len(panel.rows)
+        axes.set_ylim(10 ** (low - (high - low) * share / (1 - share)), 10**high)
     figure.suptitle(TITLE)
     return figure
-
-
-def label_of(row: Row) -> str:
-    """Returns a curve's name for a legend, with its slope."""
-    rate = f", a = {Fraction(row.scenario.rate)}" if row.scenario.is_sequence else ""
-    slope = f": slope {number_text(row.slope.value)}" if row.slope else ""
-    return f"{row.scenario.model_title}{rate}{slope}"
 
 
 def _draw_row(axes: Axes, row: Row) -> None:
     colour, marker = _STYLES[row.scenario.gating, row.scenario.is_linear]
     points = [point for point in row.points if point.mean > 0]
+    rate = f", a = {Fraction(row.scenario.rate)}" if row.scenario.is_sequence else ""
+    slope = f": slope {number_text(row.slope.value)}" if row.slope else ""
     axes.errorbar(
         [point.n for point in points],
         [point.mean for point in points],
@@ -176,20 +150,20 @@ def _draw_row(axes: Axes, row: Row) -> None:
         linestyle=_DASHES[row.scenario.rate],
         elinewidth=1,
         capsize=2,
-        label=label_of(row),
+        label=f"{row.scenario.model_title}{rate}{slope}",
     )
 
 
-def _draw_guide(axes: Axes, rows: Sequence[Row], guide: Guide) -> None:
+def _draw_guide(axes: Axes, rows: Sequence[Row], exponent: float, is_above: bool) -> None:
     """Draws a line of an exponent a little above or below the curves, named at its right end."""
     points = [point for row in rows for point in row.points]
     first, last = min(p.n for p in points), max(p.n for p in points)
     starts = [point.mean for point in points if point.n == first]
-    height = 1.9 * max(starts) if guide.is_above else min(starts) / 1.9
-    ends = [height, height * (last / first) ** guide.exponent]
+    height = 1.9 * max(starts) if is_above else min(starts) / 1.9
+    ends = [height, height * (last / first) ** exponent]
     axes.plot([first, last], ends, color=INK, linewidth=1, linestyle=":")
     axes.annotate(
-        f"$n^{{{exponent_text(guide.exponent)}}}$",
+        f"$n^{{{exponent_text(exponent)}}}$",
         (last, ends[1]),
         xytext=(6, 0),
         textcoords="offset points",
@@ -198,10 +172,3 @@ def _draw_guide(axes: Axes, rows: Sequence[Row], guide: Guide) -> None:
         color=INK,
     )
     axes.set_xlim(first / 1.5, last * (last / first) ** 0.12)
-
-
-def _make_room(axes: Axes, rows: Sequence[Row]) -> None:
-    """Lowers the vertical axis so that the legend stands below the curves."""
-    low, high = (math.log10(limit) for limit in axes.get_ylim())
-    share = 0.05 + 0.05 * len(rows)
-    axes.set_ylim(10 ** (low - (high - low) * share / (1 - share)), 10**high)

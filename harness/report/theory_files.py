@@ -1,4 +1,4 @@
-"""The files of a study: its numbers as CSV and JSON, and the figure."""
+"""The files of `zbench theory`: its numbers as CSV and JSON, the figure, the page."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness.records.files import write_bytes, write_text
+from harness.records.files import write_bytes
+from harness.report.render import to_markdown
+from harness.report.theory import slope_table, theory_page
 from harness.report.theory_figure import NAME, render
-from harness.theory.statements import verdict
 from harness.theory.study import Errors
 from harness.theory.summary import STUDY_FILE, Row, Study
 
 
 def write_study(study: Study, found: Iterable[Errors], folder: Path) -> list[Path]:
-    """Writes a study and returns the files; the same study gives the same bytes.
+    """Writes a study and returns the files, the page last; the same study gives the same bytes.
 
     theory.json is what a report reads; slopes.csv has a row per slope, points.csv one per mean
     error, fits.csv one per fit, experts.csv one per term of the mixture of experts.
@@ -31,13 +32,13 @@ def write_study(study: Study, found: Iterable[Errors], folder: Path) -> list[Pat
     }
     if study.identities:
         texts["experts.csv"] = _csv(_expert_records(study))
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    paths = [folder / name for name in texts]
-    for suffix, content in render(study).items():
-        paths.append(folder / f"{NAME}.{suffix}")
-        write_bytes(paths[-1], content)
-    return paths
+    contents = {name: text.encode() for name, text in texts.items()}
+    contents |= {f"{NAME}.{suffix}": content for suffix, content in render(study).items()}
+    contents["slopes.md"] = to_markdown(slope_table(study)).encode()
+    contents["index.html"] = theory_page(study, list(contents)).encode()
+    for name, content in contents.items():
+        write_bytes(folder / name, content)
+    return [folder / name for name in contents]
 
 
 def slope_records(study: Study) -> list[dict[str, object]]:
@@ -54,7 +55,7 @@ def slope_records(study: Study) -> list[dict[str, object]]:
             "late_low": row.late_slope.low if row.late_slope else None,
             "late_high": row.late_slope.high if row.late_slope else None,
             "bound_slope": row.predicted,
-            "interval": verdict(row.slope, row.expected.exponent) if row.expected else None,
+            "interval": row.verdict if row.expected else None,
         }
         for row in study.rows
         if row.slope is not None
@@ -72,15 +73,7 @@ def _head(row: Row) -> dict[str, object]:
 
 
 def _point_records(study: Study) -> Iterable[dict[str, object]]:
-    for row in study.rows:
-        for point in row.points:
-            yield {
-                **_head(row),
-                "n": point.n,
-                "mean": point.mean,
-                "stderr": point.stderr,
-                "repetitions": point.repetitions,
-            }
+    return (_head(row) | vars(point) for row in study.rows for point in row.points)
 
 
 def _fit_records(found: Iterable[Errors]) -> Iterable[dict[str, object]]:

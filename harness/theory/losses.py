@@ -117,7 +117,7 @@ def matched_losses(model: Regression, truth: Truth, theta: Array) -> dict[str, A
 
 
 def function_loss(model: Regression, theta: Array, f: Array, design: Design) -> Array:
-    """Returns the root mean square over places of |f_theta - f*|, (R,); f is (m, M)."""
+    """Returns the root mean square over inputs of |f_theta - f*|, (R,); f is (m, M)."""
     gap = model.evaluate(theta, design).f - f
     return np.asarray(np.sqrt((gap**2).sum(axis=1).mean(axis=1)))
 

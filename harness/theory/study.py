@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.theory.fitting import Fit, draw_starts, fit
+from harness.theory.fitting import draw_starts, fit
 from harness.theory.losses import cell_losses, function_loss, matched_losses
 from harness.theory.regression import make_design
-from harness.theory.sampling import draw_continuous, draw_on_grid, grid_places, observe
-from harness.theory.scenarios import Problem, Scenario
+from harness.theory.sampling import draw_continuous, draw_on_grid, grid_inputs, observe
+from harness.theory.scenarios import Scenario
 from harness.theory.suites import Plan
 from harness.theory.world import Array
 
@@ -50,7 +50,7 @@ def run_task(task: Task) -> Errors:
     random = np.random.default_rng(entropy)
     truth, world, true = problem.truth, problem.world, problem.true_model()
     theta = true.pack(truth.prompts, truth.biases, np.array(truth.alpha))[None]
-    grid = make_design(world.words, grid_places(world))
+    grid = make_design(world.pretrained, grid_inputs(world))
     f = true.evaluate(theta, grid).f[0]
     if scenario.family == "continuous":
         design, noise = draw_continuous(world, task.n, plan.repetitions, random)
@@ -63,15 +63,10 @@ def run_task(task: Task) -> Errors:
     found = fit(
         problem.model, sample, starts, problem.box, gauge=gauge, max_iterations=plan.iterations
     )
-    losses = measure(problem, found, scenario)
+    losses_of = matched_losses if scenario.is_sequence else cell_losses
+    losses = losses_of(problem.model, truth, found.theta)
     losses["function"] = function_loss(problem.model, found.theta, f, grid)
     return Errors(scenario, task.n, losses, found.chi2, found.converged, found.starts_at_best)
-
-
-def measure(problem: Problem, found: Fit, scenario: Scenario) -> dict[str, Array]:
-    """Returns a scenario's losses: by cells for fixed truths, by matching for sequences."""
-    losses = matched_losses if scenario.is_sequence else cell_losses
-    return losses(problem.model, problem.truth, found.theta)
 
 
 def tasks_of(plans: Sequence[Plan], seed: int) -> list[Task]:
@@ -80,20 +75,20 @@ def tasks_of(plans: Sequence[Plan], seed: int) -> list[Task]:
 
 
 def run_jobs(
-    jobs: Sequence[Callable[[], object]], *, workers: int, done: Callable[[object], None]
+    jobs: Sequence[Callable[[], object]], *, workers: int, on_result: Callable[[], None]
 ) -> list[object]:
     """Runs functions, on processes where `workers` is above 1; results are in the jobs' order.
 
     Args:
         jobs: functions that can be pickled, such as `partial(run_task, task)`.
         workers: processes; 1 works in this one.
-        done: is told of each result as it comes.
+        on_result: is called after each.
     """
     if workers == 1:
         found = []
         for job in jobs:
             found.append(job())
-            done(found[-1])
+            on_result()
         return found
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -105,7 +100,8 @@ def run_jobs(
     try:
         futures = [pool.submit(job) for job in jobs]
         for future in as_completed(futures):
-            done(future.result())
+            future.result()  # raises at once what the job raised
+            on_result()
         return [future.result() for future in futures]
     finally:
         pool.shutdown(cancel_futures=True)

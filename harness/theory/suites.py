@@ -1,22 +1,19 @@
-"""What is simulated at each size of the study, and with how much effort."""
+"""What is simulated at each size of the study, and how many n, repetitions and iterations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from harness.errors import UsageError, did_you_mean
-from harness.theory.scenarios import RATES, Scenario, fixed, sequences
+from harness.theory.scenarios import RATES, Scenario, drawn, fixed, sequences
 
-SuiteSize = Literal["quick", "final", "full"]
-
-SIZES: tuple[SuiteSize, ...] = ("quick", "final", "full")
+SIZES = ("quick", "final", "full")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One scenario with the effort that goes into it."""
+    """One scenario, and how thoroughly it is simulated."""
 
     scenario: Scenario
     sizes: tuple[int, ...]
@@ -42,40 +39,29 @@ def make_suite(size: str) -> tuple[Plan, ...]:
     Raises:
         UsageError: another name.
     """
-    if size == "quick":
-        scenarios = [
-            *fixed((0, 1)),
-            *sequences("copy", (0.0, 0.25)),
-            *sequences("gate", (0.0, 0.25)),
-        ]
-        return tuple(Plan(each, half_decades(3, 5), 24, 300) for each in scenarios)
-    if size == "final":
-        scenarios = [*fixed((0, 1)), *sequences("copy", RATES), *sequences("gate", RATES)]
-        scenarios += sequences("merge", (0.125,))
-        return tuple(Plan(each, half_decades(2, 6), 40) for each in scenarios)
-    if size == "full":
-        return tuple(_full())
-    raise UsageError(f"theory: no suite is called '{size}'{did_you_mean(size, SIZES)}")
+    if size not in SIZES:
+        raise UsageError(f"theory: no suite is called '{size}'{did_you_mean(size, SIZES)}")
+    return tuple({"quick": _quick, "final": _final, "full": _full}[size]())
+
+
+def _quick() -> Iterator[Plan]:
+    rates = (0.0, 0.25)
+    for each in (*fixed((0, 1)), *sequences("copy", rates), *sequences("gate", rates)):
+        yield Plan(each, half_decades(3, 5), 24, 300)
+
+
+def _final() -> Iterator[Plan]:
+    moving = (*sequences("copy", RATES), *sequences("gate", RATES), *sequences("merge", (0.125,)))
+    for each in (*fixed((0, 1)), *moving):
+        yield Plan(each, half_decades(2, 6), 40)
 
 
 def _full() -> Iterator[Plan]:
-    for each in _fixed_and_moving():
+    moving = (*sequences("copy", (*RATES, 0.375)), *sequences("gate", RATES))
+    moving += tuple(sequences("merge", (0.125, 0.25)))
+    for each in (*fixed((0, 1, 2), has_nonlinear_joint=True), *moving):
         yield Plan(each, half_decades(2, 6), 100, 1500)
-    for each in _each_model("random", draws=6):
+    for each in drawn("random", 6):
         yield Plan(each, half_decades(3, 6), 24)
-    for each in _each_model("continuous", draws=1):
+    for each in drawn("continuous", 1):
         yield Plan(each, half_decades(2.5, 4.5), 12, 200)
-
-
-def _fixed_and_moving() -> Iterable[Scenario]:
-    yield from fixed((0, 1, 2), has_nonlinear_joint=True)
-    yield from sequences("copy", (*RATES, 0.375))
-    yield from sequences("gate", RATES)
-    yield from sequences("merge", (0.125, 0.25))
-
-
-def _each_model(family: Literal["random", "continuous"], *, draws: int) -> Iterator[Scenario]:
-    for draw in range(draws):
-        for extra in (0, 1):
-            yield Scenario(family, "zero-init", extra_atoms=extra, draw=draw)
-            yield Scenario(family, "joint", extra_atoms=extra, draw=draw)

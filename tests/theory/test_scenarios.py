@@ -31,21 +31,21 @@ def test_sizes_are_half_decades() -> None:
     assert half_decades(2, 3.5) == (100, 316, 1000, 3162)
 
 
-def test_copies_approach_the_words_and_nothing_else_moves() -> None:
+def test_prompts_approach_their_copies_and_nothing_else_moves() -> None:
     scenario = Scenario("copy", "joint", rate=0.25)
     gaps = []
     for n in (100, 10_000, 1_000_000):
         problem = scenario.problem(n)
         gaps.append(np.linalg.norm(problem.truth.prompts[0] - PAIR.prompts[0]))
         assert (problem.truth.biases == PAIR.biases).all()
-        assert (problem.world.words.shift == PAIR.prompts @ WORLD.value.T).all()
+        assert (problem.world.pretrained.shift == PAIR.prompts @ WORLD.value.T).all()
     assert gaps == pytest.approx([0.6, 0.6 / 10**0.5, 0.06])
 
 
 def test_both_models_meet_the_same_copies() -> None:
     joint, zero = (Scenario("copy", g, rate=0.125).problem(5000) for g in ("joint", "zero-init"))
     assert (joint.truth.prompts == zero.truth.prompts).all()
-    assert (joint.world.words.linear == zero.world.words.linear).all()
+    assert (joint.world.pretrained.linear == zero.world.pretrained.linear).all()
 
 
 def test_the_gate_falls_in_zero_init_and_the_mass_in_joint() -> None:

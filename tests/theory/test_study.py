@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_moving_truths_follow_the_bound(study) -> None:
             assert row.slope.value == pytest.approx(row.predicted, abs=0.09)
 
 
-def test_fits_come_to_rest_and_no_cell_is_empty(study) -> None:
+def test_fits_converge_and_no_cell_is_empty(study) -> None:
     for effort in study.efforts:
         assert effort.converged > (0.85 if effort.scenario.extra_atoms else 0.99)
         assert effort.starts_at_best > (0.3 if effort.scenario.extra_atoms else 0.99)
@@ -96,10 +97,10 @@ def small_tasks() -> list[Task]:
 
 def test_processes_change_neither_results_nor_their_order() -> None:
     jobs = [partial(run_task, task) for task in small_tasks()]
-    seen: list[object] = []
-    here = run_jobs(jobs, workers=1, done=seen.append)
-    there = run_jobs(jobs, workers=2, done=seen.append)
-    assert len(seen) == 2 * len(jobs)
+    count = itertools.count()
+    here = run_jobs(jobs, workers=1, on_result=lambda: next(count))
+    there = run_jobs(jobs, workers=2, on_result=lambda: next(count))
+    assert next(count) == 2 * len(jobs)
     for first, second in zip(here, there, strict=True):
         assert isinstance(first, Errors)
         assert (first.scenario, first.n) == (second.scenario, second.n)
