@@ -18,7 +18,7 @@ from harness.report.theory import slope_table
 from harness.report.theory_files import slope_records, write_study
 from harness.theory.identity import show_identities
 from harness.theory.statements import cautions, statements
-from harness.theory.study import Errors, run_jobs, run_task, tasks_of
+from harness.theory.study import Errors, jobs_of, run_jobs
 from harness.theory.suites import Plan, make_suite
 from harness.theory.summary import Study, summarise
 
@@ -102,7 +102,7 @@ def run_study(
     """Returns a suite's study, and the errors of each of its fits, with a bar while it runs."""
     from rich.progress import Progress
 
-    jobs: list[Callable[[], object]] = [partial(run_task, task) for task in tasks_of(plans, SEED)]
+    jobs: list[Callable[[], object]] = [*jobs_of(plans, SEED)]
     if size != WITHOUT_LAYER:
         # First: loading what it needs takes longer than any fit.
         jobs.insert(0, show_identities)

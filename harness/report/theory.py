@@ -11,7 +11,6 @@ from itertools import groupby
 from pathlib import Path
 
 from harness.errors import StorageError
-from harness.report.figures import Drawing, Plot
 from harness.report.numbers import MISSING
 from harness.report.page import (
     Page,
@@ -24,7 +23,7 @@ from harness.report.page import (
     tables_html,
 )
 from harness.report.render import Row, Table, row
-from harness.report.theory_figure import NAME, TITLE, panels
+from harness.report.theory_figure import drawings
 from harness.theory.identity import STRENGTH, Identity
 from harness.theory.slopes import FEWEST_OBSERVATIONS, verdict
 from harness.theory.statements import cautions, exponent_text, number_text, slope_text, statements
@@ -32,12 +31,6 @@ from harness.theory.summary import LATE, STUDY_FILE, Study
 from harness.theory.summary import Row as SlopeRow
 
 ANCHOR, SECTION_TITLE = "theory", "Convergence rates (our simulation)"
-OURS = (
-    "Our illustration of the theorems by simulation, not a figure of the paper: mean error over "
-    "repetitions ± two standard errors against the number of observations n, on log-log axes. "
-    f"Slopes are fitted from n = {FEWEST_OBSERVATIONS:,} on; dotted lines have the slopes at their "
-    "ends. Each line's condition stands in its panel's title and in the legend."
-)
 GATES_SET = (
     f"The gates are set to tanh(g) = {STRENGTH:g} for this table; before training they are 0 and "
     "the prompts add nothing."
@@ -61,15 +54,9 @@ def theory_section(folder: Path) -> Section | None:
 
 def section_html(study: Study) -> str:
     """Returns figure, findings, tables and cautions of a study."""
-    figure = Drawing(
-        name=NAME,
-        title=TITLE,
-        caption=OURS,
-        panels=tuple(Plot(panel.title, panel.draw) for panel in panels(study)),
-    )
     parts = [
         paragraphs_html([size_text(study)]),
-        drawing_html(figure),
+        *map(drawing_html, drawings(study)),
         list_html(statements(study)),
         tables_html([slope_table(study)]),
         "<h3>What may not be read from it</h3>",

@@ -1,30 +1,29 @@
-"""The figure: errors against n on log-log axes, in four panels, each with its guide lines.
+"""The figures of the theory: errors against n on log-log axes, each panel with its guide lines.
 
 A model has the colour and marker of its method in the reports; a sequence's rate has a line style.
-Same study, same bytes.
 """
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harness.report.figures import FORMATS, GRID, INK, STYLES
+from harness.report.figures import INK, STYLES, Drawing, Plot
+from harness.theory.slopes import FEWEST_OBSERVATIONS
 from harness.theory.statements import exponent_text, number_text
 from harness.theory.summary import Row, Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-NAME = "theory-rates"
-"""Of the figure's files."""
-TITLE = "Errors of prompts and gates against the number of observations (our simulation)"
-
+OURS = (
+    "Our illustration of the theorems by simulation, not a figure of the paper: mean error over "
+    "repetitions ± two standard errors against the number of observations n, on log-log axes. "
+    f"Slopes are fitted from n = {FEWEST_OBSERVATIONS:,} on; dotted lines have the slopes at their "
+    "ends. Each line's condition stands in its panel's title and in the legend."
+)
 _STYLES = {
     ("zero-init", True): STYLES["zero-init-linear"],
     ("zero-init", False): STYLES["zero-init-nonlinear"],
@@ -33,107 +32,74 @@ _STYLES = {
 }
 """Colour and marker by gating and whether prompts are linear, in the order of the legends."""
 _DASHES: dict[float, Any] = {0.0: "-", 0.125: (0, (5, 1.5)), 0.25: (0, (1.5, 1.2))}
-_METADATA: dict[str, dict[str, None]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None},
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-}
-_SETTINGS: dict[Any, Any] = {
-    **{"svg.hashsalt": NAME, "pdf.fonttype": 42, "font.family": "DejaVu Sans", "font.size": 10},
-    **{"axes.titlesize": 11, "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK},
-    **{"xtick.color": INK, "ytick.color": INK},
-}
+_PROMPTS = "Error of the prompts"
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One panel: the rows that it shows, and its guide lines."""
-
-    title: str
-    label: str
-    """Of the vertical axis."""
-    rows: tuple[Row, ...]
-    guides: dict[float, bool]
-    """Exponent of a guide line -> whether it is drawn above the curves, else below."""
-
-    def draw(self, axes: Axes) -> None:
-        """Draws means with two standard errors, and guide lines; leaves the legend to others."""
-        for row in self.rows:
-            _draw_row(axes, row)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        for exponent, is_above in self.guides.items():
-            _draw_guide(axes, self.rows, exponent, is_above)
-        axes.set_xlabel("Number of observations n")
-        axes.set_ylabel(self.label)
-
-
-def panels(study: Study) -> tuple[Panel, ...]:
-    """Returns the four panels; those that a study has no rows for are left out."""
-
-    def panel(
-        title: str, label: str, guides: dict[float, bool], quantity: str, **properties: object
-    ) -> Panel:
-        found = study.find(quantity=quantity, knows_alpha=False, **properties)
-        shown = [row for row in found if row.scenario.rate in _DASHES]
-        shown.sort(key=lambda r: list(_STYLES).index((r.scenario.gating, r.scenario.is_linear)))
-        return Panel(title, label, tuple(shown), guides)
-
-    prompts, fixed = "Error of the prompts", {"family": "fixed"}
-    exact, over = "as many prompts fitted as there are", "one prompt too many: over-fitted cells"
-    copies = "Prompts drift to copies of experts as n⁻ᵃ"
-    gate = "Gate (joint: prompt mass) falls as n⁻ᵃ"
+def drawings(study: Study) -> list[Drawing]:
+    """Returns the figures of fixed and of moving truths; panels without a row are left out."""
+    titled = "errors of prompts and gates against the number of observations (our simulation)"
     found = (
-        panel(f"Fixed truth, {exact}", prompts, {-0.5: True}, "single", extra_atoms=0, **fixed),
-        panel(f"Fixed truth, {over}", f"{prompts} in that cell", {-0.25: True}, "over",
-              extra_atoms=1, **fixed),
-        panel(copies, "Voronoi loss D", {-0.5: False}, "voronoi", family="copy"),
-        panel(gate, prompts, {-0.25: True, -0.5: False}, "prompt", family="gate"),
-    )  # fmt: skip
-    return tuple(panel for panel in found if panel.rows)
+        Drawing("theory-fixed", f"Fixed truths: {titled}", OURS, tuple(_fixed(study))),
+        Drawing("theory-moving", f"Moving truths: {titled}", OURS, tuple(_moving(study))),
+    )
+    return [drawing for drawing in found if drawing.panels]
 
 
-def render(study: Study) -> dict[str, bytes]:
-    """Returns the figure of all panels, two a row, by format: PNG, SVG and PDF."""
-    from matplotlib import rc_context
-
-    files = {}
-    with rc_context(_SETTINGS):
-        figure = _draw(study)
-        # Laid out once: the three formats show the same.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-        for name in FORMATS:
-            target = io.BytesIO()
-            figure.savefig(target, format=name, dpi=150, metadata=_METADATA[name])
-            files[name] = target.getvalue()
-    return files
+def _fixed(study: Study) -> Iterator[Plot]:
+    rows = study.find(family="fixed", extra_atoms=0, quantity="single")
+    title = "Fixed truth, as many prompts fitted as there are"
+    yield from _plot("a", title, _PROMPTS, rows, {-0.5: True})
+    rows = study.find(family="fixed", extra_atoms=1, quantity="over")
+    title = "Fixed truth, one prompt too many: over-fitted cells"
+    yield from _plot("b", title, f"{_PROMPTS} in that cell", rows, {-0.25: True})
 
 
-def _draw(study: Study) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
-    figure = Figure(figsize=(11.0, 9.6), layout=layout)
-    FigureCanvasAgg(figure)
-    for index, panel in enumerate(panels(study)):
-        axes = figure.add_subplot(2, 2, index + 1)
-        panel.draw(axes)
-        axes.set_title(f"({'abcd'[index]}) {panel.title}", loc="left")
-        axes.grid(color=GRID, alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="lower left", frameon=False, fontsize=8.5, handlelength=3.2)
-        # Lowers the vertical axis so that the legend stands below the curves.
-        low, high = (math.log10(limit) for limit in axes.get_ylim())
-        share = 0.05 + 0.05 * len(panel.rows)
-        axes.set_ylim(10 ** (low - (high - low) * share / (1 - share)), 10**high)
-    figure.suptitle(TITLE)
-    return figure
+def _moving(study: Study) -> Iterator[Plot]:
+    rows = study.find(family="copy", quantity="voronoi")
+    title = "Prompts drift to copies of experts as n⁻ᵃ"
+    yield from _plot("c", title, "Voronoi loss D", rows, {-0.5: False})
+    rows = study.find(family="gate", quantity="prompt")
+    title = "Gate (joint: prompt mass) falls as n⁻ᵃ"
+    yield from _plot("d", title, _PROMPTS, rows, {-0.25: True, -0.5: False})
 
 
-def _draw_row(axes: Axes, row: Row) -> None:
+def _plot(
+    letter: str, title: str, label: str, rows: Sequence[Row], guides: Mapping[float, bool]
+) -> Iterator[Plot]:
+    """Yields a panel where there are rows.
+
+    Args:
+        letter: names the panel in its title and in the legend, which panels share.
+        title: its condition.
+        label: of the vertical axis.
+        rows: what it shows.
+        guides: exponent of a guide line -> whether it is drawn above the curves, else below.
+    """
+    order = list(_STYLES)
+    shown = sorted(
+        (row for row in rows if row.scenario.rate in _DASHES),
+        key=lambda row: order.index((row.scenario.gating, row.scenario.is_linear)),
+    )
+    if shown:
+        draw = partial(_draw, letter=letter, label=label, rows=shown, guides=guides)
+        yield Plot(f"({letter}) {title}", draw)
+
+
+def _draw(
+    axes: Axes, *, letter: str, label: str, rows: Sequence[Row], guides: Mapping[float, bool]
+) -> None:
+    """Draws means with two standard errors, and guide lines; leaves the legend to the figure."""
+    for row in rows:
+        _draw_row(axes, row, letter)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for exponent, is_above in guides.items():
+        _draw_guide(axes, rows, exponent, is_above)
+    axes.set_xlabel("Number of observations n")
+    axes.set_ylabel(label)
+
+
+def _draw_row(axes: Axes, row: Row, letter: str) -> None:
     colour, marker = _STYLES[row.scenario.gating, row.scenario.is_linear]
     points = [point for point in row.points if point.mean > 0]
     rate = f", a = {Fraction(row.scenario.rate)}" if row.scenario.is_sequence else ""
@@ -150,7 +116,7 @@ def _draw_row(axes: Axes, row: Row) -> None:
         linestyle=_DASHES[row.scenario.rate],
         elinewidth=1,
         capsize=2,
-        label=f"{row.scenario.model_title}{rate}{slope}",
+        label=f"({letter}) {row.scenario.model_title}{rate}{slope}",
     )
 
 

@@ -43,7 +43,7 @@ class Design:
         """Returns the designs of some parameter vectors; the same where all share one."""
         if len(self.x) == 1:
             return self
-        return Design(self.x[index], self.logits[index], self.values[index], self.base[index])
+        return Design(*(array[index] for array in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,9 @@ class Evaluation:
     """dz/dp, (S, L, q, q), or (1, 1, q, q) for linear prompts."""
 
     def take(self, index: np.ndarray) -> Evaluation:
-        """Returns the evaluations of some parameter vectors."""
-        return Evaluation(
-            self.f[index],
-            self.share[index],
-            self.value[index],
-            self.centre[index],
-            self.strength[index],
-            self.image if len(self.image) == 1 else self.image[index],
-        )
+        """Returns the evaluations of some parameter vectors; a shared image stays as it is."""
+        arrays = vars(self).values()
+        return Evaluation(*(array if len(array) == 1 else array[index] for array in arrays))
 
 
 @dataclass(frozen=True)

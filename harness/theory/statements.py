@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -22,6 +23,13 @@ _HEADLINES = {
     "over": "cells with several fitted prompts",
     "alpha": "the gate alpha",
 }
+_COMPARED = {
+    "fixed": ("single", "over"),
+    "copy": ("voronoi",),
+    "gate": ("prompt",),
+    "merge": ("prompt",),
+}
+"""Quantities by which the two models are compared, by family of truths."""
 
 
 def exponent_text(exponent: float) -> str:
@@ -61,7 +69,7 @@ def statements(study: Study) -> list[str]:
     for title, found in groups:
         if rows := [row for row in found if row.expected]:
             lines.append(f"{title}: {agreement(rows)}.")
-    return [*lines, *_fixed_comparison(study), *_moving_comparisons(study)]
+    return [*lines, *_comparisons(study)]
 
 
 def agreement(rows: Sequence[Row]) -> str:
@@ -95,62 +103,44 @@ def agreement(rows: Sequence[Row]) -> str:
     return text
 
 
-def _fixed_comparison(study: Study) -> Iterator[str]:
-    """Calls the joint softmax slower only where it is flatter than its own exponent too."""
-    pairs = [
-        (joint, zero)
-        for quantity in ("single", "over")
-        for joint in study.find(family="fixed", gating="joint", quantity=quantity)
-        for zero in study.find(
-            family="fixed",
-            gating="zero-init",
-            quantity=quantity,
-            is_linear=joint.scenario.is_linear,
-            extra_atoms=joint.scenario.extra_atoms,
-        )
-    ]
-    slower = "; ".join(
-        f"{joint.scenario.setting_title}, {joint.title}, {slope_text(joint.slope)} against "
-        f"zero-init's {slope_text(zero.slope)}"
-        for joint, zero in pairs
-        if _is_slower(joint, zero) and joint.verdict == "flatter"
-    )
-    if slower:
-        yield f"{_MODELS['joint']}, it is slower than zero-init here: {slower}."
-    elif pairs:
-        yield (
-            f"{_MODELS['joint']}, no slope of its prompts is both flatter than expected and above "
-            "zero-init's interval: at such a truth this run gives no ground to call the joint "
-            "softmax slow."
-        )
+def _comparisons(study: Study) -> Iterator[str]:
+    """Yields each joint row beside zero-init's at the same truth.
 
-
-def _moving_comparisons(study: Study) -> Iterator[str]:
-    for family, quantity in (("copy", "voronoi"), ("gate", "prompt"), ("merge", "prompt")):
-        for joint in study.find(family=family, gating="joint", quantity=quantity):
-            rate = joint.scenario.rate
-            rows = study.find(family=family, gating="zero-init", rate=rate, quantity=quantity)
-            zero = next((row for row in rows if not row.scenario.knows_alpha), None)
-            if not rate or zero is None:
-                continue
+    At a fixed truth the joint softmax is called slower only where it is flatter than its own
+    exponent too: zero-init may be steeper than its bound.
+    """
+    for joint in study.find(gating="joint"):
+        scenario = joint.scenario
+        others = [
+            row
+            for row in study.find(gating="zero-init", quantity=joint.quantity)
+            if replace(row.scenario, gating="joint", knows_alpha=False) == scenario
+        ]
+        is_compared = joint.quantity in _COMPARED.get(scenario.family, ())
+        if not others or not is_compared or (scenario.is_sequence and not scenario.rate):
+            continue
+        is_fixed, zero = not scenario.is_sequence, others[0]
+        if _is_above(zero, joint):
+            end = "zero-init is the slower one"
+        elif _is_above(joint, zero) and (not is_fixed or joint.verdict == "flatter"):
+            end = "the joint softmax is the slower one"
+        elif is_fixed:
+            end = "no ground to call the joint softmax slow"
+        else:
             end = "the intervals do not tell the two apart"
-            if _is_slower(zero, joint):
-                end = "zero-init is the slower one"
-            elif _is_slower(joint, zero):
-                end = "the joint softmax is the slower one"
-            each = (f"{row.scenario.model_title} {slope_text(row.slope)}, {_expectation(row)}"
-                    for row in (joint, *rows))  # fmt: skip
-            title = joint.scenario.setting_title
-            yield f"{title[0].upper()}{title[1:]}, {joint.title}: {'; '.join(each)}; {end}."
+        title = f"{scenario.setting_title}, {joint.title}"
+        each = [f"{row.scenario.model_title} {_slope_verdict(row)}" for row in (joint, *others)]
+        yield f"{title[0].upper()}{title[1:]}: {'; '.join(each)}; {end}."
 
 
-def _expectation(row: Row) -> str:
+def _slope_verdict(row: Row) -> str:
     assert row.expected is not None
     exponent = exponent_text(row.expected.exponent)
-    return f"{'holds' if row.verdict == 'holds it' else f'{row.verdict} than'} {exponent}"
+    lies = "holds" if row.verdict == "holds it" else f"{row.verdict} than"
+    return f"{slope_text(row.slope)}, {lies} {exponent}"
 
 
-def _is_slower(row: Row, other: Row) -> bool:
+def _is_above(row: Row, other: Row) -> bool:
     assert row.slope is not None
     assert other.slope is not None
     return row.slope.low > other.slope.high

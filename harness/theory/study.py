@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -18,17 +19,8 @@ from harness.theory.world import Array
 
 
 @dataclass(frozen=True)
-class Task:
-    """One n of a plan: what a process works on."""
-
-    plan: Plan
-    n: int
-    seed: int
-
-
-@dataclass(frozen=True)
 class Errors:
-    """What one task measured."""
+    """What was measured at one n of a plan."""
 
     scenario: Scenario
     n: int
@@ -42,22 +34,21 @@ class Errors:
     """(R,)."""
 
 
-def run_task(task: Task) -> Errors:
-    """Draws data, fits and measures; all randomness comes from the task's seed, name and n."""
-    plan, scenario = task.plan, task.plan.scenario
-    problem = scenario.problem(task.n)
-    entropy = [task.seed, zlib.crc32(scenario.name.encode()), task.n]
-    random = np.random.default_rng(entropy)
+def measure(plan: Plan, n: int, seed: int) -> Errors:
+    """Draws data, fits and measures; all randomness comes from the seed, the name and n."""
+    scenario = plan.scenario
+    problem = scenario.problem(n)
+    random = np.random.default_rng([seed, zlib.crc32(scenario.name.encode()), n])
     truth, world, true = problem.truth, problem.world, problem.true_model()
     theta = true.pack(truth.prompts, truth.biases, np.array(truth.alpha))[None]
     grid = make_design(world.pretrained, grid_inputs(world))
     f = true.evaluate(theta, grid).f[0]
     if scenario.family == "continuous":
-        design, noise = draw_continuous(world, task.n, plan.repetitions, random)
+        design, noise = draw_continuous(world, n, plan.repetitions, random)
         each = true.evaluate(np.repeat(theta, plan.repetitions, axis=0), design).f
         sample = observe(world, each, design, noise)
     else:
-        sample = draw_on_grid(world, f, grid, task.n, plan.repetitions, random)
+        sample = draw_on_grid(world, f, grid, n, plan.repetitions, random)
     starts = draw_starts(problem.model, truth, plan.repetitions, plan.starts, random)
     gauge = float(np.log(np.exp(truth.biases).sum()))
     found = fit(
@@ -66,12 +57,12 @@ def run_task(task: Task) -> Errors:
     losses_of = matched_losses if scenario.is_sequence else cell_losses
     losses = losses_of(problem.model, truth, found.theta)
     losses["function"] = function_loss(problem.model, found.theta, f, grid)
-    return Errors(scenario, task.n, losses, found.chi2, found.converged, found.starts_at_best)
+    return Errors(scenario, n, losses, found.chi2, found.converged, found.starts_at_best)
 
 
-def tasks_of(plans: Sequence[Plan], seed: int) -> list[Task]:
-    """Returns the tasks of plans, in order."""
-    return [Task(plan, n, seed) for plan in plans for n in plan.sizes]
+def jobs_of(plans: Sequence[Plan], seed: int) -> list[Callable[[], Errors]]:
+    """Returns what measures each n of each plan, in order."""
+    return [partial(measure, plan, n, seed) for plan in plans for n in plan.sizes]
 
 
 def run_jobs(
@@ -80,7 +71,7 @@ def run_jobs(
     """Runs functions, on processes where `workers` is above 1; results are in the jobs' order.
 
     Args:
-        jobs: functions that can be pickled, such as `partial(run_task, task)`.
+        jobs: functions that can be pickled, such as those of `jobs_of`.
         workers: processes; 1 works in this one.
         on_result: is called after each.
     """

@@ -69,6 +69,6 @@ def test_the_identity_table_ends_with_sum_output_and_difference(study) -> None:
 
 
 def test_the_page_names_the_files_beside_it(study) -> None:
-    page = theory_page(study, ["slopes.csv", "theory-rates.png"])
-    assert "slopes.csv, theory-rates.png" in page
+    page = theory_page(study, ["slopes.csv", "theory-fixed.png"])
+    assert "slopes.csv, theory-fixed.png" in page
     assert "Suite 'small'" in unescape(page)

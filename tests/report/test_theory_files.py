@@ -11,11 +11,9 @@ import pytest
 
 from harness.errors import StorageError
 from harness.report.figures import FORMATS
-from harness.report.theory_figure import NAME, panels, render
 from harness.report.theory_files import write_study
 from harness.theory.identity import Identity, Term
 from harness.theory.summary import STUDY_FILE, Study
-from tests.fixtures.studies import study_of
 
 IDENTITY = Identity(
     "zero-init-linear", 4, 0, 2, 0.5,
@@ -40,7 +38,7 @@ def test_the_same_study_gives_the_same_bytes(written, small_study, small_errors,
     second = write_study(study, small_errors, tmp_path)
     assert [path.name for path in written] == [
         *(STUDY_FILE, "slopes.csv", "points.csv", "fits.csv", "experts.csv"),
-        *(f"{NAME}.{suffix}" for suffix in FORMATS),
+        *(f"theory-{kind}.{suffix}" for kind in ("fixed", "moving") for suffix in FORMATS),
         *("slopes.md", "index.html"),
     ]
     for one, other in zip(written, second, strict=True):
@@ -82,32 +80,10 @@ def test_numbers_in_the_file_are_numbers(small_study) -> None:
     json.loads(small_study.to_json(), parse_constant=refuse)
 
 
-def test_the_figure_has_four_panels_with_guides_and_a_curve_per_row(small_study) -> None:
-    from matplotlib.figure import Figure
-
-    found = panels(small_study)
-    assert [len(panel.rows) for panel in found] == [2, 2, 2, 2]
-    for panel in found:
-        axes = Figure().add_subplot()
-        panel.draw(axes)
-        assert axes.get_xscale() == axes.get_yscale() == "log"
-        assert len(axes.get_legend_handles_labels()[1]) == 2
-        dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
-        ends = [line.get_ydata()[1] / line.get_ydata()[0] for line in dotted]
-        assert ends == pytest.approx([100**exponent for exponent in panel.guides])
-
-
 def test_figures_hold_no_date_and_no_tool_version(written) -> None:
-    for name in FORMATS:
-        content = written[0].with_name(f"{NAME}.{name}").read_bytes()
-        start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[name]
+    starts = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+    for name, start in starts.items():
+        content = written[0].with_name(f"theory-fixed.{name}").read_bytes()
         assert content.startswith(start)
         for word in (b"CreationDate", b"dc:date", b"Software"):
             assert word not in content
-
-
-def test_panels_without_rows_are_left_out(small_study) -> None:
-    row = next(row for row in small_study.rows if row.quantity == "single")
-    few = study_of({(row.scenario, "single"): (-0.5, -0.52, -0.48)})
-    assert len(panels(few)) == 1
-    assert render(few)["png"].startswith(b"\x89PNG")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from functools import partial
 
 import numpy as np
 import pytest
 
 from harness.theory.scenarios import Scenario
-from harness.theory.study import Errors, Task, run_jobs, run_task, tasks_of
+from harness.theory.study import Errors, jobs_of, measure, run_jobs
 from harness.theory.suites import Plan
 from harness.theory.summary import Study, summarise
 
@@ -30,7 +29,7 @@ SIZES = (1000, 10_000, 100_000, 1_000_000)
 @pytest.fixture(scope="module")
 def study() -> Study:
     plans = [Plan(scenario, SIZES, 24, 300) for scenario in SCENARIOS]
-    found = [run_task(task) for task in tasks_of(plans, 11)]
+    found = [job() for job in jobs_of(plans, 11)]
     return summarise(found, size="test", seed=11)
 
 
@@ -81,7 +80,7 @@ def test_continuous_inputs_give_errors_of_the_grids_size() -> None:
     plans = [
         Plan(Scenario(family, "joint"), (2000,), 12, 200) for family in ("fixed", "continuous")
     ]
-    grid, continuous = (run_task(task).losses["single"].mean() for task in tasks_of(plans, 0))
+    grid, continuous = (job().losses["single"].mean() for job in jobs_of(plans, 0))
     assert 0.5 < continuous / grid < 2
 
 
@@ -90,13 +89,11 @@ def test_a_study_survives_its_file(study) -> None:
     assert Study.from_json(text, place="theory.json") == study
 
 
-def small_tasks() -> list[Task]:
-    plans = [Plan(scenario, (1000, 3162), 4, 50) for scenario in SCENARIOS[:3]]
-    return tasks_of(plans, 0)
+SMALL_PLANS = [Plan(scenario, (1000, 3162), 4, 50) for scenario in SCENARIOS[:3]]
 
 
 def test_processes_change_neither_results_nor_their_order() -> None:
-    jobs = [partial(run_task, task) for task in small_tasks()]
+    jobs = jobs_of(SMALL_PLANS, 0)
     count = itertools.count()
     here = run_jobs(jobs, workers=1, on_result=lambda: next(count))
     there = run_jobs(jobs, workers=2, on_result=lambda: next(count))
@@ -110,6 +107,5 @@ def test_processes_change_neither_results_nor_their_order() -> None:
 
 
 def test_another_seed_draws_other_data() -> None:
-    task = small_tasks()[0]
-    first, second = run_task(task), run_task(Task(task.plan, task.n, task.seed + 1))
+    first, second = (measure(SMALL_PLANS[0], 1000, seed) for seed in (0, 1))
     assert not (first.chi2 == second.chi2).any()
