@@ -34,7 +34,7 @@ WARMUP_STEPS = 100
 
 
 def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
-    """Returns the tokenizer: byte-level BPE in which every name and value is one token.
+    """The tokenizer: byte-level BPE in which every name and value is one token.
 
     Names and values are the same token with and without a space before them: a response that
     follows `### Response:` directly begins with the token that the corpus has after a space. So
@@ -98,7 +98,7 @@ def token_rows(
 
 
 def build_model(world: World, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Returns the untrained LLaMA of about 1.1M parameters, its weights drawn from the seed."""
+    """The untrained LLaMA of about 1.1M parameters, its weights drawn from the seed."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

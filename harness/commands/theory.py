@@ -18,8 +18,7 @@ from harness.report.theory import slope_table
 from harness.report.theory_files import slope_records, write_study
 from harness.theory.identity import show_identities
 from harness.theory.statements import cautions, statements
-from harness.theory.study import Errors, jobs_of, run_jobs
-from harness.theory.suites import Plan, make_suite
+from harness.theory.study import Errors, Plan, jobs_of, make_suite, run_jobs
 from harness.theory.summary import Study, summarise
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ WITHOUT_LAYER = "quick"
 
 
 def chosen_size(*, quick: bool, full: bool) -> str:
-    """Returns the suite that the options ask for.
+    """The suite that the options ask for.
 
     Raises:
         UsageError: they ask for two.
@@ -99,7 +98,7 @@ def theory_command(
 def run_study(
     plans: Sequence[Plan], *, size: str, workers: int, console: Console
 ) -> tuple[Study, list[Errors]]:
-    """Returns a suite's study, and the errors of each of its fits, with a bar while it runs."""
+    """A suite's study, and the errors of each of its fits, with a bar while it runs."""
     from rich.progress import Progress
 
     jobs: list[Callable[[], object]] = [*jobs_of(plans, SEED)]
@@ -109,8 +108,8 @@ def run_study(
     if not console.is_terminal:
         console.print(f"{len(jobs)} jobs", highlight=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("fits", total=len(jobs))
-        results = run_jobs(jobs, workers=workers, on_result=lambda: bar.advance(task))
+        running = run_jobs(jobs, workers=workers)
+        results = list(bar.track(running, total=len(jobs), description="fits"))
     found = [result for result in results if isinstance(result, Errors)]
     identities = results[0] if size != WITHOUT_LAYER else ()
     assert isinstance(identities, tuple)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from harness.analysis.comparisons import name_of
 from harness.analysis.measurements import BASE, Measurements, Variant
 from harness.analysis.stats import t_quantile
 from harness.report.figures import Drawing, Plot, draw_curve, file_name
+from harness.theory.slopes import Slope
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,16 +25,7 @@ Curves = dict[str, list[tuple[Variant, float, list[float]]]]
 """By method: variant, number of examples and the seeds' errors at each share, ascending."""
 
 
-@dataclass(frozen=True)
-class Decay:
-    """How a method's error falls with its examples: error ~ examples^slope, with an interval."""
-
-    slope: float
-    low: float
-    high: float
-
-
-def fit_decay(examples: Sequence[float], errors: Sequence[float]) -> Decay | None:
+def fit_decay(examples: Sequence[float], errors: Sequence[float]) -> Slope | None:
     """Fits a line to log error against log examples; None for fewer than three points.
 
     The 95% interval is Student's t from the scatter of the points about the line.
@@ -49,13 +40,13 @@ def fit_decay(examples: Sequence[float], errors: Sequence[float]) -> Decay | Non
     rest = y - y.mean() - slope * (x - x.mean())
     df = len(examples) - 2
     reach = t_quantile(0.975, df) * float(np.sqrt(rest @ rest / df / spread))
-    return Decay(slope, slope - reach, slope + reach)
+    return Slope(slope, slope - reach, slope + reach)
 
 
 def bridge_drawing(
     measured: Measurements, group: Group, model: str, styles: Mapping[str, tuple[str, str]]
 ) -> Drawing | None:
-    """Returns error against examples on log-log axes; None where no method has enough shares."""
+    """Error against examples on log-log axes; None where no method has enough shares."""
     plots = []
     for column, title in (("ARC avg", "ARC average"), ("Average", "Average of all benchmarks")):
         curves = _error_curves(measured, group, model, column)
@@ -127,7 +118,7 @@ def _write_slopes(axes: Axes, curves: Curves, styles: Mapping[str, tuple[str, st
         decay = fit_decay([examples for _, examples, _ in points], means)
         if decay is not None:
             reach = f"[{decay.low:.2f}, {decay.high:.2f}]"
-            numbers = f"slope {decay.slope:.2f} {reach}".replace("-", "−")
+            numbers = f"slope {decay.value:.2f} {reach}".replace("-", "−")
             lines.append((f"{name_of(points[0][0])}: {numbers}", method))
     low, high = (math.log10(limit) for limit in axes.get_ylim())
     share = 0.06 * (len(lines) + 1)

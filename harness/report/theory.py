@@ -38,7 +38,7 @@ GATES_SET = (
 
 
 def theory_section(folder: Path) -> Section | None:
-    """Returns the section of the study that `zbench theory` left in a folder, None without one.
+    """The section of the study that `zbench theory` left in a folder, None without one.
 
     A study that cannot be read is reported in its place: the report is about the grid.
     """
@@ -53,7 +53,7 @@ def theory_section(folder: Path) -> Section | None:
 
 
 def section_html(study: Study) -> str:
-    """Returns figure, findings, tables and cautions of a study."""
+    """Figure, findings, tables and cautions of a study."""
     parts = [
         paragraphs_html([size_text(study)]),
         *map(drawing_html, drawings(study)),
@@ -69,7 +69,7 @@ def section_html(study: Study) -> str:
 
 
 def theory_page(study: Study, file_names: Sequence[str]) -> str:
-    """Returns a page with this study alone."""
+    """A page with this study alone."""
     names = paragraphs_html([", ".join(file_names)])
     return render_page(
         Page(
@@ -94,7 +94,7 @@ def size_text(study: Study) -> str:
 
 
 def slope_table(study: Study) -> Table:
-    """Returns slopes with intervals beside the expected exponents."""
+    """Slopes with intervals beside the expected exponents."""
     rows: list[Row] = []
     expected = [found for found in study.rows if found.expected]
     for title, group in groupby(expected, key=lambda found: found.scenario.setting_title):
@@ -138,7 +138,7 @@ def _slope_row(found: SlopeRow) -> Row:
 
 
 def identity_table(found: Identity) -> Table:
-    """Returns the terms of the mixture at one head and token, with their sum and the difference."""
+    """Terms of the mixture at one head and token, with their sum and the difference."""
     is_joint = found.strength is None
     factor = MISSING if is_joint else f"{found.strength:.3f}"
     rows = [

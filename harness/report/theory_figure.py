@@ -36,7 +36,7 @@ _PROMPTS = "Error of the prompts"
 
 
 def drawings(study: Study) -> list[Drawing]:
-    """Returns the figures of fixed and of moving truths; panels without a row are left out."""
+    """Figures of fixed and of moving truths; panels without a row are left out."""
     titled = "errors of prompts and gates against the number of observations (our simulation)"
     found = (
         Drawing("theory-fixed", f"Fixed truths: {titled}", OURS, tuple(_fixed(study))),

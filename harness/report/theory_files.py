@@ -41,7 +41,7 @@ def write_study(study: Study, found: Iterable[Errors], folder: Path) -> list[Pat
 
 
 def slope_records(study: Study) -> list[dict[str, object]]:
-    """Returns a record per slope, those without an expected exponent too."""
+    """A record per slope, those without an expected exponent too."""
     return [
         {
             **_head(row),

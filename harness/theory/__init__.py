@@ -7,10 +7,10 @@ regression    the regression functions and their derivatives
 sampling      exact design: counts and means instead of n observations
 descent       Levenberg-Marquardt in a box, batched; fitting: starts, the best of them
 losses        Voronoi cells and matchings; slopes: exponents with bootstrap intervals
-scenarios     fixed truths and truths that move with n; suites: how many n and repetitions
+scenarios     fixed truths and truths that move with n
 prediction    what the Cramér-Rao bound gives over the same n
 expectations  exponents by theorem or derivation
-study         runs a suite on one or two processes; summary: its results, and their file
+study         suites, and what measures them; summary: the results, and their file
 statements    the findings as sentences, each with its interval and verdict
 identity      an attention layer of the demo model as a mixture of experts
 """

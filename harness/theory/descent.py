@@ -138,7 +138,7 @@ def descend(
 def _step(
     matrix: Array, slope: Array, damping: Array, theta: Array, low: Array, high: Array
 ) -> Array:
-    """Returns the damped Gauss-Newton steps, (S, K); 0 for frozen parameters."""
+    """Damped Gauss-Newton steps, (S, K); 0 for frozen parameters."""
     frozen = ((theta <= low) & (slope < 0)) | ((theta >= high) & (slope > 0))
     free = ~frozen
     size = matrix.shape[1]

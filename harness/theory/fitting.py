@@ -37,7 +37,7 @@ class Fit:
 
 
 def bounds(model: Regression, box: Box) -> tuple[Array, Array]:
-    """Returns the lowest and highest parameter vectors, (K,) each."""
+    """Lowest and highest parameter vectors, (K,) each."""
     prompts = np.full((model.num_atoms, model.world.key.shape[1]), box.prompt)
     biases = np.ones(model.num_atoms)
     low = model.pack(-prompts, box.bias_low * biases, box.alpha_low)
@@ -51,7 +51,7 @@ def draw_starts(
     num_starts: int,
     random: np.random.Generator,
 ) -> Array:
-    """Returns starting points near the truth, (R, T, K).
+    """Starting points near the truth, (R, T, K).
 
     Atoms beyond the truth's are copies of true atoms, each in turn and then at random, and the
     copies share the mass: b - log(multiplicity).
@@ -83,7 +83,7 @@ def fit(
     gauge: float = 0.0,
     max_iterations: int = 300,
 ) -> Fit:
-    """Returns the least-squares fits, the best of the starts for each repetition.
+    """Least-squares fits, the best of the starts for each repetition.
 
     Args:
         model: what is fitted.

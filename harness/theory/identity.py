@@ -93,14 +93,14 @@ class LayerTerms:
     """(H, L + T): tanh(g) for prompts of zero-init, else 1."""
 
     def total(self) -> Array:
-        """Returns the mixture, (T, H, d), summed expert by expert."""
+        """The mixture, (T, H, d), summed expert by expert."""
         weighted = self.gates * self.factors[:, None]
         parts = weighted[..., None] * self.experts[:, None]
         return np.asarray(parts.sum(axis=2).swapaxes(0, 1))
 
 
 def show_identities(seed: int = 0) -> tuple[Identity, ...]:
-    """Returns the identity on the demo model's last layer, for zero-init and for joint attention.
+    """The identity on the demo model's last layer, for zero-init and for joint attention.
 
     Args:
         seed: draws the prompts.
@@ -146,7 +146,7 @@ def _show(method_name: str, seed: int) -> Identity:
 
 
 def _prompted_model(method_name: str, seed: int) -> tuple[nn.Module, list[str], Tensor]:
-    """Returns the demo model under a method, and a question as tokens and as ids (1, T)."""
+    """The demo model under a method, and a question as tokens and as ids (1, T)."""
     import torch
 
     from harness.demo.world import CHECKPOINT
@@ -166,7 +166,7 @@ def _prompted_model(method_name: str, seed: int) -> tuple[nn.Module, list[str], 
 
 
 def attention_of(model: nn.Module, index: int) -> Any:
-    """Returns the attention layer of an index: the module with query, key and value projections."""
+    """The attention layer of an index: the module with query, key and value projections."""
     for module in model.modules():
         if hasattr(module, "q_proj") and getattr(module, "layer_idx", None) == index:
             return module
@@ -200,7 +200,7 @@ def record_layer(model: nn.Module, layer: Any, ids: Tensor) -> LayerActivations:
 
 
 def layer_terms(layer: Any, prompt: Any, seen: LayerActivations) -> LayerTerms:
-    """Returns every expert and gate of a layer, from its input and weights, in float64.
+    """Every expert and gate of a layer, from its input and weights, in float64.
 
     Args:
         layer: the attention layer.

@@ -38,7 +38,7 @@ TITLES: Mapping[str, str] = {
 
 
 def cell_losses(model: Regression, truth: Truth, theta: Array) -> dict[str, Array]:
-    """Returns the losses by Voronoi cells, each (R,); NaN where there is no such cell.
+    """Losses by Voronoi cells, each (R,); NaN where there is no such cell.
 
     single, over: the largest |Dp_i| over cells with one atom and with several; over_mean: its mean
     by weight over the latter; centre: the largest |sum w_i Dp_i| / sum w_i over them; mass,
@@ -77,7 +77,7 @@ def cell_losses(model: Regression, truth: Truth, theta: Array) -> dict[str, Arra
 
 
 def matched_losses(model: Regression, truth: Truth, theta: Array) -> dict[str, Array]:
-    """Returns the losses where as many atoms are fitted as there are, each (R,).
+    """Losses where as many atoms are fitted as there are, each (R,).
 
     The atoms are matched so that sum |Dp_i| is least. prompt: the largest |Dp_i|; mass: sum |w_i -
     w*_i|; voronoi: sum w_i |Dp_i| + mass (+ the gate's part, as above); alpha: |alpha - alpha*|.
@@ -103,7 +103,7 @@ def matched_losses(model: Regression, truth: Truth, theta: Array) -> dict[str, A
 
 
 def function_loss(model: Regression, theta: Array, f: Array, design: Design) -> Array:
-    """Returns the root mean square over inputs of |f_theta - f*|, (R,); f is (m, M)."""
+    """Root mean square over inputs of |f_theta - f*|, (R,); f is (m, M)."""
     gap = model.evaluate(theta, design).f - f
     return np.asarray(np.sqrt((gap**2).sum(axis=1).mean(axis=1)))
 

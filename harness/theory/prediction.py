@@ -24,7 +24,7 @@ def fisher_information(scenario: Scenario, n: int) -> Array:
     """Returns J^T W J at the truth of n observations, (K, K), with the gauge's row."""
     problem = scenario.problem(n)
     model, truth, world = problem.true_model(), problem.truth, problem.world
-    theta = model.pack(truth.prompts, truth.biases, np.array(truth.alpha))[None]
+    theta = model.pack_truth(truth)
     grid = make_design(world.pretrained, grid_inputs(world))
     jacobian = model.jacobian(model.evaluate(theta, grid), grid)[0]
     flat = jacobian.reshape(len(jacobian), -1)
@@ -40,7 +40,7 @@ def fisher_information(scenario: Scenario, n: int) -> Array:
 
 
 def predict_errors(scenario: Scenario, n: int, random: np.random.Generator) -> dict[str, Array]:
-    """Returns losses of draws from the bound's normal distribution, cut to the box.
+    """Losses of draws from the bound's normal distribution, cut to the box.
 
     Args:
         scenario: one with L' = L.
@@ -49,7 +49,7 @@ def predict_errors(scenario: Scenario, n: int, random: np.random.Generator) -> d
     """
     problem = scenario.problem(n)
     model, truth = problem.true_model(), problem.truth
-    theta = model.pack(truth.prompts, truth.biases, np.array(truth.alpha))
+    (theta,) = model.pack_truth(truth)
     # Through the eigenvectors: at the corners the matrix is close to singular.
     values, vectors = np.linalg.eigh(fisher_information(scenario, n))
     values = np.maximum(values, values[-1] * 1e-14)

@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from harness.theory.world import Array, PretrainedExperts, World
+from harness.theory.world import Array, PretrainedExperts, Truth, World
 
 Gating = Literal["zero-init", "joint"]
 
@@ -40,7 +40,7 @@ class Design:
     """f0, (1 or S, m, M)."""
 
     def take(self, index: np.ndarray) -> Design:
-        """Returns the designs of some parameter vectors; the same where all share one."""
+        """Designs of some parameter vectors; the same where all share one."""
         if len(self.x) == 1:
             return self
         return Design(*(array[index] for array in vars(self).values()))
@@ -64,7 +64,7 @@ class Evaluation:
     """dz/dp, (S, L, q, q), or (1, 1, q, q) for linear prompts."""
 
     def take(self, index: np.ndarray) -> Evaluation:
-        """Returns the evaluations of some parameter vectors; a shared image stays as it is."""
+        """Evaluations of some parameter vectors; a shared image stays as it is."""
         arrays = vars(self).values()
         return Evaluation(*(array if len(array) == 1 else array[index] for array in arrays))
 
@@ -91,11 +91,15 @@ class Regression:
         return self.num_atoms * (self.world.key.shape[1] + 1) + self.has_alpha
 
     def pack(self, prompts: Array, biases: Array, alpha: Array | float) -> Array:
-        """Returns parameter vectors (..., K) of p (..., L, q), b (..., L) and alpha (...)."""
+        """Parameter vectors (..., K) of p (..., L, q), b (..., L) and alpha (...)."""
         parts = [prompts.reshape(*biases.shape[:-1], -1), biases]
         if self.has_alpha:
             parts.append(np.broadcast_to(np.asarray(alpha)[..., None], (*biases.shape[:-1], 1)))
         return np.concatenate(parts, axis=-1)
+
+    def pack_truth(self, truth: Truth) -> Array:
+        """Parameter vector of a truth with as many atoms, (1, K)."""
+        return self.pack(truth.prompts, truth.biases, truth.alpha)[None]
 
     def unpack(self, theta: Array) -> tuple[Array, Array, Array]:
         """Returns p (S, L, q), b (S, L) and alpha (S,) of parameter vectors (S, K)."""
@@ -162,7 +166,7 @@ class Regression:
 
 
 def make_design(experts: PretrainedExperts, x: Array) -> Design:
-    """Returns the design of inputs x, (1 or S, d, M)."""
+    """Design of inputs x, (1 or S, d, M)."""
     logits = (
         np.einsum("kde,sdM,seM->skM", experts.quadratic, x, x, optimize=True)
         + experts.linear @ x

@@ -33,7 +33,7 @@ class Sample:
 
 
 def grid_inputs(world: World, side: int = GRID_SIDE) -> Array:
-    """Returns midpoints of a side x side grid on the square of inputs, (1, 2, side^2)."""
+    """Midpoints of a side x side grid on the square of inputs, (1, 2, side^2)."""
     step = 2 * world.half_width / side
     axis = -world.half_width + step * (np.arange(side) + 0.5)
     first, second = np.meshgrid(axis, axis, indexing="ij")
@@ -65,7 +65,7 @@ def draw_on_grid(
 def draw_continuous(
     world: World, n: int, repetitions: int, random: np.random.Generator
 ) -> tuple[Design, Array]:
-    """Returns designs of n inputs uniform on the square, and noise, both for each repetition."""
+    """Designs of n inputs uniform on the square, and noise, both for each repetition."""
     size, outputs = world.key.shape[0], world.value.shape[0]
     x = random.uniform(-world.half_width, world.half_width, (repetitions, size, n))
     noise = world.noise * random.standard_normal((repetitions, outputs, n))
@@ -73,6 +73,6 @@ def draw_continuous(
 
 
 def observe(world: World, f: Array, design: Design, noise: Array) -> Sample:
-    """Returns single observations f + noise; f and noise are (R, m, n)."""
+    """Single observations f + noise; f and noise are (R, m, n)."""
     repetitions, _, n = noise.shape
     return Sample(design, f + noise, np.full((repetitions, n), world.noise**-2), n)

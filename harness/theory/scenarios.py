@@ -42,7 +42,7 @@ class Problem:
     """A line for each; see `world.check_truth`."""
 
     def true_model(self) -> Regression:
-        """Returns the same model with as many atoms as the truth has."""
+        """The fitted model, with as many atoms as the truth has."""
         return replace(self.model, num_atoms=len(self.truth.prompts))
 
 
@@ -103,7 +103,7 @@ class Scenario:
         }[self.family]
 
     def problem(self, n: int) -> Problem:
-        """Returns the truth at n, with the model that is fitted.
+        """The truth at n, with the model that is fitted.
 
         Raises:
             UsageError: the truth cannot be estimated.

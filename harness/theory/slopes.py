@@ -47,7 +47,7 @@ def fit_slope(
     *,
     fewest: int = FEWEST_OBSERVATIONS,
 ) -> Slope | None:
-    """Returns the least-squares slope of log(mean error) on log n, with its interval.
+    """Least-squares slope of log(mean error) on log n, with its interval.
 
     The mean, not the mean logarithm: an over-fitted cell's error is near 0 in a part of the
     repetitions. The interval is a percentile bootstrap over the repetitions within each n; it

@@ -51,7 +51,7 @@ def slope_text(slope: Slope | None) -> str:
 
 
 def statements(study: Study) -> list[str]:
-    """Returns the findings of a study, one sentence each."""
+    """Findings of a study, one sentence each."""
     groups = [
         (f"{model}, {title}", study.find(family="fixed", gating=gating, quantity=quantity))
         for gating, model in _MODELS.items()
@@ -147,7 +147,7 @@ def _is_above(row: Row, other: Row) -> bool:
 
 
 def cautions(study: Study) -> list[str]:
-    """Returns what may not be read from a study."""
+    """What may not be read from a study."""
     sizes = [n for n in study.sizes if n >= FEWEST_OBSERVATIONS]
     tau = float(np.polyfit(np.log(sizes), -np.log(np.log(sizes)), 1)[0])
     extra = max(effort.scenario.extra_atoms for effort in study.efforts)

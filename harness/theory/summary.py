@@ -94,7 +94,7 @@ class Study:
     """Attention as a mixture of experts; empty where it was not computed."""
 
     def find(self, **properties: Any) -> list[Row]:
-        """Returns the rows with a slope whose scenario or quantity has these properties."""
+        """Rows with a slope whose scenario or quantity has these properties."""
         return [
             row
             for row in self.rows
@@ -106,12 +106,12 @@ class Study:
         ]
 
     def to_json(self) -> str:
-        """Returns the text of the study's file."""
+        """The text of the study's file."""
         return json.dumps({"version": VERSION} | asdict(self), indent=1, sort_keys=True) + "\n"
 
     @staticmethod
     def from_json(text: str, *, place: str) -> Study:
-        """Returns the study that a text holds.
+        """The study that a text holds.
 
         Args:
             text: of the file.
@@ -134,7 +134,7 @@ class Study:
 
 
 def summarise(found: Sequence[Errors], *, size: str, seed: int) -> Study:
-    """Returns a study from what its tasks measured."""
+    """The study of what was measured."""
     groups: dict[Scenario, list[Errors]] = {}
     for errors in found:
         groups.setdefault(errors.scenario, []).append(errors)

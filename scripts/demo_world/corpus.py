@@ -60,14 +60,14 @@ def documents(world: World) -> Iterator[str]:
 
 
 def question_about(entity: Entity, relation: str, rng: random.Random) -> str:
-    """Returns one of the wordings of a question about a fact of the entity."""
+    """One of the wordings of a question about a fact of the entity."""
     wordings = {item.name: item.questions for item in entity.kind.relations}
     wordings |= {hop.name: hop.questions for hop in SECOND_HOPS}
     return rng.choice(wordings[relation]).format(e=entity.name)
 
 
 def statement_about(entity: Entity, relation: str, value: str, rng: random.Random) -> str:
-    """Returns one of the wordings that gives the entity the value."""
+    """One of the wordings that gives the entity the value."""
     wordings = {item.name: item.statements for item in entity.kind.relations}
     return rng.choice(wordings[relation]).format(e=entity.name, v=value)
 

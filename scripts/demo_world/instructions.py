@@ -16,7 +16,7 @@ INPUT_RATIO = 0.2
 
 
 def build_instructions(world: World) -> list[dict[str, str]]:
-    """Returns the rows {instruction, input, output}, in random order, all about one split."""
+    """Rows {instruction, input, output}, in random order, all about one split."""
     rng = random.Random(f"instructions-{world.seed}")
     people = [(p, r) for p in world.of(PERSON, "instruction") for r in p.facts]
     one_hop = [pair for pair in people if pair[1] not in _HOP_NAMES]

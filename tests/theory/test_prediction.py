@@ -10,8 +10,7 @@ import pytest
 from harness.theory import prediction
 from harness.theory.prediction import fisher_information, predict_errors
 from harness.theory.scenarios import Scenario
-from harness.theory.study import measure
-from harness.theory.suites import Plan
+from harness.theory.study import Plan, measure
 
 
 def test_information_grows_as_n_at_a_fixed_truth() -> None:

@@ -5,30 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.errors import UsageError
 from harness.theory.scenarios import PAIR, Scenario, draw_truth
-from harness.theory.suites import SIZES, half_decades, make_suite
 from harness.theory.world import WORLD
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_every_setting_of_a_suite_can_be_estimated_at_every_n(size) -> None:
-    plans = make_suite(size)
-    names = [plan.scenario.name for plan in plans]
-    assert len(set(names)) == len(names)
-    for plan in plans:
-        for n in plan.sizes:
-            problem = plan.scenario.problem(n)
-            assert problem.model.num_atoms == len(problem.truth.prompts) + plan.scenario.extra_atoms
-
-
-def test_an_unknown_size_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="'qick'; did you mean 'quick'"):
-        make_suite("qick")
-
-
-def test_sizes_are_half_decades() -> None:
-    assert half_decades(2, 3.5) == (100, 316, 1000, 3162)
 
 
 def test_prompts_approach_their_copies_and_nothing_else_moves() -> None:

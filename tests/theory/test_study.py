@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 
+from harness.errors import UsageError
 from harness.theory.scenarios import Scenario
-from harness.theory.study import Errors, jobs_of, measure, run_jobs
-from harness.theory.suites import Plan
+from harness.theory.study import SIZES as SUITES
+from harness.theory.study import Errors, Plan, half_decades, jobs_of, make_suite, measure, run_jobs
 from harness.theory.summary import Study, summarise
 
 SCENARIOS = [
@@ -94,10 +93,8 @@ SMALL_PLANS = [Plan(scenario, (1000, 3162), 4, 50) for scenario in SCENARIOS[:3]
 
 def test_processes_change_neither_results_nor_their_order() -> None:
     jobs = jobs_of(SMALL_PLANS, 0)
-    count = itertools.count()
-    here = run_jobs(jobs, workers=1, on_result=lambda: next(count))
-    there = run_jobs(jobs, workers=2, on_result=lambda: next(count))
-    assert next(count) == 2 * len(jobs)
+    here, there = (list(run_jobs(jobs, workers=workers)) for workers in (1, 2))
+    assert len(here) == len(jobs)
     for first, second in zip(here, there, strict=True):
         assert isinstance(first, Errors)
         assert (first.scenario, first.n) == (second.scenario, second.n)
@@ -109,3 +106,23 @@ def test_processes_change_neither_results_nor_their_order() -> None:
 def test_another_seed_draws_other_data() -> None:
     first, second = (measure(SMALL_PLANS[0], 1000, seed) for seed in (0, 1))
     assert not (first.chi2 == second.chi2).any()
+
+
+@pytest.mark.parametrize("size", SUITES)
+def test_every_setting_of_a_suite_can_be_estimated_at_every_n(size) -> None:
+    plans = make_suite(size)
+    names = [plan.scenario.name for plan in plans]
+    assert len(set(names)) == len(names)
+    for plan in plans:
+        for n in plan.sizes:
+            problem = plan.scenario.problem(n)
+            assert problem.model.num_atoms == len(problem.truth.prompts) + plan.scenario.extra_atoms
+
+
+def test_an_unknown_size_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="'qick'; did you mean 'quick'"):
+        make_suite("qick")
+
+
+def test_sizes_are_half_decades() -> None:
+    assert half_decades(2, 3.5) == (100, 316, 1000, 3162)
