@@ -160,7 +160,7 @@ def _log_progress(step: int, num_steps: int, losses: list[float], seconds: float
     recent = losses[-50:]
     left = seconds / step * (num_steps - step)
     logger.info(
-        "step %d of %d: loss %.3f, %.0f s gone, %.0f s to go",
+        "step %d of %d: loss %.3f, %.0f s elapsed, %.0f s left",
         step, num_steps, sum(recent) / len(recent), seconds, left,
     )  # fmt: skip
 
