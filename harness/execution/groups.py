@@ -14,7 +14,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -27,7 +27,7 @@ from harness.execution.worker import RankFailed, work
 from harness.grid.folders import LOG_FILE, cell_folder
 from harness.grid.status import CellState
 from harness.records.events import CellEnded, Event, Warned
-from harness.training.process_group import SILENCE_SECONDS, GroupMember
+from harness.training.process_group import TIMEOUT_SECONDS, RankInfo
 from harness.training.signals import STOPPED
 
 GRACE_SECONDS = 3.0
@@ -54,13 +54,13 @@ class Worker:
         self.pipe.close()
 
 
-def start_worker(device: int, plan: RunPlan, member: GroupMember | None = None) -> Worker:
+def start_worker(device: int, plan: RunPlan) -> Worker:
     """Starts a process on a device; it waits for a cell."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(
         target=work,
-        args=(there, plan.devices[device], plan.settings, os.getpid(), member),
+        args=(there, plan.devices[device], plan.settings, os.getpid()),
         daemon=True,
     )
     # A worker inherits that ctrl-C is blocked: its parent stops it. Blocked, not ignored, so that
@@ -92,7 +92,7 @@ class CellGroup:
         devices: indices in `plan.devices`.
         plan: where the cell runs.
         idle: workers of these devices; a cell of one device takes the one that there is.
-        silence_seconds: how long a rank waits for the others.
+        timeout_seconds: how long a rank waits for the others.
     """
 
     def __init__(
@@ -102,11 +102,11 @@ class CellGroup:
         plan: RunPlan,
         *,
         idle: Sequence[Worker] = (),
-        silence_seconds: float = SILENCE_SECONDS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self.state, self.devices, self.plan = state, devices, plan
         self.folder = cell_folder(plan.settings.runs_dir, state.cell)
-        self.silence_seconds = silence_seconds
+        self.timeout_seconds = timeout_seconds
         self.started = time.monotonic()
         self.alone = len(devices) == 1
         if not self.alone:
@@ -125,12 +125,11 @@ class CellGroup:
         else:
             self._folder = tempfile.TemporaryDirectory(prefix="zbench-group-")
             store, size = f"{self._folder.name}/store", len(self.devices)
-            self.workers = [  # by rank
-                start_worker(
-                    device, self.plan, GroupMember(rank, size, store, self.silence_seconds)
-                )
-                for rank, device in enumerate(self.devices)
-            ]
+            self.workers = []  # by rank
+            for rank, device in enumerate(self.devices):
+                ranks = RankInfo(rank, size, store, self.timeout_seconds)
+                settings = replace(self.plan.settings, rank_info=ranks)
+                self.workers.append(start_worker(device, replace(self.plan, settings=settings)))
         for worker in self.workers:
             with contextlib.suppress(OSError):  # a worker that has died: `events` reports it
                 worker.pipe.send(self.state.cell)

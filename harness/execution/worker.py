@@ -22,7 +22,6 @@ from harness.execution.devices import cuda_visible
 from harness.grid.folders import LOG_FILE, CellBusy, cell_folder
 from harness.grid.schema import Cell
 from harness.records.events import CellEnded, Event, Scoring, StepDone, Warned
-from harness.training.process_group import GroupMember
 from harness.training.signals import STOPPED, Stopped
 
 
@@ -40,24 +39,19 @@ class RankFailed:
     """Of the machine's monotonic clock."""
 
 
-def work(
-    pipe: Connection,
-    device: str,
-    settings: RunSettings,
-    parent: int,
-    member: GroupMember | None = None,
-) -> None:
+def work(pipe: Connection, device: str, settings: RunSettings, parent: int) -> None:
     """Runs the cells that come through the pipe until it closes: the process's whole life.
 
     Args:
         pipe: to the parent; events go back through it.
         device: `cpu`, or `cuda:0`, ...
-        settings: where the cells run.
+        settings: where the cells run; a process that is one of several ranks exits with its cell.
         parent: process id.
-        member: the process's rank where several train one cell; it exits with that cell.
     """
-    prepare_worker(device, settings.threads, parent, member.environment if member else {})
-    own = replace(settings, device="cuda" if device.startswith("cuda") else "cpu", member=member)
+    ranks = settings.rank_info
+    environment = ranks.environment if ranks.world_size > 1 else {}
+    prepare_worker(device, settings.threads, parent, environment)
+    own = replace(settings, device="cuda" if device.startswith("cuda") else "cpu")
     lock = threading.Lock()
 
     def send(message: Event | RankFailed) -> None:
@@ -84,7 +78,8 @@ def _run(
     cell: Cell, settings: RunSettings, send: Callable[[Event | RankFailed], None]
 ) -> int | None:
     """Runs a cell; returns the code to exit with, or None to take another cell."""
-    member, folder = settings.member, cell_folder(settings.runs_dir, cell)
+    rank, several = settings.rank_info.rank, settings.rank_info.world_size > 1
+    folder = cell_folder(settings.runs_dir, cell)
     start = time.monotonic()
     ended = False
 
@@ -93,18 +88,18 @@ def _run(
         log_progress(event)
         ended = ended or isinstance(event, CellEnded)
         # Why a cell of several ranks failed, the parent decides, which knows the reason of each.
-        failed = isinstance(event, CellEnded) and event.error is not None and member is not None
+        failed = isinstance(event, CellEnded) and event.error is not None and several
         if not failed and not (isinstance(event, Warned) and event.restarts):
             send(event)
 
     def fail(fault: Exception) -> int:
-        rank, kind = member.rank if member else 0, type(fault).__name__
+        kind = type(fault).__name__
         send(RankFailed(rank, kind, describe(fault), lost_others(fault), time.monotonic()))
         return 1
 
     try:
-        log_to(folder / LOG_FILE, prefix=f"rank {member.rank}: " if member else "")
-        if member is None or member.rank == 0:
+        log_to(folder / LOG_FILE, prefix=f"rank {rank}: " if several else "")
+        if rank == 0:
             run_cell(cell, settings, emit)
         else:
             follow_cell(cell, settings)
@@ -117,12 +112,12 @@ def _run(
         return fail(fault)
     except Exception as fault:
         logging.getLogger(__name__).exception("%s failed", cell.label)
-        if member is not None:
+        if several:
             return fail(fault)
         if not ended:  # a fault outside of the cell's own work: its folder, an import
             record_failure(cell, folder, fault)
             send(CellEnded(cell.id, str(folder), time.monotonic() - start, describe(fault)))
-    return None if member is None else 0
+    return 0 if several else None
 
 
 def lost_others(fault: BaseException) -> bool:

@@ -207,7 +207,11 @@ class _Resolver:
             said = "`method` is missing" if name is None else f"no such method '{name}'"
             self.faults.append(f"{place}: {said}{did_you_mean(str(name), METHODS)}")
             return None
-        method = METHODS[name]
+        try:
+            method = METHODS[name]
+        except MethodError as fault:  # of another package, which is broken
+            self.faults.append(f"{place}: {fault}")
+            return None
         if name == "adapter":
             raw = self._found_adapter(raw, place)
             label = label or re.sub(r"[^A-Za-z0-9._-]+", "-", Path(str(raw.get("adapter"))).name)

@@ -88,7 +88,7 @@ def result_metrics(result: CellResult) -> list[Metric]:
         add(f"{stem}/{score.metric}", score.value)
         if score.stderr is not None:
             add(f"{stem}/{score.metric}_stderr", score.stderr)
-        for name, count in score.pathologies.items():
+        for name, count in score.response_flags.items():
             add(f"{stem}/responses/{name}", count)
     for benchmark, seconds in result.evaluation_seconds.items():
         add(f"cost/evaluation_seconds/{benchmark}", seconds)
