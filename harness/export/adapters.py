@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from harness.models.adapter_folder import (
 )
 from harness.models.checkpoint import read_config
 from harness.models.shape import ModelShape, shape_of
+from harness.records.files import atomic_folder, save_tensors
 from harness.records.results import CellResult, read_result
 
 
@@ -134,10 +134,8 @@ def import_llama_adapter(
     """
     shape, base_name = _find_shape(model)
     adapter = read_llama_adapter(file, shape, method=method, options=_parse_options(options))
-    from safetensors.torch import save_file
-
     with _new_folder(output) as temporary:
-        save_file(adapter.tensors, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+        save_tensors(temporary / WEIGHTS_FILE, adapter.tensors)
         config = adapter_config(adapter, shape, base_name)
         (temporary / CONFIG_FILE).write_text(config, encoding="utf-8")
         card = _llama_adapter_card(file, adapter.method, base_name)
@@ -187,7 +185,7 @@ def _llama_adapter_card(file: Path, method: str, base_name: str) -> str:
 
 @contextlib.contextmanager
 def _new_folder(output: Path) -> Iterator[Path]:
-    """Gives a temporary folder beside `output`, which takes its place when the block ends.
+    """Gives a temporary folder, which becomes `output` when the block ends.
 
     Raises:
         UsageError: `output` is there and not empty.
@@ -195,20 +193,5 @@ def _new_folder(output: Path) -> Iterator[Path]:
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UsageError(f"{output}: is there already and not empty; give a new folder")
-    temporary: Path | None = None
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    with atomic_folder(output) as temporary:
         yield temporary
-        temporary.chmod(0o755)
-        for file in temporary.iterdir():
-            file.chmod(0o644)
-        temporary.replace(output)
-    except OSError as fault:
-        raise StorageError(
-            f"{output}: cannot be written ({fault.strerror or fault}); free space or choose "
-            "another folder"
-        ) from fault
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
