@@ -39,7 +39,7 @@ SOURCES = {"counted": "", "known": "≈ ", "estimated": "~ "}
 
 def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Lists the cells of a grid."""
-    rows = plan_rows(grid.states(), grid.num_rows())
+    rows = plan_rows(grid.states, grid.num_rows)
     warnings = []
     if _check_inputs(grid):
         warnings = check_data_versions(grid.cells, grid.data_root, allow=True)
@@ -74,12 +74,12 @@ def estimate_command(
     assert hardware is not None
     _check_inputs(grid)
     found = estimate_grid(
-        grid.states(),
+        grid.states,
         hardware,
         price_per_hour=price_per_hour,
         runs_dir=grid.runs_dir,
         data_root=grid.data_root,
-        num_rows=grid.num_rows(),
+        num_rows=grid.num_rows,
     )
     if as_json:
         print_json({"grid": grid.spec.name, **found.record()})
@@ -98,7 +98,7 @@ def _probe_command(
 ) -> int:
     """Measures this machine, keeps the times, and prints what they make of the grid."""
     prepare_run(grid)
-    states = [state for state in grid.states() if state.status != "done"]
+    states = [state for state in grid.states if state.status != "done"]
     cells = [state.cell for state in states]
     devices = resolve_devices(device, workers=workers, num_cells=len(cells))
     threads = worker_threads(devices, workers)
@@ -115,7 +115,7 @@ def _probe_command(
     found = Probe(device=device_title, workers=len(devices), threads=threads, pairs=pairs)
     if pairs:
         write_probe(grid.runs_dir, found)
-    forecast = forecast_grid(states, found, grid.num_rows())
+    forecast = forecast_grid(states, found, grid.num_rows)
     if as_json:
         needs = find_needs(states, grid.data_root)
         disk = disk_needs(states, needs, grid.runs_dir, len(devices))
@@ -134,7 +134,7 @@ def _check_inputs(grid: OpenGrid) -> bool:
     here = grid.data_root is not None and grid.data_root.is_dir()
     if here:
         check_sources(grid.cells, grid.data_root)
-    check_fractions(grid.cells, grid.num_rows())
+    check_fractions(grid.cells, grid.num_rows)
     return here
 
 

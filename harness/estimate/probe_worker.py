@@ -208,10 +208,13 @@ def _train(
     subject: _Subject, examples: Sequence[Example], batch_size: int
 ) -> list[tuple[float, int]]:
     """Trains one epoch, and returns when each step ended and how many tokens it had."""
+    from harness.training.callback import OnStep
     from harness.training.loop import fit
+    from harness.training.method_statistics import MethodStatistics
 
     train, base, method = subject.cell.train, subject.base, METHODS[subject.cell.method]
     assert train is not None
+    telemetry = method.telemetry(subject.model) if method.telemetry else None
     marks: list[tuple[float, int]] = []
     # A rate of nearly nothing: the probe measures steps of a model that stays itself.
     spec = train.model_copy(
@@ -229,10 +232,10 @@ def _train(
         device=subject.device,
         precision=base.identity["precision"],
         pad_token_id=int(base.tokenizer.eos_token_id),
-        data_sha256="",
-        statistics=method.statistics,
-        trace=method.trace(subject.model) if method.trace else None,
-        on_step=lambda record: marks.append((subject.clock(), record.tokens)),
+        callbacks=[
+            MethodStatistics(method.statistics, telemetry),
+            OnStep(lambda record: marks.append((subject.clock(), record.tokens))),
+        ],
     )
     return marks
 

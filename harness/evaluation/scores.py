@@ -105,7 +105,7 @@ def task_scores(
             precision=precision,
             note="; ".join([*common, *notes(members)]) or None,
             temperature=None if task.decoding is None else task.decoding.temperature,
-            pathologies={} if pathologies is None else pathologies(members),
+            response_flags={} if pathologies is None else pathologies(members),
             prompts_sha256=prompts,
             token_budget=token_budget,
             fallback=fallback,

@@ -31,7 +31,7 @@ from harness.grid.folders import LOG_FILE, CellBusy, cell_folder
 from harness.grid.schema import Cell
 from harness.grid.status import CellState
 from harness.records.events import CellEnded, Event, Warned
-from harness.training.process_group import SILENCE_SECONDS, GroupMember
+from harness.training.process_group import TIMEOUT_SECONDS, RankInfo
 from harness.training.signals import STOPPED, Stopped
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ def start_group(
     state: CellState,
     devices: Sequence[int],
     plan: RunPlan,
-    silence_seconds: float = SILENCE_SECONDS,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> CellGroup:
     """Starts one process per device for a cell.
 
@@ -257,7 +257,7 @@ def start_group(
         state: the cell.
         devices: numbers in `plan.devices`.
         plan: where it runs.
-        silence_seconds: how long a process waits for the others.
+        timeout_seconds: how long a process waits for the others.
     """
     context = multiprocessing.get_context("spawn")
     folder = Path(tempfile.mkdtemp(prefix="zbench-group-"))
@@ -267,7 +267,7 @@ def start_group(
     try:
         for rank, device in enumerate(devices):
             here, there = context.Pipe(duplex=False)
-            member = GroupMember(rank, len(devices), str(folder / "store"), silence_seconds)
+            member = RankInfo(rank, len(devices), str(folder / "store"), timeout_seconds)
             process = context.Process(
                 target=take_part,
                 args=(there, plan.devices[device], plan.settings, os.getpid(), state.cell, member),
@@ -287,11 +287,11 @@ def take_part(
     settings: RunSettings,
     parent: int,
     cell: Cell,
-    member: GroupMember,
+    member: RankInfo,
 ) -> None:
     """Runs one rank of a cell: the process' whole life."""
     prepare_worker(device, settings.threads, parent, member.environment)
-    own = replace(settings, device="cuda" if device.startswith("cuda") else "cpu", member=member)
+    own = replace(settings, device="cuda" if device.startswith("cuda") else "cpu", rank_info=member)
     folder = cell_folder(settings.runs_dir, cell)
     lock = threading.Lock()
 

@@ -17,9 +17,10 @@ from harness.demo.world import world_folder
 from harness.errors import StorageError, UsageError, did_you_mean, one_line
 from harness.export.llama_adapter import Released, adapter_config, read_released
 from harness.export.model_card import CARD_FILE, model_card
-from harness.grid.folders import ADAPTER_FOLDER, CELL_FILE, stored_cells
+from harness.grid.folders import ADAPTER_FOLDER, CELL_FILE
 from harness.grid.loader import load_grid, shipped_grids
 from harness.grid.schema import Cell
+from harness.grid.selection import find_folder
 from harness.methods import METHODS
 from harness.models.adapter_folder import (
     CONFIG_FILE,
@@ -47,7 +48,7 @@ def export_cell(cell: str, output: Path, *, runs_dir: Path, data_root: Path | No
     The folder is PEFT's for an adapter, and a whole transformers checkpoint after full fine-tuning.
 
     Args:
-        cell: a cell's id or label, or its folder.
+        cell: a cell's name, by the rule of `grid.selection`.
         output: a new or empty folder.
         runs_dir: where cells are kept.
         data_root: what a relative path of the base model is relative to; for whole models.
@@ -57,7 +58,7 @@ def export_cell(cell: str, output: Path, *, runs_dir: Path, data_root: Path | No
         ModelError: the cell's weights are missing or damaged.
         StorageError: the folder cannot be written.
     """
-    folder = _find_cell(cell, runs_dir)
+    folder = find_folder(cell, runs_dir)
     record, result = _read_cell(folder)
     if record.train is None:
         raise UsageError(f"{record.label}: nothing was trained in this cell; there is no adapter")
@@ -83,20 +84,6 @@ def export_cell(cell: str, output: Path, *, runs_dir: Path, data_root: Path | No
 
     _write_folder(output, fill)
     return Exported(output, record.method, size)
-
-
-def _find_cell(cell: str, runs_dir: Path) -> Path:
-    if (Path(cell) / CELL_FILE).is_file():
-        return Path(cell)
-    known = stored_cells(runs_dir)
-    found = known.get(cell, [])
-    if len(found) == 1:
-        return found[0]
-    if found:
-        ids = ", ".join(folder.name.rpartition("--")[2] for folder in found)
-        raise UsageError(f"{cell}: {len(found)} cells have this label ({ids}); give an id")
-    labels = [name for name in known if "/" in name]
-    raise UsageError(f"{cell}: no such cell in {runs_dir}{did_you_mean(cell, labels)}")
 
 
 def _read_cell(folder: Path) -> tuple[Cell, CellResult | None]:

@@ -17,22 +17,16 @@ from harness.methods.method import Method, MethodOptions, Workload
 from harness.methods.neighbours import NEIGHBOURS
 from harness.methods.plug_ins import Registry
 from harness.methods.untrained import apply_nothing, count_nothing
-from harness.methods.zero_init.apply import (
-    apply_random_init,
-    apply_zero_init_linear,
-    apply_zero_init_nonlinear,
-)
+from harness.methods.zero_init.apply import apply_prompts
 from harness.methods.zero_init.options import (
     PAPER_PROMPTS,
     GatedPromptOptions,
     GeneratedPromptOptions,
     PromptOptions,
-    count_random_init,
-    count_zero_init_linear,
-    count_zero_init_nonlinear,
+    count_prompts,
     prompt_workload,
 )
-from harness.methods.zero_init.telemetry import PromptTrace, gate_statistics
+from harness.methods.zero_init.telemetry import PromptTelemetry, gate_statistics
 from harness.models.adapters import attach_adapter, insert_adapter
 from harness.models.families import FAMILIES, Family
 from harness.models.shape import ModelShape, shape_of
@@ -94,32 +88,32 @@ _ALL = (
         title="Random-init",
         options=PromptOptions,
         recipe=PAPER_PROMPTS,
-        apply=apply_random_init,
-        count_parameters=count_random_init,
+        apply=apply_prompts,
+        count_parameters=count_prompts,
         workload=prompt_workload,
-        trace=PromptTrace,
+        telemetry=PromptTelemetry,
     ),
     Method(
         name="zero-init-linear",
         title="Zero-init + linear",
         options=GatedPromptOptions,
         recipe=PAPER_PROMPTS,
-        apply=apply_zero_init_linear,
-        count_parameters=count_zero_init_linear,
+        apply=apply_prompts,
+        count_parameters=count_prompts,
         workload=prompt_workload,
         statistics=gate_statistics,
-        trace=PromptTrace,
+        telemetry=PromptTelemetry,
     ),
     Method(
         name="zero-init-nonlinear",
         title="Zero-init + non-linear",
         options=GeneratedPromptOptions,
         recipe=PAPER_PROMPTS,
-        apply=apply_zero_init_nonlinear,
-        count_parameters=count_zero_init_nonlinear,
+        apply=apply_prompts,
+        count_parameters=count_prompts,
         workload=prompt_workload,
         statistics=gate_statistics,
-        trace=PromptTrace,
+        telemetry=PromptTelemetry,
     ),
     Method(
         name="adapter",

@@ -23,16 +23,16 @@ Adafactor on T0). No setting for instruction tuning of LLaMA is published; the r
 class Ia3Options(MethodOptions):
     """(IA)³ (Liu et al., 2022, arXiv 2205.05638): keys, values and inner activations are rescaled.
 
-    Defaults: the paper's three places (its section 3.3), which are PEFT's own for Llama.
+    Defaults: the paper's three layers (its section 3.3), which are PEFT's own for Llama.
     """
 
     targets: Targets = ("k_proj", "v_proj", "down_proj")
-    """Linear layers whose outputs are rescaled; of the last one of a feed-forward network, whose
-    inputs."""
+    """Linear layers whose outputs are rescaled; the last one of a feed-forward network has its
+    inputs rescaled."""
 
 
 def apply_ia3(model: PreTrainedModel, options: Ia3Options, seed: int) -> PeftModel:
-    """Freezes the model, puts PEFT's (IA)³ vectors, all ones, into it, and wraps it.
+    """Freezes the model, inserts PEFT's (IA)³ vectors, all ones, and wraps it.
 
     Raises:
         MethodError: the model has no such layers.
@@ -47,7 +47,7 @@ def apply_ia3(model: PreTrainedModel, options: Ia3Options, seed: int) -> PeftMod
 
 
 def count_ia3(shape: ModelShape, options: Ia3Options) -> int:
-    """Returns the number of trained parameters.
+    """A scale for each output of every target, or for each input of a feed-forward network's last.
 
     Raises:
         MethodError: the model has no such target.

@@ -41,7 +41,7 @@ class VeraOptions(MethodOptions):
 
 
 def apply_vera(model: PreTrainedModel, options: VeraOptions, seed: int) -> PeftModel:
-    """Freezes the model, puts PEFT's VeRA layers into it, and wraps it.
+    """Freezes the model, inserts PEFT's VeRA layers, and wraps it.
 
     Raises:
         MethodError: the model has no such layers.
@@ -62,7 +62,7 @@ def apply_vera(model: PreTrainedModel, options: VeraOptions, seed: int) -> PeftM
 
 
 def count_vera(shape: ModelShape, options: VeraOptions) -> int:
-    """Returns the number of trained parameters: per target a scale for each rank and output.
+    """A scale for each rank and each output of every target.
 
     Raises:
         MethodError: the model has no such target.

@@ -47,7 +47,7 @@ def plain_gradients(model: Any, examples: Sequence[Example]) -> dict[str, Tensor
     """The same from the model's own logits, one whole sequence at a time."""
     model.train()
     for one in number_sequences(examples):
-        with dropout_rng(DropoutKey(5, torch.tensor([one.place]))):
+        with dropout_rng(DropoutKey(5, torch.tensor([one.index]))):
             plain_loss(model, one).backward()
     return _taken_gradients(model)
 
@@ -89,10 +89,10 @@ def loss_of_all_but_the_first(
     """The loss of the shorter sequences, with the longest beside them in the batch."""
     batch = whole_batch(module, examples, share=share)
     if isinstance(batch, PaddedBatch):
-        places = batch.places_B[batch.positions // batch.input_ids_BT.shape[1]]
+        sequence_ids = batch.sequence_ids_B[batch.positions // batch.input_ids_BT.shape[1]]
     else:
-        places = batch.places_1N[0, batch.positions]
-    others = places != 0
+        sequence_ids = batch.sequence_ids_1N[0, batch.positions]
+    others = sequence_ids != 0
     assert others.any()
     assert not others.all()
     with torch.no_grad():

@@ -88,7 +88,7 @@ def result_metrics(result: CellResult) -> list[Metric]:
         metrics.append(_metric(stem, score.value, now, 0))
         if score.stderr is not None:
             metrics.append(_metric(f"{stem}_stderr", score.stderr, now, 0))
-        for name, count in score.pathologies.items():
+        for name, count in score.response_flags.items():
             odd = f"eval/{score.protocol}/{score.task}/responses/{name}"
             metrics.append(_metric(odd, count, now, 0))
     for benchmark, seconds in result.evaluation_seconds.items():

@@ -1,4 +1,4 @@
-"""How a cell is trained: the settings, and the published recipes that methods start from."""
+"""Hyper-parameters of a training, and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TrainSpec(Spec):
     base_learning_rate: Positive | None = None
     """Peak learning rate at a batch of 256; the resolved one is this times batch_size / 256."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """What follows the warm-up: half a cosine to 0, a line to 0, or the peak throughout."""
+    """Learning rate after the warm-up: half a cosine to 0, linear to 0, or the peak throughout."""
     warmup_epochs: NotNegative | None = None
     """Length of the linear warm-up in epochs."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -49,18 +49,18 @@ class TrainSpec(Spec):
     epsilon: Positive = 1e-8
     """AdamW's epsilon."""
     max_gradient_norm: Positive | None = None
-    """Gradients are clipped to this norm; nothing is clipped where it is absent."""
+    """Gradients are clipped to this norm; None clips nothing."""
     max_length: Annotated[int, Field(ge=2)] = 512
     """A sequence is cut after this many tokens, BOS and EOS included."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Of the frozen base; trained tensors are always fp32. auto: bf16 on CUDA, fp32 on CPU. fp16,
-    with a loss scale, is for GPUs without bf16."""
+    """Precision of the frozen base; trained tensors are always fp32. auto: bf16 on CUDA, fp32 on
+    CPU. fp16, with a loss scale, is for GPUs without bf16."""
     base_quantization: Literal["int8", "nf4"] | None = None
-    """Of the frozen base's matrices, 8 or 4 bits through bitsandbytes; they are multiplied in
-    `precision`."""
+    """Quantization of the frozen base's matrices, 8 or 4 bits through bitsandbytes; they are
+    multiplied in `precision`."""
     checkpoint_minutes: NotNegative = 10.0
-    """Between two checkpoints of a training, 0 for one after every step; not part of a cell's id:
-    a training that goes on from one gives the same result."""
+    """Minutes between two checkpoints, 0 for one after every step; not part of a cell's id: a
+    training that resumes from one gives the same result."""
 
     @model_validator(mode="after")
     def _one_rate_one_warmup(self) -> Self:
@@ -80,15 +80,15 @@ class TrainSpec(Spec):
         return self.base_learning_rate * self.batch_size / 256
 
     def steps_per_epoch(self, num_examples: int) -> int:
-        """Returns the optimizer steps of one epoch; the last batch may be smaller."""
+        """Optimizer steps of one epoch; the last batch may be smaller."""
         return -(-num_examples // self.batch_size)
 
     def total_steps(self, num_examples: int) -> int:
-        """Returns the optimizer steps of the whole training."""
+        """Optimizer steps of the whole training."""
         return self.epochs * self.steps_per_epoch(num_examples)
 
     def warmup(self, num_examples: int) -> float:
-        """Returns the length of the warm-up in optimizer steps (it may be fractional)."""
+        """Length of the warm-up in optimizer steps (it may be fractional)."""
         if self.warmup_steps is not None:
             return float(self.warmup_steps)
         if self.warmup_epochs is not None:
@@ -97,7 +97,7 @@ class TrainSpec(Spec):
         return float(math.ceil((self.warmup_ratio or 0.0) * self.total_steps(num_examples)))
 
     def learning_rate_at(self, step: int, num_examples: int) -> float:
-        """Returns the learning rate of an optimizer step.
+        """Learning rate of an optimizer step.
 
         With s steps done before this one, w steps of warm-up and n steps in all:
 

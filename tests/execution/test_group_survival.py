@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.cell.memory import SmallerBudget, budget_key, remember_budget
+from harness.cell.memory import SmallerBudget, budget_key, store_budget
 from harness.cell.settings import RunSettings
 from harness.demo.world import write_world
 from harness.execution.groups import CellGroup, RankFailed, start_group
@@ -133,7 +133,7 @@ def test_a_full_memory_on_one_rank_starts_all_again(world: Path, tmp_path: Path)
     settings = RunSettings(runs_dir=tmp_path, data_root=world)
     plan = RunPlan(settings=settings, devices=("cpu", "cpu"))
     (state,) = read_states([cell], runs_dir=tmp_path, data_root=world)
-    remember_budget(tmp_path, budget_key(cell, "cpu"), 500)
+    store_budget(tmp_path, budget_key(cell, "cpu"), 500)
     group: CellGroup = start_group(state, [0, 1], plan)
     # What a rank tells when its memory is full; the rest is real.
     group.faults.append(

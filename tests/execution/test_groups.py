@@ -181,7 +181,7 @@ def group(world: Path, tmp_path: Path) -> Iterator[CellGroup]:
     settings = RunSettings(runs_dir=tmp_path, data_root=world)
     plan = RunPlan(settings=settings, devices=("cpu", "cpu"))
     (state,) = read_states([cell], runs_dir=tmp_path, data_root=world)
-    started = start_group(state, (0, 1), plan, silence_seconds=20)
+    started = start_group(state, (0, 1), plan, timeout_seconds=20)
     yield started
     started.stop()
 

@@ -15,9 +15,11 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from harness.data.instructions import Example, epoch_batches
 from harness.errors import TrainingError
 from harness.methods import METHODS
-from harness.methods.zero_init.probe import PROBE_TEXTS
+from harness.methods.method import PROBE_TEXTS, TelemetryCallback
 from harness.records.results import TrainResult
-from harness.training.loop import STATISTICS_EVERY, fit
+from harness.training.callback import OnStep
+from harness.training.loop import fit
+from harness.training.method_statistics import STATISTICS_EVERY, MethodStatistics
 from harness.training.progress import StepRecord
 from harness.training.spec import TrainSpec
 from harness.training.step import parameter_groups
@@ -46,6 +48,9 @@ def train(
     *,
     seed: int = 0,
     pad_token_id: int = 0,
+    on_step: Callable[[StepRecord], object] = lambda record: None,
+    statistics: Callable[[nn.Module], dict[str, float]] | None = None,
+    telemetry: TelemetryCallback | None = None,
     **others: Any,
 ) -> TrainResult:
     return fit(
@@ -55,7 +60,7 @@ def train(
         seed=seed,
         device="cpu",
         pad_token_id=pad_token_id,
-        data_sha256="of the rows",
+        callbacks=[MethodStatistics(statistics, telemetry), OnStep(on_step)],
         **{"precision": "fp32"} | others,
     )
 
@@ -273,25 +278,31 @@ def test_statistics_are_read_now_and_then_and_at_the_end() -> None:
 
 
 class CallLog:
-    """A trace that writes down what it was called for, and in which state the model was."""
+    """Telemetry that writes down what it was called for, and in which state the model was."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.calls: list[tuple[object, ...]] = []
         self.clock = 0.0
 
-    def probe(self, when: str, texts: Sequence[Sequence[int]]) -> None:
+    def on_train_begin(self, texts: Sequence[Sequence[int]]) -> None:
+        self._look("before", texts)
+
+    def on_train_end(self, texts: Sequence[Sequence[int]]) -> None:
+        self._look("after", texts)
+
+    def _look(self, when: str, texts: Sequence[Sequence[int]]) -> None:
         assert not self.model.training
         assert not torch.is_grad_enabled()
         self.clock += 1000.0
         self.calls.append((when, [tuple(text) for text in texts]))
 
-    def observe(self) -> None:
+    def on_gradients(self) -> None:
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.calls.append(("observe", all(p.grad is not None for p in trained)))
+        self.calls.append(("gradients", all(p.grad is not None for p in trained)))
 
-    def read(self, step: int) -> dict[str, float]:
-        self.calls.append(("read", step))
+    def on_step(self, step: int) -> dict[str, float]:
+        self.calls.append(("step", step))
         return {"a": float(step)}
 
     def statistics(self) -> dict[str, float]:
@@ -307,19 +318,21 @@ class CallLog:
         raise AssertionError("nothing is resumed here")
 
 
-def test_a_trace_is_called_around_the_training_and_around_the_steps_that_are_read(
+def test_telemetry_is_called_around_the_training_and_at_the_steps_that_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = adapted("lora")
     model.train()
-    trace, records = CallLog(model), []
+    log, records = CallLog(model), []
     clock = time.perf_counter
-    monkeypatch.setattr(time, "perf_counter", lambda: clock() + trace.clock)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + log.clock)
     training = spec(epochs=4)
-    result = train(model, training, trace=trace, statistics=len, on_step=records.append)
+    result = train(
+        model, training, telemetry=log, statistics=lambda model: {}, on_step=records.append
+    )
     texts = [example.token_ids for example in EXAMPLES[:PROBE_TEXTS]]
-    steps = [("observe", True), ("read", 1), ("observe", True), ("read", 10), ("observe", True)]
-    assert trace.calls == [("before", texts), *steps, ("read", 12), ("after", texts)]
+    steps = [call for step in (1, 10, 12) for call in (("gradients", True), ("step", step))]
+    assert log.calls == [("before", texts), *steps, ("after", texts)]
     read = {record.step: record.statistics for record in records if record.statistics}
     assert read == {1: {"a": 1.0}, 10: {"a": 10.0}, 12: {"a": 12.0}}
     assert result.final_statistics == {"b": 2.0}
@@ -330,7 +343,7 @@ def test_result_names_what_was_done() -> None:
     model = adapted("zero-init-linear")
     result = train(model, spec(learning_rate=None, base_learning_rate=0.064))
     assert result.peak_learning_rate == pytest.approx(0.002)
-    assert (result.precision, result.device, result.data_sha256) == ("fp32", "cpu", "of the rows")
+    assert (result.precision, result.device) == ("fp32", "cpu")
     assert result.trainable_parameters == 2 * 10 * 32 + 2 * 4
     assert result.total_parameters == sum(p.numel() for p in model.parameters())
     assert not model.training
@@ -368,7 +381,8 @@ def test_what_is_not_finite_stops_before_it_spoils(
         train(model, statistics=METHODS["zero-init-linear"].statistics, on_step=records.append)
     message = str(caught.value)
     assert message.startswith(said)
-    assert "(learning rate 0.003, largest gate 0." in message
+    assert "(learning rate 0.003); " in message
+    assert "; the largest gate is 0." in message
     assert len(message.splitlines()) == 1
     assert records == []
     for parameter, value in trained_state(model).items():
