@@ -202,7 +202,7 @@ def estimate_cell(state: CellState, gpu: Gpu, tokens_of: TokensOf) -> CellEstima
     precision = gpu.precision(cell.train.precision if cell.train else "auto")
     peak, gpus = gpu.peak_flops(precision), 1 if state.trained else cell.gpus_per_cell
     tokens = None if state.trained else tokens_of(cell)
-    trained, computed, train_flops = (0, 0, 0.0) if state.trained else _training(cell, tokens)
+    count, computed, train_flops = (0, 0, 0.0) if state.trained else _training(cell, tokens)
     scored = _scoring(state)
     score_flops = None if scored is None else _scoring_flops(cell, scored)
     if train_flops is None:
@@ -211,7 +211,9 @@ def estimate_cell(state: CellState, gpu: Gpu, tokens_of: TokensOf) -> CellEstima
         notes.append("a benchmark's size is unknown")
     if peak is None:
         notes.append(f"{gpu.title} does not compute in {precision}")
-    speed = None if peak is None else peak * gpu.sustained_share
+    training_seconds = None
+    if train_flops is not None and peak is not None:
+        training_seconds = train_flops / (peak * gpu.sustained_share) / gpus
     idle = state.trained and not state.missing
     memory = 0.0 if idle else _peak_bytes(state, precision, tokens)
     fits = None if memory is None else memory <= gpu.memory_bytes
@@ -222,15 +224,13 @@ def estimate_cell(state: CellState, gpu: Gpu, tokens_of: TokensOf) -> CellEstima
     return CellEstimate(
         cell_id=cell.id,
         label=cell.label,
-        training_tokens=trained,
+        training_tokens=count,
         computed_tokens=computed,
         scoring_tokens=None if scored is None else sum(s.tokens + s.new_tokens for s in scored),
         tokens_source=_weakest([tokens, *(scored or [])]),
         training_flops=train_flops,
         scoring_flops=score_flops,
-        training_seconds=None
-        if train_flops is None or speed is None
-        else train_flops / speed / gpus,
+        training_seconds=training_seconds,
         scoring_seconds=_scoring_seconds(cell, scored, gpu, precision),
         other_seconds=0.0 if idle else START_SECONDS + load_seconds,
         gpus=gpus,
