@@ -128,7 +128,7 @@ def test_a_run_cell_that_is_ended_goes_on_to_the_same_bits(
     total = results(whole)["zero-init-linear"]["train"]["steps"]
     assert 5 <= reached < total
     status = zbench(tmp_path, "status", "slice.yaml", "--only", "linear").stdout
-    assert f"training (goes on from step {reached})" in status
+    assert f"training (resumes from step {reached})" in status
     done = zbench(tmp_path, "run-grid", "slice.yaml", "--only", "linear")
     assert done.returncode == 0, done.stdout + done.stderr
     check_same(tmp_path, whole)
