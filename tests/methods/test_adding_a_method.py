@@ -136,23 +136,30 @@ def test_a_broken_package_stops_nothing_else(package: Path) -> None:
         assert not done.stderr
 
 
-def test_a_stored_cell_of_a_broken_package_hides_no_other(package: Path) -> None:
+def test_stored_cells_are_found_beside_those_of_a_broken_package(package: Path) -> None:
     grid = write_grid(package, METHODS_OF_A_GRID)
-    code = (
-        "import json\nfrom pathlib import Path\n"
-        "from harness.grid.folders import cell_folder, stored_cells\n"
-        "from harness.grid.loader import load_grid\nfrom harness.grid.schema import expand\n"
-    )
-    write_cells = (
-        f"for cell in expand(load_grid({str(grid)!r})):\n"
-        "    folder = cell_folder(Path('runs'), cell)\n    folder.mkdir(parents=True)\n"
-        "    (folder / 'cell.json').write_text(cell.model_dump_json())\n"
-    )
-    assert run(package, "-c", code + write_cells).returncode == 0
+    write_cells = f"""
+from pathlib import Path
+from harness.grid.folders import cell_folder
+from harness.grid.loader import load_grid
+from harness.grid.schema import expand
+for cell in expand(load_grid({str(grid)!r})):
+    folder = cell_folder(Path("runs"), cell)
+    folder.mkdir(parents=True)
+    (folder / "cell.json").write_text(cell.model_dump_json())
+    print(cell.label)
+"""
+    labels = run(package, "-c", write_cells).stdout.split()
+    assert len(labels) == 3
     write_method(package, lambda text: "1 / 0\n" + text)
-    done = run(package, "-c", code + "print(*stored_cells(Path('runs')))")
-    assert "tiny-llama/base" in done.stdout, done.stderr
-    assert "attention-shift" in done.stdout  # by the name of its folder
+    find_cells = f"""
+from pathlib import Path
+from harness.grid.selection import find_folder
+for label in {labels!r}:
+    print(find_folder(label, Path("runs")))
+"""
+    found = run(package, "-c", find_cells)
+    assert len(set(found.stdout.split())) == 3, found.stderr
 
 
 def test_a_name_that_is_taken_is_told_where_it_is_used(package: Path) -> None:
