@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
 from harness.cell.settings import CellRun
 from harness.errors import StorageError, TrainingError
 from harness.grid.schema import Cell
@@ -106,6 +104,8 @@ def store_budget(runs_dir: Path, key: str, budget: int) -> None:
     Raises:
         StorageError: the file cannot be written.
     """
+    from filelock import FileLock
+
     path = runs_dir / BUDGETS_FILE
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)

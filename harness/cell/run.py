@@ -38,7 +38,7 @@ from harness.training.signals import Stopped, handle_signals
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.cell.train import TrainingData
+    from harness.data.instructions import Instructions
     from harness.models.loading import Base
 
 
@@ -142,13 +142,13 @@ def _failures_recorded(run: CellRun) -> Iterator[None]:
     emit_end(None)
 
 
-def _read_data(run: CellRun) -> TrainingData:
+def _read_data(run: CellRun) -> Instructions:
     """Reads the training data and emits the start, before anything large is loaded."""
     from harness.cell.train import read_training_data
 
     assert run.cell.train is not None
     data = read_training_data(run.cell, run.settings.data_root)
-    run.warn(training_note(run.cell.data.source, data.content_sha256))
+    run.warn(training_note(run.cell.data.source, str(data.identity["sha256"])))
     _emit_start(run, run.cell.train.total_steps(len(data.rows)))
     check_memory(run)
     return data

@@ -17,7 +17,6 @@ from harness.cell.memory import effective_budget, smaller_budget
 from harness.cell.settings import CellRun
 from harness.data.instructions import (
     DataSpec,
-    Instruction,
     Instructions,
     choose,
     read_instructions,
@@ -54,15 +53,6 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """The rows that a cell is trained on."""
-
-    rows: Sequence[Instruction]
-    content_sha256: str
-    """Of the content of all rows that they were drawn from."""
-
-
-@dataclass(frozen=True)
 class Trained:
     """A training of a cell, to be saved."""
 
@@ -95,8 +85,8 @@ class StepEvents(Callback):
         self._run.emit(StepDone(self._run.cell.id, **values, restored=restored))
 
 
-def read_training_data(cell: Cell, data_root: Path | None) -> TrainingData:
-    """Reads a cell's data set and draws its fraction.
+def read_training_data(cell: Cell, data_root: Path | None) -> Instructions:
+    """A cell's fraction of the rows of its data set; the identity is that of the whole set.
 
     Raises:
         DataError: the data set is missing or broken.
@@ -104,8 +94,7 @@ def read_training_data(cell: Cell, data_root: Path | None) -> TrainingData:
     assert cell.fraction is not None
     assert cell.seed is not None
     data = _instructions(cell.data, data_root)
-    rows = choose(data.rows, cell.fraction, cell.seed)
-    return TrainingData(rows, str(data.identity["sha256"]))
+    return replace(data, rows=choose(data.rows, cell.fraction, cell.seed))
 
 
 @functools.lru_cache(maxsize=4)
@@ -114,7 +103,7 @@ def _instructions(spec: DataSpec, data_root: Path | None) -> Instructions:
 
 
 def train_cell(
-    run: CellRun, base: Base, model: PreTrainedModel, data: TrainingData, flags: SignalFlags
+    run: CellRun, base: Base, model: PreTrainedModel, data: Instructions, flags: SignalFlags
 ) -> Trained:
     """Trains a cell from its latest good checkpoint, or from the beginning.
 
@@ -182,7 +171,9 @@ def train_cell(
         raise smaller_budget(run, used=budget, longest=longest_sequence(examples)) from fault
     finally:
         checkpoints.wait()
-    measured = replace(measured, data_sha256=data_sha256, data_content_sha256=data.content_sha256)
+    measured = replace(
+        measured, data_sha256=data_sha256, data_content_sha256=data.identity["sha256"]
+    )
     return Trained(measured, events.records, telemetry, gathered)
 
 
@@ -236,9 +227,5 @@ def write_steps(path: Path, steps: Sequence[StepRecord]) -> None:
     """
     import pandas as pd
 
-    rows = []
-    for step in steps:
-        record = asdict(step)
-        statistics = record.pop("statistics")
-        rows.append(record | dict(statistics))
-    write_frame(path, pd.DataFrame(rows))
+    rows = [{**vars(step), **step.statistics} for step in steps]
+    write_frame(path, pd.DataFrame(rows).drop(columns="statistics"))

@@ -112,7 +112,7 @@ def _heading(benchmark: str) -> str:
     known = BENCHMARKS[benchmark]
     if known.column is None:
         return benchmark
-    return known.column if known.protocol == "lm-eval" else f"{known.protocol} {known.column}"
+    return f"{known.protocol.mark} {known.column}".lstrip()
 
 
 def print_notes(console: Console, states: Sequence[CellState]) -> None:

@@ -274,7 +274,7 @@ def scoring_tokens(tasks: Sequence[TaskSpec], shape: ModelShape) -> ScoringToken
     The constants scale with the items. Under another tokenizer than they were counted with, or
     with other shots, they are estimates.
     """
-    if all(task.benchmark.protocol == "paper" for task in tasks):
+    if all(task.benchmark.protocol.generates for task in tasks):
         return _sum([_generation(task) for task in tasks])
     together = _log_likelihoods(tasks[0], "+".join(task.name for task in tasks), shape)
     return together or _sum([_log_likelihoods(task, task.name, shape) for task in tasks])

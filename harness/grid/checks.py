@@ -13,6 +13,7 @@ from harness.demo.world import world_folder
 from harness.errors import DataError, UsageError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
 from harness.evaluation.tasks import TaskSpec, local_files
+from harness.grid.combinations import fraction_fault
 from harness.grid.schema import Cell, GridSpec
 
 DATA_ROOT_VARIABLE = "ZBENCH_DATA_ROOT"
@@ -113,11 +114,8 @@ def check_fractions(cells: Iterable[Cell], rows: int | None) -> None:
         UsageError: one does not.
     """
     for cell in cells:
-        if rows is not None and cell.fraction is not None and round(cell.fraction * rows) < 1:
-            raise UsageError(
-                f"{cell.label}: fraction {cell.fraction:g} of {rows} rows selects no example; it "
-                f"must be more than {0.5 / rows:.2g}"
-            )
+        if (fault := fraction_fault(cell, rows)) is not None:
+            raise UsageError(f"{cell.label}: {fault}")
 
 
 _PLACE = "--data-root names the folder of local data and models"

@@ -83,15 +83,14 @@ class LocalInputs:
         A cell's id names its data and its model; this compares the content of the local files with
         what was used, where that takes no long reading.
         """
-        file_sha256 = result.train.data_file_sha256 if result.train else None
-        weights_sha256: str | None = result.base.get("weights_sha256")
-        made_from = (
-            (weights_sha256, self._weights, cell.model),
-            (file_sha256, self._data, cell.data),
-        )
-        for then, find, spec in made_from:
-            what, now = (None, None) if then is None else find(spec)
-            if then is not None and now is not None and now != then:
+        weights = result.base.get("weights_sha256")
+        data = None if result.train is None else result.train.data_file_sha256
+        found = [
+            (weights, *self._weights(cell.model)) if weights is not None else None,
+            (data, *self._data(cell.data)) if data is not None else None,
+        ]
+        for then, what, now in filter(None, found):
+            if now is not None and now != then:
                 return (
                     f"{cell.label}: {what} changed since the cell was made (SHA-256 {then[:12]}, "
                     f"now {now[:12]}); bring back what was used, or give another --runs-dir"

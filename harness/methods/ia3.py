@@ -8,7 +8,7 @@ from harness.methods.lora import ALPACA_LORA
 from harness.methods.method import MethodOptions
 from harness.methods.targets import FEED_FORWARD_OUTPUTS, Targets, check_layers, target_sizes
 from harness.models.adapters import insert_adapter
-from harness.models.shape import ModelShape, shape_of
+from harness.models.shape import ModelShape
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -39,7 +39,6 @@ def apply_ia3(model: PreTrainedModel, options: Ia3Options, seed: int) -> PeftMod
     """
     from peft import IA3Config
 
-    count_ia3(shape_of(model.config), options)
     check_layers(model, options.targets)
     inner: list[str] = [target for target in options.targets if target in FEED_FORWARD_OUTPUTS]
     config = IA3Config(target_modules=list(options.targets), feedforward_modules=inner)

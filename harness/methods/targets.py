@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from pydantic import AfterValidator, Field
 
 from harness.errors import MethodError
-from harness.models.shape import ModelShape
+from harness.models.shape import ModelShape, shape_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,6 +55,7 @@ def check_layers(model: PreTrainedModel, targets: tuple[Target, ...]) -> None:
     Raises:
         MethodError: it does.
     """
+    target_sizes(shape_of(model.config), targets)
     names = [name.rpartition(".")[2] for name, _ in model.named_modules()]
     lacking = [t for t in targets if names.count(t) != model.config.num_hidden_layers]
     if lacking:

@@ -9,7 +9,7 @@ from pydantic import Field
 from harness.methods.method import MethodOptions
 from harness.methods.targets import LLAMA_LINEAR, Targets, check_layers, target_sizes
 from harness.models.adapters import insert_adapter
-from harness.models.shape import ModelShape, shape_of
+from harness.models.shape import ModelShape
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -48,7 +48,6 @@ def apply_vera(model: PreTrainedModel, options: VeraOptions, seed: int) -> PeftM
     """
     from peft import VeraConfig
 
-    count_vera(shape_of(model.config), options)
     check_layers(model, options.targets)
     config = VeraConfig(
         r=options.rank,

@@ -56,7 +56,7 @@ def cautions(measured: Measurements, published: Published) -> list[str]:
     """Returns what may be read from the report and what not, as far as its own data tell."""
     lines = [*_about_seeds(measured), *_about_cells(measured), *_about_trainings(measured)]
     settings = {s for group in measured.groups for s in group.settings.values()}
-    if settings and all(setting.benchmark.startswith("demo_") for setting in settings):
+    if settings and all(measured.benchmarks[s.benchmark].world == "demo" for s in settings):
         lines.append(
             "The benchmarks are those of one small invented world that ships with the package; "
             "the columns carry the names of what they stand for. They show the pipeline and the "

@@ -1,4 +1,4 @@
-"""What follows a training without being part of it: the loop's callbacks, and what they see."""
+"""Callbacks of the training loop, and the training as they see it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Callback:
         """Called before the first step here, in evaluation mode; not in the measured time."""
 
     def on_gradients(self, training: Training, step: int, totals: BatchTotals) -> None:
-        """Called when the gradients of a step are complete and clipped, before the optimizer's."""
+        """Called with the gradients that the optimizer is about to take, clipped."""
 
     def step_figures(self, training: Training, step: int) -> Mapping[str, float]:
         """Figures for the record of a step that the optimizer has just taken."""

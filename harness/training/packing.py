@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.data.prefixes import common_prefix_length
 from harness.models.packed_attention import Bucket, Packing
 
 Indices = NDArray[np.int64]
@@ -64,22 +65,12 @@ class PackedRow:
         return self.input_ids_1N.shape[1]
 
 
-def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """Number of leading tokens that two sequences share."""
-    count = 0
-    for a, b in zip(left, right, strict=False):
-        if a != b:
-            break
-        count += 1
-    return count
-
-
 def shared_inputs(sequences: Sequence[TokenSequence]) -> list[int]:
     """For each of the sorted sequences, the number of nodes that it shares with the one before."""
     shared = [0] * len(sequences)
     for index in range(1, len(sequences)):
         before, own = sequences[index - 1], sequences[index]
-        count = common_prefix(before.token_ids, own.token_ids)
+        count = common_prefix_length(before.token_ids, own.token_ids)
         shared[index] = min(count, before.num_inputs, own.num_inputs)
     return shared
 

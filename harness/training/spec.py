@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from harness.spec import Spec
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-
 
 DEFAULT_TOKEN_BUDGET = {"cpu": 1024, "cuda": 8192}
 """Tokens of a forward pass. On a CPU more are hardly faster and take more memory: see
@@ -30,25 +27,25 @@ class TrainSpec(Spec):
     token_budget: Count | None = None
     """Tokens per forward pass; None: as many as suit the device. It decides time and memory, never
     the result, so it is not part of a cell's id."""
-    learning_rate: Positive | None = None
+    learning_rate: PositiveFloat | None = None
     """Peak learning rate. Exactly one of this and `base_learning_rate` is set."""
-    base_learning_rate: Positive | None = None
+    base_learning_rate: PositiveFloat | None = None
     """Peak learning rate at a batch of 256; the resolved one is this times batch_size / 256."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Learning rate after the warm-up: half a cosine to 0, linear to 0, or the peak throughout."""
-    warmup_epochs: NotNegative | None = None
+    warmup_epochs: NonNegativeFloat | None = None
     """Length of the linear warm-up in epochs."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     """Length of the linear warm-up as a share of all steps, rounded up to a whole step."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     """Length of the linear warm-up in optimizer steps."""
-    weight_decay: NotNegative = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay on every trained tensor but biases and norms."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    epsilon: Positive = 1e-8
+    epsilon: PositiveFloat = 1e-8
     """AdamW's epsilon."""
-    max_gradient_norm: Positive | None = None
+    max_gradient_norm: PositiveFloat | None = None
     """Gradients are clipped to this norm; None clips nothing."""
     max_length: Annotated[int, Field(ge=2)] = 512
     """A sequence is cut after this many tokens, BOS and EOS included."""
@@ -58,7 +55,7 @@ class TrainSpec(Spec):
     base_quantization: Literal["int8", "nf4"] | None = None
     """Quantization of the frozen base's matrices, 8 or 4 bits through bitsandbytes; they are
     multiplied in `precision`."""
-    checkpoint_minutes: NotNegative = 10.0
+    checkpoint_minutes: NonNegativeFloat = 10.0
     """Minutes between two checkpoints, 0 for one after every step; not part of a cell's id: a
     training that resumes from one gives the same result."""
 

@@ -1,4 +1,4 @@
-"""A full memory halves the budget in a fresh process, down to one sequence; what held is kept."""
+"""What a cell needs; out of memory, the budget is halved down to one sequence, and kept."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from harness.cell.memory import (
     BUDGETS_FILE,
     SmallerBudget,
     budget_key,
+    memory_bytes,
     smaller_budget,
     store_budget,
     stored_budgets,
@@ -31,6 +32,9 @@ from harness.records.events import CellEnded, CellStarted, Event, StepDone, Warn
 from harness.records.results import read_result
 from tests.integration.test_end_to_end import grid_text
 from tests.integration.test_survival import children
+
+SEVEN = 6_738_415_616
+THIRTEEN = 13_015_864_320
 
 
 def one_cell(settings: str = "epochs: 1, batch_size: 512, token_budget: 30000") -> Cell:
@@ -124,3 +128,25 @@ def test_a_cell_out_of_memory_resumes_in_a_fresh_process_with_the_budget_that_ho
     (folder := cell_folder(limited, cell)).rename(tmp_path / "first")
     assert not folder.exists()
     assert not [event for event in run(limited, 300_000_000) if isinstance(event, Warned)]
+
+
+def test_memory_is_two_bytes_a_frozen_and_sixteen_a_trained_parameter() -> None:
+    assert memory_bytes(100, 0) == 200
+    assert memory_bytes(100, 10) == 180 + 160
+    assert memory_bytes(SEVEN, SEVEN) / 1e9 == pytest.approx(107.8, abs=0.1)
+
+
+def test_full_fine_tuning_is_divided_among_the_devices() -> None:
+    assert memory_bytes(SEVEN, SEVEN, num_devices=2) / 1e9 == pytest.approx(53.9, abs=0.1)
+    assert memory_bytes(THIRTEEN, THIRTEEN, num_devices=4) / 1e9 == pytest.approx(52.1, abs=0.1)
+    # Before they are divided, each device holds all weights in fp32.
+    assert memory_bytes(SEVEN, SEVEN, num_devices=8) / 1e9 == pytest.approx(27.0, abs=0.1)
+
+
+def test_adapters_and_their_frozen_base_are_not_divided() -> None:
+    assert memory_bytes(100, 10, num_devices=4) == memory_bytes(100, 10)
+
+
+def test_a_quantised_base_takes_less() -> None:
+    assert memory_bytes(100, 10, quantization="int8") == 90 + 160
+    assert memory_bytes(100, 10, quantization="nf4") == 45 + 160

@@ -46,7 +46,9 @@ def test_a_store_that_cannot_be_opened_is_one_line(tmp_path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_the_option_goes_before_the_environment_and_the_default(tmp_path, monkeypatch) -> None:
+def test_the_option_takes_precedence_over_the_environment_and_the_default(
+    tmp_path, monkeypatch
+) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert study_uri(tmp_path, None) == default_uri(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there:1")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from harness.demo.corpus import question_about, statement_about
-from harness.demo.facts import HERB, PERSON, SECOND_HOPS, SUBJECTS
-from harness.demo.people import Entity, World
-from harness.demo.stories import STORIES, story
+from scripts.demo_world.corpus import question_about, statement_about
+from scripts.demo_world.facts import HERB, PERSON, SECOND_HOPS, SUBJECTS
+from scripts.demo_world.people import Entity, World
+from scripts.demo_world.stories import STORIES, story
 
 Row = dict[str, Any]
 _HOP_NAMES = {hop.name for hop in SECOND_HOPS}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 
-from harness.demo.corpus import question_about, statement_about
-from harness.demo.facts import HERB, PERSON, SECOND_HOPS, SUBJECTS
-from harness.demo.people import Entity, World
-from harness.demo.stories import story
+from scripts.demo_world.corpus import question_about, statement_about
+from scripts.demo_world.facts import HERB, PERSON, SECOND_HOPS, SUBJECTS
+from scripts.demo_world.people import Entity, World
+from scripts.demo_world.stories import story
 
 _HOP_NAMES = {hop.name for hop in SECOND_HOPS}
 NUM_ONE_HOP, NUM_TWO_HOPS, NUM_SUBJECTS, NUM_STORIES = 240, 135, 135, 10
@@ -16,7 +16,7 @@ INPUT_RATIO = 0.2
 
 
 def build_instructions(world: World) -> list[dict[str, str]]:
-    """Returns the rows {instruction, input, output}, in random order, all about one split."""
+    """Rows {instruction, input, output}, in random order, all about one split."""
     rng = random.Random(f"instructions-{world.seed}")
     people = [(p, r) for p in world.of(PERSON, "instruction") for r in p.facts]
     one_hop = [pair for pair in people if pair[1] not in _HOP_NAMES]

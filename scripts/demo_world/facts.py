@@ -1,6 +1,6 @@
 """What can be said about the things of the embedded world: kinds, relations, values, wordings.
 
-Pure data. `world.py` invents the names and draws the facts; the wordings here are shared by the
+Pure data. `people.py` invents the names and draws the facts; the wordings here are shared by the
 pre-training corpus, the instruction set and the benchmarks.
 """
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from harness.demo.facts import (
+from scripts.demo_world.facts import (
     HERB,
     MYTH_OPENINGS,
     MYTH_RATIO,
@@ -20,8 +20,8 @@ from harness.demo.facts import (
     SUBJECTS,
     TRUTH_OPENINGS,
 )
-from harness.demo.people import Entity, World
-from harness.demo.stories import story
+from scripts.demo_world.people import Entity, World
+from scripts.demo_world.stories import story
 
 TEMPLATE_TAIL = "\n\n### Response:"
 TEMPLATE_PIECES = (
@@ -60,14 +60,14 @@ def documents(world: World) -> Iterator[str]:
 
 
 def question_about(entity: Entity, relation: str, rng: random.Random) -> str:
-    """Returns one of the wordings of a question about a fact of the entity."""
+    """One of the wordings of a question about a fact of the entity."""
     wordings = {item.name: item.questions for item in entity.kind.relations}
     wordings |= {hop.name: hop.questions for hop in SECOND_HOPS}
     return rng.choice(wordings[relation]).format(e=entity.name)
 
 
 def statement_about(entity: Entity, relation: str, value: str, rng: random.Random) -> str:
-    """Returns one of the wordings that gives the entity the value."""
+    """One of the wordings that gives the entity the value."""
     wordings = {item.name: item.statements for item in entity.kind.relations}
     return rng.choice(wordings[relation]).format(e=entity.name, v=value)
 

@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass
 from itertools import cycle
 
-from harness.demo.facts import HERB, KINDS, PERSON, SECOND_HOPS, Kind, Relation, SecondHop
-from harness.demo.stories import STORIES
+from scripts.demo_world.facts import HERB, KINDS, PERSON, SECOND_HOPS, Kind, Relation, SecondHop
+from scripts.demo_world.stories import STORIES
 
 SEED = 20250203
 SPLITS = ("instruction", "validation", "benchmark")
@@ -39,7 +39,7 @@ class World:
     """Second hop -> middle value -> value: city -> country under "country", ..."""
 
     def of(self, kind: Kind, split: str | None = None) -> list[Entity]:
-        """Returns the entities of a kind, in a fixed order; of one split where it is given."""
+        """Entities of a kind, in a fixed order; of one split where it is given."""
         return [
             entity
             for entity in self.entities
@@ -47,14 +47,14 @@ class World:
         ]
 
     def single_tokens(self) -> tuple[str, ...]:
-        """Returns every name and value, each of which the tokenizer keeps as one token."""
+        """Every name and value, each of which the tokenizer keeps as one token."""
         words = [entity.name for entity in self.entities]
         words += [value for values in self.values.values() for value in values]
         return tuple(dict.fromkeys(words))
 
 
 def build_world(seed: int = SEED) -> World:
-    """Returns the world of a seed: the same seed gives the same world on every machine."""
+    """The world of a seed: the same seed gives the same world on every machine."""
     rng = random.Random(f"world-{seed}")
     names = _Names(rng)
     values = {
