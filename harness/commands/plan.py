@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from harness.commands import display
-from harness.commands.display import print_json
+from harness.commands.display import new_table, print_json, print_line, print_plan_warnings
 from harness.commands.notices import print_warnings
 from harness.commands.progress import format_seconds
 from harness.errors import UsageError
@@ -32,6 +32,7 @@ from harness.grid.workspace import OpenGrid, prepare_run
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 MISSING = "–"
 SOURCES = {"counted": "", "known": "≈ ", "estimated": "~ "}
@@ -109,7 +110,7 @@ def _probe_command(
         cells,
         settings,
         devices,
-        lambda key: console.out(f"[{next(measured)}/{total}] {key}", highlight=False),
+        lambda key: print_line(console, f"[{next(measured)}/{total}] {key}"),
     )
     device_title = device_name(devices[0]) or devices[0]
     found = Probe(device=device_title, workers=len(devices), threads=threads, pairs=pairs)
@@ -139,25 +140,16 @@ def _check_inputs(grid: OpenGrid) -> bool:
 
 
 def _print(
-    console: Console,
-    heads: Sequence[str],
-    rows: Iterable[Iterable[str]],
-    lines: Iterable[str],
-    *,
-    text_columns: int = 1,
+    console: Console, table: Table, rows: Iterable[Iterable[str]], lines: Iterable[str]
 ) -> None:
-    """Prints a table, whose later columns hold numbers, and lines below it."""
-    from rich.table import Table
+    """Prints a table with its rows, and lines below it."""
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for index, head in enumerate(heads):
-        table.add_column(head, justify="left" if index < text_columns else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
     for line in lines:
-        console.out(line, highlight=False)
+        print_line(console, line)
 
 
 def _form(form: str, value: object) -> str:
@@ -174,9 +166,10 @@ def _print_plan(console: Console, grid_name: str, rows: Sequence[PlanRow]) -> No
     steps = f"{sum(known):,} optimizer steps"
     if len(known) < len(untrained):
         steps = "steps unknown until the data is read (state its size: data.num_rows)"
-    total = f"{grid_name}: {len(rows)} cells, {to_do} to do, {steps}"
-    warnings = [f"warning: {row.warning}" for row in rows if row.warning and not row.trained]
-    _print(console, heads, texts, [total, *warnings], text_columns=heads.index("examples"))
+    numbers = heads.index("examples")
+    table = new_table(heads[:numbers], heads[numbers:], no_wrap=True)
+    _print(console, table, texts, [f"{grid_name}: {len(rows)} cells, {to_do} to do, {steps}"])
+    print_plan_warnings(console, rows)
 
 
 ESTIMATE_COLUMNS: dict[str, Callable[[CellEstimate, GridEstimate], str]] = {
@@ -199,7 +192,8 @@ def _print_estimate(console: Console, grid_name: str, found: GridEstimate) -> No
     if found.price_per_hour is None:
         del columns["cost"]
     rows = [[text_of(cell, found) for text_of in columns.values()] for cell in found.cells]
-    _print(console, list(columns), rows, _estimate_lines(grid_name, found))
+    table = new_table(["cell"], [head for head in columns if head != "cell"], no_wrap=True)
+    _print(console, table, rows, _estimate_lines(grid_name, found))
 
 
 def _estimate_lines(grid_name: str, found: GridEstimate) -> Iterator[str]:
@@ -255,8 +249,8 @@ def _print_forecast(
 ) -> None:
     parts = ("training_seconds", "scoring_seconds", "other_seconds", "seconds")
     rows = [[one.label, *(f"{getattr(one, part):,.1f} s" for part in parts)] for one in found.cells]
-    lines = _forecast_lines(grid_name, found, price_per_hour)
-    _print(console, ("cell", "training", "scoring", "other", "in all"), rows, lines)
+    table = new_table(["cell"], ["training", "scoring", "other", "in all"], no_wrap=True)
+    _print(console, table, rows, _forecast_lines(grid_name, found, price_per_hour))
 
 
 def _forecast_lines(

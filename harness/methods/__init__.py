@@ -13,7 +13,7 @@ from harness.errors import MethodError, ModelError
 from harness.methods.full import STANFORD_ALPACA, apply_full, count_full, full_workload
 from harness.methods.imported import AdapterOptions, apply_imported, count_imported
 from harness.methods.lora import ALPACA_LORA, LoraOptions, apply_lora, count_lora, lora_workload
-from harness.methods.method import Method, MethodOptions, Workload
+from harness.methods.method import Method, MethodOptions, TelemetryCallback, Workload
 from harness.methods.neighbours import NEIGHBOURS
 from harness.methods.plug_ins import Registry
 from harness.methods.untrained import apply_nothing, count_nothing
@@ -46,6 +46,7 @@ __all__ = [
     "MethodOptions",
     "ModelError",
     "ModelShape",
+    "TelemetryCallback",
     "Workload",
     "attach_adapter",
     "check_options",

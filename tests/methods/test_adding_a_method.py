@@ -6,10 +6,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from harness.errors import MethodError
+from harness.methods import METHODS
+from harness.methods.plug_ins import Registry
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(
@@ -115,17 +119,35 @@ BROKEN = [
 """What is wrong in a package, and what is said of it."""
 
 
+@pytest.fixture
+def registry(package: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """A registry that finds the document's package, and of zbench's own methods knows LoRA."""
+    monkeypatch.syspath_prepend(str(package))
+    yield Registry([METHODS["lora"]])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mymethods"]:
+        del sys.modules[name]
+
+
 @pytest.mark.parametrize(("change", "said"), BROKEN)
-def test_a_broken_package_is_told_in_one_line_where_it_is_used(
-    package: Path, change: Callable[[str], str], said: str
+def test_a_broken_package_is_told_in_one_line(
+    package: Path, registry: Registry, change: Callable[[str], str], said: str
 ) -> None:
     write_method(package, change)
+    with pytest.raises(MethodError) as fault:
+        registry["attention-shift"]
+    assert str(fault.value).startswith("mymethods: entry point 'attention-shift' of zbench.methods")
+    assert said in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
+def test_a_grid_that_uses_a_broken_package_says_where(package: Path) -> None:
+    write_method(package, lambda code: "1 / 0\n" + code)
     grid = write_grid(package, METHODS_OF_A_GRID)
     done = run(package, "-m", "harness.cli", "plan", str(grid))
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert "mine.yaml: blocks[0].methods[2]: mymethods: entry point 'attention-shift' of" in line
-    assert said in line
+    assert "(ZeroDivisionError: division by zero); correct the package, or uninstall it" in line
 
 
 def test_a_broken_package_stops_nothing_else(package: Path) -> None:
@@ -136,46 +158,49 @@ def test_a_broken_package_stops_nothing_else(package: Path) -> None:
         assert not done.stderr
 
 
-def test_a_stored_cell_of_a_broken_package_hides_no_other(package: Path) -> None:
+def test_stored_cells_are_found_beside_those_of_a_broken_package(package: Path) -> None:
     grid = write_grid(package, METHODS_OF_A_GRID)
-    code = (
-        "import json\nfrom pathlib import Path\n"
-        "from harness.grid.folders import cell_folder, stored_cells\n"
-        "from harness.grid.loader import load_grid\nfrom harness.grid.schema import expand\n"
-    )
-    write_cells = (
-        f"for cell in expand(load_grid({str(grid)!r})):\n"
-        "    folder = cell_folder(Path('runs'), cell)\n    folder.mkdir(parents=True)\n"
-        "    (folder / 'cell.json').write_text(cell.model_dump_json())\n"
-    )
-    assert run(package, "-c", code + write_cells).returncode == 0
+    write_cells = f"""
+from pathlib import Path
+from harness.grid.folders import cell_folder
+from harness.grid.loader import load_grid
+from harness.grid.schema import expand
+for cell in expand(load_grid({str(grid)!r})):
+    folder = cell_folder(Path("runs"), cell)
+    folder.mkdir(parents=True)
+    (folder / "cell.json").write_text(cell.model_dump_json())
+    print(cell.label)
+"""
+    labels = run(package, "-c", write_cells).stdout.split()
+    assert len(labels) == 3
     write_method(package, lambda text: "1 / 0\n" + text)
-    done = run(package, "-c", code + "print(*stored_cells(Path('runs')))")
-    assert "tiny-llama/base" in done.stdout, done.stderr
-    assert "attention-shift" in done.stdout  # by the name of its folder
+    find_cells = f"""
+from pathlib import Path
+from harness.grid.selection import find_folder
+for label in {labels!r}:
+    print(find_folder(label, Path("runs")))
+"""
+    found = run(package, "-c", find_cells)
+    assert len(set(found.stdout.split())) == 3, found.stderr
 
 
-def test_a_name_that_is_taken_is_told_where_it_is_used(package: Path) -> None:
+def test_a_name_that_is_taken_is_told_where_it_is_used(package: Path, registry: Registry) -> None:
     entries = package / "mymethods-1.0.dist-info/entry_points.txt"
-    entries.write_text("[zbench.methods]\nlora = mymethods.shift:SHIFT\n")
-    done = run(package, "-m", "harness.cli", "plan", "demo")
-    assert done.returncode == 2
-    assert "'lora' of zbench.methods: there is a method 'lora' already" in done.stderr
-    grid = write_grid(package, "blocks:\n  - methods: [base, zero-init-linear]\n")
-    text = grid.read_text(encoding="utf-8")
-    settings = text[text.index("\nmethods:") : text.index("\nblocks:")]  # of lora, among others
-    grid.write_text(text.replace(settings, ""), encoding="utf-8")
-    assert run(package, "-m", "harness.cli", "plan", str(grid)).returncode == 0
+    entries.write_text(
+        "[zbench.methods]\nlora = mymethods.shift:SHIFT\nattention-shift = mymethods.shift:SHIFT\n"
+    )
+    assert list(registry) == ["lora", "attention-shift"]
+    with pytest.raises(MethodError, match=r"'lora' of .*: there is a method 'lora' already"):
+        registry["lora"]
+    assert registry["attention-shift"].title == "Attention shift"
 
 
-def test_an_unknown_name_lists_those_of_packages_unread(package: Path) -> None:
+def test_an_unknown_name_lists_those_of_packages_unread(package: Path, registry: Registry) -> None:
     write_method(package, lambda code: "1 / 0\n" + code)
-    grid = write_grid(package, "blocks:\n  - methods: [attention-shft]\n")
-    done = run(package, "-m", "harness.cli", "plan", str(grid))
-    assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
-    assert "did you mean 'attention-shift'?" in line
-    assert "zero-init-linear" in line
+    assert "attention-shift" in registry
+    assert "attention-shft" not in registry
+    with pytest.raises(KeyError, match=r"did you mean 'attention-shift'.*known: lora, attention"):
+        registry["attention-shft"]
 
 
 OLD_IMPORTS = """import torch
@@ -198,22 +223,19 @@ from harness.methods import Method, MethodOptions
     ],
 )
 def test_an_import_of_the_last_version_is_told_with_the_new_one(
-    package: Path, old: str, said: str
+    package: Path, registry: Registry, old: str, said: str
 ) -> None:
     new = re.search(r"^import torch\nfrom harness.methods import .*\n", CODE, re.M)
     assert new is not None
     write_method(package, lambda code: code.replace(new[0], old))
-    grid = write_grid(package, METHODS_OF_A_GRID)
-    done = run(package, "-m", "harness.cli", "plan", str(grid))
-    assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
-    assert said in line
+    with pytest.raises(MethodError, match=said):
+        registry["attention-shift"]
 
 
-def test_an_old_import_inside_of_apply_is_told_too(package: Path) -> None:
+def test_an_old_import_inside_of_apply_is_told_too(package: Path, registry: Registry) -> None:
     old = "    from harness.methods.peft_adapter import insert_adapter\n    layers = count_shift("
     write_method(package, lambda code: code.replace("    layers = count_shift(", old))
-    call = "from harness.methods import METHODS; METHODS['attention-shift'].apply(0, 0, 0)"
-    last = run(package, "-c", call).stderr.strip().splitlines()[-1]
-    assert last.startswith("harness.errors.MethodError: mymethods: entry point 'attention-shift'")
-    assert "harness.methods.peft_adapter: import insert_adapter from harness.methods inst" in last
+    method = registry["attention-shift"]
+    said = r"^mymethods: .*harness.methods.peft_adapter: import insert_adapter from harness.methods"
+    with pytest.raises(MethodError, match=said):
+        method.apply(None, None, 0)  # type: ignore[arg-type]  # it looks at neither before

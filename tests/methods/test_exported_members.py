@@ -22,8 +22,8 @@ def test_the_public_names_are_frozen() -> None:
     assert harness.methods.__all__ == [
         *("ALPACA_LORA", "FAMILIES", "METHODS", "PAPER_PROMPTS", "STANFORD_ALPACA"),
         *("Family", "Method", "MethodError", "MethodOptions", "ModelError", "ModelShape"),
-        *("Workload", "attach_adapter", "check_options", "insert_adapter", "replace_dropouts"),
-        "shape_of",
+        *("TelemetryCallback", "Workload", "attach_adapter", "check_options", "insert_adapter"),
+        *("replace_dropouts", "shape_of"),
     ]
     assert harness.testing.__all__ == ["MethodLaws", "perturb", "tiny_model", "token_ids"]
 
