@@ -21,8 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from harness.data.instructions import DataSpec, read_instructions
 from harness.demo.world import write_world
-from harness.estimate.lengths import row_lengths
-from harness.estimate.tokens import training_tokens
+from harness.estimate.tokens import row_lengths, training_tokens
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.prefix_trie.trie import Query, Segment, Trie
@@ -69,7 +68,7 @@ def count_training(tokenizer: Any, spec: DataSpec, root: Path) -> list[dict[str,
                 "rows": counted.rows,
                 "tokens": counted.tokens,
                 "labels": counted.labels,
-                "opening": counted.opening,
+                "shared_prefix": counted.shared_prefix,
                 "squares": counted.squares,
             }
         )

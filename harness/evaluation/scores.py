@@ -95,7 +95,7 @@ def task_scores(
             n=sum(lm_eval_results["n-samples"][member]["effective"] for member in members),
             task_version=str(lm_eval_results["versions"][name]),
             note=_note(loaded, lm, members, warnings, deviations),
-            pathologies=response_flags(members),
+            response_flags=response_flags(members),
             **shared,
         )
 

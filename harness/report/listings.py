@@ -70,7 +70,7 @@ def score_records(scores: pd.DataFrame) -> list[dict[str, object]]:
     """Returns the scores for their CSV: what was counted of responses has a column each."""
     records = []
     for record in scores.to_dict("records"):
-        counts = record.pop("pathologies", None)
+        counts = record.pop("response_flags", None)
         counts = counts if isinstance(counts, dict) else {}
         records.append(record | {f"responses_{name}": counts.get(name) for name in TITLES})
     return records

@@ -81,7 +81,7 @@ def _counts(
     ids = set(measured.cells[variant].values())
     num_items, total = 0, dict.fromkeys(TITLES, 0)
     for record in frame[frame["cell_id"].isin(ids)].to_dict("records"):
-        found = record.get("pathologies")
+        found = record.get("response_flags")
         if not isinstance(found, dict) or not found:
             continue
         num_items += int(record["n"])

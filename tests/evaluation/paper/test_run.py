@@ -52,7 +52,7 @@ def test_scores_and_items_of_a_benchmark(
     assert score.stderr == pytest.approx(items["acc"].std(ddof=1) / 12**0.5)
     assert score.temperature == 0.1
     assert score.task_version == "1.0"
-    assert score.pathologies == {name: int(items[name].sum()) for name in RESPONSE_FLAGS}
+    assert score.response_flags == {name: int(items[name].sum()) for name in RESPONSE_FLAGS}
     assert list(items["question_id"]) == [f"q{number}" for number in range(12)]
     assert "at most 100 new tokens, not 512: the model has 200 positions" in (score.note or "")
     assert "lost their beginning" in (score.note or "")
@@ -85,7 +85,7 @@ def test_records_survive_their_files(
         for name in ("temperature", "pathologies", "prompts_sha256"):
             del score[name]
     (read,) = CellResult.from_json(json.dumps(old)).scores
-    assert read.pathologies == {}
+    assert read.response_flags == {}
     assert read.prompts_sha256 is None
 
 
@@ -101,7 +101,10 @@ def test_mmlu_has_both_means_and_each_subject(
     assert micro.n == macro.n == len(items)
     assert micro.value == pytest.approx(items["acc"].mean())
     assert macro.value == pytest.approx(items.groupby("task")["acc"].mean().mean())
-    assert sum(one.pathologies["gold_first"] for one in subjects) == micro.pathologies["gold_first"]
+    assert (
+        sum(one.response_flags["gold_first"] for one in subjects)
+        == micro.response_flags["gold_first"]
+    )
     assert "generated at temperature 0, not 0.1" in (micro.note or "")
 
 
@@ -123,8 +126,8 @@ def test_shuffled_options_keep_their_gold(
     )
     assert plain.items["gold"].eq(0).all()
     assert shuffled.items["gold"].nunique() > 1
-    assert plain.scores[0].pathologies["gold_first"] == 8
-    assert shuffled.scores[0].pathologies["gold_first"] < 8
+    assert plain.scores[0].response_flags["gold_first"] == 8
+    assert shuffled.scores[0].response_flags["gold_first"] < 8
     assert plain.scores[0].prompts_sha256 != shuffled.scores[0].prompts_sha256
 
 
