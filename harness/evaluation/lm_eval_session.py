@@ -47,16 +47,14 @@ def lm_eval_session(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps chatter out: warnings about every model object and every long request."""
-    loggers = [
-        logging.getLogger(name) for name in ("lm_eval", "transformers.tokenization_utils_base")
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
+    names = ("lm_eval", "transformers.tokenization_utils_base")
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in levels:
         logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in levels.items():
             logger.setLevel(level)
 
 

@@ -21,7 +21,8 @@ class Protocol:
     title: str
     """The name on pages and figures."""
     scorer: str
-    """`module:function` that scores loaded benchmarks: see `evaluate_together`."""
+    """`module:function`, called with the loaded benchmarks, the model, its tokenizer, and the
+    keywords `precision`, `token_budget` and `on_progress`; it returns a TaskOutcome of each."""
     mark: str = ""
     """What its columns and files are told apart by; none for the protocol of lm-eval's own
     definitions."""

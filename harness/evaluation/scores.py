@@ -67,7 +67,6 @@ def task_scores(
     """
     task, metrics = loaded.task, loaded.task.benchmark.metrics
     results, members = lm_eval_results["results"], list(loaded.tasks)
-    warnings = [*(mismatch.note for mismatch in loaded.mismatches), *warnings]
     shared |= {
         "protocol": task.benchmark.protocol.name,
         "benchmark": task.name,
@@ -88,7 +87,6 @@ def task_scores(
             value, stderr = _macro([_value(results[member], "acc") for member in members])
         else:
             value, stderr = _value(results[name], metric)
-        run_notes = _run_notes(loaded, lm, members, deviations)
         return TaskScore(
             task=name,
             metric=metric,
@@ -96,7 +94,7 @@ def task_scores(
             stderr=stderr,
             n=sum(lm_eval_results["n-samples"][member]["effective"] for member in members),
             task_version=str(lm_eval_results["versions"][name]),
-            note="; ".join(filter(None, [loaded.note, *warnings, *run_notes])) or None,
+            note=_note(loaded, lm, members, warnings, deviations),
             response_flags=response_flags(members),
             **shared,
         )
@@ -125,21 +123,28 @@ def _macro(values: list[tuple[float, float | None]]) -> tuple[float, float | Non
     return mean, math.sqrt(sum(stderr**2 for stderr in errors)) / count
 
 
-def _run_notes(
-    loaded: LoadedBenchmark, lm: ModelObject, members: list[str], deviations: Sequence[str]
-) -> list[str]:
-    """Returns how the run of some of a benchmark's tasks deviates from the definition."""
-    notes, batching = list(deviations), lm.batching
+def _note(
+    loaded: LoadedBenchmark,
+    lm: ModelObject,
+    members: list[str],
+    warnings: Sequence[str],
+    deviations: Sequence[str],
+) -> str | None:
+    """Returns what is to be known of a score of some of a benchmark's tasks: see `task_scores`."""
+    notes = [loaded.note, *(mismatch.note for mismatch in loaded.mismatches), *warnings]
     if cut := sum(lm.truncated[member] for member in members):
         total = sum(len(loaded.tasks[member].instances) for member in members)
-        lost = f"{cut} of {total} requests are longer than {lm.room} and lost their beginning"
-        notes.insert(0, lost)
+        notes.append(
+            f"{cut} of {total} requests are longer than {lm.room} and lost their beginning"
+        )
+    notes += deviations
+    batching = lm.batching
     if batching.fallback is not None:
         notes.append(f"{lm.plainly}: {batching.fallback}")
     if batching.effective < batching.setting:
         setting = f"{batching.setting} {lm.unit}"
         notes.append(f"memory ran out with {setting} at once, not with {batching.effective}")
-    return notes
+    return "; ".join(filter(None, notes)) or None
 
 
 def question_id(loaded: LoadedBenchmark, doc: Mapping[str, Any]) -> str:

@@ -272,11 +272,9 @@ def _cost_below(node: _Node, groups: list[list[_Node]], token_cost: int) -> floa
     """Returns the cost of segments that continue a node."""
     total = 0.0
     for group in groups:
-        if len(group) == 1:
-            total += group[0].cost
-            continue
         size = sum(child.size for child in group)
-        total += token_cost * size + _segment_cost(size, node.end, False)
+        together = token_cost * size + _segment_cost(size, node.end, False)
+        total += group[0].cost if len(group) == 1 else together
     return total
 
 
