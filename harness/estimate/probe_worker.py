@@ -228,12 +228,7 @@ def _measure_training(
             device=device,
             precision=base.identity["precision"],
             pad_token_id=int(base.tokenizer.eos_token_id),
-            callbacks=[
-                MethodStatistics(
-                    method.statistics, method.telemetry(model) if method.telemetry else None
-                ),
-                OnStep(on_step),
-            ],
+            callbacks=[MethodStatistics.of(method, model), OnStep(on_step)],
         )
         whole = clock() - begun
         counted = marks[WARM_UP_STEPS:]
