@@ -46,11 +46,7 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
     """Trains, saves and scores a cell, as far as that is not done yet.
 
     Everything is stored as it comes: a killed run resumes from the last checkpoint or benchmark.
-
-    Args:
-        cell: what to run.
-        settings: where.
-        emit: gets an event for every step.
+    `emit` gets an event for every step.
 
     Returns:
         The cell's whole result, as stored in its folder.

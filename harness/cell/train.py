@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.cell.memory import effective_budget, smaller_budget
 from harness.cell.settings import CellRun
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from harness.models.loading import Base
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,45 +119,27 @@ def train_cell(
         ZbenchError: what went wrong.
     """
     cell, settings = run.cell, run.settings
-    method, train = METHODS[cell.method], cell.train
-    assert train is not None
+    assert cell.train is not None
     assert cell.seed is not None
-    examples = tokenize(data.rows, base.tokenizer, train.max_length)
+    examples = tokenize(data.rows, base.tokenizer, cell.train.max_length)
     data_sha256 = rows_sha256(data.rows)
     budget = effective_budget(run, examples)
-    telemetry = method.telemetry(model) if method.telemetry else None
-
-    def warn(text: str) -> None:
-        logger.warning("%s", text)
-        run.warn(text)
-
-    checkpoints = Checkpoints(
-        run.folder / CHECKPOINTS_FOLDER,
-        _identity(cell, base, model, data_sha256),
-        minutes=train.checkpoint_minutes,
-        flags=flags,
-        warn=warn,
-        writes=settings.rank_info.rank == 0,
-    )
-    resume = checkpoints.latest()
+    statistics = MethodStatistics.of(METHODS[cell.method], model)
     events = StepEvents(run)
+    checkpoints = _checkpoints(run, base, model, data_sha256, flags)
+    resume = checkpoints.latest()
     flags.deferred = True
     try:
         with joined(settings.rank_info, settings.device):
             measured = fit(
                 model,
                 examples,
-                train,
+                cell.train,
                 seed=cell.seed,
                 device=settings.device,
                 precision=base.identity["precision"],
                 pad_token_id=_pad_token_id(base),
-                callbacks=[
-                    MethodStatistics(method.statistics, telemetry),
-                    events,
-                    LossWatch(warn),
-                    checkpoints,
-                ],
+                callbacks=[statistics, events, LossWatch(run.warn), checkpoints],
                 token_budget=budget,
                 resume=resume,
             )
@@ -171,23 +150,33 @@ def train_cell(
         raise smaller_budget(run, used=budget, longest=longest_sequence(examples)) from fault
     finally:
         checkpoints.wait()
-    measured = replace(
-        measured, data_sha256=data_sha256, data_content_sha256=data.identity["sha256"]
-    )
-    return Trained(measured, events.records, telemetry, gathered)
+    content = data.identity["sha256"]
+    measured = replace(measured, data_sha256=data_sha256, data_content_sha256=content)
+    return Trained(measured, events.records, statistics.telemetry, gathered)
 
 
-def _identity(cell: Cell, base: Base, model: PreTrainedModel, data_sha256: str) -> dict[str, Any]:
-    """What a checkpoint and the training that resumes from it must agree in."""
+def _checkpoints(
+    run: CellRun, base: Base, model: PreTrainedModel, data_sha256: str, flags: SignalFlags
+) -> Checkpoints:
+    """The cell's checkpoints; each belongs to one cell, data set, base model and shape."""
+    assert run.cell.train is not None
     shapes = {name: list(value.shape) for name, value in trained_parameters(model).items()}
     trained = hashlib.sha256(repr(sorted(shapes.items())).encode()).hexdigest()
     base_keys = ("weights_sha256", "commit", "tokenizer_sha256", "precision")
-    return {
-        "cell_id": cell.id,
+    identity = {
+        "cell_id": run.cell.id,
         "data_sha256": data_sha256,
         "trained_tensors_sha256": trained,
         **{f"base.{key}": base.identity.get(key) for key in base_keys},
     }
+    return Checkpoints(
+        run.folder / CHECKPOINTS_FOLDER,
+        identity,
+        minutes=run.cell.train.checkpoint_minutes,
+        flags=flags,
+        warn=run.warn,
+        writes=run.settings.rank_info.rank == 0,
+    )
 
 
 def _pad_token_id(base: Base) -> int:

@@ -214,7 +214,6 @@ def _train(
 
     train, base, method = subject.cell.train, subject.base, METHODS[subject.cell.method]
     assert train is not None
-    telemetry = method.telemetry(subject.model) if method.telemetry else None
     marks: list[tuple[float, int]] = []
     # A rate of nearly nothing: the probe measures steps of a model that stays itself.
     spec = train.model_copy(
@@ -233,7 +232,7 @@ def _train(
         precision=base.identity["precision"],
         pad_token_id=int(base.tokenizer.eos_token_id),
         callbacks=[
-            MethodStatistics(method.statistics, telemetry),
+            MethodStatistics.of(method, subject.model),
             OnStep(lambda record: marks.append((subject.clock(), record.tokens))),
         ],
     )

@@ -197,6 +197,7 @@ class Checkpoints(Callback):
                 )
                 self._warn(f"checkpoint left out: {fault}; {rest}")
             else:
+                logger.info("resumes from %s", folder)
                 self.last = folder
                 return state
         return None

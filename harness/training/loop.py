@@ -43,7 +43,8 @@ def fit(
     """Trains what requires gradients in `model`, in place, and leaves it in evaluation mode.
 
     On a CPU the same call gives the same bits, whatever the callbacks, in one go or resumed. Any
-    token budget gives the same result up to rounding, dropout included.
+    token budget gives the same result up to rounding, dropout included. The SHA-256 of the data is
+    the caller's to add to the result.
 
     Args:
         model: a causal language model on `device`; its trained tensors are fp32.
@@ -57,9 +58,6 @@ def fit(
             that is told to stop ends there.
         token_budget: tokens of a forward pass; takes precedence over that of `spec`.
         resume: a checkpoint of this very training.
-
-    Returns:
-        What was measured here; the SHA-256 of the data is the caller's to add.
 
     Raises:
         Stopped: a signal asked for it; a checkpoint is written.
@@ -75,8 +73,7 @@ def fit(
         pad_token_id=pad_token_id,
         token_budget=token_budget,
     )
-    # All at once, not at the longest one's turn.
-    resolve_budget(train_step.token_budget, examples, train_step.device)
+    resolve_budget(train_step.token_budget, examples, train_step.device)  # fail early
     training = Training(train_step, examples, Progress.begin(spec.epochs), tuple(callbacks))
     if resume is not None:
         training.load_state(resume.tensors)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.methods.method import PROBE_TEXTS, TelemetryCallback
+from harness.methods.method import PROBE_TEXTS, Method, TelemetryCallback
 from harness.training.callback import Callback, Training
 from harness.training.step import BatchTotals
 
@@ -24,7 +24,7 @@ class MethodStatistics(Callback):
 
     Args:
         statistics: the method's `statistics`.
-        telemetry: made by the method's `telemetry` for the model.
+        telemetry: what the method's `telemetry` made for the model.
     """
 
     def __init__(
@@ -34,6 +34,11 @@ class MethodStatistics(Callback):
     ) -> None:
         self.statistics, self.telemetry = statistics, telemetry
         self._due = False
+
+    @classmethod
+    def of(cls, method: Method, model: nn.Module) -> MethodStatistics:
+        """Follows a model that `method` has been applied to."""
+        return cls(method.statistics, method.telemetry(model) if method.telemetry else None)
 
     def on_train_begin(self, training: Training) -> None:
         if self.telemetry is not None and not training.progress.records:

@@ -29,7 +29,7 @@ class RankInfo:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for accelerate and torch: each process sees one device only, its number 0."""
+        """Environment variables for torch: each process sees one device only, its number 0."""
         # All are on this machine, whose name need not resolve to an address.
         loopback = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
         return loopback | {

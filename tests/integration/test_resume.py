@@ -84,9 +84,7 @@ def measured(result: TrainResult) -> TrainResult:
 
 def followed(name: str, model: nn.Module) -> MethodStatistics:
     """Returns how a cell follows a method's training."""
-    method = METHODS[name]
-    telemetry = method.telemetry(model) if method.telemetry else None
-    return MethodStatistics(method.statistics, telemetry)
+    return MethodStatistics.of(METHODS[name], model)
 
 
 @pytest.mark.parametrize("name", TRAINED)
