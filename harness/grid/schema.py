@@ -44,7 +44,7 @@ class TrackingSpec(Spec):
     experiment: str | None = None
     """MLflow experiment; the grid's name where absent."""
     uri: str | None = None
-    """MLflow tracking URI; `--tracking-uri` and MLFLOW_TRACKING_URI go before it."""
+    """MLflow tracking URI; `--tracking-uri` and MLFLOW_TRACKING_URI take precedence over it."""
 
 
 class MethodChoice(Spec):
@@ -90,24 +90,30 @@ class Cell(Spec):
     """One model trained one way and scored; `id` names the trained weights and nothing else."""
 
     model_name: str
+    """Name of the model in the grid."""
     model: ModelSpec
+    """Where the base model is, and its shape."""
     method: str
-    """The registry key."""
+    """The method's registry key."""
     method_label: str
     """The name in the grid; the registry key where the grid gives none."""
     options: SerializeAsAny[MethodOptions]
+    """The method's options."""
     fraction: Fraction | None
     """Share of the training rows; None for the untrained base model."""
     seed: Seed | None
+    """Seed of all that is drawn; None for the untrained base model."""
     data: DataSpec
+    """The training rows."""
     train: TrainSpec | None
+    """The training settings; None for a method that trains nothing."""
     world: str | None
     """Name and version of the embedded world that it lives in, such as `demo-1`."""
     tasks: tuple[TaskSpec, ...]
     """What it is scored on; not part of the id."""
     gpus_per_cell: DeviceCount = 1
-    """Devices that train it; not part of the id, since any number gives the same weights up to
-    rounding."""
+    """GPUs that train it together; not part of the id, since any number gives the same weights up
+    to rounding."""
 
     @model_validator(mode="before")
     @classmethod
