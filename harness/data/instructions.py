@@ -57,11 +57,11 @@ class Example:
 
     token_ids: tuple[int, ...]
     num_prompt_tokens: int
-    """Leading tokens that are not learned, BOS included; at most len(token_ids)."""
+    """Leading tokens that are not in the loss, BOS included; at most len(token_ids)."""
 
     @property
     def num_labels(self) -> int:
-        """Tokens that are learned; 0 where the prompt alone fills the maximal length."""
+        """Number of tokens in the loss; 0 where the prompt alone fills the maximal length."""
         return len(self.token_ids) - self.num_prompt_tokens
 
 
@@ -286,11 +286,11 @@ def tokenize(
             token_ids = (*bos, *whole, tokenizer.eos_token_id)[:max_length]
             num_prompt_tokens = min(len(bos) + len(prompt_ids), len(token_ids))
             examples.append(Example(token_ids, num_prompt_tokens))
-    unlearned = sum(example.num_labels == 0 for example in examples)
-    if unlearned:
+    without_labels = sum(example.num_labels == 0 for example in examples)
+    if without_labels:
         logger.warning(
-            "%d of %d examples have a prompt of %d tokens or more: nothing of them is learned",
-            unlearned,
+            "%d of %d examples have a prompt of %d tokens or more: no token of them is in the loss",
+            without_labels,
             len(examples),
             max_length,
         )

@@ -1,4 +1,4 @@
-"""TODO: say what this is for."""
+"""Pinned data versions: what numbers are compared on, and how local data are told from them."""
 
 from __future__ import annotations
 

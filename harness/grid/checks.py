@@ -66,9 +66,9 @@ def check_sources(cells: Iterable[Cell], data_root: Path | None) -> None:
         *(_data_fault(spec, data_root) for spec in data),
         *(_items_fault(task, data_root) for task in tasks),
     ]
-    told = dict.fromkeys(fault for fault in faults if fault is not None)
-    if told:
-        raise UsageError("\n".join(told))
+    found = dict.fromkeys(fault for fault in faults if fault is not None)
+    if found:
+        raise UsageError("\n".join(found))
 
 
 def check_data_versions(cells: Iterable[Cell], data_root: Path | None, *, allow: bool) -> list[str]:

@@ -1,7 +1,7 @@
-"""What the keys of a grid file mean: names looked up, settings merged, every fault told at once.
+"""What the keys of a grid file mean: names looked up, settings merged, all faults at once.
 
 The file is validated in one pass of pydantic: a validator that finds a fault, or validates a part
-of its own, raises it with its place, and pydantic goes on with the rest of the file.
+of its own, raises it with its place, and pydantic continues with the rest of the file.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _once(tasks: Sequence[TaskSpec]) -> Sequence[TaskSpec]:
 
 
 def _choice(entry: Any, info: ValidationInfo) -> MethodChoice | None:
-    """Returns what an entry of a block's methods means; None for a label told elsewhere."""
+    """Returns what an entry of a block's methods means; None for a label that has faults."""
     known = _known(info)
     if isinstance(entry, Mapping):
         return _read_method(dict(entry), known)

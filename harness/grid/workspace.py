@@ -90,9 +90,9 @@ def refuse_changed_inputs(states: Sequence[CellState]) -> None:
     """Stops before numbers of different data or weights meet in one grid.
 
     Raises:
-        UsageError: what the results were made from has changed since; the first of them is told.
+        UsageError: what the results were made from has changed since; the message names the first.
     """
     stale = [state.fault for state in states if state.status == "stale"]
     if stale:
-        more = f" ({len(stale) - 1} more cells likewise)" if len(stale) > 1 else ""
+        more = f" ({len(stale) - 1} more cells have changed too)" if len(stale) > 1 else ""
         raise UsageError(f"{stale[0]}{more}")
