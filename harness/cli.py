@@ -34,8 +34,7 @@ RunsOption = Annotated[
     Path, typer.Option("--runs-dir", envvar="ZBENCH_RUNS_DIR", help="Where cells are kept.")
 ]
 DataOption = Annotated[
-    Path | None,
-    typer.Option("--data-root", help="Folder of local data and checkpoints; else the hub."),
+    Path | None, typer.Option("--data-root", help="Local data and checkpoints; else the hub.")
 ]
 ReportsOption = Annotated[
     Path, typer.Option("--reports-dir", help="The report goes to <reports-dir>/<its name>/.")
@@ -54,8 +53,7 @@ WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="CPU processes; default one per core.")
 ]
 MismatchOption = Annotated[
-    bool,
-    typer.Option("--allow-data-mismatch", help="Local data of another version; scores say so."),
+    bool, typer.Option("--allow-data-mismatch", help="Data of another version; scores say so.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -135,8 +133,7 @@ def report_command(
 def plan_command(
     grid: GridArgument,
     hardware: Annotated[
-        str | None,
-        typer.Option("--hardware", help="Estimate hours, money and memory on a GPU: h200, ..."),
+        str | None, typer.Option("--hardware", help="Hours, money, memory on a GPU: h200, ...")
     ] = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Measure 20 steps of each method here, and estimate.")
@@ -263,13 +260,11 @@ def export_adapter_command(
 def import_adapter_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A LLaMA-Adapter .pth checkpoint.")],
     model: Annotated[
-        str,
-        typer.Option("--model", help="Its base: a shipped grid's model, or a checkpoint folder."),
+        str, typer.Option("--model", help="Its base: a shipped grid's, or a checkpoint folder.")
     ],
     output: Annotated[Path, typer.Option("--output", help="A new folder.")],
     method: Annotated[
-        str | None,
-        typer.Option("--method", help="zero-init-linear or random-init, if the file cannot say."),
+        str | None, typer.Option("--method", help="zero-init-linear or random-init, if unclear.")
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", help="The method's, name=value; repeatable.")
@@ -345,10 +340,8 @@ def _explain(fault: Exception) -> int:
             print(f"zbench: {line}", file=sys.stderr)
         return fault.exit_code
     lines = str(fault).strip().splitlines() or ["no message"]
-    print(
-        f"zbench: {type(fault).__name__}: {lines[0]} (run again with --debug for the traceback)",
-        file=sys.stderr,
-    )
+    advice = "(run again with --debug for the traceback)"
+    print(f"zbench: {type(fault).__name__}: {lines[0]} {advice}", file=sys.stderr)
     return 1
 
 
