@@ -49,7 +49,7 @@ class Faults:
         )
 
     def validate(self, spec: type[Model], raw: Any, *steps: str | int) -> Model | None:
-        """Returns the spec that `raw` means; None where it has faults, which are added."""
+        """The spec that `raw` means; None where it has faults, which are added."""
         try:
             return spec.model_validate(raw)
         except ValidationError as error:
@@ -68,7 +68,7 @@ class Faults:
 
 
 def describe_faults(error: ValidationError, place: str, spec: type[BaseModel]) -> list[str]:
-    """Returns one line per fault, each beginning with its place in the file.
+    """One line per fault, each beginning with its place in the file.
 
     Args:
         error: what pydantic found.
@@ -130,7 +130,7 @@ def _plain(fault: ErrorDetails) -> str:
 
 
 def join_place(place: str, steps: list[str | int]) -> str:
-    """Returns a place in a file: `join_place("a.yaml", ["blocks", 0])` is `a.yaml: blocks[0]`."""
+    """A place in a file: `join_place("a.yaml", ["blocks", 0])` is `a.yaml: blocks[0]`."""
     path = place
     for step in steps:
         if isinstance(step, int):
@@ -141,7 +141,7 @@ def join_place(place: str, steps: list[str | int]) -> str:
 
 
 def _fields_at(spec: type[BaseModel], steps: list[str | int]) -> list[str]:
-    """Returns the field names of the spec found along `steps`, as far as types tell."""
+    """The field names of the spec found along `steps`, as far as types tell."""
     current: type[BaseModel] | None = spec
     for step in steps:
         if isinstance(step, int) or current is None:

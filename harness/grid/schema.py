@@ -161,7 +161,7 @@ class Cell(Spec):
         return sha256_of_json(self.record())[:12]
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Returns a copy, which does not keep the id where `update` changes what it hashes."""
+        """A copy, which does not keep the id where `update` changes what it hashes."""
         copied = super().model_copy(update=update, deep=deep)
         copied.__dict__.pop("id", None)
         return copied
@@ -178,19 +178,19 @@ class Cell(Spec):
 
 
 def label_of(model_name: str, method_label: str, fraction: float | None, seed: int | None) -> str:
-    """Returns the label of a cell; fraction and seed are None for the untrained base model."""
+    """The label of a cell; fraction and seed are None for the untrained base model."""
     if fraction is None:
         return f"{model_name}/{method_label}"
     return f"{model_name}/{method_label}/{100 * fraction:g}%/seed{seed}"
 
 
 def slug_of(label: str) -> str:
-    """Returns a label as a part of a folder's name."""
+    """A label as a part of a folder's name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", label.replace("%", "pct")).strip("-")
 
 
 def expand(grid: GridSpec) -> list[Cell]:
-    """Returns the grid's cells in the order of its blocks, each once.
+    """The grid's cells in the order of its blocks, each once.
 
     A cell that stands in several blocks is scored on the tasks of all of them, and has the devices
     of the block that gives most. A method that trains nothing gives one cell per model, whatever
@@ -239,5 +239,5 @@ def _block_cells(grid: GridSpec, block: Block) -> list[Cell]:
 
 
 def is_base(cell: Cell) -> bool:
-    """Returns whether a cell is an untrained base model."""
+    """Whether a cell is an untrained base model."""
     return cell.method == "base"

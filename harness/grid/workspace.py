@@ -40,7 +40,7 @@ class OpenGrid:
         return self.read_states()
 
     def read_states(self) -> list[CellState]:
-        """Returns how far each cell is now."""
+        """How far each cell is now."""
         return read_states(self.cells, runs_dir=self.runs_dir, data_root=self.data_root)
 
     @cached_property
@@ -50,7 +50,7 @@ class OpenGrid:
 
 
 def open_grid(grid: str, runs_dir: Path, data_root: Path | None, only: str | None) -> OpenGrid:
-    """Returns the grid, validated, with its chosen cells.
+    """The grid, validated, with its chosen cells.
 
     Raises:
         UsageError: the grid has faults, or nothing is chosen, or a folder is not there.

@@ -147,7 +147,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Returns the SHA-256 of a file's content, read once while its size and time stay the same.
+    """The SHA-256 of a file's content, read once while its size and time stay the same.
 
     Raises:
         OSError: it cannot be read.
@@ -157,7 +157,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def fresh_sha256_of_file(path: Path) -> str:
-    """Returns the SHA-256 of a file's content, read anew: what tells that it is undamaged.
+    """The SHA-256 of a file's content, read anew: what tells that it is undamaged.
 
     Raises:
         OSError: it cannot be read.
@@ -167,7 +167,7 @@ def fresh_sha256_of_file(path: Path) -> str:
 
 
 def known_sha256_of_file(path: Path) -> str | None:
-    """Returns the SHA-256 of a file where that takes no long reading, else None."""
+    """The SHA-256 of a file where that takes no long reading, else None."""
     try:
         stat = path.stat()
         if stat.st_size < LARGE_BYTES:
@@ -178,7 +178,7 @@ def known_sha256_of_file(path: Path) -> str | None:
 
 
 def sha256_of_files(files: Sequence[Path]) -> str:
-    """Returns the SHA-256 of one file, or that of the `<sha256>  <name>` lines of several.
+    """The SHA-256 of one file, or that of the `<sha256>  <name>` lines of several.
 
     Raises:
         OSError: a file cannot be read.
@@ -190,13 +190,13 @@ def sha256_of_files(files: Sequence[Path]) -> str:
 
 
 def known_sha256_of_files(files: Sequence[Path]) -> str | None:
-    """Returns what `sha256_of_files` does where that takes no long reading, else None."""
+    """What `sha256_of_files` does where that takes no long reading, else None."""
     known = files and all(known_sha256_of_file(file) is not None for file in files)
     return sha256_of_files(files) if known else None
 
 
 def sha256_of_json(content: object) -> str:
-    """Returns the SHA-256 of the canonical JSON of plain values: sorted keys, no blanks."""
+    """The SHA-256 of the canonical JSON of plain values: sorted keys, no blanks."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -234,7 +234,7 @@ _RESULT = TypeAdapter(CellResult)
 
 
 def read_result(folder: Path) -> CellResult | None:
-    """Returns the result in a cell's folder, or None where there is none.
+    """The result in a cell's folder, or None where there is none.
 
     Raises:
         StorageError: the file is there and cannot be read.
