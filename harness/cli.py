@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from harness.grid.workspace import OpenGrid
 
 app = typer.Typer(
     name="zbench",
@@ -24,12 +27,17 @@ app = typer.Typer(
 GridArgument = Annotated[
     str, typer.Argument(metavar="GRID", help="A shipped grid's name, or a YAML file.")
 ]
+CellArgument = Annotated[
+    str, typer.Argument(metavar="CELL", help="Id or its beginning, label, folder, or GRID:CELL.")
+]
 RunsOption = Annotated[
     Path, typer.Option("--runs-dir", envvar="ZBENCH_RUNS_DIR", help="Where cells are kept.")
 ]
 DataOption = Annotated[
-    Path | None,
-    typer.Option("--data-root", help="Folder of local data and checkpoints; else the hub."),
+    Path | None, typer.Option("--data-root", help="Local data and checkpoints; else the hub.")
+]
+ReportsOption = Annotated[
+    Path, typer.Option("--reports-dir", help="The report goes to <reports-dir>/<its name>/.")
 ]
 UriOption = Annotated[
     str | None,
@@ -45,14 +53,20 @@ WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="CPU processes; default one per core.")
 ]
 MismatchOption = Annotated[
-    bool,
-    typer.Option("--allow-data-mismatch", help="Local data of another version; scores say so."),
+    bool, typer.Option("--allow-data-mismatch", help="Data of another version; scores say so.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 RUNS = Path("runs")
+REPORTS = Path("reports")
 INTERRUPTED = 130
 """Exit code after ctrl-C or SIGTERM."""
+
+
+def _open(grid: str, runs_dir: Path, data_root: Path | None, only: str | None = None) -> OpenGrid:
+    from harness.grid.workspace import open_grid
+
+    return open_grid(grid, runs_dir, data_root, only)
 
 
 @app.callback(invoke_without_command=True)
@@ -80,12 +94,11 @@ def run_grid_command(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """Run what is not done yet of a grid; the same command again goes on where it stopped."""
+    """Run what is not done yet of a grid; the same command again resumes where it stopped."""
     from harness.commands import run_grid
-    from harness.grid.workspace import open_grid
 
     return run_grid.run_grid_command(
-        open_grid(grid, runs_dir, data_root, only),
+        _open(grid, runs_dir, data_root, only),
         tracking_uri=tracking_uri,
         device=device,
         workers=workers,
@@ -99,9 +112,7 @@ def report_command(
     grid: GridArgument = "demo",
     runs_dir: RunsOption = RUNS,
     data_root: DataOption = None,
-    reports_dir: Annotated[
-        Path, typer.Option("--reports-dir", help="The report goes to <reports-dir>/<grid>/.")
-    ] = Path("reports"),
+    reports_dir: ReportsOption = REPORTS,
     tracking_uri: UriOption = None,
     only: OnlyOption = None,
     as_json: JsonOption = False,
@@ -109,11 +120,12 @@ def report_command(
 ) -> int:
     """Render the tables and figures of a grid from its MLflow runs."""
     from harness.commands import report
-    from harness.grid.workspace import open_grid
 
-    opened = open_grid(grid, runs_dir, data_root, only)
     return report.report_command(
-        opened, reports_dir=reports_dir, tracking_uri=tracking_uri, as_json=as_json
+        _open(grid, runs_dir, data_root, only),
+        reports_dir=reports_dir,
+        tracking_uri=tracking_uri,
+        as_json=as_json,
     )
 
 
@@ -121,8 +133,7 @@ def report_command(
 def plan_command(
     grid: GridArgument,
     hardware: Annotated[
-        str | None,
-        typer.Option("--hardware", help="Estimate hours, money and memory on a GPU: h200, ..."),
+        str | None, typer.Option("--hardware", help="Hours, money, memory on a GPU: h200, ...")
     ] = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Measure 20 steps of each method here, and estimate.")
@@ -140,12 +151,10 @@ def plan_command(
 ) -> int:
     """Validate a grid and list its cells; say what they cost on a GPU, or on this machine."""
     from harness.commands import plan
-    from harness.grid.workspace import open_grid
 
-    opened = open_grid(grid, runs_dir, data_root, only)
+    opened = _open(grid, runs_dir, data_root, only)
     if hardware is None and not probe and price is None:
         return plan.plan_command(opened, as_json=as_json)
-
     return plan.estimate_command(
         opened,
         hardware=hardware,
@@ -168,16 +177,14 @@ def status_command(
 ) -> int:
     """Show what is done, running and failed, with each failure's first line and log."""
     from harness.commands import status
-    from harness.grid.workspace import open_grid
 
-    opened = open_grid(grid, runs_dir, data_root, only)
-    return status.status_command(opened, as_json=as_json)
+    return status.status_command(_open(grid, runs_dir, data_root, only), as_json=as_json)
 
 
 @app.command("run-cell")
 def run_cell_command(
     grid: GridArgument,
-    cell: Annotated[str, typer.Argument(metavar="CELL", help="A cell's id or label.")],
+    cell: CellArgument,
     runs_dir: RunsOption = RUNS,
     data_root: DataOption = None,
     tracking_uri: UriOption = None,
@@ -188,10 +195,9 @@ def run_cell_command(
 ) -> int:
     """Run one cell in this process, with a traceback if it fails."""
     from harness.commands import run_cell
-    from harness.grid.workspace import open_grid
 
     return run_cell.run_cell_command(
-        open_grid(grid, runs_dir, data_root, None),
+        _open(grid, runs_dir, data_root),
         cell,
         tracking_uri=tracking_uri,
         device=device,
@@ -210,21 +216,16 @@ def sync_command(
 ) -> int:
     """Log into MLflow what the cells' folders hold and MLflow lacks."""
     from harness.commands import sync
-    from harness.grid.workspace import open_grid
 
-    opened = open_grid(grid, runs_dir, data_root, None)
-    return sync.sync_command(opened, tracking_uri=tracking_uri)
+    return sync.sync_command(_open(grid, runs_dir, data_root), tracking_uri=tracking_uri)
 
 
 @app.command("compare")
 def compare_command(
     first: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN_A", help="A cell's id, label or folder, GRID:CELL, or an MLflow run."
-        ),
+        str, typer.Argument(metavar="RUN_A", help="A cell's name as elsewhere, or an MLflow run.")
     ],
-    second: Annotated[str, typer.Argument(metavar="RUN_B", help="Likewise.")],
+    second: Annotated[str, typer.Argument(metavar="RUN_B", help="What to compare it with.")],
     runs_dir: RunsOption = RUNS,
     tracking_uri: UriOption = None,
     as_json: JsonOption = False,
@@ -240,7 +241,7 @@ def compare_command(
 
 @app.command("export-adapter")
 def export_adapter_command(
-    cell: Annotated[str, typer.Argument(metavar="CELL", help="A cell's id, label or folder.")],
+    cell: CellArgument,
     output: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
     runs_dir: RunsOption = RUNS,
     data_root: DataOption = None,
@@ -257,24 +258,21 @@ def export_adapter_command(
 
 @app.command("import-adapter")
 def import_adapter_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A released .pth checkpoint.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A LLaMA-Adapter .pth checkpoint.")],
     model: Annotated[
-        str,
-        typer.Option("--model", help="Its base: a shipped grid's model, or a checkpoint folder."),
+        str, typer.Option("--model", help="Its base: a shipped grid's, or a checkpoint folder.")
     ],
     output: Annotated[Path, typer.Option("--output", help="A new folder.")],
     method: Annotated[
-        str | None,
-        typer.Option("--method", help="zero-init-linear or random-init, if the file cannot say."),
+        str | None, typer.Option("--method", help="zero-init-linear or random-init, if unclear.")
     ] = None,
     option: Annotated[
-        list[str] | None,
-        typer.Option("--option", help="The method's, as name=value; may be repeated."),
+        list[str] | None, typer.Option("--option", help="The method's, name=value; repeatable.")
     ] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """Turn a released checkpoint into an adapter folder that a grid can score."""
+    """Turn a LLaMA-Adapter checkpoint into an adapter folder that a grid can score."""
     from harness.commands import adapters
 
     return adapters.import_adapter_command(
@@ -291,9 +289,7 @@ def theory_command(
         bool, typer.Option("--full", help="Drawn truths and continuous x too: minutes.")
     ] = False,
     runs_dir: RunsOption = RUNS,
-    reports_dir: Annotated[
-        Path, typer.Option("--reports-dir", help="The results go to <reports-dir>/theory/.")
-    ] = Path("reports"),
+    reports_dir: ReportsOption = REPORTS,
     tracking_uri: UriOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -327,7 +323,7 @@ def main() -> NoReturn:
             raise
         code = _explain(fault)
     if code == INTERRUPTED:
-        print("zbench: interrupted; run the same command again to go on", file=sys.stderr)
+        print("zbench: interrupted; run the same command again to resume", file=sys.stderr)
     sys.exit(code or 0)
 
 
@@ -344,10 +340,8 @@ def _explain(fault: Exception) -> int:
             print(f"zbench: {line}", file=sys.stderr)
         return fault.exit_code
     lines = str(fault).strip().splitlines() or ["no message"]
-    print(
-        f"zbench: {type(fault).__name__}: {lines[0]} (run again with --debug for the traceback)",
-        file=sys.stderr,
-    )
+    advice = "(run again with --debug for the traceback)"
+    print(f"zbench: {type(fault).__name__}: {lines[0]} {advice}", file=sys.stderr)
     return 1
 
 

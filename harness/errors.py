@@ -79,7 +79,7 @@ class ReportError(ZbenchError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns the end of an error line that names what exists.
+    """The end of an error line that names what exists.
 
     Args:
         name: what the user wrote.
@@ -97,5 +97,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def one_line(fault: object) -> str:
-    """Returns an exception's text without line breaks, cut at 200 characters."""
+    """An exception's text without line breaks, cut at 200 characters."""
     return " ".join(str(fault).split())[:200]

@@ -1,4 +1,4 @@
-"""What a user wrote: the frozen base class of all specs, and how their faults are told."""
+"""What a user wrote: the frozen base class of all specs, and how their faults are reported."""
 
 from __future__ import annotations
 
@@ -32,26 +32,28 @@ RENAMED = {
 
 
 class Fault(ValueError):
-    """A fault of what a user wrote; its text is told as it is."""
+    """A fault of what a user wrote; its text is shown as it is."""
 
 
 class Faults:
-    """Faults below one place, collected so that all of them are told at once."""
+    """Faults below one place, collected so that all of them are reported at once."""
 
     def __init__(self) -> None:
         self._details: list[InitErrorDetails] = []
 
     def add(self, message: str, *steps: str | int) -> None:
         """Adds a fault at a place: the keys and indices that lead to it."""
-        told = {"error": Fault(message)}
-        self._details.append(InitErrorDetails(type="value_error", loc=steps, input=None, ctx=told))
+        context = {"error": Fault(message)}
+        self._details.append(
+            InitErrorDetails(type="value_error", loc=steps, input=None, ctx=context)
+        )
 
     def validate(self, spec: type[Model], raw: Any, *steps: str | int) -> Model | None:
-        """Returns the spec that `raw` means; None where it has faults, which are added."""
+        """The spec that `raw` means; None where it has faults, which are added."""
         try:
             return spec.model_validate(raw)
         except ValidationError as error:
-            for place, message in _told_faults(error, spec):
+            for place, message in _described(error, spec):
                 self.add(message, *steps, *place)
             return None
 
@@ -66,17 +68,17 @@ class Faults:
 
 
 def describe_faults(error: ValidationError, place: str, spec: type[BaseModel]) -> list[str]:
-    """Returns one line per fault, each beginning with its place in the file.
+    """One line per fault, each beginning with its place in the file.
 
     Args:
         error: what pydantic found.
         place: the prefix of each line, for example `paper.yaml: blocks[0]`.
         spec: the spec that was validated; its fields are offered for a misspelt key.
     """
-    return [f"{join_place(place, steps)}: {said}" for steps, said in _told_faults(error, spec)]
+    return [f"{join_place(place, steps)}: {said}" for steps, said in _described(error, spec)]
 
 
-def _told_faults(
+def _described(
     error: ValidationError, spec: type[BaseModel]
 ) -> Iterator[tuple[list[str | int], str]]:
     """Yields the place of each fault, as keys and indices, and what is wrong there."""
@@ -128,7 +130,7 @@ def _plain(fault: ErrorDetails) -> str:
 
 
 def join_place(place: str, steps: list[str | int]) -> str:
-    """Returns a place in a file: `join_place("a.yaml", ["blocks", 0])` is `a.yaml: blocks[0]`."""
+    """A place in a file: `join_place("a.yaml", ["blocks", 0])` is `a.yaml: blocks[0]`."""
     path = place
     for step in steps:
         if isinstance(step, int):
@@ -139,7 +141,7 @@ def join_place(place: str, steps: list[str | int]) -> str:
 
 
 def _fields_at(spec: type[BaseModel], steps: list[str | int]) -> list[str]:
-    """Returns the field names of the spec found along `steps`, as far as types tell."""
+    """The field names of the spec found along `steps`, as far as types tell."""
     current: type[BaseModel] | None = spec
     for step in steps:
         if isinstance(step, int) or current is None:

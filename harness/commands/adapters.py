@@ -1,12 +1,11 @@
-"""TODO: say what this is for."""
+"""`zbench export-adapter` and `import-adapter`: weights as other tools read and write them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands import display
-from harness.commands.display import print_json
+from harness.commands.display import console, print_json, print_line
 
 if TYPE_CHECKING:
     from harness.export.adapters import Exported
@@ -43,9 +42,5 @@ def _print_exported(exported: Exported, as_json: bool) -> None:
             }
         )
         return
-    display.console().print(
-        f"{exported.folder}: {exported.method}, {exported.num_parameters:,} parameters",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    text = f"{exported.folder}: {exported.method}, {exported.num_parameters:,} parameters"
+    print_line(console(), text)

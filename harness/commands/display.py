@@ -22,7 +22,7 @@ PIPE_WIDTH = 160
 
 
 def console(*, quiet: bool = False) -> Console:
-    """Returns the terminal; with `quiet`, stderr, so that stdout holds JSON alone."""
+    """The terminal; with `quiet`, stderr, so that stdout holds JSON alone."""
     from rich.console import Console
 
     screen = Console(stderr=quiet)
@@ -41,7 +41,7 @@ def print_json(record: dict[str, Any]) -> None:
 
 
 def new_table(texts: Sequence[str], numbers: Sequence[str], *, no_wrap: bool = False) -> Table:
-    """Returns a table without lines: columns of texts, then columns of numbers."""
+    """A table without lines: columns of texts, then columns of numbers."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -53,7 +53,7 @@ def new_table(texts: Sequence[str], numbers: Sequence[str], *, no_wrap: bool = F
 
 
 def cell_records(states: Sequence[CellState]) -> list[dict[str, Any]]:
-    """Returns how far the cells are, for a machine to read."""
+    """How far the cells are, for a machine to read."""
     return [
         {
             "id": state.cell.id,
@@ -69,7 +69,7 @@ def cell_records(states: Sequence[CellState]) -> list[dict[str, Any]]:
 
 
 def _primary_scores(state: CellState) -> dict[str, float]:
-    """Returns a cell's primary score of each benchmark that its grid lists, 0..1."""
+    """A cell's primary score of each benchmark that its grid lists, 0..1."""
     scores = {}
     for task in state.cell.tasks:
         for score in state.result.scores if state.result else ():
@@ -108,7 +108,7 @@ def print_cells(console: Console, states: Sequence[CellState], problem: str | No
 
 
 def _heading(benchmark: str) -> str:
-    """Returns a benchmark's column; two protocols fill columns of one name."""
+    """A benchmark's column; two protocols fill columns of one name."""
     known = BENCHMARKS[benchmark]
     if known.column is None:
         return benchmark
@@ -124,7 +124,7 @@ def print_notes(console: Console, states: Sequence[CellState]) -> None:
 
 
 def log_line(state: CellState) -> str:
-    """Returns the line that names a cell's log, where there is one."""
+    """The line that names a cell's log, where there is one."""
     log = state.folder / LOG_FILE
     return f"\n        log: {log}" if log.is_file() else ""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Notices:
-    """Prints what cells warn of, once; and, as soon as a base model is scored, what is odd of it.
+    """Prints each warning of cells once; and, as soon as a base model is scored, its alarms.
 
     Args:
         console: the terminal; a progress bar may stand on it.
@@ -28,34 +28,34 @@ class Notices:
     def __init__(self, console: Console, states: Sequence[CellState]) -> None:
         self.console = console
         self.states = {state.cell.id: state for state in states}
-        self.told: dict[str, None] = {}
+        self.printed: dict[str, None] = {}
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Warned):
             state = self.states.get(event.cell_id)
             label = state.cell.label if state else event.cell_id
-            self._tell(event.message, label, always=event.restarts)
+            self._warn(event.message, label, always=event.restarts)
         elif isinstance(event, CellEnded) and event.cell_id in self.states:
             state = self.states[event.cell_id]
             if is_base(state.cell):
-                self._look_at(state)
+                self._check_base(state)
 
-    def _look_at(self, base: CellState) -> None:
+    def _check_base(self, base: CellState) -> None:
         try:
             result = read_result(base.folder)
-        except StorageError:  # told where the cells are listed
+        except StorageError:  # reported where the cells are listed
             return
         for alarm in alarms(base.cell, result):
-            self._tell(str(alarm))
+            self._warn(str(alarm))
 
-    def _tell(self, text: str, label: str | None = None, *, always: bool = False) -> None:
-        if always or text not in self.told:  # many cells have the same model and data
-            self.told[text] = None
+    def _warn(self, text: str, label: str | None = None, *, always: bool = False) -> None:
+        if always or text not in self.printed:  # many cells have the same model and data
+            self.printed[text] = None
             print_warnings(self.console, [f"{label}: {text}" if label else text])
 
 
 def grid_warnings(states: Sequence[CellState]) -> list[str]:
-    """Returns what a reader of a grid's results must know: one line each."""
+    """What a reader of a grid's results must know, one line each."""
     return [str(alarm) for alarm in grid_alarms(states)]
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.commands.display import print_line
 from harness.estimate.plan import plan_rows
 from harness.grid.status import CellState
 from harness.records.events import CellEnded, CellStarted, Emit, Event, Scoring, StepDone
@@ -59,11 +60,8 @@ class _Lines:
             what = "done" if event.error is None else f"FAILED: {event.error}"
             if event.elsewhere:
                 what = "another process runs it"
-            self.console.print(
-                f"[{self.ended}/{len(self.labels)}] {self.labels[event.cell_id]}: {what} "
-                f"({event.seconds:.1f} s)",
-                markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
+            count, label = f"[{self.ended}/{len(self.labels)}]", self.labels[event.cell_id]
+            print_line(self.console, f"{count} {label}: {what} ({event.seconds:.1f} s)")
 
 
 class _Bars:
@@ -142,7 +140,7 @@ class _Bars:
 
 
 def format_seconds(seconds: float) -> str:
-    """Returns a duration as a reader says it: `45 s`, `12 min`, `3 h 20 min`."""
+    """A duration as a reader says it: `45 s`, `12 min`, `3 h 20 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

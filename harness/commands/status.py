@@ -57,6 +57,6 @@ def _print_status(screen: Console, states: Sequence[CellState]) -> None:
 
 
 def _resumed_step(state: CellState) -> str:
-    """Returns which step a training that was stopped resumes from."""
+    """Which step a training that was stopped resumes from."""
     found = sorted((state.folder / CHECKPOINTS_FOLDER).glob("step-*"))
     return f" (resumes from step {int(found[-1].name[5:])})" if found else ""

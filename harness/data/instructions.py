@@ -57,11 +57,11 @@ class Example:
 
     token_ids: tuple[int, ...]
     num_prompt_tokens: int
-    """Leading tokens that are not learned, BOS included; at most len(token_ids)."""
+    """Leading tokens that are not in the loss, BOS included; at most len(token_ids)."""
 
     @property
     def num_labels(self) -> int:
-        """Tokens that are learned; 0 where the prompt alone fills the maximal length."""
+        """Number of tokens in the loss; 0 where the prompt alone fills the maximal length."""
         return len(self.token_ids) - self.num_prompt_tokens
 
 
@@ -116,7 +116,7 @@ def _read_parquet(path: Path, spec: DataSpec) -> pyarrow.Table:
 
 
 def _read_hub(spec: DataSpec) -> tuple[pyarrow.Table, str]:
-    """Returns the train split of a hub data set, and the commit that `spec.revision` means.
+    """The train split of a hub data set, and the commit that `spec.revision` means.
 
     The snapshot is fetched first and read from its folder: `datasets` alone would take whatever
     revision it finds in its own cache when there is no network.
@@ -191,7 +191,7 @@ def _rows(table: pyarrow.Table, place: str) -> tuple[Instruction, ...]:
 
 
 def rows_sha256(rows: Sequence[Instruction]) -> str:
-    """Returns the SHA-256 of the rows in order, whatever file format they came in.
+    """The SHA-256 of the rows in order, whatever file format they came in.
 
     It is taken over one line per row: the JSON list [instruction, input, output], UTF-8, without
     blanks, with a line break.
@@ -200,12 +200,12 @@ def rows_sha256(rows: Sequence[Instruction]) -> str:
 
 
 def num_examples(fraction: float, num_rows: int) -> int:
-    """Returns the rows that a fraction means: the nearest whole number, the even one of two."""
+    """Number of rows that a fraction means: the nearest whole number, the even one of two."""
     return round(fraction * num_rows)
 
 
 def choose(rows: Sequence[Instruction], fraction: float, seed: int) -> tuple[Instruction, ...]:
-    """Returns a fraction of the rows: nested, a smaller one is the beginning of a larger one.
+    """A fraction of the rows: nested, a smaller one is the beginning of a larger one.
 
     Raises:
         DataError: the fraction is less than half a row.
@@ -248,7 +248,7 @@ def _templates() -> Mapping[str, str]:
 
 
 def format_prompt(instruction: Instruction) -> str:
-    """Returns the prompt of a row; the response follows it directly."""
+    """The prompt of a row; the response follows it directly."""
     # Not str.format: a row may hold braces.
     name = "with_input" if instruction.input else "without_input"
     head, rest = _templates()[name].split("{instruction}")
@@ -286,11 +286,11 @@ def tokenize(
             token_ids = (*bos, *whole, tokenizer.eos_token_id)[:max_length]
             num_prompt_tokens = min(len(bos) + len(prompt_ids), len(token_ids))
             examples.append(Example(token_ids, num_prompt_tokens))
-    unlearned = sum(example.num_labels == 0 for example in examples)
-    if unlearned:
+    without_labels = sum(example.num_labels == 0 for example in examples)
+    if without_labels:
         logger.warning(
-            "%d of %d examples have a prompt of %d tokens or more: nothing of them is learned",
-            unlearned,
+            "%d of %d examples have a prompt of %d tokens or more: no token of them is in the loss",
+            without_labels,
             len(examples),
             max_length,
         )

@@ -1,4 +1,4 @@
-"""TODO: say what this is for."""
+"""Pinned data versions: what numbers are compared on, and how local data are told from them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Mismatch:
 
 @cache
 def pins() -> Mapping[str, Pin]:
-    """Returns the pinned splits by their file under a data root."""
+    """The pinned splits by their file under a data root."""
     import yaml
 
     text = files("harness.data").joinpath("pins.yaml").read_text(encoding="utf-8")
@@ -80,7 +80,7 @@ def pins() -> Mapping[str, Pin]:
 
 
 def content_sha256(rows: Iterable[Sequence[Any]]) -> str:
-    """Returns the SHA-256 of rows in order.
+    """The SHA-256 of rows in order.
 
     It is taken over one line per row: the JSON list of its values, UTF-8, without blanks, the keys
     of mappings sorted, with a line break.
@@ -93,7 +93,7 @@ def content_sha256(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def training_mismatch(source: str | None, path: Path) -> Mismatch | None:
-    """Returns how a local file of instructions differs from the pinned version of its source.
+    """How a local file of instructions differs from the pinned version of its source.
 
     Args:
         source: the hub's repository that it is said to be a copy of; None for data of one's own.
@@ -111,7 +111,7 @@ def training_mismatch(source: str | None, path: Path) -> Mismatch | None:
 
 
 def training_note(source: str | None, sha256: str | None) -> str | None:
-    """Returns what stands beside the scores of a cell whose training rows are not the pinned ones.
+    """What stands beside the scores of a cell whose training rows are not the pinned ones.
 
     Args:
         source: the hub's repository that the rows are said to be; None for data of one's own.

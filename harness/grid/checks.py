@@ -20,7 +20,7 @@ DATA_ROOT_VARIABLE = "ZBENCH_DATA_ROOT"
 
 
 def count_rows(data: DataSpec, data_root: Path | None) -> int | None:
-    """Returns the size of the training data: as stated, or read from the local file's footer."""
+    """The size of the training data: as stated, or read from the local file's footer."""
     if data.num_rows is not None:
         return data.num_rows
     if data_root is None or data.path is None or not (data_root / data.path).is_file():
@@ -34,7 +34,7 @@ def count_rows(data: DataSpec, data_root: Path | None) -> int | None:
 
 
 def resolve_data_root(grid: GridSpec, option: Path | None, runs_dir: Path) -> Path | None:
-    """Returns the data root: the option's, else that of the environment, else the embedded world's.
+    """The data root: the option's, else that of the environment, else the embedded world's.
 
     Raises:
         UsageError: the folder that was named is not there.
@@ -66,13 +66,13 @@ def check_sources(cells: Iterable[Cell], data_root: Path | None) -> None:
         *(_data_fault(spec, data_root) for spec in data),
         *(_items_fault(task, data_root) for task in tasks),
     ]
-    told = dict.fromkeys(fault for fault in faults if fault is not None)
-    if told:
-        raise UsageError("\n".join(told))
+    found = dict.fromkeys(fault for fault in faults if fault is not None)
+    if found:
+        raise UsageError("\n".join(found))
 
 
 def check_data_versions(cells: Iterable[Cell], data_root: Path | None, *, allow: bool) -> list[str]:
-    """Returns the local data sets that are not the pinned version, one line each.
+    """The local data sets that are not the pinned version, one line each.
 
     What a cell trains on counts where the grid says that it is a copy of a pinned data set. A file
     that cannot be read counts as none: the run itself tells what is wrong with it.

@@ -34,7 +34,7 @@ def combination_faults(grid: GridSpec) -> Iterator[str]:
 
 
 def fraction_fault(cell: Cell, num_rows: int | None) -> str | None:
-    """Returns why a cell's fraction selects no example, as far as the data's size is known."""
+    """Why a cell's fraction selects no example, as far as the data's size is known."""
     if num_rows is None or cell.fraction is None or num_examples(cell.fraction, num_rows) > 0:
         return None
     return (

@@ -33,7 +33,7 @@ class CellBusy(StorageError):
 
 
 def cell_folders(runs_dir: Path) -> dict[str, Path]:
-    """Returns the folders of the cells that were begun, by id: one listing of one folder."""
+    """The folders of the cells that were begun, by id: one listing of one folder."""
     found: dict[str, Path] = {}
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for name in sorted(os.listdir(runs_dir / "cells")):
@@ -44,7 +44,7 @@ def cell_folders(runs_dir: Path) -> dict[str, Path]:
 
 
 def cell_folder(runs_dir: Path, cell: Cell, known: dict[str, Path] | None = None) -> Path:
-    """Returns the folder of a cell: the one that carries its id, under whatever label.
+    """The folder of a cell: the one that carries its id, under whatever label.
 
     Args:
         runs_dir: where cells are kept.
@@ -56,12 +56,12 @@ def cell_folder(runs_dir: Path, cell: Cell, known: dict[str, Path] | None = None
 
 
 def items_path(folder: Path, benchmark: str, key: str) -> Path:
-    """Returns the file of the per-item records of one evaluation."""
+    """The file of the per-item records of one evaluation."""
     return folder / ITEMS_FOLDER / f"{benchmark}--{key}.parquet"
 
 
 def stored_label(folder: Path) -> str | None:
-    """Returns the label of the cell that a folder says it holds; None where it cannot be read."""
+    """The label of the cell that a folder says it holds; None where it cannot be read."""
     try:
         record = json.loads((folder / CELL_FILE).read_text(encoding="utf-8"))
         return label_of(
@@ -100,7 +100,7 @@ def _held(folder: Path) -> IO[str]:
 
 
 def is_running(folder: Path) -> bool:
-    """Returns whether a process holds the cell's folder; two that ask do not see each other."""
+    """Whether a process holds the cell's folder; two that ask do not see each other."""
     try:
         with (folder / LOCK_FILE).open("r+") as file:
             return not _try_lock(file, fcntl.LOCK_SH)
@@ -109,7 +109,7 @@ def is_running(folder: Path) -> bool:
 
 
 def _try_lock(file: IO[str], kind: int) -> bool:
-    """Returns whether the lock was free; it is the file's until that is closed."""
+    """Whether the lock was free; it is the file's until that is closed."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -14,13 +14,13 @@ from harness.grid.schema import GridSpec
 
 
 def shipped_grids() -> dict[str, Path]:
-    """Returns the grids that ship with the package, by name."""
+    """The grids that ship with the package, by name."""
     folder = Path(str(resources.files("harness"))) / "grids"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def find_grid(grid: str) -> Path:
-    """Returns the file that `grid` names: a shipped grid, or a path.
+    """The file that `grid` names: a shipped grid, or a path.
 
     Raises:
         UsageError: there is no such grid.
@@ -38,7 +38,7 @@ def find_grid(grid: str) -> Path:
 
 
 def load_grid(grid: str | Path) -> GridSpec:
-    """Returns the validated grid that a name or path stands for.
+    """The validated grid that a name or path stands for.
 
     Raises:
         UsageError: there is no such grid.

@@ -1,7 +1,7 @@
-"""What the keys of a grid file mean: names looked up, settings merged, every fault told at once.
+"""What the keys of a grid file mean: names looked up, settings merged, all faults at once.
 
 The file is validated in one pass of pydantic: a validator that finds a fault, or validates a part
-of its own, raises it with its place, and pydantic goes on with the rest of the file.
+of its own, raises it with its place, and pydantic continues with the rest of the file.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _once(tasks: Sequence[TaskSpec]) -> Sequence[TaskSpec]:
 
 
 def _choice(entry: Any, info: ValidationInfo) -> MethodChoice | None:
-    """Returns what an entry of a block's methods means; None for a label told elsewhere."""
+    """What an entry of a block's methods means; None for a label that has faults."""
     known = _known(info)
     if isinstance(entry, Mapping):
         return _read_method(dict(entry), known)
@@ -119,7 +119,7 @@ def _choice(entry: Any, info: ValidationInfo) -> MethodChoice | None:
 
 
 def _named(entry: Any, info: ValidationInfo) -> MethodChoice:
-    """Returns what an entry of the grid's `methods` means, for the blocks that name its label."""
+    """What an entry of the grid's `methods` means, for the blocks that name its label."""
     if not isinstance(entry, Mapping):
         raise Fault("must be a mapping of keys to values")
     choice = _read_method(dict(entry), _known(info))
@@ -138,7 +138,7 @@ def _with_labels(methods: Any) -> Any:
 
 
 def _read_method(raw: dict[str, Any], known: _Known) -> MethodChoice:
-    """Returns a method with its options and its training settings, from the keys of its entry.
+    """A method with its options and its training settings, from the keys of its entry.
 
     Raises:
         ValidationError: every fault of the entry.
@@ -190,7 +190,7 @@ def merge_settings(lower: Mapping[str, object], upper: Mapping[str, object]) -> 
 
 
 def _default_label(name: str, options: MethodOptions, train: Mapping[str, Any]) -> str:
-    """Returns the method's name, with what the entry changes in brackets."""
+    """The method's name, with what the entry changes in brackets."""
     changed = {
         key: value
         for key, value in options.model_dump(exclude_unset=True).items()
@@ -252,7 +252,7 @@ class GridFile(Spec):
     tracking: TrackingSpec = TrackingSpec()
 
     def spec(self, text: str) -> GridSpec:
-        """Returns the grid, with what a block leaves out."""
+        """The grid, with what a block leaves out."""
         blocks = [
             dict(block)
             | {
@@ -268,7 +268,7 @@ class GridFile(Spec):
 
 
 def resolve_grid(raw: Any, *, place: str, text: str = "", folder: Path | None = None) -> GridSpec:
-    """Returns the grid that the parsed YAML `raw` means.
+    """The grid that the parsed YAML `raw` means.
 
     Args:
         raw: what the YAML parser gave.

@@ -44,7 +44,7 @@ class TrackingSpec(Spec):
     experiment: str | None = None
     """MLflow experiment; the grid's name where absent."""
     uri: str | None = None
-    """MLflow tracking URI; `--tracking-uri` and MLFLOW_TRACKING_URI go before it."""
+    """MLflow tracking URI; `--tracking-uri` and MLFLOW_TRACKING_URI take precedence over it."""
 
 
 class MethodChoice(Spec):
@@ -90,24 +90,30 @@ class Cell(Spec):
     """One model trained one way and scored; `id` names the trained weights and nothing else."""
 
     model_name: str
+    """Name of the model in the grid."""
     model: ModelSpec
+    """Where the base model is, and its shape."""
     method: str
-    """The registry key."""
+    """The method's registry key."""
     method_label: str
     """The name in the grid; the registry key where the grid gives none."""
     options: SerializeAsAny[MethodOptions]
+    """The method's options."""
     fraction: Fraction | None
     """Share of the training rows; None for the untrained base model."""
     seed: Seed | None
+    """Seed of all that is drawn; None for the untrained base model."""
     data: DataSpec
+    """The training rows."""
     train: TrainSpec | None
+    """The training settings; None for a method that trains nothing."""
     world: str | None
     """Name and version of the embedded world that it lives in, such as `demo-1`."""
     tasks: tuple[TaskSpec, ...]
     """What it is scored on; not part of the id."""
     gpus_per_cell: DeviceCount = 1
-    """Devices that train it; not part of the id, since any number gives the same weights up to
-    rounding."""
+    """GPUs that train it together; not part of the id, since any number gives the same weights up
+    to rounding."""
 
     @model_validator(mode="before")
     @classmethod
@@ -155,7 +161,7 @@ class Cell(Spec):
         return sha256_of_json(self.record())[:12]
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Returns a copy, which does not keep the id where `update` changes what it hashes."""
+        """A copy, which does not keep the id where `update` changes what it hashes."""
         copied = super().model_copy(update=update, deep=deep)
         copied.__dict__.pop("id", None)
         return copied
@@ -172,19 +178,19 @@ class Cell(Spec):
 
 
 def label_of(model_name: str, method_label: str, fraction: float | None, seed: int | None) -> str:
-    """Returns the label of a cell; fraction and seed are None for the untrained base model."""
+    """The label of a cell; fraction and seed are None for the untrained base model."""
     if fraction is None:
         return f"{model_name}/{method_label}"
     return f"{model_name}/{method_label}/{100 * fraction:g}%/seed{seed}"
 
 
 def slug_of(label: str) -> str:
-    """Returns a label as a part of a folder's name."""
+    """A label as a part of a folder's name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", label.replace("%", "pct")).strip("-")
 
 
 def expand(grid: GridSpec) -> list[Cell]:
-    """Returns the grid's cells in the order of its blocks, each once.
+    """The grid's cells in the order of its blocks, each once.
 
     A cell that stands in several blocks is scored on the tasks of all of them, and has the devices
     of the block that gives most. A method that trains nothing gives one cell per model, whatever
@@ -233,5 +239,5 @@ def _block_cells(grid: GridSpec, block: Block) -> list[Cell]:
 
 
 def is_base(cell: Cell) -> bool:
-    """Returns whether a cell is an untrained base model."""
+    """Whether a cell is an untrained base model."""
     return cell.method == "base"

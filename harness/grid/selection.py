@@ -33,7 +33,7 @@ class UnknownCell(UsageError):
 
 
 def select_cells(cells: Sequence[Cell], only: str | None) -> list[Cell]:
-    """Returns the cells whose label or id contains every word of `only`.
+    """The cells whose label or id contains every word of `only`.
 
     Raises:
         UsageError: no cell does.
@@ -50,7 +50,7 @@ def select_cells(cells: Sequence[Cell], only: str | None) -> list[Cell]:
 
 
 def find_cell(cells: Sequence[Cell], name: str, *, grid: str | None = None) -> Cell:
-    """Returns the cell of a grid that `name` means, by the rule of this module.
+    """The cell of a grid that `name` means, by the rule of this module.
 
     Args:
         cells: the grid's.
@@ -70,7 +70,7 @@ def find_cell(cells: Sequence[Cell], name: str, *, grid: str | None = None) -> C
 
 
 def find_folder(name: str, runs_dir: Path) -> Path:
-    """Returns the folder of the stored cell that `name` means, by the rule of this module.
+    """The folder of the stored cell that `name` means, by the rule of this module.
 
     The folder's `result.json` or `cell.json` stands for the folder.
 
@@ -104,7 +104,7 @@ def find_folder(name: str, runs_dir: Path) -> Path:
 
 
 def _matches(name: str, names: Mapping[str, Iterable[str]]) -> list[str]:
-    """Returns the ids that `name` means, of cells given as id -> label and slug."""
+    """The ids that `name` means, of cells given as id -> label and slug."""
     cell_id = Path(name).name.rpartition("--")[2]  # of a folder, `<slug>--<id>`
     if cell_id in names:
         return [cell_id]

@@ -42,7 +42,7 @@ class CellState:
 
 
 def is_trained(cell: Cell, result: CellResult | None) -> bool:
-    """Returns whether nothing is left to train for `cell`."""
+    """Whether nothing is left to train for `cell`."""
     return cell.train is None or (result is not None and result.train is not None)
 
 
@@ -57,7 +57,7 @@ class LocalInputs:
         self._data = cache(self._find_data)
 
     def missing_tasks(self, cell: Cell, result: CellResult | None) -> tuple[TaskSpec, ...]:
-        """Returns the tasks of `cell` that have no score.
+        """The tasks of `cell` that have no score.
 
         A score counts when it answers the same request on the same items; the items are compared
         where the data root holds them.
@@ -78,7 +78,7 @@ class LocalInputs:
         return tuple(missing)
 
     def changed_input(self, cell: Cell, result: CellResult) -> str | None:
-        """Returns what a result was made from that is no longer the same, in one line, or None.
+        """What a result was made from that is no longer the same, in one line, or None.
 
         A cell's id names its data and its model; this compares the content of the local files with
         what was used, where that takes no long reading.
@@ -111,14 +111,14 @@ class LocalInputs:
 def missing_tasks(
     cell: Cell, result: CellResult | None, data_root: Path | None
 ) -> tuple[TaskSpec, ...]:
-    """Returns the tasks of one cell that have no score: see `LocalInputs.missing_tasks`."""
+    """The tasks of one cell that have no score: see `LocalInputs.missing_tasks`."""
     return LocalInputs(data_root).missing_tasks(cell, result)
 
 
 def read_states(
     cells: Sequence[Cell], *, runs_dir: Path, data_root: Path | None
 ) -> list[CellState]:
-    """Returns how far each cell is, in the order given."""
+    """How far each cell is, in the order given."""
     folders, inputs = cell_folders(runs_dir), LocalInputs(data_root)
     collects = gc.isenabled()
     gc.disable()  # nothing here is garbage, and looking for it takes as long as all the rest
@@ -130,7 +130,7 @@ def read_states(
 
 
 def _read_state(cell: Cell, folder: Path, inputs: LocalInputs) -> CellState:
-    """Returns how far a cell is; a result that cannot be read is a failure of that cell alone."""
+    """How far a cell is; a result that cannot be read is a failure of that cell alone."""
     try:
         result = read_result(folder)
     except StorageError as unreadable:

@@ -40,7 +40,7 @@ class OpenGrid:
         return self.read_states()
 
     def read_states(self) -> list[CellState]:
-        """Returns how far each cell is now."""
+        """How far each cell is now."""
         return read_states(self.cells, runs_dir=self.runs_dir, data_root=self.data_root)
 
     @cached_property
@@ -50,7 +50,7 @@ class OpenGrid:
 
 
 def open_grid(grid: str, runs_dir: Path, data_root: Path | None, only: str | None) -> OpenGrid:
-    """Returns the grid, validated, with its chosen cells.
+    """The grid, validated, with its chosen cells.
 
     Raises:
         UsageError: the grid has faults, or nothing is chosen, or a folder is not there.
@@ -90,9 +90,9 @@ def refuse_changed_inputs(states: Sequence[CellState]) -> None:
     """Stops before numbers of different data or weights meet in one grid.
 
     Raises:
-        UsageError: what the results were made from has changed since; the first of them is told.
+        UsageError: what the results were made from has changed since; the message names the first.
     """
     stale = [state.fault for state in states if state.status == "stale"]
     if stale:
-        more = f" ({len(stale) - 1} more cells likewise)" if len(stale) > 1 else ""
+        more = f" ({len(stale) - 1} more cells have changed too)" if len(stale) > 1 else ""
         raise UsageError(f"{stale[0]}{more}")

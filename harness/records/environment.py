@@ -38,7 +38,7 @@ def prepare_torch(threads: int) -> None:
 
 
 def describe_environment(device: str | None = None) -> dict[str, str]:
-    """Returns what a reader needs to know of the machine, as text by name.
+    """What a reader needs to know of the machine, as text by name.
 
     Args:
         device: a torch device to describe; torch is only imported where it is given.
@@ -58,7 +58,7 @@ def describe_environment(device: str | None = None) -> dict[str, str]:
 
 @cache
 def package_versions() -> dict[str, str]:
-    """Returns the installed versions of the packages that make the numbers."""
+    """The installed versions of the packages that make the numbers."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -70,11 +70,11 @@ def package_versions() -> dict[str, str]:
 
 @cache
 def git_commit() -> str | None:
-    """Returns the commit of the checkout that this package runs from, `+changes` where it has any.
+    """The commit of the checkout that this package runs from, `+changes` where it has any.
 
     None where it runs from no checkout.
     """
-    folder = Path(__file__).resolve().parent.parent
+    folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
 
@@ -100,7 +100,7 @@ def _describe_device(device: str) -> str:
 
 
 def processor() -> str:
-    """Returns the name of the CPU."""
+    """The name of the CPU."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -1,4 +1,4 @@
-"""What a running cell tells: plain records that cross process borders and import nothing heavy."""
+"""Events of a running cell: plain records that cross process borders and import nothing heavy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StepDone:
     time_ms: int
     statistics: Mapping[str, float] = field(default_factory=dict)
     restored: bool = False
-    """Taken by an earlier process, and told again by the one that goes on from its checkpoint."""
+    """Taken by an earlier process; repeated by the one that resumes from its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Warned:
-    """Something is wrong, and the cell goes on."""
+    """Something is wrong, and the cell continues."""
 
     cell_id: str
     message: str
@@ -60,7 +60,7 @@ class Warned:
 
 @dataclass(frozen=True)
 class CellEnded:
-    """A cell's work is over; its folder tells the rest."""
+    """A cell's work is over; the rest is in its folder."""
 
     cell_id: str
     folder: str

@@ -61,11 +61,9 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
             if file.is_file():
                 file.chmod(0o644)
                 flush(file)
-        if replace and path.exists():
-            with _temporary(path, folder=True) as old:
+        with _temporary(path, folder=True) as old:
+            if replace and path.exists():
                 path.replace(old)
-                temporary.replace(path)
-        else:
             temporary.replace(path)
         flush(path.parent)
 
@@ -111,11 +109,7 @@ def flush(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, whole or not at all.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
+    """Writes a text file in UTF-8, whole or not at all: see `write_bytes`."""
     write_bytes(path, text.encode("utf-8"))
 
 
@@ -130,11 +124,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    """Writes a data frame as parquet, whole or not at all.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
+    """Writes a data frame as parquet, whole or not at all: see `write_bytes`."""
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False, compression="zstd")
     write_bytes(path, buffer.getvalue())
@@ -157,7 +147,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Returns the SHA-256 of a file's content, read once while its size and time stay the same.
+    """The SHA-256 of a file's content, read once while its size and time stay the same.
 
     Raises:
         OSError: it cannot be read.
@@ -167,7 +157,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def fresh_sha256_of_file(path: Path) -> str:
-    """Returns the SHA-256 of a file's content, read anew: what tells that it is undamaged.
+    """The SHA-256 of a file's content, read anew: what tells that it is undamaged.
 
     Raises:
         OSError: it cannot be read.
@@ -177,7 +167,7 @@ def fresh_sha256_of_file(path: Path) -> str:
 
 
 def known_sha256_of_file(path: Path) -> str | None:
-    """Returns the SHA-256 of a file where that takes no long reading, else None."""
+    """The SHA-256 of a file where that takes no long reading, else None."""
     try:
         stat = path.stat()
         if stat.st_size < LARGE_BYTES:
@@ -188,32 +178,27 @@ def known_sha256_of_file(path: Path) -> str | None:
 
 
 def sha256_of_files(files: Sequence[Path]) -> str:
-    """Returns the SHA-256 of one file, or that of the `<sha256>  <name>` lines of several.
+    """The SHA-256 of one file, or that of the `<sha256>  <name>` lines of several.
 
     Raises:
         OSError: a file cannot be read.
     """
-    return _joined(files, [sha256_of_file(file) for file in files])
+    if len(files) == 1:
+        return sha256_of_file(files[0])
+    lines = "".join(f"{sha256_of_file(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def known_sha256_of_files(files: Sequence[Path]) -> str | None:
-    """Returns what `sha256_of_files` does where that takes no long reading, else None."""
-    known = [known_sha256_of_file(file) for file in files]
-    sums = [each for each in known if each is not None]
-    return _joined(files, sums) if files and len(sums) == len(files) else None
+    """What `sha256_of_files` does where that takes no long reading, else None."""
+    known = files and all(known_sha256_of_file(file) is not None for file in files)
+    return sha256_of_files(files) if known else None
 
 
 def sha256_of_json(content: object) -> str:
-    """Returns the SHA-256 of the canonical JSON of plain values: sorted keys, no blanks."""
+    """The SHA-256 of the canonical JSON of plain values: sorted keys, no blanks."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _joined(files: Sequence[Path], sums: Sequence[str]) -> str:
-    if len(files) == 1:
-        return sums[0]
-    lines = "".join(f"{each}  {file.name}\n" for each, file in zip(sums, files, strict=True))
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 @lru_cache(maxsize=1024)

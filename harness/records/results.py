@@ -36,26 +36,30 @@ class TrainResult:
     epoch_losses: tuple[float, ...]
     """Mean loss per label token of each epoch, in nats."""
     trainable_parameters: int
+    """Number of trained parameters."""
     total_parameters: int
+    """Number of all parameters of the adapted model."""
     seconds: float
     """Wall-clock time of the training loop."""
     tokens_per_second: float
+    """Mean over the training, padding not counted."""
     peak_memory_bytes: int
     """Peak of the device's allocator on CUDA, peak resident set of the process on CPU."""
     peak_learning_rate: float
-    """The highest that a step took; below the recipe's where the warm-up outlasts the training."""
+    """Highest rate of a step; below the recipe's where the warm-up outlasts the training."""
     precision: str
-    """Of the frozen base: bf16, fp16 or fp32."""
+    """Precision of the frozen base: bf16, fp16 or fp32."""
     device: str
+    """torch device that trained it, such as `cpu` or `cuda`."""
     data_sha256: str
-    """Of the content of the rows that were trained on, in the order of their drawing."""
+    """SHA-256 of the content of the training rows, in the order in which they were drawn."""
     data_file_sha256: str | None = None
-    """Of the local file that they were drawn from; None where they came from the hub."""
+    """SHA-256 of the local file that the rows were drawn from; None for a hub data set."""
     data_content_sha256: str | None = None
-    """Of the content of all rows that they were drawn from."""
+    """SHA-256 of the content of all rows that could be drawn; None in records of older versions."""
     final_statistics: Mapping[str, float] = Field(default_factory=dict)
-    """The method's own statistics after the last step, such as `gate/mean_abs`, and those that it
-    probed before and after, `probe/...`."""
+    """Statistics of the method after the last step, such as `gate/mean_abs`, and what it probed
+    before and after the training, `probe/...`."""
     note: str | None = None
     """What a reader must know of this training, such as a loss that exploded on its way."""
 
@@ -67,7 +71,7 @@ class TaskScore:
     key: str
     """Identity of the evaluation request that gave it: see `harness.evaluation.tasks`."""
     protocol: str
-    """How it was measured, `lm-eval` for log-likelihoods through lm-eval."""
+    """How it was measured: `lm-eval` (log-likelihoods) or `paper` (generated responses)."""
     benchmark: str
     """The name in the grid, such as `mmlu`."""
     task: str
@@ -75,43 +79,48 @@ class TaskScore:
     metric: str
     """`acc`, `acc_norm`, or `acc_macro` (mean over subjects)."""
     value: float
-    """0..1."""
+    """The score, 0..1."""
     stderr: float | None
     """Standard error over the items, in the same unit; None where none is known."""
     n: int
     """Number of items."""
     shots: int
+    """Examples before each item."""
     limit: int | None
     """Items per lm-eval task at most; None for all."""
     task_version: str
+    """Version of the task's definition in lm-eval."""
     lm_eval_version: str
+    """Version of lm-eval."""
     data_source: str
     """`repository@revision` of a hub data set, or the local file's name."""
     data_sha256: str | None
-    """Of the local file(s) the items came from; of the rows' content for a hub data set."""
+    """SHA-256 of the local file(s) of the items; of the rows' content for a hub data set."""
     tokenizer_sha256: str
+    """SHA-256 of the tokenizer."""
     precision: str
+    """Precision of the model that was scored."""
     note: str | None = None
     """A deviation from the benchmark's definition, to be printed beside the score."""
     temperature: float | None = None
-    """Of generated responses; None where log-likelihoods were scored."""
+    """Sampling temperature of generated responses; None where log-likelihoods were scored."""
     response_flags: Mapping[str, int] = Field(
         default_factory=dict, validation_alias="pathologies", serialization_alias="pathologies"
     )
     """Number of items by flag that their response raises: see `harness.evaluation.paper`."""
     prompts_sha256: str | None = None
-    """Of the texts of all requests of the benchmark; None in records of older versions."""
+    """SHA-256 of the texts of all requests; None in records of older versions."""
     token_budget: int | None = None
     """Tokens of a forward pass, padding included; in half precision it moves the low bits."""
     fallback: str | None = None
-    """Why requests were not scored over the trie of their tokens; None where all were."""
+    """Why requests were not scored over the trie of their prefixes; None where all were."""
     scored_with: tuple[str, ...] = ()
-    """Other benchmarks whose requests were put together with these."""
+    """Other benchmarks whose requests shared the batches."""
     bos: str | None = None
     """What the tokenizer puts before every text: `token 1`, or `none`."""
     content_sha256: str | None = None
-    """Of the content of the rows that were read, in order and before any `limit`; the same for a
-    hub's copy and a local file of one version."""
+    """SHA-256 of the content of the rows, in order and before any `limit`; a hub's copy and a local
+    file of one version have the same."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,9 @@ class CellError:
     """Why a cell failed."""
 
     type: str
+    """Class of the exception."""
     message: str
+    """What went wrong, in one line."""
     log: str
     """Path of the log, relative to the cell's folder."""
 
@@ -135,19 +146,22 @@ class CellResult:
     cell: Mapping[str, Any]
     """The cell's canonical record: `Cell.record()`."""
     cell_id: str
+    """Id of the cell."""
     train: TrainResult | None = None
-    """None before training, and for the untrained base model."""
+    """What training gave; None before it, and for the untrained base model."""
     base: Mapping[str, Any] = Field(default_factory=dict)
     """Identity of the base model: source, commit, weights_sha256, tokenizer_sha256, precision."""
     scores: tuple[TaskScore, ...] = ()
+    """The scores, benchmark by benchmark; in a benchmark with subjects its own come first."""
     environment: Mapping[str, Any] = Field(default_factory=dict)
     """Versions, host, device, git commit, time."""
     evaluation_seconds: Mapping[str, float] = Field(default_factory=dict)
     """Wall-clock seconds by benchmark."""
     evaluation_environments: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
-    """What `environment` holds, of the evaluation of each request key: scores may be added long
-    after the training, with other versions."""
+    """The environment of each evaluation, by request key: scores may be added long after the
+    training, with other versions."""
     error: CellError | None = None
+    """Why the last run failed; None where it did not."""
     estimate: Annotated[Mapping[str, Any], BeforeValidator(lambda given: given or {})] = Field(
         default_factory=dict
     )
@@ -160,7 +174,7 @@ class CellResult:
         seconds: float,
         environment: Mapping[str, Any] | None = None,
     ) -> CellResult:
-        """Returns a copy in which `benchmark_scores` replace those of the same key.
+        """A copy in which `benchmark_scores` replace those of the same key.
 
         Args:
             benchmark_scores: of one evaluation.
@@ -183,7 +197,7 @@ class CellResult:
         )
 
     def with_note(self, note: str | None) -> CellResult:
-        """Returns a copy in which `note` stands beside every score."""
+        """A copy in which `note` stands beside every score."""
         if note is None:
             return self
         noted = tuple(
@@ -220,7 +234,7 @@ _RESULT = TypeAdapter(CellResult)
 
 
 def read_result(folder: Path) -> CellResult | None:
-    """Returns the result in a cell's folder, or None where there is none.
+    """The result in a cell's folder, or None where there is none.
 
     Raises:
         StorageError: the file is there and cannot be read.

@@ -19,6 +19,7 @@ from harness.evaluation import evaluate
 from harness.evaluation.outcome import TaskOutcome
 from harness.evaluation.scores import tokenizer_sha256
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec, request_key
+from scripts.make_schema_page import CHOICE_ITEMS, ITEMS
 from tests.evaluation.conftest import other_notes, write_rows
 
 Score = Callable[..., TaskOutcome]
@@ -119,6 +120,8 @@ def test_items_survive_parquet(score: Score, shared_root: Path, tmp_path: Path) 
         items.to_parquet(tmp_path / "items.parquet")
         back = pandas.read_parquet(tmp_path / "items.parquet")
         assert list(back.columns) == list(items.columns)
+        documented = set(ITEMS | CHOICE_ITEMS)
+        assert documented - {"acc_norm"} <= set(back.columns) <= documented
         assert [list(v) for v in back["choices_loglikelihoods"]] == items[
             "choices_loglikelihoods"
         ].tolist()

@@ -255,7 +255,7 @@ def test_ctrl_c_is_exit_code_130_and_no_failure(
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert stderr.strip() == "zbench: interrupted; run the same command again to go on"
+    assert stderr.strip() == "zbench: interrupted; run the same command again to resume"
     status = json.loads(zbench(folder, "status", "slice.yaml", "--only", "linear", "--json").stdout)
     assert status["cells"][0]["status"] == "to do"
 

@@ -123,7 +123,7 @@ def test_a_run_cell_that_is_ended_goes_on_to_the_same_bits(
     _, stderr = process.communicate(timeout=240)
     if number == signal.SIGTERM:
         assert process.returncode == 130
-        assert "run the same command again to go on" in stderr
+        assert "run the same command again to resume" in stderr
     reached = step_reached(tmp_path)
     total = results(whole)["zero-init-linear"]["train"]["steps"]
     assert 5 <= reached < total

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
-from harness.records.environment import DETERMINISTIC, prepare_torch
+from harness.records.environment import DETERMINISTIC, git_commit, prepare_torch
 from tests.fixtures.tiny import TRAINED, adapted
 from tests.training.test_loop import spec, train
 
@@ -21,6 +23,16 @@ def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(threads)
     os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout")
+def test_the_commit_of_the_checkout_is_known() -> None:
+    head = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    commit = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
+    assert git_commit() in (commit, f"{commit}+changes")
 
 
 @pytest.mark.parametrize(("value", "asked"), [("1", True), ("0", False), ("", False)])

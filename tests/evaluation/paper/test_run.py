@@ -25,6 +25,7 @@ from harness.evaluation.paper.matching import RESPONSE_FLAGS, judge
 from harness.evaluation.paper.run import score_benchmarks
 from harness.evaluation.tasks import TaskSpec, request_key, scored_together
 from harness.records.results import CellResult, TaskScore
+from scripts.make_schema_page import ITEMS, RESPONSE_ITEMS
 from tests.evaluation.conftest import DEMO_SUBJECTS, mmlu_subjects
 
 TASKS = Path(str(files("harness"))) / "evaluation" / "paper" / "tasks"
@@ -47,6 +48,7 @@ def test_scores_and_items_of_a_benchmark(
     outcome = run(short, tokenizer, shared_root, "paper_arc_easy")
     (score,) = outcome.scores
     items = outcome.items
+    assert set(items.columns) == set(ITEMS | RESPONSE_ITEMS)
     assert (score.protocol, score.metric, score.n, score.shots) == ("paper", "acc", 12, 0)
     assert score.value == items["acc"].mean()
     assert score.stderr == pytest.approx(items["acc"].std(ddof=1) / 12**0.5)
