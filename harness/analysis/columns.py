@@ -33,6 +33,7 @@ AVERAGES: Mapping[str, Mapping[str, float]] = {
 """Averages as weights of columns: ARC avg is the unweighted mean of Easy and Challenge, the Average
 that of ARC avg, MMLU, HellaSwag and TruthfulQA (arXiv 2502.03029, Tables 1-2)."""
 
+
 TABLE_COLUMNS = ("ARC-e", "ARC-c", "ARC avg", "MMLU", "HellaSwag", "TruthfulQA", "Average")
 """In the paper's order."""
 
@@ -41,6 +42,11 @@ NOTED = "‡"
 
 BORROWED = {"paper": {"HellaSwag": "lm-eval"}}
 """By protocol: columns that another protocol fills; the paper took its HellaSwag from lm-eval."""
+
+
+def weights_of(column: str) -> Mapping[str, float]:
+    """Weights of the measured columns in a column: those of an average, or itself alone."""
+    return AVERAGES.get(column, {column: 1.0})
 
 
 @dataclass(frozen=True)
@@ -94,15 +100,15 @@ class Group:
         return tuple(lines)
 
     def head(self, column: str) -> str:
-        """Returns what stands above a column: its name, another protocol, a mark if it deviates."""
-        parts = AVERAGES.get(column, {column: 1.0})
+        """Head of a column: its name, another protocol, a mark if it deviates."""
+        parts = weights_of(column)
         setting = self.settings.get(column)
         if setting is not None and setting.protocol != self.protocol:
             column = f"{column} ({setting.protocol})"
         return column + (NOTED if any(self.deviations.get(part) for part in parts) else "")
 
     def suffix(self) -> str:
-        """Returns what file names of this group end with: nothing for the first of lm-eval."""
+        """What file names of this group end with: nothing for the first of lm-eval."""
         protocol = "" if self.protocol == "lm-eval" else f"-{self.protocol}"
         return protocol + (f"-{self.rank + 1}" if self.rank else "")
 
@@ -134,7 +140,7 @@ def _temperatures(settings: Mapping[str, Setting]) -> list[str]:
 def find_groups(
     scores: pd.DataFrame, benchmarks: Mapping[str, Benchmark]
 ) -> tuple[tuple[Group, ...], dict[Setting, pd.DataFrame]]:
-    """Returns the groups, and the rows of each setting (at most one row per cell).
+    """Groups, and the rows of each setting (at most one row per cell).
 
     Within a protocol the settings of a column are ranked: without a limit first, then larger
     limits, then more cells. The group of rank r takes the r-th of each column; a column with one
@@ -176,7 +182,7 @@ def _group(
 
 
 def _deviations(frame: pd.DataFrame) -> tuple[str, ...]:
-    """Returns the scores' notes, each with the models that it concerns unless it does all."""
+    """Scores' notes, each with the models that it concerns unless it does all."""
     models = list(dict.fromkeys(frame["model"]))
     noted: dict[str, list[str]] = {}
     for model, note in zip(frame["model"], frame["note"], strict=True):
@@ -196,7 +202,7 @@ def _order(setting: Setting, num_cells: int) -> tuple[Any, ...]:
 def _settings(
     scores: pd.DataFrame, benchmarks: Mapping[str, Benchmark]
 ) -> list[tuple[Setting, str, pd.DataFrame]]:
-    """Returns each setting of a paper's column, the column, and its rows."""
+    """Each setting of a column of the paper, the column, and its rows."""
     found = []
     for name, benchmark in benchmarks.items():
         if benchmark.column is None:
@@ -215,13 +221,13 @@ def _settings(
 
 
 def is_aggregate(scores: pd.DataFrame) -> pd.Series:
-    """Returns which rows are a whole benchmark's score, not one of its subjects'."""
+    """Which rows are a whole benchmark's score, not one of its subjects'."""
     num_tasks = scores.groupby(["cell_id", "key", "benchmark"])["task"].transform("nunique")
     return (scores["task"] == scores["benchmark"]) | (num_tasks == 1)
 
 
 def setting_of(row: Mapping[str, Any]) -> Setting:
-    """Returns how a row of the scores frame was measured."""
+    """How a row of the scores frame was measured."""
     return Setting(
         benchmark=str(row["benchmark"]),
         protocol=str(row["protocol"]),
@@ -235,8 +241,45 @@ def setting_of(row: Mapping[str, Any]) -> Setting:
     )
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """How a column was measured, over all cells that fill it."""
+
+    column: str
+    setting: Setting
+    sources: tuple[str, ...]
+    """Of the items."""
+    precisions: tuple[str, ...]
+    num_items: tuple[int, int]
+    """The fewest and the most of a cell."""
+    mixed: tuple[tuple[str, str, tuple[str, ...]], ...]
+    """Model, field and its values where one model was measured with several precisions or
+    tokenizers."""
+
+
+def protocol_of(column: str, setting: Setting, rows: pd.DataFrame) -> Protocol:
+    """How the scores of one setting (its rows of the scores frame) were measured."""
+
+    def values(frame: pd.DataFrame, name: str) -> tuple[str, ...]:
+        return tuple(sorted(set(map(str, frame[name]))))
+
+    mixed = [
+        (str(model), name, values(part, name))
+        for name in ("precision", "tokenizer_sha256")
+        for model, part in rows.groupby("model", sort=False)
+    ]
+    return Protocol(
+        column=column,
+        setting=setting,
+        sources=values(rows, "data_source"),
+        precisions=values(rows, "precision"),
+        num_items=(int(rows["n"].min()), int(rows["n"].max())),
+        mixed=tuple(entry for entry in mixed if len(entry[2]) > 1),
+    )
+
+
 def is_missing(value: Any) -> bool:
-    """Tells whether a frame's value is None, NaN or NA."""
+    """Whether a frame's value is None, NaN or NA."""
     import pandas as pd
 
     return value is None or bool(pd.isna(value))

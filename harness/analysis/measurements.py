@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.columns import AVERAGES, Group, Setting, find_groups, is_missing
+from harness.analysis.columns import Group, Setting, find_groups, is_missing, weights_of
 from harness.analysis.stats import Estimate, Sample, combine, mcnemar_exact
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ Seed = int | None
 """None is the untrained base model's."""
 
 BASE = "base"
-"""The registry name of the untrained model."""
+"""Registry name of the untrained model."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,16 @@ class _ItemTable:
     """(items,)"""
 
 
+@dataclass(frozen=True)
+class _ItemOrder:
+    columns: pd.DataFrame
+    """What names each item, as a frame of records holds it."""
+    index: pd.Index
+    """(items,): sorted."""
+    places: np.ndarray
+    """(items,): the frame's row of each."""
+
+
 class Measurements:
     """The scores of a grid, asked by variant, group and column."""
 
@@ -71,8 +81,8 @@ class Measurements:
         self.groups, self.rows = find_groups(data.scores, benchmarks)
         self._scores = {setting: _by_cell(frame) for setting, frame in self.rows.items()}
         self._estimates: dict[tuple[Variant, Group, str], Estimate | None] = {}
-        self._items: dict[tuple[str, str, str], pd.Series | None] = {}
-        self._indexes: list[pd.Index] = []
+        self._items: dict[tuple[str, Setting], pd.Series | None] = {}
+        self._orders: list[_ItemOrder] = []
 
     @cached_property
     def cells(self) -> dict[Variant, dict[Seed, str]]:
@@ -92,18 +102,18 @@ class Measurements:
         return tuple(dict.fromkeys(variant.model for variant in self.cells))
 
     def fractions(self, model: str) -> tuple[float, ...]:
-        """Returns the planned fractions of a model, ascending."""
+        """Planned fractions of a model, ascending."""
         found = {v.fraction for v in self.cells if v.model == model and v.fraction is not None}
         return tuple(sorted(found))
 
     def table_variants(self, model: str) -> list[Variant]:
-        """Returns a model's variants for the tables: base, and the largest planned fraction."""
+        """A model's variants for the tables: base, and the largest planned fraction."""
         largest = max(self.fractions(model), default=None)
         return [v for v in self.cells if v.model == model and v.fraction in (None, largest)]
 
     def seed_scores(self, variant: Variant, group: Group, column: str) -> dict[Seed, float]:
-        """Returns the score of each seed (0..1) that has all parts of the column."""
-        weights = AVERAGES.get(column, {column: 1.0})
+        """Score (0..1) of each seed that has all parts of the column."""
+        weights = weights_of(column)
         seeds = self._seeds(variant, group, column)
         return {
             seed: sum(
@@ -114,7 +124,7 @@ class Measurements:
         }
 
     def estimate(self, variant: Variant, group: Group, column: str) -> Estimate | None:
-        """Returns the mean over items and seeds; None where a part of the column is missing."""
+        """Mean over items and seeds; None where a part of the column is missing."""
         key = (variant, group, column)
         if key not in self._estimates:
             self._estimates[key] = self._estimate(variant, group, column)
@@ -124,7 +134,7 @@ class Measurements:
         cell_ids = list(self._seeds(variant, group, column).values())
         if not cell_ids:
             return None
-        weights = AVERAGES.get(column, {column: 1.0})
+        weights = weights_of(column)
         return combine(
             [
                 self._sample(cell_ids, group.settings[part], weight)
@@ -135,7 +145,7 @@ class Measurements:
     def difference(
         self, left: Variant, right: Variant, group: Group, column: str
     ) -> Difference | None:
-        """Returns left minus right, paired by item and seed; None where items are missing.
+        """Left minus right, paired by item and seed; None where items are missing.
 
         The base model has no seed: it stands against each seed of the other.
         """
@@ -147,7 +157,7 @@ class Measurements:
         ]
         if not pairs:
             return None
-        weights = AVERAGES.get(column, {column: 1.0})
+        weights = weights_of(column)
         samples, answers = [], None
         for part, weight in weights.items():
             first = self._table([cell for cell, _ in pairs], group.settings[part])
@@ -166,8 +176,8 @@ class Measurements:
         return Difference(estimate, estimate.p_value, test)
 
     def _seeds(self, variant: Variant, group: Group, column: str) -> dict[Seed, str]:
-        """Returns the cells that have a score in every part of the column."""
-        parts = [group.settings.get(part) for part in AVERAGES.get(column, {column: 1.0})]
+        """Cells that have a score in every part of the column."""
+        parts = [group.settings.get(part) for part in weights_of(column)]
         found = [self._scores[setting] if setting else {} for setting in parts]
         return {
             seed: cell_id
@@ -189,7 +199,7 @@ class Measurements:
         return Sample(values, None, stderrs, scores[0].num_items, weight)
 
     def _table(self, cell_ids: list[str], setting: Setting) -> _ItemTable | None:
-        """Returns the scores of seeds on items; None unless all answered the same items."""
+        """Scores of seeds on items; None unless all answered the same items."""
         import numpy as np
 
         rows = [self._item_scores(cell_id, setting) for cell_id in cell_ids]
@@ -199,34 +209,58 @@ class Measurements:
         return _ItemTable(np.stack([row.to_numpy() for row in known]), known[0].index)
 
     def _item_scores(self, cell_id: str, setting: Setting) -> pd.Series | None:
-        """Returns a cell's score on each item, None where its records do not give its score."""
-        key = (cell_id, setting.benchmark, setting.metric)
+        """Score on each item of a cell; None where its records do not give its score."""
+        key = (cell_id, setting)
         if key not in self._items:
-            frame = self.data.items(cell_id, setting.benchmark)
-            if frame is not None and setting.metric in frame:
-                index = ["task", "doc_id", "question_id"]
-                series = frame.set_index(index)[setting.metric].sort_index().astype(float)
-                self._items[key] = self._share_index(series) if series.index.is_unique else None
-            else:
-                self._items[key] = None
-        series = self._items[key]
-        score = self._scores[setting][cell_id]
-        # A cell keeps one set of records per benchmark; they may be those of another limit.
-        if series is None or len(series) != score.num_items:
-            return None
-        return series if abs(float(series.mean()) - score.value) < 1e-6 else None
+            series = self._read_items(cell_id, setting)
+            score = self._scores[setting][cell_id]
+            # A cell keeps one set of records per benchmark; they may be those of another limit.
+            if series is not None and (
+                len(series) != score.num_items or abs(float(series.mean()) - score.value) >= 1e-6
+            ):
+                series = None
+            self._items[key] = series
+        return self._items[key]
 
-    def _share_index(self, series: pd.Series) -> pd.Series:
-        """Returns the series on an equal index seen before: many cells answer the same items."""
-        for index in self._indexes:
-            if series.index.equals(index):
-                return series.set_axis(index)
-        self._indexes.append(series.index)
-        return series
+    def _read_items(self, cell_id: str, setting: Setting) -> pd.Series | None:
+        import pandas as pd
+
+        frame = self.data.items(cell_id, setting.benchmark)
+        if frame is None or setting.metric not in frame:
+            return None
+        found = self._order_of(frame[["task", "doc_id", "question_id"]])
+        if not found.index.is_unique:
+            return None
+        values = frame[setting.metric].to_numpy(dtype=float)[found.places]
+        return pd.Series(values, index=found.index)
+
+    def _order_of(self, columns: pd.DataFrame) -> _ItemOrder:
+        """Order of a frame's items, sorted once: most cells answer the same items."""
+        import pandas as pd
+
+        for known in self._orders:
+            if columns.equals(known.columns):
+                return known
+        index, places = pd.MultiIndex.from_frame(columns).sortlevel()
+        # Equal indexes are one object, which makes their comparison free.
+        index = next((one.index for one in self._orders if index.equals(one.index)), index)
+        self._orders.append(_ItemOrder(columns, index, places))
+        return self._orders[-1]
+
+    def chance(self, group: Group, column: str) -> float | None:
+        """Expected score of random answers (0..1); None where it is not defined."""
+        total = 0.0
+        for part, weight in weights_of(column).items():
+            setting = group.settings.get(part)
+            chance = self.benchmarks[setting.benchmark].chance if setting else None
+            if chance is None:
+                return None
+            total += weight * chance
+        return total
 
 
 def variant_of(row: Mapping[str, Any]) -> Variant:
-    """Returns the variant of a row of any of the frames."""
+    """Variant of a row of any of the frames."""
     return Variant(
         model=row["model"],
         method=row["method"],

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from harness.analysis.columns import Group
-from harness.analysis.comparisons import representatives
+from harness.analysis.findings import Findings
 from harness.analysis.measurements import Measurements
+from harness.analysis.paper_tables import Line, PaperTable
 from harness.report.numbers import MISSING
-
-if TYPE_CHECKING:
-    from harness.report.lines import Line
 
 NO_ITEMS = "†"
 """Marks a standard error that was made without per-item records."""
@@ -25,10 +22,9 @@ STDERR = (
 )
 
 
-def table_caption(
-    measured: Measurements, lines: Sequence[Line], group: Group, *, has_bold: bool
-) -> tuple[str, ...]:
-    """Returns the sentences below a paper's table."""
+def table_caption(findings: Findings, group: Group, paper: PaperTable) -> tuple[str, ...]:
+    """Sentences below a paper's table."""
+    lines, measured = findings.lines[paper, group], findings.measured
     metrics = ", ".join(f"{c} {setting.metric}" for c, setting in group.settings.items())
     texts = [
         f"Percent ± one standard error. {_trained_on(measured)} Seeds: trained models behind a "
@@ -37,14 +33,20 @@ def table_caption(
         "ARC avg: unweighted mean of Easy and Challenge. Average: mean of ARC avg, MMLU, HellaSwag "
         f"and TruthfulQA. {MISSING}: not measured, or a part of it is not.",
     ]
-    if has_bold:
+    if paper.bold:
         texts.append(
             "Bold: the better of linear and non-linear per model, as in the paper; it says nothing "
             "of significance (see the paired comparisons)."
         )
-    if len(representatives([line.variant for line in lines])) < len(lines):
+    if any(line.name.startswith("…") for line in lines):
         texts.append("…: the method of the row above with other settings; the label is the grid's.")
-    texts.append(_published_caption(lines))
+    if any(line.published is not None for line in lines):
+        texts.append(
+            f"Published: as printed in the paper; {MISSING} where it was measured with another "
+            "protocol or number of items than this column."
+        )
+    else:
+        texts.append("The paper has no row for these models and data: no published values.")
     return tuple(texts)
 
 
@@ -57,18 +59,8 @@ def _trained_on(measured: Measurements) -> str:
     return f"Trained on a share of the training data: {each}." if each else ""
 
 
-def _published_caption(lines: Sequence[Line]) -> str:
-    rows = [line for line in lines if line.published is not None]
-    if not rows:
-        return "The paper has no row for these models and data: no published values."
-    return (
-        f"Published: as printed in the paper; {MISSING} where it was measured with another "
-        "protocol or number of items than this column."
-    )
-
-
 def table_notes(lines: Sequence[Line], group: Group) -> tuple[str, ...]:
-    """Returns what must be said below a table everywhere: deviations, and bounds for errors."""
+    """What must be said below a table everywhere: deviations, and bounds for errors."""
     estimates = [estimate for line in lines for estimate in line.estimates.values() if estimate]
     if any(estimate.stderr is not None and not estimate.from_items for estimate in estimates):
         bound = (

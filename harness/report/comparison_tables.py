@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.analysis.columns import TABLE_COLUMNS, Group
-from harness.analysis.comparisons import Comparison
-from harness.report.numbers import MISSING, p_text, percent, points
+from harness.analysis.comparisons import ALPHA, Comparison
+from harness.analysis.findings import Findings
+from harness.report.numbers import MISSING, estimate_record, p_text, percent, points
 from harness.report.render import Entry, Row, Table, row
 
-ALPHA = 0.05
-"""Adjusted p below which a difference gets its star."""
+
+def comparison_tables(findings: Findings, digits: int = 2) -> list[Table]:
+    """Comparisons with one row per pair and one column per benchmark, once per group."""
+    return [_wide(found, group, digits) for group, found in findings.comparisons.items()]
 
 
-def comparison_table(comparisons: Sequence[Comparison], group: Group, *, digits: int = 2) -> Table:
-    """Returns the comparisons with one row per pair and one column per benchmark."""
+def comparison_lists(findings: Findings) -> list[Table]:
+    """Comparisons with one row each (interval, p and test), once per group."""
+    return [_long(found, group) for group, found in findings.comparisons.items()]
+
+
+def _wide(comparisons: Sequence[Comparison], group: Group, digits: int) -> Table:
     rows: list[Row] = []
     pairs = list(dict.fromkeys((entry.model, entry.label) for entry in comparisons))
     model = None
@@ -64,14 +71,13 @@ def _correction(comparisons: Sequence[Comparison]) -> str:
 def _difference_entry(entry: Comparison | None, digits: int) -> Entry:
     if entry is None or entry.estimate is None:
         return Entry()
-    star = "*" if entry.p_holm is not None and entry.p_holm < ALPHA else ""
+    star = "*" if entry.is_significant else ""
     stderr = entry.estimate.stderr
     error = "" if stderr is None else f"± {percent(stderr, digits)}"
     return Entry(points(entry.estimate.value, digits) + star, error)
 
 
-def comparison_list(comparisons: Sequence[Comparison], group: Group) -> Table:
-    """Returns the comparisons with one row each: interval, p and test."""
+def _long(comparisons: Sequence[Comparison], group: Group) -> Table:
     rows = []
     previous = None
     for entry in comparisons:
@@ -106,32 +112,23 @@ def comparison_list(comparisons: Sequence[Comparison], group: Group) -> Table:
     )
 
 
-def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, object]]:
-    """Returns the comparisons as tidy records for their CSV."""
-    records: list[dict[str, object]] = []
-    for entry in comparisons:
-        estimate = entry.estimate
-        low, high = (estimate.interval if estimate else None) or (None, None)
-        values = {
-            "difference_points": estimate.value if estimate else None,
-            "stderr_points": estimate.stderr if estimate else None,
-            "low_points": low,
-            "high_points": high,
+def comparison_records(findings: Findings) -> list[dict[str, object]]:
+    """Comparisons as tidy records for their CSV."""
+    return [
+        {
+            "protocol": entry.group.protocol,
+            "columns_measured": entry.group.title,
+            "model": entry.model,
+            "left": entry.left,
+            "right": entry.right,
+            "column": entry.column,
+            **estimate_record(entry.estimate, "difference", "points"),
+            "p": entry.p_value,
+            "p_holm": entry.p_holm,
+            "test": entry.test or None,
+            "num_seeds": entry.estimate.num_seeds if entry.estimate else None,
+            "num_items": entry.estimate.num_items if entry.estimate else None,
         }
-        records.append(
-            {
-                "protocol": entry.group.protocol,
-                "columns_measured": entry.group.title,
-                "model": entry.model,
-                "left": entry.left,
-                "right": entry.right,
-                "column": entry.column,
-                **{k: None if v is None else round(100 * v, 6) for k, v in values.items()},
-                "p": entry.p_value,
-                "p_holm": entry.p_holm,
-                "test": entry.test or None,
-                "num_seeds": estimate.num_seeds if estimate else None,
-                "num_items": estimate.num_items if estimate else None,
-            }
-        )
-    return records
+        for found in findings.comparisons.values()
+        for entry in found
+    ]

@@ -74,11 +74,13 @@ class Drawing:
     caption: str
     panels: tuple[Plot, ...]
 
-    def render(self, format_name: str, *, panel: Plot | None = None) -> bytes:
-        """Returns the figure as PNG, SVG or PDF.
+    def render(
+        self, formats: Sequence[str] = FORMATS, *, panel: Plot | None = None
+    ) -> dict[str, bytes]:
+        """The figure in each format; it is drawn and laid out once.
 
         Args:
-            format_name: one of FORMATS.
+            formats: of FORMATS.
             panel: draws only this one, without title and background.
         """
         from matplotlib import rc_context
@@ -89,17 +91,21 @@ class Drawing:
             **{"axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK},
             "axes.facecolor": "none",
         }
+        files = {}
         with rc_context(settings):
             figure = _draw([panel], "") if panel else _draw(list(self.panels), self.title)
-            target = io.BytesIO()
-            figure.savefig(
-                target,
-                format=format_name,
-                dpi=160,
-                metadata=_METADATA[format_name],
-                facecolor="none" if panel else "white",
-            )
-        return target.getvalue()
+            for name in formats:
+                target = io.BytesIO()
+                figure.savefig(
+                    target,
+                    format=name,
+                    dpi=160,
+                    metadata=_METADATA[name],
+                    facecolor="none" if panel else "white",
+                )
+                files[name] = target.getvalue()
+                figure.set_layout_engine("none")  # the first format's layout stands for all
+        return files
 
 
 def _draw(panels: list[Plot], title: str) -> Figure:
@@ -139,18 +145,18 @@ def _draw(panels: list[Plot], title: str) -> Figure:
 
 
 def _legend_columns(labels: Sequence[str], num_panels: int) -> int:
-    """Returns how many columns keep the legend as wide as the panels."""
+    """How many columns keep the legend as wide as the panels."""
     longest = max((len(label) for label in labels), default=1)
     return max(1, min(4, (90 * num_panels) // (longest + 8)))
 
 
 def file_name(model: str) -> str:
-    """Returns a model's name as part of a file name."""
+    """A model's name as part of a file name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", model)
 
 
 def styles_of(variants: Sequence[Variant]) -> dict[str, tuple[str, str]]:
-    """Returns colour and marker by method label, the same for every figure of a report."""
+    """Colour and marker by method label, the same for every figure of a report."""
     labels = {v.method: v.method_name for v in variants if v.method_name != BASE}
     styles = {
         label: STYLES[name] for label, name in labels.items() if label == name and name in STYLES
@@ -162,7 +168,7 @@ def styles_of(variants: Sequence[Variant]) -> dict[str, tuple[str, str]]:
 
 
 def drawn_methods(variants: Sequence[Variant], model: str) -> set[str]:
-    """Returns the labels that the figures of a model show: all, or of too many those that stand
+    """Labels that the figures of a model show: all, or of too many those that stand
     for their methods."""
     mine = [v for v in variants if v.model == model and v.method_name != BASE]
     labels = {variant.method for variant in mine}
@@ -172,7 +178,7 @@ def drawn_methods(variants: Sequence[Variant], model: str) -> set[str]:
 
 
 def left_out(variants: Sequence[Variant], model: str) -> str:
-    """Returns what a caption says of labels that are not drawn."""
+    """What a caption says of labels that are not drawn."""
     labels = {v.method for v in variants if v.model == model and v.method_name != BASE}
     number = len(labels - drawn_methods(variants, model))
     return f" Not drawn, for their number: {number} other settings of these methods." * (number > 0)

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from harness.analysis.columns import TABLE_COLUMNS, Group, is_aggregate, is_missing
+from harness.analysis.columns import TABLE_COLUMNS, Group, Protocol, is_missing
 from harness.analysis.comparisons import name_of
-from harness.analysis.measurements import Measurements, variant_of
-from harness.analysis.published import Published
-from harness.report.lines import TABLE_1, TABLE_2
+from harness.analysis.findings import Findings
+from harness.analysis.measurements import variant_of
+from harness.analysis.paper_tables import TABLE_1, TABLE_2
+from harness.analysis.responses import FLAGS
 from harness.report.numbers import MISSING, percent, points, share_text
 from harness.report.render import Table, row
-from harness.report.responses import TITLES
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
-def score_table(scores: pd.DataFrame) -> Table:
-    """Returns every benchmark's score of every cell; single subjects are in the CSV alone."""
+def score_table(findings: Findings) -> list[Table]:
+    """Every benchmark's score of every cell; single subjects are in the CSV alone."""
     rows = []
     previous = None
     notes: dict[str, int] = {}
-    for record in scores[is_aggregate(scores)].to_dict("records"):
+    for record in findings.scores.to_dict("records"):
         note = record["note"]
         mark = "" if is_missing(note) else str(notes.setdefault(str(note), len(notes) + 1))
         variant, seed = variant_of(record), record["seed"]
@@ -49,7 +45,7 @@ def score_table(scores: pd.DataFrame) -> Table:
             )
         )
         previous = head
-    return Table(
+    table = Table(
         name="scores",
         title="All scores",
         header=(
@@ -64,47 +60,45 @@ def score_table(scores: pd.DataFrame) -> Table:
         notes=tuple(f"Note {number}: {note}." for note, number in notes.items()),
         num_text_columns=7,
     )
+    return [table]
 
 
-def score_records(scores: pd.DataFrame) -> list[dict[str, object]]:
-    """Returns the scores for their CSV: what was counted of responses has a column each."""
+def score_records(findings: Findings) -> list[dict[str, object]]:
+    """Scores for their CSV, with a column for each response flag."""
     records = []
-    for record in scores.to_dict("records"):
+    for record in findings.data.scores.to_dict("records"):
         counts = record.pop("pathologies", None)
         counts = counts if isinstance(counts, dict) else {}
-        records.append(record | {f"responses_{name}": counts.get(name) for name in TITLES})
+        records.append(record | {f"responses_{name}": counts.get(name) for name in FLAGS})
     return records
 
 
-def protocol_table(measured: Measurements, group: Group) -> Table:
-    """Returns how each column of a group was measured."""
-    rows, warnings = [], []
-    for column, setting in group.settings.items():
-        frame = measured.rows[setting]
-        for field in ("precision", "tokenizer_sha256"):
-            for model, part in frame.groupby("model", sort=False):
-                values = sorted(set(map(str, part[field])))
-                if len(values) > 1:
-                    warnings.append(
-                        f"Warning: {column} of {model} was measured with more than one {field}: "
-                        f"{', '.join(value[:12] for value in values)}."
-                    )
-        rows.append(
-            row(
-                column,
-                setting.benchmark,
-                setting.protocol,
-                setting.metric,
-                ", ".join(sorted(set(map(str, frame["data_source"])))),
-                setting.data[:8],
-                ", ".join(sorted(set(map(str, frame["precision"])))),
-                str(setting.shots),
-                "all" if setting.limit is None else str(setting.limit),
-                _range(frame["n"]),
-                setting.task_version,
-                setting.lm_eval_version,
-            )
+def protocol_tables(findings: Findings) -> list[Table]:
+    """How each column was measured, once per group."""
+    return [_protocol_table(group, columns) for group, columns in findings.protocols.items()]
+
+
+def _protocol_table(group: Group, columns: Sequence[Protocol]) -> Table:
+    rows = [
+        row(
+            *(found.column, found.setting.benchmark, found.setting.protocol, found.setting.metric),
+            ", ".join(found.sources),
+            found.setting.data[:8],
+            ", ".join(found.precisions),
+            str(found.setting.shots),
+            "all" if found.setting.limit is None else str(found.setting.limit),
+            "–".join(map(str, sorted(set(found.num_items)))),
+            found.setting.task_version,
+            found.setting.lm_eval_version,
         )
+        for found in columns
+    ]
+    warnings = [
+        f"Warning: {found.column} of {model} was measured with more than one {field}: "
+        f"{', '.join(value[:12] for value in values)}."
+        for found in columns
+        for model, field, values in found.mixed
+    ]
     return Table(
         name="protocol" + group.suffix(),
         title="How each column was measured",
@@ -119,10 +113,10 @@ def protocol_table(measured: Measurements, group: Group) -> Table:
     )
 
 
-def published_tables(
-    published: Published, models: Sequence[str], titles: Mapping[str, str]
-) -> list[Table]:
-    """Returns the paper's rows of these models, whole, with the protocol of each column."""
+def published_tables(findings: Findings) -> list[Table]:
+    """The paper's rows of the grid's models, whole, with the protocol of each column."""
+    published, models = findings.published, findings.measured.models
+    titles = {variant.method_name: variant.title for variant in findings.measured.cells}
     tables = []
     for paper in (TABLE_1, TABLE_2):
         rows = [
@@ -151,40 +145,22 @@ def published_tables(
     return tables
 
 
-def anchor_table(published: Published, scores: pd.DataFrame) -> Table | None:
-    """Returns our base models beside published ones, or None where no model has any."""
-    rows = []
-    for anchor in published.anchors:
-        ours = scores[
-            (scores["model"] == anchor.model)
-            & (scores["method_name"] == "base")
-            & (scores["benchmark"] == anchor.benchmark)
-            & (scores["metric"] == anchor.metric)
-            & (scores["protocol"] == published.anchor_protocol)
-            & (scores["shots"] == published.anchor_shots)
-            & scores["limit"].isna()
-            & is_aggregate(scores)
-        ]
-        for record in ours.to_dict("records"):
-            rows.append(
-                row(
-                    *(anchor.model, anchor.benchmark, anchor.metric),
-                    *(percent(record["value"], 1), f"{anchor.value:.1f}"),
-                    points(record["value"] - anchor.value / 100, 1),
-                )
-            )
-    if not rows:
-        return None
-    return Table(
+def anchor_table(findings: Findings) -> list[Table]:
+    """Our base models beside published ones, where a model has any."""
+    rows = [
+        row(
+            *(anchor.model, anchor.benchmark, anchor.metric),
+            *(percent(ours, 1), f"{anchor.value:.1f}", points(ours - anchor.value / 100, 1)),
+        )
+        for anchor, ours in findings.anchors
+    ]
+    source = findings.published.anchor_source
+    table = Table(
         name="anchors",
         title="The untrained base models beside published scores",
         header=("Model", "Benchmark", "Metric", "Ours", "Published", "Difference"),
         rows=tuple(rows),
-        caption=(f"Percent, lm-eval, 0-shot, all items. Source: {published.anchor_source}.",),
+        caption=(f"Percent, lm-eval, 0-shot, all items. Source: {source}.",),
         num_text_columns=3,
     )
-
-
-def _range(values: pd.Series) -> str:
-    low, high = int(values.min()), int(values.max())
-    return str(low) if low == high else f"{low}–{high}"
+    return [table] if rows else []

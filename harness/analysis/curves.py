@@ -1,0 +1,94 @@
+"""The curves that the figures draw: accuracy against the share of the data, and training losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.analysis.columns import Group
+from harness.analysis.measurements import BASE, Measurements, Variant, variant_of
+from harness.analysis.published import Published, PublishedLoss
+
+
+@dataclass(frozen=True, eq=False)
+class EfficiencyCurves:
+    """Scores (0..1) of each seed in one column, for one model and group."""
+
+    column: str
+    scores: Mapping[Variant, list[float]]
+    """Of each trained variant that has any."""
+    base: Mapping[Variant, list[float]]
+    """Of the untrained model."""
+    chance: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class SampleEfficiency:
+    """What the figure of one model and group shows."""
+
+    model: str
+    group: Group
+    fractions: tuple[float, ...]
+    """Planned ones, ascending."""
+    stderr_range: tuple[float, float] | None
+    """The least and the largest standard error of an ARC average at the largest fraction."""
+    columns: tuple[EfficiencyCurves, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class LossCurves:
+    """Training losses of one model at the largest fraction, in nats per token."""
+
+    model: str
+    fraction: float
+    epochs: Mapping[Variant, Mapping[int, list[float]]]
+    """By epoch (from 0): the loss of each seed."""
+    published: tuple[PublishedLoss, ...]
+    published_source: str
+
+
+def sample_efficiency(measured: Measurements, group: Group, model: str) -> SampleEfficiency | None:
+    """Curves of ARC avg and Average; None where no trained variant has either."""
+    columns = []
+    for column in ("ARC avg", "Average"):
+        mine = [variant for variant in measured.cells if variant.model == model]
+        found = {v: list(measured.seed_scores(v, group, column).values()) for v in mine}
+        scores = {variant: seeds for variant, seeds in found.items() if seeds}
+        trained = {v: seeds for v, seeds in scores.items() if v.fraction is not None}
+        base = {v: seeds for v, seeds in scores.items() if v.method_name == BASE}
+        if trained:
+            chance = measured.chance(group, column)
+            columns.append(EfficiencyCurves(column, trained, base, chance))
+    if not columns:
+        return None
+    estimates = [
+        measured.estimate(variant, group, "ARC avg")
+        for variant in measured.table_variants(model)
+        if variant.method_name != BASE
+    ]
+    errors = [one.stderr for one in estimates if one is not None and one.stderr is not None]
+    return SampleEfficiency(
+        model=model,
+        group=group,
+        fractions=measured.fractions(model),
+        stderr_range=(min(errors), max(errors)) if errors else None,
+        columns=tuple(columns),
+    )
+
+
+def loss_curves(measured: Measurements, published: Published, model: str) -> LossCurves | None:
+    """Losses at the largest fraction beside the published ones; None where there are none."""
+    losses = measured.data.losses
+    largest = max(measured.fractions(model), default=None)
+    if losses.empty or largest is None:
+        return None
+    chosen = losses[(losses["model"] == model) & (losses["fraction"] == largest)]
+    found: dict[Variant, dict[int, list[float]]] = {}
+    for record in chosen.sort_values(["epoch", "seed"]).to_dict("records"):
+        epochs = found.setdefault(variant_of(record), {})
+        epochs.setdefault(int(record["epoch"]), []).append(float(record["loss"]))
+    if not found:
+        return None
+    known = [curve for curve in published.losses if curve.model == model and largest == 1.0]
+    epochs_of = {variant: found[variant] for variant in measured.cells if variant in found}
+    return LossCurves(model, largest, epochs_of, tuple(known), published.loss_source)

@@ -1,0 +1,112 @@
+"""All that the numbers of a grid say, found at once; `harness.report` only prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.analysis.cautions import Cautions, find_cautions
+from harness.analysis.columns import Group, Protocol, is_aggregate, protocol_of
+from harness.analysis.comparisons import Comparison, compare, compare_with_published, headlines
+from harness.analysis.costs import CostLine, cost_lines
+from harness.analysis.curves import LossCurves, SampleEfficiency, loss_curves, sample_efficiency
+from harness.analysis.gates import GateCurves, ShareLine, gate_curves, share_lines
+from harness.analysis.inputs import ReportInput
+from harness.analysis.measurements import Measurements
+from harness.analysis.paper_tables import TABLE_1, TABLE_2, Line, PaperTable, table_lines
+from harness.analysis.published import Anchor, Published, load_published
+from harness.analysis.responses import FlagLine, OrderLine, flag_lines, order_lines
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.evaluation.benchmarks import Benchmark
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What a grid's results say."""
+
+    data: ReportInput
+    measured: Measurements
+    """The estimate of every variant in every column; its groups are those of the fields below."""
+    published: Published
+    lines: Mapping[tuple[PaperTable, Group], list[Line]]
+    """Rows of the paper's tables."""
+    comparisons: Mapping[Group, list[Comparison]]
+    headlines: tuple[Comparison, ...]
+    """What the page says first: one comparison per claim of the paper."""
+    flags: Mapping[Group, list[FlagLine]]
+    """Response flags."""
+    orders: tuple[OrderLine, ...]
+    """What the order of the options does."""
+    efficiency: tuple[SampleEfficiency, ...]
+    losses: tuple[LossCurves, ...]
+    gates: tuple[GateCurves, ...]
+    shares: tuple[ShareLine, ...]
+    """Shares of attention that prompts take."""
+    costs: tuple[CostLine, ...]
+    protocols: Mapping[Group, list[Protocol]]
+    """How each column was measured."""
+    anchors: tuple[tuple[Anchor, float], ...]
+    """Published scores of base models, each with ours (0..1)."""
+    scores: pd.DataFrame
+    """Rows of the scores frame that are a whole benchmark's."""
+    cautions: Cautions
+
+
+def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -> Findings:
+    """All findings of a grid's results.
+
+    Args:
+        data: the results.
+        benchmarks: by name; by default those that ship.
+    """
+    from harness.evaluation.benchmarks import BENCHMARKS
+
+    measured, published = Measurements(data, benchmarks or BENCHMARKS), load_published()
+    groups, models = measured.groups, measured.models
+    comparisons = {
+        group: [
+            entry
+            for model in models
+            for entry in (
+                *compare(measured, group, model),
+                *compare_with_published(measured, published, group, model),
+            )
+        ]
+        for group in groups
+    }
+    efficiency = [sample_efficiency(measured, group, model) for group in groups for model in models]
+    losses = [loss_curves(measured, published, model) for model in models]
+    scores = data.scores[is_aggregate(data.scores)]
+    return Findings(
+        data=data,
+        measured=measured,
+        published=published,
+        lines={
+            (paper, group): table_lines(measured, published, group, paper)
+            for paper in (TABLE_1, TABLE_2)
+            for group in groups
+        },
+        comparisons=comparisons,
+        headlines=headlines([entry for entries in comparisons.values() for entry in entries]),
+        flags={group: flag_lines(measured, group) for group in groups},
+        orders=tuple(order_lines(measured)),
+        efficiency=tuple(found for found in efficiency if found is not None),
+        losses=tuple(found for found in losses if found is not None),
+        gates=tuple(gate_curves(measured)),
+        shares=tuple(share_lines(measured)),
+        costs=tuple(cost_lines(data.cells)),
+        protocols={
+            group: [
+                protocol_of(column, setting, measured.rows[setting])
+                for column, setting in group.settings.items()
+            ]
+            for group in groups
+        },
+        anchors=tuple(published.anchor_scores(scores)),
+        scores=scores,
+        cautions=find_cautions(measured, published),
+    )
