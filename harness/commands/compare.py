@@ -1,11 +1,12 @@
-"""TODO: say what this is for."""
+"""`zbench compare`: what differs between two results and can move a score, and their scores."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.compare import Comparison, ScoreRow, Side
+from harness.analysis.compare import Comparison, ScoreRow
 from harness.analysis.differences import Difference
 from harness.commands import display
 from harness.commands.display import print_json
@@ -138,21 +139,20 @@ def _stderr(score: TaskScore) -> str:
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
-    """Returns a comparison as plain values; scores and intervals are 0..1."""
+    """A comparison as plain values; scores and intervals are 0..1."""
+    fields = ("protocol", "benchmark", "metric", "shots", "limit", "value")
+    only = [
+        [{name: getattr(score, name) for name in fields} for score in scores]
+        for scores in (comparison.only_first, comparison.only_second)
+    ]
+    sides = [
+        {"label": side.label, "cell_id": side.result.cell_id, "place": side.place}
+        for side in (comparison.first, comparison.second)
+    ]
     return {
-        "first": _side_record(comparison.first),
-        "second": _side_record(comparison.second),
-        "differences": [
-            {
-                "part": each.part,
-                "what": each.what,
-                "first": each.first,
-                "second": each.second,
-                "moves": each.moves,
-                "benchmarks": list(each.benchmarks),
-            }
-            for each in comparison.differences
-        ],
+        "first": sides[0],
+        "second": sides[1],
+        "differences": [asdict(difference) for difference in comparison.differences],
         "not_recorded_by_either": list(comparison.unknown),
         "scores": [
             {
@@ -161,28 +161,13 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
                 "first": row.first.value,
                 "second": row.second.value,
                 "difference": row.difference,
-                "interval": None if row.interval is None else list(row.interval),
+                "interval": row.interval,
                 "p_value": row.p_value,
                 "items": row.num_items,
                 "unpaired": row.unpaired,
             }
             for row in comparison.rows
         ],
-        "only_first": [_score_record(score) for score in comparison.only_first],
-        "only_second": [_score_record(score) for score in comparison.only_second],
-    }
-
-
-def _side_record(side: Side) -> dict[str, Any]:
-    return {"label": side.label, "cell_id": side.result.cell_id, "place": side.place}
-
-
-def _score_record(score: TaskScore) -> dict[str, Any]:
-    return {
-        "protocol": score.protocol,
-        "benchmark": score.benchmark,
-        "metric": score.metric,
-        "shots": score.shots,
-        "limit": score.limit,
-        "value": score.value,
+        "only_first": only[0],
+        "only_second": only[1],
     }

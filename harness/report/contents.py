@@ -193,9 +193,7 @@ def page_of(
 
 
 def _sections(
-    findings: Findings,
-    figures: Sequence[tuple[Drawing, Sequence[str]]],
-    file_names: Sequence[str],
+    findings: Findings, figures: Sequence[tuple[Drawing, Sequence[str]]], file_names: Sequence[str]
 ) -> Iterator[Section]:
     errors_explained = False
     for anchor, title in SECTIONS.items():
