@@ -34,22 +34,21 @@ class Cautions:
 def find_cautions(measured: Measurements, published: Published) -> Cautions:
     """What limits how the numbers may be read."""
     cells = measured.data.cells
-    noted = cells[cells["training_note"].notna()] if "training_note" in cells else cells[:0]
+    noted = cells.reindex(columns=["label", "training_note"]).dropna()
     settings = {setting for group in measured.groups for setting in group.settings.values()}
-    at_chance = []
-    for group in measured.groups:
-        for model in measured.models:
-            columns = tuple(c for c in COLUMNS if _is_at_chance(measured, group, model, c))
-            if columns:
-                at_chance.append((model, group, columns))
+    at_chance = [
+        (model, group, tuple(c for c in COLUMNS if _is_at_chance(measured, group, model, c)))
+        for group in measured.groups
+        for model in measured.models
+    ]
     return Cautions(
         seeds=_seeds(measured),
         num_open=int((cells["status"] != "done").sum()),
         num_cells=len(cells),
-        training_notes=tuple((row["label"], row["training_note"]) for _, row in noted.iterrows()),
+        training_notes=tuple(noted.itertuples(index=False, name=None)),
         is_demo=bool(settings) and all(each.benchmark.startswith("demo_") for each in settings),
         has_limit=any(setting.limit is not None for setting in settings),
-        at_chance=tuple(at_chance),
+        at_chance=tuple(entry for entry in at_chance if entry[2]),
         has_published=bool(published.models() & set(measured.models)),
     )
 
@@ -59,8 +58,7 @@ def _seeds(measured: Measurements) -> tuple[int, int] | None:
         len(measured.seed_scores(variant, group, column))
         for group in measured.groups
         for column in group.settings
-        for model in measured.models
-        for variant in measured.table_variants(model)
+        for variant in measured.tabled
         if variant.method_name != BASE
     } - {0}
     return (min(counts), max(counts)) if counts else None

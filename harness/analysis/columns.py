@@ -108,24 +108,27 @@ class Group:
         return column + (NOTED if any(self.deviations.get(part) for part in parts) else "")
 
     def suffix(self) -> str:
-        """What file names of this group end with: nothing for the first of lm-eval."""
+        """Returns what file names of this group end with: nothing for the first of lm-eval."""
         protocol = "" if self.protocol == "lm-eval" else f"-{self.protocol}"
         return protocol + (f"-{self.rank + 1}" if self.rank else "")
 
 
-def _shots(settings: Mapping[str, Setting]) -> str:
-    by_shots: dict[int, list[str]] = {}
+def _columns_by(settings: Mapping[str, Setting], name: str) -> dict[Any, list[str]]:
+    found: dict[Any, list[str]] = {}
     for column, setting in settings.items():
-        by_shots.setdefault(setting.shots, []).append(column)
+        found.setdefault(getattr(setting, name), []).append(column)
+    return found
+
+
+def _shots(settings: Mapping[str, Setting]) -> str:
+    by_shots = _columns_by(settings, "shots")
     common = max(by_shots, key=lambda shots: len(by_shots[shots]))
     others = [f"{', '.join(names)} {n}-shot" for n, names in by_shots.items() if n != common]
     return ", ".join([f"{common}-shot", *others])
 
 
 def _limits(settings: Mapping[str, Setting]) -> str:
-    by_limit: dict[int | None, list[str]] = {}
-    for column, setting in settings.items():
-        by_limit.setdefault(setting.limit, []).append(column)
+    by_limit = _columns_by(settings, "limit")
     sizes = {n: "all items" if n is None else f"limit {n}" for n in by_limit}
     if len(by_limit) == 1:
         return next(iter(sizes.values()))
@@ -238,43 +241,6 @@ def setting_of(row: Mapping[str, Any]) -> Setting:
         lm_eval_version=str(row["lm_eval_version"]),
         data=str(row["data_source"] if is_missing(row["data_sha256"]) else row["data_sha256"]),
         temperature=None if is_missing(row.get("temperature")) else float(row["temperature"]),
-    )
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a column was measured, over all cells that fill it."""
-
-    column: str
-    setting: Setting
-    sources: tuple[str, ...]
-    """Of the items."""
-    precisions: tuple[str, ...]
-    num_items: tuple[int, int]
-    """The fewest and the most of a cell."""
-    mixed: tuple[tuple[str, str, tuple[str, ...]], ...]
-    """Model, field and its values where one model was measured with several precisions or
-    tokenizers."""
-
-
-def protocol_of(column: str, setting: Setting, rows: pd.DataFrame) -> Protocol:
-    """How the scores of one setting (its rows of the scores frame) were measured."""
-
-    def values(frame: pd.DataFrame, name: str) -> tuple[str, ...]:
-        return tuple(sorted(set(map(str, frame[name]))))
-
-    mixed = [
-        (str(model), name, values(part, name))
-        for name in ("precision", "tokenizer_sha256")
-        for model, part in rows.groupby("model", sort=False)
-    ]
-    return Protocol(
-        column=column,
-        setting=setting,
-        sources=values(rows, "data_source"),
-        precisions=values(rows, "precision"),
-        num_items=(int(rows["n"].min()), int(rows["n"].max())),
-        mixed=tuple(entry for entry in mixed if len(entry[2]) > 1),
     )
 
 

@@ -106,15 +106,8 @@ def compare(first: Side, second: Side) -> Comparison:
                 only_second.append(other)
     for requests, scores in ((left, only_first), (right, only_second)):
         scores += [s for request in requests for s in request.scores if s.task == s.benchmark]
-    return Comparison(
-        first=first,
-        second=second,
-        differences=tuple(found),
-        unknown=tuple(unknown_of(pairs)),
-        rows=tuple(rows),
-        only_first=tuple(only_first),
-        only_second=tuple(only_second),
-    )
+    told = tuple(found), tuple(unknown_of(pairs)), tuple(rows)
+    return Comparison(first, second, *told, tuple(only_first), tuple(only_second))
 
 
 def _answers(side: Side, request: Request, metric: str) -> Answers | None:

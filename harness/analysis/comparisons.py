@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from harness.analysis.columns import TABLE_COLUMNS, Group
-from harness.analysis.measurements import BASE, Measurements, Variant
+from harness.analysis.measurements import (
+    BASE,
+    Measurements,
+    Variant,
+    name_of,
+    representatives,
+)
 from harness.analysis.published import Published
 from harness.analysis.stats import Estimate, holm
 
@@ -64,16 +70,10 @@ def compare(measured: Measurements, group: Group, model: str) -> list[Comparison
         for column in TABLE_COLUMNS:
             # Of a setting the label says enough: its own method is what it stands against.
             name = left.method if family == "setting" else name_of(left)
-            comparison = Comparison(group, model, name, name_of(right), column, None, family=family)
             difference = measured.difference(left, right, group, column)
-            if difference is not None:
-                comparison = replace(
-                    comparison,
-                    estimate=difference.estimate,
-                    p_value=difference.p_value,
-                    test=difference.test,
-                )
-            found.append(comparison)
+            told = vars(difference) if difference is not None else {"estimate": None}
+            names = name, name_of(right)
+            found.append(Comparison(group, model, *names, column, **told, family=family))
     families = [[entry for entry in found if entry.family == name] for name in get_args(Family)]
     return [
         replace(entry, p_holm=p)
@@ -114,18 +114,6 @@ def _pairs(variants: list[Variant]) -> list[tuple[Variant, Variant, Family]]:
     return pairs + [(variant, base, "context") for base in bases for variant in trained]
 
 
-def representatives(variants: Sequence[Variant]) -> list[Variant]:
-    """Variants that stand for their methods.
-
-    That is a method under its registry name. Where the grid has it so, its other labels are
-    settings of it, to be compared with it; where not, each label stands for itself.
-    """
-    plain = {(v.model, v.method_name) for v in variants if v.method == v.method_name}
-    return [
-        v for v in variants if v.method == v.method_name or (v.model, v.method_name) not in plain
-    ]
-
-
 def compare_with_published(
     measured: Measurements, published: Published, group: Group, model: str
 ) -> list[Comparison]:
@@ -145,20 +133,3 @@ def compare_with_published(
                 Comparison(group, model, *names, column, difference, p_value, test="t, unpaired")
             )
     return found
-
-
-def name_of(variant: Variant) -> str:
-    """Printed name: the method's title, and the grid's label where it differs."""
-    if variant.method == variant.method_name or f"({variant.method})" in variant.title:
-        return variant.title
-    return f"{variant.title} ({variant.method})"
-
-
-def row_name(variant: Variant, beside: Sequence[Variant]) -> str:
-    """Name in a table where a method's other settings stand below its own row.
-
-    Args:
-        variant: the row's.
-        beside: all of the table.
-    """
-    return name_of(variant) if variant in representatives(beside) else f"… {variant.method}"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from harness.analysis.measurements import Variant, variant_of
+from harness.analysis.measurements import variant_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,53 +17,30 @@ COSTS = (
 PREDICTED = ["expected_training_seconds", "expected_scoring_seconds"]
 
 
-@dataclass(frozen=True)
-class CostLine:
-    """Costs of a variant; None where nothing is known."""
+def cost_lines(cells: pd.DataFrame) -> list[dict[str, Any]]:
+    """Costs of every variant of the cells frame, in its order; NaN where nothing is known.
 
-    variant: Variant
-    num_done: int
-    num_cells: int
-    parameters: float | None
-    """Trained ones."""
-    means: Mapping[str, float | None]
-    """By name of COSTS, over the finished cells."""
-    predicted_seconds: float | None
-    """Training and scoring, per finished cell that has a prediction."""
-    measured_ratio: float | None
-    """Measured over predicted seconds of those cells."""
-
-
-def cost_lines(cells: pd.DataFrame) -> list[CostLine]:
-    """Costs of every variant of the cells frame, in its order."""
+    `variant`; `num_done` and `num_cells`; `trainable_parameters`; the means of COSTS over the
+    finished cells; `predicted_seconds` of training and scoring per finished cell that has a
+    prediction, and `measured_ratio`, measured over predicted seconds of those cells.
+    """
     lines = []
+    columns = list(dict.fromkeys([*cells, *COSTS, *PREDICTED]))
     keys = ["model", "method", "method_name", "method_title", "fraction"]
-    for _, part in cells.groupby(keys, sort=False, dropna=False):
+    for _, part in cells.reindex(columns=columns).groupby(keys, sort=False, dropna=False):
         done = part[part["status"] == "done"]
+        known = done.dropna(subset=[*PREDICTED, "evaluation_seconds"])
+        predicted = float(known[PREDICTED].sum().sum()) or float("nan")
+        measured = float(known[["seconds", "evaluation_seconds"]].sum().sum())
         lines.append(
-            CostLine(
-                variant_of(part.iloc[0].to_dict()),
-                len(done),
-                len(part),
-                _mean(part, "trainable_parameters"),
-                {name: _mean(done, name) for name in COSTS},
-                *_predicted(done),
-            )
+            {
+                "variant": variant_of(part.iloc[0].to_dict()),
+                "num_done": len(done),
+                "num_cells": len(part),
+                "trainable_parameters": part["trainable_parameters"].mean(),
+                **{name: float(done[name].astype(float).mean()) for name in COSTS},
+                "predicted_seconds": predicted / max(1, len(known)),
+                "measured_ratio": measured / predicted,
+            }
         )
     return lines
-
-
-def _mean(frame: pd.DataFrame, name: str) -> float | None:
-    values = frame[name].dropna() if name in frame else ()
-    return float(sum(values) / len(values)) if len(values) else None
-
-
-def _predicted(cells: pd.DataFrame) -> tuple[float | None, float | None]:
-    if any(name not in cells for name in PREDICTED):
-        return None, None
-    known = cells.dropna(subset=[*PREDICTED, "evaluation_seconds"])
-    predicted = float(known[PREDICTED].sum().sum())
-    if not predicted:
-        return None, None
-    measured = float(known["seconds"].fillna(0.0).sum() + known["evaluation_seconds"].sum())
-    return predicted / len(known), measured / predicted

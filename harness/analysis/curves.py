@@ -23,19 +23,6 @@ class EfficiencyCurves:
 
 
 @dataclass(frozen=True, eq=False)
-class SampleEfficiency:
-    """What the figure of one model and group shows."""
-
-    model: str
-    group: Group
-    fractions: tuple[float, ...]
-    """Planned ones, ascending."""
-    stderr_range: tuple[float, float] | None
-    """The least and the largest standard error of an ARC average at the largest fraction."""
-    columns: tuple[EfficiencyCurves, ...]
-
-
-@dataclass(frozen=True, eq=False)
 class LossCurves:
     """Training losses of one model at the largest fraction, in nats per token."""
 
@@ -47,33 +34,18 @@ class LossCurves:
     published_source: str
 
 
-def sample_efficiency(measured: Measurements, group: Group, model: str) -> SampleEfficiency | None:
-    """Curves of ARC avg and Average; None where no trained variant has either."""
-    columns = []
+def efficiency_curves(measured: Measurements, group: Group, model: str) -> list[EfficiencyCurves]:
+    """Curves of ARC avg and Average, each where a trained variant has it."""
+    curves = []
+    mine = [variant for variant in measured.cells if variant.model == model]
     for column in ("ARC avg", "Average"):
-        mine = [variant for variant in measured.cells if variant.model == model]
         found = {v: list(measured.seed_scores(v, group, column).values()) for v in mine}
-        scores = {variant: seeds for variant, seeds in found.items() if seeds}
-        trained = {v: seeds for v, seeds in scores.items() if v.fraction is not None}
-        base = {v: seeds for v, seeds in scores.items() if v.method_name == BASE}
+        base = {v: scores for v, scores in found.items() if scores and v.method_name == BASE}
+        trained = {v: scores for v, scores in found.items() if scores and v.fraction is not None}
         if trained:
             chance = measured.chance(group, column)
-            columns.append(EfficiencyCurves(column, trained, base, chance))
-    if not columns:
-        return None
-    estimates = [
-        measured.estimate(variant, group, "ARC avg")
-        for variant in measured.table_variants(model)
-        if variant.method_name != BASE
-    ]
-    errors = [one.stderr for one in estimates if one is not None and one.stderr is not None]
-    return SampleEfficiency(
-        model=model,
-        group=group,
-        fractions=measured.fractions(model),
-        stderr_range=(min(errors), max(errors)) if errors else None,
-        columns=tuple(columns),
-    )
+            curves.append(EfficiencyCurves(column, trained, base, chance))
+    return curves
 
 
 def loss_curves(measured: Measurements, published: Published, model: str) -> LossCurves | None:

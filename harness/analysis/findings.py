@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.analysis.cautions import Cautions, find_cautions
-from harness.analysis.columns import Group, Protocol, is_aggregate, protocol_of
+from harness.analysis.columns import Group, is_aggregate
 from harness.analysis.comparisons import Comparison, compare, compare_with_published, headlines
-from harness.analysis.costs import CostLine, cost_lines
-from harness.analysis.curves import LossCurves, SampleEfficiency, loss_curves, sample_efficiency
+from harness.analysis.costs import cost_lines
+from harness.analysis.curves import EfficiencyCurves, LossCurves, efficiency_curves, loss_curves
 from harness.analysis.gates import GateCurves, ShareLine, gate_curves, share_lines
 from harness.analysis.inputs import ReportInput
 from harness.analysis.measurements import Measurements
@@ -41,14 +41,14 @@ class Findings:
     """Response flags."""
     orders: tuple[OrderLine, ...]
     """What the order of the options does."""
-    efficiency: tuple[SampleEfficiency, ...]
+    efficiency: Mapping[tuple[Group, str], list[EfficiencyCurves]]
+    """By group and model, where there are any."""
     losses: tuple[LossCurves, ...]
     gates: tuple[GateCurves, ...]
     shares: tuple[ShareLine, ...]
     """Shares of attention that prompts take."""
-    costs: tuple[CostLine, ...]
-    protocols: Mapping[Group, list[Protocol]]
-    """How each column was measured."""
+    costs: tuple[dict[str, Any], ...]
+    """By variant, see `cost_lines`."""
     anchors: tuple[tuple[Anchor, float], ...]
     """Published scores of base models, each with ours (0..1)."""
     scores: pd.DataFrame
@@ -78,7 +78,7 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
         ]
         for group in groups
     }
-    efficiency = [sample_efficiency(measured, group, model) for group in groups for model in models]
+    efficiency = {(g, m): efficiency_curves(measured, g, m) for g in groups for m in models}
     losses = [loss_curves(measured, published, model) for model in models]
     scores = data.scores[is_aggregate(data.scores)]
     return Findings(
@@ -94,18 +94,11 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
         headlines=headlines([entry for entries in comparisons.values() for entry in entries]),
         flags={group: flag_lines(measured, group) for group in groups},
         orders=tuple(order_lines(measured)),
-        efficiency=tuple(found for found in efficiency if found is not None),
+        efficiency={key: curves for key, curves in efficiency.items() if curves},
         losses=tuple(found for found in losses if found is not None),
         gates=tuple(gate_curves(measured)),
         shares=tuple(share_lines(measured)),
         costs=tuple(cost_lines(data.cells)),
-        protocols={
-            group: [
-                protocol_of(column, setting, measured.rows[setting])
-                for column, setting in group.settings.items()
-            ]
-            for group in groups
-        },
         anchors=tuple(published.anchor_scores(scores)),
         scores=scores,
         cautions=find_cautions(measured, published),

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
-from harness.analysis.comparisons import representatives, row_name
-from harness.analysis.measurements import Measurements, Seed, Variant
+from harness.analysis.measurements import Measurements, Seed, Variant, representatives
 from harness.methods import METHODS
 from harness.methods.zero_init.telemetry import GATES_FILE, SHARES, SHARES_FILE
 
@@ -39,7 +39,6 @@ class ShareLine:
     """The prompt's share of attention in a variant: means over layers, heads and seeds."""
 
     variant: Variant
-    name: str
     num_seeds: int
     gate_mean: float
     """Mean |tanh(g)| after the last step; NaN where unknown."""
@@ -81,30 +80,17 @@ def share_lines(measured: Measurements) -> list[ShareLine]:
     """Shares of attention of every variant that kept them, at the largest share of the data."""
     lines = []
     cells = measured.data.cells
-    for model in measured.models:
-        variants = _variants(measured, model)
-        for variant in variants:
-            frames = list(_frames(measured, variant, SHARES_FILE).values())
-            if not frames:
-                continue
-            mine = cells[cells["cell_id"].isin(list(measured.cells[variant].values()))]
-            shares = {}
-            for name in SHARES:
-                for when in ("before", "after"):
-                    values = [
-                        frame[frame["when"] == when][f"{name}_share"].mean() for frame in frames
-                    ]
-                    shares[name, when] = float(sum(values) / len(values))
-            lines.append(
-                ShareLine(
-                    variant=variant,
-                    name=row_name(variant, variants),
-                    num_seeds=len(frames),
-                    gate_mean=float(mine["final_gate_mean_abs"].mean()),
-                    gate_max=float(mine["final_gate_max_abs"].max()),
-                    shares=shares,
-                )
-            )
+    for variant in (v for model in measured.models for v in _variants(measured, model)):
+        frames = list(_frames(measured, variant, SHARES_FILE).values())
+        if not frames:
+            continue
+        mine = cells[cells["cell_id"].isin(list(measured.cells[variant].values()))]
+        gates = float(mine["final_gate_mean_abs"].mean()), float(mine["final_gate_max_abs"].max())
+        shares = {}
+        for name, when in product(SHARES, ("before", "after")):
+            means = [frame[frame["when"] == when][f"{name}_share"].mean() for frame in frames]
+            shares[name, when] = float(sum(means) / len(means))
+        lines.append(ShareLine(variant, len(frames), *gates, shares))
     return lines
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -47,29 +47,8 @@ class Difference:
     """`McNemar, exact`, `t, items` or `t, items × seeds`."""
 
 
-@dataclass(frozen=True)
-class _Score:
-    value: float
-    stderr: float | None
-    num_items: int
-
-
-@dataclass(frozen=True)
-class _ItemTable:
-    scores: np.ndarray
-    """(seeds, items)"""
-    index: pd.Index
-    """(items,)"""
-
-
-@dataclass(frozen=True)
-class _ItemOrder:
-    columns: pd.DataFrame
-    """What names each item, as a frame of records holds it."""
-    index: pd.Index
-    """(items,): sorted."""
-    places: np.ndarray
-    """(items,): the frame's row of each."""
+Items = tuple["pd.Index", "np.ndarray"]
+"""(items,) what names each item, and (seeds, items) its scores."""
 
 
 class Measurements:
@@ -79,10 +58,13 @@ class Measurements:
         self.data = data
         self.benchmarks = benchmarks
         self.groups, self.rows = find_groups(data.scores, benchmarks)
-        self._scores = {setting: _by_cell(frame) for setting, frame in self.rows.items()}
+        self._scores: dict[Setting, dict[str, dict[str, Any]]] = {
+            setting: frame.set_index("cell_id")[["value", "stderr", "n"]].to_dict("index")
+            for setting, frame in self.rows.items()
+        }
         self._estimates: dict[tuple[Variant, Group, str], Estimate | None] = {}
         self._items: dict[tuple[str, Setting], pd.Series | None] = {}
-        self._orders: list[_ItemOrder] = []
+        self._indexes: list[pd.Index] = []
 
     @cached_property
     def cells(self) -> dict[Variant, dict[Seed, str]]:
@@ -108,8 +90,27 @@ class Measurements:
 
     def table_variants(self, model: str) -> list[Variant]:
         """A model's variants for the tables: base, and the largest planned fraction."""
-        largest = max(self.fractions(model), default=None)
-        return [v for v in self.cells if v.model == model and v.fraction in (None, largest)]
+        return [variant for variant in self.tabled if variant.model == model]
+
+    @cached_property
+    def tabled(self) -> tuple[Variant, ...]:
+        """The variants of the tables, model by model."""
+        largest = {model: self.fractions(model)[-1:] for model in self.models}
+        return tuple(
+            variant
+            for model in self.models
+            for variant in self.cells
+            if variant.model == model and variant.fraction in (None, *largest[model])
+        )
+
+    def row_name(self, variant: Variant) -> str:
+        """Name in a table, where a method's other settings stand below its own row."""
+        return name_of(variant) if variant in self.standing else f"… {variant.method}"
+
+    @cached_property
+    def standing(self) -> tuple[Variant, ...]:
+        """The variants of the tables that stand for their methods."""
+        return tuple(representatives(self.tabled))
 
     def seed_scores(self, variant: Variant, group: Group, column: str) -> dict[Seed, float]:
         """Score (0..1) of each seed that has all parts of the column."""
@@ -117,7 +118,7 @@ class Measurements:
         seeds = self._seeds(variant, group, column)
         return {
             seed: sum(
-                weight * self._scores[group.settings[part]][cell_id].value
+                weight * self._scores[group.settings[part]][cell_id]["value"]
                 for part, weight in weights.items()
             )
             for seed, cell_id in seeds.items()
@@ -149,6 +150,8 @@ class Measurements:
 
         The base model has no seed: it stands against each seed of the other.
         """
+        import numpy as np
+
         ours, theirs = self._seeds(left, group, column), self._seeds(right, group, column)
         pairs = [
             (cell_id, theirs.get(None, theirs.get(seed)))
@@ -157,21 +160,19 @@ class Measurements:
         ]
         if not pairs:
             return None
-        weights = weights_of(column)
-        samples, answers = [], None
-        for part, weight in weights.items():
+        samples = []
+        for part, weight in weights_of(column).items():
             first = self._table([cell for cell, _ in pairs], group.settings[part])
             second = self._table([str(cell) for _, cell in pairs], group.settings[part])
-            if first is None or second is None or not first.index.equals(second.index):
+            if first is None or second is None or not first[0].equals(second[0]):
                 return None
-            answers = first.scores, second.scores
+            answers = first[1], second[1]
             items = answers[0] - answers[1]
             samples.append(Sample(items.mean(axis=1), items, None, items.shape[1], weight))
         estimate = combine(samples)
-        if len(samples) == len(pairs) == 1 and answers is not None and _right_or_wrong(*answers):
-            return Difference(
-                estimate, mcnemar_exact(answers[0][0], answers[1][0]), "McNemar, exact"
-            )
+        if len(samples) == len(pairs) == 1 and np.isin(answers, (0.0, 1.0)).all():
+            p_value = mcnemar_exact(answers[0][0], answers[1][0])
+            return Difference(estimate, p_value, "McNemar, exact")
         test = "t, items × seeds" if len(pairs) > 1 else "t, items"
         return Difference(estimate, estimate.p_value, test)
 
@@ -189,16 +190,16 @@ class Measurements:
         import numpy as np
 
         scores = [self._scores[setting][cell_id] for cell_id in cell_ids]
-        values = np.array([score.value for score in scores])
+        values = np.array([score["value"] for score in scores])
         table = self._table(cell_ids, setting)
         if table is not None:
-            return Sample(values, table.scores, None, table.scores.shape[1], weight)
+            return Sample(values, table[1], None, table[1].shape[1], weight)
         stderrs = None
-        if all(score.stderr is not None for score in scores):
-            stderrs = np.array([score.stderr for score in scores], dtype=float)
-        return Sample(values, None, stderrs, scores[0].num_items, weight)
+        if not any(is_missing(score["stderr"]) for score in scores):
+            stderrs = np.array([score["stderr"] for score in scores], dtype=float)
+        return Sample(values, None, stderrs, int(scores[0]["n"]), weight)
 
-    def _table(self, cell_ids: list[str], setting: Setting) -> _ItemTable | None:
+    def _table(self, cell_ids: list[str], setting: Setting) -> Items | None:
         """Scores of seeds on items; None unless all answered the same items."""
         import numpy as np
 
@@ -206,7 +207,7 @@ class Measurements:
         known = [row for row in rows if row is not None]
         if len(known) < len(rows) or any(not row.index.equals(known[0].index) for row in known):
             return None
-        return _ItemTable(np.stack([row.to_numpy() for row in known]), known[0].index)
+        return known[0].index, np.stack([row.to_numpy() for row in known])
 
     def _item_scores(self, cell_id: str, setting: Setting) -> pd.Series | None:
         """Score on each item of a cell; None where its records do not give its score."""
@@ -216,36 +217,30 @@ class Measurements:
             score = self._scores[setting][cell_id]
             # A cell keeps one set of records per benchmark; they may be those of another limit.
             if series is not None and (
-                len(series) != score.num_items or abs(float(series.mean()) - score.value) >= 1e-6
+                len(series) != score["n"] or abs(float(series.mean()) - score["value"]) >= 1e-6
             ):
                 series = None
             self._items[key] = series
         return self._items[key]
 
     def _read_items(self, cell_id: str, setting: Setting) -> pd.Series | None:
-        import pandas as pd
-
         frame = self.data.items(cell_id, setting.benchmark)
         if frame is None or setting.metric not in frame:
             return None
-        found = self._order_of(frame[["task", "doc_id", "question_id"]])
-        if not found.index.is_unique:
+        keys = ["task", "doc_id", "question_id"]
+        series = frame.set_index(keys)[setting.metric].sort_index().astype(float)
+        if not series.index.is_unique:
             return None
-        values = frame[setting.metric].to_numpy(dtype=float)[found.places]
-        return pd.Series(values, index=found.index)
+        # Many cells answer the same items: indexes that are one object are compared at no cost.
+        index = next((known for known in self._indexes if known.equals(series.index)), series.index)
+        if index is series.index:
+            self._indexes.append(index)
+        return series.set_axis(index)
 
-    def _order_of(self, columns: pd.DataFrame) -> _ItemOrder:
-        """Order of a frame's items, sorted once: most cells answer the same items."""
-        import pandas as pd
-
-        for known in self._orders:
-            if columns.equals(known.columns):
-                return known
-        index, places = pd.MultiIndex.from_frame(columns).sortlevel()
-        # Equal indexes are one object, which makes their comparison free.
-        index = next((one.index for one in self._orders if index.equals(one.index)), index)
-        self._orders.append(_ItemOrder(columns, index, places))
-        return self._orders[-1]
+    def distinct(self, setting: Setting, name: str) -> dict[str, list[str]]:
+        """Values of a column of the scores frame that a setting's rows hold, by model."""
+        parts = self.rows[setting].groupby("model", sort=False)[name]
+        return {str(model): sorted(set(map(str, values))) for model, values in parts}
 
     def chance(self, group: Group, column: str) -> float | None:
         """Expected score of random answers (0..1); None where it is not defined."""
@@ -270,18 +265,20 @@ def variant_of(row: Mapping[str, Any]) -> Variant:
     )
 
 
-def _by_cell(frame: pd.DataFrame) -> dict[str, _Score]:
-    return {
-        row["cell_id"]: _Score(
-            float(row["value"]),
-            None if is_missing(row["stderr"]) else float(row["stderr"]),
-            int(row["n"]),
-        )
-        for row in frame.to_dict("records")
-    }
+def representatives(variants: Sequence[Variant]) -> list[Variant]:
+    """Variants that stand for their methods.
+
+    That is a method under its registry name. Where the grid has it so, its other labels are
+    settings of it, to be compared with it; where not, each label stands for itself.
+    """
+    plain = {(v.model, v.method_name) for v in variants if v.method == v.method_name}
+    return [
+        v for v in variants if v.method == v.method_name or (v.model, v.method_name) not in plain
+    ]
 
 
-def _right_or_wrong(first: np.ndarray, second: np.ndarray) -> bool:
-    import numpy as np
-
-    return bool(np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all())
+def name_of(variant: Variant) -> str:
+    """Printed name: the method's title, and the grid's label where it differs."""
+    if variant.method == variant.method_name or f"({variant.method})" in variant.title:
+        return variant.title
+    return f"{variant.title} ({variant.method})"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.analysis.columns import TABLE_COLUMNS, Group
-from harness.analysis.comparisons import representatives, row_name
 from harness.analysis.measurements import BASE, Measurements, Variant
 from harness.analysis.published import Published, PublishedRow
 
@@ -92,14 +91,19 @@ def table_lines(
         lines.append(
             Line(
                 variant=variant,
-                name=row_name(variant, chosen),
+                name=measured.row_name(variant),
                 estimates=estimates,
                 num_parameters=_num_parameters(measured, variant),
                 published=row if variant.fraction == 1.0 else None,
                 matches=frozenset(matches),
             )
         )
-    return [replace(line, best=_best_columns(line, lines, paper)) for line in lines]
+    rivals = [
+        line
+        for line in lines
+        if line.variant in measured.standing and line.variant.method_name in paper.bold
+    ]
+    return [replace(line, best=_best_columns(line, rivals)) for line in lines]
 
 
 def _num_parameters(measured: Measurements, variant: Variant) -> int | None:
@@ -109,15 +113,12 @@ def _num_parameters(measured: Measurements, variant: Variant) -> int | None:
     return None if known.empty else int(known.iloc[0])
 
 
-def _best_columns(line: Line, lines: Sequence[Line], paper: PaperTable) -> frozenset[str]:
-    standing = representatives([other.variant for other in lines])
-    bold = [other for other in lines if other.variant in standing]
-    bold = [other for other in bold if other.variant.method_name in paper.bold]
-    if line not in bold:
+def _best_columns(line: Line, rivals: Sequence[Line]) -> frozenset[str]:
+    if line not in rivals:
         return frozenset()
     rivals = [
         other
-        for other in bold
+        for other in rivals
         if other.variant.model == line.variant.model
         and other.variant.method_name != line.variant.method_name
     ]

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from statistics import fmean
 
-from harness.analysis.columns import Group, is_aggregate, is_missing
-from harness.analysis.comparisons import row_name
+from harness.analysis.columns import Group, is_aggregate
 from harness.analysis.measurements import Measurements, Variant
 from harness.analysis.stats import Estimate, Sample, combine
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FLAGS = {
     "several_named": "Names several",
@@ -35,7 +31,6 @@ class FlagLine:
     """Response flags of a variant in one column, over its seeds."""
 
     variant: Variant
-    name: str
     column: str
     num_responses: int
     score: Estimate | None
@@ -48,7 +43,6 @@ class OrderLine:
     """A variant's mean scores (0..1) with the options in the given order and shuffled."""
 
     variant: Variant
-    name: str
     benchmark: str
     """Title of the shuffled one."""
     given: float
@@ -60,38 +54,24 @@ class OrderLine:
 def flag_lines(measured: Measurements, group: Group) -> list[FlagLine]:
     """Response flags by variant and column, where any were counted."""
     lines = []
-    for model in measured.models:
-        variants = measured.table_variants(model)
-        for variant in variants:
-            for column, setting in group.settings.items():
-                num_responses, counts = _counts(measured, variant, measured.rows[setting])
-                if num_responses:
-                    lines.append(
-                        FlagLine(
-                            variant=variant,
-                            name=row_name(variant, variants),
-                            column=column,
-                            num_responses=num_responses,
-                            score=measured.estimate(variant, group, column),
-                            shares={key: count / num_responses for key, count in counts.items()},
-                        )
-                    )
+    for variant in measured.tabled:
+        ids = set(measured.cells[variant].values())
+        for column, setting in group.settings.items():
+            rows = measured.rows[setting]
+            records = rows[rows["cell_id"].isin(ids)].to_dict("records")
+            counted = [
+                (record["n"], record["pathologies"])
+                for record in records
+                if isinstance(record.get("pathologies"), dict) and record["pathologies"]
+            ]
+            total = sum(int(num_responses) for num_responses, _ in counted)
+            if total:
+                shares = {
+                    key: sum(flags.get(key, 0) for _, flags in counted) / total for key in FLAGS
+                }
+                score = measured.estimate(variant, group, column)
+                lines.append(FlagLine(variant, column, total, score, shares))
     return lines
-
-
-def _counts(
-    measured: Measurements, variant: Variant, rows: pd.DataFrame
-) -> tuple[int, dict[str, int]]:
-    """Number of responses, and of those with each flag, over the seeds."""
-    num_responses, total = 0, dict.fromkeys(FLAGS, 0)
-    ids = set(measured.cells[variant].values())
-    for record in rows[rows["cell_id"].isin(ids)].to_dict("records"):
-        counted = record.get("pathologies")
-        if isinstance(counted, dict) and counted:
-            num_responses += int(record["n"])
-            for key in FLAGS:
-                total[key] += int(counted.get(key, 0))
-    return num_responses, total
 
 
 def order_lines(measured: Measurements) -> list[OrderLine]:
@@ -102,23 +82,15 @@ def order_lines(measured: Measurements) -> list[OrderLine]:
             continue
         names = benchmark.removesuffix(SHUFFLED), benchmark
         given, shuffled = (_by_cell(measured, name) for name in names)
-        for model in measured.models:
-            variants = measured.table_variants(model)
-            for variant in variants:
-                cells = [
-                    c for c in measured.cells[variant].values() if c in given and c in shuffled
-                ]
-                if cells:
-                    lines.append(
-                        OrderLine(
-                            variant=variant,
-                            name=row_name(variant, variants),
-                            benchmark=measured.benchmarks[benchmark].title,
-                            given=sum(given[cell] for cell in cells) / len(cells),
-                            shuffled=sum(shuffled[cell] for cell in cells) / len(cells),
-                            difference=_difference(measured, variant, *names),
-                        )
-                    )
+        title = measured.benchmarks[benchmark].title
+        for variant in measured.tabled:
+            cells = [c for c in measured.cells[variant].values() if c in given and c in shuffled]
+            if cells:
+                first, second = (
+                    fmean(found[cell] for cell in cells) for found in (given, shuffled)
+                )
+                difference = _difference(measured, variant, *names)
+                lines.append(OrderLine(variant, title, first, second, difference))
     return lines
 
 
@@ -128,11 +100,8 @@ def _by_cell(measured: Measurements, benchmark: str) -> dict[str, float]:
     mine = scores[
         (scores["benchmark"] == benchmark) & (scores["metric"] == metric) & is_aggregate(scores)
     ]
-    return {
-        record["cell_id"]: float(record["value"])
-        for record in mine.to_dict("records")
-        if not is_missing(record["value"])
-    }
+    known = mine.dropna(subset=["value"])
+    return dict(zip(known["cell_id"], known["value"].astype(float), strict=True))
 
 
 def _difference(

@@ -11,7 +11,7 @@ from harness.analysis.differences import Difference
 from harness.commands import display
 from harness.commands.display import print_json
 from harness.records.results import TaskScore
-from harness.report.numbers import MISSING, p_text, percent, points
+from harness.report.numbers import interval_text, p_text, percent, points
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,14 +82,9 @@ def _print_differences(console: Console, comparison: Comparison) -> None:
         table.add_column(column, overflow="fold")
     benchmarks = {row.benchmark for row in comparison.rows}
     for difference in comparison.differences:
-        cells = (
-            _of(difference, benchmarks),
-            difference.what,
-            difference.first,
-            difference.second,
-            "the score" if difference.moves == "score" else "its low bits",
-        )
-        table.add_row(*map(Text, cells))
+        moves = "the score" if difference.moves == "score" else "its low bits"
+        texts = [difference.what, difference.first, difference.second, moves]
+        table.add_row(*map(Text, [_of(difference, benchmarks), *texts]))
     console.print(table)
 
 
@@ -111,20 +106,12 @@ def _print_scores(console: Console, rows: tuple[ScoreRow, ...]) -> None:
     for row in rows:
         interval, items = row.unpaired or "", str(row.num_items)
         if row.interval is not None:
-            interval = " to ".join(points(end) for end in row.interval)
+            interval = interval_text(row.interval)
         else:
             items = " and ".join(dict.fromkeys(str(s.n) for s in (row.first, row.second)))
-        table.add_row(
-            Text(f"{row.benchmark} {row.metric}"),
-            percent(row.first.value),
-            _stderr(row.first),
-            percent(row.second.value),
-            _stderr(row.second),
-            points(row.difference),
-            Text(interval),
-            p_text(row.p_value),
-            items,
-        )
+        both = [percent(v) for s in (row.first, row.second) for v in (s.value, s.stderr)]
+        texts = [*both, points(row.difference), interval, p_text(row.p_value), items]
+        table.add_row(*map(Text, [f"{row.benchmark} {row.metric}", *texts]))
     console.print(table)
     if any(row.interval for row in rows):
         _say(
@@ -132,10 +119,6 @@ def _print_scores(console: Console, rows: tuple[ScoreRow, ...]) -> None:
             "Interval and p: of B − A in points, paired by item; they know the items alone, not "
             "what another seed would give.",
         )
-
-
-def _stderr(score: TaskScore) -> str:
-    return MISSING if score.stderr is None else percent(score.stderr)
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 What the numbers mean is found in `harness.analysis`; here it is printed.
 
 contents     which tables and figures there are, and where each stands: begin here
-tables, comparison_tables, responses, gates, listings, costs    the tables; captions, numbers: texts
+tables, comparison_tables, responses, gates, listings, costs    the tables; numbers: in print
 efficiency, losses, gates, bridge    the figures; figures: what they share; reuse: drawn earlier
 reading      what the page says in words
 theory       the convergence rates of `zbench theory`
@@ -49,26 +49,26 @@ def build_report(data: ReportInput, folder: Path) -> Report:
     """
     from harness.analysis.findings import find
     from harness.report import contents
+    from harness.report.figures import FORMATS
     from harness.report.page import panel_images, render_page
     from harness.report.reuse import earlier_images, figures_key
 
     if data.scores.empty:
         raise ReportError(_nothing(data))
     findings = find(data)
-    page = folder / "index.html"
+    page, key = folder / "index.html", figures_key(findings)
     drawings = contents.drawings(findings)
-    key = figures_key(findings)
     images = earlier_images(page, key, drawings)
-    names = []
-    for name, text in contents.table_files(findings):
+    texts = dict(contents.table_files(findings))
+    for name, text in texts.items():
         write_text(folder / name, text)
-        names.append(name)
+    names = list(texts)
     for drawing in drawings:
         if drawing.name not in images:
             images[drawing.name] = panel_images(drawing)
-            for suffix, content in drawing.render().items():
+            for suffix, content in drawing.files().items():
                 write_bytes(folder / f"{drawing.name}.{suffix}", content)
-        names += [f"{drawing.name}.{suffix}" for suffix in contents.FORMATS]
+        names += [f"{drawing.name}.{suffix}" for suffix in FORMATS]
     names.append(page.name)
     shown = [(drawing, images[drawing.name]) for drawing in drawings]
     write_text(page, render_page(contents.page_of(findings, shown, names, figures_key=key)))

@@ -14,17 +14,14 @@ from harness.analysis.findings import Findings
 from harness.analysis.paper_tables import TABLE_1, TABLE_2
 from harness.report import comparison_tables, costs, listings, page, responses, tables
 from harness.report.bridge import BRIDGE, bridge_drawing
-from harness.report.captions import STDERR
 from harness.report.efficiency import efficiency_drawing
-from harness.report.figures import FORMATS, Drawing, styles_of
+from harness.report.figures import Drawing, styles_of
 from harness.report.gates import MEANING, gate_drawing, share_table
 from harness.report.losses import loss_drawing
 from harness.report.page import Page, Section
 from harness.report.reading import caution_sentences, headline_sentences, status_line
 from harness.report.render import Table, to_latex, to_markdown, to_text
 from harness.report.theory import theory_section
-
-__all__ = ["FORMATS", "drawings", "page_of", "table_files", "terminal_text"]
 
 TERMINAL_WIDTH = 120
 """Columns of the terminal."""
@@ -34,18 +31,18 @@ TERMINAL_DIGITS = 1
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableKind:
     """Tables of one kind: where they stand on the page, and the files that hold them."""
 
     section: str
     """An anchor of SECTIONS."""
     tables: Callable[..., list[Table]]
     """Takes the findings and, where the terminal shows it, `digits`."""
+    records: Callable[[Findings], list[dict[str, object]]] | None = None
+    """Rows of its CSV."""
     file: str = ""
     """Name of its files without suffix; empty for the page alone."""
     formats: tuple[str, ...] = ("md",)
-    records: Callable[[Findings], list[dict[str, object]]] | None = None
-    """Rows of its CSV."""
     folded: str = ""
     """The line that unfolds it on the page, where it is long."""
     in_terminal: bool = False
@@ -53,47 +50,43 @@ class Entry:
 
 TABLES = (
     *(
-        Entry(
+        TableKind(
             "tables",
             partial(tables.paper_tables, paper),
-            paper.name,
-            ("md", "tex"),
             partial(tables.table_records, paper),
+            file=paper.name,
+            formats=("md", "tex"),
             in_terminal=True,
         )
         for paper in (TABLE_1, TABLE_2)
     ),
-    Entry(
+    TableKind(
         "comparisons",
         comparison_tables.comparison_tables,
-        "comparisons",
-        ("md", "tex"),
         comparison_tables.comparison_records,
+        file="comparisons",
+        formats=("md", "tex"),
         in_terminal=True,
     ),
-    Entry(
+    TableKind(
         "comparisons",
         comparison_tables.comparison_lists,
-        "comparisons",
+        file="comparisons",
         folded="Every comparison with interval and p",
     ),
-    Entry("responses", responses.flag_tables, "responses"),
-    Entry("responses", responses.order_table, "responses"),
-    Entry("gates", share_table),
-    Entry("protocol", listings.protocol_tables),
-    Entry("published", listings.published_tables),
-    Entry("published", listings.anchor_table),
-    Entry("costs", costs.cost_table),
-    Entry("costs", costs.failure_table),
-    Entry("costs", costs.cell_table, folded="Every cell"),
-    Entry(
-        "scores",
-        listings.score_table,
-        "scores",
-        records=listings.score_records,
-        folded="Every score",
+    TableKind("responses", responses.flag_tables, file="responses"),
+    TableKind("responses", responses.order_table, file="responses"),
+    TableKind("gates", share_table),
+    TableKind("protocol", listings.protocol_tables),
+    TableKind("published", listings.published_tables),
+    TableKind("published", listings.anchor_table),
+    TableKind("costs", costs.cost_table),
+    TableKind("costs", costs.failure_table),
+    TableKind("costs", costs.cell_table, folded="Every cell"),
+    TableKind(
+        "scores", listings.score_table, listings.score_records, file="scores", folded="Every score"
     ),
-    Entry("environment", costs.environment_table),
+    TableKind("environment", costs.environment_table),
 )
 
 SECTIONS = {
@@ -118,12 +111,20 @@ SECTIONS = {
 that would be empty is left out."""
 
 
+NOTHING_DRAWN = {
+    "sample-efficiency": "Nothing to draw yet: it needs trained cells with ARC-Easy and "
+    "ARC-Challenge, or with every benchmark of the average.",
+    "training-loss": "Nothing to draw yet: no cell is trained.",
+}
+"""What stands in the place of a figure."""
+
+
 def drawings(findings: Findings) -> list[Drawing]:
     """All figures."""
     measured = findings.measured
     styles = styles_of(list(measured.cells))
     found = [
-        *(efficiency_drawing(curves, measured, styles) for curves in findings.efficiency),
+        *(efficiency_drawing(findings, *key, styles) for key in findings.efficiency),
         *(loss_drawing(curves, measured, styles) for curves in findings.losses),
         *(gate_drawing(curves) for curves in findings.gates),
         *(
@@ -207,9 +208,9 @@ def _sections(
             if entry.section == anchor and (found := entry.tables(findings)):
                 for index, table in enumerate(found):
                     if errors_explained:  # the page says it once; the files each stand alone
-                        caption = tuple(text for text in table.caption if text != STDERR)
+                        caption = tuple(text for text in table.caption if text != tables.STDERR)
                         found[index] = replace(table, caption=caption)
-                    errors_explained |= STDERR in table.caption
+                    errors_explained |= tables.STDERR in table.caption
                 body = page.tables_html(found)
                 parts.append(page.folded_html(entry.folded, body) if entry.folded else body)
         if body := "\n".join(part for part in parts if part):
@@ -220,24 +221,16 @@ def _introduction(
     findings: Findings, anchor: str, file_names: Sequence[str], *, has_figures: bool
 ) -> str:
     """HTML that a section begins with."""
-    if anchor == "sample-efficiency" and not has_figures:
-        return page.paragraphs_html(
-            [
-                "Nothing to draw yet: it needs trained cells with ARC-Easy and ARC-Challenge, or "
-                "with every benchmark of the average."
-            ]
-        )
-    if anchor == "training-loss" and not has_figures:
-        return page.paragraphs_html(["Nothing to draw yet: no cell is trained."])
-    if anchor == "gates" and has_figures:
-        return page.paragraphs_html([MEANING])
-    if anchor == "theory" and findings.data.theory is not None:
-        section = theory_section(findings.data.theory)
+    data = findings.data
+    if anchor in NOTHING_DRAWN:
+        return "" if has_figures else page.paragraphs_html([NOTHING_DRAWN[anchor]])
+    if anchor == "gates":
+        return page.paragraphs_html([MEANING] if has_figures else [])
+    if anchor == "theory":
+        section = theory_section(data.theory) if data.theory is not None else None
         return section.body if section else ""
     if anchor == "reading":
         return page.list_html(caution_sentences(findings.cautions))
     if anchor == "grid":
-        return page.text_html(findings.data.grid_yaml)
-    if anchor == "files":
-        return page.paragraphs_html([", ".join(file_names)])
-    return ""
+        return page.text_html(data.grid_yaml)
+    return page.paragraphs_html([", ".join(file_names)] if anchor == "files" else [])

@@ -6,38 +6,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.analysis.columns import is_missing
-from harness.analysis.comparisons import name_of
 from harness.analysis.findings import Findings
-from harness.report.numbers import MISSING, share_text, short_count, short_seconds
-from harness.report.render import Table, row
+from harness.analysis.measurements import name_of
+from harness.report.numbers import number, share_text, short_count, short_seconds
+from harness.report.render import Table, blocks, row
 
 
 def cost_table(findings: Findings) -> list[Table]:
     """What training and evaluation cost."""
-    rows = []
-    model = None
+    lines = []
     for line in findings.costs:
-        starts = line.variant.model != model
-        model, mean, ratio = line.variant.model, line.means, line.measured_ratio
-        memory = mean["peak_memory_bytes"]
-        rows.append(
-            row(
-                model if starts else "",
-                name_of(line.variant),
-                share_text(line.variant.fraction),
-                f"{line.num_done} of {line.num_cells}",
-                short_count(line.parameters),
-                _number(mean["examples"], ",.0f"),
-                _number(mean["steps"], ",.0f"),
-                short_seconds(mean["seconds"]),
-                short_seconds(mean["evaluation_seconds"]),
-                short_seconds(line.predicted_seconds),
-                _number(ratio, ".2f"),
-                _number(mean["tokens_per_second"], ",.0f"),
-                _number(None if memory is None else memory / 2**30, ".2f"),
-                _number(mean["peak_learning_rate"], ".3g"),
-                starts_block=starts,
-            )
+        variant = line["variant"]
+        lines.append(
+            [
+                *(variant.model, name_of(variant), share_text(variant.fraction)),
+                f"{line['num_done']} of {line['num_cells']}",
+                short_count(line["trainable_parameters"]),
+                *(number(line[name], ",.0f") for name in ("examples", "steps")),
+                *(short_seconds(line[name]) for name in ("seconds", "evaluation_seconds")),
+                short_seconds(line["predicted_seconds"]),
+                number(line["measured_ratio"], ".2f"),
+                number(line["tokens_per_second"], ",.0f"),
+                number(line["peak_memory_bytes"], ".2f", 2**-30),
+                number(line["peak_learning_rate"], ".3g"),
+            ]
         )
     table = Table(
         name="costs",
@@ -47,7 +39,7 @@ def cost_table(findings: Findings) -> list[Table]:
             *("Trained parameters", "Examples", "Steps", "Training", "Evaluation"),
             *("Predicted", "Measured/predicted", "Tokens/s", "Peak GiB", "Peak lr"),
         ),
-        rows=tuple(rows),
+        rows=blocks(lines),
         caption=(
             "Trained parameters are rounded here; the paper prints them truncated. Peak memory: of "
             "the allocator on CUDA, of the process on CPU. Tokens: without padding. Predicted: "
@@ -57,10 +49,6 @@ def cost_table(findings: Findings) -> list[Table]:
         num_text_columns=4,
     )
     return [table]
-
-
-def _number(value: float | None, format_spec: str) -> str:
-    return MISSING if value is None else format(value, format_spec)
 
 
 def failure_table(findings: Findings) -> list[Table]:
@@ -94,7 +82,7 @@ def cell_table(findings: Findings) -> list[Table]:
                 str(record["status"]),
                 *("" if is_missing(record.get(n)) else str(record[n]) for n in places),
                 _error(record),
-                *(MISSING if is_missing(gate) else f"{gate:.3f}" for gate in gates),
+                *(number(gate, ".3f") for gate in gates),
             )
         )
     table = Table(

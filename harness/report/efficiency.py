@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from harness.analysis.comparisons import name_of
-from harness.analysis.curves import EfficiencyCurves, SampleEfficiency
-from harness.analysis.measurements import Measurements, Variant
+from harness.analysis.columns import Group
+from harness.analysis.curves import EfficiencyCurves
+from harness.analysis.findings import Findings
+from harness.analysis.measurements import BASE, Variant, name_of
 from harness.report.figures import (
     INK,
     Drawing,
@@ -26,19 +27,22 @@ if TYPE_CHECKING:
 
 
 def efficiency_drawing(
-    found: SampleEfficiency, measured: Measurements, styles: Mapping[str, tuple[str, str]]
+    findings: Findings, group: Group, model: str, styles: Mapping[str, tuple[str, str]]
 ) -> Drawing:
     """Accuracy of each seed and their mean against the share of the data."""
-    model, group, variants = found.model, found.group, list(measured.cells)
+    measured = findings.measured
+    variants = list(measured.cells)
+    trained = [v for v in measured.table_variants(model) if v.method_name != BASE]
+    estimates = [measured.estimate(variant, group, "ARC avg") for variant in trained]
+    errors = [one.stderr for one in estimates if one is not None and one.stderr is not None]
     size = ""
-    if found.stderr_range is not None:
-        low, high = found.stderr_range
+    if errors:
         size = (
             f" At the largest share one standard error of a mean's ARC average (items and seeds) "
-            f"is {100 * low:.1f} to {100 * high:.1f} points."
+            f"is {100 * min(errors):.1f} to {100 * max(errors):.1f} points."
         )
     titles = {"ARC avg": "ARC average", "Average": "Average of all benchmarks"}
-    drawn = drawn_methods(variants, model)
+    drawn, fractions = drawn_methods(variants, model), measured.fractions(model)
     return Drawing(
         name=f"sample-efficiency-{file_name(model)}{group.suffix()}",
         title=f"{model}, {group.protocol} protocol: accuracy against share of the training data",
@@ -49,8 +53,8 @@ def efficiency_drawing(
             f"base model and chance.{left_out(variants, model)}"
         ),
         panels=tuple(
-            Plot(titles[curves.column], _panel(curves, found.fractions, drawn, styles))
-            for curves in found.columns
+            Plot(titles[curves.column], _panel(curves, fractions, drawn, styles))
+            for curves in findings.efficiency[group, model]
         ),
     )
 

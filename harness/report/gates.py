@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.comparisons import name_of
 from harness.analysis.findings import Findings
 from harness.analysis.gates import GateCurves
+from harness.analysis.measurements import name_of
 from harness.report.figures import Drawing, Plot, file_name
-from harness.report.numbers import MISSING, percent, share_text
-from harness.report.render import Table, row
+from harness.report.numbers import number, percent, share_text
+from harness.report.render import Table, blocks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,20 +31,14 @@ MOST_TICKS = 12
 
 def share_table(findings: Findings) -> list[Table]:
     """The prompts' share of attention before and after training, where any was kept."""
-    rows = []
-    model = None
-    for line in findings.shares:
-        starts = line.variant.model != model
-        model = line.variant.model
-        gates, shares = (line.gate_mean, line.gate_max), line.shares.values()
-        rows.append(
-            row(
-                *(model if starts else "", line.name, str(line.num_seeds)),
-                *(MISSING if gate != gate else f"{gate:.3f}" for gate in gates),
-                *(MISSING if share != share else percent(share, 1) for share in shares),
-                starts_block=starts,
-            )
-        )
+    lines = [
+        [
+            *(line.variant.model, findings.measured.row_name(line.variant), str(line.num_seeds)),
+            *(number(gate, ".3f") for gate in (line.gate_mean, line.gate_max)),
+            *(percent(share, 1) for share in line.shares.values()),
+        ]
+        for line in findings.shares
+    ]
     fractions = {share_text(line.variant.fraction) for line in findings.shares}
     table = Table(
         name="prompt-shares",
@@ -54,7 +48,7 @@ def share_table(findings: Findings) -> list[Table]:
             *("Model", "Method", "Seeds", "Mean |gate|", "Max |gate|"),
             *("Weights before", "Weights after", "Output before", "Output after"),
         ),
-        rows=tuple(rows),
+        rows=blocks(lines),
         caption=(
             "Means over layers, heads and seeds (Max |gate|: the largest of all), shares in "
             "percent, on the first 16 training examples of each cell cut to 64 tokens. Weights: "
@@ -64,24 +58,22 @@ def share_table(findings: Findings) -> list[Table]:
         ),
         num_text_columns=2,
     )
-    return [table] if rows else []
+    return [table] if lines else []
 
 
 def gate_drawing(curves: GateCurves) -> Drawing:
     """Gates after the last step, and their course over the steps."""
     variant, count = curves.variant, curves.num_seeds
     name = name_of(variant)
-    which = f"Seed {curves.seed}" + (f" of {count}; only this one is drawn" if count > 1 else "")
-    more = (
-        f" Not drawn, but in the table below: {curves.num_other_settings} other settings of the "
-        "method."
-    )
+    which = f"Seed {curves.seed}" + f" of {count}; only this one is drawn" * (count > 1)
+    others = curves.num_other_settings
+    more = f" Not drawn, but in the table below: {others} other settings of the method."
     return Drawing(
         name=f"gates-{file_name(variant.model)}-{file_name(variant.method)}",
         title=f"{variant.model}: gates of {name}",
         caption=(
             f"{variant.model}, {name}, {share_text(variant.fraction)} of the training data. "
-            f"{which}.{more if curves.num_other_settings else ''} Left: the strength of every gate "
+            f"{which}.{more if others else ''} Left: the strength of every gate "
             "after the last step; the colours reach to the largest of them. Right: the mean of "
             "|strength| over a layer's heads, at the steps that were read."
         ),

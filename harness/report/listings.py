@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from harness.analysis.columns import TABLE_COLUMNS, Group, Protocol, is_missing
-from harness.analysis.comparisons import name_of
+from harness.analysis.columns import TABLE_COLUMNS, Group, is_missing
 from harness.analysis.findings import Findings
-from harness.analysis.measurements import variant_of
+from harness.analysis.measurements import Measurements, name_of, variant_of
 from harness.analysis.paper_tables import TABLE_1, TABLE_2
 from harness.analysis.responses import FLAGS
-from harness.report.numbers import MISSING, percent, points, share_text
-from harness.report.render import Table, row
+from harness.report.numbers import MISSING, count, percent, points, share_text
+from harness.report.render import Table, blocks, row
 
 
 def score_table(findings: Findings) -> list[Table]:
     """Every benchmark's score of every cell; single subjects are in the CSV alone."""
-    rows = []
-    previous = None
+    lines = []
     notes: dict[str, int] = {}
     for record in findings.scores.to_dict("records"):
-        note = record["note"]
+        note, variant = record["note"], variant_of(record)
         mark = "" if is_missing(note) else str(notes.setdefault(str(note), len(notes) + 1))
-        variant, seed = variant_of(record), record["seed"]
-        head = (
-            variant.model,
-            name_of(variant),
-            share_text(variant.fraction),
-            "" if is_missing(seed) else str(int(seed)),
-        )
-        rows.append(
-            row(
-                *(head if head != previous else ("", "", "", "")),
-                str(record["protocol"]),
-                str(record["benchmark"]),
-                str(record["metric"]),
-                percent(record["value"]),
-                MISSING if is_missing(record["stderr"]) else percent(record["stderr"]),
-                str(int(record["n"])),
-                str(int(record["shots"])),
-                "" if is_missing(record["limit"]) else str(int(record["limit"])),
+        lines.append(
+            [
+                *(variant.model, name_of(variant), share_text(variant.fraction)),
+                *(count(record["seed"]), record["protocol"], record["benchmark"], record["metric"]),
+                *(percent(record["value"]), percent(record["stderr"])),
+                *(count(record[name]) for name in ("n", "shots", "limit")),
                 mark,
-                starts_block=head != previous,
-            )
+            ]
         )
-        previous = head
     table = Table(
         name="scores",
         title="All scores",
@@ -52,7 +34,7 @@ def score_table(findings: Findings) -> list[Table]:
             *("Model", "Method", "Data", "Seed", "Protocol", "Benchmark", "Metric"),
             *("Percent", "SE", "Items", "Shots", "Limit", "Note"),
         ),
-        rows=tuple(rows),
+        rows=blocks(lines, 4),
         caption=(
             "One line per cell, benchmark and metric; SE: standard error over the items of that "
             "cell. scores.csv holds the single subjects and the identity of every evaluation too.",
@@ -75,30 +57,37 @@ def score_records(findings: Findings) -> list[dict[str, object]]:
 
 def protocol_tables(findings: Findings) -> list[Table]:
     """How each column was measured, once per group."""
-    return [_protocol_table(group, columns) for group, columns in findings.protocols.items()]
+    return [_protocol_table(findings.measured, group) for group in findings.measured.groups]
 
 
-def _protocol_table(group: Group, columns: Sequence[Protocol]) -> Table:
-    rows = [
-        row(
-            *(found.column, found.setting.benchmark, found.setting.protocol, found.setting.metric),
-            ", ".join(found.sources),
-            found.setting.data[:8],
-            ", ".join(found.precisions),
-            str(found.setting.shots),
-            "all" if found.setting.limit is None else str(found.setting.limit),
-            "–".join(map(str, sorted(set(found.num_items)))),
-            found.setting.task_version,
-            found.setting.lm_eval_version,
+def _protocol_table(measured: Measurements, group: Group) -> Table:
+    rows, warnings = [], []
+    for column, setting in group.settings.items():
+        found = {
+            name: measured.distinct(setting, name)
+            for name in ("data_source", "precision", "tokenizer_sha256")
+        }
+        sources, precisions = (
+            ", ".join(sorted(set().union(*found[name].values())))
+            for name in ("data_source", "precision")
         )
-        for found in columns
-    ]
-    warnings = [
-        f"Warning: {found.column} of {model} was measured with more than one {field}: "
-        f"{', '.join(value[:12] for value in values)}."
-        for found in columns
-        for model, field, values in found.mixed
-    ]
+        sizes = measured.rows[setting]["n"]
+        rows.append(
+            row(
+                *(column, setting.benchmark, setting.protocol, setting.metric),
+                *(sources, setting.data[:8], precisions, str(setting.shots)),
+                "all" if setting.limit is None else str(setting.limit),
+                "–".join(map(str, sorted({int(sizes.min()), int(sizes.max())}))),
+                *(setting.task_version, setting.lm_eval_version),
+            )
+        )
+        warnings += [
+            f"Warning: {column} of {model} was measured with more than one {name}: "
+            f"{', '.join(value[:12] for value in values)}."
+            for name in ("precision", "tokenizer_sha256")
+            for model, values in found[name].items()
+            if len(values) > 1
+        ]
     return Table(
         name="protocol" + group.suffix(),
         title="How each column was measured",

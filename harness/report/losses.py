@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from harness.analysis.comparisons import name_of
 from harness.analysis.curves import LossCurves
-from harness.analysis.measurements import Measurements, Variant
+from harness.analysis.measurements import Measurements, Variant, name_of
 from harness.report.figures import Drawing, Plot, draw_curve, drawn_methods, file_name, left_out
 from harness.report.numbers import share_text
 
@@ -62,15 +61,16 @@ def _loss_panel(
             if values is None or variant.method != variant.method_name:
                 continue
             colour, marker = styles[variant.method]
+            hollow: dict[str, Any] = {"marker": marker, "markerfacecolor": "none"}
+            label = f"{name_of(variant)}, published"
             axes.plot(
                 range(first, len(values)),
                 values[first:],
+                "--",
                 color=colour,
-                marker=marker,
-                markerfacecolor="none",
-                linestyle="--",
                 linewidth=1.2,
-                label=f"{name_of(variant)}, published",
+                label=label,
+                **hollow,
             )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.ticklabel_format(axis="y", useOffset=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from math import isnan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from harness.analysis.columns import is_missing
 
 if TYPE_CHECKING:
     from harness.analysis.stats import Estimate
@@ -12,17 +14,27 @@ MISSING = "–"
 """What stands where there is no number."""
 
 
-def percent(value: float, digits: int = 2) -> str:
+def number(value: float | None, format_spec: str, factor: float = 1.0) -> str:
+    """A number times a factor, or the dash where there is none (None or NaN)."""
+    return MISSING if value is None or isnan(value) else format(factor * value, format_spec)
+
+
+def percent(value: float | None, digits: int = 2) -> str:
     """A share as percent without the sign: 0.4317 is `43.17`."""
-    return f"{100 * value:.{digits}f}"
+    return number(value, f".{digits}f", 100)
 
 
-def points(value: float, digits: int = 2) -> str:
+def points(value: float | None, digits: int = 2) -> str:
     """A difference of shares in signed points: -0.012 is `−1.20`."""
-    text = f"{100 * abs(value):.{digits}f}"
-    if float(text) == 0:
+    text = number(None if value is None else abs(value), f".{digits}f", 100)
+    if value is None or text == MISSING or float(text) == 0:
         return text
     return ("−" if value < 0 else "+") + text
+
+
+def interval_text(interval: tuple[float, float] | None, digits: int = 2) -> str:
+    """Ends of an interval of differences in points."""
+    return MISSING if interval is None else " to ".join(points(end, digits) for end in interval)
 
 
 def short_count(value: float | None) -> str:
@@ -50,6 +62,11 @@ def p_text(value: float | None) -> str:
     if value is None:
         return MISSING
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def count(value: Any) -> str:
+    """A whole number of a frame; nothing where it is missing."""
+    return "" if is_missing(value) else str(int(value))
 
 
 def share_text(fraction: float | None) -> str:

@@ -105,7 +105,7 @@ def drawing_html(drawing: Drawing, images: Sequence[str] = ()) -> str:
 def panel_images(drawing: Drawing) -> list[str]:
     """Panels as base64 of SVG, for addresses of kind `data:`."""
     return [
-        base64.b64encode(_adapt(drawing.render(["svg"], panel=panel)["svg"])).decode("ascii")
+        base64.b64encode(_adapt(drawing.render("svg", panel=panel))).decode("ascii")
         for panel in drawing.panels
     ]
 

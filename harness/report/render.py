@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.report.numbers import MISSING
@@ -49,9 +49,26 @@ class Table:
     num_text_columns: int = 1
 
 
-def row(*texts: str, starts_block: bool = False) -> Row:
-    """Row of plain entries."""
-    return Row(tuple(Entry(text) for text in texts), starts_block=starts_block)
+def row(*entries: str | Entry, starts_block: bool = False, is_reference: bool = False) -> Row:
+    """Row of entries, plain ones given as text."""
+    made = (Entry(entry) if isinstance(entry, str) else entry for entry in entries)
+    return Row(tuple(made), starts_block, is_reference)
+
+
+def blocks(lines: Iterable[Sequence[str | Entry]], num_keys: int = 1) -> tuple[Row, ...]:
+    """Rows in blocks of equal first entries, which stand in the first row of each alone.
+
+    Args:
+        lines: entries of each row.
+        num_keys: how many entries name a block.
+    """
+    rows, previous = [], None
+    for line in lines:
+        starts = line[:num_keys] != previous
+        previous = line[:num_keys]
+        head = previous if starts else [""] * num_keys
+        rows.append(row(*head, *line[num_keys:], starts_block=starts))
+    return tuple(rows)
 
 
 def to_markdown(table: Table) -> str:

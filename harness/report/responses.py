@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from harness.analysis.columns import Group
 from harness.analysis.findings import Findings
-from harness.analysis.responses import FLAGS, FlagLine
+from harness.analysis.responses import FLAGS
 from harness.analysis.stats import Estimate
-from harness.report.numbers import MISSING, percent, points
-from harness.report.render import Table, row
+from harness.report.numbers import interval_text, percent, points
+from harness.report.render import Table, blocks, row
 
 
 def flag_tables(findings: Findings) -> list[Table]:
     """Response flags by variant and column, once per group that has any."""
-    return [_flag_table(lines, group) for group, lines in findings.flags.items() if lines]
+    return [_flag_table(findings, group) for group, lines in findings.flags.items() if lines]
 
 
-def _flag_table(lines: Sequence[FlagLine], group: Group) -> Table:
-    rows = []
-    previous = None
-    for line in lines:
-        starts = line.variant != previous
-        previous = line.variant
-        rows.append(
-            row(
-                *((line.variant.model, line.name) if starts else ("", "")),
+def _flag_table(findings: Findings, group: Group) -> Table:
+    rows = [
+        [
+            *(
+                line.variant.model,
+                findings.measured.row_name(line.variant),
                 line.column,
                 str(line.num_responses),
-                MISSING if line.score is None else percent(line.score.value, 1),
-                *(percent(share, 1) for share in line.shares.values()),
-                starts_block=starts,
-            )
-        )
+            ),
+            percent(line.score.value if line.score else None, 1),
+            *(percent(share, 1) for share in line.shares.values()),
+        ]
+        for line in findings.flags[group]
+    ]
     return Table(
         name="responses" + group.suffix(),
         title="Responses that the score alone does not tell",
         subtitle=group.title,
         header=("Model", "Method", "Column", "Responses", "Score", *FLAGS.values()),
-        rows=tuple(rows),
+        rows=blocks(rows, 2),
         caption=(
             "Percent of all responses, over the seeds. Names several: more than one option occurs "
             "in the response, which is wrong by the rule, whatever it says. Empty: nothing was "
@@ -54,7 +50,7 @@ def order_table(findings: Findings) -> list[Table]:
     """Scores with options as given and shuffled, where any were shuffled."""
     rows = [
         row(
-            *(line.variant.model, line.name, line.benchmark),
+            *(line.variant.model, findings.measured.row_name(line.variant), line.benchmark),
             *(percent(line.given, 1), percent(line.shuffled, 1), _difference(line.difference)),
         )
         for line in findings.orders
@@ -75,9 +71,6 @@ def order_table(findings: Findings) -> list[Table]:
 
 
 def _difference(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return MISSING
-    if estimate.interval is None:
-        return points(estimate.value, 1)
-    low, high = estimate.interval
-    return f"{points(estimate.value, 1)} ({points(low, 1)} to {points(high, 1)})"
+    if estimate is None or estimate.interval is None:
+        return points(estimate.value if estimate else None, 1)
+    return f"{points(estimate.value, 1)} ({interval_text(estimate.interval, 1)})"

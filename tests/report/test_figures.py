@@ -22,8 +22,8 @@ def findings(small_grid) -> Findings:
 
 
 def draw_efficiency(findings: Findings) -> Drawing:
-    measured = findings.measured
-    return efficiency_drawing(findings.efficiency[0], measured, styles_of(list(measured.cells)))
+    styles = styles_of(list(findings.measured.cells))
+    return efficiency_drawing(findings, *next(iter(findings.efficiency)), styles)
 
 
 def draw_losses(findings: Findings) -> Drawing:
@@ -91,7 +91,7 @@ def test_without_a_part_the_average_is_not_drawn(results, answer) -> None:
 def test_nothing_trained_gives_no_figure(results, answer) -> None:
     results.add("base", None, answer("1100"))
     findings = results.findings()
-    assert findings.efficiency == findings.losses == ()
+    assert (findings.efficiency, findings.losses) == ({}, ())
 
 
 def test_loss_is_the_mean_over_seeds_at_the_largest_share(findings) -> None:
@@ -149,6 +149,6 @@ def test_a_long_legend_makes_the_figure_taller_and_leaves_the_panel_its_size() -
 
         return Drawing("a", "A", "", (Plot("One", draw),))
 
-    heights = [Image.open(io.BytesIO(plot(n).render(["png"])["png"])).height for n in (2, 6, 30)]
+    heights = [Image.open(io.BytesIO(plot(n).render("png"))).height for n in (2, 6, 30)]
     assert heights[0] == heights[1] == 640
     assert heights[2] > 640 + 10 * 27  # pixels of a line of the legend

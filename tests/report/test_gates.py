@@ -108,7 +108,7 @@ def test_a_map_of_any_size_has_room_for_its_names(results, answer, layers, heads
 def test_gates_that_never_moved_are_drawn_too(results, answer) -> None:
     drawing, (axes, _) = panels_of(results, course(0.0), answer)
     assert axes.collections[0].get_clim() == (-1.0, 1.0)
-    assert drawing.render(["png"])["png"].startswith(b"\x89PNG")
+    assert drawing.render("png").startswith(b"\x89PNG")
 
 
 def test_the_first_seed_at_the_largest_share_is_drawn_and_named(results, answer) -> None:

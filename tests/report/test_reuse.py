@@ -12,13 +12,13 @@ from harness.report.figures import Drawing
 def drawn(monkeypatch) -> list[str]:
     """Names of what is drawn, as it is drawn."""
     names: list[str] = []
-    render = Drawing.render
+    files = Drawing.files
 
     def recorded(drawing: Drawing, *args, **named) -> dict[str, bytes]:
         names.append(drawing.name)
-        return render(drawing, *args, **named)
+        return files(drawing, *args, **named)
 
-    monkeypatch.setattr(Drawing, "render", recorded)
+    monkeypatch.setattr(Drawing, "files", recorded)
     return names
 
 
