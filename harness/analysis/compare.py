@@ -72,7 +72,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `zbench compare` tells."""
+    """What `zbench compare` prints."""
 
     first: Side
     second: Side
@@ -106,8 +106,8 @@ def compare(first: Side, second: Side) -> Comparison:
                 only_second.append(other)
     for requests, scores in ((left, only_first), (right, only_second)):
         scores += [s for request in requests for s in request.scores if s.task == s.benchmark]
-    told = tuple(found), tuple(unknown_of(pairs)), tuple(rows)
-    return Comparison(first, second, *told, tuple(only_first), tuple(only_second))
+    facts = tuple(found), tuple(unknown_of(pairs)), tuple(rows)
+    return Comparison(first, second, *facts, tuple(only_first), tuple(only_second))
 
 
 def _answers(side: Side, request: Request, metric: str) -> Answers | None:

@@ -30,7 +30,7 @@ own; trained methods against the base model."""
 
 @dataclass(frozen=True)
 class Comparison:
-    """One difference in one column; `estimate` is None where it cannot be told."""
+    """One difference in one column; `estimate` is None where it is unknown."""
 
     group: Group
     model: str
@@ -71,9 +71,9 @@ def compare(measured: Measurements, group: Group, model: str) -> list[Comparison
             # Of a setting the label says enough: its own method is what it stands against.
             name = left.method if family == "setting" else name_of(left)
             difference = measured.difference(left, right, group, column)
-            told = vars(difference) if difference is not None else {"estimate": None}
+            numbers = vars(difference) if difference is not None else {"estimate": None}
             names = name, name_of(right)
-            found.append(Comparison(group, model, *names, column, **told, family=family))
+            found.append(Comparison(group, model, *names, column, **numbers, family=family))
     families = [[entry for entry in found if entry.family == name] for name in get_args(Family)]
     return [
         replace(entry, p_holm=p)

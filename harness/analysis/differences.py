@@ -243,7 +243,7 @@ def _data_differences(one: TaskScore, other: TaskScore) -> list[Difference]:
 
 
 def merge(differences: Sequence[Difference]) -> list[Difference]:
-    """Differences, with those that several benchmarks share told once."""
+    """Differences, with those that several benchmarks share given once."""
     merged: dict[Difference, dict[str, None]] = {}
     for difference in differences:
         names = merged.setdefault(replace(difference, benchmarks=()), {})

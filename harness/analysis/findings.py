@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.cautions import Cautions, find_cautions
@@ -67,18 +68,11 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
 
     measured, published = Measurements(data, benchmarks or BENCHMARKS), load_published()
     groups, models = measured.groups, measured.models
-    comparisons = {
-        group: [
-            entry
-            for model in models
-            for entry in (
-                *compare(measured, group, model),
-                *compare_with_published(measured, published, group, model),
-            )
-        ]
-        for group in groups
-    }
-    efficiency = {(g, m): efficiency_curves(measured, g, m) for g in groups for m in models}
+    comparisons: dict[Group, list[Comparison]] = {group: [] for group in groups}
+    for group, model in product(groups, models):
+        comparisons[group] += compare(measured, group, model)
+        comparisons[group] += compare_with_published(measured, published, group, model)
+    efficiency = {key: efficiency_curves(measured, *key) for key in product(groups, models)}
     losses = [loss_curves(measured, published, model) for model in models]
     scores = data.scores[is_aggregate(data.scores)]
     return Findings(
@@ -87,8 +81,7 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
         published=published,
         lines={
             (paper, group): table_lines(measured, published, group, paper)
-            for paper in (TABLE_1, TABLE_2)
-            for group in groups
+            for paper, group in product((TABLE_1, TABLE_2), groups)
         },
         comparisons=comparisons,
         headlines=headlines([entry for entries in comparisons.values() for entry in entries]),

@@ -1,4 +1,4 @@
-"""TODO: say what this is for."""
+"""`zbench report`: the tables, figures and page of a grid's results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.grid.workspace import OpenGrid
 def report_command(
     grid: OpenGrid, *, reports_dir: Path, tracking_uri: str | None, as_json: bool
 ) -> int:
-    """Renders a grid's report from its MLflow runs; from the cells' files where MLflow is down."""
+    """Renders a grid's report from the cells' folders, and from MLflow for what they lack."""
     from harness.analysis.inputs import ReportInput
     from harness.records.environment import git_commit, package_versions
     from harness.report import build_report

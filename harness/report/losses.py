@@ -61,17 +61,9 @@ def _loss_panel(
             if values is None or variant.method != variant.method_name:
                 continue
             colour, marker = styles[variant.method]
-            hollow: dict[str, Any] = {"marker": marker, "markerfacecolor": "none"}
-            label = f"{name_of(variant)}, published"
-            axes.plot(
-                range(first, len(values)),
-                values[first:],
-                "--",
-                color=colour,
-                linewidth=1.2,
-                label=label,
-                **hollow,
-            )
+            look: dict[str, Any] = {"color": colour, "marker": marker, "markerfacecolor": "none"}
+            look |= {"linewidth": 1.2, "label": f"{name_of(variant)}, published"}
+            axes.plot(range(first, len(values)), values[first:], "--", **look)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.ticklabel_format(axis="y", useOffset=False)
         axes.set_xlabel("Epoch")

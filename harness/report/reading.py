@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.analysis.cautions import Cautions
 from harness.analysis.findings import Findings
 from harness.analysis.inputs import ReportInput
-from harness.report.numbers import p_text, points
+from harness.report.numbers import interval_text, p_text, points
 
 
 def status_line(data: ReportInput) -> str:
@@ -23,9 +23,7 @@ def headline_sentences(findings: Findings) -> list[str]:
         estimate = entry.estimate
         assert estimate is not None
         interval = estimate.interval
-        reach = ""
-        if interval is not None:
-            reach = f"95% interval {points(interval[0])} to {points(interval[1])}, "
+        reach = "" if interval is None else f"95% interval {interval_text(interval)}, "
         seeds = f"{estimate.num_seeds} seed{'s' if estimate.num_seeds > 1 else ''}"
         p = p_text(entry.p_value)
         where = f" ({entry.group.title})" if len(findings.comparisons) > 1 else ""
