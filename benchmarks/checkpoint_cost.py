@@ -27,7 +27,7 @@ from harness.methods import METHODS
 from harness.training.checkpoint import Checkpoints, TrainingState, checkpoint_folders
 from harness.training.progress import Progress, StepRecord
 from harness.training.spec import TrainSpec
-from harness.training.step import Trainer
+from harness.training.step import TrainStep
 
 SIZES = {
     "15M": {"hidden_size": 288, "num_hidden_layers": 6, "num_attention_heads": 6,
@@ -39,23 +39,23 @@ SIZES = {
 METHODS_MEASURED = ("zero-init-linear", "lora", "full")
 
 
-def trained_state(size: str, name: str, device: str, num_steps: int) -> TrainingState:
-    """Returns the state of a training whose optimizer has taken a step."""
+def begun_training(size: str, name: str, device: str, num_steps: int) -> tuple[Progress, TrainStep]:
+    """Returns a training whose optimizer has taken a step, and its progress."""
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=32000, max_position_embeddings=512, **SIZES[size])
     method = METHODS[name]
     options = {"num_layers": config.num_hidden_layers} if name.startswith("zero") else {}
     base = LlamaForCausalLM(config).to(device)
     model = method.apply(base, method.options.model_validate(options), 0)
-    trainer = Trainer(
+    train_step = TrainStep(
         model,
         TrainSpec(learning_rate=1e-3, batch_size=2),
         device=torch.device(device),
         precision="fp32",
         pad_token_id=0,
     )
-    trainer.gradients([Example(tuple(range(1, 17)), 4)] * 2, 0)
-    trainer.update(1e-3)
+    train_step.gradients([Example(tuple(range(1, 17)), 4)] * 2, 0)
+    train_step.update(1e-3)
     figures: dict[str, float] = {}
     if method.statistics is not None:
         figures = method.statistics(model)
@@ -66,18 +66,20 @@ def trained_state(size: str, name: str, device: str, num_steps: int) -> Training
         )
         for step in range(1, num_steps + 1)
     ]
-    return TrainingState(progress, trainer.state())
+    return progress, train_step
 
 
-def measure(state: TrainingState, folder: Path, repeats: int, minutes: float) -> dict[str, Any]:
+def measure(
+    progress: Progress, train_step: TrainStep, folder: Path, repeats: int, minutes: float
+) -> dict[str, Any]:
     """Writes a checkpoint several times, each at another step, as a training does."""
     checkpoints = Checkpoints(folder, {"cell_id": "benchmark"}, minutes=minutes)
     waits, writes, processor = [], [], []
-    last = state.progress.records[-1]
+    last = progress.records[-1]
     for repeat in range(repeats):
-        state.progress.records[-1] = StepRecord(**{**vars(last), "step": last.step + repeat})
+        progress.records[-1] = StepRecord(**{**vars(last), "step": last.step + repeat})
         start, used = time.perf_counter(), time.process_time()
-        checkpoints.save(state)
+        checkpoints.save(TrainingState(progress, train_step.state()))
         waits.append(time.perf_counter() - start)
         checkpoints.wait()
         writes.append(time.perf_counter() - start)
@@ -110,10 +112,10 @@ def main() -> None:
     found: dict[str, dict[str, Any]] = {}
     for size in SIZES:
         for name in METHODS_MEASURED:
-            state = trained_state(size, name, options.device, options.steps)
+            progress, train_step = begun_training(size, name, options.device, options.steps)
             with tempfile.TemporaryDirectory(dir=options.folder) as folder:
                 found[f"{size}/{name}"] = measure(
-                    state, Path(folder), options.repeats, options.minutes
+                    progress, train_step, Path(folder), options.repeats, options.minutes
                 )
     if options.json:
         print(json.dumps(found))

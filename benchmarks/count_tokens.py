@@ -21,11 +21,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from harness.data.instructions import DataSpec, read_instructions
 from harness.demo.world import write_world
-from harness.estimate.lengths import row_lengths
-from harness.estimate.tokens import training_tokens
+from harness.estimate.tokens import row_lengths, training_tokens
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.loading import load_benchmark
-from harness.evaluation.prefix_trie.trie import Query, Row, Trie
+from harness.evaluation.prefix_trie.trie import Query, Segment, Trie
 from harness.evaluation.scorer import Scorer
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec
 
@@ -69,7 +68,7 @@ def count_training(tokenizer: Any, spec: DataSpec, root: Path) -> list[dict[str,
                 "rows": counted.rows,
                 "tokens": counted.tokens,
                 "labels": counted.labels,
-                "opening": counted.opening,
+                "shared_prefix": counted.shared_prefix,
                 "squares": counted.squares,
             }
         )
@@ -99,13 +98,15 @@ def count_scoring(
             num_items += len({one.doc_id for one in task.instances})
             for one in task.instances:
                 queries.add(scorer._query(name, one.args, *scorer._encode_pair(*one.args)))
-    trie = Trie(sorted(queries, key=lambda q: q.fed), largest_row=DEFAULT_TOKEN_BUDGET, width=width)
-    rows: set[Row] = set()
+    trie = Trie(
+        sorted(queries, key=lambda q: q.fed), largest_segment=DEFAULT_TOKEN_BUDGET, width=width
+    )
+    segments: set[Segment] = set()
     for span in trie.spans:
-        row: Row | None = span.row
-        while row is not None and row not in rows:
-            rows.add(row)
-            row = row.parent
+        segment: Segment | None = span.segment
+        while segment is not None and segment not in segments:
+            segments.add(segment)
+            segment = segment.parent
     return {
         "shots": shots,
         # Of each: benchmarks that are scored together have the same items.
@@ -113,9 +114,11 @@ def count_scoring(
         "subjects": subjects,
         "items": num_items // num_benchmarks,
         "requests": num_requests,
-        "tokens": sum(row.size for row in rows),
-        "scored": len({(s.row.number, s.index + i) for s in trie.spans for i in range(s.count)}),
-        "pairs": sum(int(row.size * (row.start + row.size)) for row in rows),
+        "tokens": sum(one.size for one in segments),
+        "scored": len(
+            {(s.segment.number, s.index + i) for s in trie.spans for i in range(s.count)}
+        ),
+        "pairs": sum(int(one.size * (one.start + one.size)) for one in segments),
     }
 
 
@@ -165,8 +168,8 @@ def main() -> None:
             }
         },
     }
-    generated = [one.name for one in BENCHMARKS.values() if one.decoding is not None]
-    real = [name for name in generated if not name.startswith("demo_")]
+    generated = [one.name for one in BENCHMARKS.values() if one.protocol.generates]
+    real = [name for name in generated if BENCHMARKS[name].world is None]
     generation = {"llama-32000": count_generation(llama, real, root)}
     scoring: dict[str, dict[str, dict[str, Any]]] = {"llama-32000": {}, "llama-1688": {}}
     for asked in REAL:
@@ -175,7 +178,7 @@ def main() -> None:
         world = write_world(Path(folder) / "demo")
         own = tokenizer_of(world / "model")
         small = counting_model(1688, 256)
-        demo = [name for name in generated if name.startswith("demo_")]
+        demo = [name for name in generated if BENCHMARKS[name].world == "demo"]
         generation["llama-1688"] = count_generation(own, demo, world)
         for asked in DEMO:
             scoring["llama-1688"][asked[0]] = count_scoring(own, small, 128, asked, world)

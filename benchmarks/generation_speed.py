@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.measuring import timed
 from benchmarks.subjects import load_model
-from harness.evaluation.benchmarks import PAPER_DECODING, Decoding
+from harness.evaluation.benchmarks import BENCHMARKS, Decoding
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.paper.model import GeneratingModel
 from harness.evaluation.tasks import DEFAULT_NUM_ROWS, TaskSpec
@@ -122,7 +122,7 @@ def ending(model: Any, end_token: int, share: float) -> Iterator[None]:
 def measure(arguments: argparse.Namespace, name: str, case: str, model: Any) -> Measured:
     """Measures one case with one model."""
     tokenizer = AutoTokenizer.from_pretrained(arguments.data_root / "llama_tokenizer")
-    decoding = replace(PAPER_DECODING, max_new_tokens=NEW_TOKENS[case])
+    decoding = replace(BENCHMARKS["paper_arc_easy"].decoding, max_new_tokens=NEW_TOKENS[case])
     if case == "fixed":
         decoding = replace(decoding, temperature=0.0)
     items = (QUICK_ITEMS if arguments.quick else ITEMS)[name]

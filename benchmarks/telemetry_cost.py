@@ -1,9 +1,9 @@
-"""What following the gates costs: one cell of the demo trained with its trace and without.
+"""What telemetry costs: one cell of the demo trained with its telemetry and without.
 
-Two measures, printed per method. `inside`: the seconds within the trace's calls (probes and
-readings) as a share of the rest of the same training. `ratio`: the whole training with a trace by
-the one without, median over pairs that take turns in going first. Seconds are the process's CPU
-time, or on CUDA wall-clock time, so that neighbours on the machine disturb less.
+Two measures, printed per method. `inside`: the seconds within the telemetry's calls as a share of
+the rest of the same training. `ratio`: the whole training with telemetry by the one without, median
+over pairs that take turns in going first. Seconds are the process's CPU time, or on CUDA wall-clock
+time, so that neighbours on the machine disturb less.
 
     python benchmarks/telemetry_cost.py --repeats 5
 """
@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -26,16 +26,17 @@ from harness.demo.world import write_world
 from harness.grid.loader import load_grid
 from harness.grid.schema import Cell, expand
 from harness.methods import METHODS
-from harness.methods.zero_init.telemetry import PromptTrace
+from harness.methods.zero_init.telemetry import PromptTelemetry
 from harness.models.devices import resolve_precision
 from harness.models.loading import load_base
 from harness.training.loop import fit
+from harness.training.method_statistics import MethodStatistics
 
 PROMPT_METHODS = ("random-init", "zero-init-linear", "zero-init-nonlinear")
 
 
-class TimedTrace(PromptTrace):
-    """A trace that knows how long its own calls took."""
+class TimedTelemetry(PromptTelemetry):
+    """Telemetry that measures how long its own calls took."""
 
     def __init__(self, model: torch.nn.Module, clock: Callable[[], float]) -> None:
         super().__init__(model)
@@ -48,14 +49,17 @@ class TimedTrace(PromptTrace):
         self.seconds += self.clock() - start
         return found
 
-    def probe(self, when: Literal["before", "after"], texts: Sequence[Sequence[int]]) -> None:
-        self._timed(super().probe, when, texts)
+    def on_train_begin(self, texts: Sequence[Sequence[int]]) -> None:
+        self._timed(super().on_train_begin, texts)
 
-    def observe(self) -> None:
-        self._timed(super().observe)
+    def on_train_end(self, texts: Sequence[Sequence[int]]) -> None:
+        self._timed(super().on_train_end, texts)
 
-    def read(self, step: int) -> dict[str, float]:
-        found: dict[str, float] = self._timed(super().read, step)
+    def on_gradients(self) -> None:
+        self._timed(super().on_gradients)
+
+    def on_step(self, step: int) -> dict[str, float]:
+        found: dict[str, float] = self._timed(super().on_step, step)
         return found
 
 
@@ -71,8 +75,8 @@ def clock_of(device: str) -> Callable[[], float]:
     return clock
 
 
-def train(cell: Cell, root: Path, device: str, *, traced: bool) -> tuple[float, float, float]:
-    """Trains a cell; returns the seconds of it all, those in the trace, and the last loss."""
+def train(cell: Cell, root: Path, device: str, *, followed: bool) -> tuple[float, float, float]:
+    """Trains a cell; returns the seconds of it all, those in telemetry, and the last loss."""
     assert cell.train is not None
     assert cell.fraction is not None
     assert cell.seed is not None
@@ -83,7 +87,7 @@ def train(cell: Cell, root: Path, device: str, *, traced: bool) -> tuple[float, 
     examples = tokenize(rows, base.tokenizer, cell.train.max_length)
     model = METHODS[cell.method].apply(base.model, cell.options, cell.seed)
     clock = clock_of(device)
-    trace = TimedTrace(model, clock) if traced else None
+    telemetry = TimedTelemetry(model, clock) if followed else None
     start = clock()
     result = fit(
         model,
@@ -93,25 +97,24 @@ def train(cell: Cell, root: Path, device: str, *, traced: bool) -> tuple[float, 
         device=device,
         precision=precision,
         pad_token_id=0,
-        data_sha256="",
-        trace=trace,
+        callbacks=[MethodStatistics(None, telemetry)],
     )
-    return clock() - start, trace.seconds if trace else 0.0, result.epoch_losses[-1]
+    return clock() - start, telemetry.seconds if telemetry else 0.0, result.epoch_losses[-1]
 
 
 def compare(cell: Cell, root: Path, device: str, repeats: int) -> str:
-    """Returns a line of the table: what the trace costs in one cell."""
+    """Returns a line of the table: what telemetry costs in one cell."""
     ratios, insides, wholes = [], [], []
     for repeat in range(repeats):
         seconds: dict[bool, float] = {}
         losses = []
-        for traced in (True, False) if repeat % 2 else (False, True):
-            seconds[traced], inside, loss = train(cell, root, device, traced=traced)
+        for followed in (True, False) if repeat % 2 else (False, True):
+            seconds[followed], inside, loss = train(cell, root, device, followed=followed)
             losses.append(loss)
-            if traced:
+            if followed:
                 insides.append(inside / (seconds[True] - inside))
                 wholes.append(inside)
-        assert losses[0] == losses[1] or device != "cpu", "the trace changed the training"
+        assert losses[0] == losses[1] or device != "cpu", "telemetry changed the training"
         ratios.append(seconds[True] / seconds[False])
     return (
         f"{cell.label:44} {statistics.median(wholes):8.3f} {statistics.median(insides):8.2%} "
@@ -132,7 +135,7 @@ def main() -> None:
         for cell in expand(load_grid("demo"))
         if cell.method in PROMPT_METHODS and (cell.fraction, cell.seed) == (options.fraction, 0)
     ]
-    head = ("in trace", "inside", "ratio", "lowest", "highest")
+    head = ("in calls", "inside", "ratio", "lowest", "highest")
     print(f"{'cell':44} " + " ".join(f"{name:>8}" for name in head))
     with tempfile.TemporaryDirectory() as folder:
         root = write_world(Path(folder) / "demo")

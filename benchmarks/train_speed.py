@@ -54,7 +54,7 @@ from benchmarks.training_runs import (
 )
 from harness.models.loading import trained_parameters
 from harness.training.spec import TrainSpec
-from harness.training.step import Trainer
+from harness.training.step import TrainStep
 
 ADAPTION = "adaption-prompt"
 PEERS: dict[str, tuple[str, Run]] = {
@@ -178,10 +178,10 @@ def gradient_difference(method: str, size: str, examples: Sequence[Any]) -> floa
     plain_gradients(model, examples, 1)
     expected = {name: value.grad for name, value in parameters.items()}
     model.zero_grad(set_to_none=True)
-    trainer = Trainer(
+    train_step = TrainStep(
         model, TrainSpec(learning_rate=1e-4), device=device, precision="fp32", pad_token_id=0
     )
-    trainer.gradients(examples, 1)
+    train_step.gradients(examples, 1)
     return max(
         ((value.grad - expected[name]).norm() / expected[name].norm()).item()
         for name, value in parameters.items()

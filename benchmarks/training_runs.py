@@ -10,8 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PrinterCallback, TrainerCallback, TrainingArguments
-from transformers import Trainer as FieldTrainer
+from transformers import (
+    AutoTokenizer,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from benchmarks.measuring import clock
 from benchmarks.subjects import load_model
@@ -25,10 +30,10 @@ from harness.data.instructions import (
 )
 from harness.methods import METHODS
 from harness.models.loading import trained_parameters
-from harness.training.loss import shares_openings
+from harness.training.loss import shares_prefixes
 from harness.training.micro_batches import number_sequences, packed_rows, resolve_budget
 from harness.training.spec import TrainSpec
-from harness.training.step import Trainer
+from harness.training.step import TrainStep
 
 MAX_LENGTH = 512
 MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}
@@ -86,12 +91,12 @@ def runner(
         return _zbench(model, token_budget)
     if run.loop == "plain":
         return _plain(model, run)
-    return _field_trainer(model, run)
+    return _hf_trainer(model, run)
 
 
 def _zbench(model: Any, token_budget: int | None) -> Callable[[Batches], float | None]:
     device = next(model.parameters()).device
-    trainer = Trainer(
+    train_step = TrainStep(
         model.train(),
         TrainSpec(learning_rate=1e-4, token_budget=token_budget),
         device=device,
@@ -101,8 +106,8 @@ def _zbench(model: Any, token_budget: int | None) -> Callable[[Batches], float |
 
     def train(batches: Batches) -> None:
         for examples in batches:
-            trainer.gradients(examples, 1)
-            trainer.update(1e-4)
+            train_step.gradients(examples, 1)
+            train_step.update(1e-4)
 
     return train
 
@@ -170,7 +175,7 @@ class _Clock(TrainerCallback):
         self.seconds = clock() - self._start
 
 
-def _field_trainer(model: Any, run: Run) -> Callable[[Batches], float]:
+def _hf_trainer(model: Any, run: Run) -> Callable[[Batches], float]:
     def train(batches: Batches) -> float:
         rows = [_row(example) for examples in batches for example in examples]
         size = run.micro_batch_size
@@ -190,7 +195,7 @@ def _field_trainer(model: Any, run: Run) -> Callable[[Batches], float]:
                 use_cpu=not torch.cuda.is_available(),
                 remove_unused_columns=False,
             )
-            trainer = FieldTrainer(
+            trainer = Trainer(
                 model=model,
                 args=settings,
                 train_dataset=rows,  # type: ignore[arg-type]  # a list has all that is asked of it
@@ -215,7 +220,7 @@ def operations(model: Any, examples: Sequence[Any], budget: int | None) -> float
     rows = packed_rows(
         number_sequences(examples),
         token_budget=resolve_budget(budget, examples, next(model.parameters()).device),
-        share=shares_openings(model),
+        share=shares_prefixes(model),
         device=torch.device("cpu"),
     )
     nodes, labels = 0, 0

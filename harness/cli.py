@@ -81,10 +81,10 @@ def run_grid_command(
     debug: DebugOption = False,
 ) -> int:
     """Run what is not done yet of a grid; the same command again goes on where it stopped."""
-    from harness.commands import run
+    from harness.commands import run_grid
     from harness.grid.workspace import open_grid
 
-    return run.run_grid_command(
+    return run_grid.run_grid_command(
         open_grid(grid, runs_dir, data_root, only),
         tracking_uri=tracking_uri,
         device=device,
@@ -187,10 +187,10 @@ def run_cell_command(
     debug: DebugOption = False,
 ) -> int:
     """Run one cell in this process, with a traceback if it fails."""
-    from harness.commands import run
+    from harness.commands import run_cell
     from harness.grid.workspace import open_grid
 
-    return run.run_cell_command(
+    return run_cell.run_cell_command(
         open_grid(grid, runs_dir, data_root, None),
         cell,
         tracking_uri=tracking_uri,
@@ -209,12 +209,11 @@ def sync_command(
     debug: DebugOption = False,
 ) -> int:
     """Log into MLflow what the cells' folders hold and MLflow lacks."""
-    from harness.commands import status
+    from harness.commands import sync
     from harness.grid.workspace import open_grid
 
-    return status.sync_command(
-        open_grid(grid, runs_dir, data_root, None), tracking_uri=tracking_uri
-    )
+    opened = open_grid(grid, runs_dir, data_root, None)
+    return sync.sync_command(opened, tracking_uri=tracking_uri)
 
 
 @app.command("compare")

@@ -10,8 +10,9 @@ import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import MetaPathFinder
 from types import ModuleType
+from typing import Any
 
 
 def register_when_peft_is_there() -> None:
@@ -23,12 +24,12 @@ def register_when_peft_is_there() -> None:
 
 
 def _register() -> None:
-    # It registers itself. Where it is just being imported, and imports PEFT, this does nothing.
+    # The module registers itself. While it is being imported, and imports PEFT, this does nothing.
     import harness.methods.zero_init.tuner  # noqa: F401
 
 
 class _PeftFinder(MetaPathFinder):
-    """Finds nothing but `peft`, and puts `_register` behind its import."""
+    """Finds `peft` alone, as the other finders do, and calls `_register` after its import."""
 
     def __init__(self) -> None:
         self._searching = False
@@ -43,25 +44,16 @@ class _PeftFinder(MetaPathFinder):
             spec = importlib.util.find_spec("peft")
         finally:
             self._searching = False
-        # To be found is not to be imported: transformers looks whether PEFT is there.
         if spec is not None and spec.loader is not None:
-            spec.loader = _RegisteringLoader(spec.loader)
+            self._register_after(spec.loader)
         return spec
 
+    def _register_after(self, loader: Any) -> None:
+        # To be found is not to be imported: transformers looks whether PEFT is there.
+        execute = loader.exec_module
 
-class _RegisteringLoader(Loader):
-    """PEFT's own loader, with one thing done after it."""
+        def execute_and_register(module: ModuleType) -> None:
+            execute(module)
+            _register()
 
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        self._loader.exec_module(module)
-        _register()
-
-    def __getattr__(self, name: str) -> object:
-        # importlib.resources and inspect ask a module's loader for more than loading.
-        return getattr(self._loader, name)
+        loader.exec_module = execute_and_register

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails, InitErrorDetails
 
 from harness.errors import did_you_mean
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Spec(BaseModel):
@@ -27,6 +31,40 @@ RENAMED = {
 """Keys of earlier versions, and what to do about them."""
 
 
+class Fault(ValueError):
+    """A fault of what a user wrote; its text is told as it is."""
+
+
+class Faults:
+    """Faults below one place, collected so that all of them are told at once."""
+
+    def __init__(self) -> None:
+        self._details: list[InitErrorDetails] = []
+
+    def add(self, message: str, *steps: str | int) -> None:
+        """Adds a fault at a place: the keys and indices that lead to it."""
+        told = {"error": Fault(message)}
+        self._details.append(InitErrorDetails(type="value_error", loc=steps, input=None, ctx=told))
+
+    def validate(self, spec: type[Model], raw: Any, *steps: str | int) -> Model | None:
+        """Returns the spec that `raw` means; None where it has faults, which are added."""
+        try:
+            return spec.model_validate(raw)
+        except ValidationError as error:
+            for place, message in _told_faults(error, spec):
+                self.add(message, *steps, *place)
+            return None
+
+    def check(self) -> None:
+        """Raises what was collected; within a validator, pydantic puts its own place before it.
+
+        Raises:
+            ValidationError: there is a fault.
+        """
+        if self._details:
+            raise ValidationError.from_exception_data("faults", self._details)
+
+
 def describe_faults(error: ValidationError, place: str, spec: type[BaseModel]) -> list[str]:
     """Returns one line per fault, each beginning with its place in the file.
 
@@ -35,25 +73,31 @@ def describe_faults(error: ValidationError, place: str, spec: type[BaseModel]) -
         place: the prefix of each line, for example `paper.yaml: blocks[0]`.
         spec: the spec that was validated; its fields are offered for a misspelt key.
     """
-    return [_describe(dict(fault), place, spec) for fault in error.errors()]
+    return [f"{join_place(place, steps)}: {said}" for steps, said in _told_faults(error, spec)]
 
 
-def _describe(fault: dict[str, Any], place: str, spec: type[BaseModel]) -> str:
-    steps = list(fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        fields = _fields_at(spec, steps[:-1])
-        key = str(steps[-1])
-        if key in RENAMED:
-            return f"{join_place(place, steps)}: {RENAMED[key]}"
-        return f"{join_place(place, steps)}: unknown key{did_you_mean(key, fields)}"
-    if fault["type"] == "missing":
-        return f"{join_place(place, steps[:-1])}: '{steps[-1]}' is missing; add it"
-    got = fault["input"]
-    shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
-    return f"{join_place(place, steps)}: {_plain(fault)}{shown}"
+def _told_faults(
+    error: ValidationError, spec: type[BaseModel]
+) -> Iterator[tuple[list[str | int], str]]:
+    """Yields the place of each fault, as keys and indices, and what is wrong there."""
+    for fault in error.errors(include_url=False):
+        steps = list(fault["loc"])
+        key = str(steps[-1]) if steps else ""
+        if isinstance(fault.get("ctx", {}).get("error"), Fault):
+            yield steps, str(fault["ctx"]["error"])
+        elif fault["type"] == "extra_forbidden" and key in RENAMED:
+            yield steps, RENAMED[key]
+        elif fault["type"] == "extra_forbidden":
+            yield steps, f"unknown key{did_you_mean(key, _fields_at(spec, steps[:-1]))}"
+        elif fault["type"] == "missing":
+            yield steps[:-1], f"'{key}' is missing; add it"
+        else:
+            got = fault["input"]
+            shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
+            yield steps, f"{_plain(fault)}{shown}"
 
 
-def _plain(fault: dict[str, Any]) -> str:
+def _plain(fault: ErrorDetails) -> str:
     context = fault.get("ctx", {})
     match fault["type"]:
         case "greater_than_equal":
@@ -78,6 +122,8 @@ def _plain(fault: dict[str, Any]) -> str:
             return "must be a mapping of keys to values"
         case "list_type" | "tuple_type":
             return "must be a list"
+        case "too_short":
+            return "is empty; add at least one"
     return str(fault["msg"]).removeprefix("Value error, ")
 
 

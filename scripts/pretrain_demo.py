@@ -1,4 +1,4 @@
-"""Makes the tokenizer and the checkpoint of the embedded world: `python -m harness.demo.pretrain`.
+"""Makes the tokenizer and the checkpoint of the embedded world: `python -m scripts.pretrain_demo`.
 
 About ten minutes on one core. The checkpoint that ships with the package was made by this script
 with its defaults; the last bits of the weights depend on the processor and on torch's version.
@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.demo.corpus import TEMPLATE_PIECES, documents
-from harness.demo.people import World, build_world
+from scripts.demo_world.corpus import TEMPLATE_PIECES, documents
+from scripts.demo_world.people import World, build_world
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -34,7 +34,7 @@ WARMUP_STEPS = 100
 
 
 def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
-    """Returns the tokenizer: byte-level BPE in which every name and value is one token.
+    """The tokenizer: byte-level BPE in which every name and value is one token.
 
     Names and values are the same token with and without a space before them: a response that
     follows `### Response:` directly begins with the token that the corpus has after a space. So
@@ -98,7 +98,7 @@ def token_rows(
 
 
 def build_model(world: World, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Returns the untrained LLaMA of about 1.1M parameters, its weights drawn from the seed."""
+    """The untrained LLaMA of about 1.1M parameters, its weights drawn from the seed."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -160,7 +160,7 @@ def _log_progress(step: int, num_steps: int, losses: list[float], seconds: float
     recent = losses[-50:]
     left = seconds / step * (num_steps - step)
     logger.info(
-        "step %d of %d: loss %.3f, %.0f s gone, %.0f s to go",
+        "step %d of %d: loss %.3f, %.0f s elapsed, %.0f s left",
         step, num_steps, sum(recent) / len(recent), seconds, left,
     )  # fmt: skip
 
@@ -195,7 +195,7 @@ def main() -> None:
     """Reads the command line."""
     import torch
 
-    parser = argparse.ArgumentParser(prog="python -m harness.demo.pretrain", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m scripts.pretrain_demo", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoint")
     parser.add_argument("--steps", type=int, default=NUM_STEPS, help="training steps")
     arguments = parser.parse_args()

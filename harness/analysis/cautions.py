@@ -46,7 +46,8 @@ def find_cautions(measured: Measurements, published: Published) -> Cautions:
         num_open=int((cells["status"] != "done").sum()),
         num_cells=len(cells),
         training_notes=tuple(noted.itertuples(index=False, name=None)),
-        is_demo=bool(settings) and all(each.benchmark.startswith("demo_") for each in settings),
+        is_demo=bool(settings)
+        and all(measured.benchmarks[each.benchmark].world == "demo" for each in settings),
         has_limit=any(setting.limit is not None for setting in settings),
         at_chance=tuple(entry for entry in at_chance if entry[2]),
         has_published=bool(published.models() & set(measured.models)),

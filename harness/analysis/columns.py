@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from harness.evaluation.protocols import PROTOCOLS
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -39,9 +41,6 @@ TABLE_COLUMNS = ("ARC-e", "ARC-c", "ARC avg", "MMLU", "HellaSwag", "TruthfulQA",
 
 NOTED = "‡"
 """Marks a column whose scores deviate from the benchmark's definition."""
-
-BORROWED = {"paper": {"HellaSwag": "lm-eval"}}
-"""By protocol: columns that another protocol fills; the paper took its HellaSwag from lm-eval."""
 
 
 def weights_of(column: str) -> Mapping[str, float]:
@@ -80,7 +79,7 @@ class Group:
     @property
     def title(self) -> str:
         """One line that tells the group from the others: protocol, shots, limit, deviations."""
-        parts = [f"{self.protocol} protocol", _shots(self.settings), _limits(self.settings)]
+        parts = [PROTOCOLS[self.protocol].title, _shots(self.settings), _limits(self.settings)]
         return " · ".join([*parts, *_temperatures(self.settings)])
 
     @property
@@ -109,8 +108,8 @@ class Group:
 
     def suffix(self) -> str:
         """Returns what file names of this group end with: nothing for the first of lm-eval."""
-        protocol = "" if self.protocol == "lm-eval" else f"-{self.protocol}"
-        return protocol + (f"-{self.rank + 1}" if self.rank else "")
+        mark = PROTOCOLS[self.protocol].mark
+        return (f"-{mark}" if mark else "") + (f"-{self.rank + 1}" if self.rank else "")
 
 
 def _columns_by(settings: Mapping[str, Setting], name: str) -> dict[Any, list[str]]:
@@ -174,7 +173,7 @@ def _group(
     for column in COLUMNS:
         ranked = by_column.get((protocol, column), [])
         if not ranked:
-            lender = BORROWED.get(protocol, {}).get(column)
+            lender = PROTOCOLS[protocol].borrows.get(column)
             ranked = by_column.get((lender, column), [])[:1] if lender else []
         if len(ranked) == 1:
             settings[column] = ranked[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -20,11 +20,9 @@ from harness.analysis.differences import (
 )
 from harness.errors import StorageError, TrackingError, UsageError, did_you_mean
 from harness.evaluation.benchmarks import MACRO_METRIC
-from harness.grid.folders import cell_folder, items_path, stored_cells, stored_label
-from harness.grid.loader import load_grid, shipped_grids
-from harness.grid.schema import expand
-from harness.grid.selection import find_cell
-from harness.records.results import RESULT_FILE, CellResult, TaskScore, read_result
+from harness.grid.folders import items_path, stored_label
+from harness.grid.selection import UnknownCell, find_folder
+from harness.records.results import CellResult, TaskScore, read_result
 
 if TYPE_CHECKING:
     import numpy as np
@@ -185,8 +183,7 @@ def find_side(name: str, *, runs_dir: Path, tracking_uri: str | None) -> Side:
     """Returns the result that a name means.
 
     Args:
-        name: a cell's folder or its result.json; a cell's id (or its beginning) or label;
-            `grid:cell`; or an MLflow run's id or name.
+        name: a cell's, by the rule of `grid.selection`; or an MLflow run's id or name.
         runs_dir: where cells are kept.
         tracking_uri: where MLflow runs are looked for; None for the environment's or the default.
 
@@ -195,27 +192,11 @@ def find_side(name: str, *, runs_dir: Path, tracking_uri: str | None) -> Side:
         StorageError: its result cannot be read.
         TrackingError: MLflow, where it was named, does not answer.
     """
-    path = Path(name)
-    if path.name == RESULT_FILE and path.is_file():
-        return _side_of(path.parent, name)
-    if (path / RESULT_FILE).is_file():
-        return _side_of(path, name)
-    grid, colon, cell = name.partition(":")
-    if colon and (grid in shipped_grids() or grid.endswith((".yaml", ".yml"))):
-        found = find_cell(expand(load_grid(grid)), cell)
-        return _side_of(cell_folder(runs_dir, found), name)
-    known = stored_cells(runs_dir)
-    folders = known.get(name, []) or [
-        folder
-        for folder in dict.fromkeys(folder for folders in known.values() for folder in folders)
-        if len(name) >= 4 and folder.name.rpartition("--")[2].startswith(name)
-    ]
-    if len(folders) == 1:
-        return _side_of(folders[0], name)
-    if folders:
-        ids = ", ".join(folder.name.rpartition("--")[2] for folder in folders)
-        raise UsageError(f"{name}: {len(folders)} cells have this name ({ids}); give an id")
-    return _tracked_side(name, list(known), runs_dir, tracking_uri)
+    try:
+        folder = find_folder(name, runs_dir)
+    except UnknownCell as unknown:
+        return _tracked_side(name, unknown.labels, runs_dir, tracking_uri)
+    return _side_of(folder, name)
 
 
 def _side_of(folder: Path, name: str) -> Side:
@@ -230,7 +211,9 @@ def _side_of(folder: Path, name: str) -> Side:
     )
 
 
-def _tracked_side(name: str, known: list[str], runs_dir: Path, tracking_uri: str | None) -> Side:
+def _tracked_side(
+    name: str, labels: Sequence[str], runs_dir: Path, tracking_uri: str | None
+) -> Side:
     from harness.tracking.lookup import RunLookup
     from harness.tracking.study import study_uri
 
@@ -252,6 +235,5 @@ def _tracked_side(name: str, known: list[str], runs_dir: Path, tracking_uri: str
         if tracking_uri is not None:
             raise
         problem = f" ({fault})"
-    labels = [label for label in known if "/" in label]
-    hint = did_you_mean(name, dict.fromkeys(labels + runs))
+    hint = did_you_mean(name, dict.fromkeys([*labels, *runs]))
     raise UsageError(f"{name}: no such cell in {runs_dir} and no such MLflow run{problem}{hint}")

@@ -73,7 +73,7 @@ def scores_of(task: TaskSpec, result: CellResult) -> tuple[TaskScore, ...]:
     if exact:
         return exact
     temperature = None if task.decoding is None else task.decoding.temperature
-    wanted = (task.benchmark.protocol, task.num_shots, task.limit, temperature)
+    wanted = (task.benchmark.protocol.name, task.num_shots, task.limit, temperature)
     alike = [
         score
         for score in mine

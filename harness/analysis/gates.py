@@ -99,7 +99,7 @@ def _variants(measured: Measurements, model: str) -> list[Variant]:
     known = [
         variant
         for variant in measured.table_variants(model)
-        if variant.method_name in METHODS and METHODS[variant.method_name].trace is not None
+        if variant.method_name in METHODS and METHODS[variant.method_name].telemetry is not None
     ]
     names = list(dict.fromkeys(variant.method_name for variant in known))
     return sorted(known, key=lambda v: (names.index(v.method_name), v.method != v.method_name))

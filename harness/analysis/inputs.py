@@ -29,7 +29,7 @@ class ReportInput:
     """Per-item records of (cell_id, benchmark), None where there are none."""
     traces: Callable[[str, str], pd.DataFrame | None] = field(default=lambda _cell, _file: None)
     """What a method kept of a cell's training, by (cell_id, file name); None where there is none.
-    See `harness.methods.method.Trace.frames`."""
+    See `harness.methods.method.TelemetryCallback.frames`."""
     theory: Path | None = None
     """The folder of `zbench theory`; it may hold nothing yet."""
     notes: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ FLAGS = {
     "ratio_alone": "Right by similarity alone",
     "gold_first": "Gold stands first",
 }
-"""Response flags by their key in a score's `pathologies`, with their titles."""
+"""Response flags by their key in a score's `response_flags`, with their titles."""
 
 SHUFFLED = "_shuffled"
 """What the name of a benchmark with shuffled options ends with."""
@@ -60,9 +60,9 @@ def flag_lines(measured: Measurements, group: Group) -> list[FlagLine]:
             rows = measured.rows[setting]
             records = rows[rows["cell_id"].isin(ids)].to_dict("records")
             counted = [
-                (record["n"], record["pathologies"])
+                (record["n"], record["response_flags"])
                 for record in records
-                if isinstance(record.get("pathologies"), dict) and record["pathologies"]
+                if isinstance(record.get("response_flags"), dict) and record["response_flags"]
             ]
             total = sum(int(num_responses) for num_responses, _ in counted)
             if total:

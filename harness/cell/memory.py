@@ -1,67 +1,86 @@
-"""A full memory: how it is known, what to do then, what has sufficed.
+"""Out of memory: what a cell needs at least, and the token budget that is effective after it.
 
-A training that fills the memory goes on in a fresh process (a full allocator never recovers all)
-with half the tokens in a forward pass; the gradient stays the same. What to begin with is kept in
+A training that runs out of memory resumes in a fresh process (a full allocator never recovers all)
+with half the tokens in a forward pass; the gradient stays the same. The effective budget is kept in
 `token_budgets.json` in the runs folder, per model, method and GPU; remove it to try more again.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from harness.cell.settings import CellRun
 from harness.errors import StorageError, TrainingError
 from harness.grid.schema import Cell
 from harness.methods import METHODS
 from harness.records.files import write_text
 
+if TYPE_CHECKING:
+    from harness.data.instructions import Example
+
 FROZEN_BYTES = {None: 2.0, "int8": 1.0, "nf4": 0.5}
-"""Of a parameter, by `base_quantization`."""
+"""Bytes of a frozen parameter, by `base_quantization`."""
 
 BUDGETS_FILE = "token_budgets.json"
 
 
 class SmallerBudget(TrainingError):
-    """The memory is full, and the cell is to go on in a fresh process with a smaller budget."""
+    """Out of memory: the cell is to resume in a fresh process with a smaller token budget."""
 
 
-def smaller_budget(
-    cell: Cell, runs_dir: Path, device: str, *, used: int, longest: int
-) -> Exception:
-    """Remembers that a budget is too large; returns the error to leave the process with.
+def smaller_budget(run: CellRun, *, used: int, longest: int) -> Exception:
+    """Stores half of a budget that was too large; returns the error to leave the process with.
 
     Args:
-        cell: whose training filled the memory.
-        runs_dir: where it is remembered.
-        device: a torch device.
+        run: the one that is out of memory.
         used: tokens of a forward pass.
         longest: tokens of the longest sequence.
 
     Returns:
-        SmallerBudget, or a plain TrainingError where the memory is full with single sequences.
+        SmallerBudget, or a plain TrainingError where single sequences are too large.
 
     Raises:
-        StorageError: it cannot be remembered.
+        StorageError: the budget cannot be stored.
     """
     if used <= longest:
         return TrainingError(
-            f"{cell.label}: out of memory with one sequence of {longest} tokens at a time; take a "
-            "larger GPU, free this one of other processes, or lower train.max_length"
+            f"{run.cell.label}: out of memory with one sequence of {longest} tokens at a time; "
+            "take a larger GPU, free this one of other processes, or lower train.max_length"
         )
     # Below the longest sequence a budget changes nothing: one sequence is the least.
     smaller = max(used // 2, longest)
-    remember_budget(runs_dir, budget_key(cell, device), smaller)
+    key = budget_key(run.cell, run.settings.device)
+    store_budget(run.settings.runs_dir, key, smaller)
     return SmallerBudget(
-        f"out of memory with {used} tokens in a forward pass; goes on with {smaller} in a fresh "
+        f"out of memory with {used} tokens in a forward pass; resumes with {smaller} in a fresh "
         "process"
     )
 
 
+def effective_budget(run: CellRun, examples: Sequence[Example]) -> int:
+    """Tokens of a forward pass: as set, but no more than the stored budget.
+
+    Raises:
+        TrainingError: the setting is less than the longest sequence.
+    """
+    import torch
+
+    from harness.training.micro_batches import longest_sequence, resolve_budget
+
+    cell, settings = run.cell, run.settings
+    assert cell.train is not None
+    setting = settings.token_budget or cell.train.token_budget
+    wanted = resolve_budget(setting, examples, torch.device(settings.device))
+    stored = stored_budgets(settings.runs_dir).get(budget_key(cell, settings.device))
+    # A budget stored for other data may be less than the longest sequence here.
+    return wanted if stored is None else min(wanted, max(stored, longest_sequence(examples)))
+
+
 def budget_key(cell: Cell, device: str) -> str:
-    """Returns what a budget is remembered by: model, method and GPU."""
+    """The key of a stored budget: model, method and GPU."""
     gpu = "cpu"
     if device.startswith("cuda"):
         import torch
@@ -70,55 +89,40 @@ def budget_key(cell: Cell, device: str) -> str:
     return f"{cell.model_name} | {cell.method_label} | {gpu}"
 
 
-def remembered_budget(runs_dir: Path, key: str) -> int | None:
-    """Returns the budget to begin with, or None where none was too large so far."""
-    return _read(runs_dir / BUDGETS_FILE).get(key)
-
-
-def remember_budget(runs_dir: Path, key: str, budget: int) -> None:
-    """Keeps a budget for the next time.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-    path = runs_dir / BUDGETS_FILE
-    with _alone(path):
-        write_text(path, json.dumps(_read(path) | {key: budget}, indent=1, sort_keys=True) + "\n")
-
-
-def _read(path: Path) -> dict[str, int]:
-    """Returns the budgets; a damaged file is as none, and is written anew when it is needed."""
+def stored_budgets(runs_dir: Path) -> dict[str, int]:
+    """The effective budgets by key; a damaged file holds none, and is overwritten by the next."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        return {key: value for key, value in known.items() if isinstance(value, int) and value > 0}
+        stored = json.loads((runs_dir / BUDGETS_FILE).read_text(encoding="utf-8"))
+        return {key: value for key, value in stored.items() if isinstance(value, int) and value > 0}
     except (OSError, ValueError, AttributeError):
         return {}
 
 
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keeps the other workers of this machine from writing in between."""
+def store_budget(runs_dir: Path, key: str, budget: int) -> None:
+    """Stores a budget beside those of other models, methods and GPUs.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    from filelock import FileLock
+
+    path = runs_dir / BUDGETS_FILE
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = (path.parent / f".{path.name}.lock").open("a")
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(runs_dir / f".{BUDGETS_FILE}.lock"):  # the other workers write it too
+            budgets = stored_budgets(runs_dir) | {key: budget}
+            write_text(path, json.dumps(budgets, indent=1, sort_keys=True) + "\n")
     except OSError as fault:
         raise StorageError(f"{path}: cannot be written ({fault.strerror})") from fault
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
-def check_memory(cell: Cell, device: str, num_devices: int = 1) -> None:
-    """Refuses a cell whose weights and optimizer alone are larger than a GPU.
-
-    Args:
-        cell: what is to be trained.
-        device: a CPU is never refused.
-        num_devices: that train it together.
+def check_memory(run: CellRun) -> None:
+    """Refuses a cell whose weights and optimizer alone are larger than a GPU; never on a CPU.
 
     Raises:
         TrainingError: they do not fit.
     """
+    cell, device = run.cell, run.settings.device
     if not device.startswith("cuda"):
         return
     import torch
@@ -127,7 +131,7 @@ def check_memory(cell: Cell, device: str, num_devices: int = 1) -> None:
     needed = memory_bytes(
         cell.model.shape.num_parameters,
         trained,
-        num_devices=num_devices,
+        num_devices=run.settings.rank_info.world_size,
         quantization=cell.train.base_quantization if cell.train else None,
     )
     gpu = torch.cuda.get_device_properties(device).total_memory
@@ -150,11 +154,11 @@ def memory_bytes(
     num_devices: int = 1,
     quantization: str | None = None,
 ) -> float:
-    """Returns the bytes of weights, gradients and AdamW's state on each GPU, activations apart.
+    """Bytes of weights, gradients and AdamW's state on each GPU, activations apart.
 
     Frozen weights take 2 bytes in half precision; trained ones 16 in all: fp32 weight, gradient
     and AdamW's two moments. Adapters are copied to every GPU. In full fine-tuning every GPU keeps
-    its part of the 16 bytes, but holds all weights in fp32 until they are divided.
+    its shard of the 16 bytes, but holds all weights in fp32 until they are sharded.
     """
     if trained_parameters >= total_parameters:
         return max(16 * trained_parameters / num_devices, 4 * trained_parameters)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cell.memory import SmallerBudget
-from harness.cell.settings import RunSettings
+from harness.cell.memory import SmallerBudget, check_memory
+from harness.cell.score import score_cell
+from harness.cell.settings import CellRun, RunSettings
 from harness.data.pins import training_note
-from harness.errors import EvaluationError, ModelError, StorageError
+from harness.errors import ModelError, StorageError, ZbenchError
 from harness.export.model_card import CARD_FILE, model_card
 from harness.grid.folders import (
     ADAPTER_FOLDER,
     CELL_FILE,
+    CHECKPOINTS_FOLDER,
     LOG_FILE,
     cell_folder,
-    items_path,
     locked,
 )
 from harness.grid.schema import Cell
@@ -27,56 +30,83 @@ from harness.grid.status import is_trained, missing_tasks
 from harness.methods import METHODS
 from harness.models.devices import free_memory, is_out_of_memory
 from harness.records.environment import describe_environment, prepare_torch
-from harness.records.events import CellEnded, CellStarted, Emit, Event, Scoring, Warned
-from harness.records.files import write_frame, write_text
+from harness.records.events import CellEnded, CellStarted, Emit, Warned
+from harness.records.files import write_text
 from harness.records.results import CellError, CellResult, read_result, write_result
 from harness.training.signals import Stopped, handle_signals
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.evaluation.tasks import TaskSpec
+    from harness.data.instructions import Instructions
     from harness.models.loading import Base
 
 
 def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
-    """Does what is not done yet of a cell: trains it, saves it, scores it.
+    """Trains, saves and scores a cell, as far as that is not done yet.
 
-    Everything is stored as it comes: a killed run goes on from the last checkpoint or benchmark.
+    Everything is stored as it comes: a killed run resumes from the last checkpoint or benchmark.
 
     Args:
-        cell: what to do.
+        cell: what to run.
         settings: where.
-        emit: told of every step.
+        emit: gets an event for every step.
 
     Returns:
         The cell's whole result, as stored in its folder.
 
     Raises:
-        SmallerBudget: the memory is full, which is no failure: run the cell in a fresh process.
-        Stopped: a signal asked for it; a training goes on from its checkpoint the next time.
+        SmallerBudget: out of memory, which is no failure: run the cell in a fresh process.
+        Stopped: a signal asked for it; a training resumes from its checkpoint the next time.
         ZbenchError: what went wrong, in one line; it is stored in the folder too.
     """
-    folder = cell_folder(settings.runs_dir, cell)
-    start = time.monotonic()
-    with locked(folder):
-        try:
-            result = _CellRun(cell, settings, folder, emit).finish()
-        except SmallerBudget as fault:
-            emit(Warned(cell.id, str(fault), restarts=True))
-            raise
-        except Exception as fault:
-            record_failure(cell, folder, fault)
-            emit(CellEnded(cell.id, str(folder), time.monotonic() - start, describe(fault)))
-            raise
-    emit(CellEnded(cell.id, str(folder), time.monotonic() - start))
-    return result
+    run = CellRun(cell, settings, cell_folder(settings.runs_dir, cell), emit)
+    with locked(run.folder), _failures_recorded(run):
+        estimate = settings.estimates.get(cell.id, {})
+        result = read_result(run.folder) or CellResult(cell.record(), cell.id, estimate=estimate)
+        trained = is_trained(cell, result)
+        tasks = missing_tasks(cell, result, settings.data_root) if trained else cell.tasks
+        if trained and not tasks:
+            return result
+        prepare_torch(settings.threads)
+        record = cell.model_dump(mode="json", serialize_as_any=True)
+        write_text(run.folder / CELL_FILE, json.dumps(record, indent=1) + "\n")
+        if trained:
+            _emit_start(run, 0)
+            base, model = _load_trained(run, result)
+            result = replace(result, base=result.base or base.identity, error=None)
+        else:
+            from harness.cell.train import save_training, train_cell
+
+            with handle_signals() as flags:
+                data = _read_data(run)
+                base = _load_base(run)
+                model = METHODS[cell.method].apply(base.model, cell.options, cell.seed or 0)
+                training = train_cell(run, base, model, data, flags)
+                result = CellResult(
+                    cell=result.cell,
+                    cell_id=cell.id,
+                    train=save_training(run, model, training),
+                    base=base.identity,
+                    environment=_environment(settings),
+                    estimate=result.estimate,
+                )
+                write_result(run.folder, result)
+                shutil.rmtree(run.folder / CHECKPOINTS_FOLDER, ignore_errors=True)
+                if flags.stop:  # since the last step
+                    raise Stopped
+            if training.gathered is not None:  # the model here is a shard: load the whole one
+                del base, model, training
+                free_memory(settings.device)
+                base, model = _load_trained(run, result)
+        result = score_cell(run, base, model, tasks, result)
+        if cell.train is not None:
+            write_text(run.folder / ADAPTER_FOLDER / CARD_FILE, model_card(cell, result))
+        return result
 
 
 def follow_cell(cell: Cell, settings: RunSettings) -> None:
-    """Trains a cell with the process that runs it, and leaves the rest to that one.
-
-    It writes nothing and tells nothing.
+    """Trains a cell with the rank that runs it; saves, scores and emits nothing.
 
     Raises:
         ZbenchError: what went wrong, in one line.
@@ -84,166 +114,88 @@ def follow_cell(cell: Cell, settings: RunSettings) -> None:
     from harness.cell.train import train_cell
 
     prepare_torch(settings.threads)
-    folder = cell_folder(settings.runs_dir, cell)
-
-    def say_nothing(event: Event) -> None:
-        pass
-
-    with handle_signals() as requests:
-        train_cell(
-            cell,
-            settings,
-            folder,
-            load=_CellRun(cell, settings, folder, say_nothing)._base,
-            start=lambda steps: None,
-            emit=say_nothing,
-            requests=requests,
-        )
+    run = CellRun(cell, settings, cell_folder(settings.runs_dir, cell), emit=lambda event: None)
+    with handle_signals() as flags:
+        data = _read_data(run)
+        base = _load_base(run)
+        model = METHODS[cell.method].apply(base.model, cell.options, cell.seed or 0)
+        train_cell(run, base, model, data, flags)
 
 
-@dataclass(frozen=True)
-class _CellRun:
-    cell: Cell
-    settings: RunSettings
-    folder: Path
-    emit: Emit
+@contextlib.contextmanager
+def _failures_recorded(run: CellRun) -> Iterator[None]:
+    """Emits how the cell ended; stores why it failed."""
+    start = time.monotonic()
 
-    def finish(self) -> CellResult:
-        known = read_result(self.folder)
-        missing = missing_tasks(self.cell, known, self.settings.data_root)
-        trained = is_trained(self.cell, known)
-        estimate = self.settings.estimates.get(self.cell.id, {})
-        result = known or CellResult(self.cell.record(), self.cell.id, estimate=estimate)
-        if trained and not missing:
-            return result
-        prepare_torch(self.settings.threads)
-        record = self.cell.model_dump(mode="json", serialize_as_any=True)
-        write_text(self.folder / CELL_FILE, json.dumps(record, indent=1) + "\n")
-        if trained:
-            self._emit_start(0)
-            base, model = self._restore(result)
-            result = replace(result, base=result.base or base.identity, error=None)
-        else:
-            base, model, result = self._train(result)
-        return self._score(base, model, result, missing if trained else self.cell.tasks)
+    def emit_end(error: str | None) -> None:
+        run.emit(CellEnded(run.cell.id, str(run.folder), time.monotonic() - start, error))
 
-    def _base(self, known: CellResult | None = None) -> Base:
-        """Loads the base model, in the precision that the cell already has results in."""
-        from harness.evaluation.bos import bos_warning
-        from harness.models.devices import resolve_precision
-        from harness.models.loading import load_base
+    try:
+        yield
+    except SmallerBudget as fault:
+        run.emit(Warned(run.cell.id, str(fault), restarts=True))
+        raise
+    except Exception as fault:
+        record_failure(run.cell, run.folder, fault)
+        emit_end(describe(fault))
+        raise
+    emit_end(None)
 
-        setting = self.cell.train.precision if self.cell.train else "auto"
-        if known is not None and known.base.get("precision"):
-            setting = known.base["precision"]
-        device = self.settings.device
-        base = load_base(
-            self.cell.model,
-            data_root=self.settings.data_root,
-            device=device,
-            precision=resolve_precision(setting, device),
-            quantization=self.cell.train.base_quantization if self.cell.train else None,
-        )
-        self._tell(bos_warning(base.tokenizer, base.model.config))
-        return base
 
-    def _train(self, result: CellResult) -> tuple[Base, PreTrainedModel, CellResult]:
-        """Trains, saves what was trained, and stores the result without scores."""
-        from harness.cell.train import finish_training, train_cell
+def _read_data(run: CellRun) -> Instructions:
+    """Reads the training data and emits the start, before anything large is loaded."""
+    from harness.cell.train import read_training_data
 
-        member = self.settings.member
-        with handle_signals() as requests:
-            trained = train_cell(
-                self.cell,
-                self.settings,
-                self.folder,
-                load=self._base,
-                start=self._emit_start,
-                emit=self.emit,
-                requests=requests,
-            )
-            result = replace(
-                result,
-                train=trained.measured,
-                base=trained.base.identity,
-                scores=(),
-                environment=describe_environment(self.settings.device)
-                | ({"num_devices": str(member.size)} if member else {}),
-                evaluation_seconds={},
-                evaluation_environments={},
-                error=None,
-            )
-            write_result(self.folder, result)
-            finish_training(self.folder)
-            if requests.stop:  # since the last step
-                raise Stopped
-        if trained.whole:
-            return trained.base, trained.model, result
-        # This process holds one part of the model: it is let go for the whole one.
-        del trained
-        free_memory(self.settings.device)
-        return *self._restore(result), result
+    assert run.cell.train is not None
+    data = read_training_data(run.cell, run.settings.data_root)
+    run.warn(training_note(run.cell.data.source, str(data.identity["sha256"])))
+    _emit_start(run, run.cell.train.total_steps(len(data.rows)))
+    check_memory(run)
+    return data
 
-    def _restore(self, result: CellResult) -> tuple[Base, PreTrainedModel]:
-        """Loads the base and puts what was trained on it."""
-        from harness.models.loading import load_trained
 
-        base = self._base(result)
-        _check_same_base(self.cell, result, base)
-        model = METHODS[self.cell.method].apply(base.model, self.cell.options, self.cell.seed or 0)
-        if self.cell.train is not None:
-            load_trained(model, self.folder / ADAPTER_FOLDER)
-        return base, model
+def _emit_start(run: CellRun, total_steps: int) -> None:
+    now = time.time_ns() // 1_000_000
+    run.emit(CellStarted(run.cell.id, run.cell.label, total_steps, now))
 
-    def _score(
-        self, base: Base, model: PreTrainedModel, result: CellResult, tasks: Sequence[TaskSpec]
-    ) -> CellResult:
-        """Scores the tasks group by group, storing each with its per-item records."""
-        from harness.evaluation import evaluate_together
-        from harness.evaluation.tasks import scored_together
 
-        environment = describe_environment(self.settings.device)
-        content = result.train.data_content_sha256 if result.train else None
-        if self.cell.train is None:
-            result = replace(result, environment=environment)
-        for group in scored_together(tasks):
-            start, name = time.monotonic(), "+".join(task.name for task in group)
-            try:
-                outcomes = evaluate_together(
-                    model,
-                    base.tokenizer,
-                    group,
-                    data_root=self.settings.data_root,
-                    precision=base.identity["precision"],
-                    on_progress=lambda done, total, name=name: self.emit(  # type: ignore[misc]
-                        Scoring(self.cell.id, name, done, total)
-                    ),
-                )
-            except Exception as fault:
-                if is_out_of_memory(fault):
-                    raise EvaluationError(_memory_full_in_scoring(name)) from fault
-                raise
-            seconds = (time.monotonic() - start) / len(group)
-            for task, outcome in zip(group, outcomes, strict=True):
-                key = outcome.scores[0].key
-                write_frame(items_path(self.folder, task.name, key), outcome.items)
-                result = result.with_scores(outcome.scores, seconds, environment)
-                result = result.with_note(training_note(self.cell.data.source, content))
-                write_result(self.folder, result)
-                for warning in outcome.warnings:
-                    self._tell(f"{task.name}: {warning}")
-        if self.cell.train is not None:
-            card = model_card(self.cell, result)
-            write_text(self.folder / ADAPTER_FOLDER / CARD_FILE, card)
-        return result
+def _load_base(run: CellRun, precision: str | None = None) -> Base:
+    """Loads the base model, in a given precision or in that of the cell's settings."""
+    from harness.evaluation.bos import bos_warning
+    from harness.models.devices import resolve_precision
+    from harness.models.loading import load_base
 
-    def _tell(self, warning: str | None) -> None:
-        if warning is not None:
-            self.emit(Warned(self.cell.id, warning))
+    train, device = run.cell.train, run.settings.device
+    setting = precision or (train.precision if train else "auto")
+    base = load_base(
+        run.cell.model,
+        data_root=run.settings.data_root,
+        device=device,
+        precision=resolve_precision(setting, device),
+        quantization=train.base_quantization if train else None,
+    )
+    run.warn(bos_warning(base.tokenizer, base.model.config))
+    return base
 
-    def _emit_start(self, total_steps: int) -> None:
-        now = time.time_ns() // 1_000_000
-        self.emit(CellStarted(self.cell.id, self.cell.label, total_steps, now))
+
+def _load_trained(run: CellRun, result: CellResult) -> tuple[Base, PreTrainedModel]:
+    """Loads the base, in the precision of the earlier results, and what was trained on it."""
+    from harness.models.loading import load_trained
+
+    cell = run.cell
+    base = _load_base(run, result.base.get("precision"))
+    _check_same_base(cell, result, base)
+    model = METHODS[cell.method].apply(base.model, cell.options, cell.seed or 0)
+    if cell.train is not None:
+        load_trained(model, run.folder / ADAPTER_FOLDER)
+    return base, model
+
+
+def _environment(settings: RunSettings) -> dict[str, str]:
+    environment = describe_environment(settings.device)
+    if (num_devices := settings.rank_info.world_size) > 1:
+        environment["num_devices"] = str(num_devices)
+    return environment
 
 
 def _check_same_base(cell: Cell, result: CellResult, base: Base) -> None:
@@ -257,22 +209,11 @@ def _check_same_base(cell: Cell, result: CellResult, base: Base) -> None:
             )
 
 
-def _memory_full_in_scoring(name: str) -> str:
-    return (
-        f"{name}: the memory is full with the smallest batches of requests; what is trained and "
-        "scored is kept: free the GPU of other processes, or take a larger one, and run the same "
-        "command again"
-    )
-
-
 def describe(fault: BaseException) -> str:
-    """Returns the first line of an error's message, with its type where it is not zbench's own."""
-    from harness.errors import ZbenchError
-
+    """The first line of an error's message, with its type where it is not zbench's own."""
     if is_out_of_memory(fault):
         return (
-            "the memory is full before a step is taken; free it of other processes, or take a "
-            "larger GPU"
+            "out of memory before the first step; free it of other processes, or take a larger GPU"
         )
     lines = str(fault).strip().splitlines()
     text = lines[0] if lines else "no message"
@@ -280,7 +221,7 @@ def describe(fault: BaseException) -> str:
 
 
 def record_failure(cell: Cell, folder: Path, fault: BaseException) -> None:
-    """Stores why a cell failed beside what it already has; says nothing where even that fails."""
+    """Stores why a cell failed, and keeps what it already has; a full disk is passed over."""
     try:
         result = read_result(folder) or CellResult(cell=cell.record(), cell_id=cell.id)
         error = CellError(type=type(fault).__name__, message=describe(fault), log=LOG_FILE)

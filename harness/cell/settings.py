@@ -1,4 +1,4 @@
-"""TODO: say what this is for."""
+"""Where a cell is run, on which device, and who hears of it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.training.process_group import GroupMember
+from harness.grid.schema import Cell
+from harness.records.events import Emit, Warned
+from harness.training.process_group import RankInfo
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Where a cell is run; nothing here changes what is measured."""
+    """Where and on what a cell is run; nothing here changes what is measured."""
 
     runs_dir: Path
     data_root: Path | None
@@ -21,9 +23,26 @@ class RunSettings:
     """A torch device of this process, `cpu` or `cuda`."""
     threads: int = 1
     """CPU threads; on the CPU another number moves the low bits of every result."""
-    member: GroupMember | None = None
-    """This process' place where several train the cell; rank 0 runs it, the others follow."""
+    rank_info: RankInfo = RankInfo()
+    """This process' rank where several train the cell; rank 0 runs it, the others follow."""
     token_budget: int | None = None
-    """Tokens of a forward pass in training, instead of the grid's; what has held goes before it."""
+    """Tokens of a forward pass in training, instead of the grid's; a smaller budget stored after an
+    out-of-memory error takes precedence."""
     estimates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What a cell is expected to take, by its id; kept with its result."""
+    """Expected costs of cells by their ids; kept with their results."""
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """One run of a cell in this process."""
+
+    cell: Cell
+    settings: RunSettings
+    folder: Path
+    """The cell's own; rank 0 writes in it."""
+    emit: Emit
+
+    def warn(self, message: str | None) -> None:
+        """Emits a warning, if there is one."""
+        if message is not None:
+            self.emit(Warned(self.cell.id, message))

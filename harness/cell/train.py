@@ -1,4 +1,4 @@
-"""Training one cell: its data, its method, its checkpoints, and what is kept of it.
+"""Training one cell: its data, its callbacks, its checkpoints, and what is saved of it.
 
 Loaded with torch; `harness.cell.run` calls it when there is something to train.
 """
@@ -8,47 +8,45 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from harness.cell.memory import budget_key, check_memory, remembered_budget, smaller_budget
+from harness.cell.memory import effective_budget, smaller_budget
+from harness.cell.settings import CellRun
 from harness.data.instructions import (
     DataSpec,
-    Example,
     Instructions,
     choose,
     read_instructions,
     rows_sha256,
     tokenize,
 )
-from harness.data.pins import training_note
 from harness.grid.folders import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, STEPS_FILE
 from harness.grid.schema import Cell
 from harness.methods import METHODS
+from harness.methods.method import TelemetryCallback
 from harness.models.devices import is_out_of_memory
 from harness.models.loading import save_trained, trained_parameters
-from harness.records.events import Emit, StepDone, Warned
+from harness.records.events import StepDone
 from harness.records.files import sha256_of_file, write_frame
 from harness.records.results import TrainResult
-from harness.training.checkpoint import Checkpoints, remove_checkpoints
+from harness.training.callback import Callback, Training
+from harness.training.checkpoint import Checkpoints
 from harness.training.loop import fit
-from harness.training.micro_batches import resolve_budget
+from harness.training.loss_watch import LossWatch
+from harness.training.method_statistics import MethodStatistics
+from harness.training.micro_batches import longest_sequence
 from harness.training.parallel import gather_trained
 from harness.training.process_group import joined
 from harness.training.progress import StepRecord
 from harness.training.signals import SignalFlags
-from harness.training.spec import TrainSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from torch import Tensor
     from transformers import PreTrainedModel
 
-    from harness.cell.settings import RunSettings
     from harness.models.loading import Base
 
 logger = logging.getLogger(__name__)
@@ -56,93 +54,99 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained cell."""
+    """A training of a cell, to be saved."""
 
-    base: Base
-    model: PreTrainedModel
     measured: TrainResult
-    whole: bool
-    """Whether this process holds the whole model, not one part of it."""
+    records: Sequence[StepRecord]
+    telemetry: TelemetryCallback | None
+    gathered: Mapping[str, Tensor] | None
+    """The trained tensors of a sharded model; None where the process holds the whole model."""
+
+
+class StepEvents(Callback):
+    """Emits an event for every step, first for those that were taken before the checkpoint."""
+
+    def __init__(self, run: CellRun) -> None:
+        self._run = run
+        self.records: list[StepRecord] = []
+        """All steps of the training."""
+
+    def on_train_begin(self, training: Training) -> None:
+        for record in training.progress.records:
+            self._add(record, restored=True)
+
+    def on_step(self, training: Training, record: StepRecord) -> None:
+        self._add(record, restored=False)
+
+    def _add(self, record: StepRecord, *, restored: bool) -> None:
+        self.records.append(record)
+        values = asdict(record)
+        del values["seconds"], values["tokens"]
+        self._run.emit(StepDone(self._run.cell.id, **values, restored=restored))
+
+
+def read_training_data(cell: Cell, data_root: Path | None) -> Instructions:
+    """A cell's fraction of the rows of its data set; the identity is that of the whole set.
+
+    Raises:
+        DataError: the data set is missing or broken.
+    """
+    assert cell.fraction is not None
+    assert cell.seed is not None
+    data = _instructions(cell.data, data_root)
+    return replace(data, rows=choose(data.rows, cell.fraction, cell.seed))
+
+
+@functools.lru_cache(maxsize=4)
+def _instructions(spec: DataSpec, data_root: Path | None) -> Instructions:
+    return read_instructions(spec, data_root=data_root)
 
 
 def train_cell(
-    cell: Cell,
-    settings: RunSettings,
-    folder: Path,
-    *,
-    load: Callable[[], Base],
-    start: Callable[[int], None],
-    emit: Emit,
-    requests: SignalFlags,
+    run: CellRun, base: Base, model: PreTrainedModel, data: Instructions, flags: SignalFlags
 ) -> Trained:
-    """Trains a cell from its latest good checkpoint, or from the beginning, and saves it.
+    """Trains a cell from its latest good checkpoint, or from the beginning.
 
-    Where several processes train it, all of them call this; rank 0 alone writes and tells.
+    Where several processes train it, all of them call this; rank 0 alone writes checkpoints.
 
     Args:
-        cell: a cell that is trained.
-        settings: where.
-        folder: the cell's, held by this process.
-        load: loads the base model.
-        start: told the number of optimizer steps before anything is loaded.
-        emit: told of every step, and first of those before the checkpoint.
-        requests: what signals ask for; deferred from the first step on.
-
-    Returns:
-        What the training gave; adapter and steps are in the folder, and `finish_training` is to be
-        called once the result is there too.
+        run: the cell's.
+        base: the base model.
+        model: the base model with the method applied to it; trained in place.
+        data: the rows to train on.
+        flags: what signals ask for; deferred from the first step on.
 
     Raises:
-        SmallerBudget: the memory is full; call it again in a fresh process.
+        SmallerBudget: out of memory; call it again in a fresh process.
         Stopped: a signal asked for it.
         ZbenchError: what went wrong.
     """
+    cell, settings = run.cell, run.settings
     method, train = METHODS[cell.method], cell.train
     assert train is not None
-    assert cell.fraction is not None
     assert cell.seed is not None
-    data = _instructions(cell.data, settings.data_root)
-    content = str(data.identity["sha256"])
-    if (note := training_note(cell.data.source, content)) is not None:
-        emit(Warned(cell.id, note))
-    rows = choose(data.rows, cell.fraction, cell.seed)
-    start(train.total_steps(len(rows)))
-    member = settings.member
-    leads = member is None or member.rank == 0
-    check_memory(cell, settings.device, member.size if member else 1)
-    base = load()
-    examples = tokenize(rows, base.tokenizer, train.max_length)
-    model = method.apply(base.model, cell.options, cell.seed)
-    trace = method.trace(model) if method.trace else None
-    data_sha256 = rows_sha256(rows)
-    key, longest = budget_key(cell, settings.device), _longest(examples)
-    budget = _token_budget(settings, train, examples, key)
-    steps: list[StepRecord] = []
-
-    def on_step(record: StepRecord, *, restored: bool = False) -> None:
-        steps.append(record)
-        emit(_step_done(cell, record, restored=restored))
+    examples = tokenize(data.rows, base.tokenizer, train.max_length)
+    data_sha256 = rows_sha256(data.rows)
+    budget = effective_budget(run, examples)
+    telemetry = method.telemetry(model) if method.telemetry else None
 
     def warn(text: str) -> None:
         logger.warning("%s", text)
-        emit(Warned(cell.id, text))
+        run.warn(text)
 
     checkpoints = Checkpoints(
-        folder / CHECKPOINTS_FOLDER,
+        run.folder / CHECKPOINTS_FOLDER,
         _identity(cell, base, model, data_sha256),
         minutes=train.checkpoint_minutes,
-        requests=requests,
+        flags=flags,
         warn=warn,
-        writes=leads,
+        writes=settings.rank_info.rank == 0,
     )
     resume = checkpoints.latest()
-    if resume is not None:
-        logger.info("goes on from %s", checkpoints.last)
-        for record in resume.progress.records:
-            on_step(record, restored=True)
-    requests.deferred = True
+    events = StepEvents(run)
+    flags.deferred = True
     try:
-        with joined(member, settings.device):
+        with joined(settings.rank_info, settings.device):
             measured = fit(
                 model,
                 examples,
@@ -151,73 +155,30 @@ def train_cell(
                 device=settings.device,
                 precision=base.identity["precision"],
                 pad_token_id=_pad_token_id(base),
-                data_sha256=data_sha256,
-                statistics=method.statistics,
-                trace=trace,
-                on_step=on_step,
+                callbacks=[
+                    MethodStatistics(method.statistics, telemetry),
+                    events,
+                    LossWatch(warn),
+                    checkpoints,
+                ],
                 token_budget=budget,
-                checkpoints=checkpoints,
                 resume=resume,
-                warn=warn,
             )
             gathered = gather_trained(model)
     except Exception as fault:
         if not is_out_of_memory(fault):
             raise
-        raise smaller_budget(
-            cell, settings.runs_dir, settings.device, used=budget, longest=longest
-        ) from fault
+        raise smaller_budget(run, used=budget, longest=longest_sequence(examples)) from fault
     finally:
         checkpoints.wait()
-    if leads:
-        counted = method.count_parameters(cell.model.shape, cell.options)
-        assert measured.trainable_parameters == counted, "count_parameters differs from the model"
-        base_name = cell.model.source or cell.model.path
-        save_trained(model, folder / ADAPTER_FOLDER, base_name=base_name, tensors=gathered)
-        write_steps(folder / STEPS_FILE, steps)
-        for name, frame in (trace.frames() if trace else {}).items():
-            write_frame(folder / name, frame)
-    file_sha256 = _file_sha256(cell.data, settings.data_root)
-    measured = replace(measured, data_file_sha256=file_sha256, data_content_sha256=content)
-    return Trained(base, model, measured, whole=gathered is None)
-
-
-def finish_training(folder: Path) -> None:
-    """Removes a cell's checkpoints, once its result is stored."""
-    remove_checkpoints(folder / CHECKPOINTS_FOLDER)
-
-
-def _step_done(cell: Cell, record: StepRecord, *, restored: bool) -> StepDone:
-    return StepDone(
-        cell.id,
-        step=record.step,
-        epoch=record.epoch,
-        loss=record.loss,
-        learning_rate=record.learning_rate,
-        tokens_per_second=record.tokens_per_second,
-        time_ms=record.time_ms,
-        statistics=record.statistics,
-        restored=restored,
+    measured = replace(
+        measured, data_sha256=data_sha256, data_content_sha256=data.identity["sha256"]
     )
-
-
-def _longest(examples: Sequence[Example]) -> int:
-    return max((len(example.token_ids) for example in examples if example.num_labels), default=1)
-
-
-def _token_budget(
-    settings: RunSettings, train: TrainSpec, examples: Sequence[Example], key: str
-) -> int:
-    """Returns the tokens of a forward pass: fewer than asked for where fewer have held so far."""
-    setting = settings.token_budget or train.token_budget
-    wanted = resolve_budget(setting, examples, torch.device(settings.device))
-    held = remembered_budget(settings.runs_dir, key)
-    # What held for other data may be less than the longest sequence here.
-    return wanted if held is None else min(wanted, max(held, _longest(examples)))
+    return Trained(measured, events.records, telemetry, gathered)
 
 
 def _identity(cell: Cell, base: Base, model: PreTrainedModel, data_sha256: str) -> dict[str, Any]:
-    """Returns what a checkpoint must agree in with the training that goes on from it."""
+    """What a checkpoint and the training that resumes from it must agree in."""
     shapes = {name: list(value.shape) for name, value in trained_parameters(model).items()}
     trained = hashlib.sha256(repr(sorted(shapes.items())).encode()).hexdigest()
     base_keys = ("weights_sha256", "commit", "tokenizer_sha256", "precision")
@@ -230,35 +191,41 @@ def _identity(cell: Cell, base: Base, model: PreTrainedModel, data_sha256: str) 
 
 
 def _pad_token_id(base: Base) -> int:
-    """Returns a token for padding; it is masked everywhere, so that any one serves."""
+    """A token for padding; it is masked everywhere, so that any one serves."""
     tokenizer = base.tokenizer
     if tokenizer.pad_token_id is not None:
         return int(tokenizer.pad_token_id)
     return int(tokenizer.eos_token_id)
 
 
-@functools.lru_cache(maxsize=4)
-def _instructions(spec: DataSpec, data_root: Path | None) -> Instructions:
-    return read_instructions(spec, data_root=data_root)
+def save_training(run: CellRun, model: PreTrainedModel, trained: Trained) -> TrainResult:
+    """Saves a cell's adapter, its steps and its telemetry; returns what was measured.
 
-
-def _file_sha256(data: DataSpec, data_root: Path | None) -> str | None:
-    if data_root is None or data.path is None:
-        return None
-    return sha256_of_file(data_root / data.path)
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    cell, folder, measured = run.cell, run.folder, trained.measured
+    counted = METHODS[cell.method].count_parameters(cell.model.shape, cell.options)
+    assert measured.trainable_parameters == counted, "count_parameters differs from the model"
+    base_name = cell.model.source or cell.model.path
+    adapter = folder / ADAPTER_FOLDER
+    save_trained(model, adapter, base_name=base_name, tensors=trained.gathered)
+    write_steps(folder / STEPS_FILE, trained.records)
+    for name, frame in (trained.telemetry.frames() if trained.telemetry else {}).items():
+        write_frame(folder / name, frame)
+    root = run.settings.data_root
+    if root is None or cell.data.path is None:
+        return measured
+    return replace(measured, data_file_sha256=sha256_of_file(root / cell.data.path))
 
 
 def write_steps(path: Path, steps: Sequence[StepRecord]) -> None:
-    """Writes the whole course of a training: one row per optimizer step.
+    """Writes one row per optimizer step.
 
     Raises:
         StorageError: the file cannot be written.
     """
     import pandas as pd
 
-    rows = []
-    for step in steps:
-        record = asdict(step)
-        statistics = record.pop("statistics")
-        rows.append(record | dict(statistics))
-    write_frame(path, pd.DataFrame(rows))
+    rows = [{**vars(step), **step.statistics} for step in steps]
+    write_frame(path, pd.DataFrame(rows).drop(columns="statistics"))

@@ -25,10 +25,10 @@ def export_adapter_command(
 def import_adapter_command(
     file: Path, output: Path, *, model: str, method: str | None, options: list[str], as_json: bool
 ) -> int:
-    """Turns a released checkpoint into an adapter folder."""
-    from harness.export.adapters import import_released
+    """Turns a LLaMA-Adapter checkpoint into an adapter folder."""
+    from harness.export.adapters import import_llama_adapter
 
-    exported = import_released(file, output, model=model, method=method, options=options)
+    exported = import_llama_adapter(file, output, model=model, method=method, options=options)
     _print_exported(exported, as_json)
     return 0
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.analysis.canary import alarms, grid_alarms
+from harness.commands.display import print_line
 from harness.errors import StorageError
 from harness.grid.schema import is_base
 from harness.grid.status import CellState
@@ -61,6 +62,4 @@ def grid_warnings(states: Sequence[CellState]) -> list[str]:
 def print_warnings(console: Console, warnings: Sequence[str]) -> None:
     """Prints one line for each warning."""
     for text in warnings:
-        console.print(
-            f"warning: {text}", markup=False, highlight=False, style="yellow", soft_wrap=True
-        )
+        print_line(console, f"warning: {text}", "yellow")

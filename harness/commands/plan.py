@@ -1,40 +1,53 @@
-"""TODO: say what this is for."""
+"""`zbench plan`: what a grid's cells are, and what they cost on a GPU or on this machine."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from harness.commands import display
-from harness.commands import estimate_display as output
 from harness.commands.display import print_json
 from harness.commands.notices import print_warnings
+from harness.commands.progress import format_seconds
 from harness.errors import UsageError
-from harness.estimate.expected import device_name
-from harness.estimate.forecast import Probe, busy_seconds, forecast_cell, wall_seconds, write_probe
-from harness.estimate.hardware import estimate_on_gpu
-from harness.estimate.needs import disk_needs, find_needs
-from harness.estimate.plan import plan_rows
-from harness.estimate.probe import representatives, run_probe
+from harness.estimate.compute import disk_needs
+from harness.estimate.costs import CellEstimate, GridEstimate, estimate_grid
+from harness.estimate.gpus import device_name
+from harness.estimate.needs import find_needs
+from harness.estimate.plan import PlanRow, plan_rows
+from harness.estimate.probe import (
+    GridForecast,
+    Probe,
+    forecast_grid,
+    representatives,
+    run_probe,
+    write_probe,
+)
 from harness.estimate.probe_worker import ProbeSettings
 from harness.execution.devices import resolve_devices, worker_threads
 from harness.grid.checks import check_data_versions, check_fractions, check_sources
 from harness.grid.workspace import OpenGrid, prepare_run
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MISSING = "–"
+SOURCES = {"counted": "", "known": "≈ ", "estimated": "~ "}
+
 
 def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Lists the cells of a grid."""
-    rows = plan_rows(grid.states(), grid.num_rows())
+    rows = plan_rows(grid.states, grid.num_rows)
     warnings = []
-    if grid.data_root is not None and grid.data_root.is_dir():
-        check_sources(grid.cells, grid.data_root)
+    if _check_inputs(grid):
         warnings = check_data_versions(grid.cells, grid.data_root, allow=True)
-    check_fractions(grid.cells, grid.num_rows())
     if as_json:
         cells = [dataclasses.asdict(row) for row in rows]
         print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})
     else:
-        display.print_plan(display.console(), grid.spec, rows)
+        _print_plan(display.console(), grid.spec.name, rows)
         print_warnings(display.console(), warnings)
     return 0
 
@@ -59,21 +72,19 @@ def estimate_command(
             grid, price_per_hour=price_per_hour, device=device, workers=workers, as_json=as_json
         )
     assert hardware is not None
-    if grid.data_root is not None and grid.data_root.is_dir():
-        check_sources(grid.cells, grid.data_root)
-    check_fractions(grid.cells, grid.num_rows())
-    found = estimate_on_gpu(
-        grid.states(),
+    _check_inputs(grid)
+    found = estimate_grid(
+        grid.states,
         hardware,
         price_per_hour=price_per_hour,
         runs_dir=grid.runs_dir,
         data_root=grid.data_root,
-        num_rows=grid.num_rows(),
+        num_rows=grid.num_rows,
     )
     if as_json:
         print_json({"grid": grid.spec.name, **found.record()})
     else:
-        output.print_hardware(display.console(), grid.spec.name, found)
+        _print_estimate(display.console(), grid.spec.name, found)
     return 0
 
 
@@ -87,51 +98,208 @@ def _probe_command(
 ) -> int:
     """Measures this machine, keeps the times, and prints what they make of the grid."""
     prepare_run(grid)
-    states = [state for state in grid.states() if state.status != "done"]
+    states = [state for state in grid.states if state.status != "done"]
     cells = [state.cell for state in states]
     devices = resolve_devices(device, workers=workers, num_cells=len(cells))
     threads = worker_threads(devices, workers)
     console = display.console(quiet=as_json)
-    total = len(representatives(cells))
-
-    measured = 0
-
-    def tell(key: str) -> None:
-        nonlocal measured
-        measured += 1
-        console.print(f"[{measured}/{total}] {key}", markup=False, highlight=False)
-
+    measured, total = itertools.count(1), len(representatives(cells))
     settings = ProbeSettings(data_root=grid.data_root, threads=threads)
-    pairs = run_probe(cells, settings, devices, tell)
-    found = Probe(
-        device=device_name(devices[0]) or devices[0],
-        workers=len(devices),
-        threads=threads,
-        pairs=pairs,
+    pairs = run_probe(
+        cells,
+        settings,
+        devices,
+        lambda key: console.out(f"[{next(measured)}/{total}] {key}", highlight=False),
     )
+    device_title = device_name(devices[0]) or devices[0]
+    found = Probe(device=device_title, workers=len(devices), threads=threads, pairs=pairs)
     if pairs:
         write_probe(grid.runs_dir, found)
-    every = [forecast_cell(state, found, grid.num_rows()) for state in states]
-    forecasts = [one for one in every if one is not None]
+    forecast = forecast_grid(states, found, grid.num_rows)
     if as_json:
         needs = find_needs(states, grid.data_root)
         disk = disk_needs(states, needs, grid.runs_dir, len(devices))
-        record: dict[str, Any] = {
-            "grid": grid.spec.name,
-            "wall_seconds": wall_seconds(forecasts, found),
-            "wall_seconds_as_busy": wall_seconds(forecasts, found) / found.cpu_share,
-            "worker_seconds": busy_seconds(forecasts, found),
-            "price_per_hour": price_per_hour,
-            "cells": [dataclasses.asdict(one) | {"seconds": one.seconds} for one in forecasts],
-            "probe": dataclasses.asdict(found),
+        record = forecast.record(price_per_hour) | {
             "needs": [dataclasses.asdict(need) for need in needs],
             "disk": dataclasses.asdict(disk),
         }
-        if price_per_hour is not None:
-            record["cost"] = record["worker_seconds"] / 3600 * price_per_hour
-        print_json(record)
+        print_json({"grid": grid.spec.name, **record})
     else:
-        output.print_forecast(
-            console, grid.spec.name, found, forecasts, len(states), price_per_hour
-        )
+        _print_forecast(console, grid.spec.name, forecast, price_per_hour)
     return 0
+
+
+def _check_inputs(grid: OpenGrid) -> bool:
+    """Refuses faults of local data and of fractions; returns whether there is local data."""
+    here = grid.data_root is not None and grid.data_root.is_dir()
+    if here:
+        check_sources(grid.cells, grid.data_root)
+    check_fractions(grid.cells, grid.num_rows)
+    return here
+
+
+def _print(
+    console: Console,
+    heads: Sequence[str],
+    rows: Iterable[Iterable[str]],
+    lines: Iterable[str],
+    *,
+    text_columns: int = 1,
+) -> None:
+    """Prints a table, whose later columns hold numbers, and lines below it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for index, head in enumerate(heads):
+        table.add_column(head, justify="left" if index < text_columns else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+    for line in lines:
+        console.out(line, highlight=False)
+
+
+def _form(form: str, value: object) -> str:
+    return MISSING if value is None else form.format(value)
+
+
+def _print_plan(console: Console, grid_name: str, rows: Sequence[PlanRow]) -> None:
+    shown = [one for one in dataclasses.fields(PlanRow) if "head" in one.metadata]
+    heads = [one.metadata["head"] for one in shown]
+    texts = [[_form(one.metadata["form"], getattr(row, one.name)) for one in shown] for row in rows]
+    to_do = sum(row.status != "done" for row in rows)
+    untrained = [row.steps for row in rows if not row.trained]
+    known = [steps for steps in untrained if steps is not None]
+    steps = f"{sum(known):,} optimizer steps"
+    if len(known) < len(untrained):
+        steps = "steps unknown until the data is read (state its size: data.num_rows)"
+    total = f"{grid_name}: {len(rows)} cells, {to_do} to do, {steps}"
+    warnings = [f"warning: {row.warning}" for row in rows if row.warning and not row.trained]
+    _print(console, heads, texts, [total, *warnings], text_columns=heads.index("examples"))
+
+
+ESTIMATE_COLUMNS: dict[str, Callable[[CellEstimate, GridEstimate], str]] = {
+    "cell": lambda cell, grid: cell.label,
+    "tokens": lambda cell, grid: _tokens(cell.training_tokens, cell.tokens_source),
+    "scored": lambda cell, grid: _tokens(cell.scoring_tokens, cell.tokens_source),
+    "PFLOP": lambda cell, grid: _form("{:,.0f}", cell.flops and cell.flops / 1e15),
+    "training": lambda cell, grid: _time(cell.training_seconds),
+    "scoring": lambda cell, grid: _time(cell.scoring_seconds),
+    "GPU h": lambda cell, grid: _form("{:,.2f}", cell.gpu_hours),
+    "cost": lambda cell, grid: _form("{:,.2f}", grid.money(cell.gpu_hours)),
+    "peak GB": lambda cell, grid: _form("{:,.0f}", cell.peak_bytes and cell.peak_bytes / 1e9),
+    "fits": lambda cell, grid: _fits(cell, grid),
+}
+"""`cost` only where there is a price."""
+
+
+def _print_estimate(console: Console, grid_name: str, found: GridEstimate) -> None:
+    columns = dict(ESTIMATE_COLUMNS)
+    if found.price_per_hour is None:
+        del columns["cost"]
+    rows = [[text_of(cell, found) for text_of in columns.values()] for cell in found.cells]
+    _print(console, list(columns), rows, _estimate_lines(grid_name, found))
+
+
+def _estimate_lines(grid_name: str, found: GridEstimate) -> Iterator[str]:
+    gpu = found.gpu
+    yield _total(grid_name, found)
+    if found.done_cells or found.done_seconds:
+        done = f"{found.done_cells} cells, {format_seconds(found.done_seconds)} measured"
+        yield f"done already, not counted: {done}"
+    yield (
+        f"{gpu.title}, {gpu.memory_gb:g} GB: {_peaks(found)} by its data sheet, of which "
+        f"{gpu.sustained_share:.0%} is assumed to be sustained. Tokens: ≈ from known sizes, "
+        "~ estimated."
+    )
+    for cell in found.cells:
+        if cell.note:
+            yield f"warning: {cell.label}: {cell.note}"
+    lacking = [need for need in found.needs if not need.here]
+    if lacking:
+        yield "not on this machine (asked of no network):"
+    for need in lacking:
+        size = f", {need.bytes / 1e9:,.0f} GB" if need.bytes else ""
+        access = f"; {need.access}" if need.access else ""
+        yield f"  {need.kind} {need.name}{size}{access}"
+    disk, short = found.disk, "" if found.disk.suffices else ": NOT ENOUGH"
+    yield (
+        f"disk: {_gb(disk.results)} results, {_gb(disk.checkpoints)} checkpoints while training, "
+        f"{_gb(disk.downloads)} downloads; {_gb(disk.free)} free{short}"
+    )
+
+
+def _total(grid_name: str, found: GridEstimate) -> str:
+    known = [cell.flops for cell in found.cells if cell.flops is not None]
+    text = f"{grid_name}: {len(found.cells)} cells to do, {sum(known) / 1e18:,.2f} EFLOP, "
+    if found.gpu_hours is None:
+        some = sum(cell.gpu_hours or 0.0 for cell in found.cells)
+        text += f"more than {some:,.1f} GPU hours (not all can be estimated)"
+    else:
+        text += f"{found.gpu_hours:,.1f} GPU hours"
+    if found.price_per_hour is None:
+        return f"{text} (their price: --price-per-hour X)"
+    money = found.money(found.gpu_hours)
+    return text if money is None else f"{text}, {_money(money, found.price_per_hour)}"
+
+
+def _peaks(found: GridEstimate) -> str:
+    used = sorted({cell.precision for cell in found.cells})
+    peaks = [(found.gpu.peak_flops(precision), precision) for precision in used]
+    return " and ".join(f"{p / 1e12:,.0f} TFLOP/s dense {name}" for p, name in peaks if p)
+
+
+def _print_forecast(
+    console: Console, grid_name: str, found: GridForecast, price_per_hour: float | None
+) -> None:
+    parts = ("training_seconds", "scoring_seconds", "other_seconds", "seconds")
+    rows = [[one.label, *(f"{getattr(one, part):,.1f} s" for part in parts)] for one in found.cells]
+    lines = _forecast_lines(grid_name, found, price_per_hour)
+    _print(console, ("cell", "training", "scoring", "other", "in all"), rows, lines)
+
+
+def _forecast_lines(
+    grid_name: str, found: GridForecast, price_per_hour: float | None
+) -> Iterator[str]:
+    probe, hours = found.probe, found.worker_seconds / 3600
+    money = "" if price_per_hour is None else f", {_money(hours * price_per_hour, price_per_hour)}"
+    yield (
+        f"{grid_name}: {found.num_cells} cells to do, {format_seconds(found.wall_seconds)} here "
+        f"with {probe.workers} workers, {hours:,.2f} worker hours{money}"
+    )
+    if found.num_cells > len(found.cells):
+        yield f"warning: {found.num_cells - len(found.cells)} cells could not be estimated"
+    yield f"measured on {probe.device}, {probe.threads} threads per worker"
+    if probe.cpu_share < 0.8:
+        longer = format_seconds(found.wall_seconds / probe.cpu_share)
+        yield (
+            f"warning: other work on the machine left the probe {probe.cpu_share:.0%} of its time; "
+            f"if that continues, the run takes {longer}"
+        )
+
+
+def _fits(cell: CellEstimate, grid: GridEstimate) -> str:
+    if cell.fits is None or cell.peak_bytes is None:
+        return MISSING
+    if not cell.fits:
+        return "NO"
+    return "yes" if cell.peak_bytes <= grid.gpu.memory_bytes else "yes*"  # a warning says how
+
+
+def _tokens(count: int | None, source: str) -> str:
+    if not count:
+        return _form("{}", count)
+    return SOURCES[source] + (f"{count / 1e6:,.2f} M" if count >= 1e5 else f"{count:,}")
+
+
+def _time(seconds: float | None) -> str:
+    return MISSING if seconds is None else format_seconds(seconds)
+
+
+def _money(amount: float, price_per_hour: float) -> str:
+    return f"{amount:,.2f} at {price_per_hour:g} per hour"
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB"

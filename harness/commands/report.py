@@ -23,7 +23,7 @@ def report_command(
     from harness.report import build_report
     from harness.tracking.uri import default_uri, resolve_uri, shown_uri
 
-    states = grid.states()
+    states = grid.states
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
     if not any(state.result for state in states) and uri == default_uri(grid.runs_dir):
         raise ReportError(

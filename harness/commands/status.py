@@ -1,53 +1,62 @@
-"""TODO: say what this is for."""
+"""`zbench status`: how far the cells of a grid are."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from harness.commands import display
-from harness.commands.display import print_json
+from harness.commands.display import (
+    cell_records,
+    console,
+    log_line,
+    print_json,
+    print_line,
+    print_notes,
+)
 from harness.commands.notices import grid_warnings, print_warnings
+from harness.grid.folders import CHECKPOINTS_FOLDER, LOG_FILE
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def status_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Shows how far the cells are."""
-    states = grid.states()
-    warnings, cells = grid_warnings(states), status_records(states)
+    warnings = grid_warnings(grid.states)
     if as_json:
+        cells = cell_records(grid.states)
         print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})
     else:
-        display.print_status(display.console(), states)
-        print_warnings(display.console(), warnings)
+        screen = console()
+        _print_status(screen, grid.states)
+        print_warnings(screen, warnings)
     return 0
 
 
-def sync_command(grid: OpenGrid, *, tracking_uri: str | None) -> int:
-    """Replays into MLflow what it lacks."""
-    from harness.tracking.runs import GridRuns
-    from harness.tracking.uri import hide_password, resolve_uri
+def _print_status(screen: Console, states: Sequence[CellState]) -> None:
+    """Prints the number of cells by status, and all that are not done by name."""
+    cells = {name: [state for state in states if state.status == name]
+             for name in ("done", "running", "failed", "to do", "stale")}  # fmt: skip
+    if not cells["stale"]:
+        del cells["stale"]
+    counts = ", ".join(f"{len(members)} {name}" for name, members in cells.items())
+    screen.print(f"{len(states)} cells: {counts}", highlight=False)
+    print_notes(screen, states)
+    for state in cells["running"]:
+        print_line(screen, f"running: {state.cell.label}  log: {state.folder / LOG_FILE}")
+    for state in cells["failed"]:
+        print_line(screen, f"failed:  {state.cell.label}: {state.fault}{log_line(state)}")
+    for state in cells.get("stale", []):
+        print_line(screen, f"stale:   {state.fault}")
+    for state in cells["to do"]:
+        lacks = ", ".join(task.name for task in state.missing)
+        what = f"scores of {lacks}" if state.trained else f"training{_resumed_step(state)}"
+        print_line(screen, f"to do:   {state.cell.label}: {what}")
 
-    uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
-    runs = GridRuns(grid.spec, uri, grid.runs_dir)
-    logged = runs.sync(grid.states())
-    runs.close()
-    display.console().print(
-        f"{logged} cells logged to {hide_password(uri)}", highlight=False, soft_wrap=True
-    )
-    return 0
 
-
-def status_records(states: list[CellState]) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": state.cell.id,
-            "label": state.cell.label,
-            "status": state.status,
-            "folder": str(state.folder),
-            "missing": [task.name for task in state.missing],
-            "error": state.fault,
-            "scores": display.primary_scores(state),
-        }
-        for state in states
-    ]
+def _resumed_step(state: CellState) -> str:
+    """Returns which step a training that was stopped resumes from."""
+    found = sorted((state.folder / CHECKPOINTS_FOLDER).glob("step-*"))
+    return f" (resumes from step {int(found[-1].name[5:])})" if found else ""

@@ -1,7 +1,4 @@
-"""Materialises the embedded world as a data root: the same files as the real benchmarks'.
-
-`write_world(folder)` is all that the rest of the package needs.
-"""
+"""The embedded world as a data root: the same files as the real benchmarks', and a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,26 +10,31 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from harness.demo.instructions import build_instructions
-from harness.demo.items import build_items
-from harness.demo.people import SEED, World, build_world
 from harness.errors import StorageError
 
 VERSION = 1
-"""Raised whenever a file of the world changes."""
-CHECKPOINT = Path(__file__).parent / "checkpoint"
+"""Raised whenever a file of the world changes; `python -m scripts.make_demo_world` writes them."""
+DATA = Path(__file__).parent / "data"
+"""The files that ship. What runs read is a copy of them, which stays as it was when the package
+is updated."""
+CHECKPOINT = DATA / "model"
 TASKS = Path(__file__).parent / "tasks"
-CHECKPOINT_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-_RECORD = "world.json"
+RECORD = "world.json"
+"""In the root: the seed, the version, and the sha256 of each other file."""
+
+
+def world_folder(runs_dir: Path) -> Path:
+    """Where the embedded world of this version lies once it is written."""
+    return (runs_dir / "world" / f"demo-{VERSION}").resolve()
 
 
 def write_world(folder: Path) -> Path:
-    """Writes the data root of the embedded world, unless it is there already.
+    """Copies the data root of the embedded world into a folder, unless it is there already.
 
     The root holds `alpaca/train`, `arc_easy/test`, `arc_challenge/test`, `mmlu/{test,dev}`,
     `hellaswag/{validation,train}` and `truthfulqa_mc/validation` as parquet; `validation/`, a
     data root of its own with other people and herbs, for choosing learning rates; `model/`, the
-    checkpoint; and `world.json` with the seed, the version and the sha256 of each file.
+    checkpoint; and `world.json`.
 
     Args:
         folder: where the root is to be; an incomplete or older world there is replaced.
@@ -47,18 +49,16 @@ def write_world(folder: Path) -> Path:
     if is_complete(folder):
         return folder
     try:
-        if folder.exists() and any(folder.iterdir()) and not (folder / _RECORD).is_file():
+        if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).is_file():
             raise StorageError(
                 f"{folder}: is not a demo world and is not empty; name another folder"
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        aside.chmod(0o755)
-        try:
-            _write_all(aside)
-            _put_in_place(aside, folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
+        ) as temporary:
+            _copy_into(Path(temporary) / "new")
+            _replace(folder, Path(temporary))
     except OSError as error:
         reason = error.strerror or error
         raise StorageError(
@@ -68,57 +68,43 @@ def write_world(folder: Path) -> Path:
 
 
 def is_complete(folder: Path) -> bool:
-    """Returns whether the folder holds this version's world with every file as recorded."""
+    """Whether the folder holds this version's world with every file as its record has it.
+
+    The parquet files may differ in their bytes from those that ship: another version of pyarrow
+    wrote the same rows.
+    """
+    shipped = _record_of(DATA)
+    weights = {name for name in shipped["sha256"] if name.startswith("model/")}
     try:
-        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-        if (record["version"], record["seed"]) != (VERSION, SEED):
+        found = _record_of(folder)
+        if any(found[key] != shipped[key] for key in ("version", "seed")):
             return False
-        digests = dict(record["sha256"])
-        shipped = {f"model/{name}": _sha256(CHECKPOINT / name) for name in CHECKPOINT_FILES}
-        if not shipped.items() <= digests.items():
+        if any(found["sha256"][name] != shipped["sha256"][name] for name in weights):
             return False
-        return all(_sha256(folder / name) == digest for name, digest in digests.items())
+        return all(_sha256(folder / name) == digest for name, digest in found["sha256"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
-def build_tables(world: World) -> dict[str, list[dict[str, Any]]]:
-    """Returns file stem relative to the data root -> rows, for every parquet of the world."""
-    tables = {"alpaca/train": build_instructions(world), **build_items(world, "benchmark")}
-    held_out = build_items(world, "validation")
-    return tables | {f"validation/{stem}": rows for stem, rows in held_out.items()}
+def _record_of(root: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((root / RECORD).read_text(encoding="utf-8"))
+    return record
 
 
-def _write_all(folder: Path) -> None:
-    import pyarrow
-    from pyarrow import parquet
-
-    for stem, rows in build_tables(build_world(SEED)).items():
-        path = folder / f"{stem}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        parquet.write_table(pyarrow.Table.from_pylist(rows), path, compression="zstd")
-    (folder / "model").mkdir()
-    for name in CHECKPOINT_FILES:
-        shutil.copyfile(CHECKPOINT / name, folder / "model" / name)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    record = {
-        "seed": SEED,
-        "version": VERSION,
-        "sha256": {path.relative_to(folder).as_posix(): _sha256(path) for path in files},
-    }
-    (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+def _copy_into(root: Path) -> None:
+    for name in (*_record_of(DATA)["sha256"], RECORD):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(DATA / name, root / name)
 
 
-def _put_in_place(aside: Path, folder: Path) -> None:
-    """Renames the finished folder; of two processes that do it at once the second one loses."""
+def _replace(folder: Path, temporary: Path) -> None:
+    """Puts `temporary/new` in the folder's place; of two processes at once the second one loses."""
     if is_complete(folder):
         return
-    if folder.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-        os.replace(folder, old / "world")
-        shutil.rmtree(old, ignore_errors=True)
     try:
-        os.replace(aside, folder)
+        if folder.exists():
+            os.replace(folder, temporary / "old")
+        os.replace(temporary / "new", folder)
     except OSError:
         if not is_complete(folder):
             raise
@@ -126,9 +112,3 @@ def _put_in_place(aside: Path, folder: Path) -> None:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def world_folder(runs_dir: Path) -> Path:
-    """Returns where the embedded world of this version lies once it is written."""
-
-    return (runs_dir / "world" / f"demo-{VERSION}").resolve()

@@ -1,8 +1,7 @@
 """What a grid costs before anyone pays: tokens, operations, hours, money, memory, disk.
 
-`gpus` is the table of hardware, `tokens` and `lengths` count what goes through the model, `flops`
-and `memory` follow from the shapes, `costs` puts them together, `needs` tells what must be fetched
-and stored, and `probe` measures this machine. Imports nothing heavy at its top.
+`plan` has the rows of `zbench plan`, `gpus` the table of hardware, `needs` what a grid reads and
+must fetch; `tokens` counts what goes through the model, `compute` makes operations and bytes of it
+from shapes, `costs` the hours and the money; `probe` measures this machine. Imports nothing heavy
+at its top.
 """
-
-from __future__ import annotations

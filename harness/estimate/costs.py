@@ -1,25 +1,40 @@
-"""A cell's estimate on a GPU: tokens, operations, seconds, memory; and a grid's in all."""
+"""What is left to do of a cell and of a grid on a GPU: tokens, operations, hours, money, memory.
+
+No model is loaded and no network is asked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-from harness.estimate.flops import computed_tokens, scoring_flops, training_flops
-from harness.estimate.gpus import Gpu
-from harness.estimate.memory import (
+from harness.estimate.compute import (
+    DiskNeeds,
     activation_bytes,
+    computed_tokens,
+    disk_needs,
     scoring_bytes,
+    scoring_flops,
     tokens_of_pass,
     training_bytes,
+    training_flops,
     weight_bytes,
+    workload,
 )
-from harness.estimate.tokens import ScoringTokens, TrainingTokens, scoring_tokens
+from harness.estimate.gpus import Gpu, find_gpu
+from harness.estimate.needs import Need, find_needs
+from harness.estimate.tokens import (
+    ScoringTokens,
+    TokensOf,
+    TrainingTokens,
+    scoring_tokens,
+    token_counter,
+)
 from harness.evaluation.tasks import scored_together
 from harness.grid.schema import Cell
 from harness.grid.status import CellState
-
-TokensOf = Callable[[Cell], TrainingTokens | None]
 
 LOAD_BYTES_PER_SECOND = 1.0e9
 """From disk to a GPU: an assumption."""
@@ -42,7 +57,7 @@ class CellEstimate:
     training_tokens: int | None
     """Real tokens over all epochs; 0 where it is trained or trains nothing."""
     computed_tokens: int | None
-    """Of these, what passes the model when openings are computed once."""
+    """Of these, what passes the model when shared prefixes are computed once."""
     scoring_tokens: int | None
     tokens_source: str
     """counted, known or estimated: the weakest of its counts."""
@@ -78,10 +93,101 @@ class CellEstimate:
 
     @property
     def flops(self) -> float | None:
-        """Of training and scoring."""
+        """Operations of training and scoring."""
         if self.training_flops is None or self.scoring_flops is None:
             return None
         return self.training_flops + self.scoring_flops
+
+
+@dataclass(frozen=True)
+class GridEstimate:
+    """What is left to do of a grid, on one kind of GPU."""
+
+    name: str
+    gpu: Gpu
+    price_per_hour: float | None
+    cells: tuple[CellEstimate, ...]
+    """Those that are to do."""
+    done_cells: int
+    done_seconds: float
+    """Measured, of what is done already: training and scoring."""
+    needs: tuple[Need, ...]
+    disk: DiskNeeds
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """Hours of all cells; None where one of them cannot be estimated."""
+        hours = [cell.gpu_hours for cell in self.cells]
+        return None if None in hours else sum(hour for hour in hours if hour is not None)
+
+    def money(self, hours: float | None) -> float | None:
+        """The price of so many GPU hours; None where no price was given."""
+        return None if hours is None or self.price_per_hour is None else hours * self.price_per_hour
+
+    def record(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        cells = [
+            asdict(cell)
+            | {"gpu_hours": cell.gpu_hours, "seconds": cell.seconds}
+            | {"cost": self.money(cell.gpu_hours)}
+            for cell in self.cells
+        ]
+        return {
+            "hardware": {"name": self.name, **self.gpu.model_dump()},
+            "price_per_hour": self.price_per_hour,
+            "gpu_hours": self.gpu_hours,
+            "cost": self.money(self.gpu_hours),
+            "done": {"cells": self.done_cells, "seconds": self.done_seconds},
+            "cells": cells,
+            "needs": [asdict(need) for need in self.needs],
+            "disk": asdict(self.disk) | {"suffices": self.disk.suffices},
+        }
+
+
+def estimate_grid(
+    states: Sequence[CellState],
+    hardware: str,
+    *,
+    price_per_hour: float | None,
+    runs_dir: Path,
+    data_root: Path | None,
+    num_rows: int | None,
+) -> GridEstimate:
+    """Returns what is left to do of a grid's cells on a GPU.
+
+    Args:
+        states: the cells.
+        hardware: the GPU's name.
+        price_per_hour: of one GPU, in any currency.
+        runs_dir: where results go, and where counted lengths are kept.
+        data_root: of local data.
+        num_rows: of the training data.
+
+    Raises:
+        UsageError: the GPU is not known.
+        DataError: local data cannot be read.
+    """
+    gpu = find_gpu(hardware)
+    tokens_of = token_counter(runs_dir=runs_dir, data_root=data_root, num_rows=num_rows)
+    work = [state for state in states if state.status != "done"]
+    needs = find_needs(work, data_root)
+    return GridEstimate(
+        name=hardware.lower(),
+        gpu=gpu,
+        price_per_hour=gpu.price_per_hour if price_per_hour is None else price_per_hour,
+        cells=tuple(estimate_cell(state, gpu, tokens_of) for state in work),
+        done_cells=len(states) - len(work),
+        done_seconds=sum(_measured_seconds(state) for state in states),
+        needs=tuple(needs),
+        disk=disk_needs(work, needs, runs_dir),
+    )
+
+
+def _measured_seconds(state: CellState) -> float:
+    if state.result is None:
+        return 0.0
+    train = state.result.train.seconds if state.result.train is not None else 0.0
+    return train + sum(state.result.evaluation_seconds.values())
 
 
 def estimate_cell(state: CellState, gpu: Gpu, tokens_of: TokensOf) -> CellEstimate:
@@ -90,50 +196,43 @@ def estimate_cell(state: CellState, gpu: Gpu, tokens_of: TokensOf) -> CellEstima
     Args:
         state: the cell, and what of it is done.
         gpu: what it runs on.
-        tokens_of: tells the tokens of one epoch of a cell that trains; None where nothing tells.
+        tokens_of: gives the tokens of one epoch of a cell that trains; None where nothing tells.
     """
-    cell = state.cell
+    cell, notes = state.cell, []
     precision = gpu.precision(cell.train.precision if cell.train else "auto")
-    peak = gpu.peak_flops(precision)
-    notes = []
-    to_train = cell.train is not None and not state.trained
-    tokens = tokens_of(cell) if to_train else None
+    peak, gpus = gpu.peak_flops(precision), 1 if state.trained else cell.gpus_per_cell
+    tokens = None if state.trained else tokens_of(cell)
+    count, computed, train_flops = (0, 0, 0.0) if state.trained else _training(cell, tokens)
     scored = _scoring(state)
-    train_flops = _training_flops(cell, tokens) if to_train else 0.0
-    score_flops = (
-        None if scored is None else sum(scoring_flops(cell.model.shape, s) for s in scored)
-    )
-    if to_train and tokens is None:
+    score_flops = None if scored is None else _scoring_flops(cell, scored)
+    if train_flops is None:
         notes.append("the size of its training data is unknown")
     if scored is None:
         notes.append("a benchmark's size is unknown")
     if peak is None:
         notes.append(f"{gpu.title} does not compute in {precision}")
-    speed = None if peak is None else peak * gpu.sustained_share
-    gpus = cell.gpus_per_cell if to_train else 1
-    idle = not to_train and not state.missing
-    memory = 0.0 if idle else _peak_bytes(cell, precision, tokens, to_train)
+    training_seconds = None
+    if train_flops is not None and peak is not None:
+        training_seconds = train_flops / (peak * gpu.sustained_share) / gpus
+    idle = state.trained and not state.missing
+    memory = 0.0 if idle else _peak_bytes(state, precision, tokens)
     fits = None if memory is None else memory <= gpu.memory_bytes
     if memory is not None and not fits:
-        fits, note = _smaller_passes(cell, precision, gpu, memory, to_train)
+        fits, note = _smaller_passes(state, precision, gpu, memory)
         notes.append(note)
-    epochs = cell.train.epochs if cell.train else 0
+    load_seconds = _model_bytes(cell, precision) / LOAD_BYTES_PER_SECOND
     return CellEstimate(
         cell_id=cell.id,
         label=cell.label,
-        training_tokens=(tokens.tokens * epochs if tokens else None) if to_train else 0,
-        computed_tokens=(
-            (computed_tokens(cell.method, cell.options, tokens) * epochs if tokens else None)
-            if to_train
-            else 0
-        ),
+        training_tokens=count,
+        computed_tokens=computed,
         scoring_tokens=None if scored is None else sum(s.tokens + s.new_tokens for s in scored),
-        tokens_source=_weakest([tokens] if tokens else [], scored or []),
+        tokens_source=_weakest([tokens, *(scored or [])]),
         training_flops=train_flops,
         scoring_flops=score_flops,
-        training_seconds=_quotient(train_flops, speed, gpus),
-        scoring_seconds=None if scored is None else _scoring_seconds(cell, scored, gpu, precision),
-        other_seconds=0.0 if idle else START_SECONDS + _load_seconds(cell, precision),
+        training_seconds=training_seconds,
+        scoring_seconds=_scoring_seconds(cell, scored, gpu, precision),
+        other_seconds=0.0 if idle else START_SECONDS + load_seconds,
         gpus=gpus,
         peak_bytes=memory,
         fits=fits,
@@ -142,8 +241,20 @@ def estimate_cell(state: CellState, gpu: Gpu, tokens_of: TokensOf) -> CellEstima
     )
 
 
+def _training(
+    cell: Cell, tokens: TrainingTokens | None
+) -> tuple[int, int, float] | tuple[None, None, None]:
+    """Tokens, computed tokens and operations of all epochs."""
+    assert cell.train is not None
+    if tokens is None:
+        return None, None, None
+    epochs, work = cell.train.epochs, workload(cell)
+    flops = training_flops(work, cell.model.shape, tokens)
+    return epochs * tokens.tokens, epochs * computed_tokens(work, tokens), epochs * flops
+
+
 def _scoring(state: CellState) -> list[ScoringTokens] | None:
-    """Returns what is to be scored, group by group; None where a benchmark's size is unknown."""
+    """What is to be scored, group by group; None where a benchmark's size is unknown."""
     # A cell that is trained again is scored again.
     tasks = state.missing if state.trained else state.cell.tasks
     shape = state.cell.model.shape
@@ -151,45 +262,39 @@ def _scoring(state: CellState) -> list[ScoringTokens] | None:
     return None if None in found else [one for one in found if one is not None]
 
 
-def _training_flops(cell: Cell, tokens: TrainingTokens | None) -> float | None:
-    assert cell.train is not None
-    if tokens is None:
-        return None
-    return cell.train.epochs * training_flops(cell.method, cell.options, cell.model.shape, tokens)
-
-
 def _scoring_seconds(
-    cell: Cell, scored: Sequence[ScoringTokens], gpu: Gpu, precision: str
+    cell: Cell, scored: Sequence[ScoringTokens] | None, gpu: Gpu, precision: str
 ) -> float | None:
-    """Returns the seconds of scoring: products bound by the peak, generation by the bandwidth."""
+    """Seconds of scoring: products bound by the peak, generation by the bandwidth."""
     peak = gpu.peak_flops(precision)
-    if peak is None:
+    if scored is None or peak is None:
         return None
-    flops = sum(scoring_flops(cell.model.shape, one) for one in scored)
-    weights = weight_bytes(precision) * cell.model.shape.num_parameters
     steps = sum(one.new_tokens for one in scored) / GENERATION_BATCH
-    generating = steps * weights / (gpu.bandwidth * BANDWIDTH_SHARE)
-    return flops / (peak * gpu.sustained_share * SCORING_SHARE) + generating
+    generating = steps * _model_bytes(cell, precision) / (gpu.bandwidth * BANDWIDTH_SHARE)
+    computing = _scoring_flops(cell, scored) / (peak * gpu.sustained_share * SCORING_SHARE)
+    return computing + generating
 
 
-def _peak_bytes(
-    cell: Cell, precision: str, tokens: TrainingTokens | None, to_train: bool
-) -> float | None:
-    scoring = scoring_bytes(cell, precision)
-    if not to_train:
+def _scoring_flops(cell: Cell, scored: Sequence[ScoringTokens]) -> float:
+    return sum(scoring_flops(cell.model.shape, one) for one in scored)
+
+
+def _peak_bytes(state: CellState, precision: str, tokens: TrainingTokens | None) -> float | None:
+    scoring = scoring_bytes(state.cell, precision)
+    if state.trained:
         return scoring
     if tokens is None:
         return None
-    passed = tokens_of_pass(cell, tokens.tokens / tokens.rows)
-    return max(scoring, training_bytes(cell, precision, passed))
+    passed = tokens_of_pass(state.cell, tokens.tokens / tokens.rows)
+    return max(scoring, training_bytes(state.cell, precision, passed))
 
 
-def _smaller_passes(
-    cell: Cell, precision: str, gpu: Gpu, memory: float, to_train: bool
-) -> tuple[bool, str]:
-    """Returns whether a cell that needs more than a GPU has fits with fewer tokens at once."""
+def _smaller_passes(state: CellState, precision: str, gpu: Gpu, memory: float) -> tuple[bool, str]:
+    """Whether a cell that needs more than a GPU has fits with fewer tokens at once."""
+    cell = state.cell
     needs = f"needs {memory / 1e9:,.0f} GB, {gpu.title} has {gpu.memory_gb:g}"
-    if to_train and cell.train is not None and scoring_bytes(cell, precision) <= gpu.memory_bytes:
+    scores = scoring_bytes(cell, precision) <= gpu.memory_bytes
+    if cell.train is not None and not state.trained and scores:
         room = gpu.memory_bytes - training_bytes(cell, precision, 0)
         tokens = int(room / activation_bytes(cell, precision))
         if tokens >= cell.train.max_length:
@@ -197,15 +302,10 @@ def _smaller_passes(
     return False, f"{needs}: does not fit"
 
 
-def _load_seconds(cell: Cell, precision: str) -> float:
-    size = weight_bytes(precision) * cell.model.shape.num_parameters
-    return size / LOAD_BYTES_PER_SECOND
+def _model_bytes(cell: Cell, precision: str) -> int:
+    return weight_bytes(precision) * cell.model.shape.num_parameters
 
 
-def _quotient(flops: float | None, speed: float | None, gpus: int) -> float | None:
-    return None if flops is None or speed is None else flops / speed / gpus
-
-
-def _weakest(training: Sequence[TrainingTokens], scoring: Sequence[ScoringTokens]) -> str:
-    sources = [one.source for one in training] + [one.source for one in scoring]
+def _weakest(counts: Sequence[TrainingTokens | ScoringTokens | None]) -> str:
+    sources = [one.source for one in counts if one is not None]
     return next((s for s in ("estimated", "known") if s in sources), "counted")

@@ -1,7 +1,9 @@
-"""The accelerators that a plan knows: the makers' figures in `gpus.yaml`."""
+"""The accelerators that a plan knows: the makers' figures in `gpus.yaml`; and which one is here."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 from functools import cache
 from importlib import resources
 from typing import Annotated
@@ -9,6 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from harness.errors import UsageError, did_you_mean
+from harness.records.environment import processor
 from harness.spec import Spec
 
 Rate = Annotated[float, Field(gt=0)]
@@ -36,24 +39,24 @@ class Gpu(Spec):
 
     @property
     def memory_bytes(self) -> float:
-        """Its memory."""
+        """Bytes of its memory."""
         return self.memory_gb * 1e9
 
     def precision(self, setting: str) -> str:
-        """Returns the precision of the frozen base, as `resolve_precision` does on a machine."""
+        """The precision of the frozen base, as `resolve_precision` does on a machine."""
         if setting == "auto":
             return "fp32" if self.peak_bf16_flops is None else "bf16"
         return setting
 
     def peak_flops(self, precision: str) -> float | None:
-        """Returns the peak in a precision; None where the GPU does not compute in it."""
+        """Operations per second in a precision; None where the GPU does not compute in it."""
         peaks = {"bf16": self.peak_bf16_flops, "fp16": self.peak_fp16_flops}
         return peaks.get(precision, self.peak_fp32_flops)
 
 
 @cache
 def known_gpus() -> dict[str, Gpu]:
-    """Returns the GPUs by name."""
+    """All GPUs by name."""
     import yaml
 
     text = (resources.files("harness") / "estimate/gpus.yaml").read_text(encoding="utf-8")
@@ -73,8 +76,21 @@ def find_gpu(name: str) -> Gpu:
 
 
 def gpu_of_device(device_name: str) -> tuple[str, Gpu] | None:
-    """Returns the name and figures of a GPU as its driver calls it, or None where it is new."""
+    """The name and figures of a GPU as its driver calls it; None where it is new."""
     for name, gpu in known_gpus().items():
         if device_name in gpu.aliases:
             return name, gpu
     return None
+
+
+def device_name(device: str) -> str | None:
+    """The name of the processor or GPU, without torch; None where nothing tells."""
+    if device == "cpu":
+        return processor()
+    index = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "-i", index]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip().splitlines()[0] if done.stdout.strip() else None

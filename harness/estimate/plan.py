@@ -1,26 +1,32 @@
-"""TODO: say what this is for."""
+"""The rows of `zbench plan`: what each cell is before it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from harness.grid.status import CellState
 from harness.methods import METHODS
 
 
-@dataclass(frozen=True)
-class PlanRow:
-    """One cell before it runs; None where nothing tells."""
+def column(head: str, form: str = "{}", **default: Any) -> Any:
+    """A field that is also printed: under `head`, written by `form`, numbers to the right."""
+    return field(metadata={"head": head, "form": form}, **default)
 
-    cell_id: str
-    label: str
-    status: str
-    examples: int | None
-    steps: int | None
-    learning_rate: float | None
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRow:
+    """One cell before it runs; None where nothing tells. A new column is a field here."""
+
+    cell_id: str = column("id")
+    label: str = column("cell")
+    status: str = column("status")
+    examples: int | None = column("examples", "{:,}", default=None)
+    steps: int | None = column("steps", "{:,}", default=None)
+    learning_rate: float | None = column("learning rate", "{:g}", default=None)
     """The resolved peak rate."""
-    trainable_parameters: int
+    trainable_parameters: int = column("trainable", "{:,}")
     total_parameters: int
     missing_tasks: tuple[str, ...]
     trained: bool
@@ -40,26 +46,22 @@ def plan_rows(states: Sequence[CellState], rows: int | None) -> list[PlanRow]:
 
 def _plan_row(state: CellState, rows: int | None) -> PlanRow:
     cell = state.cell
-    examples = steps = rate = warning = None
+    training: dict[str, Any] = {}
     if cell.train is not None and cell.fraction is not None:
-        rate = cell.train.peak_learning_rate
+        training["learning_rate"] = cell.train.peak_learning_rate
         if rows is not None:
             examples = round(cell.fraction * rows)
-            steps = cell.train.total_steps(examples)
-            warmup = cell.train.warmup(examples)
+            steps, warmup = cell.train.total_steps(examples), cell.train.warmup(examples)
+            training |= {"examples": examples, "steps": steps}
             if warmup > steps / 2:
-                warning = f"{cell.label}: the warm-up takes {warmup:g} of {steps} steps"
-    counted = METHODS[cell.method].count_parameters(cell.model.shape, cell.options)
+                training["warning"] = f"{cell.label}: the warm-up takes {warmup:g} of {steps} steps"
     return PlanRow(
         cell_id=cell.id,
         label=cell.label,
         status=state.status,
-        examples=examples,
-        steps=steps,
-        learning_rate=rate,
-        trainable_parameters=counted,
+        trainable_parameters=METHODS[cell.method].count_parameters(cell.model.shape, cell.options),
         total_parameters=cell.model.shape.num_parameters,
         missing_tasks=tuple(task.name for task in state.missing),
         trained=state.trained,
-        warning=warning,
+        **training,
     )

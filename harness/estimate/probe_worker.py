@@ -1,24 +1,24 @@
-"""One model with one method, timed: what a worker process of a probe does."""
+"""The times of one model with one method: what a worker process of a probe does."""
 
 from __future__ import annotations
 
 import math
-import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.estimate.tokens import num_subjects
 from harness.evaluation.tasks import TaskSpec, scored_together
-from harness.execution.devices import cuda_visible
+from harness.execution.worker import prepare_worker
 from harness.grid.schema import Cell
+from harness.methods import METHODS, MethodOptions
 
 if TYPE_CHECKING:
-    from harness.data.instructions import Instruction
+    from harness.data.instructions import Example, Instruction
     from harness.models.loading import Base
 
 PROBE_STEPS = (14, 6)
@@ -76,17 +76,24 @@ _STATE: dict[str, Any] = {}
 """Of a worker process: its device, and whether it has worked before."""
 
 
-def begin_worker(places: Any, threads: int) -> None:
-    """Sets a worker process up on its device, before it imports anything."""
-    device = places.get()
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    os.environ["CUDA_VISIBLE_DEVICES"] = cuda_visible(device) if device != "cpu" else ""
-    nowhere = os.open(os.devnull, os.O_WRONLY)  # libraries' chatter
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+def begin_worker(free: Any, threads: int, parent: int) -> None:
+    """Makes this process a worker on its device, before it imports anything."""
+    device = free.get()
+    prepare_worker(device, threads, parent)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing of a probe is kept
     _STATE.update(device="cpu" if device == "cpu" else "cuda", worked=False)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A loaded model with a method applied, and the clock that times it."""
+
+    cell: Cell
+    settings: ProbeSettings
+    device: str
+    clock: Callable[[], float]
+    base: Base
+    model: Any
 
 
 def measure(cell: Cell, settings: ProbeSettings) -> PairTime:
@@ -101,10 +108,19 @@ def measure(cell: Cell, settings: ProbeSettings) -> PairTime:
     start = 0.0
     if not _STATE.get("worked"):
         # All that the process has used so far, its imports and the first use of each library.
-        _warm_up(cell, settings, device)
+        _warm_up(cell, settings, device, clock)
         start = time.process_time() if clock is time.process_time else clock() - wall
         _STATE["worked"] = True
-    times = _measure(cell, settings, device, clock)
+    rows = _read_rows(cell, settings)
+    begun = clock()
+    subject = _load(cell, settings, device, clock)
+    times: dict[str, Any] = {"load_seconds": clock() - begun}
+    if rows:
+        times |= _measure_training(subject, rows)
+    times["scoring"] = {
+        "+".join(task.name for task in group): _measure_scoring(subject, group)
+        for group in scored_together(cell.tasks)
+    }
     spent = time.perf_counter() - wall
     # Where times are wall-clock times, what kept the worker waiting is in them.
     counted = clock is time.process_time
@@ -113,7 +129,7 @@ def measure(cell: Cell, settings: ProbeSettings) -> PairTime:
 
 
 def clock_of(device: str, threads: int) -> Callable[[], float]:
-    """Returns CPU time for one thread on a CPU, else wall-clock time with nothing left to do."""
+    """CPU time for one thread on a CPU, else wall-clock time with no work left on the GPU."""
     if device == "cpu":
         return time.process_time if threads == 1 else time.perf_counter
 
@@ -126,136 +142,109 @@ def clock_of(device: str, threads: int) -> Callable[[], float]:
     return clock
 
 
-def _warm_up(cell: Cell, settings: ProbeSettings, device: str) -> None:
+def _warm_up(cell: Cell, settings: ProbeSettings, device: str, clock: Callable[[], float]) -> None:
     import torch
 
     torch.set_num_threads(settings.threads)
-    from harness.evaluation import evaluate_together
-
-    base = _load(cell, settings, device)
+    untrained = cell.model_copy(update={"method": "base", "options": MethodOptions()})
+    subject = _load(untrained, settings, device, clock)
     for group in scored_together(cell.tasks)[:1]:
-        evaluate_together(
-            base.model,
-            base.tokenizer,
-            [_limited(task, 2) for task in group],
-            data_root=settings.data_root,
-            precision=base.identity["precision"],
-        )
+        _evaluate(subject, group, 2)
 
 
-def _load(cell: Cell, settings: ProbeSettings, device: str) -> Base:
+def _read_rows(cell: Cell, settings: ProbeSettings) -> tuple[Instruction, ...]:
+    """The rows that a cell is trained on; none where it trains nothing."""
+    from harness.data.instructions import choose, read_instructions
+
+    if cell.train is None:
+        return ()
+    assert cell.fraction is not None
+    data = read_instructions(cell.data, data_root=settings.data_root)
+    return choose(data.rows, cell.fraction, cell.seed or 0)
+
+
+def _load(cell: Cell, settings: ProbeSettings, device: str, clock: Callable[[], float]) -> _Subject:
     from harness.models.devices import resolve_precision
     from harness.models.loading import load_base
 
     precision = resolve_precision(cell.train.precision if cell.train else "auto", device)
-    return load_base(cell.model, data_root=settings.data_root, device=device, precision=precision)
-
-
-def _measure(
-    cell: Cell, settings: ProbeSettings, device: str, clock: Callable[[], float]
-) -> dict[str, Any]:
-    from harness.data.instructions import choose, read_instructions
-    from harness.methods import METHODS
-
-    rows: tuple[Instruction, ...] = ()
-    if cell.train is not None:
-        assert cell.fraction is not None
-        data = read_instructions(cell.data, data_root=settings.data_root)
-        rows = choose(data.rows, cell.fraction, cell.seed or 0)
-    begun = clock()
-    base = _load(cell, settings, device)
+    base = load_base(cell.model, data_root=settings.data_root, device=device, precision=precision)
     model = METHODS[cell.method].apply(base.model, cell.options, cell.seed or 0)
-    times: dict[str, Any] = {"load_seconds": clock() - begun}
-    if cell.train is not None:
-        times |= _measure_training(cell, base, model, rows, device, clock)
-    times["scoring"] = {
-        "+".join(task.name for task in group): _measure_scoring(
-            group, base, model, settings.data_root, clock
-        )
-        for group in scored_together(cell.tasks)
-    }
-    return times
+    return _Subject(cell, settings, device, clock, base, model)
 
 
-def _measure_training(
-    cell: Cell,
-    base: Base,
-    model: Any,
-    rows: Sequence[Instruction],
-    device: str,
-    clock: Callable[[], float],
-) -> dict[str, float]:
+def _measure_training(subject: _Subject, rows: Sequence[Instruction]) -> dict[str, float]:
     """Trains a few steps, which spoils the model; its speed is all that is wanted."""
     from harness.data.instructions import tokenize
-    from harness.methods import METHODS
     from harness.models.loading import save_trained
-    from harness.training.loop import fit
-    from harness.training.progress import StepRecord
 
-    train, method = cell.train, METHODS[cell.method]
+    train, clock = subject.cell.train, subject.clock
     assert train is not None
     points: list[tuple[float, float]] = []
-    fixed, row_seconds, mean = 0.0, 0.0, 0.0
+    times: dict[str, float] = {}
     for steps, share in zip(PROBE_STEPS, (1, 4), strict=True):
         batch = max(1, train.batch_size // share)
         chosen = [rows[i % len(rows)] for i in range(batch * steps)]
         begun = clock()
-        examples = tokenize(chosen, base.tokenizer, train.max_length)
-        if share == 1:
-            row_seconds = (clock() - begun) / len(chosen)
-            mean = sum(len(one.token_ids) for one in examples) / len(examples)
-        # A rate of nearly nothing: the probe measures steps of a model that stays itself.
-        spec = train.model_copy(
-            update={
-                **{"epochs": 1, "batch_size": batch, "schedule": "constant"},
-                **{"learning_rate": 1e-8, "base_learning_rate": None},
-                **{"warmup_epochs": None, "warmup_ratio": None, "warmup_steps": None},
-            }
-        )
-        marks: list[tuple[float, int]] = []
-
-        def on_step(record: StepRecord, marks: list[tuple[float, int]] = marks) -> None:
-            marks.append((clock(), record.tokens))
-
-        begun = clock()
-        fit(
-            model,
-            examples,
-            spec,
-            seed=0,
-            device=device,
-            precision=base.identity["precision"],
-            pad_token_id=int(base.tokenizer.eos_token_id),
-            data_sha256="",
-            statistics=method.statistics,
-            trace=method.trace(model) if method.trace else None,
-            on_step=on_step,
-        )
-        whole = clock() - begun
+        examples = tokenize(chosen, subject.base.tokenizer, train.max_length)
+        tokenized = clock()
+        marks = _train(subject, examples, batch)
+        whole = clock() - tokenized
         counted = marks[WARM_UP_STEPS:]
         seconds = (counted[-1][0] - marks[WARM_UP_STEPS - 1][0]) / len(counted)
         points.append((sum(tokens for _, tokens in counted) / len(counted), seconds))
         if share == 1:
-            fixed = max(0.0, whole - seconds * len(marks))
-    step, token = line_through(*points)
+            times["fixed_seconds"] = max(0.0, whole - seconds * len(marks))
+            times["row_seconds"] = (tokenized - begun) / len(examples)
+            times["tokens_per_row"] = sum(len(e.token_ids) for e in examples) / len(examples)
+    times["step_seconds"], times["token_seconds"] = line_through(*points)
     begun = clock()
     with tempfile.TemporaryDirectory() as folder:
-        save_trained(model, Path(folder))
-    return {
-        "fixed_seconds": fixed,
-        "row_seconds": row_seconds,
-        "step_seconds": step,
-        "token_seconds": token,
-        "tokens_per_row": mean,
-        "save_seconds": clock() - begun,
-    }
+        save_trained(subject.model, Path(folder))
+    return times | {"save_seconds": clock() - begun}
+
+
+def _train(
+    subject: _Subject, examples: Sequence[Example], batch_size: int
+) -> list[tuple[float, int]]:
+    """Trains one epoch, and returns when each step ended and how many tokens it had."""
+    from harness.training.callback import OnStep
+    from harness.training.loop import fit
+    from harness.training.method_statistics import MethodStatistics
+
+    train, base, method = subject.cell.train, subject.base, METHODS[subject.cell.method]
+    assert train is not None
+    telemetry = method.telemetry(subject.model) if method.telemetry else None
+    marks: list[tuple[float, int]] = []
+    # A rate of nearly nothing: the probe measures steps of a model that stays itself.
+    spec = train.model_copy(
+        update={
+            **{"epochs": 1, "batch_size": batch_size, "schedule": "constant"},
+            **{"learning_rate": 1e-8, "base_learning_rate": None},
+            **{"warmup_epochs": None, "warmup_ratio": None, "warmup_steps": None},
+        }
+    )
+    fit(
+        subject.model,
+        examples,
+        spec,
+        seed=0,
+        device=subject.device,
+        precision=base.identity["precision"],
+        pad_token_id=int(base.tokenizer.eos_token_id),
+        callbacks=[
+            MethodStatistics(method.statistics, telemetry),
+            OnStep(lambda record: marks.append((subject.clock(), record.tokens))),
+        ],
+    )
+    return marks
 
 
 def line_through(large: tuple[float, float], small: tuple[float, float]) -> tuple[float, float]:
-    """Returns (intercept, slope) of the line through two points, neither of them negative.
+    """(intercept, slope) of the line through two points, neither of them negative.
 
-    Where noise or the machine makes the smaller one dearer than a line allows, the mean of the
-    larger one is all that is known.
+    Where noise or the machine makes the smaller one more expensive than a line allows, the mean of
+    the larger one is all that is known.
     """
     (x, y), (u, v) = large, small
     if x <= u:
@@ -265,41 +254,34 @@ def line_through(large: tuple[float, float], small: tuple[float, float]) -> tupl
     return (intercept, slope) if intercept >= 0 else (0.0, y / x)
 
 
-def _measure_scoring(
-    group: Sequence[TaskSpec],
-    base: Base,
-    model: Any,
-    data_root: Path | None,
-    clock: Callable[[], float],
-) -> ScoringTime:
-    from harness.evaluation import evaluate_together
-
+def _measure_scoring(subject: _Subject, group: Sequence[TaskSpec]) -> ScoringTime:
     points: list[tuple[float, float]] = []
     prepare = 0.0
     for items in reversed(PROBE_ITEMS):
-        limited = [_limited(task, items) for task in group]
-        evaluate = partial(
-            evaluate_together,
-            model,
-            base.tokenizer,
-            limited,
-            data_root=data_root,
-            precision=base.identity["precision"],
-        )
-        begun = clock()
-        outcome = evaluate()
-        first = clock() - begun
-        begun = clock()
-        evaluate()  # with the prompts of the first
-        again = clock() - begun
-        done = sum(one.scores[0].n for one in outcome) / len(outcome)
+        begun = subject.clock()
+        done = _evaluate(subject, group, items)
+        middle = subject.clock()
+        _evaluate(subject, group, items)  # with the prompts of the first
+        first, again = middle - begun, subject.clock() - middle
         prepare = prepare or max(0.0, first - again) / done
         points.append((done, min(first, again)))
     call, item = line_through(*points)
     return ScoringTime(call_seconds=call, item_seconds=item, prepare_seconds=prepare)
 
 
-def _limited(task: TaskSpec, items: int) -> TaskSpec:
-    """Returns the task cut to about `items`, which a group has per subject."""
-    per_task = math.ceil(items / num_subjects(task))
-    return task.model_copy(update={"limit": min(per_task, task.limit or per_task)})
+def _evaluate(subject: _Subject, group: Sequence[TaskSpec], items: int) -> float:
+    """Scores about `items` items, which a group has per subject, and returns how many it were."""
+    from harness.evaluation import evaluate_together
+
+    limits = [math.ceil(items / num_subjects(task)) for task in group]
+    outcome = evaluate_together(
+        subject.model,
+        subject.base.tokenizer,
+        [
+            task.model_copy(update={"limit": min(limit, task.limit or limit)})
+            for task, limit in zip(group, limits, strict=True)
+        ],
+        data_root=subject.settings.data_root,
+        precision=subject.base.identity["precision"],
+    )
+    return sum(one.scores[0].n for one in outcome) / len(outcome)

@@ -1,23 +1,49 @@
-"""How many tokens a cell trains on and is scored on: counted where it can be, else from constants
-that were measured once (`known_tokens.yaml`), else estimated; every count says which.
+"""How many tokens a cell trains on and is scored on: counted once per data file and tokenizer where
+both are here, else from constants that were measured once (`known_tokens.yaml`), else estimated;
+every count says which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from os.path import commonprefix
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from harness.estimate.lengths import RowLengths
+from pydantic import TypeAdapter
+
+from harness.data.instructions import (
+    DataSpec,
+    Instruction,
+    num_examples,
+    read_instructions,
+    shuffled,
+    tokenize,
+)
+from harness.errors import ModelError, StorageError, one_line
+from harness.estimate.needs import local_data, local_model
 from harness.evaluation.tasks import TaskSpec
+from harness.grid.schema import Cell
 from harness.models.shape import ModelShape
+from harness.records.files import sha256_of_file, write_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Source = Literal["counted", "known", "estimated"]
 """From these very rows; from constants of this data and tokenizer; from characters or another
 tokenizer's constants."""
 
+FOLDER = "estimates"
+"""Under the runs folder: what was counted and probed."""
+UNCUT = 1 << 30
+"""A maximal length that no row has."""
 CHARACTERS_PER_TOKEN = 4.0
 """Of English text under a tokenizer that is not at hand."""
 TEMPLATE_CHARACTERS = 180
@@ -25,9 +51,21 @@ TEMPLATE_CHARACTERS = 180
 SPREAD = 1.45
 """Mean squared length by squared mean length, of Alpaca."""
 LABEL_SHARE = 0.515
-"""Of the tokens, Alpaca's responses."""
+"""Share of Alpaca's tokens that are in responses."""
 NEW_TOKENS = 40
 """Of an answer by generation, until its EOS: one sentence, as fine-tuned models answer."""
+
+
+@dataclass(frozen=True)
+class RowLengths:
+    """Tokens of each row of an instruction set, uncut, in the order of the data."""
+
+    whole: tuple[int, ...]
+    """BOS, prompt, response, EOS."""
+    prompt: tuple[int, ...]
+    """Of these, the leading tokens that are not in the loss."""
+    shared_prefix: tuple[int, ...]
+    """Of these, the leading tokens that all rows of the same form of the template have."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +76,9 @@ class TrainingTokens:
     tokens: int
     """Real tokens, cut to the maximal length, padding not counted."""
     labels: int
-    """Those that are learned, and need logits."""
-    opening: int
-    """Those of the template's openings, which can be computed once."""
+    """Tokens in the loss, which need logits."""
+    shared_prefix: int
+    """Tokens of the template's shared prefixes, which can be computed once."""
     squares: int
     """Sum of the squared lengths: what causal attention sees is half of it."""
     source: Source = "counted"
@@ -62,17 +100,109 @@ class ScoringTokens:
     source: Source = "known"
 
 
+TokensOf = Callable[[Cell], TrainingTokens | None]
+
+
+def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: int | None) -> TokensOf:
+    """Returns a function that gives the tokens of one epoch of a cell that trains.
+
+    Counted where the data and the model's tokenizer lie on this machine; else from constants, where
+    the data set is known; else from the characters of local data; None where nothing tells. Lengths
+    that were counted are kept in `runs_dir`; `num_rows` is the size of the training data.
+    """
+    orders: dict[tuple[int, int], list[int]] = {}
+    lengths: dict[tuple[DataSpec, Path], RowLengths] = {}
+
+    def count(cell: Cell) -> TrainingTokens | None:
+        assert cell.train is not None
+        assert cell.fraction is not None
+        limit = cell.train.max_length
+        data, model = local_data(cell.data, data_root), local_model(cell.model, data_root)
+        data_is_here = data is not None and data.is_file()
+        if data_is_here and model is not None and (model / "tokenizer.json").is_file():
+            key = (cell.data, model)
+            if key not in lengths:
+                lengths[key] = _kept_lengths(cell.data, model, data_root, runs_dir)
+            total, seed = len(lengths[key].whole), cell.seed or 0
+            if (seed, total) not in orders:
+                orders[seed, total] = shuffled(total, f"fraction/{seed}")  # as `choose` draws
+            rows = orders[seed, total][: num_examples(cell.fraction, total)]
+            return training_tokens(lengths[key], rows, limit)
+        if num_rows is None:
+            return None
+        wanted = num_examples(cell.fraction, num_rows)
+        known = known_training_tokens(cell.data.source, cell.model.shape, wanted, limit)
+        if known is not None or not data_is_here:
+            return known
+        texts = read_instructions(cell.data, data_root=data_root).rows
+        characters = sum(len(row.instruction + row.input + row.output) for row in texts)
+        return _tokens_of_characters(wanted, characters / len(texts), limit)
+
+    return count
+
+
+def _kept_lengths(
+    data: DataSpec, tokenizer_folder: Path, data_root: Path | None, runs_dir: Path
+) -> RowLengths:
+    """Counts local data under a local tokenizer, the first time only.
+
+    Raises:
+        DataError: the data cannot be read.
+        ModelError: the tokenizer cannot be read.
+    """
+    path, tokenizer_file = local_data(data, data_root), tokenizer_folder / "tokenizer.json"
+    config = tokenizer_folder / "tokenizer_config.json"  # says whether there is a BOS
+    assert path is not None
+    read = [sha256_of_file(path), sha256_of_file(tokenizer_file)]
+    read.append(sha256_of_file(config) if config.is_file() else "")
+    key = hashlib.sha256(" ".join(read).encode()).hexdigest()[:16]
+    kept = runs_dir / FOLDER / f"lengths-{key}.json"
+    with contextlib.suppress(OSError, ValueError):
+        return TypeAdapter(RowLengths).validate_json(kept.read_bytes())
+    from transformers import PreTrainedTokenizerFast
+
+    rows = read_instructions(data, data_root=data_root).rows
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder, local_files_only=True)
+    except Exception as fault:  # the tokenizers library raises bare Exception
+        raise ModelError(
+            f"{tokenizer_file}: cannot be read ({one_line(fault)}); copy it again"
+        ) from fault
+    found = row_lengths(rows, tokenizer)
+    with contextlib.suppress(StorageError):  # then it is counted again the next time
+        write_text(kept, json.dumps(asdict(found)) + "\n")
+    return found
+
+
+def row_lengths(rows: Sequence[Instruction], tokenizer: PreTrainedTokenizerBase) -> RowLengths:
+    """Tokenises rows.
+
+    Raises:
+        ModelError: the tokenizer has no EOS.
+    """
+    examples = tokenize(rows, tokenizer, UNCUT)
+    prompts: dict[bool, list[tuple[int, ...]]] = {True: [], False: []}
+    for row, example in zip(rows, examples, strict=True):
+        prompts[bool(row.input)].append(example.token_ids[: example.num_prompt_tokens])
+    shared = {form: len(commonprefix(alike)) for form, alike in prompts.items()}
+    return RowLengths(
+        whole=tuple(len(example.token_ids) for example in examples),
+        prompt=tuple(example.num_prompt_tokens for example in examples),
+        shared_prefix=tuple(shared[bool(row.input)] for row in rows),
+    )
+
+
 def training_tokens(lengths: RowLengths, rows: Iterable[int], max_length: int) -> TrainingTokens:
-    """Returns the size of chosen rows, cut to a maximal length."""
-    count = tokens = labels = opening = squares = 0
+    """Sums chosen rows up, cut to a maximal length."""
+    count = tokens = labels = shared = squares = 0
     for row in rows:
         size = min(lengths.whole[row], max_length)
         count += 1
         tokens += size
         labels += size - min(lengths.prompt[row], size)
-        opening += min(lengths.opening[row], size)
+        shared += min(lengths.shared_prefix[row], size)
         squares += size * size
-    return TrainingTokens(count, tokens, labels, opening, squares)
+    return TrainingTokens(count, tokens, labels, shared, squares)
 
 
 @cache
@@ -84,8 +214,8 @@ def _known() -> dict[str, Any]:
     return known
 
 
-def tokenizer_family(shape: ModelShape) -> str:
-    """Returns the name under which constants of a model's tokenizer are kept, if there are any."""
+def _tokenizer_family(shape: ModelShape) -> str:
+    """The name under which constants of a model's tokenizer are kept, if there are any."""
     return f"{shape.model_type}-{shape.vocab_size}"
 
 
@@ -107,35 +237,24 @@ def known_training_tokens(
     data = _known()["training"].get(source)
     if data is None:
         return None
-    entries: Sequence[Mapping[str, int]] = data.get(tokenizer_family(shape), ())
+    entries: Sequence[Mapping[str, int]] = data.get(_tokenizer_family(shape), ())
     for entry in entries:
         if entry["max_length"] == max_length:
-            scale = rows / entry["rows"]
-            return TrainingTokens(
-                rows=rows,
-                tokens=round(scale * entry["tokens"]),
-                labels=round(scale * entry["labels"]),
-                opening=round(scale * entry["opening"]),
-                squares=round(scale * entry["squares"]),
-                source="known",
-            )
+            names = ("tokens", "labels", "shared_prefix", "squares")
+            sizes = {name: round(rows / entry["rows"] * entry[name]) for name in names}
+            return TrainingTokens(rows=rows, **sizes, source="known")
     largest = max(data["llama-32000"], key=lambda entry: entry["max_length"])
     characters = data["characters"] / largest["rows"]
-    return tokens_of_characters(
-        rows, characters, max_length, largest["opening"] / largest["tokens"]
-    )
+    shared_share = largest["shared_prefix"] / largest["tokens"]
+    return _tokens_of_characters(rows, characters, max_length, shared_share)
 
 
-def tokens_of_characters(
-    rows: int, characters: float, max_length: int, opening: float = 0.0
+def _tokens_of_characters(
+    rows: int, characters: float, max_length: int, shared_share: float = 0.0
 ) -> TrainingTokens:
-    """Returns the size of rows of so many characters each in the mean, under an unknown tokenizer.
+    """Estimates rows under an unknown tokenizer, of so many characters of their own in the mean.
 
-    Args:
-        rows: how many.
-        characters: of a row's own texts, in the mean.
-        max_length: where they are cut.
-        opening: share of the tokens that are in the template's opening.
+    Of the tokens, `shared_share` is in the template's shared prefix.
     """
     mean = min((characters + TEMPLATE_CHARACTERS) / CHARACTERS_PER_TOKEN + 2, max_length)
     tokens = round(rows * mean)
@@ -143,33 +262,27 @@ def tokens_of_characters(
         rows=rows,
         tokens=tokens,
         labels=round(LABEL_SHARE * tokens),
-        opening=round(opening * tokens),
+        shared_prefix=round(shared_share * tokens),
         squares=round(SPREAD * mean * mean * rows),
         source="estimated",
     )
 
 
 def scoring_tokens(tasks: Sequence[TaskSpec], shape: ModelShape) -> ScoringTokens | None:
-    """Returns what scoring tasks together comes to; None for a benchmark that was not counted.
+    """Returns the size of scoring tasks together; None for a benchmark that was not counted.
 
     The constants scale with the items. Under another tokenizer than they were counted with, or
     with other shots, they are estimates.
     """
-    if all(task.benchmark.protocol == "paper" for task in tasks):
+    if all(task.benchmark.protocol.generates for task in tasks):
         return _sum([_generation(task) for task in tasks])
-    together = _counted("+".join(task.name for task in tasks), shape)
-    if together is not None:
-        return _of_task(tasks[0], *together)
-    parts: list[ScoringTokens | None] = []
-    for task in tasks:
-        counted = _counted(task.name, shape)
-        parts.append(None if counted is None else _of_task(task, *counted))
-    return _sum(parts)
+    together = _log_likelihoods(tasks[0], "+".join(task.name for task in tasks), shape)
+    return together or _sum([_log_likelihoods(task, task.name, shape) for task in tasks])
 
 
 def num_items(task: TaskSpec) -> int | None:
-    """Returns the items of a task under its limit; None for a benchmark that was not counted."""
-    counted = _any_counted(task.name)
+    """Items of a task under its limit; None for a benchmark that was not counted."""
+    counted = _counted(task.name)
     if counted is None:
         return None
     whole = int(counted.get("benchmark_items", counted["items"]))
@@ -177,31 +290,26 @@ def num_items(task: TaskSpec) -> int | None:
 
 
 def num_subjects(task: TaskSpec) -> int:
-    """Returns the number of lm-eval tasks that a benchmark is made of; a limit is of each."""
-    counted = _any_counted(task.name)
+    """The number of lm-eval tasks that a benchmark is made of; a limit is of each."""
+    counted = _counted(task.name)
     return 1 if counted is None else int(counted["subjects"])
 
 
-def _any_counted(names: str) -> Mapping[str, int] | None:
-    families = [*_known()["scoring"].values(), *_known()["generation"].values()]
-    return next((family[names] for family in families if names in family), None)
+def _counted(names: str, family: str = "") -> Mapping[str, int] | None:
+    """The constants of benchmarks under a tokenizer, or else under any."""
+    own = _known()["scoring"].get(family, {})
+    families = [own, *_known()["scoring"].values(), *_known()["generation"].values()]
+    return next((known[names] for known in families if names in known), None)
 
 
-def _counted(names: str, shape: ModelShape) -> tuple[Mapping[str, int], bool] | None:
-    """Returns the constants of benchmarks, and whether they are of this very tokenizer."""
-    scoring = _known()["scoring"]
-    own = scoring.get(tokenizer_family(shape), {})
-    if names in own:
-        return own[names], True
-    other = _any_counted(names)
-    return None if other is None else (other, False)
-
-
-def _of_task(task: TaskSpec, counted: Mapping[str, int], same_tokenizer: bool) -> ScoringTokens:
-    items = num_items(task) or 0
+def _log_likelihoods(task: TaskSpec, names: str, shape: ModelShape) -> ScoringTokens | None:
+    family = _tokenizer_family(shape)
+    counted, items = _counted(names, family), num_items(task) or 0
+    if counted is None:
+        return None
     scale = items / counted["items"]
     shots = (1 + task.num_shots) / (1 + counted["shots"])
-    exact = same_tokenizer and shots == 1
+    exact = shots == 1 and names in _known()["scoring"].get(family, {})
     return ScoringTokens(
         items=items,
         tokens=round(scale * shots * counted["tokens"]),
@@ -212,7 +320,7 @@ def _of_task(task: TaskSpec, counted: Mapping[str, int], same_tokenizer: bool) -
 
 
 def _generation(task: TaskSpec) -> ScoringTokens | None:
-    counted = _any_counted(task.name)
+    counted = _counted(task.name)
     if counted is None:
         return None
     items = num_items(task) or 0
@@ -233,15 +341,7 @@ def _sum(parts: Sequence[ScoringTokens | None]) -> ScoringTokens | None:
     known = [part for part in parts if part is not None]
     if len(known) < len(parts) or not known:
         return None
-    total = known[0]
-    for part in known[1:]:
-        total = replace(
-            total,
-            items=total.items + part.items,
-            tokens=total.tokens + part.tokens,
-            scored=total.scored + part.scored,
-            pairs=total.pairs + part.pairs,
-            new_tokens=total.new_tokens + part.new_tokens,
-            source=part.source if part.source == "estimated" else total.source,
-        )
-    return total
+    sizes = ("items", "tokens", "scored", "pairs", "new_tokens")
+    sums = {name: sum(getattr(part, name) for part in known) for name in sizes}
+    estimated = any(part.source == "estimated" for part in known)
+    return ScoringTokens(**sums, source="estimated" if estimated else "known")

@@ -1,49 +1,39 @@
-"""Scores a model on one benchmark; light to import, heavy to call.
+"""Scores a model on benchmarks; light to import, heavy to call.
 
-`benchmarks` lists what there is, `tasks` what a grid may ask for, `data_identity` which version of
-the data is meant, `canary` which base models' scores are known; `loading` builds lm-eval's task
-objects, `scoring` runs their requests, and `scores` turns lm-eval's results into records. The
-requests go through `scorer`: their `trie` is cut into rows, `batches` of rows are filled,
-`trie_forward` runs the model on them, and `trie_scoring` adds up; `sharing` says with which models.
-The folder `paper` is the paper's own protocol: generation, scored by string matching.
+Known without a model: `benchmarks` lists what there is, from `task_files` of lm-eval and this
+package, `protocols` how each is measured, `tasks` what a grid may ask for, and `data_versions`
+which version of the data is meant. With one, `evaluate_together` lets `loading` build lm-eval's
+task objects over local files (`local_data`) or the hub, and hands them to the protocol's scorer:
+`scoring` for log-likelihoods, the folder `paper` for free generation. Both make a `model_object` of
+lm-eval's model class and run it under lm-eval's evaluator (`lm_eval_session`); `scores` turns its
+results into records.
+
+Log-likelihoods are computed by `scorer`, lm-eval's model class, over the folder `prefix_trie`:
+what requests begin with in common is computed once. `trial` finds out which models that suits,
+`memory` halves what does not fit, and `bos` tells a tokenizer that lacks its model's BOS.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from harness.evaluation.outcome import TaskOutcome
-from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec, request_key
+from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.evaluation.loading import LoadedBenchmark
+    from harness.evaluation.outcome import TaskOutcome
 
 
 def evaluate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: TaskSpec,
-    *,
-    data_root: Path | None,
-    precision: str,
-    token_budget: int = DEFAULT_TOKEN_BUDGET,
-    on_progress: Callable[[int, int], None] | None = None,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: TaskSpec, **settings: Any
 ) -> TaskOutcome:
     """Returns the scores of a model on one benchmark, with its items: see `evaluate_together`."""
-    (outcome,) = evaluate_together(
-        model,
-        tokenizer,
-        [task],
-        data_root=data_root,
-        precision=precision,
-        token_budget=token_budget,
-        on_progress=on_progress,
-    )
+    (outcome,) = evaluate_together(model, tokenizer, [task], **settings)
     return outcome
 
 
@@ -77,71 +67,21 @@ def evaluate_together(
         DataError: the data is missing or broken.
         EvaluationError: the data cannot be made into prompts, or the answers are no numbers.
     """
-    from harness.evaluation.bos import bos_warning, describe_bos
     from harness.evaluation.loading import load_benchmark
-    from harness.evaluation.scores import (
-        items_frame,
-        prompts_sha256,
-        scoring_notes,
-        task_scores,
-        tokenizer_sha256,
-    )
-    from harness.evaluation.scoring import run_requests
 
     loaded = [load_benchmark(task, data_root) for task in tasks]
-    identity = tokenizer_sha256(tokenizer)
-    if tasks[0].decoding is not None:
-        from harness.evaluation.paper.run import evaluate_generated
-
-        generated = [
-            evaluate_generated(
-                benchmark,
-                model,
-                tokenizer,
-                tokenizer_sha256=identity,
-                precision=precision,
-                on_progress=on_progress,
-            )
-            for benchmark in loaded
-        ]
-        return [
-            replace(outcome, warnings=_warnings(benchmark, data_root))
-            for benchmark, outcome in zip(loaded, generated, strict=True)
-        ]
-    run = run_requests(
+    module, _, function = tasks[0].benchmark.protocol.scorer.partition(":")
+    outcomes: list[TaskOutcome] = getattr(import_module(module), function)(
         loaded,
         model,
         tokenizer,
-        tokenizer_sha256=identity,
         precision=precision,
         token_budget=token_budget,
         on_progress=on_progress,
     )
-    warning = bos_warning(tokenizer, model.config)
-    outcomes = []
-    for benchmark in loaded:
-        items = items_frame(benchmark, run)
-        scores = task_scores(
-            benchmark,
-            run.results,
-            key=request_key(benchmark.task, token_budget),
-            tokenizer_sha256=identity,
-            precision=precision,
-            notes=lambda members, benchmark=benchmark: [  # type: ignore[misc]
-                *([warning] if warning else []),
-                *scoring_notes(benchmark, run, members),
-            ],
-            bos=describe_bos(tokenizer),
-            token_budget=token_budget,
-            fallback=run.batching.fallback,
-            scored_with=tuple(task.name for task in tasks if task.name != benchmark.task.name),
-        )
-        prompts = prompts_sha256(benchmark)
-        warnings = _warnings(benchmark, data_root)
-        outcomes.append(TaskOutcome(scores, items, prompts, run.batching, warnings))
-    return outcomes
-
-
-def _warnings(loaded: LoadedBenchmark, data_root: Path | None) -> tuple[str, ...]:
-    """Local data of another version are told before anything runs; the hub's are told here."""
-    return tuple(map(str, loaded.mismatches)) if data_root is None else ()
+    if data_root is not None:  # local data of another version are told before anything runs
+        return outcomes
+    return [
+        replace(outcome, warnings=tuple(map(str, benchmark.mismatches)))
+        for benchmark, outcome in zip(loaded, outcomes, strict=True)
+    ]

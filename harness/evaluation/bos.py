@@ -15,12 +15,10 @@ if TYPE_CHECKING:
 
 def leading_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Returns the tokens that the tokenizer puts before a text, as it really does it."""
-    whole = tokenizer.encode("a")
-    plain = tokenizer.encode("a", add_special_tokens=False)
-    for start in range(len(whole) - len(plain) + 1):
-        if whole[start : start + len(plain)] == plain:
-            return tuple(whole[:start])
-    return ()
+    whole, plain = tokenizer.encode("a"), tokenizer.encode("a", add_special_tokens=False)
+    starts = range(len(whole) - len(plain) + 1)
+    found = (start for start in starts if whole[start : start + len(plain)] == plain)
+    return tuple(whole[: next(found, 0)])
 
 
 def describe_bos(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -32,17 +30,11 @@ def describe_bos(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def bos_warning(tokenizer: PreTrainedTokenizerBase, config: Any) -> str | None:
-    """Returns how the tokenizer's BOS differs from what the model expects, with the consequence.
+    """Returns one line on how a tokenizer's BOS differs from what its model's configuration (of
+    transformers) expects, with the consequence; None where nothing differs.
 
     A configuration names a BOS for many families that were pre-trained without one (Qwen2,
     GPT-NeoX, Phi-3): there it is right that the tokenizer puts none.
-
-    Args:
-        tokenizer: the model's.
-        config: the model's, of transformers.
-
-    Returns:
-        One line, or None where nothing differs.
     """
     config = config.get_text_config()
     family = FAMILIES.get(config.model_type)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.data.pins import (
     Content,
@@ -27,27 +27,19 @@ from harness.evaluation.benchmarks import Benchmark
 from harness.evaluation.tasks import TaskSpec, local_files
 from harness.records.files import known_sha256_of_file
 
-if TYPE_CHECKING:
-    pass
-
-
 Row = Mapping[str, Any]
 
 
 def split_content(benchmark: Benchmark, columns: Sequence[str], rows: Iterable[Row]) -> Content:
-    """Returns the identity of one split's rows.
+    """Returns the identity of one split's rows, which come in the data set's order; see
+    `columns_of`.
 
     Rows of several subjects count subject by subject: the hub gives each by itself.
-
-    Args:
-        benchmark: what reads them.
-        columns: what counts of them: see `columns_of`.
-        rows: in the data set's order.
     """
     ordered, subject = list(rows), benchmark.subject_column
     if subject is not None:
         ordered.sort(key=lambda row: str(row[subject]))
-    shown = _RENDERINGS.get(benchmark.lm_eval_tasks)
+    shown = _RENDERINGS.get(benchmark.name)
     values = (shown(row) if shown else [row[name] for name in columns] for row in ordered)
     return Content(len(ordered), content_sha256(values))
 
@@ -87,10 +79,7 @@ def mismatches(
 ) -> list[Mismatch]:
     """Returns the splits that are not the pinned ones; a split without a pin is none of them.
 
-    Args:
-        benchmark: what reads them.
-        contents: (file under a data root, content) by split.
-        place: what to call their place: a data root, or a repository of the hub.
+    `place` is what to call their place in a message: a data root, or `hub: repository`.
     """
     found = []
     for file, content in contents.values():
@@ -149,4 +138,4 @@ def _shown(text: str) -> str:
 
 
 _RENDERINGS: Mapping[str, Callable[[Row], list[Any]]] = {"hellaswag": _hellaswag}
-"""By lm-eval's task: what counts of a row where its columns are more than a model ever sees."""
+"""By benchmark: what counts of a row where its columns are more than a model ever sees."""

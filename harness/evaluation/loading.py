@@ -12,10 +12,10 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lm_eval
 from datasets import Dataset
 from lm_eval.api.group import Group
 from lm_eval.api.task import ConfigurableTask
@@ -34,31 +34,20 @@ from harness.evaluation.data_versions import (
     task_content_sha256,
 )
 from harness.evaluation.local_data import read_split, subjects_in
+from harness.evaluation.task_files import folder_of
 from harness.evaluation.tasks import TaskSpec, data_fingerprint, local_files, uses_fallback
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the rows of a benchmark come from."""
-
-    task: TaskSpec
-    files: Mapping[str, Path] | None
-    """Local file by split; None for the hub."""
-
-    @property
-    def benchmark(self) -> Benchmark:
-        """The benchmark that is read."""
-        return self.task.benchmark
 
 
 class KeptTask(ConfigurableTask):
     """lm-eval's YAML task, which reads local files and keeps its documents and requests.
 
-    The class attribute `source` is set by `load_benchmark` on a subclass, because lm-eval
-    constructs tasks from a class and a configuration alone.
+    The class attributes are set by `load_benchmark` on a subclass, because lm-eval constructs tasks
+    from a class and a configuration alone.
     """
 
-    source: Source
+    benchmark: Benchmark
+    files: Mapping[str, Path] | None
+    """Local file by split; None for the hub."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._kept_docs: Dataset | None = None
@@ -67,28 +56,28 @@ class KeptTask(ConfigurableTask):
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Sets `dataset`: from local files where there are, else as lm-eval does."""
-        if self.source.files is None:
+        if self.files is None:
             super().download(dataset_kwargs, **kwargs)
             return
         config = self.config
-        names = (
+        splits = (
             config.training_split,
             config.validation_split,
             config.test_split,
             config.fewshot_split,
         )
-        self.dataset = {name: self._read(name) for name in names if name is not None}
-
-    def _read(self, split: str) -> Dataset:
-        files, benchmark = self.source.files, self.source.benchmark
-        assert files is not None
-        if split not in files:
+        self.dataset = {
             # lm-eval lists few-shot documents even for 0 shots; nothing reads them.
-            return Dataset.from_dict({})
+            split: self._read(self.files[split]) if split in self.files else Dataset.from_dict({})
+            for split in splits
+            if split is not None
+        }
+
+    def _read(self, file: Path) -> Dataset:
         return read_split(
-            files[split],
-            benchmark.columns,
-            subject_column=benchmark.subject_column,
+            file,
+            self.benchmark.columns,
+            subject_column=self.benchmark.subject_column,
             subject=self.config.dataset_name,
         )
 
@@ -162,33 +151,38 @@ def load_benchmark(task: TaskSpec, data_root: Path | None) -> LoadedBenchmark:
 
 
 def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> LoadedBenchmark:
-    if data_root is None and task.benchmark.hub is None:
+    benchmark = task.benchmark
+    if data_root is None and benchmark.hub is None:
         raise DataError(
             f"{task.name}: its items are on no hub; name the folder that holds "
-            f"{task.benchmark.files[task.benchmark.eval_split]} with --data-root"
+            f"{benchmark.files[benchmark.eval_split]} with --data-root"
         )
     files = None if data_root is None else local_files(task, data_root)
-    source = Source(task=task, files=files)
     with contextlib.redirect_stderr(io.StringIO()):  # the progress bars of data sets
         try:
-            tasks, groups = _build(source)
+            tasks, groups = _build(benchmark, files)
         except ZbenchError:
             raise
         except Exception as fault:
-            raise _build_error(source, fault) from fault
+            raise _build_error(benchmark, files, fault) from fault
     for member in tasks.values():
         _set_shots(member, task)
-    contents = _hub_contents(task, tasks) if data_root is None else local_contents(task, data_root)
-    place = f"hub: {_data_source(source, tasks)}" if data_root is None else str(data_root)
+    if data_root is None or files is None:
+        assert benchmark.hub is not None
+        source = f"{benchmark.hub[0]}@{_hub_commit(tasks)}"
+        place, contents = f"hub: {source}", _hub_contents(task, tasks)
+    else:
+        source = " + ".join(f"{path.parent.name}/{path.name}" for path in files.values())
+        place, contents = str(data_root), local_contents(task, data_root)
     return LoadedBenchmark(
         task=task,
         tasks=tasks,
         groups=groups,
-        data_source=_data_source(source, tasks),
+        data_source=source,
         data_sha256=fingerprint or _rows_sha256(tasks, task.num_shots),
-        note=task.benchmark.fallback_note if files and uses_fallback(task, files) else None,
+        note=benchmark.fallback_note if files and uses_fallback(task, files) else None,
         content_sha256=task_content_sha256(contents),
-        mismatches=tuple(mismatches(task.benchmark, contents, place)),
+        mismatches=tuple(mismatches(benchmark, contents, place)),
     )
 
 
@@ -207,78 +201,57 @@ def _hub_contents(task: TaskSpec, tasks: Mapping[str, KeptTask]) -> dict[str, tu
     return found
 
 
-def _build_error(source: Source, fault: Exception) -> ZbenchError:
+def _build_error(
+    benchmark: Benchmark, files: Mapping[str, Path] | None, fault: Exception
+) -> ZbenchError:
     reason = f"{type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else 'no message'}"
-    if source.files is None:
-        assert source.benchmark.hub is not None
+    if files is None:
+        assert benchmark.hub is not None
         return DataError(
-            f"{source.task.name}: cannot read {source.benchmark.hub[0]} from the hub ({reason}); "
+            f"{benchmark.name}: cannot read {benchmark.hub[0]} from the hub ({reason}); "
             "allow network access, fill the hub's cache, or give local files with --data-root"
         )
-    place = source.files[source.benchmark.eval_split]
-    return EvaluationError(f"{place}: lm-eval cannot read it as {source.task.name} ({reason})")
+    place = files[benchmark.eval_split]
+    return EvaluationError(f"{place}: lm-eval cannot read it as {benchmark.name} ({reason})")
 
 
-def _task_folder(benchmark: Benchmark) -> Path:
-    owner, _, folder = benchmark.task_folder.partition(":")
-    package = Path(__file__).parents[1]
-    return (Path(lm_eval.__file__).parent / "tasks" if owner == "lm_eval" else package) / folder
-
-
-def _build(source: Source) -> tuple[dict[str, KeptTask], dict[str, Group]]:
+def _build(
+    benchmark: Benchmark, files: Mapping[str, Path] | None
+) -> tuple[dict[str, KeptTask], dict[str, Group]]:
     """Returns the leaf tasks and the groups of a benchmark, by name."""
-    benchmark = source.benchmark
+    name, folder = benchmark.name, folder_of(benchmark.task_folder)
     # One folder is indexed, not lm-eval's 14,000 files.
-    index = TaskManager(
-        include_defaults=False, include_path=str(_task_folder(benchmark))
-    ).task_index
-    overrides = {"class": type("KeptTask", (KeptTask,), {"source": source})}
-    factory = TaskFactory()
-    name = benchmark.lm_eval_tasks
+    index = TaskManager(include_defaults=False, include_path=str(folder)).task_index
+    own_class = type("KeptTask", (KeptTask,), {"benchmark": benchmark, "files": files})
+    build = partial(TaskFactory().build, overrides={"class": own_class}, registry=index)
     if name in index:
-        built = factory.build(index[name], overrides=overrides, registry=index)
-    else:
-        built = _subject_group(source)
-        for member in _subject_members(source):
+        built = build(index[name])
+    else:  # the subjects that the local file has
+        assert files is not None
+        assert benchmark.subject_column is not None
+        built = _subject_group(benchmark)
+        for subject in subjects_in(files[benchmark.eval_split], benchmark.subject_column):
+            member = f"{name}_{subject}"
             if member not in index:
-                raise EvaluationError(f"{name}: no task '{member}' in {_task_folder(benchmark)}")
-            built.add(factory.build(index[member], overrides=overrides, registry=index))
+                raise EvaluationError(f"{name}: no task '{member}' in {folder}")
+            built.add(build(index[member]))
     if not isinstance(built, Group):
         return {built.task_name: built}, {}
     groups = [built, *built.get_all_groups()]
     return {task.task_name: task for task in built.get_all_tasks()}, {g.name: g for g in groups}
 
 
-def _subject_group(source: Source) -> Group:
+def _subject_group(benchmark: Benchmark) -> Group:
     """A group without a YAML of its own: the micro mean over its subjects, as in lm-eval's mmlu."""
-    metrics = [metric for metric in source.benchmark.metrics if metric != MACRO_METRIC]
+    metrics = [metric for metric in benchmark.metrics if metric != MACRO_METRIC]
+    means = [{"metric": metric, "weight_by_size": True} for metric in metrics]
     return Group.from_config(
-        {
-            "group": source.benchmark.lm_eval_tasks,
-            "aggregate_metric_list": [
-                {"metric": metric, "weight_by_size": True} for metric in metrics
-            ],
-            "metadata": {"version": 1},
-        }
+        {"group": benchmark.name, "aggregate_metric_list": means, "metadata": {"version": 1}}
     )
-
-
-def _subject_members(source: Source) -> list[str]:
-    benchmark = source.benchmark
-    if benchmark.subject_column is None or source.files is None:
-        raise EvaluationError(
-            f"{benchmark.name}: no task '{benchmark.lm_eval_tasks}' in {_task_folder(benchmark)}"
-        )
-    subjects = subjects_in(source.files[benchmark.eval_split], benchmark.subject_column)
-    return [f"{benchmark.lm_eval_tasks}_{subject}" for subject in subjects]
 
 
 def _set_shots(member: KeptTask, task: TaskSpec) -> None:
     """Sets the number of few-shot examples by the rule of lm-eval's simple_evaluate."""
-    if task.num_shots and member.config.num_fewshot == 0:
-        raise EvaluationError(
-            f"{task.name}: its definition fixes 0 few-shot examples; remove 'shots'"
-        )
     member.set_config(key="num_fewshot", value=task.num_shots)
     available = len(member.sampler.df) if task.num_shots else 0
     if available < task.num_shots:
@@ -286,14 +259,6 @@ def _set_shots(member: KeptTask, task: TaskSpec) -> None:
             f"{task.name}: {task.num_shots} few-shot examples are asked for, and "
             f"{member.task_name} has {available}; lower 'shots'"
         )
-
-
-def _data_source(source: Source, tasks: Mapping[str, KeptTask]) -> str:
-    benchmark = source.benchmark
-    if source.files is not None:
-        return " + ".join(f"{path.parent.name}/{path.name}" for path in source.files.values())
-    assert benchmark.hub is not None
-    return f"{benchmark.hub[0]}@{_hub_commit(tasks)}"
 
 
 def _hub_commit(tasks: Mapping[str, KeptTask]) -> str:

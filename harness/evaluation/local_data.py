@@ -17,19 +17,15 @@ from harness.errors import DataError
 def read_split(
     path: Path, columns: Sequence[str], *, subject_column: str | None, subject: str | None
 ) -> Dataset:
-    """Returns a file's rows, in memory: nothing is written to any cache.
+    """Returns a parquet file's rows, in memory: nothing is written to any cache.
 
-    Args:
-        path: a parquet file.
-        columns: what the task reads; the file may have more.
-        subject_column: the column that tells the tasks of a group apart.
-        subject: its value for this task; all rows are read where either is None.
+    Only those of one subject where the column that tells subjects apart, and its value, are given.
 
     Raises:
         DataError: the file is missing, no parquet, empty, lacks a column, or has no row of the
             subject.
     """
-    table = _read_table(path, path.stat().st_mtime_ns if path.is_file() else 0)
+    table = _table(path)
     missing = [name for name in columns if name not in table.column_names]
     if missing:
         raise DataError(
@@ -50,15 +46,19 @@ def subjects_in(path: Path, subject_column: str) -> list[str]:
     Raises:
         DataError: the file is missing, no parquet, or lacks the column.
     """
-    table = _read_table(path, path.stat().st_mtime_ns if path.is_file() else 0)
+    table = _table(path)
     if subject_column not in table.column_names:
         raise DataError(f"{path}: no column '{subject_column}'")
     return sorted(set(table[subject_column].to_pylist()))
 
 
+def _table(path: Path) -> pyarrow.Table:
+    # A group of tasks reads one file once per subject; the time stamp tells a new file apart.
+    return _read_table(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
 @lru_cache(maxsize=4)
 def _read_table(path: Path, _modified: int) -> pyarrow.Table:
-    # A group of tasks reads one file once per subject; the time stamp tells a new file apart.
     try:
         return pyarrow.parquet.read_table(path)
     except FileNotFoundError as fault:

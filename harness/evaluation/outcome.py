@@ -1,4 +1,4 @@
-"""TODO: say what this is for."""
+"""What evaluating one benchmark gives."""
 
 from __future__ import annotations
 
@@ -10,21 +10,18 @@ from harness.records.results import TaskScore
 if TYPE_CHECKING:
     import pandas
 
-    from harness.evaluation.paper.model import Pooling
-    from harness.evaluation.scorer import Batching
+    from harness.evaluation.model_object import Batching
 
 
 @dataclass(frozen=True)
 class TaskOutcome:
-    """What evaluating one benchmark gave."""
+    """Scores of one benchmark, and what they were made of."""
 
     scores: tuple[TaskScore, ...]
-    """Of the benchmark first, metric by metric; then of each subject where it is a group."""
+    """Those of the benchmark first, metric by metric; then of each subject where it is a group."""
     items: pandas.DataFrame
-    """One row per item; the columns are in `scores.items_frame`."""
-    prompts_sha256: str
-    """Of the texts of all requests, in order."""
-    batching: Batching | Pooling
+    """One row per item; the protocol's `items_frame` names the columns."""
+    batching: Batching
     """How the requests were put together."""
     warnings: tuple[str, ...] = ()
-    """What its reader must know; it stands in the notes of the scores too."""
+    """What the reader of the scores must know; it stands in their notes too."""

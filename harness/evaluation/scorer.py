@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
-import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
-from harness.evaluation.prefix_trie.checks import (
-    NotShareable,
-    check_sharing,
-    longest_shared,
-    reason_against,
-)
+from harness.evaluation.memory import halve_until_it_fits
+from harness.evaluation.model_object import ModelObject, OnProgress
+from harness.evaluation.prefix_trie.checks import check_sharing, reason_against
 from harness.evaluation.prefix_trie.forward import TrieForward
 from harness.evaluation.prefix_trie.scoring import score_queries
 from harness.evaluation.prefix_trie.trie import Query
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET
+from harness.evaluation.trial import WrongResultError, attention_window
 
 Encoding = tuple[list[int], list[int]]
-
-
-MAX_KEPT_TOKENS = 4_000_000
-"""Encodings are kept for the next model up to so many tokens in all (about 100 MB)."""
-
-Progress = Callable[[int, int], None]
 Answer = tuple[float, bool]
 """Log-likelihood in nats, and whether the answer is what the model would say greedily."""
 
+MAX_KEPT_TOKENS = 4_000_000
+"""Encodings are kept for the next model up to so many tokens in all (about 100 MB)."""
 PLAIN_BATCH_SIZE = 8
 """Requests of a forward pass where nothing is shared."""
 PLAIN_ROUND = 256
@@ -48,53 +38,40 @@ PLAIN_ROUND = 256
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Batching:
-    """How requests were put together; in half precision it moves the low bits of scores."""
+class EncodingCache:
+    """Token ids of (context, answer) pairs under one tokenizer, up to MAX_KEPT_TOKENS."""
 
-    token_budget: int
-    """Tokens of a forward pass, padding included: the setting."""
-    sufficed: int
-    """What the memory sufficed for: the setting, or less where it was halved."""
-    fallback: str | None = None
-    """Why requests were scored without sharing; None where none were."""
+    def __init__(self) -> None:
+        self._num_tokens = 0
+        self._encodings: dict[tuple[str, str], Encoding] = {}
 
-
-class _ProgressHook:
-    """Called after each request, where lm-eval would write its cache of answers."""
-
-    def __init__(self, total: int, on_progress: Progress | None) -> None:
-        self._total = total
-        self._done = 0
-        self._on_progress = on_progress
-
-    def add_partial(self, _method: str, _request: Any, _answer: Any) -> None:
-        self._done += 1
-        if self._on_progress is not None:
-            self._on_progress(self._done, self._total)
+    def get(self, pair: tuple[str, str], encode: Callable[[str, str], Encoding]) -> Encoding:
+        """Returns the pair's encoding, and keeps it while there is room."""
+        if pair in self._encodings:
+            return self._encodings[pair]
+        context, answer = encode(*pair)
+        size = len(context) + len(answer)
+        if self._num_tokens + size <= MAX_KEPT_TOKENS:
+            self._encodings[pair] = context, answer
+            self._num_tokens += size
+        return context, answer
 
 
-class Scorer(HFLM):
+class Scorer(ModelObject):
     """lm-eval's model class over a model object, which computes what requests share once.
 
-    Log-likelihoods are those of `HFLM`; rolling ones and generation are `HFLM`'s own. One case is
-    apart: of requests that have the same text and split it at different places, lm-eval 0.4.13
+    Log-likelihoods are those of `HFLM`; rolling ones and generation are `HFLM`'s own. One case
+    differs: of requests that have the same text and split it at different positions, lm-eval 0.4.13
     scores all but the longest answer at wrong positions (with its `logits_cache`, the default);
     here each gets what `HFLM` gives it alone.
 
-    Args:
-        model: a causal language model, on its device.
-        tokenizer: its tokenizer.
+    Args, beside those of `ModelObject`:
         precision: bf16, fp16 or fp32; in half precision the model runs under autocast.
         token_budget: tokens of a forward pass, padding included.
         encodings: of earlier requests under the same tokenizer.
-        num_requests: in all, for `on_progress`.
-        on_progress: called with (requests done, requests in all).
-
-    Attributes:
-        truncated: number of requests that lost their beginning to the model's length, by task.
-        batching: how the requests so far were put together.
     """
+
+    unit, plainly = "tokens", "scored request by request"
 
     def __init__(
         self,
@@ -104,31 +81,28 @@ class Scorer(HFLM):
         precision: str = "fp32",
         token_budget: int = DEFAULT_TOKEN_BUDGET,
         encodings: EncodingCache | None = None,
-        num_requests: int = 0,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
-        # As in training: what is trained stays in fp32 (all of the model in full fine-tuning) and
-        # is multiplied in half precision where the base is in it.
-        mixed = {"bf16": "bfloat16", "fp16": "float16"}.get(precision)
         super().__init__(
-            pretrained=model,
-            tokenizer=tokenizer,
+            model,
+            tokenizer,
+            # As in training: what is trained stays in fp32 (all of the model in full fine-tuning)
+            # and is multiplied in half precision where the base is in it.
+            autocast_dtype={"bf16": "bfloat16", "fp16": "float16"}.get(precision),
+            batch_setting=token_budget,
+            on_progress=on_progress,
             batch_size=PLAIN_BATCH_SIZE,
-            mixed_precision_dtype=mixed,
             # Logits stay what the model computes. A softmax in bf16 would round log-likelihoods of
             # 64 to 128 nats to multiples of 0.5, and tie answers that the model tells apart.
             softmax_dtype="float32",
         )
         # Resolved once: HFLM looks it up in the configuration several times per request.
         self._max_length = self.max_length
-        self.truncated: Counter[str] = Counter()
-        self.batching = Batching(token_budget, token_budget)
         self._encodings = EncodingCache() if encodings is None else encodings
         # The answers of a question follow each other: their context is encoded once.
         self._encode = lru_cache(maxsize=2)(super().tok_encode)
         self._task_names: list[str] = []
         self._refusal = reason_against(model)
-        self.set_cache_hook(_ProgressHook(num_requests, on_progress))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Answer]:
         """Returns (log-likelihood in nats, whether greedy) of each answer, as `HFLM` does."""
@@ -141,11 +115,7 @@ class Scorer(HFLM):
         return self._encode(string, *args, **kwargs)
 
     def _encode_pair(self, context: str, continuation: str) -> Encoding:
-        encoding = self._encodings.get((context, continuation))
-        if encoding is None:
-            encoding = super()._encode_pair(context, continuation)
-            self._encodings.put((context, continuation), encoding)
-        return encoding
+        return self._encodings.get((context, continuation), super()._encode_pair)
 
     def _loglikelihood_tokens(
         self, requests: list[Any], disable_tqdm: bool = True, override_bs: int | None = None
@@ -160,7 +130,7 @@ class Scorer(HFLM):
         def on_done(query: Query, answer: Answer) -> None:
             for number in numbers[query]:
                 answers[number] = answer
-                self.cache_hook.add_partial("loglikelihood", requests[number][0], answer)
+                self.count_done(len(requests))
 
         self._score(list(numbers), on_done)
         return answers
@@ -187,37 +157,28 @@ class Scorer(HFLM):
             del left[query]
             on_done(query, answer)
 
-        longest = longest_shared(self.model)
-        reason = f"requests are longer than the attention's window of {longest} tokens"
+        window = attention_window(self.model)
         if self._refusal is None:
-            fitting = [q for q in queries if longest is None or len(q.fed) <= longest]
+            fitting = [q for q in queries if window is None or len(q.fed) <= window]
             try:
-                self._score_over_trie(fitting, done)
-            except NotShareable as fault:
+                effective = score_queries(
+                    TrieForward(self.model, self.autocast),
+                    fitting,
+                    self.batching.effective,
+                    lambda query, value, greedy: done(query, (value, greedy)),
+                    before=lambda run: check_sharing(
+                        self.model, run, self._plain_value, self.mixed_precision_dtype
+                    ),
+                )
+                self.batching = replace(self.batching, effective=effective)
+            except WrongResultError as fault:
                 self._refusal = str(fault)
         if left:
-            self._set_fallback(self._refusal or f"{len(left)} {reason}")
+            longer = f"requests are longer than the attention's window of {window} tokens"
+            reason = self._refusal or f"{len(left)} {longer}"
+            logger.warning("%s: %s", self.plainly, reason)
+            self.batching = replace(self.batching, fallback=reason)
             self._score_plainly(list(left), done)
-
-    def _score_over_trie(
-        self, queries: list[Query], on_done: Callable[[Query, Answer], None]
-    ) -> None:
-        sufficed = score_queries(
-            TrieForward(self.model, self._autocast),
-            queries,
-            self.batching.sufficed,
-            lambda query, value, greedy: on_done(query, (value, greedy)),
-            before=lambda run: check_sharing(
-                self.model, run, self._plain_value, self.mixed_precision_dtype
-            ),
-        )
-        if sufficed < self.batching.sufficed:
-            logger.warning(
-                "memory ran out with %d tokens at once; went on with %d",
-                self.batching.sufficed,
-                sufficed,
-            )
-            self.batching = replace(self.batching, sufficed=sufficed)
 
     def _score_plainly(
         self, queries: list[Query], on_done: Callable[[Query, Answer], None]
@@ -226,68 +187,35 @@ class Scorer(HFLM):
         # By length of the answer, for the case that the class's docstring tells; then the longest
         # first, so that memory runs out early.
         queries.sort(key=lambda query: (len(query.targets), -len(query.fed), query.fed))
-        rounds = [
+        rounds = deque(
             some[start : start + PLAIN_ROUND]
             for _, alike in groupby(queries, key=lambda query: len(query.targets))
             for some in [list(alike)]
             for start in range(0, len(some), PLAIN_ROUND)
-        ]
-        batch_size = PLAIN_BATCH_SIZE
-        for chosen in rounds:
-            answers = None
-            while answers is None:
-                try:
-                    answers = self._answers_of_hflm(chosen, batch_size)
-                except RuntimeError as fault:
-                    if not should_reduce_batch_size(fault) or batch_size == 1:
-                        raise
-                    batch_size //= 2
-                if answers is None:  # outside of the handler, which holds on to the tensors
-                    clear_device_cache(garbage_collection=True)
-            for query, answer in zip(chosen, answers, strict=True):
-                on_done(query, answer)
+        )
+
+        def score_rest(batch_size: int) -> None:
+            while rounds:
+                answers = self._answers_of_hflm(rounds[0], batch_size)
+                for query, answer in zip(rounds.popleft(), answers, strict=True):
+                    on_done(query, answer)
+
+        halve_until_it_fits(
+            score_rest,
+            PLAIN_BATCH_SIZE,
+            device=str(self.device),
+            unit="requests",
+            one="score one question",
+        )
 
     def _plain_value(self, query: Query) -> float:
         return self._answers_of_hflm([query], 1)[0][0]
 
     def _answers_of_hflm(self, queries: Sequence[Query], batch_size: int) -> list[Answer]:
-        # Without a text a request is not told to the hook.
-        requests = [(None, *query.split()) for query in queries]
-        return self._hflm(requests, batch_size)
+        return self._hflm([(None, *query.split()) for query in queries], batch_size)
 
     def _hflm(self, requests: list[Any], batch_size: int) -> list[Answer]:
         answers: list[Answer] = super()._loglikelihood_tokens(
             requests, disable_tqdm=True, override_bs=batch_size
         )
         return answers
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast(
-            device_type=self.device.type,
-            dtype=self.mixed_precision_dtype,
-            enabled=self.mixed_precision_dtype is not None,
-        )
-
-    def _set_fallback(self, reason: str) -> None:
-        if reason != self.batching.fallback:
-            logger.warning("scored request by request: %s", reason)
-            self.batching = replace(self.batching, fallback=reason)
-
-
-class EncodingCache:
-    """Token ids of (context, answer) pairs under one tokenizer, up to MAX_KEPT_TOKENS."""
-
-    def __init__(self) -> None:
-        self._num_tokens = 0
-        self._encodings: dict[tuple[str, str], Encoding] = {}
-
-    def get(self, pair: tuple[str, str]) -> Encoding | None:
-        """Returns the pair's encoding if it is kept."""
-        return self._encodings.get(pair)
-
-    def put(self, pair: tuple[str, str], encoding: Encoding) -> None:
-        """Keeps an encoding while there is room."""
-        size = len(encoding[0]) + len(encoding[1])
-        if self._num_tokens + size <= MAX_KEPT_TOKENS:
-            self._encodings[pair] = encoding
-            self._num_tokens += size

@@ -1,84 +1,76 @@
-"""Runs the requests of benchmarks through a scorer, and lets lm-eval make its results of them.
-
-Nothing is printed, encodings are kept between models of one tokenizer, requests that are too long
-for the model are counted, and the model and tokenizer are left as they were.
-"""
+"""The protocol of lm-eval's own definitions: log-likelihoods of the options, scored by lm-eval."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import lm_eval.utils
-from lm_eval.evaluator import evaluate
+import numpy as np
+import pandas
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
+from harness.evaluation.bos import bos_warning, describe_bos
+from harness.evaluation.lm_eval_session import lm_eval_session, run_requests
 from harness.evaluation.loading import LoadedBenchmark
-from harness.evaluation.scorer import Batching, EncodingCache, Progress, Scorer
-
-BOOTSTRAP_ITERS = 100_000
-"""lm-eval's default; standard errors of means, the only ones here, are closed forms without it."""
+from harness.evaluation.outcome import TaskOutcome
+from harness.evaluation.scorer import EncodingCache, Scorer
+from harness.evaluation.scores import question_id, task_scores, tokenizer_sha256
+from harness.evaluation.tasks import request_key
 
 _ENCODINGS: dict[str, EncodingCache] = {}
+"""By tokenizer: encodings are kept for the next model."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """What running the requests of benchmarks gave."""
-
-    results: Mapping[str, Any]
-    """lm-eval's results, with `samples`."""
-    truncated: Mapping[str, int]
-    """Number of requests that lost their beginning to the model's length, by task."""
-    max_length: int
-    """The model's positions."""
-    batching: Batching
-
-
-def run_requests(
+def score_benchmarks(
     loaded: Sequence[LoadedBenchmark],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    tokenizer_sha256: str,
     precision: str,
     token_budget: int,
-    on_progress: Progress | None,
-) -> Run:
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[TaskOutcome]:
     """Scores the requests of benchmarks together; what several ask for is computed once.
+
+    See `harness.evaluation.evaluate_together`.
 
     Raises:
         EvaluationError: the prompts cannot be built, an answer is longer than the model takes, the
-            tokenizer ends every text with EOS, or the memory is too small for one question.
+            tokenizer ends every text with EOS, the memory is too small for one question, or the
+            answers are no numbers.
     """
     _check_tokenizer(tokenizer)
-    with quiet(), kept_templates(), left_as_it_was(model, tokenizer):
+    encodings = _ENCODINGS.setdefault(tokenizer_sha256(tokenizer), EncodingCache())
+    with lm_eval_session(model, tokenizer):
         scorer = Scorer(
             model,
             tokenizer,
             precision=precision,
             token_budget=token_budget,
-            encodings=_ENCODINGS.setdefault(tokenizer_sha256, EncodingCache()),
-            num_requests=sum(benchmark.build_requests() for benchmark in loaded),
+            encodings=encodings,
             on_progress=on_progress,
         )
-        results = evaluate(
-            lm=scorer,
-            task_dict={
-                "tasks": {name: task for one in loaded for name, task in one.tasks.items()},
-                "groups": {name: group for one in loaded for name, group in one.groups.items()},
-            },
-            limit=loaded[0].task.limit,
-            bootstrap_iters=BOOTSTRAP_ITERS,
-            log_samples=True,
+        results = run_requests(scorer, loaded)
+    warning = bos_warning(tokenizer, model.config)
+    names = [benchmark.task.name for benchmark in loaded]
+    outcomes = []
+    for benchmark in loaded:
+        items = items_frame(benchmark, results["samples"])
+        scores = task_scores(
+            benchmark,
+            results,
+            scorer,
+            warnings=[warning] if warning else [],
+            key=request_key(benchmark.task, token_budget),
+            precision=precision,
+            bos=describe_bos(tokenizer),
+            token_budget=token_budget,
+            scored_with=tuple(name for name in names if name != benchmark.task.name),
         )
-        assert results is not None  # there is one rank
-        return Run(results, scorer.truncated, scorer.max_length, scorer.batching)
+        outcomes.append(TaskOutcome(scores, items, scorer.batching))
+    return outcomes
 
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -90,46 +82,77 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps chatter out: warnings about every model object and every long request."""
-    loggers = [
-        logging.getLogger(name) for name in ("lm_eval", "transformers.tokenization_utils_base")
+def items_frame(
+    loaded: LoadedBenchmark, samples: Mapping[str, Sequence[dict[str, Any]]]
+) -> pandas.DataFrame:
+    """Returns one row per item, in the order of the data set, task by task.
+
+    Columns: `task` (lm-eval's name), `doc_id` (its number in the task), `question_id` (the data
+    set's own id, else a hash of the content), `choices_loglikelihoods` (nats, summed over the
+    answer's tokens), `choice_lengths` (characters, what acc_norm divides by), `prediction` (of
+    acc), `prediction_norm` (of acc_norm, missing where there is none), `gold` (number of the right
+    choice; a list of them where several may be true), and one column per metric.
+
+    Raises:
+        EvaluationError: log-likelihoods are not numbers, or a gold answer is none of the choices.
+    """
+    rows = [_item(loaded, name, sample) for name in loaded.tasks for sample in samples[name]]
+    _check_numbers(loaded, rows)
+    frame = pandas.DataFrame(rows)
+    frame["prediction_norm"] = frame["prediction_norm"].astype("Int64")
+    return frame
+
+
+def _item(loaded: LoadedBenchmark, name: str, sample: dict[str, Any]) -> dict[str, Any]:
+    benchmark = loaded.task.benchmark
+    delimiter = loaded.tasks[name].config.target_delimiter
+    log_likelihoods = [float(value) for value, _ in sample["filtered_resps"]]
+    lengths = [len(answer) - len(delimiter) for _, answer in sample["arguments"]]
+    metrics = {metric: float(sample[metric]) for metric in sample["metrics"]}
+    by_length = [
+        value / length if length else -math.inf
+        for value, length in zip(log_likelihoods, lengths, strict=True)
     ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    return {
+        "task": name,
+        "doc_id": int(sample["doc_id"]),
+        "question_id": question_id(loaded, sample["doc"]),
+        "choices_loglikelihoods": log_likelihoods,
+        "choice_lengths": lengths,
+        "prediction": int(np.argmax(log_likelihoods)),
+        "prediction_norm": int(np.argmax(by_length)) if "acc_norm" in metrics else None,
+        "gold": _gold(benchmark.true_labels, name, sample, len(lengths)),
+        **metrics,
+    }
 
 
-@contextlib.contextmanager
-def kept_templates() -> Iterator[None]:
-    """Compiles each prompt template once: lm-eval compiles it anew for every document."""
-    environment = lm_eval.utils.env
-    environment.from_string = lru_cache(maxsize=1024)(environment.from_string)
-    try:
-        yield
-    finally:
-        del environment.from_string
+def _gold(
+    true_labels: str | None, name: str, sample: dict[str, Any], num_choices: int
+) -> int | list[int]:
+    if true_labels is not None:
+        labels = sample["doc"][true_labels]["labels"]
+        return [number for number, label in enumerate(labels) if label == 1]
+    gold = sample["target"]
+    if not isinstance(gold, int) or not 0 <= gold < num_choices:
+        raise EvaluationError(
+            f"{name}: item {sample['doc_id']} has the gold answer {gold!r}, which is none of its "
+            f"{num_choices} choices; the data is broken"
+        )
+    return gold
 
 
-@contextlib.contextmanager
-def left_as_it_was(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """Puts the model in evaluation mode, and undoes what HFLM changes."""
-    training = [(module, module.training) for module in model.modules()]
-    use_cache = getattr(model.config, "use_cache", None)
-    pad_token = tokenizer.pad_token
-    model.eval()
-    # Keys and values are kept where the scorer asks for it, and nowhere else.
-    model.config.use_cache = False
-    try:
-        yield
-    finally:
-        for module, mode in training:
-            module.training = mode
-        model.config.use_cache = use_cache
-        tokenizer.pad_token = pad_token
+def _check_numbers(loaded: LoadedBenchmark, rows: list[dict[str, Any]]) -> None:
+    answers = [value for row in rows for value in row["choices_loglikelihoods"]]
+    broken = sum(math.isnan(value) for value in answers)
+    if broken:
+        raise EvaluationError(
+            f"{loaded.task.name}: {broken} of {len(answers)} log-likelihoods are not a number; the "
+            "model's weights or activations have overflowed: train it with a lower learning rate"
+        )
+    for row in rows:
+        for metric in loaded.task.benchmark.metrics:
+            if metric in row and not math.isfinite(row[metric]):
+                raise EvaluationError(
+                    f"{row['task']}: item {row['doc_id']} has no {metric}: every answer's "
+                    "probability underflows to 0 (log-likelihoods below -745)"
+                )

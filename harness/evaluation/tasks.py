@@ -8,12 +8,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -21,17 +19,9 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.errors import DataError, did_you_mean
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark, Decoding
+from harness.evaluation.task_files import lm_eval_names
 from harness.records.files import sha256_of_files
 from harness.spec import Spec
-
-__all__ = [
-    "BENCHMARKS",
-    "Benchmark",
-    "TaskSpec",
-    "data_fingerprint",
-    "request_key",
-    "scored_together",
-]
 
 EVALUATION_RECIPE = 2
 """Part of every request key: raised when a change of this package's code changes scores."""
@@ -109,7 +99,7 @@ def unknown_benchmark(name: object) -> str:
     known = f"one of {', '.join(BENCHMARKS)}, or add an entry in harness/evaluation/benchmarks.py"
     if not isinstance(name, str):
         return f"a task needs a name; use {known}"
-    theirs = _lm_eval_names()
+    theirs = lm_eval_names()
     if name in theirs:
         return f"lm-eval has '{name}', but zbench has no benchmark of that name; use {known}"
     hint = did_you_mean(name, BENCHMARKS)
@@ -118,21 +108,6 @@ def unknown_benchmark(name: object) -> str:
         if near:
             hint = f"; lm-eval has '{near[0]}', of which zbench has no benchmark; use {known}"
     return f"no such task '{name}'{hint}"
-
-
-@cache
-def _lm_eval_names() -> frozenset[str]:
-    """Returns the tasks and groups that lm-eval defines; reads its files, imports nothing."""
-    line = re.compile(r'^[\s"]*(?:task|group)"?:\s*["\']?([\w.-]+)["\']?\s*$', re.M)
-    return frozenset(name for text in _lm_eval_definitions() for name in line.findall(text))
-
-
-def _lm_eval_definitions() -> Iterator[str]:
-    found = find_spec("lm_eval")
-    if found is None or found.origin is None:
-        return
-    for path in (Path(found.origin).parent / "tasks").rglob("*.yaml"):
-        yield path.read_text(encoding="utf-8", errors="replace")
 
 
 @cache
@@ -150,7 +125,7 @@ def request_key(task: TaskSpec, token_budget: int = DEFAULT_TOKEN_BUDGET) -> str
     record = {
         "recipe": EVALUATION_RECIPE,
         "benchmark": benchmark.name,
-        "protocol": benchmark.protocol,
+        "protocol": benchmark.protocol.name,
         "shots": task.num_shots,
         "limit": task.limit,
         "metrics": list(benchmark.metrics),

@@ -1,1 +1,1 @@
-"""Running a grid's cells: which are to do, who runs them, and what came of it."""
+"""Runs a grid's cells on the devices of a machine: executors, scheduling, worker processes."""

@@ -1,4 +1,4 @@
-"""Which devices a run uses, found without importing torch."""
+"""The devices and CPU threads of a run, found without importing torch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from harness.errors import UsageError
 
 
 def resolve_devices(setting: str, *, workers: int | None, num_cells: int) -> tuple[str, ...]:
-    """Returns one device per worker process.
+    """Names one device per worker process.
 
     Args:
         setting: `auto`, `cpu`, `cuda` (all of them), or a list such as `cuda:0,cuda:1`.
-        workers: how many on the CPU; as many as cores where None.
-        num_cells: cells to run; there are never more workers than that.
+        workers: number of workers on the CPU; None for one per core.
+        num_cells: cells to run, an upper bound of the workers.
 
     Raises:
-        UsageError: the setting names no device, or one that is not there.
+        UsageError: the setting names no device, or one that this machine lacks.
     """
     if setting == "auto":
         setting = "cuda" if count_cuda_devices() else "cpu"
@@ -40,10 +40,10 @@ def resolve_devices(setting: str, *, workers: int | None, num_cells: int) -> tup
 
 
 def worker_threads(devices: tuple[str, ...], workers: int | None) -> int:
-    """Returns the CPU threads of each worker.
+    """CPU threads of each worker.
 
     On the CPU they depend on the machine and `--workers` alone, never on how many cells are left:
-    another number of threads adds in another order, and a run that goes on after a kill gives the
+    another number of threads adds in another order, and a run that resumes after a kill gives the
     same numbers to the last bit. OMP_NUM_THREADS is an upper bound.
     """
     if devices and devices[0] != "cpu":
@@ -54,7 +54,7 @@ def worker_threads(devices: tuple[str, ...], workers: int | None) -> int:
 
 
 def available_cores() -> int:
-    """Returns the cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:
@@ -62,7 +62,7 @@ def available_cores() -> int:
 
 
 def count_cuda_devices() -> int:
-    """Returns how many CUDA devices a child process would see."""
+    """Number of CUDA devices that a child process would see."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
@@ -76,7 +76,7 @@ def count_cuda_devices() -> int:
 
 
 def cuda_visible(device: str) -> str:
-    """Returns the value of CUDA_VISIBLE_DEVICES that shows a worker only its device."""
+    """The value of CUDA_VISIBLE_DEVICES that shows a worker its own device alone."""
     index = int(device.removeprefix("cuda:"))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:

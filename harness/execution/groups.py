@@ -1,347 +1,277 @@
-"""A cell that several devices train together: one process per device, for this cell alone.
+"""The processes that run one cell, as their parent sees them: one per GPU, each a rank.
 
-The parent, which takes part in no collective, watches over all of them: the first that fails or
-dies fails the cell with its reason, and the others are stopped.
+The parent takes part in no collective and watches every rank: the first that fails or dies fails
+the cell with its reason, and the others are stopped. A cell of one GPU is a group of one rank,
+whose process takes further cells.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import shutil
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.cell.memory import SmallerBudget
-from harness.cell.run import describe, follow_cell, record_failure, run_cell
-from harness.cell.settings import RunSettings
+from harness.cell.run import record_failure
 from harness.errors import TrainingError
-from harness.execution.worker import log_progress, log_to, prepare_worker
-from harness.grid.folders import LOG_FILE, CellBusy, cell_folder
-from harness.grid.schema import Cell
+from harness.execution.plan import RunPlan
+from harness.execution.worker import RankFailed, work
+from harness.grid.folders import LOG_FILE, cell_folder
 from harness.grid.status import CellState
 from harness.records.events import CellEnded, Event, Warned
-from harness.training.process_group import SILENCE_SECONDS, GroupMember
-from harness.training.signals import STOPPED, Stopped
-
-if TYPE_CHECKING:
-    from harness.execution.plan import RunPlan
+from harness.training.process_group import TIMEOUT_SECONDS, RankInfo
+from harness.training.signals import STOPPED
 
 GRACE_SECONDS = 3.0
-"""After the first failure the others have so long to tell theirs, which may have come before it."""
-
-
-@dataclass(frozen=True)
-class RankFailed:
-    """What a process tells before it ends for a fault."""
-
-    rank: int
-    kind: str
-    """The fault's type."""
-    message: str
-    lost_others: bool
-    """It failed because another was gone or silent: no reason of its own."""
-    seconds: float
-    """Of the machine's monotonic clock."""
+"""After the first failure the other ranks have this long to report theirs, which may be older."""
 
 
 @dataclass
-class _Member:
+class Worker:
+    """A process with a device of its own."""
+
     process: BaseProcess
     pipe: Connection
+    """Cells go out, events and failures come in."""
     device: int
-    open: bool = True
-    """The pipe is not at its end."""
+    """Index in `RunPlan.devices`."""
+    exited: bool = False
+    """The process has ended, and all that it sent is received."""
+
+    def kill(self) -> None:
+        """Ends the process now."""
+        self.exited = True
+        self.process.kill()
+        self.process.join(timeout=10)
+        self.pipe.close()
+
+
+def start_worker(device: int, plan: RunPlan) -> Worker:
+    """Starts a process on a device; it waits for a cell."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(
+        target=work,
+        args=(there, plan.devices[device], plan.settings, os.getpid()),
+        daemon=True,
+    )
+    # A worker inherits that ctrl-C is blocked: its parent stops it. Blocked, not ignored, so that
+    # the parent gets it once the worker is started. So is SIGUSR1, which would kill a worker that
+    # is not ready for it.
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+    there.close()
+    return Worker(process, here, device)
+
+
+def retire(workers: Sequence[Worker]) -> None:
+    """Lets idle workers leave by themselves, and kills those that take too long."""
+    for worker in workers:
+        worker.pipe.close()
+    for worker in workers:
+        worker.process.join(timeout=5)
+        worker.kill()
 
 
 @dataclass
 class CellGroup:
-    """The processes of one cell; rank 0 runs it, the others train with it."""
+    """The ranks of one cell; rank 0 runs it, the others train with it."""
 
     state: CellState
     plan: RunPlan
-    members: list[_Member]
-    folder: Path
-    """Where they find each other."""
-    started: float
-    faults: list[RankFailed] = field(default_factory=list)
+    workers: Sequence[Worker]
+    """By rank."""
+    store: Path | None = None
+    """Folder of the file through which several ranks find each other."""
+    started: float = field(default_factory=time.monotonic)
+    failures: list[RankFailed] = field(default_factory=list)
     ended: CellEnded | None = None
-    """As rank 0 told it."""
-    gone: set[int] = field(default_factory=set)
-    """Ranks whose process has been seen to end."""
-    stopped: bool = False
-    """A rank was told to stop, and all have written what they could: no failure."""
+    """From rank 0."""
     told_to_stop: bool = False
+    """A rank got SIGTERM and has exited after its checkpoint: no failure."""
     restarts: bool = False
-    """A rank's memory was full: the cell goes on in fresh processes, see `again`."""
-    _freed: list[int] = field(default_factory=list)
+    """A rank is out of memory: the cell resumes in fresh processes, see `restart`."""
+    _freed: set[int] = field(default_factory=set)
 
     @property
     def over(self) -> bool:
         """Whether nothing is to come."""
-        return len(self.gone) == len(self.members)
+        alone = len(self.workers) == 1 and self.ended is not None
+        return alone or all(worker.exited for worker in self.workers)
 
     def handles(self) -> list[Any]:
-        """Returns what to wait for."""
-        found: list[Any] = [member.pipe for member in self.members if member.open]
-        for rank, member in enumerate(self.members):
-            if rank not in self.gone:
-                found.append(member.process.sentinel)
-        return found
+        """What to wait for, with `multiprocessing.connection.wait`."""
+        left = [worker for worker in self.workers if not worker.exited]
+        return [handle for worker in left for handle in (worker.pipe, worker.process.sentinel)]
 
     def events(self) -> Iterator[Event]:
-        """Yields what has come of the cell since the last call."""
-        # Looked at first: all that a process tells lies in its pipe when it has ended.
-        dead = self._dead()
-        yield from self._received()
-        self._bury(dead)
-        full = [fault for fault in self.faults if fault.kind == SmallerBudget.__name__]
-        if full:
+        """Yields what has happened since the last call; `CellEnded` is the last of a cell."""
+        yield from self._update()
+        alone, first = len(self.workers) == 1, self.workers[0]
+        memory = [fault for fault in self.failures if fault.kind == SmallerBudget.__name__]
+        if memory:
             self.stop()
             self.restarts = True
-            yield Warned(self.state.cell.id, full[0].message, restarts=True)
-        elif self.faults or (self.ended is not None and self.ended.elsewhere):
+            yield Warned(self.state.cell.id, memory[0].message, restarts=True)
+        elif self.failures:
             yield self._failed()
-        elif self.stopped and self.ended is None:
+        elif self.ended is not None and (alone or self.ended.elsewhere or first.exited):
+            if not alone:
+                self.stop()  # the others have nothing left to do
+            yield self.ended
+        elif self.told_to_stop:
             if self.over:
-                yield self._left()
-        elif 0 in self.gone:  # the others have nothing left to do
-            self.stop()
-            yield self.ended or self._failed()
+                self.stop()
+                yield self._ended(
+                    "it was told to stop (SIGTERM); the same command resumes from its checkpoint"
+                )
+        elif first.exited:
+            yield self._failed()
 
-    def _left(self) -> CellEnded:
-        """Returns what to tell of a cell that was told to stop by itself."""
-        self.stop()
-        folder = cell_folder(self.plan.settings.runs_dir, self.state.cell)
-        told = "it was told to stop (SIGTERM); the same command goes on from its checkpoint"
-        seconds = time.monotonic() - self.started
-        return CellEnded(self.state.cell.id, str(folder), seconds, told)
+    def send_signal(self, number: signal.Signals) -> None:
+        """Sends a signal to every rank that is left."""
+        for worker in self.workers:
+            if not worker.exited and worker.process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.process.pid, number)
 
-    def again(self) -> CellGroup:
-        """Starts the cell in fresh processes on the same devices; this group has ended."""
-        fresh = start_group(self.state, [member.device for member in self.members], self.plan)
+    def take_freed(self) -> set[int]:
+        """The devices that have become free since the last call."""
+        free = {worker.device for worker in self.workers if worker.exited or self.over}
+        freed, self._freed = free - self._freed, free
+        return freed
+
+    def restart(self) -> CellGroup:
+        """Starts the cell in fresh processes on the same devices, once this group has exited."""
+        devices = [worker.device for worker in self.workers]
+        fresh = start_group(self.state, devices, self.plan)
         fresh.started = self.started
         return fresh
 
-    def tell(self, number: signal.Signals) -> None:
-        """Sends a signal to all processes that are left."""
-        self.told_to_stop = self.told_to_stop or number == signal.SIGTERM
-        for rank, member in enumerate(self.members):
-            if rank not in self.gone and member.process.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(member.process.pid, number)
+    def drain(self, deadline: float) -> None:
+        """Receives until every rank has exited, so that none waits for room in its pipe.
 
-    def take_freed(self) -> list[int]:
-        """Returns the devices that have become free since the last call."""
-        freed, self._freed = self._freed, []
-        return freed
-
-    def _received(self) -> Iterator[Event]:
-        for member in self.members:
-            while member.open and member.pipe.poll():
-                try:
-                    told = member.pipe.recv()
-                except (EOFError, OSError):
-                    member.open = False
-                    break
-                if isinstance(told, RankFailed):
-                    self.faults.append(told)
-                elif isinstance(told, CellEnded):
-                    self.ended = told
-                else:
-                    yield told
-
-    def _dead(self) -> list[int]:
-        return [
-            rank
-            for rank, member in enumerate(self.members)
-            if rank not in self.gone and not member.process.is_alive()
-        ]
-
-    def _bury(self, dead: Sequence[int]) -> None:
-        """Notes the ranks whose processes have ended, and why."""
-        for rank in dead:
-            self.gone.add(rank)
-            self._freed.append(self.members[rank].device)
-            code = self.members[rank].process.exitcode or 0
-            told = any(fault.rank == rank for fault in self.faults)
-            if code == STOPPED:
-                self.stopped = True
-            elif code != 0 and not told:
-                self.faults.append(
-                    RankFailed(rank, "TrainingError", _how_it_ended(code), False, time.monotonic())
-                )
-
-    def _failed(self) -> CellEnded:
-        """Stops all, and records the first failure as the cell's."""
-        until = time.monotonic() + GRACE_SECONDS
-        while self.faults and not self.over and time.monotonic() < until:
-            wait(self.handles(), timeout=max(0.0, until - time.monotonic()))
-            dead = self._dead()
-            for _ in self._received():
-                pass  # steps of a training that has failed
-            self._bury(dead)
-        self.stop()
-        folder = cell_folder(self.plan.settings.runs_dir, self.state.cell)
-        seconds = time.monotonic() - self.started
-        if not self.faults and self.ended is not None:
-            return self.ended
-        reason = self._reason(folder)
-        record_failure(self.state.cell, folder, TrainingError(reason))
-        return CellEnded(self.state.cell.id, str(folder), seconds, reason)
-
-    def _reason(self, folder: Path) -> str:
-        if not self.faults:
-            return f"the worker processes ended without a result; see {folder / LOG_FILE}"
-        first = min(self.faults, key=lambda fault: (fault.lost_others, fault.seconds))
-        same = {fault.message for fault in self.faults} == {first.message}
-        if first.lost_others:
-            return (
-                f"rank {first.rank} of {len(self.members)} waited for the others in vain "
-                f"({first.message}); see {folder / LOG_FILE}"
-            )
-        if first.rank == 0 or (same and len(self.faults) > 1):
-            return first.message
-        return f"rank {first.rank} of {len(self.members)}: {first.message}"
-
-    def stop(self, patience_seconds: float = 0.0) -> None:
-        """Ends all processes that are left.
+        A rank that waits for another that has failed cannot handle SIGTERM: the first failure ends
+        it too.
 
         Args:
-            patience_seconds: how long they may take after SIGTERM, until SIGKILL; one that waits
-                for another that is gone cannot heed the first.
+            deadline: of the monotonic clock.
         """
-        until = time.monotonic() + patience_seconds
-        if patience_seconds:
-            if not self.told_to_stop:
-                self.tell(signal.SIGTERM)
-            while self.handles() and time.monotonic() < until:
-                wait(self.handles(), timeout=0.5)
-                dead = self._dead()
-                for _ in self._received():
-                    pass  # so that none waits for room in its pipe
-                self._bury(dead)
-                if self.faults:
-                    break
-        for rank, member in enumerate(self.members):
-            if rank not in self.gone:
-                self.gone.add(rank)
-                self._freed.append(member.device)
-            member.process.kill()
-        for member in self.members:
-            member.process.join(timeout=10)
-            member.pipe.close()
-            member.open = False
-        shutil.rmtree(self.folder, ignore_errors=True)
+        while not self.over and not self.failures and time.monotonic() < deadline:
+            self._update(timeout=0.5)
+
+    def stop(self) -> None:
+        """Kills every rank that is left."""
+        for worker in self.workers:
+            worker.kill()
+        if self.store is not None:
+            shutil.rmtree(self.store, ignore_errors=True)
+
+    def _update(self, timeout: float = 0.0) -> list[Event]:
+        """Receives events and failures, and reaps the ranks that have exited."""
+        if timeout > 0:
+            wait(self.handles(), timeout)
+        # Looked at first: all that a rank has sent lies in its pipe once it has exited.
+        left = [worker for worker in self.workers if not worker.exited]
+        exited = [worker for worker in left if not worker.process.is_alive()]
+        events = [event for worker in left for event in self._receive(worker.pipe)]
+        for worker in exited:
+            self._reap(worker)
+        return events
+
+    def _receive(self, pipe: Connection) -> Iterator[Event]:
+        with contextlib.suppress(EOFError, OSError):
+            while pipe.poll():
+                message = pipe.recv()
+                if isinstance(message, RankFailed):
+                    self.failures.append(message)
+                elif isinstance(message, CellEnded):
+                    self.ended = message
+                else:
+                    yield message
+
+    def _reap(self, worker: Worker) -> None:
+        """Notes why a rank's process has ended."""
+        worker.exited = True
+        rank, code = self.workers.index(worker), worker.process.exitcode or 0
+        if code == STOPPED:
+            self.told_to_stop = True
+        elif code != 0 and not any(failure.rank == rank for failure in self.failures):
+            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+            reason = f"its process ended with {how}{hint}; run the same command again"
+            self.failures.append(
+                RankFailed(rank, TrainingError.__name__, reason, False, time.monotonic())
+            )
+
+    def _failed(self) -> CellEnded:
+        """Stops all ranks, and records the first failure as the cell's."""
+        until = time.monotonic() + GRACE_SECONDS
+        while self.failures and not self.over and (left := until - time.monotonic()) > 0:
+            self._update(timeout=left)
+        self.stop()
+        reason = self._reason()
+        folder = cell_folder(self.plan.settings.runs_dir, self.state.cell)
+        record_failure(self.state.cell, folder, TrainingError(reason))
+        return self._ended(reason)
+
+    def _reason(self) -> str:
+        log = cell_folder(self.plan.settings.runs_dir, self.state.cell) / LOG_FILE
+        if not self.failures:
+            return f"its process ended without a result; see {log}"
+        first = min(self.failures, key=lambda failure: (failure.lost_others, failure.seconds))
+        place = f"rank {first.rank} of {len(self.workers)}"
+        if first.lost_others:
+            return f"{place} waited for the others in vain ({first.message}); see {log}"
+        same = len(self.failures) > 1 and len({fault.message for fault in self.failures}) == 1
+        return first.message if first.rank == 0 or same else f"{place}: {first.message}"
+
+    def _ended(self, error: str) -> CellEnded:
+        folder = cell_folder(self.plan.settings.runs_dir, self.state.cell)
+        return CellEnded(self.state.cell.id, str(folder), time.monotonic() - self.started, error)
 
 
 def start_group(
     state: CellState,
     devices: Sequence[int],
     plan: RunPlan,
-    silence_seconds: float = SILENCE_SECONDS,
+    *,
+    idle: Worker | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> CellGroup:
-    """Starts one process per device for a cell.
+    """Starts a cell on its devices.
 
     Args:
         state: the cell.
-        devices: numbers in `plan.devices`.
-        plan: where it runs.
-        silence_seconds: how long a process waits for the others.
+        devices: indices in `plan.devices`.
+        plan: where the cell runs.
+        idle: a worker of the one device, to be used again.
+        timeout_seconds: how long a rank waits for the others.
     """
-    context = multiprocessing.get_context("spawn")
-    folder = Path(tempfile.mkdtemp(prefix="zbench-group-"))
-    members: list[_Member] = []
-    # As in `local`: ctrl-C is held back, it is the parent that stops its workers.
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
-    try:
+    if len(devices) == 1:
+        group = CellGroup(state, plan, [idle or start_worker(devices[0], plan)])
+    else:
+        store = Path(tempfile.mkdtemp(prefix="zbench-group-"))
+        workers = []
         for rank, device in enumerate(devices):
-            here, there = context.Pipe(duplex=False)
-            member = GroupMember(rank, len(devices), str(folder / "store"), silence_seconds)
-            process = context.Process(
-                target=take_part,
-                args=(there, plan.devices[device], plan.settings, os.getpid(), state.cell, member),
-                daemon=True,
-            )
-            process.start()
-            there.close()
-            members.append(_Member(process, here, device))
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
-    return CellGroup(state, plan, members, folder, time.monotonic())
-
-
-def take_part(
-    pipe: Connection,
-    device: str,
-    settings: RunSettings,
-    parent: int,
-    cell: Cell,
-    member: GroupMember,
-) -> None:
-    """Runs one rank of a cell: the process' whole life."""
-    prepare_worker(device, settings.threads, parent, member.environment)
-    own = replace(settings, device="cuda" if device.startswith("cuda") else "cpu", member=member)
-    folder = cell_folder(settings.runs_dir, cell)
-    lock = threading.Lock()
-
-    def send(told: Event | RankFailed) -> None:
-        try:
-            with lock:
-                pipe.send(told)
-        except OSError:
-            os._exit(1)  # nobody listens any more: the parent is gone, which is no failure
-
-    def emit(event: Event) -> None:
-        log_progress(event)
-        # How it failed, the parent tells, which knows all ranks' reasons.
-        failed = isinstance(event, CellEnded) and event.error is not None
-        if not failed and not (isinstance(event, Warned) and event.restarts):
-            send(event)
-
-    try:
-        log_to(folder / LOG_FILE, prefix=f"rank {member.rank}: ")
-        if member.rank == 0:
-            run_cell(cell, own, emit)
-        else:
-            follow_cell(cell, own)
-            logging.shutdown()
-            os._exit(0)  # done, whatever libraries do when they are taken down
-    except CellBusy:
-        send(CellEnded(cell.id, str(folder), 0.0, elsewhere=True))
-    except Stopped:
-        logging.shutdown()
-        os._exit(STOPPED)
-    except Exception as fault:
-        logging.getLogger(__name__).exception("%s failed", cell.label)
-        lost = lost_others(fault)
-        send(RankFailed(member.rank, type(fault).__name__, describe(fault), lost, time.monotonic()))
-        with contextlib.suppress(OSError):
-            pipe.close()
-        os._exit(1)  # torch's own farewell would wait for the others
-
-
-def lost_others(fault: BaseException) -> bool:
-    """Returns whether a fault says no more than that another process is gone or silent."""
-    if type(fault).__name__ in ("DistBackendError", "DistNetworkError", "DistStoreError"):
-        return True
-    text = str(fault).lower()
-    return isinstance(fault, RuntimeError) and any(
-        word in text for word in ("gloo", "nccl", "connection closed by peer", "connection reset")
-    )
-
-
-def _how_it_ended(code: int) -> str:
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-    return f"its process ended with {how}{hint}; run the same command again"
+            ranks = RankInfo(rank, len(devices), str(store / "store"), timeout_seconds)
+            own = replace(plan, settings=replace(plan.settings, rank_info=ranks))
+            workers.append(start_worker(device, own))
+        group = CellGroup(state, plan, workers, store)
+    for worker in group.workers:
+        with contextlib.suppress(OSError):  # a worker that has died: `events` reports it
+            worker.pipe.send(state.cell)
+    return group

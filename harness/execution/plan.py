@@ -1,4 +1,4 @@
-"""TODO: say what this is for."""
+"""The records of a grid's run: where its cells run, and how they ended."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from harness.cell.settings import RunSettings
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Where the cells run."""
+    """Where a grid's cells run."""
 
     settings: RunSettings
     devices: tuple[str, ...]
-    """One worker each: `cpu`, or `cuda:0`, ..."""
+    """One worker process each: `cpu`, or `cuda:0`, ..."""
 
 
 @dataclass(frozen=True)
 class GridOutcome:
-    """What came of the cells that were to do."""
+    """Ids of the cells by how their run ended."""
 
     done: tuple[str, ...]
-    """Cell ids."""
     failed: tuple[str, ...]
     skipped: tuple[str, ...]
     """Done before, running elsewhere, or not reached."""
     interrupted: bool = False
+    """Whether ctrl-C or SIGTERM ended the run."""

@@ -1,4 +1,4 @@
-"""Running a grid's cells: which are to do, who runs them, and what came of it."""
+"""Runs a grid's cells with an executor, and counts what is done, failed and skipped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from harness.grid.schema import is_base
 from harness.grid.status import CellState
 from harness.records.events import CellEnded, Emit, Event
 
-Executor = Callable[[Sequence[CellState], "RunPlan"], Iterator[Event]]
+Executor = Callable[[Sequence[CellState], RunPlan], Iterator[Event]]
+"""Runs cells, the first ones first, and yields their events; a new one is a file here and an entry
+in EXECUTORS.
+
+- Each cell runs through `run_cell` in a process of its own device(s), which have as many of
+  `RunPlan.devices` as `devices_needed` says, and no two cells share a device at a time.
+- The events of a cell come in their order. A `CellEnded` is the last one of each cell, and comes
+  once, also for a cell whose process dies: that cell fails alone, with the reason recorded in its
+  folder (`record_failure`). After `Warned(restarts=True)` a fresh process begins the cell again.
+- When the iterator is closed, or interrupted by KeyboardInterrupt, the processes get SIGTERM, time
+  to write a checkpoint, and then SIGKILL; none is left when it returns. None outlives the parent.
+"""
 
 EXECUTORS: dict[str, Executor] = {"local": run_local}
 
@@ -20,17 +31,17 @@ EXECUTORS: dict[str, Executor] = {"local": run_local}
 def run_grid(
     states: Sequence[CellState], plan: RunPlan, listeners: Sequence[Emit], executor: str = "local"
 ) -> GridOutcome:
-    """Runs what is to do, telling every event to every listener.
+    """Runs the cells that are to do or have failed, and passes every event to every listener.
 
     Untrained base models come first: their scores tell whether the evaluation is right (see
     `harness.evaluation.canary`) before the others are paid for. A cell's failure does not stop the
-    others. An interrupt (ctrl-C, SIGTERM) stops the workers once they have written a checkpoint,
-    and loses nothing that is stored; a second one stops them now.
+    others. An interrupt (ctrl-C, SIGTERM) stops the workers once they have written a checkpoint; a
+    second one kills them. What is stored is kept.
 
     Args:
-        states: the grid's cells, as far as they are.
+        states: the grid's cells.
         plan: where they run.
-        listeners: the display, the tracker.
+        listeners: the display and the tracker, for instance.
         executor: a name of EXECUTORS.
     """
     work = [state for state in states if state.status in ("to do", "failed")]

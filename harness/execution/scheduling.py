@@ -1,4 +1,4 @@
-"""Which cell gets which devices next, where some cells need several at once."""
+"""Scheduling: which cell starts next, on which devices, where some cells need several."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.grid.status import CellState
 
 
 def devices_needed(state: CellState) -> int:
-    """Returns how many devices a cell takes: what is trained already is scored on one."""
+    """How many devices a cell takes: several train it, one scores it once it is trained."""
     return 1 if state.trained else state.cell.gpus_per_cell
 
 
@@ -17,12 +17,12 @@ def check_gpus_per_cell(states: Iterable[CellState], num_devices: int, setting: 
     """Refuses cells that need more devices than there are.
 
     Args:
-        states: what is to run.
-        num_devices: that the run has.
-        setting: how the user named them.
+        states: the cells to run.
+        num_devices: devices of the run.
+        setting: the user's flag, for the message.
 
     Raises:
-        UsageError: one does, and how many more.
+        UsageError: a cell needs more; the message names the first and counts the others.
     """
     large = [state for state in states if devices_needed(state) > num_devices]
     if large:
@@ -35,16 +35,16 @@ def check_gpus_per_cell(states: Iterable[CellState], num_devices: int, setting: 
 
 
 class Allotment:
-    """The cells that wait and the devices that are free.
+    """The queue of waiting cells and the devices that are free.
 
     Cells that need more devices go first, so that large ones do not wait for many small ones to
-    end together. Where the first in line still has to wait, a later cell may overtake it only on
-    devices that the first can do without: it waits for cells that began before its turn, and for
-    no other. So every cell's turn comes.
+    end together. While the first in the queue waits, a later cell overtakes it only on devices that
+    the first can do without, so that it waits only for cells that began before its turn. No cell
+    starves.
 
     Args:
         states: the cells, in the order of the grid.
-        num_devices: devices, known by number from 0.
+        num_devices: devices, with indices from 0.
     """
 
     def __init__(self, states: Sequence[CellState], num_devices: int) -> None:
@@ -52,30 +52,30 @@ class Allotment:
         self._num_devices = num_devices
         self._free = list(range(num_devices))
         self._overtaken: set[int] = set()
-        """Devices of cells that overtook the first in line."""
+        """Devices of cells that overtook the first in the queue."""
 
     @property
     def waiting(self) -> bool:
-        """Whether a cell has not had its turn."""
+        """Whether a cell has not started."""
         return bool(self._waiting)
 
     def next(self) -> tuple[CellState, tuple[int, ...]] | None:
-        """Returns the next cell to start with its devices; None where none can start now."""
-        for place, state in enumerate(self._waiting):
+        """The next cell to start with its devices, or None where none can start now."""
+        for index, state in enumerate(self._waiting):
             needed = devices_needed(state)
             if needed > len(self._free):
                 continue
             spare = self._num_devices - devices_needed(self._waiting[0])
-            if place > 0 and len(self._overtaken) + needed > spare:
+            if index > 0 and len(self._overtaken) + needed > spare:
                 continue
-            self._waiting.pop(place)
+            self._waiting.pop(index)
             devices, self._free = tuple(self._free[:needed]), self._free[needed:]
-            self._overtaken = self._overtaken | {*devices} if place > 0 else set()
+            self._overtaken = self._overtaken | {*devices} if index > 0 else set()
             return state, devices
         return None
 
     def give_back(self, devices: Iterable[int]) -> None:
-        """Takes devices back from a cell that has ended there."""
+        """Marks the devices of a cell that has ended as free."""
         for device in devices:
             assert device not in self._free
             self._free.append(device)

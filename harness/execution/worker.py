@@ -1,44 +1,173 @@
-"""What every worker process does with itself: its environment, its signals, its log."""
+"""A worker process: its environment, its signals, its log, and the cells that it runs."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
+from harness.cell.memory import SmallerBudget
+from harness.cell.run import describe, follow_cell, record_failure, run_cell
+from harness.cell.settings import RunSettings
 from harness.errors import StorageError
 from harness.execution.devices import cuda_visible
-from harness.records.events import Event, Scoring, StepDone, Warned
+from harness.grid.folders import LOG_FILE, CellBusy, cell_folder
+from harness.grid.schema import Cell
+from harness.records.events import CellEnded, Event, Scoring, StepDone, Warned
+from harness.training.signals import STOPPED, Stopped
+
+
+@dataclass(frozen=True)
+class RankFailed:
+    """The last message of a process that exits because of a fault."""
+
+    rank: int
+    kind: str
+    """Type of the fault."""
+    message: str
+    lost_others: bool
+    """Only another rank's exit or silence made it fail."""
+    seconds: float
+    """Of the machine's monotonic clock."""
+
+
+def work(
+    pipe: Connection,
+    device: str,
+    settings: RunSettings,
+    parent: int,
+) -> None:
+    """Runs the cells that come through the pipe until it closes: the process's whole life.
+
+    Args:
+        pipe: to the parent; events go back through it.
+        device: `cpu`, or `cuda:0`, ...
+        settings: where the cells run; a process that is one of several ranks exits with its cell.
+        parent: process id.
+    """
+    ranks = settings.rank_info
+    environment = ranks.environment if ranks.world_size > 1 else {}
+    prepare_worker(device, settings.threads, parent, environment)
+    own = replace(settings, device="cuda" if device.startswith("cuda") else "cpu")
+    lock = threading.Lock()
+
+    def send(message: Event | RankFailed) -> None:
+        try:
+            with lock:
+                pipe.send(message)
+        except OSError:
+            os._exit(1)  # the parent is gone, which is no failure of the cell
+
+    while True:
+        try:
+            cell: Cell = pipe.recv()
+        except (EOFError, OSError):
+            return
+        code = _run(cell, own, send)
+        if code is not None:
+            logging.shutdown()
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            os._exit(code)  # torch's own teardown would wait for the other ranks
+
+
+def _run(
+    cell: Cell, settings: RunSettings, send: Callable[[Event | RankFailed], None]
+) -> int | None:
+    """Runs a cell; returns the code to exit with, or None to take another cell."""
+    rank, several = settings.rank_info.rank, settings.rank_info.world_size > 1
+    folder = cell_folder(settings.runs_dir, cell)
+    start = time.monotonic()
+    ended = False
+
+    def emit(event: Event) -> None:
+        nonlocal ended
+        log_progress(event)
+        ended = ended or isinstance(event, CellEnded)
+        # Why a cell of several ranks failed, the parent decides, which knows the reason of each.
+        failed = isinstance(event, CellEnded) and event.error is not None and several
+        if not failed and not (isinstance(event, Warned) and event.restarts):
+            send(event)
+
+    def fail(fault: Exception) -> int:
+        kind = type(fault).__name__
+        send(RankFailed(rank, kind, describe(fault), lost_others(fault), time.monotonic()))
+        return 1
+
+    try:
+        log_to(folder / LOG_FILE, prefix=f"rank {rank}: " if several else "")
+        if rank == 0:
+            run_cell(cell, settings, emit)
+        else:
+            follow_cell(cell, settings)
+    except CellBusy:
+        send(CellEnded(cell.id, str(folder), time.monotonic() - start, elsewhere=True))
+    except Stopped:
+        return STOPPED
+    except SmallerBudget as fault:
+        logging.getLogger(__name__).warning("%s: %s", cell.label, fault)
+        return fail(fault)
+    except Exception as fault:
+        logging.getLogger(__name__).exception("%s failed", cell.label)
+        if several:
+            return fail(fault)
+        if not ended:  # a fault outside of the cell's own work: its folder, an import
+            record_failure(cell, folder, fault)
+            send(CellEnded(cell.id, str(folder), time.monotonic() - start, describe(fault)))
+    return 0 if several else None
+
+
+def lost_others(fault: BaseException) -> bool:
+    """Whether a fault says no more than that another rank has exited or is silent."""
+    if type(fault).__name__ in ("DistBackendError", "DistNetworkError", "DistStoreError"):
+        return True
+    text = str(fault).lower()
+    return isinstance(fault, RuntimeError) and any(
+        word in text for word in ("gloo", "nccl", "connection closed by peer", "connection reset")
+    )
 
 
 def prepare_worker(
     device: str, threads: int, parent: int, environment: Mapping[str, str] | None = None
 ) -> None:
-    """Makes this process a worker: silent, on one device, and gone when its parent is.
+    """Makes this process a worker: silent, on one device, and ended with its parent.
 
     Args:
         device: the only one that it sees, `cpu` or `cuda:0`, ...
-        threads: of the CPU.
-        parent: the process that started it.
-        environment: more for the libraries that it will import.
+        threads: CPU threads.
+        parent: id of the process that started it.
+        environment: variables for the libraries that it will import.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # but for a training, which heeds it
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a training handles it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _be_silent()
-    _set_environment(device, threads)
-    os.environ.update(environment or {})
-    _use_thread_locks()
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
+    _redirect_output(Path(os.devnull))  # the terminal stays clean until a cell has a log
+    # What libraries read when they are imported.
+    os.environ |= {
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "CUDA_VISIBLE_DEVICES": cuda_visible(device) if device != "cpu" else "",
+    }
+    os.environ |= environment or {}
+    from tqdm import tqdm
+
+    # Its default lock is a semaphore, which a stopped worker would leave behind.
+    tqdm.set_lock(threading.RLock())
 
 
 def log_progress(event: Event) -> None:
-    """Leaves a line in the cell's log every 50 steps and at each tenth of a benchmark."""
+    """Logs a line every 50 steps and at each tenth of a benchmark."""
     logger = logging.getLogger("zbench")
     if isinstance(event, StepDone) and event.step % 50 == 0 and not event.restored:
         logger.info("step %d: loss %.4f, %.0f tokens/s", event.step, event.loss,
@@ -53,7 +182,7 @@ def log_to(path: Path, prefix: str = "") -> None:
     """Sends all that this process prints, C libraries included, to the cell's log.
 
     Args:
-        path: of the log; what it has is kept.
+        path: of the log; it is appended to.
         prefix: before every line of logging.
 
     Raises:
@@ -61,16 +190,11 @@ def log_to(path: Path, prefix: str = "") -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        _redirect_output(path)
     except OSError as fault:
         raise StorageError(
             f"{path}: cannot be written ({fault.strerror}); choose another folder with --runs-dir"
         ) from fault
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.close(handle)
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,
@@ -79,32 +203,17 @@ def log_to(path: Path, prefix: str = "") -> None:
     )
 
 
-def _be_silent() -> None:
-    """Keeps the terminal clean until there is a cell with a log."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+def _redirect_output(path: Path) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
 
 
-def _set_environment(device: str, threads: int) -> None:
-    """Sets what libraries read when they are imported; the worker owns its process."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
-    os.environ["CUDA_VISIBLE_DEVICES"] = cuda_visible(device) if device != "cpu" else ""
-
-
-def _use_thread_locks() -> None:
-    """Keeps tqdm from making a semaphore that a stopped worker would leave behind."""
-    from tqdm import tqdm
-
-    tqdm.set_lock(threading.RLock())
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process when its parent is gone, however it went."""
+def _exit_with(parent: int) -> None:
+    """Ends this process once its parent has exited, for whatever reason."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

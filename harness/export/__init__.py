@@ -1,1 +1,1 @@
-"""Adapters for others, and the checkpoints that LLaMA-Adapter's authors published."""
+"""Exports trained cells as PEFT folders with model cards, and imports LLaMA-Adapter checkpoints."""

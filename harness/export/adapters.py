@@ -1,11 +1,12 @@
-"""Adapter folders for others: of trained cells, and of released checkpoints."""
+"""Writes adapter folders, from trained cells and from LLaMA-Adapter checkpoints."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from pydantic import ValidationError
 
 from harness.demo.world import world_folder
 from harness.errors import StorageError, UsageError, did_you_mean, one_line
-from harness.export.llama_adapter import Released, adapter_config, read_released
+from harness.export.llama_adapter import adapter_config, read_llama_adapter
 from harness.export.model_card import CARD_FILE, model_card
-from harness.grid.folders import ADAPTER_FOLDER, CELL_FILE, stored_cells
+from harness.grid.folders import ADAPTER_FOLDER, CELL_FILE
 from harness.grid.loader import load_grid, shipped_grids
 from harness.grid.schema import Cell
+from harness.grid.selection import find_folder
 from harness.methods import METHODS
 from harness.models.adapter_folder import (
     CONFIG_FILE,
@@ -34,7 +36,7 @@ from harness.records.results import CellResult, read_result
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written."""
+    """A folder that was written."""
 
     folder: Path
     method: str
@@ -44,59 +46,41 @@ class Exported:
 def export_cell(cell: str, output: Path, *, runs_dir: Path, data_root: Path | None) -> Exported:
     """Writes a trained cell's weights with a model card.
 
-    The folder is PEFT's for an adapter, and a whole transformers checkpoint after full fine-tuning.
+    An adapter becomes a PEFT folder, a fully fine-tuned model a transformers checkpoint.
 
     Args:
-        cell: a cell's id or label, or its folder.
+        cell: a cell's name, by the rule of `grid.selection`.
         output: a new or empty folder.
-        runs_dir: where cells are kept.
-        data_root: what a relative path of the base model is relative to; for whole models.
+        runs_dir: folder of the cells.
+        data_root: where a relative path of the base model begins; for whole models.
 
     Raises:
         UsageError: there is no such cell, nothing was trained in it, or `output` is in use.
         ModelError: the cell's weights are missing or damaged.
         StorageError: the folder cannot be written.
     """
-    folder = _find_cell(cell, runs_dir)
+    folder = find_folder(cell, runs_dir)
     record, result = _read_cell(folder)
     if record.train is None:
         raise UsageError(f"{record.label}: nothing was trained in this cell; there is no adapter")
     if result is None or result.train is None:
         raise UsageError(f"{record.label}: not trained yet; run its grid first")
     trained = folder / ADAPTER_FOLDER
-    if (trained / CONFIG_FILE).is_file():
-        read_adapter_config(trained)
-        size = adapter_size(trained)
-
-        def fill(aside: Path) -> None:
+    whole_model = not (trained / CONFIG_FILE).is_file()
+    with _new_folder(output) as temporary:
+        if whole_model:
+            size = result.train.trainable_parameters
+            if data_root is None and record.world is not None:
+                data_root = world_folder(runs_dir)
+            _write_whole_model(record, result, trained, temporary, data_root)
+        else:
+            read_adapter_config(trained)
+            size = adapter_size(trained)
             for name in (CONFIG_FILE, WEIGHTS_FILE):
-                shutil.copyfile(trained / name, aside / name)
-            _write(aside / CARD_FILE, model_card(record, result))
-    else:
-        size = result.train.trainable_parameters
-        if data_root is None and record.world is not None:
-            data_root = world_folder(runs_dir)
-
-        def fill(aside: Path) -> None:
-            _write_whole_model(record, result, trained, aside, data_root)
-            _write(aside / CARD_FILE, model_card(record, result, whole_model=True))
-
-    _write_folder(output, fill)
+                shutil.copyfile(trained / name, temporary / name)
+        card = model_card(record, result, whole_model=whole_model)
+        (temporary / CARD_FILE).write_text(card, encoding="utf-8")
     return Exported(output, record.method, size)
-
-
-def _find_cell(cell: str, runs_dir: Path) -> Path:
-    if (Path(cell) / CELL_FILE).is_file():
-        return Path(cell)
-    known = stored_cells(runs_dir)
-    found = known.get(cell, [])
-    if len(found) == 1:
-        return found[0]
-    if found:
-        ids = ", ".join(folder.name.rpartition("--")[2] for folder in found)
-        raise UsageError(f"{cell}: {len(found)} cells have this label ({ids}); give an id")
-    labels = [name for name in known if "/" in name]
-    raise UsageError(f"{cell}: no such cell in {runs_dir}{did_you_mean(cell, labels)}")
 
 
 def _read_cell(folder: Path) -> tuple[Cell, CellResult | None]:
@@ -111,8 +95,9 @@ def _read_cell(folder: Path) -> tuple[Cell, CellResult | None]:
 
 
 def _write_whole_model(
-    cell: Cell, result: CellResult, trained: Path, aside: Path, data_root: Path | None
+    cell: Cell, result: CellResult, trained: Path, output: Path, data_root: Path | None
 ) -> None:
+    """Writes a checkpoint and tokenizer that transformers loads."""
     from harness.models.loading import load_base, load_trained
 
     base = load_base(cell.model, data_root=data_root, device="cpu", precision="fp32")
@@ -124,21 +109,21 @@ def _write_whole_model(
             f"format holds; its tensors are in {trained}, for harness.models.loading.load_trained"
         )
     load_trained(model, trained)
-    model.save_pretrained(aside)
-    base.tokenizer.save_pretrained(aside)
+    model.save_pretrained(output)
+    base.tokenizer.save_pretrained(output)
 
 
-def import_released(
+def import_llama_adapter(
     file: Path, output: Path, *, model: str, method: str | None, options: list[str]
 ) -> Exported:
-    """Writes a released checkpoint (.pth) as an adapter folder.
+    """Writes a LLaMA-Adapter checkpoint (.pth) as an adapter folder.
 
     Args:
         file: a dictionary of tensors; see `harness.export.llama_adapter`.
         output: a new or empty folder.
         model: the base model: a model of a shipped grid, its hub repository, or a checkpoint
             folder; only its shape is read.
-        method: where the file cannot say it.
+        method: needed where the file does not determine it.
         options: `name=value` of the method, where they differ from its defaults.
 
     Raises:
@@ -148,28 +133,27 @@ def import_released(
         StorageError: the folder cannot be written.
     """
     shape, base_name = _find_shape(model)
-    released = read_released(file, shape, method=method, options=_parse_options(options))
+    adapter = read_llama_adapter(file, shape, method=method, options=_parse_options(options))
+    from safetensors.torch import save_file
 
-    def fill(aside: Path) -> None:
-        from safetensors.torch import save_file
-
-        save_file(released.tensors, aside / WEIGHTS_FILE, metadata={"format": "pt"})
-        _write(aside / CONFIG_FILE, adapter_config(released, shape, base_name))
-        _write(aside / CARD_FILE, _released_card(file, released, base_name))
-
-    _write_folder(output, fill)
-    return Exported(output, released.method, adapter_size(output))
+    with _new_folder(output) as temporary:
+        save_file(adapter.tensors, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+        config = adapter_config(adapter, shape, base_name)
+        (temporary / CONFIG_FILE).write_text(config, encoding="utf-8")
+        card = _llama_adapter_card(file, adapter.method, base_name)
+        (temporary / CARD_FILE).write_text(card, encoding="utf-8")
+    return Exported(output, adapter.method, adapter_size(output))
 
 
 def _find_shape(model: str) -> tuple[ModelShape, str]:
+    """The shape of a base model, and its name on the hub or path."""
     if (Path(model) / "config.json").is_file():
         return shape_of(read_config(Path(model))), model
     known: dict[str, tuple[ModelShape, str]] = {}
     for name in shipped_grids():
         for key, spec in load_grid(name).models.items():
-            for called in (key, spec.source):
-                if called is not None:
-                    known.setdefault(called, (spec.shape, spec.source or key))
+            for name_or_source in filter(None, (key, spec.source)):
+                known.setdefault(name_or_source, (spec.shape, spec.source or key))
     if model in known:
         return known[model]
     raise UsageError(
@@ -191,43 +175,40 @@ def _parse_options(options: list[str]) -> Mapping[str, Any]:
     return parsed
 
 
-def _released_card(file: Path, released: Released, base_name: str) -> str:
-    head = {"base_model": base_name, "library_name": "peft", "tags": ["zbench", released.method]}
+def _llama_adapter_card(file: Path, method: str, base_name: str) -> str:
+    head = {"base_model": base_name, "library_name": "peft", "tags": ["zbench", method]}
     return (
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n"
-        f"# {METHODS[released.method].title} on {base_name}\n\n"
-        f"Converted by zbench from the released file `{file.name}`; trained by its authors. To "
-        "score it, name this folder as `adapter` in a grid.\n"
+        f"# {METHODS[method].title} on {base_name}\n\n"
+        f"Converted by zbench from the LLaMA-Adapter checkpoint `{file.name}`; trained by its "
+        "authors. To score it, name this folder as `adapter` in a grid.\n"
     )
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _write_folder(output: Path, fill: Callable[[Path], None]) -> None:
-    """Makes a folder whole or not at all.
+@contextlib.contextmanager
+def _new_folder(output: Path) -> Iterator[Path]:
+    """Gives a temporary folder beside `output`, which takes its place when the block ends.
 
     Raises:
-        UsageError: it is there and not empty.
-        StorageError: it cannot be written.
+        UsageError: `output` is there and not empty.
+        StorageError: the folder cannot be written.
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UsageError(f"{output}: is there already and not empty; give a new folder")
-    aside: Path | None = None
+    temporary: Path | None = None
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-        aside.chmod(0o755)
-        fill(aside)
-        for file in aside.iterdir():
+        temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+        yield temporary
+        temporary.chmod(0o755)
+        for file in temporary.iterdir():
             file.chmod(0o644)
-        aside.replace(output)
+        temporary.replace(output)
     except OSError as fault:
         raise StorageError(
             f"{output}: cannot be written ({fault.strerror or fault}); free space or choose "
             "another folder"
         ) from fault
     finally:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Released checkpoints (.pth) of LLaMA-Adapter and of the paper's authors, as PEFT adapter folders.
+"""Converts checkpoints (.pth) of LLaMA-Adapter, the paper's authors' included, to PEFT's format.
 
 The layout is that of the files themselves: `adapter_query.weight` (K·L, D) with the rows of the
 adapted layers one after another, `layers.{i}.attention.gate` (1, H, 1, 1) for every layer, and for
@@ -34,13 +34,13 @@ GENERATOR = {
     "hyperAdapter.decoder.prompt.weight": "prompt_output.weight",
     "hyperAdapter.decoder.prompt.bias": "prompt_output.bias",
 }
-"""From the names in a file to those in an adapter folder."""
+"""Names in a file, and those in an adapter folder."""
 DECODER = "base_model.model.model."
 
 
 @dataclass(frozen=True)
-class Released:
-    """A released checkpoint in the form of an adapter folder."""
+class LlamaAdapter:
+    """A LLaMA-Adapter checkpoint in the form of an adapter folder."""
 
     method: str
     options: PromptOptions
@@ -48,15 +48,15 @@ class Released:
     """By PEFT's names, fp32."""
 
 
-def read_released(
+def read_llama_adapter(
     file: Path, shape: ModelShape, *, method: str | None, options: Mapping[str, Any]
-) -> Released:
-    """Reads a released checkpoint.
+) -> LlamaAdapter:
+    """Reads a LLaMA-Adapter checkpoint.
 
     Args:
         file: a .pth dictionary of tensors; nothing in it is executed.
         shape: of the base model that it was trained on.
-        method: which of the prompt methods; needed where the file cannot say.
+        method: one of the prompt methods; needed where the file does not determine it.
         options: of the method, as in a grid, where they differ from its defaults.
 
     Raises:
@@ -65,7 +65,7 @@ def read_released(
     """
     if shape.model_type != "llama":
         raise ModelError(
-            f"{file}: released checkpoints are LLaMA's; the model is {shape.model_type}"
+            f"{file}: LLaMA-Adapter checkpoints are for llama; the model is {shape.model_type}"
         )
     tensors = _read(file)
     gates = _gates(file, tensors, shape)
@@ -81,7 +81,7 @@ def read_released(
     if found != "random-init":
         for index in parsed.adapted_layers(shape):
             converted[f"{DECODER}layers.{index}.self_attn.prompt.prompt_gate"] = gates[index]
-    return Released(found, parsed, converted)
+    return LlamaAdapter(found, parsed, converted)
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -104,7 +104,7 @@ def _read(file: Path) -> dict[str, Tensor]:
             for name, value in content.items()
         )
     ):
-        raise ModelError(f"{file}: holds no dictionary of tensors; give a released adapter's .pth")
+        raise ModelError(f"{file}: holds no dictionary of tensors; give a LLaMA-Adapter .pth")
     for name, value in content.items():
         if name != ROWS and name not in GENERATOR and not GATE.fullmatch(name):
             raise ModelError(
@@ -118,7 +118,7 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def _gates(file: Path, tensors: dict[str, Tensor], shape: ModelShape) -> dict[int, Tensor]:
-    """Returns each layer's gates, (H, 1, 1)."""
+    """Each layer's gates, (H, 1, 1) for H attention heads."""
     heads, gates = shape.num_attention_heads, {}
     for name, value in tensors.items():
         match = GATE.fullmatch(name)
@@ -141,6 +141,7 @@ def _gates(file: Path, tensors: dict[str, Tensor], shape: ModelShape) -> dict[in
 def _method(
     file: Path, tensors: dict[str, Tensor], gates: dict[int, Tensor], stated: str | None
 ) -> str:
+    """The method that the tensors determine, or the stated one where several are possible."""
     generated = [name for name in GENERATOR if name in tensors]
     gated = any(bool(gate.any()) for gate in gates.values())
     if generated and ROWS in tensors:
@@ -159,7 +160,7 @@ def _method(
         return possible[0]
     if stated is None:
         raise UsageError(
-            f"{file}: all gates are zero, so that the file cannot say its method; give --method "
+            f"{file}: all gates are zero, which leaves the method open; give --method "
             f"{' or --method '.join(possible)}"
         )
     if stated not in possible:
@@ -170,6 +171,7 @@ def _method(
 def _rows(
     file: Path, tensors: dict[str, Tensor], shape: ModelShape, options: PromptOptions
 ) -> tuple[dict[str, Tensor], PromptOptions]:
+    """The prompts (K, D) of each adapted layer, and the options that they determine."""
     rows, length = tensors[ROWS], options.prompt_length
     if rows.ndim != 2 or rows.shape[1] != shape.hidden_size:
         raise ModelError(
@@ -192,6 +194,7 @@ def _rows(
 def _generator(
     file: Path, tensors: dict[str, Tensor], shape: ModelShape, options: Any
 ) -> tuple[dict[str, Tensor], PromptOptions]:
+    """The weights of the prompt generator, and the options that they determine."""
     embedding = tensors["hyperAdapter.layer_embed.weight"]
     layers, hidden = embedding.shape if embedding.ndim == 2 else (0, 0)
     length, rest = divmod(tensors["hyperAdapter.decoder.prompt.bias"].numel(), shape.hidden_size)
@@ -234,14 +237,14 @@ def _with_layers(file: Path, options: PromptOptions, layers: int) -> PromptOptio
     return options.model_copy(update={"num_layers": layers})
 
 
-def adapter_config(released: Released, shape: ModelShape, base_name: str | None) -> str:
-    """Returns the text of the folder's adapter_config.json; no PEFT is needed for it."""
+def adapter_config(adapter: LlamaAdapter, shape: ModelShape, base_name: str | None) -> str:
+    """The text of the folder's adapter_config.json."""
     record = {
         "base_model_name_or_path": base_name,
         "base_shape": shape.model_dump(),
         "inference_mode": True,
-        "method": released.method,
-        "options": released.options.model_dump(),
+        "method": adapter.method,
+        "options": adapter.options.model_dump(),
         "peft_type": "ZERO_INIT_PROMPT",
         "seed": 0,
         "task_type": "CAUSAL_LM",

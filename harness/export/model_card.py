@@ -1,4 +1,4 @@
-"""The model card of a trained cell: what it is, how it scores, the grid that trains it again."""
+"""The model card of a trained cell: its origin, its scores, and the grid that trains it again."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ CARD_FILE = "README.md"
 
 
 def model_card(cell: Cell, result: CellResult, *, whole_model: bool = False) -> str:
-    """Returns the card of a cell's weights, in the hub's form: YAML head and Markdown.
+    """The card of a cell's weights, in the hub's form: YAML head and Markdown.
 
     Args:
         cell: the cell.
         result: its training and scores so far.
-        whole_model: whether the folder holds a whole model instead of an adapter.
+        whole_model: whether the folder holds a full model rather than an adapter.
     """
     base = cell.model.source or cell.model.path or cell.model_name
     head: dict[str, Any] = {
@@ -87,11 +87,11 @@ def _row(score: TaskScore) -> str:
 
 
 def cell_grid(cell: Cell) -> str:
-    """Returns a grid file whose one cell is this one: every setting is written out."""
+    """A grid file whose one cell is this one, with every setting written out."""
     method: dict[str, Any] = {"method": cell.method, **_written(cell.options)}
     block: dict[str, Any] = {"methods": [cell.method_label]}
     if cell.train is not None:
-        # With what is None: it may stand against a recipe's number.
+        # None is kept: it may override a recipe's number.
         method["train"] = cell.train.model_dump(mode="json")
         block |= {"fractions": [cell.fraction], "seeds": [cell.seed]}
     grid: dict[str, Any] = {"name": f"cell {cell.id}"}
@@ -108,6 +108,6 @@ def cell_grid(cell: Cell) -> str:
 
 
 def _written(spec: Any) -> dict[str, Any]:
-    """Returns a spec's settings as a file holds them; what is None is left out."""
+    """A spec's settings as a grid file has them, without those that are None."""
     settings: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
     return settings

@@ -1,8 +1,9 @@
-"""What a grid comes to before it runs: examples, steps, rates, parameters; and what is missing."""
+"""What is checked of a grid before it runs: local files, their versions, fractions of the data."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from harness.data.pins import training_mismatch
 from harness.demo.world import world_folder
 from harness.errors import DataError, UsageError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
-from harness.evaluation.tasks import local_files
+from harness.evaluation.tasks import TaskSpec, local_files
+from harness.grid.combinations import fraction_fault
 from harness.grid.schema import Cell, GridSpec
 
 DATA_ROOT_VARIABLE = "ZBENCH_DATA_ROOT"
@@ -37,8 +39,6 @@ def resolve_data_root(grid: GridSpec, option: Path | None, runs_dir: Path) -> Pa
     Raises:
         UsageError: the folder that was named is not there.
     """
-    import os
-
     named = option
     if named is None and grid.world is None and os.environ.get(DATA_ROOT_VARIABLE):
         named = Path(os.environ[DATA_ROOT_VARIABLE])
@@ -57,11 +57,18 @@ def check_sources(cells: Iterable[Cell], data_root: Path | None) -> None:
     Raises:
         UsageError: every missing file, one a line, with the cells' part that needs it.
     """
-    faults: dict[str, None] = {}
-    for cell in cells:
-        faults |= dict.fromkeys(_missing_files(cell, data_root))
-    if faults:
-        raise UsageError("\n".join(faults))
+    cells = list(cells)
+    models = dict.fromkeys((cell.model_name, cell.model.path, cell.model.source) for cell in cells)
+    data = dict.fromkeys(cell.data for cell in cells if cell.train is not None)
+    tasks = dict.fromkeys(task for cell in cells for task in cell.tasks)
+    faults = [
+        *(_model_fault(*model, data_root) for model in models),
+        *(_data_fault(spec, data_root) for spec in data),
+        *(_items_fault(task, data_root) for task in tasks),
+    ]
+    told = dict.fromkeys(fault for fault in faults if fault is not None)
+    if told:
+        raise UsageError("\n".join(told))
 
 
 def check_data_versions(cells: Iterable[Cell], data_root: Path | None, *, allow: bool) -> list[str]:
@@ -87,6 +94,8 @@ def check_data_versions(cells: Iterable[Cell], data_root: Path | None, *, allow:
             other = training_mismatch(source, data_root / str(path))
             found |= {} if other is None else {str(other): None}
     for task in dict.fromkeys(task for cell in cells for task in cell.tasks):
+        if task.benchmark.hub is None:
+            continue  # on no hub, as the embedded world: nobody's data set, so that it has no pin
         with contextlib.suppress(DataError):
             found |= dict.fromkeys(map(str, local_mismatches(task, data_root)))
     if found and not allow:
@@ -105,42 +114,40 @@ def check_fractions(cells: Iterable[Cell], rows: int | None) -> None:
         UsageError: one does not.
     """
     for cell in cells:
-        if rows is not None and cell.fraction is not None and round(cell.fraction * rows) < 1:
-            raise UsageError(
-                f"{cell.label}: fraction {cell.fraction:g} of {rows} rows selects no example; it "
-                f"must be more than {0.5 / rows:.2g}"
-            )
+        if (fault := fraction_fault(cell, rows)) is not None:
+            raise UsageError(f"{cell.label}: {fault}")
 
 
-def _missing_files(cell: Cell, data_root: Path | None) -> list[str]:
-    faults = []
-    place = "--data-root names the folder of local data and models"
-    model = cell.model
-    if model.path is not None:
-        folder = Path(model.path)
-        if not folder.is_absolute() and data_root is None and model.source is None:
-            faults.append(f"models.{cell.model_name}.path: {folder} is relative; {place}")
-        elif not folder.is_absolute() and data_root is not None:
-            folder = data_root / folder
-            if not folder.is_dir():
-                faults.append(f"models.{cell.model_name}.path: no folder {folder}{_near(folder)}")
-        elif folder.is_absolute() and not folder.is_dir():
-            faults.append(f"models.{cell.model_name}.path: no folder {folder}{_near(folder)}")
-    data = cell.data
-    if cell.train is not None:
-        if data_root is None and data.source is None:
-            faults.append(f"data.path: {data.path} is relative; {place}")
-        elif data_root is not None and data.path and not (data_root / data.path).is_file():
-            faults.append(
-                f"data.path: no file {data_root / data.path}{_near(data_root / data.path)}"
-            )
+_PLACE = "--data-root names the folder of local data and models"
+
+
+def _model_fault(
+    name: str, path: str | None, source: str | None, data_root: Path | None
+) -> str | None:
+    if path is None or (data_root is None and source is not None and not Path(path).is_absolute()):
+        return None  # the hub is read
+    if data_root is None and not Path(path).is_absolute():
+        return f"models.{name}.path: {path} is relative; {_PLACE}"
+    folder = (data_root or Path()) / path  # an absolute path stays as it is
+    return None if folder.is_dir() else f"models.{name}.path: no folder {folder}{_near(folder)}"
+
+
+def _data_fault(data: DataSpec, data_root: Path | None) -> str | None:
+    if data_root is None:
+        relative = f"data.path: {data.path} is relative; {_PLACE}"
+        return relative if data.source is None else None
+    if data.path is None or (data_root / data.path).is_file():
+        return None
+    return f"data.path: no file {data_root / data.path}{_near(data_root / data.path)}"
+
+
+def _items_fault(task: TaskSpec, data_root: Path | None) -> str | None:
     if data_root is not None:
-        for task in cell.tasks:
-            try:
-                local_files(task, data_root)
-            except DataError as fault:
-                faults.append(str(fault))
-    return faults
+        try:
+            local_files(task, data_root)
+        except DataError as fault:
+            return str(fault)
+    return None
 
 
 def _near(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""TODO: say what this is for."""
+"""The folders of cells: where they are, what is in them, and who holds one."""
 
 from __future__ import annotations
 
@@ -12,35 +12,47 @@ from pathlib import Path
 from typing import IO
 
 from harness.errors import StorageError, UsageError
-from harness.grid.schema import Cell
-
-LOG_FILE = "log.txt"
-
-
-STEPS_FILE = "steps.parquet"
-
-
-ADAPTER_FOLDER = "adapter"
-
-
-CHECKPOINTS_FOLDER = "checkpoints"
-
-
-ITEMS_FOLDER = "items"
-
+from harness.grid.schema import Cell, label_of
 
 CELL_FILE = "cell.json"
+"""The cell as its grid described it."""
+LOCK_FILE = ".lock"
+LOG_FILE = "log.txt"
+STEPS_FILE = "steps.parquet"
+"""One row per optimizer step."""
+ADAPTER_FOLDER = "adapter"
+"""The trained tensors."""
+CHECKPOINTS_FOLDER = "checkpoints"
+"""Of a training that is under way."""
+ITEMS_FOLDER = "items"
+"""The per-item records, one parquet file per evaluation."""
 
 
 class CellBusy(StorageError):
     """Another process is running the cell."""
 
 
-def cell_folder(runs_dir: Path, cell: Cell) -> Path:
-    """Returns the folder of a cell: the one that carries its id, under whatever label."""
-    cells = runs_dir / "cells"
-    found = sorted(cells.glob(f"*--{cell.id}")) if cells.is_dir() else []
-    return found[0] if found else cells / f"{cell.slug}--{cell.id}"
+def cell_folders(runs_dir: Path) -> dict[str, Path]:
+    """Returns the folders of the cells that were begun, by id: one listing of one folder."""
+    found: dict[str, Path] = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for name in sorted(os.listdir(runs_dir / "cells")):
+            _, dashes, cell_id = name.rpartition("--")
+            if dashes:
+                found.setdefault(cell_id, runs_dir / "cells" / name)
+    return found
+
+
+def cell_folder(runs_dir: Path, cell: Cell, known: dict[str, Path] | None = None) -> Path:
+    """Returns the folder of a cell: the one that carries its id, under whatever label.
+
+    Args:
+        runs_dir: where cells are kept.
+        cell: one that need not have begun.
+        known: `cell_folders(runs_dir)`, for whoever asks for many.
+    """
+    known = cell_folders(runs_dir) if known is None else known
+    return known.get(cell.id) or runs_dir / "cells" / f"{cell.slug}--{cell.id}"
 
 
 def items_path(folder: Path, benchmark: str, key: str) -> Path:
@@ -48,23 +60,14 @@ def items_path(folder: Path, benchmark: str, key: str) -> Path:
     return folder / ITEMS_FOLDER / f"{benchmark}--{key}.parquet"
 
 
-def stored_cells(runs_dir: Path) -> dict[str, list[Path]]:
-    """Returns the folders of the cells that were begun, by each name they have: id, slug, label."""
-    known: dict[str, list[Path]] = {}
-    for file in sorted((runs_dir / "cells").glob(f"*/{CELL_FILE}")):
-        slug, _, cell_id = file.parent.name.rpartition("--")
-        for name in dict.fromkeys([cell_id, slug, stored_label(file.parent)]):
-            if name is not None:
-                known.setdefault(name, []).append(file.parent)
-    return known
-
-
 def stored_label(folder: Path) -> str | None:
     """Returns the label of the cell that a folder says it holds; None where it cannot be read."""
     try:
         record = json.loads((folder / CELL_FILE).read_text(encoding="utf-8"))
-        return Cell.model_validate(record).label
-    except (OSError, ValueError, KeyError):  # told when the cell is asked for
+        return label_of(
+            record["model_name"], record["method_label"], record["fraction"], record["seed"]
+        )
+    except (OSError, ValueError, KeyError, TypeError):  # reading the cell says what is wrong
         return None
 
 
@@ -74,39 +77,42 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         CellBusy: another process holds it.
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be written or locked.
     """
+    with _held(folder):
+        yield
+
+
+def _held(folder: Path) -> IO[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+")
+        file = (folder / LOCK_FILE).open("a+")
+        for _ in range(20):  # a reader of the state holds it for an instant
+            if _try_lock(file, fcntl.LOCK_EX):
+                return file
+            time.sleep(0.05)
     except OSError as fault:
         raise StorageError(
             f"{folder}: cannot be written ({fault.strerror}); choose another folder with --runs-dir"
         ) from fault
-    with file:
-        for _ in range(20):  # a reader of the state holds it for an instant
-            if _try_lock(file, fcntl.LOCK_EX):
-                break
-            time.sleep(0.05)
-        else:
-            raise CellBusy(f"{folder}: another process is running this cell; wait for it")
-        yield
+    file.close()
+    raise CellBusy(f"{folder}: another process is running this cell; wait for it")
 
 
 def is_running(folder: Path) -> bool:
-    """Returns whether a process holds the cell's folder."""
+    """Returns whether a process holds the cell's folder; two that ask do not see each other."""
     try:
-        file = (folder / ".lock").open("r+")
+        with (folder / LOCK_FILE).open("r+") as file:
+            return not _try_lock(file, fcntl.LOCK_SH)
     except OSError:
         return False
-    with file:
-        return not _try_lock(file, fcntl.LOCK_SH)
 
 
 def _try_lock(file: IO[str], kind: int) -> bool:
+    """Returns whether the lock was free; it is the file's until that is closed."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True
 

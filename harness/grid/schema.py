@@ -1,12 +1,11 @@
-"""What a grid file says (GridSpec), and the cells that it spans."""
+"""A validated grid (GridSpec), and the cells that it spans."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -16,6 +15,7 @@ from harness.evaluation.tasks import TaskSpec
 from harness.methods import METHODS
 from harness.methods.method import MethodOptions
 from harness.models.checkpoint import ModelSpec
+from harness.records.files import sha256_of_json
 from harness.spec import Spec
 from harness.training.spec import TrainSpec
 
@@ -149,23 +149,38 @@ class Cell(Spec):
             "train": train,
         }
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits of the SHA-256 of the canonical JSON of `record()`."""
-        text = json.dumps(self.record(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return sha256_of_json(self.record())[:12]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Returns a copy, which does not keep the id where `update` changes what it hashes."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("id", None)
+        return copied
 
     @property
     def label(self) -> str:
         """What a reader calls the cell, such as `llama-7b/zero-init-linear/10%/seed0`."""
-        if self.fraction is None:
-            return f"{self.model_name}/{self.method_label}"
-        return f"{self.model_name}/{self.method_label}/{100 * self.fraction:g}%/seed{self.seed}"
+        return label_of(self.model_name, self.method_label, self.fraction, self.seed)
 
     @property
     def slug(self) -> str:
         """The label as a part of a folder's name."""
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.label.replace("%", "pct")).strip("-")
+        return slug_of(self.label)
+
+
+def label_of(model_name: str, method_label: str, fraction: float | None, seed: int | None) -> str:
+    """Returns the label of a cell; fraction and seed are None for the untrained base model."""
+    if fraction is None:
+        return f"{model_name}/{method_label}"
+    return f"{model_name}/{method_label}/{100 * fraction:g}%/seed{seed}"
+
+
+def slug_of(label: str) -> str:
+    """Returns a label as a part of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", label.replace("%", "pct")).strip("-")
 
 
 def expand(grid: GridSpec) -> list[Cell]:

@@ -1,11 +1,35 @@
-"""TODO: say what this is for."""
+"""Which cells a command means: `--only` for several, and one rule for the name of a single one.
+
+A cell is named by its id, the beginning of one (four digits or more), its label, its folder, or
+`GRID:CELL` with any of these after the colon.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from harness.errors import UsageError, did_you_mean
-from harness.grid.schema import Cell
+from harness.grid.folders import CELL_FILE, cell_folder, cell_folders, stored_label
+from harness.grid.loader import load_grid, shipped_grids
+from harness.grid.schema import Cell, expand
+from harness.records.results import RESULT_FILE
+
+SHORTEST_ID = 4
+"""Digits that the beginning of an id must have to name a cell."""
+
+
+class UnknownCell(UsageError):
+    """No cell has a name.
+
+    Attributes:
+        labels: of the cells that there are.
+    """
+
+    def __init__(self, name: str, labels: Iterable[str], place: Path | None = None) -> None:
+        self.labels = tuple(labels)
+        where = "" if place is None else f" in {place}"
+        super().__init__(f"{name}: no such cell{where}{did_you_mean(name, self.labels)}")
 
 
 def select_cells(cells: Sequence[Cell], only: str | None) -> list[Cell]:
@@ -25,19 +49,72 @@ def select_cells(cells: Sequence[Cell], only: str | None) -> list[Cell]:
     return chosen
 
 
-def find_cell(cells: Sequence[Cell], name: str) -> Cell:
-    """Returns the cell with this id (or the beginning of one) or label.
+def find_cell(cells: Sequence[Cell], name: str, *, grid: str | None = None) -> Cell:
+    """Returns the cell of a grid that `name` means, by the rule of this module.
+
+    Args:
+        cells: the grid's.
+        name: of the cell.
+        grid: what the user called the grid; `GRID:CELL` may name no other.
 
     Raises:
-        UsageError: there is none, or several.
+        UsageError: there is no such cell, or several.
     """
-    exact = [cell for cell in cells if name in (cell.label, cell.id, cell.slug)]
-    if exact:
-        return exact[0]
-    begun = [cell for cell in cells if len(name) >= 4 and cell.id.startswith(name)]
-    if len(begun) == 1:
-        return begun[0]
-    if begun:
-        raise UsageError(f"{name}: begins the ids of {len(begun)} cells; give more digits")
-    hint = did_you_mean(name, [cell.label for cell in cells])
-    raise UsageError(f"{name}: no such cell{hint}")
+    before, colon, after = name.partition(":")
+    wanted = after if colon and before == grid else name
+    found = _matches(wanted, {cell.id: (cell.label, cell.slug) for cell in cells})
+    if not found:
+        raise UnknownCell(wanted, [cell.label for cell in cells])
+    chosen = _only_one(wanted, found)
+    return next(cell for cell in cells if cell.id == chosen)
+
+
+def find_folder(name: str, runs_dir: Path) -> Path:
+    """Returns the folder of the stored cell that `name` means, by the rule of this module.
+
+    The folder's `result.json` or `cell.json` stands for the folder.
+
+    Args:
+        name: of the cell.
+        runs_dir: where cells are kept.
+
+    Raises:
+        UnknownCell: no cell that was begun has this name.
+        UsageError: there are several, or the grid of `GRID:CELL` has faults or no such cell.
+    """
+    path = Path(name)
+    folder = path.parent if path.name in (CELL_FILE, RESULT_FILE) else path
+    if any((folder / file).is_file() for file in (CELL_FILE, RESULT_FILE)):
+        return folder
+    grid, colon, cell = name.partition(":")
+    if colon and (grid in shipped_grids() or grid.endswith((".yaml", ".yml"))):
+        return cell_folder(runs_dir, find_cell(expand(load_grid(grid)), cell))
+    folders = cell_folders(runs_dir)
+    if name in folders:
+        return folders[name]
+    names = {
+        cell_id: (stored_label(folder) or "", folder.name.rpartition("--")[0])
+        for cell_id, folder in folders.items()
+        if (folder / CELL_FILE).is_file()
+    }
+    found = _matches(name, names)
+    if not found:
+        raise UnknownCell(name, filter(None, (label for label, _ in names.values())), runs_dir)
+    return folders[_only_one(name, found)]
+
+
+def _matches(name: str, names: Mapping[str, Iterable[str]]) -> list[str]:
+    """Returns the ids that `name` means, of cells given as id -> label and slug."""
+    cell_id = Path(name).name.rpartition("--")[2]  # of a folder, `<slug>--<id>`
+    if cell_id in names:
+        return [cell_id]
+    if exact := [known for known, labels in names.items() if name in labels]:
+        return exact
+    return [known for known in names if len(name) >= SHORTEST_ID and known.startswith(name)]
+
+
+def _only_one(name: str, ids: Sequence[str]) -> str:
+    if len(ids) > 1:
+        listed = ", ".join(ids)
+        raise UsageError(f"{name}: {len(ids)} cells have this name ({listed}); give an id")
+    return ids[0]

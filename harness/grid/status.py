@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from harness.data.instructions import DataSpec
 from harness.errors import StorageError, ZbenchError
 from harness.evaluation.tasks import TaskSpec, data_fingerprint, request_key
-from harness.grid.folders import cell_folder, is_running
+from harness.grid.folders import cell_folder, cell_folders, is_running
 from harness.grid.schema import Cell
-from harness.models.checkpoint import local_folder
+from harness.models.checkpoint import ModelSpec, local_folder
 from harness.records.files import known_sha256_of_file, known_sha256_of_files
 from harness.records.results import CellResult, read_result
 
@@ -43,39 +46,100 @@ def is_trained(cell: Cell, result: CellResult | None) -> bool:
     return cell.train is None or (result is not None and result.train is not None)
 
 
+class LocalInputs:
+    """What the files under a data root hold; each is looked up once, however many cells read it."""
+
+    def __init__(self, data_root: Path | None) -> None:
+        self.data_root = data_root
+        self._request_key = cache(request_key)
+        self._items_sha256 = cache(lambda task: data_fingerprint(task, data_root))
+        self._weights = cache(self._find_weights)
+        self._data = cache(self._find_data)
+
+    def missing_tasks(self, cell: Cell, result: CellResult | None) -> tuple[TaskSpec, ...]:
+        """Returns the tasks of `cell` that have no score.
+
+        A score counts when it answers the same request on the same items; the items are compared
+        where the data root holds them.
+
+        Raises:
+            DataError: a local file of items is missing.
+        """
+        if result is None:
+            return cell.tasks
+        have = {(score.key, score.data_sha256) for score in result.scores}
+        keys = {key for key, _ in have}
+        missing = []
+        for task in cell.tasks:
+            key = self._request_key(task)
+            items = self._items_sha256(task) if key in keys else None
+            if key not in keys or (items is not None and (key, items) not in have):
+                missing.append(task)
+        return tuple(missing)
+
+    def changed_input(self, cell: Cell, result: CellResult) -> str | None:
+        """Returns what a result was made from that is no longer the same, in one line, or None.
+
+        A cell's id names its data and its model; this compares the content of the local files with
+        what was used, where that takes no long reading.
+        """
+        weights = result.base.get("weights_sha256")
+        data = None if result.train is None else result.train.data_file_sha256
+        found = [
+            (weights, *self._weights(cell.model)) if weights is not None else None,
+            (data, *self._data(cell.data)) if data is not None else None,
+        ]
+        for then, what, now in filter(None, found):
+            if now is not None and now != then:
+                return (
+                    f"{cell.label}: {what} changed since the cell was made (SHA-256 {then[:12]}, "
+                    f"now {now[:12]}); bring back what was used, or give another --runs-dir"
+                )
+        return None
+
+    def _find_weights(self, model: ModelSpec) -> tuple[str, str | None]:
+        folder = local_folder(model, self.data_root)
+        files = [] if folder is None else sorted(folder.glob("*.safetensors"))
+        return f"the weights in {folder}", known_sha256_of_files(files)
+
+    def _find_data(self, data: DataSpec) -> tuple[str, str | None]:
+        if self.data_root is None or data.path is None:
+            return "", None
+        return str(self.data_root / data.path), known_sha256_of_file(self.data_root / data.path)
+
+
 def missing_tasks(
     cell: Cell, result: CellResult | None, data_root: Path | None
 ) -> tuple[TaskSpec, ...]:
-    """Returns the tasks of `cell` that have no score.
-
-    A score counts when it answers the same request on the same items; the items are compared
-    where the data root holds them.
-    """
-    if result is None:
-        return cell.tasks
-    have = {(score.key, score.data_sha256) for score in result.scores}
-    keys = {key for key, _ in have}
-    missing = []
-    for task in cell.tasks:
-        key = request_key(task)
-        items = data_fingerprint(task, data_root) if key in keys else None
-        if key not in keys or (items is not None and (key, items) not in have):
-            missing.append(task)
-    return tuple(missing)
+    """Returns the tasks of one cell that have no score: see `LocalInputs.missing_tasks`."""
+    return LocalInputs(data_root).missing_tasks(cell, result)
 
 
-def read_state(cell: Cell, *, runs_dir: Path, data_root: Path | None) -> CellState:
+def read_states(
+    cells: Sequence[Cell], *, runs_dir: Path, data_root: Path | None
+) -> list[CellState]:
+    """Returns how far each cell is, in the order given."""
+    folders, inputs = cell_folders(runs_dir), LocalInputs(data_root)
+    collects = gc.isenabled()
+    gc.disable()  # nothing here is garbage, and looking for it takes as long as all the rest
+    try:
+        return [_read_state(cell, cell_folder(runs_dir, cell, folders), inputs) for cell in cells]
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _read_state(cell: Cell, folder: Path, inputs: LocalInputs) -> CellState:
     """Returns how far a cell is; a result that cannot be read is a failure of that cell alone."""
-    folder = cell_folder(runs_dir, cell)
     try:
         result = read_result(folder)
     except StorageError as unreadable:
         return CellState(cell, folder, None, "failed", cell.tasks, str(unreadable))
     try:
-        missing = missing_tasks(cell, result, data_root)
+        missing = inputs.missing_tasks(cell, result)
     except ZbenchError:
         missing = cell.tasks  # its data is unreadable: the run itself tells what is wrong
-    stale = None if result is None else changed_input(cell, result, data_root)
+    stale = None if result is None else inputs.changed_input(cell, result)
     status: Status = "to do"
     fault = result.error.message if result is not None and result.error is not None else None
     if stale is not None:
@@ -87,38 +151,3 @@ def read_state(cell: Cell, *, runs_dir: Path, data_root: Path | None) -> CellSta
     elif fault is not None:
         status = "failed"
     return CellState(cell, folder, result, status, missing, fault)
-
-
-def changed_input(cell: Cell, result: CellResult, data_root: Path | None) -> str | None:
-    """Returns what a result was made from that is no longer the same, or None.
-
-    A cell's id names its data and its model; this compares the content of the local files with
-    what was used, where that takes no long reading.
-    """
-    folder = local_folder(cell.model, data_root)
-    then = result.base.get("weights_sha256")
-    if folder is not None and then is not None:
-        now = known_sha256_of_files(sorted(folder.glob("*.safetensors")))
-        if now not in (None, then):
-            return _changed(cell, f"the weights in {folder}", then, now)
-    data = None if data_root is None or cell.data.path is None else data_root / cell.data.path
-    then = result.train.data_file_sha256 if result.train is not None else None
-    if data is not None and then is not None:
-        now = known_sha256_of_file(data)
-        if now not in (None, then):
-            return _changed(cell, str(data), then, now)
-    return None
-
-
-def _changed(cell: Cell, what: str, then: str, now: str | None) -> str:
-    return (
-        f"{cell.label}: {what} changed since the cell was made (SHA-256 {then[:12]}, now "
-        f"{str(now)[:12]}); bring back what was used, or give another --runs-dir"
-    )
-
-
-def read_states(
-    cells: Sequence[Cell], *, runs_dir: Path, data_root: Path | None
-) -> list[CellState]:
-    """Returns how far each cell is, in the order given."""
-    return [read_state(cell, runs_dir=runs_dir, data_root=data_root) for cell in cells]

@@ -1,8 +1,10 @@
-"""A grid with the places that the command line gave, and what is checked before it runs."""
+"""A grid as one command sees it: its chosen cells, their states, its data; each found out once."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from harness.errors import UsageError
@@ -32,12 +34,18 @@ class OpenGrid:
     runs_dir: Path
     data_root: Path | None
 
+    @cached_property
     def states(self) -> list[CellState]:
-        """Returns how far each cell is, now."""
+        """How far each cell was when this was first asked."""
+        return self.read_states()
+
+    def read_states(self) -> list[CellState]:
+        """Returns how far each cell is now."""
         return read_states(self.cells, runs_dir=self.runs_dir, data_root=self.data_root)
 
+    @cached_property
     def num_rows(self) -> int | None:
-        """Returns the size of the training data, where it is known."""
+        """Size of the training data, where it is known."""
         return count_rows(self.spec.data, self.data_root)
 
 
@@ -74,11 +82,11 @@ def prepare_run(grid: OpenGrid, *, allow_data_mismatch: bool = False) -> list[st
         if grid.data_root == world_folder(grid.runs_dir):
             write_world(grid.data_root)
     check_sources(grid.cells, grid.data_root)
-    check_fractions(grid.cells, grid.num_rows())
+    check_fractions(grid.cells, grid.num_rows)
     return check_data_versions(grid.cells, grid.data_root, allow=allow_data_mismatch)
 
 
-def refuse_changed_inputs(states: list[CellState]) -> None:
+def refuse_changed_inputs(states: Sequence[CellState]) -> None:
     """Stops before numbers of different data or weights meet in one grid.
 
     Raises:

@@ -1,39 +1,58 @@
 """The methods of a grid: one entry each in METHODS; their code is in the files beside this one.
 
-Importing this package imports neither torch nor peft: a method's `apply` does, when it is called.
-Another package adds a method through the entry point group `zbench.methods`: see
-docs/adding-a-method.md.
+What stands in `__all__` is the public surface: all that a method of another package needs (see
+docs/adding-a-method.md). Importing this package imports neither torch nor peft: a method's `apply`
+does, when it is called.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
 
-from harness.errors import MethodError
-from harness.methods.full import STANFORD_ALPACA, apply_full, count_full
+from harness.errors import MethodError, ModelError
+from harness.methods.full import STANFORD_ALPACA, apply_full, count_full, full_workload
 from harness.methods.imported import AdapterOptions, apply_imported, count_imported
-from harness.methods.lora import ALPACA_LORA, LoraOptions, apply_lora, count_lora
-from harness.methods.method import Method, MethodOptions
+from harness.methods.lora import ALPACA_LORA, LoraOptions, apply_lora, count_lora, lora_workload
+from harness.methods.method import Method, MethodOptions, Workload
 from harness.methods.neighbours import NEIGHBOURS
+from harness.methods.plug_ins import Registry
 from harness.methods.untrained import apply_nothing, count_nothing
-from harness.methods.zero_init.apply import (
-    apply_random_init,
-    apply_zero_init_linear,
-    apply_zero_init_nonlinear,
-)
+from harness.methods.zero_init.apply import apply_prompts
 from harness.methods.zero_init.options import (
     PAPER_PROMPTS,
     GatedPromptOptions,
     GeneratedPromptOptions,
     PromptOptions,
-    count_random_init,
-    count_zero_init_linear,
-    count_zero_init_nonlinear,
+    count_prompts,
+    prompt_workload,
 )
-from harness.methods.zero_init.telemetry import PromptTrace, gate_statistics
-from harness.models.shape import ModelShape
+from harness.methods.zero_init.telemetry import PromptTelemetry, gate_statistics
+from harness.models.adapters import attach_adapter, insert_adapter
+from harness.models.families import FAMILIES, Family
+from harness.models.shape import ModelShape, shape_of
 
-__all__ = ["METHODS", "Method", "MethodOptions", "check_options"]
+if TYPE_CHECKING:
+    from harness.methods.row_dropout import replace_dropouts
+
+__all__ = [
+    "ALPACA_LORA",
+    "FAMILIES",
+    "METHODS",
+    "PAPER_PROMPTS",
+    "STANFORD_ALPACA",
+    "Family",
+    "Method",
+    "MethodError",
+    "MethodOptions",
+    "ModelError",
+    "ModelShape",
+    "Workload",
+    "attach_adapter",
+    "check_options",
+    "insert_adapter",
+    "replace_dropouts",
+    "shape_of",
+]
 
 _ALL = (
     Method(
@@ -52,6 +71,7 @@ _ALL = (
         recipe=STANFORD_ALPACA,
         apply=apply_full,
         count_parameters=count_full,
+        workload=full_workload,
     ),
     Method(
         name="lora",
@@ -60,6 +80,7 @@ _ALL = (
         recipe=ALPACA_LORA,
         apply=apply_lora,
         count_parameters=count_lora,
+        workload=lora_workload,
     ),
     *NEIGHBOURS,
     Method(
@@ -67,29 +88,32 @@ _ALL = (
         title="Random-init",
         options=PromptOptions,
         recipe=PAPER_PROMPTS,
-        apply=apply_random_init,
-        count_parameters=count_random_init,
-        trace=PromptTrace,
+        apply=apply_prompts,
+        count_parameters=count_prompts,
+        workload=prompt_workload,
+        telemetry=PromptTelemetry,
     ),
     Method(
         name="zero-init-linear",
         title="Zero-init + linear",
         options=GatedPromptOptions,
         recipe=PAPER_PROMPTS,
-        apply=apply_zero_init_linear,
-        count_parameters=count_zero_init_linear,
+        apply=apply_prompts,
+        count_parameters=count_prompts,
+        workload=prompt_workload,
         statistics=gate_statistics,
-        trace=PromptTrace,
+        telemetry=PromptTelemetry,
     ),
     Method(
         name="zero-init-nonlinear",
         title="Zero-init + non-linear",
         options=GeneratedPromptOptions,
         recipe=PAPER_PROMPTS,
-        apply=apply_zero_init_nonlinear,
-        count_parameters=count_zero_init_nonlinear,
+        apply=apply_prompts,
+        count_parameters=count_prompts,
+        workload=prompt_workload,
         statistics=gate_statistics,
-        trace=PromptTrace,
+        telemetry=PromptTelemetry,
     ),
     Method(
         name="adapter",
@@ -102,45 +126,17 @@ _ALL = (
     ),
 )
 
-ENTRY_POINTS = "zbench.methods"
-"""Group of the entry points by which other packages add methods; each names a `Method`."""
-
-
-def _methods_of_other_packages() -> list[Method]:
-    """Returns the methods that installed packages add, in the order of their names.
-
-    Raises:
-        MethodError: one cannot be imported, is no `Method`, or takes a name that is taken.
-    """
-    found: dict[str, Method] = {method.name: method for method in _ALL}
-    added = []
-    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
-        package = entry.dist.name if entry.dist else "a package"
-        where = f"{package}: entry point '{entry.name}' of {ENTRY_POINTS}"
-        advice = "correct the package, or uninstall it"
-        try:
-            method = entry.load()
-        except Exception as fault:
-            raise MethodError(
-                f"{where}: {entry.value} cannot be imported ({type(fault).__name__}: {fault}); "
-                f"{advice}"
-            ) from fault
-        if not isinstance(method, Method):
-            raise MethodError(
-                f"{where}: {entry.value} is {type(method).__name__}, not a "
-                f"harness.methods.Method; {advice}"
-            )
-        if method.name in found:
-            raise MethodError(f"{where}: there is a method '{method.name}' already; {advice}")
-        found[method.name] = method
-        added.append(method)
-    return added
-
-
-METHODS: dict[str, Method] = {
-    method.name: method for method in (*_ALL, *_methods_of_other_packages())
-}
+METHODS = Registry(_ALL)
 """All methods by name, in the order of tables and figures."""
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the public names whose modules import torch at their first use."""
+    if name == "replace_dropouts":
+        from harness.methods.row_dropout import replace_dropouts
+
+        return replace_dropouts
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def check_options(method: Method, options: MethodOptions, shape: ModelShape) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FAMILIES = ("llama", "mistral")
-"""The decoders with rotary positions that PEFT's code handles."""
+"""Decoders with rotary embeddings that PEFT's code handles."""
 
 
 class AdaptionPromptOptions(PromptOptions):
@@ -28,7 +28,7 @@ class AdaptionPromptOptions(PromptOptions):
 def apply_adaption_prompt(
     model: PreTrainedModel, options: AdaptionPromptOptions, seed: int
 ) -> PeftModel:
-    """Freezes the model, puts PEFT's gated prompts into its last layers, and wraps it.
+    """Freezes the model, inserts PEFT's gated prompts into its last layers, and wraps it.
 
     Raises:
         MethodError: PEFT's code does not handle the model, or it has too few layers.
@@ -41,7 +41,8 @@ def apply_adaption_prompt(
     layers = options.adapted_layers(shape)
     config = AdaptionPromptConfig(adapter_len=options.prompt_length, adapter_layers=len(layers))
     adapted = insert_adapter(model, config, seed)
-    # PEFT draws in the base's precision and on its device; drawn again so that the seed decides.
+    # PEFT draws in the base's precision and on its device; drawn again, so that one seed gives one
+    # start everywhere.
     random = torch.Generator().manual_seed(seed)
     for name, parameter in adapted.named_parameters():
         if name.endswith(".adaption_prompt"):
@@ -51,7 +52,7 @@ def apply_adaption_prompt(
 
 
 def count_adaption_prompt(shape: ModelShape, options: AdaptionPromptOptions) -> int:
-    """Returns the number of trained parameters: rows, and a gate per layer.
+    """A prompt and one gate per adapted layer.
 
     Raises:
         MethodError: PEFT's code does not handle the model, or it has too few layers.

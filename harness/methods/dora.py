@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from harness.methods.lora import LoraOptions, count_lora, insert_lora
+from harness.methods.lora import LoraOptions, apply_lora, count_lora
 from harness.methods.targets import LLAMA_LINEAR, Targets, target_sizes
-from harness.models.shape import ModelShape, shape_of
+from harness.models.shape import ModelShape
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -38,17 +38,16 @@ class DoraOptions(LoraOptions):
 
 
 def apply_dora(model: PreTrainedModel, options: DoraOptions, seed: int) -> PeftModel:
-    """Freezes the model, puts PEFT's DoRA layers into it, and wraps it.
+    """Freezes the model, inserts PEFT's DoRA layers, and wraps it.
 
     Raises:
         MethodError: the rank is too high for a target, or the model has no such layers.
     """
-    count_dora(shape_of(model.config), options)
-    return insert_lora(model, options, seed, use_dora=True)
+    return apply_lora(model, options, seed, use_dora=True)
 
 
 def count_dora(shape: ModelShape, options: DoraOptions) -> int:
-    """Returns the number of trained parameters: LoRA's, and a magnitude per output.
+    """LoRA's parameters, and a magnitude per output of each target.
 
     Raises:
         MethodError: the rank is higher than a target's own, or the model has no such target.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.methods.method import MethodOptions
+from harness.methods.method import MethodOptions, Workload
 from harness.models.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ of 1 is the default of the transformers Trainer that it runs on."""
 
 
 def apply_full(model: PreTrainedModel, options: MethodOptions, seed: int) -> PreTrainedModel:
-    """Makes every parameter trainable and returns the model.
+    """Makes every parameter trainable, in fp32.
 
     Trained tensors are fp32 in every method, so a bf16 base becomes fp32 here: AdamW's steps at
     2e-5 are smaller than bf16 can resolve. Training and evaluation in bf16 run it under autocast.
@@ -33,5 +33,10 @@ def apply_full(model: PreTrainedModel, options: MethodOptions, seed: int) -> Pre
 
 
 def count_full(shape: ModelShape, options: MethodOptions) -> int:
-    """Returns the number of parameters of the whole model."""
+    """The parameters of the whole model."""
     return shape.num_parameters
+
+
+def full_workload(shape: ModelShape, options: MethodOptions) -> Workload:
+    """Every weight of the model has a gradient."""
+    return Workload(trains_base=True)

@@ -8,7 +8,7 @@ from harness.methods.lora import ALPACA_LORA
 from harness.methods.method import MethodOptions
 from harness.methods.targets import FEED_FORWARD_OUTPUTS, Targets, check_layers, target_sizes
 from harness.models.adapters import insert_adapter
-from harness.models.shape import ModelShape, shape_of
+from harness.models.shape import ModelShape
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -23,23 +23,22 @@ Adafactor on T0). No setting for instruction tuning of LLaMA is published; the r
 class Ia3Options(MethodOptions):
     """(IA)³ (Liu et al., 2022, arXiv 2205.05638): keys, values and inner activations are rescaled.
 
-    Defaults: the paper's three places (its section 3.3), which are PEFT's own for Llama.
+    Defaults: the paper's three layers (its section 3.3), which are PEFT's own for Llama.
     """
 
     targets: Targets = ("k_proj", "v_proj", "down_proj")
-    """Linear layers whose outputs are rescaled; of the last one of a feed-forward network, whose
-    inputs."""
+    """Linear layers whose outputs are rescaled; the last one of a feed-forward network has its
+    inputs rescaled."""
 
 
 def apply_ia3(model: PreTrainedModel, options: Ia3Options, seed: int) -> PeftModel:
-    """Freezes the model, puts PEFT's (IA)³ vectors, all ones, into it, and wraps it.
+    """Freezes the model, inserts PEFT's (IA)³ vectors, all ones, and wraps it.
 
     Raises:
         MethodError: the model has no such layers.
     """
     from peft import IA3Config
 
-    count_ia3(shape_of(model.config), options)
     check_layers(model, options.targets)
     inner: list[str] = [target for target in options.targets if target in FEED_FORWARD_OUTPUTS]
     config = IA3Config(target_modules=list(options.targets), feedforward_modules=inner)
@@ -47,7 +46,7 @@ def apply_ia3(model: PreTrainedModel, options: Ia3Options, seed: int) -> PeftMod
 
 
 def count_ia3(shape: ModelShape, options: Ia3Options) -> int:
-    """Returns the number of trained parameters.
+    """A scale for each output of every target, or for each input of a feed-forward network's last.
 
     Raises:
         MethodError: the model has no such target.

@@ -1,4 +1,4 @@
-"""A finished adapter from a folder, in PEFT's format: it is scored, never trained."""
+"""A trained adapter from a folder in PEFT's format, which is scored and never trained."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ADVICE = "correct the grid's `adapter`, or copy the folder again"
 
 
 class AdapterOptions(MethodOptions):
-    """Which adapter. Its content, not its place, decides the cell's id."""
+    """Which adapter; its content, not its path, decides the cell's id."""
 
     adapter: str
     """Folder with adapter_config.json and adapter_model.safetensors; a relative one lies beside
@@ -37,12 +37,12 @@ class AdapterOptions(MethodOptions):
     """Of the folder's two files; found when the grid is read."""
 
     def identity(self) -> dict[str, Any]:
-        """Returns what decides the weights: the content."""
+        """The content alone."""
         return {"sha256": self.sha256}
 
 
 def adapter_sha256(folder: Path) -> str:
-    """Returns the SHA-256 of an adapter folder's settings and tensors.
+    """The SHA-256 of an adapter folder's settings and tensors.
 
     Raises:
         ModelError: the folder is no adapter's, or damaged.
@@ -58,7 +58,7 @@ def adapter_sha256(folder: Path) -> str:
 
 
 def apply_imported(model: PreTrainedModel, options: AdapterOptions, seed: int) -> PeftModel:
-    """Puts the folder's adapter on the model, frozen, and returns it.
+    """Inserts the folder's adapter into the model, and freezes it.
 
     Raises:
         ModelError: the folder is damaged, has changed since the grid was read, or is for another
@@ -72,7 +72,7 @@ def apply_imported(model: PreTrainedModel, options: AdapterOptions, seed: int) -
 
 
 def count_imported(shape: ModelShape, options: AdapterOptions) -> int:
-    """Returns the parameters that the adapter adds. Checks what can be checked without loading.
+    """The parameters that the adapter adds; checks what can be checked without loading it.
 
     Raises:
         MethodError: the adapter is for another base model.

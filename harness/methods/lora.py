@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from harness.methods.method import MethodOptions
-from harness.methods.targets import Targets, check_layers, check_rank, target_sizes
+from harness.errors import MethodError
+from harness.methods.method import MethodOptions, Workload
+from harness.methods.targets import Targets, check_layers, target_sizes
 from harness.models.adapters import insert_adapter
 from harness.models.shape import ModelShape, shape_of
 
@@ -42,28 +43,19 @@ class LoraOptions(MethodOptions):
     """The linear layers that are adapted, in every layer of the model."""
 
 
-def apply_lora(model: PreTrainedModel, options: LoraOptions, seed: int) -> PeftModel:
-    """Freezes the model, puts PEFT's LoRA layers into it, and wraps it.
+def apply_lora(
+    model: PreTrainedModel, options: LoraOptions, seed: int, *, use_dora: bool = False
+) -> PeftModel:
+    """Freezes the model, inserts PEFT's LoRA layers, with DoRA's magnitudes if asked, and wraps it.
 
     Raises:
         MethodError: the rank is too high for a target, or the model has no such layers.
-    """
-    count_lora(shape_of(model.config), options)
-    return insert_lora(model, options, seed, use_dora=False)
-
-
-def insert_lora(
-    model: PreTrainedModel, options: LoraOptions, seed: int, *, use_dora: bool
-) -> PeftModel:
-    """Puts PEFT's LoRA layers into the model, with DoRA's magnitudes or without.
-
-    Raises:
-        MethodError: the model has no such layers.
     """
     from peft import LoraConfig
 
     from harness.methods.row_dropout import replace_dropouts
 
+    count_lora(shape_of(model.config), options)
     check_layers(model, options.targets)
     config = LoraConfig(
         r=options.rank,
@@ -79,11 +71,22 @@ def insert_lora(
 
 
 def count_lora(shape: ModelShape, options: LoraOptions) -> int:
-    """Returns the number of trained parameters.
+    """Two matrices per target, of rank · inputs and outputs · rank.
 
     Raises:
         MethodError: the rank is higher than a target's own, or the model has no such target.
     """
-    check_rank(shape, options.targets, options.rank)
     sizes = target_sizes(shape, options.targets)
+    for target, size in zip(options.targets, sizes, strict=True):
+        if options.rank > min(size):
+            raise MethodError(
+                f"rank: must be at most {min(size)}, the smaller side of {target} in this "
+                f"model (got {options.rank})"
+            )
     return shape.num_hidden_layers * options.rank * sum(sum(size) for size in sizes)
+
+
+def lora_workload(shape: ModelShape, options: LoraOptions) -> Workload:
+    """Every token passes the two added matrices of each target."""
+    added = count_lora(shape, options)
+    return Workload(added_weights=added, shares_prefix=not options.dropout)

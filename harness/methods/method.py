@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.models.shape import ModelShape
 from harness.spec import Spec
@@ -24,31 +24,58 @@ class MethodOptions(Spec):
         return self.model_dump()
 
 
-class Trace(Protocol):
-    """Follows one training of a model, and changes nothing by it: the training's bits stay.
+PROBE_TEXTS = 16
+"""Training examples that telemetry gets to run the model on: the first ones of a cell."""
 
-    `harness.training.loop.fit` calls `probe` once before and once after the training, and around
-    every step that is read `observe`, then `read`. A checkpoint holds its `state`; a training that
-    resumes from one begins with `load_state` in the place of the first `probe`.
+
+@dataclass(frozen=True)
+class Workload:
+    """What a method makes a model compute beside its own forward pass; estimates are made of it."""
+
+    adapted_layers: int | None = None
+    """Layers that gradients pass through, from the first adapted one to the last; None: all."""
+    trains_base: bool = False
+    """Whether the model's own weights are trained, so that each has a gradient."""
+    added_weights: int = 0
+    """Weights of the added matrices that every token passes."""
+    virtual_keys: int = 0
+    """Keys that every token attends to beside those of the text."""
+    virtual_tokens: int = 0
+    """Tokens before each row that pass all layers like its own."""
+    shares_prefix: bool = True
+    """Whether the template's shared prefix can be computed once for several rows: not with dropout,
+    which draws anew for each row, nor behind virtual tokens."""
+
+
+class TelemetryCallback(Protocol):
+    """Follows one training of a model without changing it: the training's bits stay the same.
+
+    `MethodStatistics` of `harness.training.method_statistics` calls it. `on_gradients` and
+    `on_step` are called at the steps that are read only: the first, the last and every tenth. A
+    checkpoint holds its `state`; a training that resumes begins with `load_state` instead of
+    `on_train_begin`.
     """
 
-    def probe(self, when: Literal["before", "after"], texts: Sequence[Sequence[int]]) -> None:
-        """Looks at the model on a few token sequences: in evaluation mode, without gradients."""
+    def on_train_begin(self, texts: Sequence[Sequence[int]]) -> None:
+        """Called before the first step, in evaluation mode, with a few token sequences."""
 
-    def observe(self) -> None:
-        """Looks at the gradients that the optimizer is about to take; waits for no device."""
+    def on_gradients(self) -> None:
+        """Called with the gradients that the optimizer is about to take; waits for no device."""
 
-    def read(self, step: int) -> dict[str, float]:
-        """Returns the figures of a step that is taken, by MLflow's name for them; waits once."""
+    def on_step(self, step: int) -> dict[str, float]:
+        """Figures of a step that the optimizer has taken, by MLflow's names; waits once."""
+
+    def on_train_end(self, texts: Sequence[Sequence[int]]) -> None:
+        """Called after the last step, as `on_train_begin` is."""
 
     def statistics(self) -> dict[str, float]:
-        """Returns the figures of the whole training: the last ones read, and those probed."""
+        """Figures of the whole training: those last read, and those from its begin and end."""
 
     def frames(self) -> dict[str, pd.DataFrame]:
-        """Returns what is kept beside the result: a frame by the name of its parquet file."""
+        """Frames to keep beside the result, by the names of their parquet files."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """Returns all that was seen so far, by names of its own."""
+        """All that a training that resumes must know of it, by names of its own."""
 
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Puts back what `state` gave."""
@@ -79,7 +106,26 @@ class Method:
     """
     statistics: Callable[[nn.Module], dict[str, float]] | None = None
     """Figures of the method's own state, logged during training; None where it has none."""
-    trace: Callable[[nn.Module], Trace] | None = None
-    """Begins to follow a training of the adapted model; its figures replace `statistics`."""
+    telemetry: Callable[[nn.Module], TelemetryCallback] | None = None
+    """Makes a callback that follows a training of the adapted model, instead of `statistics`."""
     trains: bool = True
     """False for the untrained base model."""
+    workload: Callable[[ModelShape, Any], Workload] | None = None
+    """`workload(shape, options)` is what the method makes a model compute, for `zbench plan`.
+
+    Where None, every layer is adapted, dropout is the option `dropout`, and a method that trains
+    more than half of the parameters trains the model's own.
+    """
+
+    def workload_on(self, shape: ModelShape, options: MethodOptions) -> Workload:
+        """What the method makes a model of this shape compute.
+
+        Raises:
+            MethodError: the options do not fit the shape.
+        """
+        if self.workload is not None:
+            return self.workload(shape, options)
+        return Workload(
+            trains_base=self.count_parameters(shape, options) > shape.num_parameters / 2,
+            shares_prefix=not getattr(options, "dropout", 0),
+        )

@@ -13,6 +13,7 @@ from harness.methods.adaption_prompt import (
 )
 from harness.methods.dora import DORA_ALPACA, DoraOptions, apply_dora, count_dora
 from harness.methods.ia3 import IA3_RATE, Ia3Options, apply_ia3, count_ia3
+from harness.methods.lora import lora_workload
 from harness.methods.method import Method
 from harness.methods.prompt_tuning import (
     VIRTUAL_TOKENS,
@@ -22,9 +23,11 @@ from harness.methods.prompt_tuning import (
     apply_prompt_tuning,
     count_prefix_tuning,
     count_prompt_tuning,
+    prefix_tuning_workload,
+    prompt_tuning_workload,
 )
 from harness.methods.vera import VERA_ALPACA, VeraOptions, apply_vera, count_vera
-from harness.methods.zero_init.options import PAPER_PROMPTS
+from harness.methods.zero_init.options import PAPER_PROMPTS, prompt_workload
 
 NEIGHBOURS = (
     Method(
@@ -34,6 +37,7 @@ NEIGHBOURS = (
         recipe=DORA_ALPACA,
         apply=apply_dora,
         count_parameters=count_dora,
+        workload=lora_workload,
     ),
     Method(
         name="ia3",
@@ -58,6 +62,7 @@ NEIGHBOURS = (
         recipe=VIRTUAL_TOKENS,
         apply=apply_prefix_tuning,
         count_parameters=count_prefix_tuning,
+        workload=prefix_tuning_workload,
     ),
     Method(
         name="prompt-tuning",
@@ -66,6 +71,7 @@ NEIGHBOURS = (
         recipe=VIRTUAL_TOKENS,
         apply=apply_prompt_tuning,
         count_parameters=count_prompt_tuning,
+        workload=prompt_tuning_workload,
     ),
     Method(
         name="adaption-prompt",
@@ -74,6 +80,7 @@ NEIGHBOURS = (
         recipe=PAPER_PROMPTS,
         apply=apply_adaption_prompt,
         count_parameters=count_adaption_prompt,
+        workload=prompt_workload,
     ),
 )
 """In the order of tables and figures."""

@@ -1,6 +1,6 @@
-"""Prefix-tuning and prompt tuning through stock PEFT: virtual tokens before the words.
+"""Prefix-tuning and prompt tuning through stock PEFT: virtual tokens before those of the input.
 
-In both, the virtual tokens take the first positions, and those of the words move up.
+In both, the virtual tokens take the first positions, and those of the input move up.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from harness.methods.method import MethodOptions
+from harness.methods.method import MethodOptions, Workload
 from harness.models.adapters import insert_adapter
 from harness.models.shape import ModelShape, shape_of
 
@@ -36,9 +36,9 @@ TokenCount = Annotated[int, Field(ge=1, le=4096)]
 class PrefixTuningOptions(MethodOptions):
     """Prefix-tuning (Li and Liang, 2021, arXiv 2101.00190) without its reparametrisation.
 
-    Keys and values of virtual tokens, free parameters, stand before those of the words in every
-    layer. Default: 10 tokens, the prompt length of the paper's methods [choice]. PEFT draws them
-    from N(0, 1).
+    Keys and values of virtual tokens, free parameters, precede those of the input in every layer.
+    Default: 10 tokens, the prompt length of the paper's methods [choice]. PEFT draws them from
+    N(0, 1).
     """
 
     num_virtual_tokens: TokenCount = 10
@@ -52,7 +52,7 @@ def apply_prefix_tuning(
     from peft import PrefixTuningConfig
 
     shape = shape_of(model.config)
-    # Stated, not left to PEFT, whose older versions overlook heads of a size of their own.
+    # Stated, because older versions of PEFT overlook a `head_dim` that is not hidden / heads.
     config = PrefixTuningConfig(
         num_virtual_tokens=options.num_virtual_tokens,
         num_layers=shape.num_hidden_layers,
@@ -64,20 +64,25 @@ def apply_prefix_tuning(
 
 
 def count_prefix_tuning(shape: ModelShape, options: PrefixTuningOptions) -> int:
-    """Returns the number of trained parameters."""
+    """A key and a value of each virtual token in every layer and key-value head."""
     return 2 * options.num_virtual_tokens * shape.num_hidden_layers * shape.key_value_size
 
 
-class PromptTuningOptions(MethodOptions):
-    """Prompt tuning (Lester et al., 2021, arXiv 2104.08691): trained word vectors before the input.
+def prefix_tuning_workload(shape: ModelShape, options: PrefixTuningOptions) -> Workload:
+    """Keys before each row's own, so that no two rows share a prefix."""
+    return Workload(virtual_keys=options.num_virtual_tokens, shares_prefix=False)
 
-    Default: 100 tokens [choice], started from words of the vocabulary. The
-    paper draws those from the 5,000 most frequent ones, PEFT from all.
+
+class PromptTuningOptions(MethodOptions):
+    """Prompt tuning (Lester et al., 2021, arXiv 2104.08691): trained embeddings before the input's.
+
+    Default: 100 tokens [choice], started from embeddings of the vocabulary. The paper draws those
+    from the 5,000 most frequent tokens, PEFT from all.
     """
 
     num_virtual_tokens: TokenCount = 100
     start: Literal["vocabulary", "random"] = "vocabulary"
-    """From the vectors of random words, or from N(0, 1)."""
+    """From the embeddings of random tokens, or from N(0, 1)."""
 
 
 def apply_prompt_tuning(
@@ -100,5 +105,11 @@ def apply_prompt_tuning(
 
 
 def count_prompt_tuning(shape: ModelShape, options: PromptTuningOptions) -> int:
-    """Returns the number of trained parameters."""
+    """An embedding of each virtual token."""
     return options.num_virtual_tokens * shape.hidden_size
+
+
+def prompt_tuning_workload(shape: ModelShape, options: PromptTuningOptions) -> Workload:
+    """Tokens before each row's own, which pass the layers and are attended to."""
+    count = options.num_virtual_tokens
+    return Workload(virtual_keys=count, virtual_tokens=count, shares_prefix=False)

@@ -1,9 +1,11 @@
-"""Dropout whose draws belong to a sequence, not to the batch that it happens to be computed in.
+"""Dropout whose mask belongs to a sequence, not to the micro-batch that it is computed in.
 
-PyTorch's dropout draws for a whole tensor at once, so that another split into micro-batches draws
-otherwise and trains otherwise. Here each element's draw is a hash of (optimizer step, the
-sequence's place in the optimizer batch, layer, token, feature): a counter-based generator in the
-manner of Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3".
+PyTorch's dropout draws for a whole tensor at once, so that another split into micro-batches has
+another mask and trains otherwise. Here each element's random bits are a hash of (optimizer step,
+index of the sequence in the optimizer batch, dropout layer, token, feature): a counter-based
+generator in the manner of Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3".
+
+Shapes: B rows of a micro-batch, T tokens, D features.
 """
 
 from __future__ import annotations
@@ -26,24 +28,24 @@ _BITS = 24
 
 @dataclass(frozen=True)
 class DropoutKey:
-    """What a forward pass draws for: one optimizer step and some of its sequences."""
+    """What the masks of a forward pass depend on: one optimizer step and some of its sequences."""
 
     key: int
     """Of the step, 63 bits."""
     rows: Tensor
-    """The sequences' places in the optimizer batch: (B,), or token by token (B, T)."""
+    """Indices of the sequences in the optimizer batch: (B,), or token by token (B, T)."""
     tokens: Tensor | None = None
     """(B, T), the tokens' positions in their sequences; None where each row holds one sequence from
     its beginning."""
 
 
-_KEY: ContextVar[DropoutKey | None] = ContextVar("draws", default=None)
+_KEY: ContextVar[DropoutKey | None] = ContextVar("dropout_key", default=None)
 
 
 @contextlib.contextmanager
-def dropout_rng(draws: DropoutKey) -> Iterator[None]:
-    """Makes every RowDropout inside draw for these sequences."""
-    token = _KEY.set(draws)
+def dropout_rng(key: DropoutKey) -> Iterator[None]:
+    """Makes the masks of every RowDropout inside those of these sequences."""
+    token = _KEY.set(key)
     try:
         yield
     finally:
@@ -51,7 +53,7 @@ def dropout_rng(draws: DropoutKey) -> Iterator[None]:
 
 
 class RowDropout(nn.Module):
-    """Dropout that gives a sequence the same draws in any micro-batch.
+    """Dropout that gives a sequence the same mask in any micro-batch.
 
     Outside `dropout_rng` it is PyTorch's own dropout.
 
@@ -66,29 +68,28 @@ class RowDropout(nn.Module):
         self.index = index
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Returns the input with elements zeroed and the others divided by 1 - p, in training."""
+        """In training, zeroes elements and divides the others by 1 - p."""
         if not self.training or self.p == 0:
             return x_BTD
-        draws = _KEY.get()
-        if draws is None:
+        key = _KEY.get()
+        if key is None:
             return functional.dropout(x_BTD, self.p, training=True)
-        keep = uniform_bits(draws, self.index, x_BTD.shape) >= round(self.p * 2**_BITS)
+        keep = uniform_bits(key, self.index, x_BTD.shape) >= round(self.p * 2**_BITS)
         return x_BTD * keep.to(x_BTD.dtype) / (1 - self.p)
 
     def extra_repr(self) -> str:
-        """Returns what a model's printout shows."""
         return f"p={self.p}"
 
 
-def uniform_bits(draws: DropoutKey, index: int, shape: torch.Size) -> Tensor:
-    """Returns whole numbers, uniform in 0..2^24 - 1, of shape (B, T, D)."""
+def uniform_bits(key: DropoutKey, index: int, shape: torch.Size) -> Tensor:
+    """Integers, uniform in 0..2^24 - 1, of shape (B, T, D)."""
     rows, num_tokens, features = shape
-    device = draws.rows.device
-    places_BT, tokens_BT = draws.rows, draws.tokens
+    device = key.rows.device
+    rows_BT, tokens_BT = key.rows, key.tokens
     if tokens_BT is None:
-        assert places_BT.shape == (rows,)
-        places_BT, tokens_BT = places_BT[:, None], torch.arange(num_tokens, device=device)[None]
-    row_BT = _mixed(places_BT + _signed(draws.key + index * _GOLDEN))
+        assert rows_BT.shape == (rows,)
+        rows_BT, tokens_BT = rows_BT[:, None], torch.arange(num_tokens, device=device)[None]
+    row_BT = _mixed(rows_BT + _signed(key.key + index * _GOLDEN))
     token_BT = _mixed(row_BT + tokens_BT * _GOLDEN)
     assert token_BT.shape == (rows, num_tokens)
     feature_D = _mixed(torch.arange(1, features + 1, device=device) * _GOLDEN)
@@ -105,25 +106,21 @@ def _mixed(x: Tensor) -> Tensor:
 
 
 def _signed(value: int) -> int:
-    """Returns a number modulo 2^64 as the signed number of the same bits."""
+    """A number modulo 2^64, as the signed number of the same bits."""
     value &= (1 << 64) - 1
     return value - (1 << 64) if value >> 63 else value
 
 
 def replace_dropouts(model: nn.Module) -> None:
-    """Puts a RowDropout in the place of every active dropout of the model, in place."""
-    names = [
-        name
+    """Replaces every active dropout of the model by a RowDropout, in place."""
+    active = [
+        (name, module)
         for name, module in model.named_modules()
         if isinstance(module, nn.Dropout) and module.p > 0
     ]
-    for index, name in enumerate(names):
+    for index, (name, old) in enumerate(active):
         parent, _, leaf = name.rpartition(".")
-        old = model.get_submodule(name)
-        assert isinstance(old, nn.Dropout)
-        new = RowDropout(old.p, index).train(old.training)
-        holder = model.get_submodule(parent)
-        if isinstance(holder, nn.ModuleDict):
-            holder[leaf] = new
-        else:
-            setattr(holder, leaf, new)
+        # Also in a ModuleDict, whose items are its child modules.
+        model.get_submodule(parent).register_module(
+            leaf, RowDropout(old.p, index).train(old.training)
+        )

@@ -1,38 +1,24 @@
-"""The linear layers that a method adapts: their names in grids, and what a model has of them."""
+"""The linear layers that a method adapts: their names in grids, their sizes, and checks."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
 from harness.errors import MethodError
-from harness.models.shape import ModelShape
+from harness.models.shape import ModelShape, shape_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Target = Literal[
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "gate_proj",
-    "up_proj",
-    "down_proj",
-    "qkv_proj",
-    "gate_up_proj",
-    "query_key_value",
-    "dense",
-    "dense_h_to_4h",
-    "dense_4h_to_h",
-]
-"""Llama's seven; Phi-3 has fused ones (`qkv_proj`, `gate_up_proj`), GPT-NeoX the last four."""
-_ORDER: tuple[Target, ...] = (
-    *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-    *("qkv_proj", "gate_up_proj"),
-    *("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"),
-)
+_Llama = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+_Phi3 = Literal["qkv_proj", "gate_up_proj"]  # fused; the others are Llama's
+_GptNeoX = Literal["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
+Target = Literal[_Llama, _Phi3, _GptNeoX]
+_ORDER: tuple[Target, ...] = get_args(Target)
+LLAMA_LINEAR: tuple[Target, ...] = get_args(_Llama)
+"""All linear layers of a Llama layer."""
 FEED_FORWARD_OUTPUTS: frozenset[Target] = frozenset({"down_proj", "dense_4h_to_h"})
 """Their inputs are the inner activations of the feed-forward network."""
 
@@ -40,18 +26,15 @@ FEED_FORWARD_OUTPUTS: frozenset[Target] = frozenset({"down_proj", "dense_4h_to_h
 def _in_order(targets: tuple[Target, ...]) -> tuple[Target, ...]:
     if len(set(targets)) < len(targets):
         raise ValueError("names a layer twice")
-    # One order, so that the order in which a user lists them does not change a cell's id.
+    # A cell's id does not depend on the order in which a user lists them.
     return tuple(sorted(targets, key=_ORDER.index))
 
 
 Targets = Annotated[tuple[Target, ...], Field(min_length=1), AfterValidator(_in_order)]
 
-LLAMA_LINEAR: tuple[Target, ...] = _ORDER[:7]
-"""All linear layers of a Llama layer."""
-
 
 def target_sizes(shape: ModelShape, targets: tuple[Target, ...]) -> list[tuple[int, int]]:
-    """Returns (inputs, outputs) of each target in one layer of the model.
+    """Sizes (inputs, outputs) of each target in one layer of the model.
 
     Raises:
         MethodError: the model has no layer of that name.
@@ -66,26 +49,13 @@ def target_sizes(shape: ModelShape, targets: tuple[Target, ...]) -> list[tuple[i
     return [sizes[target] for target in targets]
 
 
-def check_rank(shape: ModelShape, targets: tuple[Target, ...], rank: int) -> None:
-    """Refuses a rank that no target can have.
-
-    Raises:
-        MethodError: the rank is higher than a target's own, or the model has no such target.
-    """
-    for target, size in zip(targets, target_sizes(shape, targets), strict=True):
-        if rank > min(size):
-            raise MethodError(
-                f"rank: must be at most {min(size)}, the smaller side of {target} in this "
-                f"model (got {rank})"
-            )
-
-
 def check_layers(model: PreTrainedModel, targets: tuple[Target, ...]) -> None:
-    """Refuses a model that lacks a target in a layer; PEFT would pass over it in silence.
+    """Refuses a model that lacks a target in one of its layers, which PEFT would ignore silently.
 
     Raises:
         MethodError: it does.
     """
+    target_sizes(shape_of(model.config), targets)
     names = [name.rpartition(".")[2] for name, _ in model.named_modules()]
     lacking = [t for t in targets if names.count(t) != model.config.num_hidden_layers]
     if lacking:

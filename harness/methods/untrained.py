@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def apply_nothing(model: PreTrainedModel, options: MethodOptions, seed: int) -> PreTrainedModel:
-    """Freezes the whole model and returns it."""
+    """Freezes the whole model."""
     return model.requires_grad_(False)
 
 
 def count_nothing(shape: ModelShape, options: MethodOptions) -> int:
-    """Returns 0."""
+    """None are trained."""
     return 0

@@ -9,7 +9,7 @@ from pydantic import Field
 from harness.methods.method import MethodOptions
 from harness.methods.targets import LLAMA_LINEAR, Targets, check_layers, target_sizes
 from harness.models.adapters import insert_adapter
-from harness.models.shape import ModelShape, shape_of
+from harness.models.shape import ModelShape
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -41,14 +41,13 @@ class VeraOptions(MethodOptions):
 
 
 def apply_vera(model: PreTrainedModel, options: VeraOptions, seed: int) -> PeftModel:
-    """Freezes the model, puts PEFT's VeRA layers into it, and wraps it.
+    """Freezes the model, inserts PEFT's VeRA layers, and wraps it.
 
     Raises:
         MethodError: the model has no such layers.
     """
     from peft import VeraConfig
 
-    count_vera(shape_of(model.config), options)
     check_layers(model, options.targets)
     config = VeraConfig(
         r=options.rank,
@@ -62,7 +61,7 @@ def apply_vera(model: PreTrainedModel, options: VeraOptions, seed: int) -> PeftM
 
 
 def count_vera(shape: ModelShape, options: VeraOptions) -> int:
-    """Returns the number of trained parameters: per target a scale for each rank and output.
+    """A scale for each rank and each output of every target.
 
     Raises:
         MethodError: the model has no such target.

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ModelError, StorageError, one_line
+from harness.errors import ModelError, one_line
+from harness.records.files import atomic_file, flush, save_tensors
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -52,36 +52,22 @@ def save_adapter(model: PeftModel, folder: Path, *, base_name: str | None = None
     Raises:
         StorageError: the files cannot be written; what was there before is still there.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     config = copy.copy(model.peft_config[ADAPTER])
     config.inference_mode = True
     config.base_model_name_or_path = base_name
-    tensors = {name: value.detach().cpu().clone() for name, value in adapter_tensors(model).items()}
-    aside = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=folder, prefix=".adapter."))
-        save_file(tensors, aside / WEIGHTS_FILE, metadata={"format": "pt"})
-        text = json.dumps(_as_json(config), indent=2, sort_keys=True) + "\n"
-        (aside / CONFIG_FILE).write_text(text, encoding="utf-8")
-        for name in (WEIGHTS_FILE, CONFIG_FILE):
-            with (aside / name).open("rb") as written:
-                os.fsync(written.fileno())
-            (aside / name).chmod(0o644)
-        # Without its configuration a folder reads as no adapter: killed between any two of these
-        # steps, it never reads as one of old and new halves.
+    text = json.dumps(_as_json(config), indent=2, sort_keys=True) + "\n"
+    tensors = {name: value.clone() for name, value in adapter_tensors(model).items()}
+    # Without its configuration a folder reads as no adapter: killed between any two steps, it
+    # never reads as one of old and new halves. The inner file is put in place first.
+    with (
+        atomic_file(folder / CONFIG_FILE) as settings,
+        atomic_file(folder / WEIGHTS_FILE) as weights,
+    ):
+        save_tensors(weights, tensors)
+        settings.write_text(text, encoding="utf-8")
+        for file in (weights, settings):
+            flush(file)
         (folder / CONFIG_FILE).unlink(missing_ok=True)
-        (aside / WEIGHTS_FILE).replace(folder / WEIGHTS_FILE)
-        (aside / CONFIG_FILE).replace(folder / CONFIG_FILE)
-    except (OSError, SafetensorError) as fault:
-        raise StorageError(
-            f"{folder}: cannot be written ({one_line(fault)}); free space or choose another folder"
-        ) from fault
-    finally:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
 
 
 def load_adapter(model: PeftModel, folder: Path, *, advice: str) -> None:
@@ -97,24 +83,16 @@ def load_adapter(model: PeftModel, folder: Path, *, advice: str) -> None:
     Raises:
         ModelError: a file is missing or damaged, or holds another method's or model's adapter.
     """
-    import torch
-
     stored = read_adapter_config(folder, advice=advice)
-    config = _as_json(model.peft_config[ADAPTER])
-    kinds = ({"peft_type": stored["peft_type"]}, {"peft_type": config["peft_type"]})
-    difference = _difference(*kinds) or _difference(stored, config)
+    difference = _difference(stored, _as_json(model.peft_config[ADAPTER]))
     if difference:
         raise ModelError(f"{folder / CONFIG_FILE}: not of this method and model: {difference}")
-    tensors = read_tensors(folder / WEIGHTS_FILE, advice=advice)
-    check_tensors(folder / WEIGHTS_FILE, tensors, adapter_tensors(model))
-    # Copied in place, not by PEFT, whose older versions pass over VeRA's matrices.
-    with torch.no_grad():
-        for name, place in _places(model).items():
-            place.copy_(tensors[name])
+    # Not by PEFT, whose older versions ignore VeRA's matrices.
+    load_tensors(folder / WEIGHTS_FILE, _own_tensors(model), advice=advice)
 
 
-def _places(model: PeftModel) -> dict[str, Tensor]:
-    """Returns the model's own tensors by the names that PEFT stores them under."""
+def _own_tensors(model: PeftModel) -> dict[str, Tensor]:
+    """The model's own tensors, not copies, by the names that PEFT stores them under."""
     if model.peft_config[ADAPTER].is_prompt_learning:
         encoder: Any = model.prompt_encoder[ADAPTER]
         return {"prompt_embeddings": encoder.embedding.weight}
@@ -124,8 +102,19 @@ def _places(model: PeftModel) -> dict[str, Tensor]:
     return found
 
 
+def adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
+    """What is stored of a model's adapter, by the names that PEFT stores it under."""
+    from peft import get_peft_model_state_dict
+
+    # Told not to look for resized embeddings, which it would compare with the hub's configuration.
+    found: dict[str, Tensor] = get_peft_model_state_dict(
+        model, adapter_name=ADAPTER, save_embedding_layers=False
+    )
+    return found
+
+
 def read_adapter_config(folder: Path, *, advice: str = "copy it again") -> dict[str, Any]:
-    """Returns the content of a folder's adapter_config.json; needs neither torch nor PEFT.
+    """The content of a folder's adapter_config.json; needs neither torch nor PEFT.
 
     Raises:
         ModelError: it is missing, damaged, or does not say its `peft_type`.
@@ -143,51 +132,54 @@ def read_adapter_config(folder: Path, *, advice: str = "copy it again") -> dict[
 
 
 def adapter_size(folder: Path, *, advice: str = "copy it again") -> int:
-    """Returns the number of trained parameters in a folder, by its header; needs no torch.
+    """The number of trained parameters in a folder, by its header; needs no torch.
 
     Raises:
         ModelError: the file is missing or damaged.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     file = folder / WEIGHTS_FILE
-    total = 0
-    try:
-        with safe_open(file, framework="numpy") as stored:
-            for name in stored.keys():  # noqa: SIM118  # not a dictionary
-                count = 1
-                for side in stored.get_slice(name).get_shape():
-                    count *= side
-                total += 0 if name in FROZEN_TENSORS else count
-    except FileNotFoundError as fault:
-        raise ModelError(f"{file}: missing; {advice}") from fault
-    except (SafetensorError, OSError) as fault:
-        raise ModelError(f"{file}: truncated or damaged ({one_line(fault)}); {advice}") from fault
-    return total
+    with reading_tensors(file, advice=advice), safe_open(file, framework="numpy") as stored:
+        return sum(
+            math.prod(stored.get_slice(name).get_shape())
+            for name in stored.keys()  # noqa: SIM118  # not a dictionary
+            if name not in FROZEN_TENSORS
+        )
 
 
-def adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
-    """Returns what is stored of a model's adapter, by the names that PEFT stores it under."""
-    from peft import get_peft_model_state_dict
+def load_tensors(path: Path, own: Mapping[str, Tensor], *, advice: str) -> None:
+    """Copies a safetensors file into a model's own tensors, if names and shapes agree exactly.
 
-    # Told not to look for resized embeddings, which it would compare with the hub's configuration.
-    found: dict[str, Tensor] = get_peft_model_state_dict(
-        model, adapter_name=ADAPTER, save_embedding_layers=False
-    )
-    return found
+    Raises:
+        ModelError: it is missing or damaged, or names or shapes differ.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    with reading_tensors(path, advice=advice):
+        stored = load_file(path)
+    check_tensors(path, stored, own)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(stored[name])
 
 
-def read_tensors(path: Path, *, advice: str) -> dict[str, Tensor]:
-    """Returns the tensors of a safetensors file.
+@contextmanager
+def reading_tensors(path: Path, *, advice: str) -> Iterator[None]:
+    """Runs a block that reads a safetensors file.
+
+    Args:
+        path: of the file.
+        advice: what to do where it cannot be read; the end of the error's line.
 
     Raises:
         ModelError: it is missing or damaged.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        yield
     except FileNotFoundError as fault:
         raise ModelError(f"{path}: missing; {advice}") from fault
     except (SafetensorError, OSError) as fault:
@@ -198,7 +190,7 @@ def check_tensors(path: Path, found: Mapping[str, Tensor], expected: Mapping[str
     """Refuses tensors whose names or shapes are not exactly the expected ones.
 
     Raises:
-        ModelError: they are not.
+        ModelError: they are not; the line begins with `path`.
     """
     faults = [f"{name} is missing" for name in expected if name not in found]
     faults += [f"{name} is unexpected" for name in found if name not in expected]
@@ -209,37 +201,43 @@ def check_tensors(path: Path, found: Mapping[str, Tensor], expected: Mapping[str
                 f"{dimensions(tensor.shape)}"
             )
     if faults:
-        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
-        raise ModelError(f"{path}: not of this method and model: {'; '.join(faults[:3])}{more}")
+        raise ModelError(f"{path}: not of this method and model: {first_faults(faults)}")
+
+
+def first_faults(faults: Sequence[str]) -> str:
+    """The first three faults, and how many more there are."""
+    more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+    return "; ".join(faults[:3]) + more
 
 
 def dimensions(size: Any) -> str:
-    """Returns a shape as it is shown: 10x4096."""
+    """A tensor's shape as it is shown: 10x4096."""
     return "x".join(str(side) for side in size)
 
 
-def _difference(stored: Mapping[str, Any], own: Mapping[str, Any], place: str = "") -> str | None:
-    """Returns the first setting that both state and that differs; None where none does."""
-    for key in sorted(stored.keys() & own.keys() - _NOT_COMPARED):
+def _difference(stored: Mapping[str, Any], own: Mapping[str, Any], path: str = "") -> str | None:
+    """The first setting that both state and that differs, the type of adapter before all others."""
+    shared = stored.keys() & own.keys() - _NOT_COMPARED
+    for key in sorted(shared, key=lambda key: (key != "peft_type", key)):
         then, now = _plain(stored[key]), _plain(own[key])
         if isinstance(then, dict) and isinstance(now, dict):
-            inner = _difference(then, now, f"{place}{key}.")
+            inner = _difference(then, now, f"{path}{key}.")
             if inner:
                 return inner
         elif then is not None and then != now:
-            return f"{place}{key} is {then}, the model's is {now}"
+            return f"{path}{key} is {then}, the model's is {now}"
     return None
 
 
 def _as_json(config: PeftConfig) -> dict[str, Any]:
-    """Returns a configuration as a file holds it."""
+    """A configuration as adapter_config.json holds it."""
     content = {key: _plain(value) for key, value in config.to_dict().items()}
     decoded: dict[str, Any] = json.loads(json.dumps(content))
     return decoded
 
 
 def _plain(value: Any) -> Any:
-    """Returns sets, whose order says nothing, as sorted lists."""
+    """The value; of a set, or a list of names, whose order says nothing, the sorted list."""
     if isinstance(value, set | frozenset):
         return sorted(value)
     if isinstance(value, list) and all(isinstance(entry, str) for entry in value):

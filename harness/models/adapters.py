@@ -1,4 +1,4 @@
-"""Puts a PEFT adapter into a model: the one door through which every method of PEFT is applied."""
+"""Inserts a PEFT adapter into a model; every method of PEFT goes through here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def insert_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:
-    """Freezes a model, puts the adapter of a PEFT configuration into it, and wraps it.
+    """Freezes a model, inserts the adapter of a PEFT configuration, and wraps the model.
 
     The adapter's trained tensors are fp32 whatever the base's precision, the mode (training or
     evaluation) stays the base's, and the global generators are left as they were.
@@ -65,14 +65,14 @@ def insert_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> Pef
 
 
 def is_peft_model(model: nn.Module) -> bool:
-    """Returns whether a model is PEFT's wrapper around another."""
+    """Whether a model is PEFT's wrapper around another."""
     from peft import PeftModel
 
     return isinstance(model, PeftModel)
 
 
 def attach_adapter(model: PreTrainedModel, folder: Path, *, advice: str) -> PeftModel:
-    """Returns the model with a stored adapter of any type that PEFT knows.
+    """Inserts a stored adapter, of any type that PEFT knows, into a model, which it changes.
 
     Raises:
         ModelError: the folder is damaged, or holds an adapter of another base.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from pydantic import model_validator
 
 from harness.errors import ModelError, one_line
+from harness.models.adapter_folder import reading_tensors
 from harness.models.families import FAMILIES, refusal
 from harness.models.shape import ModelShape
 from harness.spec import Spec
@@ -25,7 +26,7 @@ _HUB_FILES = ["*.json", "model*.safetensors"]
 
 
 def local_folder(spec: ModelSpec, data_root: Path | None) -> Path | None:
-    """Returns the folder that a model's `path` names, or None where the hub's copy is read."""
+    """The folder that a model's `path` names; None where the hub's copy is read."""
     if spec.path is None:
         return None
     folder = Path(spec.path)
@@ -35,7 +36,7 @@ def local_folder(spec: ModelSpec, data_root: Path | None) -> Path | None:
 
 
 def find_checkpoint(spec: ModelSpec, data_root: Path | None) -> Path:
-    """Returns the folder of a model, downloaded from the hub where it has to be.
+    """The folder of a model, downloaded from the hub where it has to be.
 
     Args:
         spec: a folder (`path`) or a hub repository (`source`).
@@ -61,10 +62,7 @@ def find_checkpoint(spec: ModelSpec, data_root: Path | None) -> Path:
 
 
 def _snapshot(spec: ModelSpec) -> Path:
-    """Returns the folder of a hub model in the local cache, downloaded where it must be.
-
-    The folder's name is the commit that the revision stands for.
-    """
+    """The folder of a hub model in the local cache; its name is the revision's commit."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -105,7 +103,7 @@ def _snapshot(spec: ModelSpec) -> Path:
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
-    """Returns the configuration of a checkpoint of a family that zbench knows.
+    """The configuration of a checkpoint of a supported family.
 
     Raises:
         ModelError: it is missing or damaged, or of another architecture.
@@ -133,13 +131,10 @@ def check_shape(folder: Path, found: ModelShape, stated: ModelShape) -> None:
     Raises:
         ModelError: it has not; every field that differs is named.
     """
-    effective = {"num_key_value_heads": "key_value_heads", "head_dim": "head_size"}
-    differing = []
-    for name in ModelShape.model_fields:
-        attribute = effective.get(name, name)
-        here, there = getattr(found, attribute), getattr(stated, attribute)
-        if here != there:
-            differing.append(f"{name} is {here}, the grid states {there}")
+    differing = [
+        f"{name} is {here}, the grid states {there}"
+        for name, (here, there) in found.differences(stated).items()
+    ]
     if differing:
         raise ModelError(
             f"{folder / 'config.json'}: not the model that the grid describes: "
@@ -148,12 +143,12 @@ def check_shape(folder: Path, found: ModelShape, stated: ModelShape) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Returns the safetensors files that hold the weights; each is whole.
+    """The safetensors files that hold the weights, each of them whole.
 
     Raises:
         ModelError: one is missing or truncated, or there is none.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     index = folder / "model.safetensors.index.json"
     if index.is_file():
@@ -169,18 +164,13 @@ def weight_files(folder: Path) -> list[Path]:
             others = sorted(path.name for path in folder.glob("*.bin"))
             hint = f"; {others[0]} is not read: convert it to safetensors" if others else ""
             raise ModelError(f"{file}: missing; download or copy the whole checkpoint again{hint}")
-        try:
-            with safe_open(file, framework="pt") as opened:
-                opened.keys()
-        except (SafetensorError, OSError) as fault:
-            raise ModelError(
-                f"{file}: truncated or damaged ({one_line(fault)}); copy it again"
-            ) from fault
+        with reading_tensors(file, advice="copy it again"), safe_open(file, framework="pt") as part:
+            part.keys()
     return files
 
 
 def load_tokenizer(folder: Path, shape: ModelShape) -> PreTrainedTokenizerBase:
-    """Returns the tokenizer that a checkpoint's tokenizer.json describes.
+    """The tokenizer that a checkpoint's tokenizer.json describes.
 
     Raises:
         ModelError: it is missing or damaged, has no EOS, or more tokens than the model.
@@ -220,7 +210,8 @@ class ModelSpec(Spec):
     source: str | None = None
     """Hub repository, such as `huggyllama/llama-7b`."""
     path: str | None = None
-    """Checkpoint folder; a relative one lies under the data root. It goes before `source`."""
+    """Checkpoint folder; a relative one lies under the data root. It takes precedence over
+    `source`."""
     revision: str = "main"
     """Branch, tag or commit of the hub repository; the resolved commit stays with each result."""
     shape: ModelShape

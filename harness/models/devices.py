@@ -1,4 +1,4 @@
-"""TODO: say what this is for."""
+"""What a device computes in, and how it says that its memory is full."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ from typing import Literal, cast
 
 from harness.errors import ModelError
 
-FULL = (
+_OUT_OF_MEMORY = (
     "out of memory",
     "not enough memory",
     "can't allocate memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-"""How torch's allocators and CUDA's libraries say it, on GPUs and on the CPU."""
-
+"""In the messages of torch's allocators and of CUDA's libraries, on GPUs and on the CPU."""
 
 Precision = Literal["bf16", "fp16", "fp32"]
-
-
 DTYPES: dict[Precision, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-"""torch's names of them."""
+"""torch's names of the precisions."""
 
 
 def free_memory(device: str) -> None:
-    """Gives a device back what nothing refers to any more."""
+    """Collects garbage, and empties torch's cache of a CUDA device."""
     import gc
 
     gc.collect()
@@ -35,14 +32,14 @@ def free_memory(device: str) -> None:
 
 
 def is_out_of_memory(fault: BaseException) -> bool:
-    """Returns whether an error says that memory is full; torch is not imported for it."""
+    """Whether an error says that memory is full; torch is not imported for it."""
     if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(fault, RuntimeError) and any(words in str(fault) for words in FULL)
+    return isinstance(fault, RuntimeError) and any(words in str(fault) for words in _OUT_OF_MEMORY)
 
 
 def resolve_precision(setting: str, device: str) -> Precision:
-    """Returns the precision of the frozen base; `auto` is bf16 where the device computes in it.
+    """The precision of the frozen base; `auto` is bf16 where the device computes in it, else fp32.
 
     Raises:
         ModelError: the device does not compute in the one that is asked for.

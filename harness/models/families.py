@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 Projection = Callable[[Any, "Tensor"], "tuple[Tensor, Tensor]"]
-"""From an attention layer and rows (L, D): keys and values, each (L, G, d), keys not rotated."""
+"""From an attention layer and hidden states (L, D): keys and values, each (L, G, d), the keys
+without rotary positions. L is the prompt length, G the key-value heads, d the head size."""
 Layout = Literal["separate", "fused", "interleaved"]
 """Of the weights of queries, keys and values: three matrices, one (q, k, v), or one by head."""
 
@@ -73,8 +74,8 @@ def _clipped(module: Any, rows_LD: Tensor) -> tuple[Tensor, Tensor]:
 def _fused(module: Any, rows_LD: Tensor) -> tuple[Tensor, Tensor]:
     query_size = module.config.num_attention_heads * module.head_dim
     size = module.num_key_value_heads * module.head_dim
-    # The queries' part of the product is not needed, but a slice of the weight would pass by an
-    # adapter or a quantised layer that stands in the projection's place.
+    # The queries' part of the product is not needed, but a slice of the weight would bypass an
+    # adapter or a quantised layer that replaces the projection.
     _, key_LK, value_LK = module.qkv_proj(rows_LD).split([query_size, size, size], dim=-1)
     shape_LGd = (rows_LD.shape[0], -1, module.head_dim)
     return key_LK.reshape(shape_LGd), value_LK.reshape(shape_LGd)
@@ -121,8 +122,8 @@ _REASONS = {
     "gemma3": "it wraps a vision tower; give the text model's own checkpoint (gemma3_text)",
     "gemma3n": "its layers share keys and values",
     "gemma4": "its layers share keys and values",
-    "gpt_oss": "its softmax has a sink beside the words",
-    "gpt2": "its positions are added to the words, so that its queries carry no rotation",
+    "gpt_oss": "its softmax has a sink beside the tokens",
+    "gpt2": "its positions are added to the embeddings, so that its queries carry no rotation",
     "llama4": "its attention is chunked and its layers are mixtures of experts",
     "deepseek_v3": "its keys come from a latent that is partly rotated",
     "cohere": "its logits are scaled after the head",
@@ -133,7 +134,7 @@ _REASONS = {
 
 
 def refusal(model_type: object) -> str:
-    """Returns why a model family is not supported, and which ones are; one line."""
+    """Why a model family is not supported, and which ones are; one line."""
     reason = _REASONS.get(str(model_type), "its attention has not been checked")
     return (
         f"model_type {model_type!r} is not supported ({reason}); supported: {', '.join(FAMILIES)}"

@@ -1,4 +1,4 @@
-"""Base models and their tokenizers: load and identify them; count, save and load what is trained.
+"""Base models and their tokenizers: loaded and identified; trained tensors counted, saved, loaded.
 
 Everything is checked before it is used: a checkpoint that is missing, truncated, of another shape,
 or that lacks a tensor is refused in one line, never completed with random numbers.
@@ -7,20 +7,18 @@ or that lacks a tensor is refused in one line, never completed with random numbe
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from harness.errors import ModelError, StorageError, one_line
+from harness.errors import ModelError, one_line
 from harness.models.adapter_folder import (
-    check_tensors,
     dimensions,
+    first_faults,
     load_adapter,
-    read_tensors,
+    load_tensors,
     save_adapter,
 )
 from harness.models.adapters import is_peft_model
@@ -36,7 +34,7 @@ from harness.models.devices import DTYPES, Precision
 from harness.models.families import FAMILIES
 from harness.models.quantization import Quantization, quantization_config
 from harness.models.shape import shape_of
-from harness.records.files import sha256_of_files
+from harness.records.files import atomic_file, save_tensors, sha256_of_files
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -83,7 +81,8 @@ def load_base(
         quantization: of the weight matrices, or None.
 
     Raises:
-        ModelError: quantisation is not to be had here; see also the module's description.
+        ModelError: the checkpoint is missing, damaged, or of another shape; or it cannot be
+            quantised here.
     """
     quantised = quantization_config(quantization, DTYPES[precision], device)
     with _quiet():
@@ -92,10 +91,15 @@ def load_base(
         check_shape(folder, shape_of(config), spec.shape)
         weights = weight_files(folder)
         tokenizer = load_tokenizer(folder, spec.shape)
-        # The state of truncation and padding, which use changes, is part of this text.
+        # Read before use: it holds the state of truncation and padding.
         tokenizer_text = tokenizer.backend_tokenizer.to_str()
         model = _load_weights(folder, config, precision, device, quantised)
-        _check_count(folder, model, spec)
+    found, counted = model.num_parameters(), spec.shape.num_parameters
+    if found != counted:  # biases of its projections, say
+        raise ModelError(
+            f"{folder}: has {found:,} parameters, a {spec.shape.model_type} of this shape "
+            f"has {counted:,}; config.json asks for parts that zbench does not know"
+        )
     local = local_folder(spec, data_root) is not None
     identity: dict[str, Any] = {
         "source": spec.source or folder.name,
@@ -104,7 +108,7 @@ def load_base(
         "weights_sha256": sha256_of_files(weights) if local else None,
         "tokenizer_sha256": hashlib.sha256(tokenizer_text.encode()).hexdigest(),
         "precision": precision,
-        "num_parameters": model.num_parameters(),
+        "num_parameters": found,
     }
     if quantization is not None:
         identity["quantization"] = quantization
@@ -143,56 +147,36 @@ def _load_weights(
     faults += [f"{name} is not part of the model that config.json describes" for name in surplus]
     faults += [one_line(message) for message in report.get("error_msgs") or ()]
     if faults:
-        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
         raise ModelError(
-            f"{folder}: weights and config.json do not fit: {'; '.join(faults[:3])}{more}; copy "
-            "the checkpoint again"
+            f"{folder}: weights and config.json do not fit: {first_faults(faults)}; copy the "
+            "checkpoint again"
         )
     return model.eval()
-
-
-def _check_count(folder: Path, model: PreTrainedModel, spec: ModelSpec) -> None:
-    """Refuses a model with parts that its shape does not tell, such as projections' biases."""
-    found, counted = model.num_parameters(), spec.shape.num_parameters
-    if found != counted:
-        raise ModelError(
-            f"{folder}: has {found:,} parameters, a {spec.shape.model_type} of this shape "
-            f"has {counted:,}; config.json asks for parts that zbench does not know"
-        )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the libraries' progress bars and reports off the terminal, and restores them."""
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    hub_bars = not are_progress_bars_disabled()
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
+    logging.disable_progress_bar()  # the hub's too
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-        if hub_bars:
-            enable_progress_bars()
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Returns the parameters that require a gradient, by name; a shared one once."""
+    """The parameters that require a gradient, by name; a shared one once."""
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Returns the numbers of trained and of all parameters; a shared one counts once."""
+    """The numbers of trained and of all parameters; a shared one counts once."""
     trained = sum(value.numel() for value in trained_parameters(model).values())
     return trained, sum(value.numel() for value in model.parameters())
 
@@ -217,32 +201,11 @@ def save_trained(
     Raises:
         StorageError: a file cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     if is_peft_model(model):
         save_adapter(cast("PeftModel", model), folder, base_name=base_name)
-        return
-    found: Mapping[str, Tensor] = trained_parameters(model) if tensors is None else tensors
-    stored = {name: value.detach().cpu().contiguous() for name, value in found.items()}
-    path, aside = folder / TRAINED_FILE, None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{TRAINED_FILE}.")
-        aside = Path(name)
-        os.close(handle)
-        save_file(stored, aside, metadata={"format": "pt"})
-        with aside.open("rb") as written:
-            os.fsync(written.fileno())
-        aside.chmod(0o644)
-        aside.replace(path)
-    except (OSError, SafetensorError) as fault:
-        raise StorageError(
-            f"{path}: cannot be written ({one_line(fault)}); free space or choose another folder"
-        ) from fault
-    finally:
-        if aside is not None:
-            aside.unlink(missing_ok=True)
+    else:
+        with atomic_file(folder / TRAINED_FILE) as temporary:
+            save_tensors(temporary, trained_parameters(model) if tensors is None else tensors)
 
 
 def load_trained(model: nn.Module, folder: Path) -> None:
@@ -253,15 +216,7 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     Raises:
         ModelError: a file is missing or damaged, or holds another method's or model's tensors.
     """
-    import torch
-
     if is_peft_model(model):
         load_adapter(cast("PeftModel", model), folder, advice=TRAIN_AGAIN)
-        return
-    path = folder / TRAINED_FILE
-    tensors = read_tensors(path, advice=TRAIN_AGAIN)
-    parameters = trained_parameters(model)
-    check_tensors(path, tensors, parameters)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
+    else:
+        load_tensors(folder / TRAINED_FILE, trained_parameters(model), advice=TRAIN_AGAIN)

@@ -1,16 +1,19 @@
-"""Attention over a packed row: each sequence's words meet each other, and nothing else.
+"""Attention within each sequence of a packed row, so that no document attends to another.
 
-Linear layers and norms see the row of nodes as it is. Only here are queries, keys and values
-gathered into buckets of sequences of about one length, and the model's own attention runs on each
-bucket, on its causal path, without a mask. So no document sees another, and no mask of the size of
-the row is ever made.
+A packed row (`harness.training.packing`) holds the tokens of many sequences, a prefix that several
+share only once. Linear layers and norms run on the row as it is. Attention gathers it into buckets
+of sequences of about one length, (B, T) each, and runs the model's own attention on every bucket,
+causal and without a mask: a mask over the whole row, (N, N), is never made.
 
-Shapes: N nodes, M slots, B sequences of a bucket, T their length, H heads, d head size.
+Shapes: N tokens of the row (nodes of its prefix tree), M slots of all buckets (B·T of each, with
+padding), B sequences of a bucket, T their length, H query heads, G key-value heads, d head size. A
+name such as `query_1HNd` ends in its tensor's shape.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,16 +25,38 @@ from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
 
 PREFIX = "packed_"
-"""Of the names under which attention over packed rows is registered."""
+"""Begins the names under which attention over packed rows is registered."""
 
-WordAttention = Callable[..., tuple[Tensor, Tensor | None]]
-"""One of transformers' attention functions: the output is (B, T, H, d)."""
+AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
+"""As in transformers' AttentionInterface: `attention(module, query, key, value, mask, **kwargs)`
+gives the output (B, T, H, d), and the attention weights or None."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Sequences of about one length, which attention computes together: B·T slots."""
+
+    num_sequences: int
+    length: int
+    """T: of the longest; the slots behind a shorter one's end are padding."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the tokens of each sequence are in a packed row."""
+
+    buckets: tuple[Bucket, ...]
+    """In the order of the slots."""
+    node_of_slot_M: Tensor
+    """The token whose query, key and value go into a slot; for padding, any of its sequence."""
+    slot_of_node_N: Tensor
+    """The slot whose output a token takes: of one of the sequences that share it."""
 
 
 class _TakeRows(torch.autograd.Function):
-    """`x[rows]`; a row's gradient is summed in fp32 over all places that it was taken to.
+    """`x[rows]`, whose gradient is summed in fp32 over the copies of each row.
 
-    Hundreds of sequences share an opening: in bf16 the sum of their gradients would stop growing.
+    Hundreds of sequences share a prefix: in bf16 the sum of their gradients would stop growing.
     On a CPU the order of the sum is fixed. On CUDA it is not, so that low bits may differ.
     """
 
@@ -53,7 +78,7 @@ class _TakeRows(torch.autograd.Function):
 
 
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """Returns `x[rows]`, whose gradient is summed in fp32.
+    """`x[rows]`, whose gradient is summed in fp32.
 
     Args:
         x: (N, ...).
@@ -64,29 +89,33 @@ def take_rows(x: Tensor, rows: Tensor) -> Tensor:
 
 
 def attend_packed(
-    attention: WordAttention,
+    attention: AttentionFunction,
     module: Any,
     query_1HNd: Tensor,
     key_1GNd: Tensor,
     value_1GNd: Tensor,
+    _mask: Tensor | None = None,
     *,
     packing: Packing,
-    additive_mask: bool,
+    causal: bool,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Returns the output of causal attention within each sequence, (1, N, H, d).
+    """Causal attention within each sequence of a packed row, (1, N, H, d).
+
+    It has an attention function's own arguments; the mask it is given is of no use.
 
     Args:
         attention: runs on each bucket.
         module: the attention layer.
-        query_1HNd: of the nodes, as are keys and values.
-        key_1GNd: with G heads.
-        value_1GNd: likewise.
-        packing: where the sequences' words are.
-        additive_mask: whether `attention` must be given a mask, of what is added to the scores.
-        **kwargs: for `attention`.
+        query_1HNd: of the row, with their rotary positions.
+        key_1GNd: of the row, with their rotary positions.
+        value_1GNd: of the row.
+        packing: where the tokens of each sequence are.
+        causal: whether `attention` is causal where it is given no mask; else it always gets one
+            to add to the scores.
+        **kwargs: for `attention`; a `sliding_window` is heeded in the mask.
     """
-    words = [
+    slots = [
         take_rows(tensor[0].transpose(0, 1), packing.node_of_slot_M)
         for tensor in (query_1HNd, key_1GNd, value_1GNd)
     ]
@@ -95,85 +124,66 @@ def attend_packed(
     for bucket in packing.buckets:
         end = start + bucket.num_sequences * bucket.length
         shape = (bucket.num_sequences, bucket.length)
-        parts = [part[start:end].unflatten(0, shape).transpose(1, 2) for part in words]
-        mask = _mask(bucket, parts[0], kwargs.get("sliding_window"), additive=additive_mask)
-        output_BTHd, _ = attention(module, *parts, mask, **kwargs)
+        batch = [part[start:end].unflatten(0, shape).transpose(1, 2) for part in slots]
+        mask = _bucket_mask(bucket, batch[0], kwargs.get("sliding_window"), causal=causal)
+        output_BTHd, _ = attention(module, *batch, mask, **kwargs)
         outputs.append(output_BTHd.flatten(0, 1))
         start = end
     output_MHd = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return take_rows(output_MHd, packing.slot_of_node_N)[None], None
 
 
-def _mask(
-    bucket: Bucket, query_BHTd: Tensor, window: int | None, *, additive: bool
+def _bucket_mask(
+    bucket: Bucket, query_BHTd: Tensor, window: int | None, *, causal: bool
 ) -> Tensor | None:
-    """Returns the mask of a bucket, (1, 1, T, T); None where the causal path does without."""
+    """A causal mask with the sliding window, (1, 1, T, T), bool or added; None where not needed."""
     length, device = bucket.length, query_BHTd.device
     if window is not None and length <= window:
         window = None
-    if window is None and not additive:
+    if window is None and causal:
         return None
     steps_T = torch.arange(length, device=device)
     distance_TT = steps_T[:, None] - steps_T
-    seen_TT = distance_TT >= 0
+    visible_TT = distance_TT >= 0
     if window is not None:
-        seen_TT &= distance_TT < window
-    if not additive:
-        return seen_TT[None, None]
+        visible_TT &= distance_TT < window
+    if causal:
+        return visible_TT[None, None]
     zeros_TT = torch.zeros(length, length, dtype=query_BHTd.dtype, device=device)
-    return zeros_TT.masked_fill(~seen_TT, torch.finfo(query_BHTd.dtype).min)[None, None]
+    return zeros_TT.masked_fill(~visible_TT, torch.finfo(query_BHTd.dtype).min)[None, None]
 
 
-def eager_attention(model: Any) -> WordAttention:
-    """Returns the eager attention of a model's family.
+def own_attention(model: Any) -> tuple[str, AttentionFunction]:
+    """The attention function that a model runs on, and a name that belongs to it alone.
 
-    Each family has its own, in the module of its decoder; a user's subclass stands elsewhere.
+    `eager` is another function in each family: that in the module of its decoder, which a user's
+    subclass of the model does not stand in.
     """
-    found: WordAttention = sys.modules[type(model.get_decoder()).__module__].eager_attention_forward
-    return found
+    implementation: str = model.config._attn_implementation
+    if implementation != "eager":
+        return implementation, AttentionInterface()[implementation]
+    code = sys.modules[type(model.get_decoder()).__module__]
+    return f"eager_of_{model.config.model_type}", code.eager_attention_forward
 
 
 def register_packed(model: Any) -> str:
-    """Registers the model's own attention for packed rows, and returns the name.
+    """Registers the model's own attention for packed rows, and gives the name.
 
-    It takes the argument `packing`; layers pass on what they do not know. Registering again changes
-    nothing.
+    Layers must be passed the argument `packing`. Registering again changes nothing.
 
     Args:
         model: on the attention `sdpa` or `eager`, or on another that takes `packing` itself.
     """
-    implementation = model.config._attn_implementation
-    name = f"{PREFIX}{implementation}"
-    if implementation not in ("sdpa", "eager"):
-        AttentionInterface.register(name, AttentionInterface()[implementation])
-        AttentionMaskInterface.register(name, _no_mask)
-        return name
-    additive = implementation == "eager"
-    if additive:
-        name += f"_of_{model.config.model_type}"
-    words = eager_attention(model) if additive else AttentionInterface()[implementation]
-
-    def attend(
-        module: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        _mask: Tensor | None,
-        *,
-        packing: Packing,
-        **kwargs: Any,
-    ) -> tuple[Tensor, None]:
-        return attend_packed(
-            words, module, query, key, value, packing=packing, additive_mask=additive, **kwargs
-        )
-
-    AttentionInterface.register(name, attend)
-    AttentionMaskInterface.register(name, _no_mask)
-    return name
+    name, attention = own_attention(model)
+    if model.config._attn_implementation in ("sdpa", "eager"):
+        attention = functools.partial(attend_packed, attention, causal=name == "sdpa")
+    AttentionInterface.register(f"{PREFIX}{name}", attention)
+    AttentionMaskInterface.register(f"{PREFIX}{name}", _no_mask)
+    return f"{PREFIX}{name}"
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
-    """Makes no mask: the layout says who sees whom."""
+    """Makes no mask: the packing says which tokens attend to which."""
 
 
 @contextlib.contextmanager
@@ -186,24 +196,3 @@ def using_attention(model: Any, name: str) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = before
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """Sequences of about one length, which attention computes together: B·T slots."""
-
-    num_sequences: int
-    length: int
-    """T: of the longest; the slots behind a shorter one's end are padding."""
-
-
-@dataclass(frozen=True)
-class Packing:
-    """Where attention finds the words of each sequence in a row of nodes."""
-
-    buckets: tuple[Bucket, ...]
-    """In the order of the slots."""
-    node_of_slot_M: Tensor
-    """The node whose query, key and value go into a slot; for padding, any of its sequence."""
-    slot_of_node_N: Tensor
-    """The slot whose output a node takes: of all sequences that share it, one."""

@@ -22,11 +22,11 @@ Quantization = Literal["int8", "nf4"]
 def quantization_config(
     quantization: Quantization | None, dtype: str, device: str
 ) -> BitsAndBytesConfig | None:
-    """Returns what transformers loads a model with; None where nothing is quantised.
+    """What transformers loads a model with; None where nothing is quantised.
 
     Args:
         quantization: of the weight matrices.
-        dtype: torch's name of what they are multiplied in.
+        dtype: of the multiplications, torch's name of it.
         device: where the model goes.
 
     Raises:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from harness.errors import ModelError
-from harness.models import families
-from harness.models.families import FAMILIES
+from harness.models.families import FAMILIES, refusal
 from harness.spec import Spec
 
 if TYPE_CHECKING:
@@ -36,8 +35,8 @@ class ModelShape(Spec):
     @field_validator("model_type")
     @classmethod
     def _known_family(cls, model_type: str) -> str:
-        if model_type not in families.FAMILIES:
-            raise ValueError(families.refusal(model_type))
+        if model_type not in FAMILIES:
+            raise ValueError(refusal(model_type))
         return model_type
 
     @model_validator(mode="after")
@@ -76,16 +75,63 @@ class ModelShape(Spec):
 
     @property
     def linear_layers(self) -> dict[str, tuple[int, int]]:
-        """The linear layers of one decoder layer: name to (inputs, outputs)."""
-        return linear_layers(self)
+        """The linear layers of one decoder layer, in model order: name to (inputs, outputs)."""
+        hidden, inner = self.hidden_size, self.intermediate_size
+        query, key = self.query_size, self.key_value_size
+        layout = FAMILIES[self.model_type].layout
+        if layout == "interleaved":
+            return {
+                "query_key_value": (hidden, 3 * hidden),
+                "dense": (hidden, hidden),
+                "dense_h_to_4h": (hidden, inner),
+                "dense_4h_to_h": (inner, hidden),
+            }
+        if layout == "fused":
+            return {
+                "qkv_proj": (hidden, query + 2 * key),
+                "o_proj": (query, hidden),
+                "gate_up_proj": (hidden, 2 * inner),
+                "down_proj": (inner, hidden),
+            }
+        return {
+            "q_proj": (hidden, query),
+            "k_proj": (hidden, key),
+            "v_proj": (hidden, key),
+            "o_proj": (query, hidden),
+            "gate_proj": (hidden, inner),
+            "up_proj": (hidden, inner),
+            "down_proj": (inner, hidden),
+        }
 
     @property
     def num_parameters(self) -> int:
         """Parameters of the whole model."""
-        return count_parameters(self)
+        family = FAMILIES[self.model_type]
+        biases = int(family.layout == "interleaved")  # of linear layers and norms
+        norm = (1 + biases) * self.hidden_size
+        layer = sum((inputs + biases) * outputs for inputs, outputs in self.linear_layers.values())
+        layer += family.norms_per_layer * norm
+        if family.projection_biases:
+            layer += self.query_size + 2 * self.key_value_size
+        if family.key_norm == "head":
+            layer += 2 * self.head_size
+        elif family.key_norm == "all heads":
+            layer += self.query_size + self.key_value_size
+        last_norm = norm if family.norms_per_layer else 0
+        embeddings = (1 if self.tie_word_embeddings else 2) * self.vocab_size * self.hidden_size
+        return self.num_hidden_layers * layer + last_norm + embeddings
+
+    def differences(self, other: ModelShape) -> dict[str, tuple[object, object]]:
+        """Own and other value of each field that differs; heads are compared by their real size."""
+        real = {"num_key_value_heads": "key_value_heads", "head_dim": "head_size"}
+        pairs = {
+            name: (getattr(self, real.get(name, name)), getattr(other, real.get(name, name)))
+            for name in ModelShape.model_fields
+        }
+        return {name: (own, others) for name, (own, others) in pairs.items() if own != others}
 
     def identity(self) -> dict[str, Any]:
-        """Returns the sizes for a cell's id; the Llama family, which ids began with, is unnamed."""
+        """The sizes for a cell's id; the Llama family, which ids began with, is unnamed."""
         sizes = self.model_dump()
         if self.model_type == "llama":
             del sizes["model_type"]
@@ -93,7 +139,7 @@ class ModelShape(Spec):
 
 
 def shape_of(config: PreTrainedConfig) -> ModelShape:
-    """Returns the shape that a transformers configuration describes.
+    """The shape that a transformers configuration describes.
 
     Raises:
         ModelError: a size is missing or impossible.
@@ -105,55 +151,3 @@ def shape_of(config: PreTrainedConfig) -> ModelShape:
         first = fault.errors()[0]
         place = ".".join(str(step) for step in first["loc"])
         raise ModelError(f"config.json: {place}: {first['msg']}; not a usable model") from fault
-
-
-def linear_layers(shape: ModelShape) -> dict[str, tuple[int, int]]:
-    """Returns the linear layers of one decoder layer: name to (inputs, outputs), in model order."""
-    hidden, inner = shape.hidden_size, shape.intermediate_size
-    query, key = shape.query_size, shape.key_value_size
-    layout = FAMILIES[shape.model_type].layout
-    if layout == "interleaved":
-        return {
-            "query_key_value": (hidden, 3 * hidden),
-            "dense": (hidden, hidden),
-            "dense_h_to_4h": (hidden, inner),
-            "dense_4h_to_h": (inner, hidden),
-        }
-    if layout == "fused":
-        return {
-            "qkv_proj": (hidden, query + 2 * key),
-            "o_proj": (query, hidden),
-            "gate_up_proj": (hidden, 2 * inner),
-            "down_proj": (inner, hidden),
-        }
-    return {
-        "q_proj": (hidden, query),
-        "k_proj": (hidden, key),
-        "v_proj": (hidden, key),
-        "o_proj": (query, hidden),
-        "gate_proj": (hidden, inner),
-        "up_proj": (hidden, inner),
-        "down_proj": (inner, hidden),
-    }
-
-
-def count_parameters(shape: ModelShape) -> int:
-    """Returns the number of parameters of the whole model."""
-    family = FAMILIES[shape.model_type]
-    layers = linear_layers(shape)
-    layer = sum(inputs * outputs for inputs, outputs in layers.values())
-    norms = family.norms_per_layer * shape.hidden_size
-    if family.layout == "interleaved":  # linear layers and norms have biases
-        layer += sum(outputs for _, outputs in layers.values())
-        norms *= 2
-    if family.projection_biases:
-        layer += shape.query_size + 2 * shape.key_value_size
-    if family.key_norm == "head":
-        norms += 2 * shape.head_size
-    elif family.key_norm == "all heads":
-        norms += shape.query_size + shape.key_value_size
-    last_norm = 0 if family.norms_per_layer == 0 else shape.hidden_size
-    if family.layout == "interleaved":
-        last_norm *= 2
-    embeddings = (1 if shape.tie_word_embeddings else 2) * shape.vocab_size * shape.hidden_size
-    return shape.num_hidden_layers * (layer + norms) + last_norm + embeddings

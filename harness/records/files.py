@@ -1,4 +1,4 @@
-"""SHA-256 of files, read once: what says that a local file is still the one that was used."""
+"""Atomic writes, so that a file or folder is whole or not there, and SHA-256 of file content."""
 
 from __future__ import annotations
 
@@ -7,29 +7,173 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import StorageError
+from harness.errors import StorageError, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
 LARGE_BYTES = 256 * 2**20
 """Files above this are remembered across processes, by path, size and time of change."""
 
 
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Gives a temporary file beside `path`, which takes its place when the block ends.
+
+    It is flushed to disk before. Where the block raises, `path` is as it was.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    with _temporary(path, folder=False) as temporary:
+        yield temporary
+        temporary.chmod(0o644)
+        flush(temporary)
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Gives a temporary folder beside `path`, which takes its place when the block ends.
+
+    Its files are flushed to disk before, and the folder that holds it after, so that what it
+    supersedes may then be removed. Where the block raises, `path` is as it was.
+
+    Args:
+        path: a folder that is not there, or is empty.
+        replace: whether it may also hold something; that is removed.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    with _temporary(path, folder=True) as temporary:
+        yield temporary
+        temporary.chmod(0o755)
+        for file in sorted(temporary.rglob("*")):
+            if file.is_file():
+                file.chmod(0o644)
+                flush(file)
+        if replace and path.exists():
+            with _temporary(path, folder=True) as old:
+                path.replace(old)
+                temporary.replace(path)
+        else:
+            temporary.replace(path)
+        flush(path.parent)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, *, folder: bool) -> Iterator[Path]:
+    """Gives a hidden file or folder beside `path`, named after it and removed at the end.
+
+    Raises:
+        StorageError: in place of an OSError of the block.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{path.name}."
+        if folder:
+            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix))
+        else:
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
+            os.close(handle)
+            temporary = Path(name)
+        yield temporary
+    except OSError as fault:
+        raise StorageError(
+            f"{path}: cannot be written ({one_line(fault.strerror or fault)}); free space or "
+            "choose another folder, then run the same command again"
+        ) from fault
+    finally:
+        if temporary is not None:
+            if folder:
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                temporary.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Flushes a file's content, or the names in a folder, to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file, whole or not at all.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> None:
+    """Writes a data frame as parquet, whole or not at all.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False, compression="zstd")
+    write_bytes(path, buffer.getvalue())
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors as safetensors, from the CPU; within `atomic_file` or `atomic_folder`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    try:
+        save_file(on_cpu, path, metadata={"format": "pt"})
+    except SafetensorError as fault:
+        raise OSError(str(fault)) from fault
+
+
 def sha256_of_file(path: Path) -> str:
-    """Returns the SHA-256 of a file's content.
+    """Returns the SHA-256 of a file's content, read once while its size and time stay the same.
 
     Raises:
         OSError: it cannot be read.
     """
     stat = path.stat()
     return _sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+
+
+def fresh_sha256_of_file(path: Path) -> str:
+    """Returns the SHA-256 of a file's content, read anew: what tells that it is undamaged.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def known_sha256_of_file(path: Path) -> str | None:
@@ -59,6 +203,12 @@ def known_sha256_of_files(files: Sequence[Path]) -> str | None:
     return _joined(files, sums) if files and len(sums) == len(files) else None
 
 
+def sha256_of_json(content: object) -> str:
+    """Returns the SHA-256 of the canonical JSON of plain values: sorted keys, no blanks."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _joined(files: Sequence[Path], sums: Sequence[str]) -> str:
     if len(files) == 1:
         return sums[0]
@@ -71,8 +221,7 @@ def _sha256(path: str, size: int, changed: int) -> str:
     key = _key(path, size, changed)
     if size >= LARGE_BYTES and (known := _remembered().get(key)) is not None:
         return known
-    with Path(path).open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
+    content = fresh_sha256_of_file(Path(path))
     if size >= LARGE_BYTES:
         _remember(key, content)
     return content
@@ -97,56 +246,5 @@ def _remembered() -> dict[str, str]:
 
 def _remember(key: str, content: str) -> None:
     """Adds to what is remembered; a cache that cannot be written costs time alone."""
-    with contextlib.suppress(OSError, RuntimeError):
-        memory = _memory()
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(_remembered() | {key: content}, indent=1)
-        handle, aside = tempfile.mkstemp(dir=memory.parent)
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        Path(aside).replace(memory)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file under a temporary name beside it, flushes it to disk, and renames it.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name beside it, flushes it to disk, and renames it.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-    aside: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(aside).chmod(0o644)
-        Path(aside).replace(path)
-    except OSError as fault:
-        if aside is not None:
-            Path(aside).unlink(missing_ok=True)
-        raise StorageError(
-            f"{path}: cannot be written ({fault.strerror or fault}); free space or choose another "
-            "folder, then run the same command again"
-        ) from fault
-
-
-def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    """Writes a data frame as parquet, whole or not at all.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False, compression="zstd")
-    write_bytes(path, buffer.getvalue())
+    with contextlib.suppress(StorageError, RuntimeError):
+        write_text(_memory(), json.dumps(_remembered() | {key: content}, indent=1))

@@ -1,27 +1,26 @@
-"""What was measured: a cell's result, its scores, and the files that hold them.
+"""What was measured: a cell's result and its scores, the schema of `result.json`.
 
 A cell's folder is the only truth about what is done. `result.json` is written to a temporary name
-and renamed, so that it is whole or absent.
+and renamed, so that it is whole or absent. The records are validated whenever one is made or read;
+keys that a file has and a record has not are left out, so that older files stay readable.
+docs/results.md shows the fields: `python scripts/make_schema_page.py` writes it from this file.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from harness.errors import StorageError
 from harness.records.files import write_text
 
-if TYPE_CHECKING:
-    pass
-
-
 RESULT_FILE = "result.json"
-
-Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -54,14 +53,14 @@ class TrainResult:
     """Of the local file that they were drawn from; None where they came from the hub."""
     data_content_sha256: str | None = None
     """Of the content of all rows that they were drawn from."""
-    final_statistics: Mapping[str, float] = field(default_factory=dict)
+    final_statistics: Mapping[str, float] = Field(default_factory=dict)
     """The method's own statistics after the last step, such as `gate/mean_abs`, and those that it
     probed before and after, `probe/...`."""
     note: str | None = None
     """What a reader must know of this training, such as a loss that exploded on its way."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(validate_by_name=True, validate_by_alias=True))
 class TaskScore:
     """One metric of one task, with all that is needed to know what it means."""
 
@@ -96,8 +95,10 @@ class TaskScore:
     """A deviation from the benchmark's definition, to be printed beside the score."""
     temperature: float | None = None
     """Of generated responses; None where log-likelihoods were scored."""
-    pathologies: Mapping[str, int] = field(default_factory=dict)
-    """Number of items by what is odd about their response: see `harness.evaluation.paper`."""
+    response_flags: Mapping[str, int] = Field(
+        default_factory=dict, validation_alias="pathologies", serialization_alias="pathologies"
+    )
+    """Number of items by flag that their response raises: see `harness.evaluation.paper`."""
     prompts_sha256: str | None = None
     """Of the texts of all requests of the benchmark; None in records of older versions."""
     token_budget: int | None = None
@@ -136,18 +137,20 @@ class CellResult:
     cell_id: str
     train: TrainResult | None = None
     """None before training, and for the untrained base model."""
-    base: Mapping[str, Any] = field(default_factory=dict)
+    base: Mapping[str, Any] = Field(default_factory=dict)
     """Identity of the base model: source, commit, weights_sha256, tokenizer_sha256, precision."""
     scores: tuple[TaskScore, ...] = ()
-    environment: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = Field(default_factory=dict)
     """Versions, host, device, git commit, time."""
-    evaluation_seconds: Mapping[str, float] = field(default_factory=dict)
+    evaluation_seconds: Mapping[str, float] = Field(default_factory=dict)
     """Wall-clock seconds by benchmark."""
-    evaluation_environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    evaluation_environments: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """What `environment` holds, of the evaluation of each request key: scores may be added long
     after the training, with other versions."""
     error: CellError | None = None
-    estimate: Mapping[str, Any] = field(default_factory=dict)
+    estimate: Annotated[Mapping[str, Any], BeforeValidator(lambda given: given or {})] = Field(
+        default_factory=dict
+    )
     """What was expected before it ran: training_seconds, scoring_seconds, and the source of both;
     empty where nothing was."""
 
@@ -192,46 +195,28 @@ class CellResult:
         return replace(self, scores=noted)
 
     def to_json(self) -> str:
-        """Returns the text of `result.json`."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        """The text of `result.json`."""
+        record = _RESULT.dump_python(self, by_alias=True)
+        return json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @staticmethod
-    def from_json(text: str) -> CellResult:
-        """Returns the result that `text` holds.
+    def from_json(text: str | bytes) -> CellResult:
+        """The result that `text` holds.
 
         Raises:
             ValueError: `text` is not such a record.
         """
-        raw = json.loads(text)
         try:
-            train = raw["train"]
-            return CellResult(
-                cell=raw["cell"],
-                cell_id=raw["cell_id"],
-                train=None if train is None else _train_result(train),
-                base=raw["base"],
-                scores=tuple(_task_score(score) for score in raw["scores"]),
-                environment=raw["environment"],
-                evaluation_seconds=raw["evaluation_seconds"],
-                evaluation_environments=raw.get("evaluation_environments", {}),
-                error=None if raw["error"] is None else _record(CellError, raw["error"]),
-                estimate=raw.get("estimate") or {},
-            )
-        except (KeyError, TypeError) as fault:
-            raise ValueError(f"not a cell's result: {fault!r}") from fault
+            return _RESULT.validate_json(text)
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            place = ".".join(map(str, fault["loc"]))
+            raise ValueError(
+                f"not a cell's result: {place or 'all of it'}: {fault['msg']}"
+            ) from error
 
 
-def _train_result(raw: dict[str, Any]) -> TrainResult:
-    return _record(TrainResult, raw | {"epoch_losses": tuple(raw["epoch_losses"])})
-
-
-def _task_score(raw: dict[str, Any]) -> TaskScore:
-    return _record(TaskScore, raw | {"scored_with": tuple(raw.get("scored_with", ()))})
-
-
-def _record(kind: type[Record], raw: Mapping[str, Any]) -> Record:
-    names = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]  # dataclasses only
-    return kind(**{name: value for name, value in raw.items() if name in names})
+_RESULT = TypeAdapter(CellResult)
 
 
 def read_result(folder: Path) -> CellResult | None:
@@ -242,7 +227,7 @@ def read_result(folder: Path) -> CellResult | None:
     """
     path = folder / RESULT_FILE
     try:
-        return CellResult.from_json(path.read_text(encoding="utf-8"))
+        return CellResult.from_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as fault:

@@ -1,13 +1,10 @@
-"""From the theory to the experiments: error against examples of a grid's own runs.
-
-The same kind of plot as the simulation's, with a caption that says what may be read from it.
-"""
+"""Error against training examples of a grid's own runs, plotted as in the theory's simulation."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.analysis.columns import Group, is_missing
@@ -15,27 +12,21 @@ from harness.analysis.comparisons import name_of
 from harness.analysis.measurements import BASE, Measurements, Variant
 from harness.analysis.stats import t_quantile
 from harness.report.figures import Drawing, Plot, draw_curve, file_name
+from harness.theory.slopes import Slope
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BRIDGE = "error-and-examples"
-"""Begins the name of the drawings that show a grid's errors against its examples."""
+"""Begins the names of the drawings."""
 FEWEST_SHARES = 3
 """A slope's interval needs one point more than a line has parameters."""
+Curves = dict[str, list[tuple[Variant, float, list[float]]]]
+"""By method: variant, number of examples and the seeds' errors at each share, ascending."""
 
 
-@dataclass(frozen=True)
-class Decay:
-    """How a method's error falls with its examples: error ~ examples^slope, with an interval."""
-
-    slope: float
-    low: float
-    high: float
-
-
-def fit_decay(examples: Sequence[float], errors: Sequence[float]) -> Decay | None:
-    """Returns the line through log error against log examples, None of fewer than three points.
+def fit_decay(examples: Sequence[float], errors: Sequence[float]) -> Slope | None:
+    """Fits a line to log error against log examples; None for fewer than three points.
 
     The 95% interval is Student's t from the scatter of the points about the line.
     """
@@ -49,18 +40,18 @@ def fit_decay(examples: Sequence[float], errors: Sequence[float]) -> Decay | Non
     rest = y - y.mean() - slope * (x - x.mean())
     df = len(examples) - 2
     reach = t_quantile(0.975, df) * float(np.sqrt(rest @ rest / df / spread))
-    return Decay(slope, slope - reach, slope + reach)
+    return Slope(slope, slope - reach, slope + reach)
 
 
 def bridge_drawing(
     measured: Measurements, group: Group, model: str, styles: Mapping[str, tuple[str, str]]
 ) -> Drawing | None:
-    """Returns error against examples on log-log axes; None where no method has enough shares."""
+    """Error against examples on log-log axes; None where no method has enough shares."""
     plots = []
     for column, title in (("ARC avg", "ARC average"), ("Average", "Average of all benchmarks")):
         curves = _error_curves(measured, group, model, column)
         if curves:
-            plots.append(Plot(title, _bridge_panel(curves, styles)))
+            plots.append(Plot(title, partial(_draw, curves=curves, styles=styles)))
     if not plots:
         return None
     return Drawing(
@@ -80,15 +71,12 @@ def bridge_drawing(
     )
 
 
-def _error_curves(
-    measured: Measurements, group: Group, model: str, column: str
-) -> dict[str, list[tuple[Variant, float, list[float]]]]:
-    """Returns by method: variant, examples and the seeds' errors at each share, ascending."""
+def _error_curves(measured: Measurements, group: Group, model: str, column: str) -> Curves:
     examples = {
         record["cell_id"]: None if is_missing(record["examples"]) else float(record["examples"])
         for record in measured.data.cells.to_dict("records")
     }
-    curves: dict[str, list[tuple[Variant, float, list[float]]]] = {}
+    curves: Curves = {}
     for variant, cells in measured.cells.items():
         if variant.model != model or variant.method_name == BASE or variant.fraction is None:
             continue
@@ -104,35 +92,25 @@ def _error_curves(
     }
 
 
-def _bridge_panel(
-    curves: Mapping[str, Sequence[tuple[Variant, float, list[float]]]],
-    styles: Mapping[str, tuple[str, str]],
-) -> Callable[[Axes], None]:
-    def draw(axes: Axes) -> None:
-        from matplotlib.ticker import FuncFormatter, LogLocator
+def _draw(axes: Axes, *, curves: Curves, styles: Mapping[str, tuple[str, str]]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
-        for method, points in curves.items():
-            seen = [(examples, errors) for _, examples, errors in points]
-            draw_curve(axes, seen, styles[method], name_of(points[0][0]))
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        ticks = sorted({examples for points in curves.values() for _, examples, _ in points})
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.minorticks_off()
-        axes.set_xlabel("Training examples (log scale)")
-        axes.set_ylabel("1 − accuracy (log scale)")
-        _write_slopes(axes, curves, styles)
-
-    return draw
+    for method, points in curves.items():
+        known = [(examples, errors) for _, examples, errors in points]
+        draw_curve(axes, known, styles[method], name_of(points[0][0]))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    ticks = sorted({examples for points in curves.values() for _, examples, _ in points})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.minorticks_off()
+    axes.set_xlabel("Training examples (log scale)")
+    axes.set_ylabel("1 − accuracy (log scale)")
+    _write_slopes(axes, curves, styles)
 
 
-def _write_slopes(
-    axes: Axes,
-    curves: Mapping[str, Sequence[tuple[Variant, float, list[float]]]],
-    styles: Mapping[str, tuple[str, str]],
-) -> None:
+def _write_slopes(axes: Axes, curves: Curves, styles: Mapping[str, tuple[str, str]]) -> None:
     """Writes each method's slope in its colour, below the curves."""
     lines = []
     for method, points in curves.items():
@@ -140,18 +118,12 @@ def _write_slopes(
         decay = fit_decay([examples for _, examples, _ in points], means)
         if decay is not None:
             reach = f"[{decay.low:.2f}, {decay.high:.2f}]"
-            numbers = f"slope {decay.slope:.2f} {reach}".replace("-", "−")
+            numbers = f"slope {decay.value:.2f} {reach}".replace("-", "−")
             lines.append((f"{name_of(points[0][0])}: {numbers}", method))
     low, high = (math.log10(limit) for limit in axes.get_ylim())
     share = 0.06 * (len(lines) + 1)
     axes.set_ylim(10 ** (low - (high - low) * share / (1 - share)), 10**high)
     axes.set_yticks([tick for tick in axes.get_yticks() if tick >= 10**low])
     for index, (text, method) in enumerate(reversed(lines)):
-        axes.text(
-            0.02,
-            0.03 + 0.06 * index,
-            text,
-            transform=axes.transAxes,
-            color=styles[method][0],
-            fontsize=8.5,
-        )
+        height, colour = 0.03 + 0.06 * index, styles[method][0]
+        axes.text(0.02, height, text, transform=axes.transAxes, color=colour, fontsize=8.5)

@@ -49,7 +49,7 @@ def score_records(findings: Findings) -> list[dict[str, object]]:
     """Scores for their CSV, with a column for each response flag."""
     records = []
     for record in findings.data.scores.to_dict("records"):
-        counts = record.pop("pathologies", None)
+        counts = record.pop("response_flags", None)
         counts = counts if isinstance(counts, dict) else {}
         records.append(record | {f"responses_{name}": counts.get(name) for name in FLAGS})
     return records

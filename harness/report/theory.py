@@ -7,10 +7,10 @@ figure.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from harness.errors import StorageError
-from harness.report.figures import Drawing, Plot
 from harness.report.numbers import MISSING
 from harness.report.page import (
     Page,
@@ -23,27 +23,14 @@ from harness.report.page import (
     tables_html,
 )
 from harness.report.render import Row, Table, row
-from harness.report.theory_figure import NAME, TITLE, panels
+from harness.report.theory_figure import drawings
 from harness.theory.identity import STRENGTH, Identity
-from harness.theory.slopes import FEWEST_OBSERVATIONS
-from harness.theory.statements import (
-    cautions,
-    exponent_text,
-    number_text,
-    slope_text,
-    statements,
-    verdict,
-)
+from harness.theory.slopes import FEWEST_OBSERVATIONS, verdict
+from harness.theory.statements import cautions, exponent_text, number_text, slope_text, statements
 from harness.theory.summary import LATE, STUDY_FILE, Study
 from harness.theory.summary import Row as SlopeRow
 
-ANCHOR = "theory"
-OURS = (
-    "Our illustration of the theorems by simulation, not a figure of the paper: mean error over "
-    "repetitions ± two standard errors against the number of observations n, on log-log axes. "
-    f"Slopes are fitted from n = {FEWEST_OBSERVATIONS:,} on; dotted lines have the slopes at their "
-    "ends. Each line's condition stands in its panel's title and in the legend."
-)
+ANCHOR, SECTION_TITLE = "theory", "Convergence rates (our simulation)"
 GATES_SET = (
     f"The gates are set to tanh(g) = {STRENGTH:g} for this table; before training they are 0 and "
     "the prompts add nothing."
@@ -51,26 +38,25 @@ GATES_SET = (
 
 
 def theory_section(folder: Path) -> Section | None:
-    """Returns the section of the study that `zbench theory` left in a folder, None without one.
+    """The section of the study that `zbench theory` left in a folder, None without one.
 
-    A study that cannot be read is told in its place: the report is about the grid.
+    A study that cannot be read is reported in its place: the report is about the grid.
     """
     path = folder / STUDY_FILE
     if not path.is_file():
         return None
-    title = "Convergence rates (our simulation)"
     try:
         study = Study.from_json(path.read_text(encoding="utf-8"), place=path.name)
     except (StorageError, OSError, UnicodeDecodeError) as fault:
-        return Section(ANCHOR, title, paragraphs_html([f"{fault}; run `zbench theory` again."]))
-    return Section(ANCHOR, title, section_html(study))
+        return Section(ANCHOR, SECTION_TITLE, paragraphs_html([f"{fault}."]))
+    return Section(ANCHOR, SECTION_TITLE, section_html(study))
 
 
 def section_html(study: Study) -> str:
-    """Returns figure, findings, tables and cautions of a study."""
+    """Figure, findings, tables and cautions of a study."""
     parts = [
-        paragraphs_html([effort_text(study)]),
-        drawing_html(theory_drawing(study)),
+        paragraphs_html([size_text(study)]),
+        *map(drawing_html, drawings(study)),
         list_html(statements(study)),
         tables_html([slope_table(study)]),
         "<h3>What may not be read from it</h3>",
@@ -83,64 +69,37 @@ def section_html(study: Study) -> str:
 
 
 def theory_page(study: Study, file_names: Sequence[str]) -> str:
-    """Returns a page with this study alone."""
+    """A page with this study alone."""
+    names = paragraphs_html([", ".join(file_names)])
     return render_page(
         Page(
             grid_name=f"theory, {study.size}",
             heading="Convergence rates of prompts and gates",
-            status=effort_text(study),
+            status=size_text(study),
             lead=(),
             sections=(
-                Section(ANCHOR, "Convergence rates (our simulation)", section_html(study)),
-                Section(
-                    "files", "Files beside this page", paragraphs_html([", ".join(file_names)])
-                ),
+                Section(ANCHOR, SECTION_TITLE, section_html(study)),
+                Section("files", "Files beside this page", names),
             ),
         )
     )
 
 
-def effort_text(study: Study) -> str:
-    """Returns how large a study is, in one sentence."""
+def size_text(study: Study) -> str:
+    """How large a study is, in one sentence."""
     return (
         f"Suite '{study.size}': {len(study.efforts)} settings, n from {study.sizes[0]:,} to "
         f"{study.sizes[-1]:,}, up to {study.repetitions} repetitions at each, seed {study.seed}."
     )
 
 
-def theory_drawing(study: Study) -> Drawing:
-    """Returns the figure, its panels apart, for the page."""
-    return Drawing(
-        name=NAME,
-        title=TITLE,
-        caption=OURS,
-        panels=tuple(Plot(panel.title, panel.draw) for panel in panels(study)),
-    )
-
-
 def slope_table(study: Study) -> Table:
-    """Returns slopes with intervals beside the expected exponents."""
+    """Slopes with intervals beside the expected exponents."""
     rows: list[Row] = []
-    truth = ""
-    for found in study.rows:
-        if found.expected is None:
-            continue
-        title = found.scenario.setting_title
-        if title != truth:
-            rows.append(row(title, *("" for _ in range(7)), starts_block=True))
-        rows.append(
-            row(
-                found.scenario.model_title,
-                found.title,
-                found.expected.source,
-                exponent_text(found.expected.exponent),
-                slope_text(found.slope),
-                _late_text(found, found.expected.exponent),
-                MISSING if found.predicted is None else number_text(found.predicted),
-                verdict(found.slope, found.expected.exponent),
-            )
-        )
-        truth = title
+    expected = [found for found in study.rows if found.expected]
+    for title, group in groupby(expected, key=lambda found: found.scenario.setting_title):
+        rows.append(row(title, *[""] * 7, starts_block=True))
+        rows += [_slope_row(found) for found in group]
     return Table(
         name="slopes",
         title="Slopes of log error on log n, with 95% intervals",
@@ -162,14 +121,24 @@ def slope_table(study: Study) -> Table:
     )
 
 
-def _late_text(found: SlopeRow, exponent: float) -> str:
-    """Returns the slope from LATE on, with how it lies where it excludes the exponent."""
-    word = verdict(found.late_slope, exponent)
-    return slope_text(found.late_slope) + (f" {word}" if word in ("steeper", "flatter") else "")
+def _slope_row(found: SlopeRow) -> Row:
+    assert found.expected is not None
+    exponent = found.expected.exponent
+    late = verdict(found.late_slope, exponent)
+    return row(
+        found.scenario.model_title,
+        found.title,
+        found.expected.source,
+        exponent_text(exponent),
+        slope_text(found.slope),
+        slope_text(found.late_slope) + (f" {late}" if late in ("steeper", "flatter") else ""),
+        MISSING if found.predicted is None else number_text(found.predicted),
+        found.verdict,
+    )
 
 
 def identity_table(found: Identity) -> Table:
-    """Returns the terms of the mixture at one head and word, with their sum and the difference."""
+    """Terms of the mixture at one head and token, with their sum and the difference."""
     is_joint = found.strength is None
     factor = MISSING if is_joint else f"{found.strength:.3f}"
     rows = [
@@ -182,28 +151,26 @@ def identity_table(found: Identity) -> Table:
         )
         for term in found.terms
     ]
-    words = sum(term.gate for term in found.terms if not term.is_prompt)
-    prompts = sum(term.gate for term in found.terms if term.is_prompt)
-    gates = f"words {words:.4f}, prompts {prompts:.4f}"
-    difference = f"{abs(found.total - found.output):.1e}"
+    tokens, prompts = (sum(t.gate for t in found.terms if t.is_prompt is k) for k in (False, True))
+    gates = f"tokens {tokens:.4f}, prompts {prompts:.4f}"
     rows += [
-        Row(row("Sum", gates, "", "", f"{found.total:.4f}").entries, starts_block=True),
+        row("Sum", gates, "", "", f"{found.total:.4f}", starts_block=True),
         row("The model's own output", "", "", "", f"{found.output:.4f}"),
-        row("Difference", "", "", "", difference),
+        row("Difference", "", "", "", f"{abs(found.total - found.output):.1e}"),
     ]
-    kind = "one softmax over words and prompts" if is_joint else "a softmax each, gate on prompts"
+    kind = "one softmax over tokens and prompts" if is_joint else "a softmax each, gate on prompts"
     return Table(
         name=f"identity-{found.method}",
         title=f"{found.method}: one head as a mixture of experts",
-        subtitle=f"demo model, layer {found.layer}, head {found.head}, last word; {kind}",
+        subtitle=f"demo model, layer {found.layer}, head {found.head}, last token; {kind}",
         header=("Expert", "Gate G", "tanh(g)", "Expert along y", "Contribution"),
         rows=tuple(rows),
         caption=(
-            "Experts are W_V times the layer's input at each word, or times a prompt; gates are "
+            "Experts are W_V times the layer's input at each token, or times a prompt; gates are "
             "their softmax weights; a contribution is gate × factor × ⟨expert, y⟩ / |y|, and all "
             "of them sum to |y|. The sum is made expert by expert from the layer's input and "
             "weights, y by the running model.",
-            f"Largest difference over all heads, words and coordinates of the layer: "
+            f"Largest difference over all heads, tokens and coordinates of the layer: "
             f"{found.largest_difference:.1e}, beside a largest coordinate of "
             f"{found.largest_output:.2f}.",
             *([] if is_joint else [GATES_SET]),

@@ -1,21 +1,21 @@
-"""The files of a study: its numbers as CSV and JSON, and the figure."""
+"""The files of `zbench theory`: its numbers as CSV and JSON, the figures, the page."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from harness.records.files import write_bytes, write_text
-from harness.report.theory_figure import NAME, render
-from harness.theory.statements import verdict
+from harness.records.files import write_bytes
+from harness.report.figures import FORMATS
+from harness.report.render import to_markdown
+from harness.report.theory import slope_table, theory_page
+from harness.report.theory_figure import drawings
 from harness.theory.study import Errors
 from harness.theory.summary import STUDY_FILE, Row, Study
 
 
 def write_study(study: Study, found: Iterable[Errors], folder: Path) -> list[Path]:
-    """Writes a study and returns the files; the same study gives the same bytes.
+    """Writes a study and returns the files, the page last; the same study gives the same bytes.
 
     theory.json is what a report reads; slopes.csv has a row per slope, points.csv one per mean
     error, fits.csv one per fit, experts.csv one per term of the mixture of experts.
@@ -23,25 +23,25 @@ def write_study(study: Study, found: Iterable[Errors], folder: Path) -> list[Pat
     Raises:
         StorageError: a file cannot be written.
     """
-    texts = {
-        STUDY_FILE: study.to_json(),
+    contents = {
+        STUDY_FILE: study.to_json().encode(),
         "slopes.csv": _csv(slope_records(study)),
-        "points.csv": _csv(_point_records(study)),
-        "fits.csv": _csv(_fit_records(found)),
+        "points.csv": _csv(_points(study)),
+        "fits.csv": _csv(_fits(found)),
     }
     if study.identities:
-        texts["experts.csv"] = _csv(_expert_records(study))
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    paths = [folder / name for name in texts]
-    for suffix, content in render(study).items():
-        paths.append(folder / f"{NAME}.{suffix}")
-        write_bytes(paths[-1], content)
-    return paths
+        contents["experts.csv"] = _csv(_experts(study))
+    for drawing in drawings(study):
+        contents |= {f"{drawing.name}.{suffix}": drawing.render(suffix) for suffix in FORMATS}
+    contents["slopes.md"] = to_markdown(slope_table(study)).encode()
+    contents["index.html"] = theory_page(study, list(contents)).encode()
+    for name, content in contents.items():
+        write_bytes(folder / name, content)
+    return [folder / name for name in contents]
 
 
 def slope_records(study: Study) -> list[dict[str, object]]:
-    """Returns a record per slope, those without an expected exponent too."""
+    """A record per slope, those without an expected exponent too."""
     return [
         {
             **_head(row),
@@ -54,7 +54,7 @@ def slope_records(study: Study) -> list[dict[str, object]]:
             "late_low": row.late_slope.low if row.late_slope else None,
             "late_high": row.late_slope.high if row.late_slope else None,
             "bound_slope": row.predicted,
-            "interval": verdict(row.slope, row.expected.exponent) if row.expected else None,
+            "interval": row.verdict if row.expected else None,
         }
         for row in study.rows
         if row.slope is not None
@@ -71,32 +71,19 @@ def _head(row: Row) -> dict[str, object]:
     }
 
 
-def _point_records(study: Study) -> Iterable[dict[str, object]]:
-    for row in study.rows:
-        for point in row.points:
-            yield {
-                **_head(row),
-                "n": point.n,
-                "mean": point.mean,
-                "stderr": point.stderr,
-                "repetitions": point.repetitions,
-            }
+def _points(study: Study) -> Iterator[dict[str, object]]:
+    return (_head(row) | vars(point) for row in study.rows for point in row.points)
 
 
-def _fit_records(found: Iterable[Errors]) -> Iterable[dict[str, object]]:
+def _fits(found: Iterable[Errors]) -> Iterator[dict[str, object]]:
     for errors in found:
-        for index, chi2 in enumerate(errors.chi2):
-            yield {
-                "scenario": errors.scenario.name,
-                "n": errors.n,
-                "repetition": index,
-                "chi2": float(chi2),
-                "converged": bool(errors.converged[index]),
-                **{name: float(values[index]) for name, values in errors.losses.items()},
-            }
+        columns = {"chi2": errors.chi2, "converged": errors.converged, **errors.losses}
+        head = {"scenario": errors.scenario.name, "n": errors.n}
+        for index, values in enumerate(zip(*columns.values(), strict=True)):
+            yield head | {"repetition": index} | dict(zip(columns, values, strict=True))
 
 
-def _expert_records(study: Study) -> Iterable[dict[str, object]]:
+def _experts(study: Study) -> Iterator[dict[str, object]]:
     for found in study.identities:
         for term in found.terms:
             yield {
@@ -113,14 +100,8 @@ def _expert_records(study: Study) -> Iterable[dict[str, object]]:
             }
 
 
-def _csv(records: Iterable[Mapping[str, object]]) -> str:
-    """Returns records as CSV: all their columns, empty where a record has none or a NaN."""
-    listed = list(records)
-    columns = list(dict.fromkeys(name for record in listed for name in record))
-    target = io.StringIO()
-    writer = csv.DictWriter(target, columns, lineterminator="\n")
-    writer.writeheader()
-    for record in listed:
-        # NaN is the one value that differs from itself.
-        writer.writerow({k: v for k, v in record.items() if v == v and v is not None})
-    return target.getvalue()
+def _csv(records: Iterable[Mapping[str, object]]) -> bytes:
+    """Records as CSV: all their columns, empty where a record has none or a NaN."""
+    import pandas as pd
+
+    return pd.DataFrame(list(records)).to_csv(index=False, lineterminator="\n").encode()

@@ -1,4 +1,4 @@
-"""Gradients for the laws of methods: as training computes them, and one sequence at a time."""
+"""Losses and gradients for the laws: as training computes them, and one sequence at a time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from harness.methods.row_dropout import DropoutKey, dropout_rng
 from harness.models.loading import trained_parameters
 from harness.training.loss import MicroBatch, PaddedBatch, ResponseLoss, dropout_key
 from harness.training.micro_batches import number_sequences
+from harness.training.packing import TokenSequence
 
 VOCABULARY = 61
 
 
 def token_ids(batch: int = 3, length: int = 12, *, seed: int = 3) -> Tensor:
-    """Returns random token ids without special ones, (batch, length)."""
+    """Random token ids without special ones, (batch, length)."""
     random = torch.Generator().manual_seed(seed)
     return torch.randint(3, VOCABULARY, (batch, length), generator=random)
 
@@ -27,7 +28,7 @@ def token_ids(batch: int = 3, length: int = 12, *, seed: int = 3) -> Tensor:
 def gradients(
     model: nn.Module, examples: Sequence[Example], token_budget: int, *, share: bool = True
 ) -> dict[str, Tensor]:
-    """Returns the trained tensors' gradients of the summed loss, as training computes them."""
+    """The trained tensors' gradients of the summed loss, as training computes them."""
     module = ResponseLoss(model.train())
     cpu = torch.device("cpu")
     for batch in module.micro_batches(
@@ -43,17 +44,21 @@ def gradients(
 
 
 def plain_gradients(model: Any, examples: Sequence[Example]) -> dict[str, Tensor]:
-    """Returns the same from the model's own logits, one whole sequence at a time."""
+    """The same from the model's own logits, one whole sequence at a time."""
     model.train()
     for one in number_sequences(examples):
-        ids = torch.tensor([one.token_ids])
-        with dropout_rng(DropoutKey(5, torch.tensor([one.place]))):
-            logits = model(input_ids=ids, use_cache=False).logits[0, -len(one.token_ids) :]
-        first = one.num_prompt_tokens
-        nn.functional.cross_entropy(
-            logits[first - 1 : -1].float(), ids[0, first:], reduction="sum"
-        ).backward()
+        with dropout_rng(DropoutKey(5, torch.tensor([one.index]))):
+            plain_loss(model, one).backward()
     return _taken_gradients(model)
+
+
+def plain_loss(model: Any, example: Example | TokenSequence) -> Tensor:
+    """The summed loss of one sequence from the model's own logits."""
+    ids, first = torch.tensor([example.token_ids]), example.num_prompt_tokens
+    logits = model(input_ids=ids, use_cache=False).logits[0, -len(example.token_ids) :]
+    return nn.functional.cross_entropy(
+        logits[first - 1 : -1].float(), ids[0, first:], reduction="sum"
+    )
 
 
 def _taken_gradients(model: nn.Module) -> dict[str, Tensor]:
@@ -67,6 +72,7 @@ def _taken_gradients(model: nn.Module) -> dict[str, Tensor]:
 
 
 def whole_batch(module: ResponseLoss, examples: Sequence[Example], *, share: bool) -> MicroBatch:
+    """All examples in one micro-batch."""
     (batch,) = module.micro_batches(
         number_sequences(examples),
         token_budget=1000,
@@ -80,13 +86,13 @@ def whole_batch(module: ResponseLoss, examples: Sequence[Example], *, share: boo
 def loss_of_all_but_the_first(
     module: ResponseLoss, examples: Sequence[Example], *, share: bool
 ) -> Tensor:
-    """Returns the loss of the shorter sequences, with the longest beside them in the batch."""
+    """The loss of the shorter sequences, with the longest beside them in the batch."""
     batch = whole_batch(module, examples, share=share)
     if isinstance(batch, PaddedBatch):
-        places = batch.places_B[batch.positions // batch.input_ids_BT.shape[1]]
+        sequence_ids = batch.sequence_ids_B[batch.positions // batch.input_ids_BT.shape[1]]
     else:
-        places = batch.places_1N[0, batch.positions]
-    others = places != 0
+        sequence_ids = batch.sequence_ids_1N[0, batch.positions]
+    others = sequence_ids != 0
     assert others.any()
     assert not others.all()
     with torch.no_grad():
@@ -96,7 +102,7 @@ def loss_of_all_but_the_first(
 
 
 def law_examples() -> list[Example]:
-    """Returns sequences of several lengths; some begin alike, one continues another, two agree."""
+    """Sequences of several lengths; some begin alike, one continues another, two agree."""
     lengths = ((12, 5), (7, 3), (9, 4), (4, 2), (12, 11))
     found = [
         Example(tuple(token_ids(1, length, seed=length)[0].tolist()), prompt)

@@ -1,8 +1,6 @@
-"""The laws that every method keeps, as tests for a method of any package.
+"""The laws that every method keeps, as tests for a method of any package. In a test file:
 
-They need pytest, and nothing of zbench's own tests. In a test file:
-
-    from harness.method_laws import MethodLaws
+    from harness.testing import MethodLaws
     from mypackage import NORM_TUNING
 
     class TestNormTuning(MethodLaws):
@@ -35,6 +33,7 @@ from harness.testing.gradients import (
     law_examples,
     loss_of_all_but_the_first,
     plain_gradients,
+    plain_loss,
     token_ids,
     whole_batch,
 )
@@ -54,7 +53,7 @@ _SIZES = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
-# Windows shorter than the texts, and caps that bite, so that they are part of what is tested.
+# Windows shorter than the sequences, and caps that bite, so that they are part of what is tested.
 _SPECIAL: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": 5},
     "qwen3": {"head_dim": 12},
@@ -69,7 +68,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
 
 
 def tiny_model(family: str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Returns a random model of a family: 4 layers, hidden size 32, in evaluation mode.
+    """A random model of a family: 4 layers, hidden size 32, in evaluation mode.
 
     Its weights are large enough to make attention uneven, and the same each time.
     """
@@ -87,7 +86,7 @@ def tiny_model(family: str, *, dtype: torch.dtype = torch.float32) -> PreTrained
     return model.to(dtype).eval()
 
 
-def stir(model: Any, *, seed: int = 7) -> Any:
+def perturb(model: Any, *, seed: int = 7) -> Any:
     """Moves the trained tensors far, as if by training, and returns the model."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -102,7 +101,7 @@ def stir(model: Any, *, seed: int = 7) -> Any:
 
 
 def base_name(name: str, known: Container[str]) -> str | None:
-    """Returns what a parameter is called in the base model, whose names are `known`; or None."""
+    """A parameter's name in the base model, whose names are `known`; None where it is added."""
     name = name.replace(".base_layer.", ".").replace(".self_attn.model.", ".self_attn.")
     for prefix in ("", "base_model.", "base_model.model."):  # of PEFT's wrappers
         plain = name.removeprefix(prefix)
@@ -133,13 +132,12 @@ class MethodLaws:
             metafunc.parametrize("other_family", others)
 
     def adapted(self, family: str, *, dtype: torch.dtype = torch.float32, seed: int = 5) -> Any:
-        """Returns a tiny model of the family with the method applied."""
+        """A tiny model of the family with the method applied."""
         return self.apply(tiny_model(family, dtype=dtype), seed=seed)
 
     def apply(self, model: PreTrainedModel, *, seed: int = 5) -> Any:
-        """Returns the model with the method applied."""
-        options = self.method.options.model_validate(self.options)
-        return self.method.apply(model, options, seed)
+        """The model with the method applied."""
+        return self.method.apply(model, self.method.options.model_validate(self.options), seed)
 
     def test_another_family_is_refused(self, other_family: str) -> None:
         with pytest.raises(MethodError):
@@ -208,7 +206,7 @@ class MethodLaws:
             assert torch.equal(self.adapted(family)(token_ids()).logits, expected)
 
     def test_saved_and_loaded_it_gives_the_same_logits(self, family: str, tmp_path: Path) -> None:
-        model = stir(self.adapted(family))
+        model = perturb(self.adapted(family))
         save_trained(model, tmp_path)
         fresh = self.adapted(family, seed=6)
         load_trained(fresh, tmp_path)
@@ -217,12 +215,12 @@ class MethodLaws:
             assert torch.equal(fresh(token_ids()).logits, expected)
 
     def test_a_copy_is_independent(self, family: str) -> None:
-        model = stir(self.adapted(family))
+        model = perturb(self.adapted(family))
         with torch.no_grad():
             expected = model(token_ids()).logits
             copied = copy.deepcopy(model)
             assert torch.equal(copied(token_ids()).logits, expected)
-            stir(copied, seed=2)
+            perturb(copied, seed=2)
             assert torch.equal(model(token_ids()).logits, expected)
             changed = not torch.equal(copied(token_ids()).logits, expected)
         assert changed == self.method.trains
@@ -233,7 +231,7 @@ class MethodLaws:
         if not self.method.trains:
             pytest.skip("this method trains nothing")
         # In fp64: with weights so large, fp32's own rounding is 2e-5 in some families.
-        model = stir(self.adapted(family)).double()
+        model = perturb(self.adapted(family)).double()
         expected = plain_gradients(model, law_examples())
         for budget, share in ((14, True), (30, True), (1000, True), (30, False), (1000, False)):
             found = gradients(model, law_examples(), budget, share=share)
@@ -243,34 +241,25 @@ class MethodLaws:
 
     @pytest.mark.parametrize("share", [True, False])
     def test_documents_never_see_each_other(self, family: str, share: bool) -> None:
-        model = stir(self.adapted(family))
-        opening, *documents = token_ids(5, 12, seed=2).tolist()
+        model = perturb(self.adapted(family))
+        shared, *documents = token_ids(5, 12, seed=2).tolist()
         losses = []
         for first in documents[:2]:
-            examples = [
-                Example((*opening[:5], *ids), 7) for ids in (first, *(d[:9] for d in documents[2:]))
-            ]
+            texts = (first, *(document[:9] for document in documents[2:]))
+            examples = [Example((*shared[:5], *ids), 7) for ids in texts]
             losses.append(loss_of_all_but_the_first(ResponseLoss(model), examples, share=share))
         torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
 
     def test_the_loss_is_that_of_the_models_own_logits(self, family: str) -> None:
-        model = stir(self.adapted(family))
+        model = perturb(self.adapted(family))
         (example,) = law_examples()[:1]
         batch = whole_batch(ResponseLoss(model), [example], share=True)
         with torch.no_grad():
-            loss = ResponseLoss(model)(batch)
-            ids = torch.tensor([example.token_ids])
-            logits = model(ids, use_cache=False).logits[0, -len(example.token_ids) :]
-        first = example.num_prompt_tokens
-        own = nn.functional.cross_entropy(
-            logits[first - 1 : -1].float(),
-            torch.tensor(example.token_ids[first:]),
-            reduction="sum",
-        )
+            loss, own = ResponseLoss(model)(batch), plain_loss(model, example)
         torch.testing.assert_close(loss, own, rtol=SINGLE, atol=SINGLE)
 
-    def test_what_stands_behind_changes_no_word(self, family: str) -> None:
-        model, ids = stir(self.adapted(family)), token_ids()
+    def test_later_tokens_change_nothing_before_them(self, family: str) -> None:
+        model, ids = perturb(self.adapted(family)), token_ids()
         with torch.no_grad():
             whole = model(ids, use_cache=False).logits[:, -ids.shape[1] :]
             part = model(ids[:, :7], use_cache=False).logits[:, -7:]
@@ -282,7 +271,7 @@ class MethodLaws:
     ) -> None:
         if not self.generates_without_cache:
             pytest.skip("this method lives in the cache")
-        model, written = stir(self.adapted(family)), []
+        model, written = perturb(self.adapted(family)), []
         ids = token_ids()
         for use_cache in (True, False):
             torch.manual_seed(4)  # generate() samples from the global generator
@@ -300,7 +289,7 @@ class MethodLaws:
         assert written[0].shape[1] > ids.shape[1]
 
     def test_forward_writes_nothing_onto_modules(self, family: str) -> None:
-        model = stir(self.adapted(family))
+        model = perturb(self.adapted(family))
         before = _attributes(model)
         if self.method.trains:
             gradients(model, law_examples(), 30)
@@ -310,7 +299,7 @@ class MethodLaws:
 
 
 def _attributes(model: nn.Module) -> dict[tuple[str, str], int]:
-    """Returns the identity of every object that a module holds, by module and attribute."""
+    """The identity of every object that a module holds, by module and attribute."""
     found = {}
     for name, module in model.named_modules():
         for key, value in vars(module).items():

@@ -1,13 +1,13 @@
 """Levenberg-Marquardt in a box, for many problems at once.
 
 Parameters at a bound that the gradient pushes against are frozen, steps are cut to LONGEST_STEP and
-to the box, and a problem leaves the batch when it has come to rest (Nocedal & Wright, Numerical
-Optimization, 2006, chapters 10.3 and 16.7, hold the two ideas).
+to the box, and a problem leaves the batch when it has converged (Nocedal & Wright, Numerical
+Optimization, 2006, chapters 10.3 and 16.7).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,15 +18,16 @@ from harness.theory.world import Array
 LONGEST_STEP = 0.5
 """Of any parameter in one iteration."""
 SMALL_DECREASE = 1e-6
-"""Of chi^2; so many accepted steps below it end a fit: CALM_STEPS."""
-CALM_STEPS = 3
+"""Of chi^2."""
+PATIENCE = 3
+"""Accepted steps in a row with a smaller decrease, after which a fit has converged."""
 LARGEST_DAMPING = 1e9
-"""No smaller step lowers chi^2: a fit is at rest."""
+"""A fit whose steps need more has converged: no smaller step lowers chi^2."""
 GAUGE_WEIGHT = 0.01
-"""Of the row that fixes the common constant of the biases, as a share of n / sigma^2."""
+"""Weight of the residual that fixes the biases' common constant, as a share of n / sigma^2."""
 FIRST_DAMPING = 1e-3
-EASIER, HARDER = 0.2, 5.0
-"""What the damping is multiplied with after an accepted and after a refused step."""
+ACCEPTED_FACTOR, REJECTED_FACTOR = 0.2, 5.0
+"""The damping is multiplied with these after an accepted and after a rejected step."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,12 @@ class Problem:
         weight = 0.0
         if model.gating == "zero-init":
             weight = GAUGE_WEIGHT * sample.num_observations / model.world.noise**2
-        return Problem(
-            model,
-            sample.design.take(owner),
-            sample.mean[owner],
-            sample.weight[owner],
-            gauge,
-            weight,
-        )
+        design, mean = sample.design.take(owner), sample.mean[owner]
+        return Problem(model, design, mean, sample.weight[owner], gauge, weight)
 
     def take(self, index: np.ndarray) -> Problem:
-        return Problem(
-            self.model, self.design.take(index), self.mean[index], self.weight[index],
-            self.gauge, self.gauge_weight,
-        )  # fmt: skip
+        design, mean = self.design.take(index), self.mean[index]
+        return replace(self, design=design, mean=mean, weight=self.weight[index])
 
     def gauge_row(self, theta: Array) -> tuple[Array, Array]:
         """Returns log sum exp(b) less its target, (S,), and its derivative by b, (S, L)."""
@@ -77,7 +70,7 @@ class Problem:
     def normal_equations(self, theta: Array, found: Evaluation) -> tuple[Array, Array]:
         """Returns J^T W J, (S, K, K), and J^T W (y - f), (S, K)."""
         jacobian = self.model.jacobian(found, self.design)
-        count, size, outputs, places = jacobian.shape
+        count, size = jacobian.shape[:2]
         weighted = (jacobian * self.weight[:, None, None]).reshape(count, size, -1)
         flat = jacobian.reshape(count, size, -1)
         matrix = weighted @ np.swapaxes(flat, 1, 2)
@@ -104,47 +97,48 @@ def descend(
         max_iterations: steps tried at most.
 
     Returns:
-        The end points (S, K), their chi^2 (S,), and whether each came to rest (S,).
+        The end points (S, K), their chi^2 (S,), and whether each converged (S,).
     """
     ends, lowest = theta.copy(), np.empty(len(theta))
-    rest = np.zeros(len(theta), dtype=bool)
-    place = np.arange(len(theta))
+    converged = np.zeros(len(theta), dtype=bool)
+    index = np.arange(len(theta))
     theta = theta.copy()
     found = problem.model.evaluate(theta, problem.design)
     chi2 = problem.chi2(theta, found.f)
     matrix, slope = problem.normal_equations(theta, found)
-    damping, calm = np.full(len(theta), FIRST_DAMPING), np.zeros(len(theta), dtype=int)
+    damping, waited = np.full(len(theta), FIRST_DAMPING), np.zeros(len(theta), dtype=int)
     for _ in range(max_iterations):
         trial = np.clip(theta + _step(matrix, slope, damping, theta, low, high), low, high)
         found = problem.model.evaluate(trial, problem.design)
         after = problem.chi2(trial, found.f)
         better = after < chi2
-        calm = np.where(better, np.where(chi2 - after < SMALL_DECREASE, calm + 1, 0), calm)
-        damping = np.where(better, np.maximum(damping * EASIER, 1e-12), damping * HARDER)
+        waited = np.where(better, np.where(chi2 - after < SMALL_DECREASE, waited + 1, 0), waited)
+        damping *= np.where(better, ACCEPTED_FACTOR, REJECTED_FACTOR)
+        damping = np.maximum(damping, 1e-12)
         if better.any():
             chosen = np.nonzero(better)[0]
             theta[chosen], chi2[chosen] = trial[chosen], after[chosen]
             matrix[chosen], slope[chosen] = problem.take(chosen).normal_equations(
                 trial[chosen], found.take(chosen)
             )
-        done = (calm >= CALM_STEPS) | (damping > LARGEST_DAMPING)
+        done = (waited >= PATIENCE) | (damping > LARGEST_DAMPING)
         if done.any():
-            ends[place[done]], lowest[place[done]] = theta[done], chi2[done]
-            rest[place[done]] = True
+            ends[index[done]], lowest[index[done]] = theta[done], chi2[done]
+            converged[index[done]] = True
             kept = np.nonzero(~done)[0]
             if not len(kept):
-                return ends, lowest, rest
-            place, problem = place[kept], problem.take(kept)
-            theta, chi2, damping, calm = theta[kept], chi2[kept], damping[kept], calm[kept]
+                return ends, lowest, converged
+            index, problem = index[kept], problem.take(kept)
+            theta, chi2, damping, waited = theta[kept], chi2[kept], damping[kept], waited[kept]
             matrix, slope = matrix[kept], slope[kept]
-    ends[place], lowest[place] = theta, chi2
-    return ends, lowest, rest
+    ends[index], lowest[index] = theta, chi2
+    return ends, lowest, converged
 
 
 def _step(
     matrix: Array, slope: Array, damping: Array, theta: Array, low: Array, high: Array
 ) -> Array:
-    """Returns the damped Gauss-Newton steps, (S, K); 0 for frozen parameters."""
+    """Damped Gauss-Newton steps, (S, K); 0 for frozen parameters."""
     frozen = ((theta <= low) & (slope < 0)) | ((theta >= high) & (slope > 0))
     free = ~frozen
     size = matrix.shape[1]

@@ -23,7 +23,7 @@ class Expectation:
 
 
 def expectations(scenario: Scenario) -> dict[str, Expectation]:
-    """Returns the expected exponents of a scenario, by quantity; tables show these alone.
+    """Expected exponents of a scenario, by quantity; tables show these alone.
 
     Those of sequences are limits: they hold once the truth is close to where it goes.
     """

@@ -15,16 +15,11 @@ from harness.theory.sampling import Sample
 from harness.theory.world import Array, Box, Truth
 
 BLOCK_NUMBERS = 400_000
-"""Numbers of a block's Jacobians: what a processor's cache holds."""
+"""In the Jacobians of a block of fits: what a processor's cache holds."""
 
 
-@dataclass(frozen=True)
-class Start:
-    """How starting points are drawn around the truth."""
-
-    prompt: float = 0.15
-    bias: float = 0.075
-    alpha: float = 0.1
+PROMPT_SPREAD, BIAS_SPREAD, ALPHA_SPREAD = 0.15, 0.075, 0.1
+"""Standard deviations of the starting points around the truth."""
 
 
 @dataclass(frozen=True)
@@ -36,21 +31,17 @@ class Fit:
     chi2: Array
     """(R,)."""
     converged: np.ndarray
-    """(R,): whether it came to rest within the iterations."""
+    """(R,): whether it converged within the iterations."""
     starts_at_best: Array
     """(R,): share of the starts that ended within 0.5 of the lowest chi^2."""
 
 
 def bounds(model: Regression, box: Box) -> tuple[Array, Array]:
-    """Returns the lowest and highest parameter vectors, (K,) each."""
-    shape = (model.num_atoms, model.world.key.shape[1])
-    low = model.pack(
-        np.full(shape, -box.prompt), np.full(shape[0], box.bias_low), np.array(box.alpha_low)
-    )
-    high = model.pack(
-        np.full(shape, box.prompt), np.full(shape[0], box.bias_high), np.array(box.alpha_high)
-    )
-    return low, high
+    """Lowest and highest parameter vectors, (K,) each."""
+    prompts = np.full((model.num_atoms, model.world.key.shape[1]), box.prompt)
+    biases = np.ones(model.num_atoms)
+    low = model.pack(-prompts, box.bias_low * biases, box.alpha_low)
+    return low, model.pack(prompts, box.bias_high * biases, box.alpha_high)
 
 
 def draw_starts(
@@ -59,14 +50,12 @@ def draw_starts(
     repetitions: int,
     num_starts: int,
     random: np.random.Generator,
-    spread: Start | None = None,
 ) -> Array:
-    """Returns starting points near the truth, (R, T, K).
+    """Starting points near the truth, (R, T, K).
 
     Atoms beyond the truth's are copies of true atoms, each in turn and then at random, and the
     copies share the mass: b - log(multiplicity).
     """
-    spread = spread or Start()
     length, extra = len(truth.prompts), model.num_atoms - len(truth.prompts)
     shape = (repetitions, num_starts, model.num_atoms)
     owners = np.empty(shape, dtype=int)
@@ -78,10 +67,10 @@ def draw_starts(
         owners[..., length:] = np.where(first & (turn < length), turn % length, drawn)
     multiplicity = (owners[..., :, None] == owners[..., None, :]).sum(axis=-1)
     prompts = truth.prompts[owners]
-    prompts = prompts + spread.prompt * random.standard_normal(prompts.shape)
+    prompts = prompts + PROMPT_SPREAD * random.standard_normal(prompts.shape)
     biases = truth.biases[owners] - np.log(multiplicity)
-    biases = biases + spread.bias * random.standard_normal(shape)
-    alpha = truth.alpha + spread.alpha * random.standard_normal(shape[:2])
+    biases = biases + BIAS_SPREAD * random.standard_normal(shape)
+    alpha = truth.alpha + ALPHA_SPREAD * random.standard_normal(shape[:2])
     return model.pack(prompts, biases, alpha)
 
 
@@ -94,7 +83,7 @@ def fit(
     gauge: float = 0.0,
     max_iterations: int = 300,
 ) -> Fit:
-    """Returns the least-squares fits, the best of the starts for each repetition.
+    """Least-squares fits, the best of the starts for each repetition.
 
     Args:
         model: what is fitted.
@@ -110,13 +99,13 @@ def fit(
     first = np.clip(starts, low, high).reshape(-1, size)
     owner = np.repeat(np.arange(repetitions), num_starts)
     theta, chi2 = np.empty_like(first), np.empty(len(first))
-    rest = np.zeros(len(first), dtype=bool)
+    converged = np.zeros(len(first), dtype=bool)
     numbers = size * sample.mean.shape[1] * sample.mean.shape[2]
     block = max(1, BLOCK_NUMBERS // numbers)
     for start in range(0, len(first), block):
         chosen = slice(start, start + block)
         problem = Problem.of(model, sample, owner[chosen], gauge)
-        theta[chosen], chi2[chosen], rest[chosen] = descend(
+        theta[chosen], chi2[chosen], converged[chosen] = descend(
             problem, first[chosen], low, high, max_iterations
         )
     by_start = chi2.reshape(repetitions, num_starts)
@@ -126,6 +115,6 @@ def fit(
     return Fit(
         theta=theta.reshape(repetitions, num_starts, size)[rows, best],
         chi2=lowest,
-        converged=rest.reshape(repetitions, num_starts)[rows, best],
+        converged=converged.reshape(repetitions, num_starts)[rows, best],
         starts_at_best=(by_start <= lowest[:, None] + 0.5).mean(axis=1),
     )

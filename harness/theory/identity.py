@@ -1,19 +1,19 @@
 """The attention of a prompt method as a mixture of experts, on a real layer of the demo model.
 
-The paper (arXiv 2502.03029, section 4) reads the attention of one head at one word t as
+The paper (arXiv 2502.03029, section 4) reads the attention of one head at one token t as
 
     y_t = sum_{j <= t} G_j f_j + tanh(g) sum_j' G'_j' f'_j'        zero-init
     y_t = sum_{j <= t} G_j f_j + sum_j' G_j' f'_j'                 joint: all G in one softmax
 
-with experts f_j = W_V x_j of the words and f'_j' = W_V p_j' of the prompts. The gates are softmax
-weights, of (R_t W_Q x_t) (R_j W_K x_j) / sqrt(d) over words and of (R_t W_Q x_t) (W_K p_j') /
-sqrt(d) over prompts; R_j turns by position j, prompts are not turned. Here each side is made apart:
-the right one from the layer's input and weights, expert by expert; the left one by the model.
+with experts f_j = W_V x_j of the tokens and f'_j' = W_V p_j' of the prompts. The gates are softmax
+weights, of (R_t W_Q x_t) (R_j W_K x_j) / sqrt(d) over tokens and of (R_t W_Q x_t) (W_K p_j') /
+sqrt(d) over prompts; R_j is the rotary embedding of position j, which prompts do not get. The two
+sides are computed apart: the right one from the layer's input and weights, expert by expert; the
+left one by the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ HEAD = 0
 
 @dataclass(frozen=True)
 class Term:
-    """One expert of the mixture, at one head and word."""
+    """One expert of the mixture, at one head and token."""
 
     expert: str
     """The token, or `prompt 1`."""
@@ -49,7 +49,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Identity:
-    """The identity at one head and word, and how well it holds everywhere in the layer."""
+    """The identity at one head and token, and how well it holds everywhere in the layer."""
 
     method: str
     layer: int
@@ -63,14 +63,27 @@ class Identity:
     output: float
     """|y| from the running model."""
     largest_difference: float
-    """Over all heads, words and coordinates of the layer, between mixture and model."""
+    """Over all heads, tokens and coordinates of the layer, between mixture and model."""
     largest_output: float
     """The largest |coordinate| of y, for scale."""
 
 
 @dataclass(frozen=True)
+class LayerActivations:
+    """What went through one attention layer in one forward pass of one sequence."""
+
+    hidden: Array
+    """Its input x, (T, D)."""
+    cosine: Array
+    """Of the rotary embedding, (T, d)."""
+    sine: Array
+    output: Array
+    """Of its heads, before the output projection, (T, H, d)."""
+
+
+@dataclass(frozen=True)
 class LayerTerms:
-    """Experts, gates and sums of a whole layer; H heads, T words, L prompts, d head size."""
+    """Experts, gates and sums of a whole layer; H heads, T tokens, L prompts, d head size."""
 
     experts: Array
     """(H, L + T, d): the prompts first."""
@@ -80,14 +93,14 @@ class LayerTerms:
     """(H, L + T): tanh(g) for prompts of zero-init, else 1."""
 
     def total(self) -> Array:
-        """Returns the mixture, (T, H, d), summed expert by expert."""
+        """The mixture, (T, H, d), summed expert by expert."""
         weighted = self.gates * self.factors[:, None]
         parts = weighted[..., None] * self.experts[:, None]
         return np.asarray(parts.sum(axis=2).swapaxes(0, 1))
 
 
 def show_identities(seed: int = 0) -> tuple[Identity, ...]:
-    """Returns the identity on the demo model's last layer, for zero-init and for joint attention.
+    """The identity on the demo model's last layer, for zero-init and for joint attention.
 
     Args:
         seed: draws the prompts.
@@ -109,39 +122,31 @@ def _show(method_name: str, seed: int) -> Identity:
             prompt.gate.fill_(float(np.arctanh(STRENGTH)))
         seen = record_layer(model, layer, ids)
         terms = layer_terms(layer, prompt, seen)
+    y = seen.output[-1, HEAD]
+    length = float(np.linalg.norm(y))
+    values, gates = terms.experts[HEAD] @ y / length, terms.gates[HEAD, -1]
+    parts = gates * terms.factors[HEAD] * values
+    names = [*(f"prompt {i + 1}" for i in range(PROMPT_LENGTH)), *tokens]
+    listed = [
+        Term(name, i < PROMPT_LENGTH, float(gates[i]), float(values[i]), float(parts[i]))
+        for i, name in enumerate(names)
+    ]
     return Identity(
         method=method_name,
         layer=prompt.layer_index,
         head=HEAD,
         position=len(tokens) - 1,
         strength=None if prompt.gate is None else float(terms.factors[HEAD, 0]),
+        terms=tuple(listed[PROMPT_LENGTH:] + listed[:PROMPT_LENGTH]),
+        total=float(parts.sum()),
+        output=length,
         largest_difference=float(np.abs(terms.total() - seen.output).max()),
         largest_output=float(np.abs(seen.output).max()),
-        **_terms_at(terms, seen.output[-1, HEAD], tokens),
     )
 
 
-def _terms_at(terms: LayerTerms, y: Array, tokens: Sequence[str]) -> dict[str, Any]:
-    """Returns the mixture of HEAD at the last word, whose output is y, (d,)."""
-    length = float(np.linalg.norm(y))
-    num_prompts = terms.experts.shape[1] - len(tokens)
-    names = [f"prompt {i + 1}" for i in range(num_prompts)] + list(tokens)
-    values = terms.experts[HEAD] @ y / length
-    gates = terms.gates[HEAD, -1]
-    parts = gates * terms.factors[HEAD] * values
-    listed = [
-        Term(name, i < num_prompts, float(gates[i]), float(values[i]), float(parts[i]))
-        for i, name in enumerate(names)
-    ]
-    return {
-        "terms": tuple(listed[num_prompts:] + listed[:num_prompts]),
-        "total": float(parts.sum()),
-        "output": length,
-    }
-
-
 def _prompted_model(method_name: str, seed: int) -> tuple[nn.Module, list[str], Tensor]:
-    """Returns the demo model under a method, and a question as tokens and as ids (1, T)."""
+    """The demo model under a method, and a question as tokens and as ids (1, T)."""
     import torch
 
     from harness.demo.world import CHECKPOINT
@@ -160,34 +165,21 @@ def _prompted_model(method_name: str, seed: int) -> tuple[nn.Module, list[str], 
     return model, tokens, torch.tensor([ids])
 
 
-@dataclass(frozen=True)
-class SeenLayer:
-    """What went through one attention layer in one forward pass of one sequence."""
-
-    hidden: Array
-    """Its input x, (T, D)."""
-    cosine: Array
-    """Of the positions' turns, (T, d)."""
-    sine: Array
-    output: Array
-    """What its heads gave, before the output projection, (T, H, d)."""
-
-
 def attention_of(model: nn.Module, index: int) -> Any:
-    """Returns the attention layer of an index: the module with query, key and value projections."""
+    """The attention layer of an index: the module with query, key and value projections."""
     for module in model.modules():
         if hasattr(module, "q_proj") and getattr(module, "layer_idx", None) == index:
             return module
     raise AssertionError(f"no attention layer {index}")
 
 
-def record_layer(model: nn.Module, layer: Any, ids: Tensor) -> SeenLayer:
-    """Runs a model on one sequence and returns what went through a layer; hooks are removed."""
+def record_layer(model: nn.Module, layer: Any, ids: Tensor) -> LayerActivations:
+    """Runs a model on one sequence and returns the layer's activations; hooks are removed."""
     seen: dict[str, Any] = {}
 
     def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen["hidden"] = args[0] if args else kwargs["hidden_states"]
-        seen["turns"] = kwargs.get("position_embeddings", args[1] if len(args) > 1 else None)
+        seen["rotary"] = kwargs.get("position_embeddings", args[1] if len(args) > 1 else None)
 
     def leave(_module: nn.Module, args: tuple[Any, ...]) -> None:
         seen["output"] = args[0]
@@ -201,40 +193,36 @@ def record_layer(model: nn.Module, layer: Any, ids: Tensor) -> SeenLayer:
     finally:
         for hook in hooks:
             hook.remove()
-    cosine, sine = seen["turns"]
-    output = _double(seen["output"])[0]
-    return SeenLayer(
-        hidden=_double(seen["hidden"])[0],
-        cosine=_double(cosine)[0],
-        sine=_double(sine)[0],
-        output=output.reshape(len(output), -1, layer.head_dim),
-    )
+    hidden, output = _double(seen["hidden"])[0], _double(seen["output"])[0]
+    cosine, sine = (_double(tensor)[0] for tensor in seen["rotary"])
+    heads = output.reshape(len(output), -1, layer.head_dim)
+    return LayerActivations(hidden, cosine, sine, heads)
 
 
-def layer_terms(layer: Any, prompt: Any, seen: SeenLayer) -> LayerTerms:
-    """Returns every expert and gate of a layer, from its input and weights, in float64.
+def layer_terms(layer: Any, prompt: Any, seen: LayerActivations) -> LayerTerms:
+    """Every expert and gate of a layer, from its input and weights, in float64.
 
     Args:
         layer: the attention layer.
         prompt: its PromptAttention, with free rows.
-        seen: what went through it.
+        seen: its activations.
     """
     rows = _double(prompt.rows)
-    query = _turn(_heads(layer, "q_proj", seen.hidden), seen)
+    query = _rotate(_heads(layer, "q_proj", seen.hidden), seen)
     groups = len(query) // len(_heads(layer, "k_proj", rows))
-    word_key = _turn(_heads(layer, "k_proj", seen.hidden), seen).repeat(groups, axis=0)
+    token_key = _rotate(_heads(layer, "k_proj", seen.hidden), seen).repeat(groups, axis=0)
     prompt_key = _heads(layer, "k_proj", rows).repeat(groups, axis=0)
     values = [_heads(layer, "v_proj", x).repeat(groups, axis=0) for x in (rows, seen.hidden)]
     scale = layer.head_dim**-0.5
-    word_scores = scale * query @ word_key.swapaxes(1, 2)
-    future = np.triu(np.ones(word_scores.shape[1:], dtype=bool), k=1)
-    word_scores = np.where(future, -np.inf, word_scores)
+    token_scores = scale * query @ token_key.swapaxes(1, 2)
+    future = np.triu(np.ones(token_scores.shape[1:], dtype=bool), k=1)
+    token_scores = np.where(future, -np.inf, token_scores)
     prompt_scores = scale * query @ prompt_key.swapaxes(1, 2)
     factors = np.ones((len(query), len(rows) + len(seen.hidden)))
     if prompt.gate is None:
-        gates = _softmax(np.concatenate([prompt_scores, word_scores], axis=2))
+        gates = _softmax(np.concatenate([prompt_scores, token_scores], axis=2))
     else:
-        gates = np.concatenate([_softmax(prompt_scores), _softmax(word_scores)], axis=2)
+        gates = np.concatenate([_softmax(prompt_scores), _softmax(token_scores)], axis=2)
         factors[:, : len(rows)] = _double(prompt.gate_strength())[:, :, 0]
     return LayerTerms(np.concatenate(values, axis=1), gates, factors)
 
@@ -248,11 +236,11 @@ def _heads(layer: Any, projection: str, x: Array) -> Array:
     return y.reshape(len(x), -1, layer.head_dim).swapaxes(0, 1)
 
 
-def _turn(x: Array, seen: SeenLayer) -> Array:
-    """Returns rotary position embedding: halves of a head turn by the angle of each position."""
+def _rotate(x: Array, seen: LayerActivations) -> Array:
+    """Rotary position embedding: the halves of a head rotate by the angle of each position."""
     half = x.shape[-1] // 2
-    turned = np.concatenate([-x[..., half:], x[..., :half]], axis=-1)
-    return x * seen.cosine + turned * seen.sine
+    rotated = np.concatenate([-x[..., half:], x[..., :half]], axis=-1)
+    return x * seen.cosine + rotated * seen.sine
 
 
 def _softmax(scores: Array) -> Array:

@@ -16,7 +16,6 @@ Shapes: R estimates, L true and P fitted atoms, q prompt size.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
@@ -38,20 +37,8 @@ TITLES: Mapping[str, str] = {
 """Names of the quantities that are measured, in the order of tables."""
 
 
-@dataclass(frozen=True)
-class _Atoms:
-    prompts: Array
-    """(R, P, q)."""
-    weights: Array
-    """(R, P)."""
-    true_prompts: Array
-    """(L, q)."""
-    true_weights: Array
-    """(L,)."""
-
-
 def cell_losses(model: Regression, truth: Truth, theta: Array) -> dict[str, Array]:
-    """Returns the losses by Voronoi cells, each (R,); NaN where there is no such cell.
+    """Losses by Voronoi cells, each (R,); NaN where there is no such cell.
 
     single, over: the largest |Dp_i| over cells with one atom and with several; over_mean: its mean
     by weight over the latter; centre: the largest |sum w_i Dp_i| / sum w_i over them; mass,
@@ -62,19 +49,18 @@ def cell_losses(model: Regression, truth: Truth, theta: Array) -> dict[str, Arra
         truth: what was to be found.
         theta: estimates, (R, K).
     """
-    atoms, gate, alpha = _atoms_of(model, truth, theta)
-    offset = atoms.prompts[:, :, None] - atoms.true_prompts
+    prompts, weights, true_weights, gate = _atoms_of(model, truth, theta)
+    offset = prompts[:, :, None] - truth.prompts
     cell = (offset**2).sum(axis=-1).argmin(axis=2)
-    member = cell[:, :, None] == np.arange(len(atoms.true_prompts))
+    member = cell[:, :, None] == np.arange(len(truth.prompts))
     count = member.sum(axis=1)
     own = np.take_along_axis(offset, cell[:, :, None, None], axis=2)[:, :, 0]
     distance = np.linalg.norm(own, axis=-1)
     is_alone = np.take_along_axis(count, cell, axis=1) == 1
-    weights = atoms.weights
     mass = np.einsum("ri,rij->rj", weights, member)
     moved = np.linalg.norm(np.einsum("ri,riq,rij->rjq", weights, own, member), axis=-1)
     shared = np.where(is_alone, 0, weights)
-    off_mass = np.abs(mass - atoms.true_weights).sum(axis=1)
+    off_mass = np.abs(mass - true_weights).sum(axis=1)
     share = np.where(mass > 0, moved / np.where(mass > 0, mass, 1), 0)
     losses = {
         "single": _largest(distance, is_alone),
@@ -87,11 +73,11 @@ def cell_losses(model: Regression, truth: Truth, theta: Array) -> dict[str, Arra
         + gate,
         "empty": (count == 0).sum(axis=1).astype(float),
     }
-    return losses | ({"alpha": alpha} if model.has_alpha else {})
+    return losses | _alpha_loss(model, truth, theta)
 
 
 def matched_losses(model: Regression, truth: Truth, theta: Array) -> dict[str, Array]:
-    """Returns the losses where as many atoms are fitted as there are, each (R,).
+    """Losses where as many atoms are fitted as there are, each (R,).
 
     The atoms are matched so that sum |Dp_i| is least. prompt: the largest |Dp_i|; mass: sum |w_i -
     w*_i|; voronoi: sum w_i |Dp_i| + mass (+ the gate's part, as above); alpha: |alpha - alpha*|.
@@ -101,38 +87,42 @@ def matched_losses(model: Regression, truth: Truth, theta: Array) -> dict[str, A
         truth: what was to be found; L = P.
         theta: estimates, (R, K).
     """
-    atoms, gate, alpha = _atoms_of(model, truth, theta)
-    orders = np.array(list(permutations(range(len(atoms.true_prompts)))))
-    distance = np.linalg.norm(atoms.prompts[:, orders] - atoms.true_prompts, axis=-1)
+    prompts, weights, true_weights, gate = _atoms_of(model, truth, theta)
+    orders = np.array(list(permutations(range(len(truth.prompts)))))
+    distance = np.linalg.norm(prompts[:, orders] - truth.prompts, axis=-1)
     best = distance.sum(axis=2).argmin(axis=1)
     distance = distance[np.arange(len(theta)), best]
-    weights = np.take_along_axis(atoms.weights, orders[best], axis=1)
-    mass = np.abs(weights - atoms.true_weights).sum(axis=1)
+    weights = np.take_along_axis(weights, orders[best], axis=1)
+    mass = np.abs(weights - true_weights).sum(axis=1)
     losses = {
         "prompt": distance.max(axis=1),
         "mass": mass,
         "voronoi": (weights * distance).sum(axis=1) + mass + gate,
     }
-    return losses | ({"alpha": alpha} if model.has_alpha else {})
+    return losses | _alpha_loss(model, truth, theta)
 
 
 def function_loss(model: Regression, theta: Array, f: Array, design: Design) -> Array:
-    """Returns the root mean square over places of |f_theta - f*|, (R,); f is (m, M)."""
+    """Root mean square over inputs of |f_theta - f*|, (R,); f is (m, M)."""
     gap = model.evaluate(theta, design).f - f
     return np.asarray(np.sqrt((gap**2).sum(axis=1).mean(axis=1)))
 
 
-def _atoms_of(model: Regression, truth: Truth, theta: Array) -> tuple[_Atoms, Array, Array]:
-    """Returns the atoms, |tanh alpha - tanh alpha*| (0 for joint) and |alpha - alpha*|."""
+def _atoms_of(
+    model: Regression, truth: Truth, theta: Array
+) -> tuple[Array, Array, Array, Array | float]:
+    """Returns p (R, P, q), w (R, P), w* (L,) and |tanh alpha - tanh alpha*| (0 for joint)."""
     prompts, biases, alpha = model.unpack(theta)
     weights, true_weights = np.exp(biases), np.exp(truth.biases)
-    gate = np.zeros(len(theta))
-    if model.gating == "zero-init":
-        weights = weights / weights.sum(axis=1, keepdims=True)
-        true_weights = true_weights / true_weights.sum()
-        gate = np.abs(np.tanh(alpha) - np.tanh(truth.alpha))
-    atoms = _Atoms(prompts, weights, truth.prompts, true_weights)
-    return atoms, gate, np.abs(alpha - truth.alpha)
+    if model.gating == "joint":
+        return prompts, weights, true_weights, 0.0
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    gate = np.abs(np.tanh(alpha) - np.tanh(truth.alpha))
+    return prompts, weights, true_weights / true_weights.sum(), gate
+
+
+def _alpha_loss(model: Regression, truth: Truth, theta: Array) -> dict[str, Array]:
+    return {"alpha": np.abs(theta[:, -1] - truth.alpha)} if model.has_alpha else {}
 
 
 def _largest(values: Array, holds: np.ndarray) -> Array:

@@ -6,10 +6,11 @@ s_i = (B z_i)^T x + b_i and value v_i = C z_i:
     zero-init   f = f0(x) + tanh(alpha) g(x),  g = sum_i pi_i v_i,  pi = softmax(s)
     joint       f = [sum_k exp(l_k) h_k + sum_i exp(s_i) v_i] / [sum_k exp(l_k) + sum_i exp(s_i)]
 
-f0 is the softmax of the words alone. Section 3 of docs/theory.md derives the derivatives.
+f0 is the softmax of the pre-trained experts k alone. Section 3 of docs/theory.md derives the
+derivatives.
 
-Shapes: S parameter vectors, K parameters, M places x, and those of `world`. A parameter vector is
-p row by row (L q), then b (L), then alpha where it is estimated. A design has one set of places for
+Shapes: S parameter vectors, K parameters, M inputs x, and those of `world`. A parameter vector is
+p row by row (L q), then b (L), then alpha where it is estimated. A design has one set of inputs for
 all parameter vectors (leading axis 1), or one each (leading axis S).
 """
 
@@ -20,14 +21,14 @@ from typing import Literal
 
 import numpy as np
 
-from harness.theory.world import Array, Words, World
+from harness.theory.world import Array, PretrainedExperts, Truth, World
 
 Gating = Literal["zero-init", "joint"]
 
 
 @dataclass(frozen=True)
 class Design:
-    """Places x with what the words give there."""
+    """Inputs x with what the pre-trained experts give there."""
 
     x: Array
     """(1 or S, d, M)."""
@@ -39,10 +40,10 @@ class Design:
     """f0, (1 or S, m, M)."""
 
     def take(self, index: np.ndarray) -> Design:
-        """Returns the designs of some parameter vectors; the same where all share one."""
+        """Designs of some parameter vectors; the same where all share one."""
         if len(self.x) == 1:
             return self
-        return Design(self.x[index], self.logits[index], self.values[index], self.base[index])
+        return Design(*(array[index] for array in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,9 @@ class Evaluation:
     """dz/dp, (S, L, q, q), or (1, 1, q, q) for linear prompts."""
 
     def take(self, index: np.ndarray) -> Evaluation:
-        """Returns the evaluations of some parameter vectors."""
-        return Evaluation(
-            self.f[index],
-            self.share[index],
-            self.value[index],
-            self.centre[index],
-            self.strength[index],
-            self.image if len(self.image) == 1 else self.image[index],
-        )
+        """Evaluations of some parameter vectors; a shared image stays as it is."""
+        arrays = vars(self).values()
+        return Evaluation(*(array if len(array) == 1 else array[index] for array in arrays))
 
 
 @dataclass(frozen=True)
@@ -96,11 +91,15 @@ class Regression:
         return self.num_atoms * (self.world.key.shape[1] + 1) + self.has_alpha
 
     def pack(self, prompts: Array, biases: Array, alpha: Array | float) -> Array:
-        """Returns parameter vectors (..., K) of p (..., L, q), b (..., L) and alpha (...)."""
+        """Parameter vectors (..., K) of p (..., L, q), b (..., L) and alpha (...)."""
         parts = [prompts.reshape(*biases.shape[:-1], -1), biases]
         if self.has_alpha:
             parts.append(np.broadcast_to(np.asarray(alpha)[..., None], (*biases.shape[:-1], 1)))
         return np.concatenate(parts, axis=-1)
+
+    def pack_truth(self, truth: Truth) -> Array:
+        """Parameter vector of a truth with as many atoms, (1, K)."""
+        return self.pack(truth.prompts, truth.biases, truth.alpha)[None]
 
     def unpack(self, theta: Array) -> tuple[Array, Array, Array]:
         """Returns p (S, L, q), b (S, L) and alpha (S,) of parameter vectors (S, K)."""
@@ -112,7 +111,7 @@ class Regression:
         return prompts, biases, alpha
 
     def evaluate(self, theta: Array, design: Design) -> Evaluation:
-        """Returns f at every place, with the parts of its derivatives."""
+        """Returns f at every input, with the parts of its derivatives."""
         prompts, biases, alpha = self.unpack(theta)
         images, jacobian = self._images(prompts)
         scores = (images @ self.world.key.T) @ design.x + biases[:, :, None]
@@ -125,12 +124,11 @@ class Regression:
             f = design.base + strength[:, None, None] * centre
         else:
             top = np.maximum(scores.max(axis=1), design.logits.max(axis=1))[:, None]
-            share, words = np.exp(scores - top), np.exp(design.logits - top)
-            total = share.sum(axis=1, keepdims=True) + words.sum(axis=1, keepdims=True)
+            share, pretrained = np.exp(scores - top), np.exp(design.logits - top)
+            total = share.sum(axis=1, keepdims=True) + pretrained.sum(axis=1, keepdims=True)
             share /= total
-            f = np.einsum("snM,snmM->smM", words / total, np.broadcast_to(
-                design.values, (len(words), *design.values.shape[1:])
-            ))  # fmt: skip
+            values = np.broadcast_to(design.values, (len(pretrained), *design.values.shape[1:]))
+            f = np.einsum("snM,snmM->smM", pretrained / total, values)
             f += np.swapaxes(value, 1, 2) @ share
             centre, strength = f, np.ones(len(theta))
         return Evaluation(f, share, value, centre, strength, jacobian)
@@ -142,15 +140,15 @@ class Regression:
         df/db_i = c pi_i (v_i - r);  df/dp_i = df/db_i (x^T B Z_i) + c pi_i C Z_i with
         Z_i = dz_i/dp_i;  df/dalpha = (1 - tanh(alpha)^2) g.
         """
-        count, length, places = found.share.shape
+        count, length, num_inputs = found.share.shape
         outputs, size = self.world.value.shape
-        full = np.empty((count, self.num_parameters, outputs, places))
+        full = np.empty((count, self.num_parameters, outputs, num_inputs))
         weight = found.strength[:, None, None] * found.share
         by_bias = full[:, length * size : length * (size + 1)]
         np.subtract(found.value[..., None], found.centre[:, None], out=by_bias)
         by_bias *= weight[:, :, None]
         key, value = self.world.key @ found.image, self.world.value @ found.image
-        by_prompt = full[:, : length * size].reshape(count, length, size, outputs, places)
+        by_prompt = full[:, : length * size].reshape(count, length, size, outputs, num_inputs)
         along = np.swapaxes(key, -1, -2) @ design.x[:, None]
         np.multiply(by_bias[:, :, None], along[:, :, :, None], out=by_prompt)
         by_prompt += weight[:, :, None, None] * np.swapaxes(value, -1, -2)[..., None]
@@ -167,19 +165,19 @@ class Regression:
         return hidden @ self.world.output.T, self.world.output @ slope
 
 
-def make_design(words: Words, x: Array) -> Design:
-    """Returns a design at places x, (1 or S, d, M)."""
+def make_design(experts: PretrainedExperts, x: Array) -> Design:
+    """Design of inputs x, (1 or S, d, M)."""
     logits = (
-        np.einsum("kde,sdM,seM->skM", words.quadratic, x, x, optimize=True)
-        + words.linear @ x
-        + words.offset[None, :, None]
+        np.einsum("kde,sdM,seM->skM", experts.quadratic, x, x, optimize=True)
+        + experts.linear @ x
+        + experts.offset[None, :, None]
     )
     shift = np.broadcast_to(
-        words.shift[None, :, :, None], (len(x), *words.shift.shape, x.shape[-1])
+        experts.shift[None, :, :, None], (len(x), *experts.shift.shape, x.shape[-1])
     )
     values = shift.copy()
-    if words.slope is not None:
-        values = np.tanh(np.einsum("kmd,sdM->skmM", words.slope, x) + shift)
+    if experts.slope is not None:
+        values = np.tanh(np.einsum("kmd,sdM->skmM", experts.slope, x) + shift)
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     weights /= weights.sum(axis=1, keepdims=True)
     return Design(x, logits, values, np.einsum("skM,skmM->smM", weights, values))

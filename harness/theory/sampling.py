@@ -1,6 +1,6 @@
 """Data: an exact design whose cost does not depend on n, and continuous inputs.
 
-With x uniform on M fixed places, the counts of the places and the mean of y at each are sufficient:
+With x uniform on M fixed inputs, the count of each and the mean of y at each are sufficient:
 sum_i |Y_i - f(X_i)|^2 = sum_x count_x |mean_x - f(x)|^2 + a constant, with counts multinomial and
 means normal around f with variance sigma^2 / count. So drawing those is drawing n observations.
 """
@@ -15,7 +15,7 @@ from harness.theory.regression import Design, make_design
 from harness.theory.world import Array, World
 
 GRID_SIDE = 12
-"""Places per axis of the grid."""
+"""Inputs per axis of the grid."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Sample:
     design: Design
     """Leading axis 1 for the grid, R for continuous inputs."""
     mean: Array
-    """Mean of y at each place, (R, m, M); 0 where the place was not drawn."""
+    """Mean of y at each input, (R, m, M); 0 where it was not drawn."""
     weight: Array
     """count / sigma^2, (R, M): inverse variance of each mean."""
     num_observations: int
     """n."""
 
 
-def grid_places(world: World, side: int = GRID_SIDE) -> Array:
-    """Returns midpoints of a side x side grid on the square of inputs, (1, 2, side^2)."""
+def grid_inputs(world: World, side: int = GRID_SIDE) -> Array:
+    """Midpoints of a side x side grid on the square of inputs, (1, 2, side^2)."""
     step = 2 * world.half_width / side
     axis = -world.half_width + step * (np.arange(side) + 0.5)
     first, second = np.meshgrid(axis, axis, indexing="ij")
@@ -47,48 +47,32 @@ def draw_on_grid(
 
     Args:
         world: gives sigma.
-        f: the true function at the grid's places, (m, M).
+        f: the true function at the grid's inputs, (m, M).
         design: of the grid.
         n: observations.
         repetitions: R.
         random: draws them.
     """
-    places = f.shape[-1]
-    counts = random.multinomial(n, np.full(places, 1 / places), size=repetitions).astype(float)
+    size = f.shape[-1]
+    counts = random.multinomial(n, np.full(size, 1 / size), size=repetitions).astype(float)
     noise = random.standard_normal((repetitions, *f.shape))
-    seen = counts > 0
-    spread = np.where(seen, world.noise / np.sqrt(np.where(seen, counts, 1)), 0)
-    mean = np.where(seen[:, None], f + spread[:, None] * noise, 0)
+    drawn = counts > 0
+    spread = np.where(drawn, world.noise / np.sqrt(np.where(drawn, counts, 1)), 0)
+    mean = np.where(drawn[:, None], f + spread[:, None] * noise, 0)
     return Sample(design, mean, counts / world.noise**2, n)
 
 
 def draw_continuous(
     world: World, n: int, repetitions: int, random: np.random.Generator
 ) -> tuple[Design, Array]:
-    """Returns designs of n inputs uniform on the square, and noise, both for each repetition."""
+    """Designs of n inputs uniform on the square, and noise, both for each repetition."""
     size, outputs = world.key.shape[0], world.value.shape[0]
     x = random.uniform(-world.half_width, world.half_width, (repetitions, size, n))
     noise = world.noise * random.standard_normal((repetitions, outputs, n))
-    return make_design(world.words, x), noise
+    return make_design(world.pretrained, x), noise
 
 
 def observe(world: World, f: Array, design: Design, noise: Array) -> Sample:
-    """Returns single observations f + noise; f and noise are (R, m, n)."""
+    """Single observations f + noise; f and noise are (R, m, n)."""
     repetitions, _, n = noise.shape
     return Sample(design, f + noise, np.full((repetitions, n), world.noise**-2), n)
-
-
-def cell_means(world: World, grid: Design, places: np.ndarray, y: Array) -> Sample:
-    """Returns counts and means of raw observations at grid places, for one repetition.
-
-    Args:
-        world: gives sigma.
-        grid: the design that `places` count in.
-        places: (n,) index of each observation's place.
-        y: (n, m) observations.
-    """
-    size = grid.x.shape[-1]
-    counts = np.bincount(places, minlength=size).astype(float)
-    sums = np.stack([np.bincount(places, weights=column, minlength=size) for column in y.T])
-    mean = np.where(counts > 0, sums / np.maximum(counts, 1), 0)
-    return Sample(grid, mean[None], counts[None] / world.noise**2, len(places))

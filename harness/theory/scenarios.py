@@ -1,6 +1,6 @@
 """The settings that are simulated: fixed truths, and truths that move with n.
 
-A truth that moves is a sequence: at each n the estimator meets a harder one, delta_n = size *
+A truth that moves is a sequence: at each n a harder one is estimated, delta_n = size *
 (n / 100)^-rate. Section 6 of docs/theory.md derives what each must do.
 """
 
@@ -14,14 +14,14 @@ from typing import Literal
 import numpy as np
 
 from harness.theory.regression import Gating, Regression
-from harness.theory.world import TRUTH, WORLD, Box, Truth, World, check_truth, copied_words
+from harness.theory.world import TRUTH, WORLD, Box, Truth, World, check_truth, copied_experts
 
 Family = Literal["fixed", "copy", "gate", "merge", "random", "continuous"]
 
 PAIR = Truth(prompts=np.array([[1.3, 0.5], [-1.1, 0.9]]), biases=np.array([0.2, -0.1]))
 """The two prompts of the sequences."""
 AWAY = np.array([[0.8, -0.6], [0.5, 0.85]])
-"""Where they lie from the words they drift to."""
+"""Where they lie from the pre-trained experts that they drift to."""
 MERGING = np.array([-0.8, 0.6])
 """Where the second lies from the first, in the merging sequence."""
 RATES = (0.0, 0.125, 0.25)
@@ -38,9 +38,11 @@ class Problem:
     box: Box
     model: Regression
     """The fitted one."""
+    weaknesses: tuple[str, ...]
+    """A line for each; see `world.check_truth`."""
 
     def true_model(self) -> Regression:
-        """Returns the same model with as many atoms as the truth has."""
+        """The fitted model, with as many atoms as the truth has."""
         return replace(self.model, num_atoms=len(self.truth.prompts))
 
 
@@ -75,68 +77,51 @@ class Scenario:
 
     @property
     def model_title(self) -> str:
-        """The model in words."""
+        """The model, as printed."""
         prompts = "linear" if self.is_linear else "non-linear"
         gating = "zero-init" if self.gating == "zero-init" else "joint softmax"
         return f"{gating}, {prompts}" + (", alpha known" if self.knows_alpha else "")
 
     @property
     def setting_title(self) -> str:
-        """The truth in words, with L' where the truth is fixed."""
-        rate = str(Fraction(self.rate))
+        """The truth, as printed, with L' where the truth is fixed."""
+        if self.is_sequence and not self.rate:
+            return {
+                "copy": "prompts near copies of pre-trained experts, fixed (a = 0)",
+                "gate": "gate (joint: prompt mass) fixed (a = 0)",
+                "merge": "two prompts side by side, fixed (a = 0)",
+            }[self.family]
         fitted = f"L' = L + {self.extra_atoms}" if self.extra_atoms else "L' = L"
-        titles = {
+        rate = f"a = {Fraction(self.rate)}"
+        return {
             "fixed": f"fixed truth, {fitted}",
             "random": f"drawn truth {self.draw + 1}, {fitted}",
             "continuous": f"fixed truth, continuous x, {fitted}",
-            "copy": f"prompts drift to copies of words, a = {rate}",
-            "gate": f"gate (joint: prompt mass) falls to 0, a = {rate}",
-            "merge": f"two prompts merge, a = {rate}",
-        }
-        if self.rate == 0:
-            titles |= {
-                "copy": "prompts near copies of words, fixed (a = 0)",
-                "gate": "gate (joint: prompt mass) fixed (a = 0)",
-                "merge": "two prompts side by side, fixed (a = 0)",
-            }
-        return titles[self.family]
+            "copy": f"prompts drift to copies of pre-trained experts, {rate}",
+            "gate": f"gate (joint: prompt mass) falls to 0, {rate}",
+            "merge": f"two prompts merge, {rate}",
+        }[self.family]
 
     def problem(self, n: int) -> Problem:
-        """Returns the truth at n, with the model that is fitted.
+        """The truth at n, with the model that is fitted.
 
         Raises:
             UsageError: the truth cannot be estimated.
         """
         world, truth, box = self._truth(n)
-        model = Regression(
-            gating=self.gating,
-            world=world,
-            num_atoms=len(truth.prompts) + self.extra_atoms,
-            is_linear=self.is_linear,
-            known_alpha=truth.alpha if self.knows_alpha else None,
-        )
-        self._check(world, truth, box)
-        return Problem(world, truth, box, model)
-
-    def weaknesses(self, n: int) -> tuple[str, ...]:
-        """Returns a line for each weakness of the truth at n; see `world.check_truth`."""
-        return () if self.knows_alpha else self._check(*self._truth(n))
-
-    def _check(self, world: World, truth: Truth, box: Box) -> tuple[str, ...]:
-        return check_truth(
-            world,
-            truth,
-            box,
-            has_gate=self.gating == "zero-init",
-            num_atoms=len(truth.prompts) + self.extra_atoms,
-        )
+        num_atoms = len(truth.prompts) + self.extra_atoms
+        has_gate = self.gating == "zero-init"
+        found = check_truth(world, truth, box, has_gate=has_gate, num_atoms=num_atoms)
+        known = truth.alpha if self.knows_alpha else None
+        model = Regression(self.gating, world, num_atoms, self.is_linear, known)
+        return Problem(world, truth, box, model, () if self.knows_alpha else found)
 
     def _truth(self, n: int) -> tuple[World, Truth, Box]:
         shrunk = (n / 100) ** -self.rate
         if self.family == "copy":
-            words = copied_words(WORLD, PAIR.prompts, PAIR.biases)
+            copies = copied_experts(WORLD, PAIR.prompts, PAIR.biases)
             moved = replace(PAIR, prompts=PAIR.prompts + 0.6 * shrunk * AWAY)
-            return replace(WORLD, words=words), moved, Box(bias_low=-3.0, bias_high=3.0)
+            return replace(WORLD, pretrained=copies), moved, Box(bias_low=-3.0, bias_high=3.0)
         if self.family == "gate":
             if self.gating == "zero-init":
                 return WORLD, replace(PAIR, alpha=float(np.arctanh(0.66 * shrunk))), Box()
@@ -184,3 +169,11 @@ def sequences(family: Family, rates: tuple[float, ...]) -> Iterator[Scenario]:
         yield Scenario(family, "zero-init", rate=rate)
         if family == "merge":
             yield Scenario(family, "zero-init", rate=rate, knows_alpha=True)
+
+
+def drawn(family: Family, num_draws: int) -> Iterator[Scenario]:
+    """Yields each draw for both models, with as many prompts as there are and with one more."""
+    for draw in range(num_draws):
+        for extra in (0, 1):
+            yield Scenario(family, "zero-init", extra_atoms=extra, draw=draw)
+            yield Scenario(family, "joint", extra_atoms=extra, draw=draw)

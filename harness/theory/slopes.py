@@ -24,8 +24,20 @@ class Slope:
     high: float
 
     def covers(self, exponent: float) -> bool:
-        """Returns whether the interval holds an exponent."""
+        """Whether the interval holds an exponent."""
         return self.low <= exponent <= self.high
+
+
+def verdict(slope: Slope | None, exponent: float) -> str:
+    """Where an interval lies from an exponent: `holds it`, `steeper`, `flatter`, or a dash.
+
+    Steeper is faster: the error falls more quickly than the exponent says.
+    """
+    if slope is None:
+        return "–"
+    if slope.covers(exponent):
+        return "holds it"
+    return "steeper" if slope.high < exponent else "flatter"
 
 
 def fit_slope(
@@ -35,16 +47,16 @@ def fit_slope(
     *,
     fewest: int = FEWEST_OBSERVATIONS,
 ) -> Slope | None:
-    """Returns the least-squares slope of log(mean error) on log n, with its interval.
+    """Least-squares slope of log(mean error) on log n, with its interval.
 
     The mean, not the mean logarithm: an over-fitted cell's error is near 0 in a part of the
-    repetitions. The interval holds 95% of the slopes of repetitions drawn again with replacement
-    within each n; it knows nothing of a lack of fit to a line.
+    repetitions. The interval is a percentile bootstrap over the repetitions within each n; it
+    knows nothing of a lack of fit to a line.
 
     Args:
         sizes: n, ascending.
         errors: for each n, the errors of the repetitions; NaN is left out.
-        random: draws repetitions again.
+        random: of the bootstrap.
         fewest: smaller n are left out.
 
     Returns:

@@ -1,34 +1,84 @@
-"""A study: scenarios × numbers of observations, run on one or two processes, the same on both."""
+"""A study: its suite of scenarios × n, measured on one or two processes, the same on both."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from harness.theory.fitting import Fit, draw_starts, fit
+from harness.errors import UsageError, did_you_mean
+from harness.theory.fitting import draw_starts, fit
 from harness.theory.losses import cell_losses, function_loss, matched_losses
 from harness.theory.regression import make_design
-from harness.theory.sampling import draw_continuous, draw_on_grid, grid_places, observe
-from harness.theory.scenarios import Problem, Scenario
-from harness.theory.suites import Plan
+from harness.theory.sampling import draw_continuous, draw_on_grid, grid_inputs, observe
+from harness.theory.scenarios import RATES, Scenario, drawn, fixed, sequences
 from harness.theory.world import Array
+
+SIZES = ("quick", "final", "full")
 
 
 @dataclass(frozen=True)
-class Task:
-    """One n of a plan: what a process works on."""
+class Plan:
+    """One scenario, and how thoroughly it is simulated."""
 
-    plan: Plan
-    n: int
-    seed: int
+    scenario: Scenario
+    sizes: tuple[int, ...]
+    """n, ascending."""
+    repetitions: int
+    iterations: int = 600
+    """Of each start, at most."""
+
+    @property
+    def starts(self) -> int:
+        """Starting points: an over-fit has many local minima, an exact fit had none in trials."""
+        return 6 if self.scenario.extra_atoms else 3
+
+
+def half_decades(first: float, last: float) -> tuple[int, ...]:
+    """Returns n from 10^first to 10^last by half decades."""
+    return tuple(round(10 ** (i / 2)) for i in range(round(2 * first), round(2 * last) + 1))
+
+
+def make_suite(size: str) -> tuple[Plan, ...]:
+    """Plans of a size: `quick`, `final` or `full`.
+
+    Raises:
+        UsageError: another name.
+    """
+    if size not in SIZES:
+        raise UsageError(f"theory: no suite is called '{size}'{did_you_mean(size, SIZES)}")
+    return tuple({"quick": _quick, "final": _final, "full": _full}[size]())
+
+
+def _quick() -> Iterator[Plan]:
+    rates = (0.0, 0.25)
+    for each in (*fixed((0, 1)), *sequences("copy", rates), *sequences("gate", rates)):
+        yield Plan(each, half_decades(3, 5), 24, 300)
+
+
+def _final() -> Iterator[Plan]:
+    moving = (*sequences("copy", RATES), *sequences("gate", RATES), *sequences("merge", (0.125,)))
+    for each in (*fixed((0, 1)), *moving):
+        yield Plan(each, half_decades(2, 6), 40)
+
+
+def _full() -> Iterator[Plan]:
+    moving = (*sequences("copy", (*RATES, 0.375)), *sequences("gate", RATES))
+    moving += tuple(sequences("merge", (0.125, 0.25)))
+    for each in (*fixed((0, 1, 2), has_nonlinear_joint=True), *moving):
+        yield Plan(each, half_decades(2, 6), 100, 1500)
+    for each in drawn("random", 6):
+        yield Plan(each, half_decades(3, 6), 24)
+    for each in drawn("continuous", 1):
+        yield Plan(each, half_decades(2.5, 4.5), 12, 200)
 
 
 @dataclass(frozen=True)
 class Errors:
-    """What one task measured."""
+    """What was measured at one n of a plan."""
 
     scenario: Scenario
     n: int
@@ -42,73 +92,61 @@ class Errors:
     """(R,)."""
 
 
-def run_task(task: Task) -> Errors:
-    """Draws data, fits and measures; all randomness comes from the task's seed, name and n."""
-    plan, scenario = task.plan, task.plan.scenario
-    problem = scenario.problem(task.n)
-    entropy = [task.seed, zlib.crc32(scenario.name.encode()), task.n]
-    random = np.random.default_rng(entropy)
+def measure(plan: Plan, n: int, seed: int) -> Errors:
+    """Draws data, fits and measures; all randomness comes from the seed, the name and n."""
+    scenario = plan.scenario
+    problem = scenario.problem(n)
+    random = np.random.default_rng([seed, zlib.crc32(scenario.name.encode()), n])
     truth, world, true = problem.truth, problem.world, problem.true_model()
-    theta = true.pack(truth.prompts, truth.biases, np.array(truth.alpha))[None]
-    grid = make_design(world.words, grid_places(world))
+    theta = true.pack_truth(truth)
+    grid = make_design(world.pretrained, grid_inputs(world))
     f = true.evaluate(theta, grid).f[0]
     if scenario.family == "continuous":
-        design, noise = draw_continuous(world, task.n, plan.repetitions, random)
+        design, noise = draw_continuous(world, n, plan.repetitions, random)
         each = true.evaluate(np.repeat(theta, plan.repetitions, axis=0), design).f
         sample = observe(world, each, design, noise)
     else:
-        sample = draw_on_grid(world, f, grid, task.n, plan.repetitions, random)
+        sample = draw_on_grid(world, f, grid, n, plan.repetitions, random)
     starts = draw_starts(problem.model, truth, plan.repetitions, plan.starts, random)
     gauge = float(np.log(np.exp(truth.biases).sum()))
     found = fit(
         problem.model, sample, starts, problem.box, gauge=gauge, max_iterations=plan.iterations
     )
-    losses = measure(problem, found, scenario)
+    losses_of = matched_losses if scenario.is_sequence else cell_losses
+    losses = losses_of(problem.model, truth, found.theta)
     losses["function"] = function_loss(problem.model, found.theta, f, grid)
-    return Errors(scenario, task.n, losses, found.chi2, found.converged, found.starts_at_best)
+    return Errors(scenario, n, losses, found.chi2, found.converged, found.starts_at_best)
 
 
-def measure(problem: Problem, found: Fit, scenario: Scenario) -> dict[str, Array]:
-    """Returns a scenario's losses: by cells for fixed truths, by matching for sequences."""
-    losses = matched_losses if scenario.is_sequence else cell_losses
-    return losses(problem.model, problem.truth, found.theta)
+def jobs_of(plans: Sequence[Plan], seed: int) -> list[Callable[[], Errors]]:
+    """Functions that measure each n of each plan, in order."""
+    return [partial(measure, plan, n, seed) for plan in plans for n in plan.sizes]
 
 
-def tasks_of(plans: Sequence[Plan], seed: int) -> list[Task]:
-    """Returns the tasks of plans, in order."""
-    return [Task(plan, n, seed) for plan in plans for n in plan.sizes]
-
-
-def run_jobs(
-    jobs: Sequence[Callable[[], object]], *, workers: int, done: Callable[[object], None]
-) -> list[object]:
-    """Runs functions, on processes where `workers` is above 1; results are in the jobs' order.
+def run_jobs(jobs: Sequence[Callable[[], object]], *, workers: int) -> Iterator[object]:
+    """Runs functions, on processes where `workers` is above 1; yields results in their order.
 
     Args:
-        jobs: functions that can be pickled, such as `partial(run_task, task)`.
+        jobs: functions that can be pickled, such as those of `jobs_of`.
         workers: processes; 1 works in this one.
-        done: is told of each result as it comes.
     """
     if workers == 1:
-        found = []
-        for job in jobs:
-            found.append(job())
-            done(found[-1])
-        return found
+        yield from (job() for job in jobs)
+        return
     import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures import ProcessPoolExecutor
 
     # Fresh processes: a fork would take this one's threads and locks with it.
-    pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
-    )
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts)
     try:
-        futures = [pool.submit(job) for job in jobs]
-        for future in as_completed(futures):
-            done(future.result())
-        return [future.result() for future in futures]
+        yield from pool.map(_call, jobs)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _call(job: Callable[[], object]) -> object:
+    return job()
 
 
 def _ignore_interrupts() -> None:

@@ -1,10 +1,10 @@
-"""What a study found: points and slopes beside the exponents that were expected, and its file."""
+"""The results of a study: errors and slopes beside the expected exponents, and their file."""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,18 +12,18 @@ import numpy as np
 
 from harness.errors import StorageError
 from harness.theory.expectations import Expectation, expectations
-from harness.theory.identity import Identity, Term
+from harness.theory.identity import Identity
 from harness.theory.losses import TITLES
 from harness.theory.prediction import predict_errors
 from harness.theory.scenarios import Scenario
-from harness.theory.slopes import FEWEST_OBSERVATIONS, Slope, fit_slope
+from harness.theory.slopes import FEWEST_OBSERVATIONS, Slope, fit_slope, verdict
 from harness.theory.study import Errors
 
 STUDY_FILE = "theory.json"
 LATE = 10_000
 """From here on the second slope of a row is fitted."""
 VERSION = 1
-"""Of the file's form."""
+"""Of the file's format."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Point:
     stderr: float
     """Of the mean over repetitions."""
     repetitions: int
-    """With a number; an over-fit without the cell in question has none."""
+    """With a number: an over-fit has none where it lacks the cell in question."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,22 @@ class Row:
 
     @property
     def title(self) -> str:
-        """The quantity in words."""
+        """The quantity, as printed."""
         return TITLES[self.quantity]
+
+    @property
+    def verdict(self) -> str:
+        """Where the interval lies from the expected exponent; a dash where there is none."""
+        return verdict(self.slope, self.expected.exponent) if self.expected else "–"
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How well the fits of a scenario went."""
+    """How well the fits of a scenario converged."""
 
     scenario: Scenario
     converged: float
-    """Share of the fits that came to rest, 0..1."""
+    """Share of the fits that converged, 0..1."""
     starts_at_best: float
     """Share of the starts that ended within 0.5 of the lowest chi^2, 0..1."""
     empty_cells: int
@@ -89,7 +94,7 @@ class Study:
     """Attention as a mixture of experts; empty where it was not computed."""
 
     def find(self, **properties: Any) -> list[Row]:
-        """Returns the rows with a slope whose scenario or quantity has these properties."""
+        """Rows with a slope whose scenario or quantity has these properties."""
         return [
             row
             for row in self.rows
@@ -101,12 +106,12 @@ class Study:
         ]
 
     def to_json(self) -> str:
-        """Returns the text of the study's file."""
+        """The text of the study's file."""
         return json.dumps({"version": VERSION} | asdict(self), indent=1, sort_keys=True) + "\n"
 
     @staticmethod
     def from_json(text: str, *, place: str) -> Study:
-        """Returns the study that a text holds.
+        """The study that a text holds.
 
         Args:
             text: of the file.
@@ -115,44 +120,21 @@ class Study:
         Raises:
             StorageError: it holds none, or one of another version.
         """
+        from pydantic import TypeAdapter
+
         try:
             raw = json.loads(text)
-            if raw.pop("version") != VERSION:
-                raise ValueError("of another version")
-            rows = tuple(_row(each) for each in raw.pop("rows"))
-            efforts = tuple(
-                Effort(**(each | {"scenario": Scenario(**each["scenario"])}))
-                for each in raw.pop("efforts")
-            )
-            identities = tuple(
-                Identity(**(each | {"terms": tuple(Term(**term) for term in each["terms"])}))
-                for each in raw.pop("identities")
-            )
-            sizes = tuple(raw.pop("sizes"))
-            return Study(**raw, sizes=sizes, rows=rows, efforts=efforts, identities=identities)
+            if raw["version"] != VERSION:
+                raise ValueError(f"version {raw['version']}")
+            return TypeAdapter(Study).validate_python(raw)
         except (ValueError, KeyError, TypeError) as fault:
             raise StorageError(
-                f"{place}: not a study of this version ({fault}); run `zbench theory` again"
+                f"{place}: not a study of this version; run `zbench theory` again"
             ) from fault
 
 
-def _row(raw: Mapping[str, Any]) -> Row:
-    def slope(name: str) -> Slope | None:
-        return None if raw[name] is None else Slope(**raw[name])
-
-    return Row(
-        scenario=Scenario(**raw["scenario"]),
-        quantity=raw["quantity"],
-        points=tuple(Point(**point) for point in raw["points"]),
-        slope=slope("slope"),
-        late_slope=slope("late_slope"),
-        predicted=raw["predicted"],
-        expected=None if raw["expected"] is None else Expectation(**raw["expected"]),
-    )
-
-
 def summarise(found: Sequence[Errors], *, size: str, seed: int) -> Study:
-    """Returns a study from what its tasks measured."""
+    """The study of what was measured."""
     groups: dict[Scenario, list[Errors]] = {}
     for errors in found:
         groups.setdefault(errors.scenario, []).append(errors)
@@ -169,19 +151,17 @@ def summarise(found: Sequence[Errors], *, size: str, seed: int) -> Study:
 
 def _rows(scenario: Scenario, group: Sequence[Errors], seed: int) -> list[Row]:
     expected = expectations(scenario)
-    predicted = _predicted(scenario, [errors.n for errors in group], seed)
+    sizes = [errors.n for errors in group]
+    predicted = _predicted(scenario, sizes, seed)
     rows = []
-    for quantity in TITLES:
-        if quantity not in group[0].losses:
-            continue
-        sizes = [errors.n for errors in group]
+    for quantity in (name for name in TITLES if name in group[0].losses):
         values = [errors.losses[quantity] for errors in group]
-        points = tuple(_point(n, each) for n, each in zip(sizes, values, strict=True))
+        known = [each[~np.isnan(each)] for each in values]
         random = _generator(seed, scenario.name, quantity)
         row = Row(
             scenario=scenario,
             quantity=quantity,
-            points=tuple(point for point in points if point.repetitions),
+            points=tuple(_point(n, e) for n, e in zip(sizes, known, strict=True) if len(e)),
             slope=fit_slope(sizes, values, random),
             late_slope=fit_slope(sizes, values, random, fewest=LATE),
             predicted=predicted.get(quantity),
@@ -193,7 +173,7 @@ def _rows(scenario: Scenario, group: Sequence[Errors], seed: int) -> list[Row]:
 
 
 def _predicted(scenario: Scenario, sizes: Sequence[int], seed: int) -> dict[str, float]:
-    """Returns the slopes that the Cramér-Rao bound gives; none for fixed truths and over-fits."""
+    """Slopes that the Cramér-Rao bound gives; none for fixed truths and over-fits."""
     if not scenario.is_sequence:
         return {}
     used = [n for n in sizes if n >= FEWEST_OBSERVATIONS]
@@ -208,12 +188,9 @@ def _predicted(scenario: Scenario, sizes: Sequence[int], seed: int) -> dict[str,
     }
 
 
-def _point(n: int, values: np.ndarray) -> Point:
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return Point(n, float("nan"), float("nan"), 0)
-    spread = float(known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else 0.0
-    return Point(n, float(known.mean()), spread, len(known))
+def _point(n: int, errors: np.ndarray) -> Point:
+    spread = float(errors.std(ddof=1) / np.sqrt(len(errors))) if len(errors) > 1 else 0.0
+    return Point(n, float(errors.mean()), spread, len(errors))
 
 
 def _effort(scenario: Scenario, group: Sequence[Errors]) -> Effort:

@@ -1,11 +1,12 @@
-"""The known parts of the simulation, a truth to be found, and what makes a truth unfit for it.
+"""The known parts of the simulation, a truth to be estimated, and what makes a truth unfit for it.
 
 Symbols as in the theory's section of arXiv 2502.03029; the numbers are ours. Shapes: d inputs,
-q prompt size, m outputs, N pre-trained experts ("words"), L prompts ("atoms"), H hidden units.
+q prompt size, m outputs, N pre-trained experts, L prompts ("atoms"), H hidden units.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +23,8 @@ FEWEST_ATOMS_FOR_ZERO_INIT = 3
 
 
 @dataclass(frozen=True)
-class Words:
-    """The pre-trained experts: scores x^T A_k x + c_k^T x + a_k, values h_k(x).
+class PretrainedExperts:
+    """Experts with scores x^T A_k x + c_k^T x + a_k and values h_k(x).
 
     The values are tanh(E_k x + e_k), or the constants e_k where `slope` is None.
     """
@@ -48,7 +49,7 @@ class World:
     """B, (d, q): a prompt's score is (B z)^T x + b."""
     value: Array
     """C, (m, q): a prompt's expert is C z."""
-    words: Words
+    pretrained: PretrainedExperts
     hidden: Array
     """W1, (H, q), of the non-linear prompts z = W2 tanh(W1 p)."""
     output: Array
@@ -73,7 +74,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Box:
-    """The compact set of the theorems: estimates are searched in it."""
+    """The compact parameter set of the theorems: estimates are searched in it."""
 
     prompt: float = 2.5
     """|p| at most, in each coordinate."""
@@ -83,18 +84,16 @@ class Box:
     alpha_high: float = 2.0
 
 
-_WORDS = Words(
-    quadratic=np.array([[[0.5, 0.2], [0.2, -0.4]], [[-0.3, 0.1], [0.1, 0.6]]]),
-    linear=np.zeros((2, 2)),
-    offset=np.array([0.0, 0.3]),
-    slope=np.array([[[1.0, -0.5], [0.3, 0.8]], [[-0.7, 0.6], [0.5, -0.9]]]),
-    shift=np.array([[0.5, -0.4], [-0.6, 0.7]]),
-)
-
 WORLD = World(
     key=np.array([[1.5, 0.4], [-0.5, 1.2]]),
     value=np.array([[1.0, -0.3], [0.4, 1.1]]),
-    words=_WORDS,
+    pretrained=PretrainedExperts(
+        quadratic=np.array([[[0.5, 0.2], [0.2, -0.4]], [[-0.3, 0.1], [0.1, 0.6]]]),
+        linear=np.zeros((2, 2)),
+        offset=np.array([0.0, 0.3]),
+        slope=np.array([[[1.0, -0.5], [0.3, 0.8]], [[-0.7, 0.6], [0.5, -0.9]]]),
+        shift=np.array([[0.5, -0.4], [-0.6, 0.7]]),
+    ),
     hidden=np.array([[1.0, 0.3], [-0.4, 0.9], [0.7, -0.8], [0.2, 0.6]]),
     output=np.array([[0.9, -0.5, 0.6, 0.1], [0.3, 0.9, -0.6, 0.5]]),
 )
@@ -105,8 +104,8 @@ TRUTH = Truth(
 )
 
 
-def copied_words(world: World, prompts: Array, biases: Array) -> Words:
-    """Returns words that are copies of prompts: scores (B p_k)^T x + b_k, values C p_k.
+def copied_experts(world: World, prompts: Array, biases: Array) -> PretrainedExperts:
+    """Pre-trained experts that are copies of prompts: scores (B p_k)^T x + b_k, values C p_k.
 
     Args:
         world: gives B and C.
@@ -114,7 +113,7 @@ def copied_words(world: World, prompts: Array, biases: Array) -> Words:
         biases: (N,).
     """
     count, size = prompts.shape[0], world.key.shape[0]
-    return Words(
+    return PretrainedExperts(
         quadratic=np.zeros((count, size, size)),
         linear=prompts @ world.key.T,
         offset=biases,
@@ -130,97 +129,90 @@ def check_truth(
 
     Args:
         world: the known parts.
-        truth: what is to be found.
-        box: where it is looked for.
+        truth: what is to be estimated.
+        box: where it is searched.
         has_gate: whether the model is zero-initialised attention.
         num_atoms: L' of the fit.
 
     Raises:
         UsageError: no estimator could find it, or the fit is smaller than the truth.
     """
-    where, length = "theory", len(truth.prompts)
-    if length < 1 or truth.prompts.ndim != 2 or truth.prompts.shape[1] != world.key.shape[1]:
-        raise UsageError(
-            f"{where}: L must be at least 1: a truth has prompts of shape (L, {world.key.shape[1]})"
-            f" (got {truth.prompts.shape}); give one row per prompt"
+    for fault in _faults(world, truth, box, has_gate, num_atoms):
+        raise UsageError(f"theory: {fault}")
+    return tuple(
+        f"theory: {line}" for line in _weaknesses(world, len(truth.prompts), has_gate, num_atoms)
+    )
+
+
+def _faults(world: World, truth: Truth, box: Box, has_gate: bool, num_atoms: int) -> Iterator[str]:
+    """Yields why a truth cannot be estimated; a later line may rely on the earlier ones."""
+    prompts, length, size = truth.prompts, len(truth.prompts), world.key.shape[1]
+    if length < 1 or prompts.shape[1:] != (size,):
+        yield (
+            f"L must be at least 1: a truth has prompts of shape (L, {size}) (got {prompts.shape});"
+            " give one row per prompt"
         )
     if truth.biases.shape != (length,):
-        raise UsageError(
-            f"{where}: {length} prompts need {length} biases (got {truth.biases.shape}); "
-            "give one per prompt"
+        yield (
+            f"{length} prompts need {length} biases (got {truth.biases.shape}); give one per prompt"
         )
     if num_atoms < length:
-        raise UsageError(
-            f"{where}: L' must be at least L = {length} (got {num_atoms}); "
+        yield (
+            f"L' must be at least L = {length} (got {num_atoms}); "
             "fewer fitted prompts than true ones cannot converge"
         )
     if world.noise <= 0:
-        raise UsageError(f"{where}: noise must be above 0 (got {world.noise:g})")
+        yield f"noise must be above 0 (got {world.noise:g})"
     if has_gate and truth.alpha == 0:
-        raise UsageError(
-            f"{where}: alpha must not be 0: tanh(0) hides the prompts; choose |alpha| > 0"
-        )
-    _check_distinct(truth.prompts)
-    _check_box(truth, box, has_gate=has_gate)
-    return _weaknesses(world, length, num_atoms, has_gate=has_gate)
-
-
-def _check_distinct(prompts: Array) -> None:
+        yield "alpha must not be 0: tanh(0) hides the prompts; choose |alpha| > 0"
     gaps = np.linalg.norm(prompts[:, None] - prompts[None], axis=-1)
-    first, second = np.nonzero(np.triu(gaps < 1e-9, k=1))
-    if len(first):
-        raise UsageError(
-            f"theory: prompts {first[0]} and {second[0]} are equal: they are one prompt with the "
-            "sum of the masses; leave one out or move it"
+    for first, second in np.argwhere(np.triu(gaps < 1e-9, k=1)):
+        yield (
+            f"prompts {first} and {second} are equal: they are one prompt with the sum of the "
+            "masses; leave one out or move it"
         )
-
-
-def _check_box(truth: Truth, box: Box, *, has_gate: bool) -> None:
     outside = [
         name
         for name, values, low, high in (
-            ("prompts", truth.prompts, -box.prompt, box.prompt),
+            ("prompts", prompts, -box.prompt, box.prompt),
             ("biases", truth.biases, box.bias_low, box.bias_high),
             ("alpha", np.array([truth.alpha]), box.alpha_low, box.alpha_high),
         )
         if (name != "alpha" or has_gate) and not ((values >= low) & (values <= high)).all()
     ]
     if outside:
-        raise UsageError(
-            f"theory: {' and '.join(outside)} of the truth lie outside the box {box}; "
+        yield (
+            f"{' and '.join(outside)} of the truth lie outside the box {box}; "
             "widen the box or move the truth"
         )
-
-
-def _weaknesses(world: World, length: int, num_atoms: int, *, has_gate: bool) -> tuple[str, ...]:
-    size = world.key.shape[1]
     if _rank(np.vstack([world.key, world.value])) < size:
-        raise UsageError(
-            "theory: B and C have a common null direction: no data tell prompts apart along it; "
+        yield (
+            "B and C have a common null direction: no data tell prompts apart along it; "
             "give [B; C] full column rank"
         )
-    lines = []
+
+
+def _weaknesses(world: World, length: int, has_gate: bool, num_atoms: int) -> Iterator[str]:
+    size = world.key.shape[1]
     for name, matrix in (("B", world.key), ("C", world.value)):
         if _rank(matrix) < size:
-            lines.append(
-                f"theory: {name} is rank-deficient ({_rank(matrix)} of {size}): fits with more "
-                "prompts than the truth are not identified along its null direction"
+            yield (
+                f"{name} is rank-deficient ({_rank(matrix)} of {size}): fits with more prompts "
+                "than the truth are not identified along its null direction"
             )
     if has_gate and length == 1:
-        lines.append(
-            "theory: L = 1: only the product tanh(alpha) C p is identified, not alpha and p; "
+        yield (
+            "L = 1: only the product tanh(alpha) C p is identified, not alpha and p; "
             "give alpha as known, or L >= 2"
         )
     elif has_gate and length < FEWEST_ATOMS_FOR_ZERO_INIT:
-        lines.append(
-            f"theory: L = {length} with an unknown gate: rates may show only from n = 1e5 on; "
+        yield (
+            f"L = {length} with an unknown gate: rates may show only from n = 1e5 on; "
             f"use L >= {FEWEST_ATOMS_FOR_ZERO_INIT}"
         )
     if num_atoms > length + 2:
-        lines.append(f"theory: L' = L + {num_atoms - length}: only up to L + 2 has been tried")
-    return tuple(lines)
+        yield f"L' = L + {num_atoms - length}: only up to L + 2 has been tried"
 
 
 def _rank(matrix: Array) -> int:
-    singular = np.linalg.svd(matrix, compute_uv=False)
-    return int((singular > SMALLEST_RANK_RATIO * singular[0]).sum()) if singular[0] > 0 else 0
+    return int(np.linalg.matrix_rank(matrix, rtol=SMALLEST_RANK_RATIO))

@@ -5,19 +5,3 @@ slow never stops a run: the cells' own files are the truth, and `sync` replays f
 missing. Everything is logged from one process, by explicit run id, so that a `MLFLOW_RUN_ID` in
 the environment changes nothing and SQLite has one writer.
 """
-
-from __future__ import annotations
-
-from harness.tracking.live import Tracker
-from harness.tracking.runs import GridRuns, TrackedRun
-from harness.tracking.uri import default_uri, hide_password, resolve_uri, shown_uri
-
-__all__ = [
-    "GridRuns",
-    "TrackedRun",
-    "Tracker",
-    "default_uri",
-    "hide_password",
-    "resolve_uri",
-    "shown_uri",
-]

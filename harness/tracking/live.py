@@ -1,4 +1,4 @@
-"""Logging a run as it goes, from a thread that nothing waits for."""
+"""Logs a run to MLflow as it goes, from a thread that nothing waits for."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from harness.grid.status import CellState
 from harness.records.events import CellEnded, CellStarted, Event, StepDone
 from harness.records.results import read_result
 from harness.tracking.metrics import step_metrics
-from harness.tracking.runs import MAX_BATCH, GridRuns
-from harness.tracking.uri import hide_password, tracking_error
+from harness.tracking.runs import GridRuns
+from harness.tracking.store import MAX_BATCH, store_errors
+from harness.tracking.uri import hide_password
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -31,7 +32,7 @@ RETRY_SECONDS = 30.0
 
 @dataclass
 class Tracker:
-    """Logs a run's events to MLflow from a thread of its own, so that nothing waits for it.
+    """A listener that logs a run's events to MLflow.
 
     While the server does not answer, events are kept and tried again; what is still missing at the
     end is named in `problem`, and `sync` makes up for it.
@@ -47,7 +48,7 @@ class Tracker:
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Starts the thread; it makes the database before it logs anything."""
+        """Starts the thread, which first makes the database."""
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -55,7 +56,7 @@ class Tracker:
         self._events.put(event)
 
     def close(self, timeout: float = 60.0) -> str | None:
-        """Waits until everything is logged; returns what went wrong, if anything did."""
+        """Waits until everything is logged; returns the problem, if there is one."""
         self._closing.set()
         self._events.put(None)
         if self._thread is not None:
@@ -68,21 +69,20 @@ class Tracker:
         live: _LiveLog | None = None
         while True:
             try:
-                if live is None:
-                    runs = GridRuns(self.grid, self.uri, self.runs_dir)
-                    runs.sync(self.states)
-                    live = _LiveLog(runs, {state.cell.id: state for state in self.states})
-                live.follow(self._events)
-                live.runs.close()
-            except Exception as fault:
-                error = fault if isinstance(fault, TrackingError) else None
-                self.problem = str(error or tracking_error(self.uri, fault))
+                with store_errors(self.uri):
+                    if live is None:
+                        runs = GridRuns(self.grid, self.uri, self.runs_dir)
+                        runs.sync(self.states)
+                        live = _LiveLog(runs, {state.cell.id: state for state in self.states})
+                    live.follow(self._events)
+                    live.runs.close()
+                self.problem = None
+                return
+            except TrackingError as fault:
+                self.problem = str(fault)
                 logger.debug("live logging stopped", exc_info=True)
                 if self._closing.wait(RETRY_SECONDS):
                     return
-            else:
-                self.problem = None
-                return
 
 
 class _LiveLog:
@@ -96,11 +96,7 @@ class _LiveLog:
         self.unhandled: Event | None = None
 
     def follow(self, events: queue.SimpleQueue[Event | None]) -> None:
-        """Logs events as they come, until None comes.
-
-        Raises:
-            Exception: the store does not answer; nothing is lost, and it may be called again.
-        """
+        """Logs events as they come, until None; after an error nothing is lost, and it resumes."""
         while True:
             if self.unhandled is None:
                 try:
@@ -128,7 +124,7 @@ class _LiveLog:
             self._end(event)
 
     def _leave(self, cell_id: str) -> None:
-        """Closes the run of a process that a fresh one replaces, which tells all steps again."""
+        """Closes the run of a process that a fresh one replaces, which emits all steps again."""
         if cell_id in self.run_ids:
             self._flush()
             self.runs.client.set_terminated(self.run_ids.pop(cell_id), "KILLED")
@@ -137,22 +133,22 @@ class _LiveLog:
         folder = Path(event.folder)
         try:
             result = read_result(folder)
-        except StorageError:  # told where the cells are listed
+        except StorageError:  # reported where the cells are listed
             result = None
         run_id = self.run_ids.get(event.cell_id)
-        if run_id is None and result is not None:
-            self.runs.replay(replace(self.states[event.cell_id], result=result, folder=folder))
-        elif run_id is not None and result is not None:
+        if run_id is None:
+            if result is not None:
+                self.runs.replay(replace(self.states[event.cell_id], result=result, folder=folder))
+            return
+        if result is not None:
             self.runs.tag_training(run_id, result)
             self.runs.log_result(run_id, result, folder)
-        elif run_id is not None:
+        else:
             self.runs.client.set_tag(run_id, "zbench.error", (event.error or "")[:5000])
             self.runs.client.set_terminated(run_id, "FAILED")
-        self.run_ids.pop(event.cell_id, None)
+        del self.run_ids[event.cell_id]
 
     def _flush(self) -> None:
         for cell_id, metrics in list(self.pending.items()):
-            for start in range(0, len(metrics), MAX_BATCH):
-                batch = metrics[start : start + MAX_BATCH]
-                self.runs.client.log_batch(self.run_ids[cell_id], metrics=batch)
+            self.runs.store.log_metrics(self.run_ids[cell_id], metrics)
             del self.pending[cell_id]

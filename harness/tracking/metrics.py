@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def cell_params(cell: Cell) -> dict[str, object]:
-    """Returns what a cell is, as MLflow params: immutable, and the same in every run of it."""
+    """What a cell is, as MLflow params: immutable, and the same in every run of it."""
     params: dict[str, object] = {
         "model": cell.model_name,
         "model_source": cell.model.source or cell.model.path,
@@ -45,7 +45,7 @@ def _metric(key: str, value: float, time_ms: int, step: int) -> Metric:
 
 
 def step_metrics(event: StepDone) -> list[Metric]:
-    """Returns a training step's metrics; the loss per epoch is logged with the result."""
+    """A training step's metrics; the loss per epoch is logged with the result."""
     values = {
         "train/loss": event.loss,
         "train/learning_rate": event.learning_rate,
@@ -56,61 +56,57 @@ def step_metrics(event: StepDone) -> list[Metric]:
 
 
 def steps_metrics(path: Path) -> list[Metric]:
-    """Returns the metrics of a stored course of training; the same as were logged live."""
+    """The metrics of a training's stored steps, the same as were logged live."""
     if not path.is_file():
         return []
     import pandas as pd
 
     frame = pd.read_parquet(path)
-    known = {"step", "epoch", "loss", "learning_rate", "tokens", "seconds", "tokens_per_second",
-             "time_ms"}  # fmt: skip
-    statistics = [name for name in frame.columns if name not in known]
+    fields = ("step", "epoch", "loss", "learning_rate", "tokens_per_second", "time_ms")
     metrics: list[Metric] = []
-    for row in frame.to_dict("records"):
-        present = {name: row[name] for name in statistics if row[name] == row[name]}
-        metrics += step_metrics(
-            StepDone(
-                "", row["step"], row["epoch"], row["loss"], row["learning_rate"],
-                row["tokens_per_second"], row["time_ms"], present,
-            )
-        )  # fmt: skip
+    for row in frame.drop(columns=["tokens", "seconds"], errors="ignore").to_dict("records"):
+        step = {field: row.pop(field) for field in fields}
+        present = {str(name): value for name, value in row.items() if value == value}
+        metrics += step_metrics(StepDone("", **step, statistics=present))
     return metrics
 
 
 def result_metrics(result: CellResult) -> list[Metric]:
-    """Returns the metrics of a result: `eval/<protocol>/<task>/<metric>`, costs, epoch losses, and
-    what was probed before and after the training.
+    """The metrics of a result.
+
+    They are `eval/<protocol>/<task>/<metric>`, costs, the loss per epoch, and what a method
+    measured before and after the training (`probe/`).
     """
     now = time.time_ns() // 1_000_000
-    metrics = []
+    metrics: list[Metric] = []
+
+    def add(key: str, value: float, step: int = 0) -> None:
+        metrics.append(_metric(key, value, now, step))
+
     for score in result.scores:
-        stem = f"eval/{score.protocol}/{score.task}/{score.metric}"
-        metrics.append(_metric(stem, score.value, now, 0))
+        stem = f"eval/{score.protocol}/{score.task}"
+        add(f"{stem}/{score.metric}", score.value)
         if score.stderr is not None:
-            metrics.append(_metric(f"{stem}_stderr", score.stderr, now, 0))
-        for name, count in score.pathologies.items():
-            odd = f"eval/{score.protocol}/{score.task}/responses/{name}"
-            metrics.append(_metric(odd, count, now, 0))
+            add(f"{stem}/{score.metric}_stderr", score.stderr)
+        for name, count in score.response_flags.items():
+            add(f"{stem}/responses/{name}", count)
     for benchmark, seconds in result.evaluation_seconds.items():
-        metrics.append(_metric(f"cost/evaluation_seconds/{benchmark}", seconds, now, 0))
-    train = result.train
-    if train is not None:
+        add(f"cost/evaluation_seconds/{benchmark}", seconds)
+    if (train := result.train) is not None:
         for epoch, loss in enumerate(train.epoch_losses):
-            metrics.append(_metric("train/epoch_loss", loss, now, epoch))
-        costs = {
-            "cost/train_seconds": train.seconds,
-            "cost/tokens_per_second": train.tokens_per_second,
-            "cost/peak_memory_bytes": train.peak_memory_bytes,
-            "cost/trainable_parameters": train.trainable_parameters,
-        }
-        # The other statistics are those of the last step, and were logged with it.
-        probed = {k: v for k, v in train.final_statistics.items() if k.startswith("probe/")}
-        metrics += [_metric(key, value, now, 0) for key, value in (costs | probed).items()]
+            add("train/epoch_loss", loss, epoch)
+        add("cost/train_seconds", train.seconds)
+        add("cost/tokens_per_second", train.tokens_per_second)
+        add("cost/peak_memory_bytes", train.peak_memory_bytes)
+        add("cost/trainable_parameters", train.trainable_parameters)
+        for name, value in train.final_statistics.items():
+            if name.startswith("probe/"):  # others are the last step's, and logged with it
+                add(name, value)
     return metrics
 
 
 def content_hash(folder: Path) -> str:
-    """Returns the SHA-256 of a folder's `result.json`; the empty text where there is none."""
+    """SHA-256 of a folder's `result.json`; the empty string where there is none."""
     try:
         return hashlib.sha256((folder / RESULT_FILE).read_bytes()).hexdigest()
     except FileNotFoundError:
@@ -118,10 +114,9 @@ def content_hash(folder: Path) -> str:
 
 
 def training_hash(result: CellResult) -> str:
-    """Returns what tells one training of a cell from another."""
+    """SHA-256 that tells one training of a cell from another."""
     record = None if result.train is None else asdict(result.train)
     if record is not None:
         # Runs that were logged before it was recorded are still found; `data_sha256` says enough.
         del record["data_content_sha256"]
-    text = repr(record)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(repr(record).encode()).hexdigest()

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import TrackingError
 from harness.grid.folders import ADAPTER_FOLDER, CELL_FILE, ITEMS_FOLDER, LOG_FILE, STEPS_FILE
 from harness.grid.schema import Cell, GridSpec
 from harness.grid.status import CellState
 from harness.records.environment import git_commit
-from harness.records.results import RESULT_FILE, CellResult, read_result
+from harness.records.results import RESULT_FILE, CellResult
 from harness.tracking.metrics import (
     cell_params,
     content_hash,
@@ -23,35 +20,13 @@ from harness.tracking.metrics import (
     steps_metrics,
     training_hash,
 )
-from harness.tracking.uri import tracking_error
+from harness.tracking.store import Store, TrackedRun, store_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-    from mlflow.tracking import MlflowClient
 
 LARGEST_ADAPTER_BYTES = 512 * 2**20
-"""Trained tensors above this stay in the cell's folder; the run names their place in a tag."""
-ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
-"""A server that is down is noticed within seconds, and nothing else is called."""
-MAX_BATCH = 1000
-"""Metrics in one request, the most that MLflow takes."""
-
-
-@dataclass(frozen=True)
-class TrackedRun:
-    """A cell as MLflow knows it."""
-
-    run_id: str
-    cell_id: str
-    result: CellResult
-    artifacts: Path
-    """Local folder with the run's small artifacts (`result.json`, `items/`, frames)."""
+"""Larger adapters stay in the cell's folder, which the run names in a tag."""
 
 
 class GridRuns:
@@ -64,89 +39,42 @@ class GridRuns:
     def __init__(self, grid: GridSpec, uri: str, runs_dir: Path) -> None:
         self.grid = grid
         self.uri = uri
-        self.runs_dir = runs_dir
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        try:
-            self.client = self._connect()
-            self.experiment_id = self._experiment()
+        self._listed: dict[str, list[Run]] | None = None  # while nothing else is logged
+        with store_errors(uri):
+            self.store = Store(uri)
+            self.client = self.store.client
+            name = grid.tracking.experiment or grid.name
+            self.experiment_id = self.store.experiment_id(name, runs_dir)
             self.parent_id = self._parent()
-        except Exception as fault:
-            raise tracking_error(uri, fault) from fault
-
-    def _connect(self) -> MlflowClient:
-        import mlflow
-        from mlflow.tracking import MlflowClient
-
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        logging.getLogger("alembic").setLevel(logging.ERROR)
-        logging.getLogger("urllib3").setLevel(logging.ERROR)
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(self.uri)
-        return MlflowClient(tracking_uri=self.uri)
-
-    def _experiment(self) -> str:
-        name = self.grid.tracking.experiment or self.grid.name
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            if found.lifecycle_stage == "deleted":
-                self.client.restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
-        local = self.uri.startswith("sqlite:")
-        place = (self.runs_dir / "artifacts").resolve().as_uri() if local else None
-        return str(self.client.create_experiment(name, artifact_location=place))
 
     def _parent(self) -> str:
-        tags = {"zbench.kind": "grid", "zbench.grid": self.grid.name}
-        found = self._search(tags)
+        """Id of the grid's own run, with the grid's text as it is now."""
+        name = self.grid.name
+        found = self.store.search([self.experiment_id], kind="grid", grid=name)
         if found:
             run_id = str(found[0].info.run_id)
             self.client.update_run(run_id, status="RUNNING")
-            self._log_grid(run_id)
-            return run_id
-        run = self.client.create_run(
-            self.experiment_id,
-            run_name=self.grid.name,
-            tags=tags | {"zbench.git_commit": git_commit() or "unknown"},
-        )
-        self._log_grid(str(run.info.run_id))
-        return str(run.info.run_id)
-
-    def _log_grid(self, run_id: str) -> None:
-        """Logs the grid's text as it is now."""
+        else:
+            commit = git_commit() or "unknown"
+            tags = {"zbench.kind": "grid", "zbench.grid": name, "zbench.git_commit": commit}
+            run = self.client.create_run(self.experiment_id, run_name=name, tags=tags)
+            run_id = str(run.info.run_id)
         if self.grid.text:
             self.client.log_text(run_id, self.grid.text, "grid.yaml")
-
-    def _search(self, tags: Mapping[str, str]) -> list[Run]:
-        """Returns the runs with these tags, newest first, across all pages."""
-        condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        runs: list[Run] = []
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id],
-                filter_string=condition,
-                max_results=1000,
-                order_by=["attributes.start_time DESC"],
-                page_token=token,
-            )
-            runs += page
-            token = page.token
-            if not token:
-                return runs
+        return run_id
 
     def cell_runs(self) -> dict[str, list[Run]]:
-        """Returns the child runs by cell id, newest first."""
-        runs: dict[str, list[Run]] = {}
-        for run in self._search({"zbench.kind": "cell"}):
-            runs.setdefault(run.data.tags["zbench.cell_id"], []).append(run)
-        return runs
+        """Lists the child runs by cell id, newest first."""
+        self._listed = {}
+        for run in self.store.search([self.experiment_id], kind="cell"):
+            self._listed.setdefault(run.data.tags["zbench.cell_id"], []).append(run)
+        return self._listed
 
     def create_cell_run(self, cell: Cell) -> str:
         """Starts a child run and logs what the cell is; returns its id."""
         from mlflow.entities import Param
 
+        self._listed = None
         run = self.client.create_run(
             self.experiment_id,
             run_name=cell.label,
@@ -166,20 +94,21 @@ class GridRuns:
         """Logs a result's scores, costs and files into a run, and closes it."""
         from mlflow.entities import RunTag
 
-        metrics = result_metrics(result)
-        for start in range(0, len(metrics), MAX_BATCH):
-            self.client.log_batch(run_id, metrics=metrics[start : start + MAX_BATCH])
-        tags = {f"zbench.{key}": str(value)[:5000] for key, value in result.environment.items()}
-        tags |= {f"zbench.base.{key}": str(value)[:5000] for key, value in result.base.items()}
-        tags |= {f"zbench.estimate.{key}": str(value) for key, value in result.estimate.items()}
-        tags |= {"zbench.content": content_hash(folder), "zbench.folder": str(folder)}
+        self._listed = None
+        self.store.log_metrics(run_id, result_metrics(result))
+        tags = {f"zbench.{key}": value for key, value in result.environment.items()}
+        tags |= {f"zbench.base.{key}": value for key, value in result.base.items()}
+        tags |= {f"zbench.estimate.{key}": value for key, value in result.estimate.items()}
+        tags |= {"zbench.content": content_hash(folder), "zbench.folder": folder}
         tags["zbench.error"] = result.error.message if result.error else ""
-        self._log_files(run_id, folder, tags)
-        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-        failed = result.error is not None
-        self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+        tags |= self._log_files(run_id, folder)
+        listed = [RunTag(key, str(value)[:5000]) for key, value in tags.items()]
+        self.client.log_batch(run_id, tags=listed)
+        self.client.set_terminated(run_id, "FAILED" if result.error else "FINISHED")
 
-    def _log_files(self, run_id: str, folder: Path, tags: dict[str, str]) -> None:
+    def _log_files(self, run_id: str, folder: Path) -> dict[str, str]:
+        """Logs a cell's files; returns tags that name what is not copied."""
+        tags = {}
         # The steps, and what the method kept of its training.
         frames = sorted(path.name for path in folder.glob("*.parquet"))
         for name in (CELL_FILE, LOG_FILE, *frames):
@@ -196,6 +125,7 @@ class GridRuns:
                 tags["zbench.adapter"] = f"{adapter} ({size} bytes, not copied)"
         if (folder / RESULT_FILE).is_file():  # last: it marks the run as complete
             self.client.log_artifact(run_id, str(folder / RESULT_FILE))
+        return tags
 
     def close(self) -> None:
         """Marks the grid's own run as finished for now."""
@@ -204,90 +134,77 @@ class GridRuns:
     def sync(self, states: Sequence[CellState]) -> int:
         """Logs what cells' folders hold and MLflow lacks; returns the number of cells logged.
 
+        The store is asked for its runs once, however many cells there are.
+
         Raises:
             TrackingError: the store cannot be reached.
         """
         logged = 0
-        try:
+        with store_errors(self.uri):
             known = self.cell_runs()
             for state in states:
-                runs = known.get(state.cell.id, [])
                 if state.status == "running":
                     continue
-                complete = state.result is not None and _finished(runs, state)
+                runs = known.get(state.cell.id, [])
                 open_runs = [run for run in runs if run.info.status == "RUNNING"]
                 if any(is_alive(run.data.tags.get("zbench.owner", "")) for run in open_runs):
                     continue  # another process is logging it now
                 for run in open_runs:  # their processes were killed
                     self.client.set_terminated(run.info.run_id, "KILLED")
-                if state.result is None or complete:
-                    continue
-                self.replay(state)
-                logged += 1
-        except TrackingError:
-            raise
-        except Exception as fault:
-            raise tracking_error(self.uri, fault) from fault
+                if state.result is not None and not _finished(runs, state):
+                    self.replay(state, runs)
+                    logged += 1
         return logged
 
-    def replay(self, state: CellState) -> None:
-        """Logs all that a cell's folder holds, into the run of its training where there is one."""
+    def replay(self, state: CellState, runs: Sequence[Run] | None = None) -> None:
+        """Logs all that a cell's folder holds, into the run of its training where there is one.
+
+        Args:
+            state: of the cell, with a result.
+            runs: of the cell, newest first; None to list them.
+        """
         assert state.result is not None
-        run_id = same_training(self.cell_runs().get(state.cell.id, []), state.result)
-        if run_id is None:
+        if runs is None:
+            runs = self.store.search([self.experiment_id], kind="cell", cell_id=state.cell.id)
+        training = training_hash(state.result)
+        same = [run for run in runs if run.data.tags.get("zbench.training") == training]
+        if same:
+            run_id = str(same[0].info.run_id)
+        else:
             run_id = self.create_cell_run(state.cell)
-            metrics = steps_metrics(state.folder / STEPS_FILE)
-            for start in range(0, len(metrics), MAX_BATCH):
-                self.client.log_batch(run_id, metrics=metrics[start : start + MAX_BATCH])
+            self.store.log_metrics(run_id, steps_metrics(state.folder / STEPS_FILE))
             self.tag_training(run_id, state.result)
         self.log_result(run_id, state.result, state.folder)
 
     def tag_training(self, run_id: str, result: CellResult) -> None:
+        """Marks a run as that of a training, so that later scores find it."""
         self.client.set_tag(run_id, "zbench.training", training_hash(result))
 
     def read(self) -> list[TrackedRun]:
-        """Returns the newest complete run of each cell of the experiment.
+        """Reads the newest complete run of each cell of the experiment.
 
         Raises:
             TrackingError: the store or its artifacts cannot be read.
         """
-        from mlflow.artifacts import download_artifacts
-
         tracked = []
-        try:
-            for cell_id, runs in self.cell_runs().items():
-                for run in runs:
-                    if "zbench.content" not in run.data.tags:
-                        continue
-                    path = Path(download_artifacts(
-                        run_id=run.info.run_id, artifact_path=RESULT_FILE,
-                        tracking_uri=self.uri,
-                    ))  # fmt: skip
-                    result = read_result(path.parent)
-                    assert result is not None
-                    tracked.append(TrackedRun(run.info.run_id, cell_id, result, path.parent))
-                    break
-        except Exception as fault:
-            raise tracking_error(self.uri, fault) from fault
+        with store_errors(self.uri):
+            listed = self.cell_runs() if self._listed is None else self._listed
+            for runs in listed.values():
+                complete = [run for run in runs if "zbench.content" in run.data.tags]
+                if complete:
+                    found = self.store.tracked(complete[0])
+                    if found is None:
+                        raise FileNotFoundError(f"{complete[0].info.run_id} lacks {RESULT_FILE}")
+                    tracked.append(found)
         return tracked
 
     def items_file(self, tracked: TrackedRun, name: str) -> Path | None:
-        """Returns a local path of a run's per-item records, or None where it has none."""
-        return self.file(tracked, f"{ITEMS_FOLDER}/{name}")
+        """Local path of a run's per-item records, see `Store.file`."""
+        return self.store.file(tracked, f"{ITEMS_FOLDER}/{name}")
 
     def file(self, tracked: TrackedRun, name: str) -> Path | None:
-        """Returns a local path of one of a run's files, or None where it has no such file."""
-        from mlflow.artifacts import download_artifacts
-
-        beside = tracked.artifacts / name
-        if beside.is_file():
-            return beside
-        try:
-            return Path(download_artifacts(
-                run_id=tracked.run_id, artifact_path=name, tracking_uri=self.uri
-            ))  # fmt: skip
-        except Exception:
-            return None
+        """Local path of one of a run's files, see `Store.file`."""
+        return self.store.file(tracked, name)
 
 
 def _finished(runs: Sequence[Run], state: CellState) -> bool:
@@ -299,12 +216,12 @@ def _finished(runs: Sequence[Run], state: CellState) -> bool:
 
 
 def owner() -> str:
-    """Returns what tells this process from all others: host and process id."""
+    """Host and id of this process."""
     return f"{platform.node()}:{os.getpid()}"
 
 
 def is_alive(name: str) -> bool:
-    """Returns whether another process of this host still runs; of other hosts nothing is known."""
+    """Whether another process of this host still runs; False for one of another host."""
     host, _, number = name.rpartition(":")
     if host != platform.node() or not number.isdigit() or int(number) == os.getpid():
         return False
@@ -313,12 +230,3 @@ def is_alive(name: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def same_training(runs: Sequence[Run], result: CellResult) -> str | None:
-    """Returns the run that already holds this training, if any."""
-    training = training_hash(result)
-    for run in runs:
-        if run.data.tags.get("zbench.training") == training:
-            return str(run.info.run_id)
-    return None

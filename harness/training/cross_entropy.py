@@ -1,7 +1,7 @@
 """Cross-entropy of labels, in chunks, so that few logits exist at any time.
 
-The gradient with respect to the hidden states (and to the head, where it is trained) is made while
-a chunk's logits are there, and nothing of the vocabulary's size is kept for the backward pass.
+The gradient with respect to the hidden states (and to the head, where it is trained) is computed
+with a chunk's logits, and nothing of the vocabulary's size is saved for the backward pass.
 
 Shapes: N labels, C of a chunk, D hidden size, V vocabulary.
 """
@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 CHUNK_LOGITS = {"cpu": 2**23, "cuda": 2**26}
-"""Logits of a chunk: 262 or 2097 rows of 32,000 pieces, 34 or 268 MB in fp32. On a CPU half as many
-are slower (the head's product runs at 39 instead of 61 GFLOP/s), twice as many are not faster."""
-
-
+"""Logits of a chunk: 262 or 2097 rows of a vocabulary of 32,000, 34 or 268 MB in fp32. On a CPU
+half as many are slower (the head's product runs at 39 instead of 61 GFLOP/s), twice as many are not
+faster."""
 HALF_SCALE = 1024.0
-"""Of the logits' gradients in fp16, divided out of the products at once."""
+"""Scale of the logits' gradients in fp16, divided out of the products at once."""
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
@@ -88,7 +87,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
 def _logits(
     states_CD: Tensor, head_VD: Tensor, bias_V: Tensor | None, cap: float | None, buffer: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Returns the logits, in the buffer, and the slope of the soft cap at each."""
+    """The logits, in the buffer, and the derivative of the soft cap at each."""
     logits_CV = buffer[: len(states_CD)]
     if head_VD.dtype == buffer.dtype and bias_V is None and cap is None:
         torch.mm(states_CD, head_VD.T, out=logits_CV)
@@ -107,13 +106,13 @@ def _logits(
 def summed_cross_entropy(
     head: nn.Module, hidden_ND: Tensor, labels_N: Tensor, *, soft_cap: float | None
 ) -> Tensor:
-    """Returns the sum of the labels' cross-entropies, fp32, in nats.
+    """The sum of the labels' cross-entropies, fp32, in nats.
 
     The softmax is fp32 whatever the precision of the head.
 
     Args:
-        head: from hidden states to logits; of another class than nn.Linear it is called, once.
-        hidden_ND: the states before the labels.
+        head: from hidden states to logits; any other class than nn.Linear is called, once.
+        hidden_ND: the hidden states at the tokens before the labels.
         labels_N: token ids; at least one.
         soft_cap: bounds the logits: cap · tanh(logit / cap).
     """
@@ -133,7 +132,7 @@ def _unscaled(product: Tensor, scale: float) -> Tensor:
 
 
 def _compute_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
-    """Returns the precision of the head's product, as autocast decides it."""
+    """Dtype of the head's product, as autocast decides it."""
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)

@@ -1,8 +1,8 @@
-"""What one pass through the model computes: the loss of the responses in a micro-batch.
+"""The forward pass of training: the summed loss of the responses in a micro-batch.
 
 A micro-batch is a packed row of real tokens (`harness.training.packing`). Models that cannot run
 on one are given padded batches. They are padded on the right to their longest sequence, and no mask
-is passed: in causal attention no token sees what is behind it, and the loss reads real positions
+is passed: in causal attention no token attends to later ones, and the loss reads real positions
 only. Without a mask SDPA takes its causal path.
 """
 
@@ -37,18 +37,18 @@ class PaddedBatch:
     positions: Tensor
     """(labels,), indices into B·T of the tokens before the labels."""
     labels: Tensor
-    places_B: Tensor
-    """The sequences' places in the optimizer batch."""
+    sequence_ids_B: Tensor
+    """The sequences' indices in the optimizer batch."""
 
 
 MicroBatch = PackedRow | PaddedBatch
 
 
 class ResponseLoss(nn.Module):
-    """A causal language model whose output is the summed loss of chosen tokens.
+    """A causal language model whose output is the summed loss of its labels.
 
-    Logits are computed at label positions only: with 32,000 pieces they are the largest tensor of
-    a step. Accelerate wraps this module, so that gradients meet where the loss is.
+    Logits are computed at label positions only: with a vocabulary of 32,000 they are the largest
+    tensor of a step. DDP or FSDP wraps this module, so that its output is the loss.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -76,7 +76,7 @@ class ResponseLoss(nn.Module):
             token_budget: tokens of a forward pass, padding counted; no sequence is longer.
             pad_token_id: any token; no result depends on it.
             device: where the parts go.
-            share: whether what sequences begin with alike is computed once, where that is exact.
+            share: whether shared prefixes are computed once, where that is exact.
         """
         if not sequences:
             return
@@ -85,14 +85,14 @@ class ResponseLoss(nn.Module):
                 sequences, token_budget, pad_token_id=pad_token_id, device=device
             )
         else:
-            share = share and shares_openings(self.model)
+            share = share and shares_prefixes(self.model)
             yield from packed_rows(sequences, token_budget=token_budget, share=share, device=device)
 
     def forward(self, batch: MicroBatch) -> Tensor:
-        """Returns the sum of cross-entropies, fp32, in nats."""
+        """The sum of the labels' cross-entropies, fp32, in nats."""
         if isinstance(batch, PaddedBatch):
-            if _learns_prompts(self.model):
-                logits = _logits_behind_prompts(self.model, batch.input_ids_BT, batch.positions)
+            if _is_prompt_learning(self.model):
+                logits = _logits_after_prompts(self.model, batch.input_ids_BT, batch.positions)
                 return functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
             base = _base(self.model)
             arguments: dict[str, Any] = {"input_ids": batch.input_ids_BT}
@@ -117,10 +117,10 @@ class ResponseLoss(nn.Module):
 
 
 def dropout_key(batch: MicroBatch, key: int) -> DropoutKey:
-    """Returns what a forward pass over a micro-batch draws for, in the step of a key."""
+    """Key of the dropout masks of a micro-batch, in the step of `key`."""
     if isinstance(batch, PaddedBatch):
-        return DropoutKey(key, batch.places_B)
-    return DropoutKey(key, batch.places_1N, batch.position_ids_1N)
+        return DropoutKey(key, batch.sequence_ids_B)
+    return DropoutKey(key, batch.sequence_ids_1N, batch.position_ids_1N)
 
 
 def padded_batches(
@@ -130,7 +130,7 @@ def padded_batches(
     pad_token_id: int,
     device: torch.device,
 ) -> Iterator[PaddedBatch]:
-    """Yields batches of at most `token_budget` tokens: longest first, so that little is padding."""
+    """Yields batches of at most `token_budget` tokens, longest first to need little padding."""
     ordered = sorted(sequences, key=lambda one: -len(one.token_ids))
     start = 0
     while start < len(ordered):
@@ -149,30 +149,30 @@ def padded_batches(
             torch.tensor(rows, device=device),
             torch.tensor(positions, device=device),
             torch.tensor(labels, device=device),
-            torch.tensor([one.place for one in part], device=device),
+            torch.tensor([one.index for one in part], device=device),
         )
 
 
 def _base(model: Any) -> Any:
-    """Returns the causal language model; the layers of a PeftModel are in its base model."""
+    """The causal language model itself, without PEFT's wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _learns_prompts(model: Any) -> bool:
-    """Returns whether a model is PEFT's wrapper that puts virtual tokens before the words."""
+def _is_prompt_learning(model: Any) -> bool:
+    """Whether a model is PEFT's wrapper that prepends virtual tokens to the input."""
     config = getattr(model, "active_peft_config", None)
     return config is not None and bool(config.is_prompt_learning)
 
 
-def _logits_behind_prompts(model: Any, input_ids: Tensor, positions: Tensor) -> Tensor:
-    """Returns the logits at `positions`, (N, vocabulary), by the wrapper's own forward.
+def _logits_after_prompts(model: Any, input_ids: Tensor, positions: Tensor) -> Tensor:
+    """The logits at `positions`, (N, vocabulary), by the wrapper's own forward.
 
     The head is applied to each column of the batch in which any sequence has a label.
     """
     config = model.active_peft_config
     rows, columns = positions // input_ids.shape[1], positions % input_ids.shape[1]
     needed = columns.unique()
-    # Prefixes stand in the cache and give no outputs; virtual words do, before the others'.
+    # A prefix lies in the KV cache and has no outputs; virtual tokens' come before the others'.
     in_cache = config.peft_type in ("PREFIX_TUNING", "CARTRIDGE")
     shift = 0 if in_cache else config.num_virtual_tokens
     logits = model(input_ids=input_ids, use_cache=False, logits_to_keep=needed + shift).logits
@@ -180,23 +180,22 @@ def _logits_behind_prompts(model: Any, input_ids: Tensor, positions: Tensor) -> 
 
 
 def packing_refusal(model: Any) -> str | None:
-    """Returns why a model is trained on padded batches instead; None where it need not be."""
-    config = getattr(model, "active_peft_config", None)
-    if config is not None and config.is_prompt_learning:
-        return "its virtual tokens stand before the words of each sequence"
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    """Why a model is trained on padded batches instead; None where it need not be."""
+    if _is_prompt_learning(model):
+        return "its virtual tokens are prepended to each sequence"
+    base = _base(model)
     if base.config.model_type not in FAMILIES:
         return f"the attention of {base.config.model_type} has not been checked"
     implementation = str(base.config._attn_implementation)
     if implementation not in ("sdpa", "eager") and not implementation.startswith(PROMPTS_PREFIX):
         return f"the attention implementation {implementation} has not been checked"
     if getattr(base.config, "attention_dropout", 0):
-        return "its attention has dropout, whose draws would depend on the layout"
+        return "its attention has dropout, whose mask would depend on the layout"
     return None
 
 
-def shares_openings(model: nn.Module) -> bool:
-    """Returns whether equal beginnings of sequences have equal states: not under dropout."""
+def shares_prefixes(model: nn.Module) -> bool:
+    """Whether shared prefixes have equal hidden states: not under dropout."""
     return not any(
         isinstance(module, RowDropout | _DropoutNd) and module.training and module.p > 0
         for module in model.modules()

@@ -43,7 +43,7 @@ class LossScale:
             torch._foreach_mul_(gradients, 1.0 / self.factor)
 
     def overflowed(self, gradient_norm: float) -> bool:
-        """Returns whether a step is to be skipped, and sets the factor of the next one.
+        """Whether a step is to be skipped; sets the factor of the next one.
 
         A gradient that is not finite with a factor of 1 is no overflow of scaling: the training
         has failed then.
@@ -62,7 +62,7 @@ class LossScale:
         return True
 
     def state(self) -> dict[str, float]:
-        """Returns what a training that goes on needs to know."""
+        """What a training that resumes needs to know."""
         return {
             "factor": self.factor,
             "good_steps": self._good_steps,
@@ -70,7 +70,7 @@ class LossScale:
         }
 
     def load_state(self, state: dict[str, float]) -> None:
-        """Takes over what `state` returned."""
+        """Puts back what `state` returned."""
         self.factor = float(state["factor"])
         self._good_steps = int(state["good_steps"])
         self.skipped_steps = int(state["skipped_steps"])

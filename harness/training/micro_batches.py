@@ -1,7 +1,7 @@
 """Splits an optimizer batch into micro-batches by a budget of tokens.
 
-The gradient is a sum over labels, so that the split changes nothing of it; it decides time and
-memory alone.
+The gradient is a sum over labels, so that the split does not change it; it decides time and memory
+alone.
 """
 
 from __future__ import annotations
@@ -21,22 +21,27 @@ if TYPE_CHECKING:
 
 
 def number_sequences(examples: Sequence[Example]) -> list[TokenSequence]:
-    """Returns the examples that have labels, longest first, each with its place in that order."""
-    learned = [example for example in examples if example.num_labels]
-    learned.sort(key=lambda example: len(example.token_ids), reverse=True)
+    """The examples that have labels, longest first, each with its index in that order."""
+    labelled = [example for example in examples if example.num_labels]
+    labelled.sort(key=lambda example: len(example.token_ids), reverse=True)
     return [
-        TokenSequence(place, example.token_ids, example.num_prompt_tokens)
-        for place, example in enumerate(learned)
+        TokenSequence(index, example.token_ids, example.num_prompt_tokens)
+        for index, example in enumerate(labelled)
     ]
 
 
+def longest_sequence(examples: Sequence[Example]) -> int:
+    """Tokens of the longest example that has labels; 0 where none has."""
+    return max((len(e.token_ids) for e in examples if e.num_labels), default=0)
+
+
 def resolve_budget(setting: int | None, examples: Sequence[Example], device: torch.device) -> int:
-    """Returns the tokens of a forward pass; by default the device's, or the longest sequence's.
+    """Tokens of a forward pass; by default the device's, or the longest sequence's.
 
     Raises:
         TrainingError: the setting is less than the longest sequence that is trained on.
     """
-    longest = max((len(e.token_ids) for e in examples if e.num_labels), default=0)
+    longest = longest_sequence(examples)
     if setting is None:
         default = DEFAULT_TOKEN_BUDGET.get(device.type, DEFAULT_TOKEN_BUDGET["cpu"])
         return max(default, longest)
@@ -56,10 +61,10 @@ def packed_rows(
     Args:
         sequences: at least one.
         token_budget: no sequence has more tokens.
-        share: whether what sequences begin with alike is computed once.
+        share: whether shared prefixes are computed once.
         device: where the rows go.
     """
-    if share:  # what is alike stands together
+    if share:  # sequences with a common prefix become neighbours
         ordered = sorted(sequences, key=lambda one: one.token_ids)
         shared = shared_inputs(ordered)
     else:
@@ -71,9 +76,10 @@ def packed_rows(
 
 
 def balanced_cuts(sizes: Sequence[int], shared: Sequence[int], budget: int) -> list[slice]:
-    """Returns as few runs as the budget allows, the largest of them as small as can be.
+    """As few slices as the budget allows, the largest of them as small as can be.
 
-    A run costs its sizes, less what each of its sequences but the first shares with the one before.
+    A slice costs the sum of its sizes, less what each of its sequences but the first shares with
+    the one before.
     """
     fewest = len(_cuts(sizes, shared, budget))
     total = sum(size - common for size, common in zip(sizes, shared, strict=True))

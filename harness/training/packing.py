@@ -1,8 +1,9 @@
-"""The layout of a packed row: each token state that is needed, once, and where attention finds it.
+"""Packs sequences into one row in which every shared prefix is computed once.
 
-In causal attention a token's state depends on the tokens before it and on nothing else. So the
-sequences of a micro-batch become the nodes of a trie: what several sequences begin with, such as an
-instruction template's opening, is computed once. The last token of a sequence is only a label.
+In causal attention a token's hidden state depends on the tokens before it and on nothing else. So
+the sequences of a micro-batch become the nodes of a trie: a prefix that several sequences share,
+such as that of an instruction template, is computed once. The last token of a sequence is only a
+label.
 
 Shapes: N nodes, M slots (rows of all buckets), B sequences of a bucket, T their longest length.
 """
@@ -17,22 +18,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.data.prefixes import common_prefix_length
 from harness.models.packed_attention import Bucket, Packing
 
 Indices = NDArray[np.int64]
 
 BUCKET_COST = 4096
-"""What one more call of attention costs, in units of scores (query-key pairs)."""
+"""Cost of one more call of attention, in units of scores (query-key pairs)."""
 SLOT_COST = 48
-"""What it costs to gather one slot's query, key and value and to give back its output, likewise."""
+"""Cost of gathering one slot's query, key and value and of scattering its output, in that unit."""
 
 
 @dataclass(frozen=True)
 class TokenSequence:
     """One sequence of an optimizer batch."""
 
-    place: int
-    """In the optimizer batch; decides the draws of dropout, whatever the split."""
+    index: int
+    """In the optimizer batch; decides the dropout mask, whatever the micro-batches."""
     token_ids: tuple[int, ...]
     num_prompt_tokens: int
     """Leading tokens that are not labels; at least 1."""
@@ -45,40 +47,30 @@ class TokenSequence:
 
 @dataclass(frozen=True)
 class PackedRow:
-    """A micro-batch as one row of nodes, and the labels behind them."""
+    """A micro-batch as one row of nodes, and the labels that follow them."""
 
     input_ids_1N: Tensor
     position_ids_1N: Tensor
     """A node's depth: its token's position in its sequences."""
-    places_1N: Tensor
-    """A sequence that the node belongs to; the only one where nothing is shared."""
+    sequence_ids_1N: Tensor
+    """Index of a sequence that the node belongs to; the only one where nothing is shared."""
     packing: Packing
     positions: Tensor
-    """(labels,), the nodes before the labels."""
+    """(labels,), the nodes whose next tokens are the labels."""
     labels: Tensor
 
     @property
     def num_tokens(self) -> int:
-        """Nodes: what goes through the linear layers."""
+        """Nodes, which is the number of rows in every linear layer."""
         return self.input_ids_1N.shape[1]
 
 
-def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """Returns how many leading tokens two sequences share."""
-    count = 0
-    for a, b in zip(left, right, strict=False):
-        if a != b:
-            break
-        count += 1
-    return count
-
-
 def shared_inputs(sequences: Sequence[TokenSequence]) -> list[int]:
-    """Returns for each of the sorted sequences how many nodes it shares with the one before."""
+    """For each of the sorted sequences, the number of nodes that it shares with the one before."""
     shared = [0] * len(sequences)
     for index in range(1, len(sequences)):
         before, own = sequences[index - 1], sequences[index]
-        count = common_prefix(before.token_ids, own.token_ids)
+        count = common_prefix_length(before.token_ids, own.token_ids)
         shared[index] = min(count, before.num_inputs, own.num_inputs)
     return shared
 
@@ -86,7 +78,7 @@ def shared_inputs(sequences: Sequence[TokenSequence]) -> list[int]:
 def pack(
     sequences: Sequence[TokenSequence], shared: Sequence[int], *, device: torch.device
 ) -> PackedRow:
-    """Lays sequences out as one row.
+    """Packs sequences into one row.
 
     Args:
         sequences: where anything is shared, sorted by their tokens: then what a sequence shares
@@ -96,7 +88,7 @@ def pack(
     """
     ids: list[int] = []
     depths: list[Indices] = []
-    places: list[Indices] = []
+    sequence_ids: list[Indices] = []
     positions: list[Indices] = []
     labels: list[int] = []
     nodes_of: list[Indices] = []
@@ -107,13 +99,13 @@ def pack(
         nodes_of.append(nodes)
         ids += sequence.token_ids[kept:size]
         depths.append(np.arange(kept, size))
-        places.append(np.full(size - kept, sequence.place))
+        sequence_ids.append(np.full(size - kept, sequence.index))
         positions.append(nodes[sequence.num_prompt_tokens - 1 :])
         labels += sequence.token_ids[sequence.num_prompt_tokens :]
     return PackedRow(
         input_ids_1N=_tensor(np.array(ids), device)[None],
         position_ids_1N=_tensor(np.concatenate(depths), device)[None],
-        places_1N=_tensor(np.concatenate(places), device)[None],
+        sequence_ids_1N=_tensor(np.concatenate(sequence_ids), device)[None],
         packing=_pack_attention(nodes_of, len(ids), device),
         positions=_tensor(np.concatenate(positions), device),
         labels=_tensor(np.array(labels), device),
@@ -143,7 +135,7 @@ def _pack_attention(nodes_of: Sequence[Indices], num_nodes: int, device: torch.d
 
 
 def bucket_cuts(lengths: Sequence[int]) -> list[slice]:
-    """Returns how to cut sequences, longest first, into buckets that together cost least.
+    """Cuts sequences, longest first, into the buckets that together cost least.
 
     A bucket costs its slots times (T + SLOT_COST), and BUCKET_COST.
     """

@@ -1,10 +1,8 @@
-"""The model and its optimizer on one device or on several, and what the ranks tell each other.
+"""The model and its optimizer on one device or on several, and the collectives between ranks.
 
-An adapter's few trained tensors are copied to every rank and their gradients averaged (DDP, through
-accelerate). In full fine-tuning, where weights, gradients and AdamW's state are 16 bytes per
-parameter, every rank keeps its part of each and gathers one decoder layer at a time (FSDP2). That
-is torch's own `fully_shard`: accelerate (1.15) leaves its FSDP plugin unused on the CPU, where
-these laws are tested.
+An adapter's few trained tensors are copied to every rank and their gradients averaged (DDP). In
+full fine-tuning, where weights, gradients and AdamW's state are 16 bytes per parameter, every rank
+keeps its shard of each and gathers one decoder layer at a time (FSDP2).
 """
 
 from __future__ import annotations
@@ -13,22 +11,21 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
-from harness.data.instructions import Example
 from harness.models.loading import trained_parameters
 
 if TYPE_CHECKING:
-    from harness.data.instructions import Example
+    from harness.training.packing import TokenSequence
 
 T = TypeVar("T")
 COMPUTE_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""What matrices are multiplied in, where that is not fp32."""
+"""Dtype of matrix products by precision, where it is not fp32."""
 
 
 @dataclass(frozen=True)
@@ -41,26 +38,41 @@ class Ranks:
 
     @classmethod
     def joined(cls, device: torch.device) -> Ranks:
-        """Returns this process' place in its group, or that of a process alone."""
+        """This process' rank in its group; that of a process alone is 0 of 1."""
         if dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size(), device)
         return cls(0, 1, device)
 
-    def shard(self, examples: Sequence[Example]) -> RankShard:
-        """Returns this rank's part of an optimizer batch."""
-        return rank_shard(examples, self.rank, self.size)
+    def shard(self, sequences: Sequence[TokenSequence]) -> list[TokenSequence]:
+        """This rank's sequences of an optimizer batch; every rank has about as many tokens.
+
+        They go one by one to the rank that has the fewest tokens (Graham, 1969, "Bounds on
+        multiprocessing timing anomalies"): no rank has more than 4/3 of the best division's
+        largest share. Every rank finds the same division by itself.
+
+        Args:
+            sequences: the whole batch, longest first.
+        """
+        tokens = [0] * self.size
+        shard = []
+        for sequence in sequences:
+            taker = tokens.index(min(tokens))
+            tokens[taker] += len(sequence.token_ids)
+            if taker == self.rank:
+                shard.append(sequence)
+        return shard
 
     def lockstep(
         self, own: Sequence[T], dummy_batch: Callable[[], T]
     ) -> Iterator[tuple[T, float, bool]]:
         """Yields micro-batches with their weights, as many on every rank; the last is marked.
 
-        A rank that has fewer than another takes part with one that counts nothing, since every
-        pass of a sharded model needs all ranks.
+        A rank that has fewer than another computes one of weight 0, since every pass of a sharded
+        model needs all ranks.
 
         Args:
             own: this rank's micro-batches; perhaps none.
-            dummy_batch: makes one to take part with.
+            dummy_batch: makes one for a rank that has none.
         """
         count = self.highest(len(own))
         for index in range(count):
@@ -69,7 +81,7 @@ class Ranks:
             yield batch, float(counted), index == count - 1
 
     def highest(self, value: int) -> int:
-        """Returns the largest of a number over the ranks: what all of them agree on."""
+        """The maximum of a number over the ranks: what all of them agree on."""
         if self.size == 1:
             return value
         largest = torch.tensor(value, device=self.device)
@@ -77,7 +89,7 @@ class Ranks:
         return int(largest)
 
     def total(self, value: float) -> float:
-        """Returns the sum of a number over the ranks, in fp64: the same bits on all of them."""
+        """The sum of a number over the ranks, in fp64: the same bits on all of them."""
         if self.size == 1:
             return value
         summed = torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -85,60 +97,23 @@ class Ranks:
         return float(summed)
 
 
-class Parallel:
-    """A module whose output is a summed loss, ready to train on this rank's device.
+def parallelize(
+    module: nn.Module, layers: Sequence[nn.Module], ranks: Ranks, precision: str
+) -> nn.Module:
+    """Wraps a module, whose output is a summed loss, for the ranks that train it.
+
+    Make the optimizer afterwards: sharding replaces the parameters.
 
     Args:
         module: holds the model; changed in place where it is sharded.
         layers: the decoder layers, each gathered by itself where the model is sharded.
-        optimizer: makes the optimizer of the trained tensors, as they are by then.
         ranks: who trains it.
         precision: of the frozen base.
     """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        *,
-        layers: Sequence[nn.Module],
-        optimizer: Callable[[], torch.optim.Optimizer],
-        ranks: Ranks,
-        precision: str,
-    ) -> None:
-        self.ranks = ranks
-        parameters = list(module.parameters())
-        self.sharded = ranks.size > 1 and all(p.requires_grad for p in parameters)
-        self.module: Any
-        if self.sharded:
-            _shard(module, layers, ranks, precision)
-            self.module, self.optimizer = module, optimizer()
-            return
-        # The model lies on its device and autocasts itself: accelerate's own precision is one for
-        # the whole process, while the cells of a process may differ.
-        several = {"cpu": ranks.device.type == "cpu"} if ranks.size > 1 else {}
-        self._accelerator = Accelerator(mixed_precision="no", device_placement=False, **several)
-        self.module, self.optimizer = self._accelerator.prepare(module, optimizer())
-
-    def gradient_sync(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Returns the context of a backward pass: copies meet in a step's last one alone.
-
-        Shards meet in every one: a rank has no room for the gradients of all.
-        """
-        if last or self.sharded:
-            return contextlib.nullcontext()
-        return self._accelerator.no_sync(self.module)
-
-    def backward(self, loss: Tensor) -> None:
-        """Adds the gradient of a summed loss; the ranks' gradients are added, not averaged."""
-        (loss * self.ranks.size).backward()
-
-    def clip(self, parameters: Sequence[nn.Parameter], norm: float | None) -> Tensor:
-        """Clips the gradients to a norm over all ranks, and returns the norm that they had."""
-        found = nn.utils.clip_grad_norm_(parameters, norm or math.inf)
-        return _whole(found)
-
-
-def _shard(module: nn.Module, layers: Sequence[nn.Module], ranks: Ranks, precision: str) -> None:
+    if ranks.size == 1:
+        return module
+    if not all(parameter.requires_grad for parameter in module.parameters()):
+        return DistributedDataParallel(module)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -150,36 +125,56 @@ def _shard(module: nn.Module, layers: Sequence[nn.Module], ranks: Ranks, precisi
     for layer in layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(module, mesh=mesh, mp_policy=policy)
+    return module
+
+
+def gradient_sync(module: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[None]:
+    """The context of a backward pass: DDP reduces gradients in a step's last one alone.
+
+    FSDP reduces in every one: a rank has no room for the gradients of all.
+    """
+    if last or not isinstance(module, DistributedDataParallel):
+        return contextlib.nullcontext()
+    return module.no_sync()
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], norm: float | None) -> Tensor:
+    """Clips the gradients to a norm over all ranks; returns their norm before."""
+    return _whole(nn.utils.clip_grad_norm_(parameters, norm or math.inf))
 
 
 def gather_trained(model: nn.Module) -> dict[str, Tensor] | None:
-    """Returns the trained tensors of a sharded model, whole and on the CPU; None of any other.
+    """The trained tensors of a sharded model, whole and on the CPU; None of any other.
 
     See `gather`: all ranks call it, and rank 0 alone gets them.
     """
+    from torch.distributed.tensor import DTensor
+
     parameters = trained_parameters(model)
-    if not any(_is_sharded(value) for value in parameters.values()):
-        return None
-    return gather(parameters)
+    is_sharded = any(isinstance(value, DTensor) for value in parameters.values())
+    return gather(parameters) if is_sharded else None
 
 
 def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns tensors whole and on the CPU, on rank 0; the other ranks get an empty dictionary.
+    """Copies tensors, whole and on the CPU, to rank 0; the other ranks get an empty dictionary.
 
-    All ranks call it, and meet over one sharded tensor after the other, so that a device holds one
-    whole tensor at a time. `part_of` goes the other way.
+    All ranks call it. One sharded tensor is gathered after the other, so that a device holds one
+    whole tensor at a time. `shard_of` goes the other way.
     """
+    from torch.distributed.tensor import DTensor
+
     gathered = {}
     leads = not dist.is_initialized() or dist.get_rank() == 0
     for name, value in tensors.items():
         whole = _whole(value.detach())
         if leads:
-            gathered[name] = whole.cpu()
+            # What is gathered is a new tensor already; 81 GB of them for LLaMA-7B.
+            gathered[name] = whole.to("cpu", copy=not isinstance(value, DTensor))
     return gathered
 
 
-def part_of(whole: Tensor, like: Tensor) -> Tensor:
-    """Returns this rank's part of a tensor that all ranks hold whole, sharded as another is.
+def shard_of(whole: Tensor, like: Tensor) -> Tensor:
+    """This rank's shard of a tensor that all ranks hold whole, divided as another is.
 
     Where the other is not sharded, that is the tensor itself, on the other's device.
     """
@@ -191,46 +186,7 @@ def part_of(whole: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(moved, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def _is_sharded(tensor: Tensor) -> bool:
+def _whole(tensor: Tensor) -> Tensor:
     from torch.distributed.tensor import DTensor
 
-    return isinstance(tensor, DTensor)
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if _is_sharded(tensor) else tensor  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True)
-class RankShard:
-    """The part of an optimizer batch that one rank computes."""
-
-    examples: tuple[Example, ...]
-    """With labels, longest first."""
-    rows: tuple[int, ...]
-    """The place of each in the whole batch, which decides its draws of dropout."""
-
-
-def rank_shard(examples: Sequence[Example], rank: int, size: int) -> RankShard:
-    """Divides an optimizer batch so that every rank has about as many tokens.
-
-    Examples without labels are left out: they have no gradient. The others, longest first, go one
-    by one to the rank that has the fewest tokens (Graham, 1969, "Bounds on multiprocessing timing
-    anomalies"): no rank has more than 4/3 of the best division's largest share. Every rank finds
-    the same division by itself.
-
-    Args:
-        examples: the whole batch, in the same order on every rank.
-        rank: whose share.
-        size: number of ranks; one has everything.
-    """
-    learned = [example for example in examples if example.num_labels]
-    learned.sort(key=lambda example: len(example.token_ids), reverse=True)
-    tokens = [0] * size
-    mine: list[int] = []
-    for row, example in enumerate(learned):
-        taker = tokens.index(min(tokens))
-        tokens[taker] += len(example.token_ids)
-        if taker == rank:
-            mine.append(row)
-    return RankShard(tuple(learned[row] for row in mine), tuple(mine))
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

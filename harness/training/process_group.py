@@ -1,8 +1,8 @@
-"""One cell on several devices: its processes, how they meet, and what each of them computes.
+"""The process group of a cell that several devices train.
 
 Every process (a rank) holds one device and runs the same training. An optimizer batch is divided
-among them by tokens; what comes of it is the same for any number of ranks, up to rounding. Rank 0
-alone writes files and tells events.
+among them by tokens; the result is the same for any number of ranks, up to rounding. Rank 0 alone
+writes files and emits events.
 """
 
 from __future__ import annotations
@@ -12,49 +12,42 @@ import datetime
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
-
-SILENCE_SECONDS = 1800.0
-"""A rank that hears nothing of the others for so long gives up; loading a model from a slow disk
-takes minutes."""
+TIMEOUT_SECONDS = 1800.0
+"""A collective fails after so long; loading a model from a slow disk takes minutes."""
 
 
 @dataclass(frozen=True)
-class GroupMember:
-    """One process of a cell that runs in several."""
+class RankInfo:
+    """What a process needs to know to join the process group of its cell; by default, none."""
 
-    rank: int
-    """From 0."""
-    size: int
-    """Processes in all."""
-    store: str
-    """A file that all of them can write, absent at first: they find each other through it."""
-    silence_seconds: float = SILENCE_SECONDS
+    rank: int = 0
+    world_size: int = 1
+    store: str = ""
+    """A file that all ranks can write, absent at first: torch's FileStore for the rendezvous."""
+    timeout_seconds: float = TIMEOUT_SECONDS
 
     @property
     def environment(self) -> dict[str, str]:
-        """What accelerate and torch read: each process sees one device only, its number 0."""
+        """Variables for accelerate and torch: each process sees one device only, its number 0."""
         # All are on this machine, whose name need not resolve to an address.
         loopback = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
         return loopback | {
             "RANK": str(self.rank),
-            "WORLD_SIZE": str(self.size),
+            "WORLD_SIZE": str(self.world_size),
             "LOCAL_RANK": "0",
-            "LOCAL_WORLD_SIZE": str(self.size),
+            "LOCAL_WORLD_SIZE": str(self.world_size),
         }
 
 
 @contextlib.contextmanager
-def joined(member: GroupMember | None, device: str) -> Iterator[None]:
-    """Makes this process one of its group: over NCCL on CUDA, over gloo on the CPU.
+def joined(rank_info: RankInfo, device: str) -> Iterator[None]:
+    """Initializes the process group, over NCCL on CUDA, over gloo on the CPU; none for one process.
 
-    A process that fails inside leaves the group as it is: to say goodbye it would have to wait for
-    the others, and it is about to end.
+    A process that fails inside does not destroy the group: it would have to wait for the others,
+    and it is about to exit.
     """
-    if member is None:
+    if rank_info.world_size == 1:
         yield
         return
     import torch
@@ -62,10 +55,10 @@ def joined(member: GroupMember | None, device: str) -> Iterator[None]:
     on_cuda = device.startswith("cuda")
     torch.distributed.init_process_group(
         "nccl" if on_cuda else "gloo",
-        init_method=f"file://{member.store}",
-        rank=member.rank,
-        world_size=member.size,
-        timeout=datetime.timedelta(seconds=member.silence_seconds),
+        init_method=f"file://{rank_info.store}",
+        rank=rank_info.rank,
+        world_size=rank_info.world_size,
+        timeout=datetime.timedelta(seconds=rank_info.timeout_seconds),
         device_id=torch.device("cuda", 0) if on_cuda else None,
     )
     yield

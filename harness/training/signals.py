@@ -1,7 +1,7 @@
-"""Signals that a training heeds: between two steps, not in the middle of one.
+"""Signals that a training handles between two steps, not in the middle of one.
 
-SIGTERM and SIGINT (a scheduler's, ctrl-C): write a checkpoint and leave. SIGUSR1 (a scheduler's
-warning, such as `sbatch --signal=USR1@120`): write a checkpoint and go on.
+SIGTERM and SIGINT (a scheduler's, ctrl-C): write a checkpoint and exit. SIGUSR1 (a scheduler's
+warning, such as `sbatch --signal=USR1@120`): write a checkpoint and continue.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from dataclasses import dataclass
 
 STOPPED = 128 + signal.SIGTERM
 """Exit code of a worker that was told to stop, as a shell gives it."""
-
-
 SAME_SECONDS = 2.0
-"""Signals to stop that come within this time are one action."""
+"""Signals to stop that come within this time count as one."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -32,34 +30,34 @@ class SignalFlags:
     save: bool = False
     stop: bool = False
     deferred: bool = False
-    """Whether a training runs, which looks at `stop` between two steps; else it acts at once."""
+    """Whether a training runs, which checks `stop` between steps; else a signal acts at once."""
 
 
 @contextlib.contextmanager
 def handle_signals() -> Iterator[SignalFlags]:
-    """Notes the signals instead of dying of them, and puts back what was there before.
+    """Sets flags on signals instead of dying of them; restores the earlier handlers afterwards.
 
     SIGTERM and SIGINT raise Stopped at once while nothing is `deferred`, and when they come again
     later than SAME_SECONDS: a scheduler tells every process, and the parent tells its workers too.
     A signal that the process ignores stays ignored, but for SIGUSR1. Outside of the main thread,
     which alone gets signals, nothing changes.
     """
-    requests = SignalFlags()
+    flags = SignalFlags()
     first: list[float] = []
 
     def stop(signum: int, frame: object) -> None:
         now = time.monotonic()
         first.append(now)
-        again = requests.stop and now - first[0] > SAME_SECONDS
-        if again or not requests.deferred:
+        again = flags.stop and now - first[0] > SAME_SECONDS
+        if again or not flags.deferred:
             raise Stopped
-        requests.stop = True
+        flags.stop = True
 
     def save(signum: int, frame: object) -> None:
-        requests.save = True
+        flags.save = True
 
     if threading.current_thread() is not threading.main_thread():
-        yield requests
+        yield flags
         return
     chosen = {signal.SIGUSR1: save}
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -67,7 +65,7 @@ def handle_signals() -> Iterator[SignalFlags]:
             chosen[number] = stop
     previous = {number: signal.signal(number, handler) for number, handler in chosen.items()}
     try:
-        yield requests
+        yield flags
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

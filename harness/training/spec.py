@@ -1,18 +1,15 @@
-"""How a cell is trained: the settings, and the published recipes that methods start from."""
+"""Hyper-parameters of a training, and its learning rate schedule."""
 
 from __future__ import annotations
 
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from harness.spec import Spec
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-
 
 DEFAULT_TOKEN_BUDGET = {"cpu": 1024, "cuda": 8192}
 """Tokens of a forward pass. On a CPU more are hardly faster and take more memory: see
@@ -30,37 +27,37 @@ class TrainSpec(Spec):
     token_budget: Count | None = None
     """Tokens per forward pass; None: as many as suit the device. It decides time and memory, never
     the result, so it is not part of a cell's id."""
-    learning_rate: Positive | None = None
+    learning_rate: PositiveFloat | None = None
     """Peak learning rate. Exactly one of this and `base_learning_rate` is set."""
-    base_learning_rate: Positive | None = None
+    base_learning_rate: PositiveFloat | None = None
     """Peak learning rate at a batch of 256; the resolved one is this times batch_size / 256."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """What follows the warm-up: half a cosine to 0, a line to 0, or the peak throughout."""
-    warmup_epochs: NotNegative | None = None
+    """Learning rate after the warm-up: half a cosine to 0, linear to 0, or the peak throughout."""
+    warmup_epochs: NonNegativeFloat | None = None
     """Length of the linear warm-up in epochs."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     """Length of the linear warm-up as a share of all steps, rounded up to a whole step."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     """Length of the linear warm-up in optimizer steps."""
-    weight_decay: NotNegative = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay on every trained tensor but biases and norms."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    epsilon: Positive = 1e-8
+    epsilon: PositiveFloat = 1e-8
     """AdamW's epsilon."""
-    max_gradient_norm: Positive | None = None
-    """Gradients are clipped to this norm; nothing is clipped where it is absent."""
+    max_gradient_norm: PositiveFloat | None = None
+    """Gradients are clipped to this norm; None clips nothing."""
     max_length: Annotated[int, Field(ge=2)] = 512
     """A sequence is cut after this many tokens, BOS and EOS included."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Of the frozen base; trained tensors are always fp32. auto: bf16 on CUDA, fp32 on CPU. fp16,
-    with a loss scale, is for GPUs without bf16."""
+    """Precision of the frozen base; trained tensors are always fp32. auto: bf16 on CUDA, fp32 on
+    CPU. fp16, with a loss scale, is for GPUs without bf16."""
     base_quantization: Literal["int8", "nf4"] | None = None
-    """Of the frozen base's matrices, 8 or 4 bits through bitsandbytes; they are multiplied in
-    `precision`."""
-    checkpoint_minutes: NotNegative = 10.0
-    """Between two checkpoints of a training, 0 for one after every step; not part of a cell's id:
-    a training that goes on from one gives the same result."""
+    """Quantization of the frozen base's matrices, 8 or 4 bits through bitsandbytes; they are
+    multiplied in `precision`."""
+    checkpoint_minutes: NonNegativeFloat = 10.0
+    """Minutes between two checkpoints, 0 for one after every step; not part of a cell's id: a
+    training that resumes from one gives the same result."""
 
     @model_validator(mode="after")
     def _one_rate_one_warmup(self) -> Self:
@@ -80,15 +77,15 @@ class TrainSpec(Spec):
         return self.base_learning_rate * self.batch_size / 256
 
     def steps_per_epoch(self, num_examples: int) -> int:
-        """Returns the optimizer steps of one epoch; the last batch may be smaller."""
+        """Optimizer steps of one epoch; the last batch may be smaller."""
         return -(-num_examples // self.batch_size)
 
     def total_steps(self, num_examples: int) -> int:
-        """Returns the optimizer steps of the whole training."""
+        """Optimizer steps of the whole training."""
         return self.epochs * self.steps_per_epoch(num_examples)
 
     def warmup(self, num_examples: int) -> float:
-        """Returns the length of the warm-up in optimizer steps (it may be fractional)."""
+        """Length of the warm-up in optimizer steps (it may be fractional)."""
         if self.warmup_steps is not None:
             return float(self.warmup_steps)
         if self.warmup_epochs is not None:
@@ -97,7 +94,7 @@ class TrainSpec(Spec):
         return float(math.ceil((self.warmup_ratio or 0.0) * self.total_steps(num_examples)))
 
     def learning_rate_at(self, step: int, num_examples: int) -> float:
-        """Returns the learning rate of an optimizer step.
+        """Learning rate of an optimizer step.
 
         With s steps done before this one, w steps of warm-up and n steps in all:
 

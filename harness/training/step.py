@@ -24,17 +24,25 @@ from harness.training.loss import MicroBatch, ResponseLoss, dropout_key
 from harness.training.loss_scale import LossScale
 from harness.training.micro_batches import number_sequences, resolve_budget
 from harness.training.packing import TokenSequence
-from harness.training.parallel import COMPUTE_DTYPES, Parallel, Ranks, gather, part_of
+from harness.training.parallel import (
+    COMPUTE_DTYPES,
+    Ranks,
+    clip_gradients,
+    gather,
+    gradient_sync,
+    parallelize,
+    shard_of,
+)
 from harness.training.spec import TrainSpec
 
 SCALE = "scale/"
-"""What the names of fp16's loss scale begin with in a checkpoint."""
+"""Prefix of the names of fp16's loss scale in a checkpoint."""
 
 logger = logging.getLogger(__name__)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Returns the trained tensors for AdamW: those that decay, and those that do not.
+    """The trained tensors as AdamW's parameter groups: with weight decay, and without.
 
     Weight matrices, embeddings, prompts and gates decay; biases and the weights of norms do not.
     The tensor's name and its module's class decide, not its number of axes, by which a flat gate
@@ -52,20 +60,21 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 
 @dataclass(frozen=True)
 class BatchTotals:
-    """What one optimizer batch gave."""
+    """Totals of one optimizer batch, over all ranks and micro-batches."""
 
     loss: float
-    """Sum over the labels."""
+    """Sum of the cross-entropies of its labels, in nats."""
     labels: int
     tokens: int
+    """Real tokens, padding not counted."""
     gradient_norm: float
-    """Of the mean loss, before clipping."""
+    """Norm of the mean loss' gradient, before clipping."""
     skipped: bool = False
-    """The gradients overflowed in fp16: no step follows, and the loss is scaled less then."""
+    """The gradients overflowed in fp16: no step follows, and the loss scale is lower from now."""
 
 
-class Trainer:
-    """The model with its optimizer, and what stays the same from step to step."""
+class TrainStep:
+    """A training step: the model, its optimizer, and what stays the same from step to step."""
 
     def __init__(
         self,
@@ -84,29 +93,21 @@ class Trainer:
         assert all(tensor.dtype == torch.float32 for tensor in trained_parameters(model).values())
         self.ranks = Ranks.joined(device)
         self.loss = ResponseLoss(model)
-        self.parallel = Parallel(
-            self.loss,
-            layers=list(model.get_decoder().layers),  # type: ignore[operator]
-            optimizer=self._make_optimizer,
-            ranks=self.ranks,
-            precision=precision,
-        )
-        self.module, self.optimizer = self.parallel.module, self.parallel.optimizer
+        layers = list(model.get_decoder().layers)  # type: ignore[operator]
+        self.module = parallelize(self.loss, layers, self.ranks, precision)
         self.parameters = list(trained_parameters(model).values())
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(model, spec.weight_decay),
+            lr=spec.peak_learning_rate,
+            betas=(spec.beta1, spec.beta2),
+            eps=spec.epsilon,
+            fused=device.type in ("cpu", "cuda") or None,
+        )
         self.loss_scale = LossScale(enabled=precision == "fp16")
         self._skipped = False
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            parameter_groups(self.model, self.spec.weight_decay),
-            lr=self.spec.peak_learning_rate,
-            betas=(self.spec.beta1, self.spec.beta2),
-            eps=self.spec.epsilon,
-            fused=self.device.type in ("cpu", "cuda") or None,
-        )
-
-    def precision(self) -> torch.autocast:
-        """Returns the context in which the model runs."""
+    def autocast(self) -> torch.autocast:
+        """The context in which the model runs."""
         return torch.autocast(
             self.device.type, self.compute_dtype, enabled=self.compute_dtype is not None
         )
@@ -115,29 +116,27 @@ class Trainer:
         """Computes the gradient of the mean loss over all labels of an optimizer batch.
 
         The sum over the labels is divided by their number in the whole batch, so that the split
-        into ranks and micro-batches changes nothing. `key` decides the draws of dropout. What is
-        returned is of the whole batch, the same on every rank.
+        into ranks and micro-batches changes nothing. `key` decides the dropout masks. The totals
+        are those of the whole batch, the same on every rank.
         """
         labels = sum(example.num_labels for example in examples)
         budget = resolve_budget(self.token_budget, examples, self.device)
         sequences = number_sequences(examples)
-        batches = self._micro_batches(
-            [sequences[place] for place in self.ranks.shard(examples).rows], budget
-        )
+        batches = self._micro_batches(self.ranks.shard(sequences), budget)
 
         def dummy_batch() -> MicroBatch:
-            """What a rank without a sequence of its own takes part with."""
             return self._micro_batches(sequences[-1:], budget)[0]
 
         losses = []
         for batch, weight, last in self.ranks.lockstep(batches, dummy_batch):
-            with self.parallel.gradient_sync(last=last):
-                with self.precision(), dropout_rng(dropout_key(batch, key)):
+            with gradient_sync(self.module, last=last):
+                with self.autocast(), dropout_rng(dropout_key(batch, key)):
                     loss = self.module(batch)
-                self.parallel.backward(weight * self.loss_scale.factor * loss / labels)
+                # DDP and FSDP average the gradients of the ranks: their sum is asked for.
+                (weight * self.loss_scale.factor * loss / labels * self.ranks.size).backward()
             losses.append(weight * loss.detach())
         self.loss_scale.divide(self.parameters)
-        norm = self.parallel.clip(self.parameters, self.spec.max_gradient_norm)
+        norm = clip_gradients(self.parameters, self.spec.max_gradient_norm)
         *sums, gradient_norm = torch.stack([*losses, norm]).tolist()  # the step's one wait
         total = self.ranks.total(math.fsum(sums))
         self._skipped = math.isfinite(total) and self.loss_scale.overflowed(gradient_norm)
@@ -160,7 +159,7 @@ class Trainer:
         )
 
     def update(self, learning_rate: float) -> None:
-        """Takes the optimizer's step, unless it is to be skipped, and forgets the gradients."""
+        """Takes the optimizer's step, unless it is to be skipped, and clears the gradients."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         if not self._skipped:
@@ -168,7 +167,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
 
     def figures(self) -> dict[str, float]:
-        """Returns what a reader of the training should know of it."""
+        """Figures of fp16's loss scale for the result; nothing in other precisions."""
         if not self.loss_scale.enabled:
             return {}
         return {
@@ -177,27 +176,25 @@ class Trainer:
         }
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Returns the trained tensors and AdamW's state, by kind and parameter's name.
+        """A copy of the trained tensors and AdamW's state, by kind and parameter's name.
 
         `parameter/<name>`, and once a step is taken `exp_avg/<name>`, `exp_avg_sq/<name>` and
-        `step/<name>`; `scale/<name>` is of fp16. The tensors are those that the next step changes:
-        copy what is to stay. Of a sharded model all ranks call it; rank 0 alone gets the tensors,
-        whole and on the CPU.
+        `step/<name>`; in fp16 also `scale/<name>`. All ranks call it; rank 0 alone gets the
+        tensors, whole and on the CPU.
         """
         found: dict[str, torch.Tensor] = {}
         for name, parameter in trained_parameters(self.model).items():
             found[f"parameter/{name}"] = parameter.detach()
             for kind, value in self.optimizer.state.get(parameter, {}).items():
                 found[f"{kind}/{name}"] = value
-        if self.parallel.sharded:
-            found = gather(found)
+        found = gather(found)
         if self.loss_scale.enabled:
             for name, number in self.loss_scale.state().items():
                 found[f"{SCALE}{name}"] = torch.tensor(number, dtype=torch.float64)
         return found
 
     def load_state(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Puts back what `state` gave; every rank takes its own part of it.
+        """Puts back what `state` gave; every rank takes its own shard of it.
 
         Raises:
             ModelError: names or shapes are those of another model; nothing is changed.
@@ -213,12 +210,12 @@ class Trainer:
             raise ModelError("the trained tensors are not those of this model and method")
         with torch.no_grad():
             for name, parameter in parameters.items():
-                parameter.copy_(part_of(tensors[f"parameter/{name}"], parameter))
+                parameter.copy_(shard_of(tensors[f"parameter/{name}"], parameter))
         for key, value in tensors.items():
             kind, _, name = key.partition("/")
             if kind != "parameter":
                 parameter = parameters[name]
-                own = part_of(value, parameter) if value.shape == parameter.shape else value
+                own = shard_of(value, parameter) if value.shape == parameter.shape else value
                 self.optimizer.state[parameter][kind] = own.to(self.device, copy=True)
         if scale and self.loss_scale.enabled:
             self.loss_scale.load_state({k.removeprefix(SCALE): v for k, v in scale.items()})

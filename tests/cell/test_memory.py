@@ -1,4 +1,4 @@
-"""A full memory halves the budget in a fresh process, down to one sequence; what held is kept."""
+"""What a cell needs; out of memory, the budget is halved down to one sequence, and kept."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import resource
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from harness.cell.memory import (
     BUDGETS_FILE,
     SmallerBudget,
     budget_key,
-    remember_budget,
-    remembered_budget,
+    memory_bytes,
     smaller_budget,
+    store_budget,
+    stored_budgets,
 )
-from harness.cell.settings import RunSettings
+from harness.cell.settings import CellRun, RunSettings
 from harness.demo.world import write_world
 from harness.errors import TrainingError
 from harness.execution.plan import RunPlan
@@ -28,11 +28,13 @@ from harness.grid.folders import cell_folder
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.grid.status import read_states
-from harness.models.devices import is_out_of_memory
 from harness.records.events import CellEnded, CellStarted, Event, StepDone, Warned
 from harness.records.results import read_result
 from tests.integration.test_end_to_end import grid_text
 from tests.integration.test_survival import children
+
+SEVEN = 6_738_415_616
+THIRTEEN = 13_015_864_320
 
 
 def one_cell(settings: str = "epochs: 1, batch_size: 512, token_budget: 30000") -> Cell:
@@ -50,25 +52,16 @@ def virtual_bytes(process: int) -> int:
     return int(pages) * resource.getpagesize()
 
 
-def test_a_real_allocation_that_fails_is_known_as_such() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**60, dtype=torch.int8)
-    assert is_out_of_memory(caught.value)
-    assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"))
-    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert not is_out_of_memory(ValueError("out of memory"))
-
-
 def test_budgets_are_halved_down_to_one_sequence_and_kept(tmp_path: Path) -> None:
     cell, tried = one_cell(), []
+    run = CellRun(
+        cell, RunSettings(tmp_path, None), cell_folder(tmp_path, cell), lambda event: None
+    )
     used = 1000
-    while isinstance(
-        fault := smaller_budget(cell, tmp_path, "cpu", used=used, longest=120), SmallerBudget
-    ):
+    while isinstance(fault := smaller_budget(run, used=used, longest=120), SmallerBudget):
         tried.append(used)
         assert "\n" not in str(fault)
-        found = remembered_budget(tmp_path, budget_key(cell, "cpu"))
+        found = stored_budgets(tmp_path).get(budget_key(cell, "cpu"))
         assert found is not None
         used = found
     assert tried == [1000, 500, 250, 125]
@@ -78,17 +71,17 @@ def test_budgets_are_halved_down_to_one_sequence_and_kept(tmp_path: Path) -> Non
 
 
 def test_budgets_of_other_methods_stay_and_a_damaged_file_counts_as_none(tmp_path: Path) -> None:
-    remember_budget(tmp_path, "a | lora | cpu", 10)
-    remember_budget(tmp_path, "a | full | cpu", 20)
-    assert remembered_budget(tmp_path, "a | lora | cpu") == 10
+    store_budget(tmp_path, "a | lora | cpu", 10)
+    store_budget(tmp_path, "a | full | cpu", 20)
+    assert stored_budgets(tmp_path).get("a | lora | cpu") == 10
     (tmp_path / BUDGETS_FILE).write_text("{")
-    assert remembered_budget(tmp_path, "a | lora | cpu") is None
-    remember_budget(tmp_path, "a | lora | cpu", 5)
+    assert stored_budgets(tmp_path).get("a | lora | cpu") is None
+    store_budget(tmp_path, "a | lora | cpu", 5)
     assert json.loads((tmp_path / BUDGETS_FILE).read_text()) == {"a | lora | cpu": 5}
 
 
 @pytest.mark.timeout(900)
-def test_a_cell_out_of_memory_goes_on_in_a_fresh_process_with_the_budget_that_holds(
+def test_a_cell_out_of_memory_resumes_in_a_fresh_process_with_the_budget_that_holds(
     tmp_path: Path,
 ) -> None:
     cell, root = one_cell(), write_world(tmp_path / "world")
@@ -129,9 +122,31 @@ def test_a_cell_out_of_memory_goes_on_in_a_fresh_process_with_the_budget_that_ho
     steps = [event.step for event in told if isinstance(event, StepDone)]
     assert steps == list(range(1, len(steps) + 1))
     # The next cell of the same model and method begins with what held.
-    held = remembered_budget(limited, budget_key(cell, "cpu"))
+    held = stored_budgets(limited).get(budget_key(cell, "cpu"))
     assert held is not None
-    assert f"goes on with {held} in" in warned[-1].message
+    assert f"resumes with {held} in" in warned[-1].message
     (folder := cell_folder(limited, cell)).rename(tmp_path / "first")
     assert not folder.exists()
     assert not [event for event in run(limited, 300_000_000) if isinstance(event, Warned)]
+
+
+def test_memory_is_two_bytes_a_frozen_and_sixteen_a_trained_parameter() -> None:
+    assert memory_bytes(100, 0) == 200
+    assert memory_bytes(100, 10) == 180 + 160
+    assert memory_bytes(SEVEN, SEVEN) / 1e9 == pytest.approx(107.8, abs=0.1)
+
+
+def test_full_fine_tuning_is_divided_among_the_devices() -> None:
+    assert memory_bytes(SEVEN, SEVEN, num_devices=2) / 1e9 == pytest.approx(53.9, abs=0.1)
+    assert memory_bytes(THIRTEEN, THIRTEEN, num_devices=4) / 1e9 == pytest.approx(52.1, abs=0.1)
+    # Before they are divided, each device holds all weights in fp32.
+    assert memory_bytes(SEVEN, SEVEN, num_devices=8) / 1e9 == pytest.approx(27.0, abs=0.1)
+
+
+def test_adapters_and_their_frozen_base_are_not_divided() -> None:
+    assert memory_bytes(100, 10, num_devices=4) == memory_bytes(100, 10)
+
+
+def test_a_quantised_base_takes_less() -> None:
+    assert memory_bytes(100, 10, quantization="int8") == 90 + 160
+    assert memory_bytes(100, 10, quantization="nf4") == 45 + 160

@@ -46,7 +46,7 @@ def test_it_writes_logs_and_tells(small_suite, store, tmp_path, capsys) -> None:
     assert run(tmp_path, size="final", uri=store) == 0
     folder = tmp_path / "reports" / "theory"
     names = {path.name for path in folder.iterdir()}
-    assert names >= {"index.html", "theory.json", "slopes.md", "slopes.csv", "theory-rates.png"}
+    assert names >= {"index.html", "theory.json", "slopes.md", "slopes.csv", "theory-moving.png"}
     study = Study.from_json((folder / "theory.json").read_text(), place="theory.json")
     assert len(study.identities) == 2
     said = capsys.readouterr().out

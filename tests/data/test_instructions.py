@@ -45,7 +45,7 @@ ROWS = tuple(
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(PACKAGE / "demo/checkpoint")
+    return AutoTokenizer.from_pretrained(PACKAGE / "demo/data/model")
 
 
 def frame(rows: tuple[Instruction, ...] = ROWS) -> pd.DataFrame:
@@ -134,7 +134,7 @@ def test_tokenizing_in_parts_changes_nothing(
 
 
 def test_tokenizer_without_eos_is_refused() -> None:
-    bare = AutoTokenizer.from_pretrained(PACKAGE / "demo/checkpoint", eos_token=None)
+    bare = AutoTokenizer.from_pretrained(PACKAGE / "demo/data/model", eos_token=None)
     with pytest.raises(ModelError, match="no EOS token; set eos_token"):
         tokenize(ROWS, bare, 64)
 

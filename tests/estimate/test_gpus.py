@@ -8,14 +8,14 @@ from harness.errors import UsageError
 from harness.estimate.gpus import find_gpu, gpu_of_device, known_gpus
 
 
-def test_every_card_has_an_address_and_no_price() -> None:
+def test_every_gpu_has_an_address_and_no_price() -> None:
     assert len(known_gpus()) >= 9
     for name, gpu in known_gpus().items():
         assert gpu.source.startswith("https://"), name
         assert gpu.price_per_hour is None, name
 
 
-def test_an_unknown_card_is_told_with_the_nearest() -> None:
+def test_an_unknown_gpu_is_told_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'h200'") as fault:
         find_gpu("h20")
     assert "\n" not in str(fault.value)
@@ -28,7 +28,7 @@ def test_names_of_drivers_are_found() -> None:
     assert gpu_of_device("NVIDIA H20") is None
 
 
-def test_old_cards_run_in_fp32() -> None:
+def test_old_gpus_run_in_fp32() -> None:
     gpu = find_gpu("V100-32")
     assert gpu.precision("auto") == "fp32"
     assert gpu.peak_flops("fp32") == 15.7e12

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.estimate.needs import disk_needs, find_needs
+from harness.estimate.compute import disk_needs
+from harness.estimate.needs import find_needs
 from tests.estimate.conftest import cells_of, to_do
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from harness.data.instructions import Instruction, choose, read_instructions, tokenize
-from harness.estimate.hardware import token_counter
-from harness.estimate.lengths import row_lengths
 from harness.estimate.tokens import (
     known_training_tokens,
     num_items,
+    row_lengths,
     scoring_tokens,
+    token_counter,
     training_tokens,
 )
 from harness.evaluation.tasks import TaskSpec
@@ -40,16 +40,16 @@ def test_counted_tokens_are_those_of_the_chosen_rows(world: Path, tmp_path: Path
     assert first.squares == sum(len(one.token_ids) ** 2 for one in examples)
 
 
-def test_the_opening_is_what_rows_of_a_form_begin_with(world: Path) -> None:
+def test_the_shared_prefix_is_what_rows_of_a_form_begin_with(world: Path) -> None:
     cell = cells_of("demo")["tiny-llama/full/100%/seed0"]
     tokenizer = load_tokenizer(world / "model", cell.model.shape)
     rows = [Instruction("a b", "", "c"), Instruction("d", "", "e f"), Instruction("g", "h", "i")]
     lengths = row_lengths(rows, tokenizer)
     examples = tokenize(rows, tokenizer, 512)
     one, two = examples[0].token_ids, examples[1].token_ids
-    assert lengths.opening[0] == lengths.opening[1] > 0
-    assert one[: lengths.opening[0]] == two[: lengths.opening[0]]
-    assert one[lengths.opening[0]] != two[lengths.opening[0]]
+    assert lengths.shared_prefix[0] == lengths.shared_prefix[1] > 0
+    assert one[: lengths.shared_prefix[0]] == two[: lengths.shared_prefix[0]]
+    assert one[lengths.shared_prefix[0]] != two[lengths.shared_prefix[0]]
 
 
 def test_rows_are_cut_at_the_maximal_length(world: Path) -> None:

@@ -250,18 +250,18 @@ def test_a_halved_budget_and_a_fallback_are_noted_beside_the_score(
     settings: dict[str, Any] = {"data_root": shared_root, "precision": "fp32"}
     task, model = TaskSpec(name="arc_easy"), make_model()
     assert other_notes(evaluate(model, tokenizer, task, **settings).scores[0].note) == []
-    forward = TrieForward._run
+    forward = TrieForward.run
 
-    def small_memory(self: TrieForward, lanes: Any, *others: Any, **named: Any) -> Any:
-        if len(lanes) * width_of(lanes) > 150:
+    def small_memory(self: TrieForward, rows: Any, *others: Any, **named: Any) -> Any:
+        if len(rows) * width_of(rows) > 150:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        return forward(self, lanes, *others, **named)
+        return forward(self, rows, *others, **named)
 
-    monkeypatch.setattr(TrieForward, "_run", small_memory)
+    monkeypatch.setattr(TrieForward, "run", small_memory)
     halved = evaluate(model, tokenizer, task, **settings)
-    assert halved.batching.token_budget > halved.batching.sufficed
+    assert halved.batching.setting > halved.batching.effective
     assert other_notes(halved.scores[0].note) == [
-        f"memory ran out with 4096 tokens at once, and sufficed with {halved.batching.sufficed}"
+        f"memory ran out with 4096 tokens at once, not with {halved.batching.effective}"
     ]
     prompt_tuning = METHODS["prompt-tuning"]
     adapted = prompt_tuning.apply(make_model(), prompt_tuning.options(), 0)
@@ -283,7 +283,7 @@ def test_prompts_have_an_identity(
     outcomes = [
         evaluate(model, tokenizer, spec, data_root=shared_root, precision="fp32") for spec in specs
     ]
-    first, shots, limited, again = (outcome.prompts_sha256 for outcome in outcomes)
+    first, shots, limited, again = (outcome.scores[0].prompts_sha256 for outcome in outcomes)
     assert first == again
     assert len({first, shots, limited}) == 3
 

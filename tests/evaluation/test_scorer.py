@@ -187,7 +187,6 @@ def test_each_request_is_reported_once(
     scorer = Scorer(
         model.eval(),
         tokenizer,
-        num_requests=len(asked),
         on_progress=lambda done, total: seen.append((done, total)),
     )
     scorer.loglikelihood(asked)
@@ -326,21 +325,21 @@ def test_memory_that_runs_out_halves_the_budget_and_loses_nothing(
     asked = requests(choices(11, 90))
     expected = Scorer(model.eval(), tokenizer).loglikelihood(asked)
     passes, told = [0], []
-    forward = TrieForward._run
+    forward = TrieForward.run
 
-    def small_memory(self: TrieForward, lanes: Any, *others: Any, **settings: Any) -> Any:
-        if len(lanes) * width_of(lanes) > 300 and passes[0] > 1:
+    def small_memory(self: TrieForward, rows: Any, *others: Any, **settings: Any) -> Any:
+        if len(rows) * width_of(rows) > 300 and passes[0] > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
         passes[0] += 1
-        return forward(self, lanes, *others, **settings)
+        return forward(self, rows, *others, **settings)
 
-    monkeypatch.setattr(TrieForward, "_run", small_memory)
+    monkeypatch.setattr(TrieForward, "run", small_memory)
     scorer = Scorer(
         model, tokenizer, token_budget=1024, on_progress=lambda done, _: told.append(done)
     )
     found = scorer.loglikelihood(asked)
-    assert scorer.batching.token_budget == 1024
-    assert scorer.batching.sufficed in (256, 512)
+    assert scorer.batching.setting == 1024
+    assert scorer.batching.effective in (256, 512)
     assert told == list(range(1, len(asked) + 1))
     assert [value for value, _ in found] == pytest.approx([v for v, _ in expected], abs=1e-5)
 

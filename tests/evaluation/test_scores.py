@@ -84,7 +84,6 @@ def test_a_score_says_what_it_means(
         assert other_notes(entry.note) == []
         assert entry.bos == "token 1"
         assert entry.token_budget == DEFAULT_TOKEN_BUDGET
-        assert entry.prompts_sha256 == outcome.prompts_sha256
         assert (entry.fallback, entry.scored_with) == (None, ())
 
 

@@ -9,7 +9,7 @@ from harness.execution.devices import available_cores, cuda_visible, resolve_dev
 
 
 @pytest.fixture
-def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
 
 
@@ -18,34 +18,34 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
-@pytest.mark.usefixtures("no_card")
-def test_without_a_card_every_core_gets_a_worker() -> None:
+@pytest.mark.usefixtures("no_gpu")
+def test_without_a_gpu_every_core_gets_a_worker() -> None:
     assert resolve_devices("auto", workers=None, num_cells=99) == ("cpu",) * available_cores()
     assert resolve_devices("auto", workers=3, num_cells=99) == ("cpu",) * 3
     assert resolve_devices("cpu", workers=8, num_cells=2) == ("cpu",) * 2
 
 
-@pytest.mark.usefixtures("two_cards")
-def test_every_visible_card_gets_a_worker() -> None:
+@pytest.mark.usefixtures("two_gpus")
+def test_every_visible_gpu_gets_a_worker() -> None:
     assert resolve_devices("auto", workers=None, num_cells=9) == ("cuda:0", "cuda:1")
     assert resolve_devices("cuda:1", workers=None, num_cells=9) == ("cuda:1",)
     assert resolve_devices("cuda", workers=None, num_cells=1) == ("cuda:0",)
 
 
-@pytest.mark.usefixtures("two_cards")
-def test_a_worker_sees_its_own_card_alone() -> None:
+@pytest.mark.usefixtures("two_gpus")
+def test_a_worker_sees_its_own_gpu_alone() -> None:
     assert [cuda_visible(name) for name in ("cuda:0", "cuda:1")] == ["4", "7"]
 
 
-@pytest.mark.usefixtures("two_cards")
+@pytest.mark.usefixtures("two_gpus")
 @pytest.mark.parametrize("setting", ["gpu", "cuda:2", "cuda:0,cuda:5", "cuda:x"])
 def test_a_device_that_is_not_there_is_refused(setting: str) -> None:
     with pytest.raises(UsageError, match="--device"):
         resolve_devices(setting, workers=None, num_cells=9)
 
 
-@pytest.mark.usefixtures("no_card")
-def test_cuda_without_a_card_is_refused() -> None:
+@pytest.mark.usefixtures("no_gpu")
+def test_cuda_without_a_gpu_is_refused() -> None:
     with pytest.raises(UsageError, match="no CUDA device"):
         resolve_devices("cuda", workers=None, num_cells=9)
 

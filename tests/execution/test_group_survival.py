@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.cell.memory import SmallerBudget, budget_key, remember_budget
+from harness.cell.memory import SmallerBudget, budget_key, store_budget
 from harness.cell.settings import RunSettings
 from harness.demo.world import write_world
-from harness.execution.groups import CellGroup, RankFailed, start_group
+from harness.execution.groups import CellGroup, start_group
 from harness.execution.plan import GridOutcome, RunPlan
 from harness.execution.run_grid import run_grid
+from harness.execution.worker import RankFailed
 from harness.grid.folders import CHECKPOINTS_FOLDER, cell_folder
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
@@ -133,17 +134,17 @@ def test_a_full_memory_on_one_rank_starts_all_again(world: Path, tmp_path: Path)
     settings = RunSettings(runs_dir=tmp_path, data_root=world)
     plan = RunPlan(settings=settings, devices=("cpu", "cpu"))
     (state,) = read_states([cell], runs_dir=tmp_path, data_root=world)
-    remember_budget(tmp_path, budget_key(cell, "cpu"), 500)
+    store_budget(tmp_path, budget_key(cell, "cpu"), 500)
     group: CellGroup = start_group(state, [0, 1], plan)
     # What a rank tells when its memory is full; the rest is real.
-    group.faults.append(
+    group.failures.append(
         RankFailed(1, SmallerBudget.__name__, "out of memory with 1000 tokens", False, 0.0)
     )
     told = list(group.events())
     assert [event for event in told if isinstance(event, Warned) and event.restarts]
     assert group.restarts
     assert group.over
-    fresh = group.again()
+    fresh = group.restart()
     ended: list[CellEnded] = []
     while not fresh.over:
         ended += [event for event in fresh.events() if isinstance(event, CellEnded)]

@@ -181,7 +181,7 @@ def group(world: Path, tmp_path: Path) -> Iterator[CellGroup]:
     settings = RunSettings(runs_dir=tmp_path, data_root=world)
     plan = RunPlan(settings=settings, devices=("cpu", "cpu"))
     (state,) = read_states([cell], runs_dir=tmp_path, data_root=world)
-    started = start_group(state, (0, 1), plan, silence_seconds=20)
+    started = start_group(state, (0, 1), plan, timeout_seconds=20)
     yield started
     started.stop()
 
@@ -193,7 +193,7 @@ def test_a_rank_that_hangs_is_given_up(group: CellGroup) -> None:
         assert time.monotonic() - started < 200
         for event in group.events():
             if isinstance(event, StepDone) and not stopped:
-                os.kill(group.members[1].process.pid or 0, signal.SIGSTOP)
+                os.kill(group.workers[1].process.pid or 0, signal.SIGSTOP)
                 stopped = True
             end = event if isinstance(event, CellEnded) else None
         time.sleep(0.05)

@@ -233,7 +233,7 @@ def test_a_label_of_two_cells_asks_for_an_id(runs: Runs, tmp_path: Path) -> None
         settings = RunSettings(runs_dir=runs_dir, data_root=world_folder(runs_dir))
         run_cell(cell, settings, lambda event: None)
         both.append(cell)
-    with pytest.raises(UsageError, match="2 cells have this label .*give an id") as fault:
+    with pytest.raises(UsageError, match="2 cells have this name .*give an id") as fault:
         export_cell(both[0].label, tmp_path / "out", runs_dir=runs_dir, data_root=None)
     assert all(cell.id in str(fault.value) for cell in both)
     export_cell(both[0].id, tmp_path / "out", runs_dir=runs_dir, data_root=None)

@@ -1,4 +1,4 @@
-"""Released checkpoints become adapter folders that compute what the formula says."""
+"""LLaMA-Adapter checkpoints become adapter folders that compute what the formula says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import LlamaConfig
 
 from harness.errors import ModelError, UsageError
-from harness.export.adapters import import_released
+from harness.export.adapters import import_llama_adapter
 from harness.methods.zero_init.options import check_base
 from harness.models.shape import shape_of
 from tests.fixtures.reference import Sizes, reference_logits
@@ -21,8 +21,8 @@ from tests.fixtures.tiny_models import HEADS, tiny_config, tiny_model, token_ids
 LAYERS, HIDDEN, NUM_HEADS, LENGTH, ADAPTED = 4, 32, 4, 5, range(1, 4)
 
 
-def released(kind: str, *, gated: bool = True) -> dict[str, Tensor]:
-    """Returns a checkpoint in the released layout, in half precision as released ones are."""
+def checkpoint(kind: str, *, gated: bool = True) -> dict[str, Tensor]:
+    """Returns a checkpoint in LLaMA-Adapter's layout, in half precision as published ones are."""
     random = torch.Generator().manual_seed(3)
 
     def draw(*shape: int) -> Tensor:
@@ -51,7 +51,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def write(tmp_path: Path, content: object) -> Path:
-    file = tmp_path / "released.pth"
+    file = tmp_path / "llama_adapter.pth"
     torch.save(content, file)
     return file
 
@@ -65,11 +65,11 @@ OPTIONS = {
 
 @pytest.mark.parametrize("method", OPTIONS)
 def test_an_imported_adapter_computes_the_formula(method: str, base: Path, tmp_path: Path) -> None:
-    content = released(
+    content = checkpoint(
         "generator" if method == "zero-init-nonlinear" else "rows", gated=method != "random-init"
     )
     stated = method if method == "random-init" else None
-    done = import_released(
+    done = import_llama_adapter(
         write(tmp_path, content),
         tmp_path / "adapter",
         model=str(base),
@@ -113,15 +113,15 @@ def test_an_imported_adapter_computes_the_formula(method: str, base: Path, tmp_p
 
 
 def test_a_file_that_cannot_say_its_method_asks(base: Path, tmp_path: Path) -> None:
-    file = write(tmp_path, released("rows", gated=False))
+    file = write(tmp_path, checkpoint("rows", gated=False))
     arguments = {"model": str(base), "options": ["prompt_length=5"]}
     with pytest.raises(UsageError, match="give --method random-init or --method zero-init-linear"):
-        import_released(file, tmp_path / "out", method=None, **arguments)
+        import_llama_adapter(file, tmp_path / "out", method=None, **arguments)
     for method in ("random-init", "zero-init-linear"):
-        done = import_released(file, tmp_path / method, method=method, **arguments)
+        done = import_llama_adapter(file, tmp_path / method, method=method, **arguments)
         assert done.num_parameters == (480 if method == "random-init" else 492)
     with pytest.raises(UsageError, match="holds random-init or zero-init-linear, not zero-init-no"):
-        import_released(file, tmp_path / "out", method="zero-init-nonlinear", **arguments)
+        import_llama_adapter(file, tmp_path / "out", method="zero-init-nonlinear", **arguments)
     assert not (tmp_path / "out").exists()
 
 
@@ -151,7 +151,7 @@ def _wide(content: dict[str, Tensor]) -> dict[str, Tensor]:
             lambda content: {k: v for k, v in content.items() if "query" not in k},
             "neither adapter_query.weight nor hyperAdapter",
         ),
-        (lambda content: content | released("generator"), "has both"),
+        (lambda content: content | checkpoint("generator"), "has both"),
         (
             lambda content: content | {"adapter_query.weight": torch.full((15, 32), torch.nan)},
             "adapter_query.weight holds other than finite numbers",
@@ -166,19 +166,19 @@ def _wide(content: dict[str, Tensor]) -> dict[str, Tensor]:
         ),
         (
             lambda content: (
-                released("generator") | {"hyperAdapter.layer_embed.weight": torch.zeros(4)}
+                checkpoint("generator") | {"hyperAdapter.layer_embed.weight": torch.zeros(4)}
             ),
             "its generator is for 0 layers",
         ),
         (
             lambda content: (
-                released("generator") | {"hyperAdapter.decoder.prompt.bias": torch.zeros(0)}
+                checkpoint("generator") | {"hyperAdapter.decoder.prompt.bias": torch.zeros(0)}
             ),
             "prompts of 0 numbers",
         ),
         (
             lambda content: {
-                k: v for k, v in released("generator").items() if "prompt.bias" not in k
+                k: v for k, v in checkpoint("generator").items() if "prompt.bias" not in k
             },
             "hyperAdapter.decoder.prompt.bias is missing",
         ),
@@ -188,14 +188,14 @@ def test_other_content_is_refused_in_one_line(
     change: object, said: str, base: Path, tmp_path: Path
 ) -> None:
     assert callable(change)
-    file = write(tmp_path, change(released("rows")))
+    file = write(tmp_path, change(checkpoint("rows")))
     with pytest.raises(ModelError, match=said) as fault:
-        import_released(
+        import_llama_adapter(
             file, tmp_path / "out", model=str(base), method=None, options=["prompt_length=5"]
         )
     assert "\n" not in str(fault.value)
     assert not (tmp_path / "out").exists()
-    assert {path.name for path in tmp_path.iterdir()} == {"base", "released.pth"}
+    assert {path.name for path in tmp_path.iterdir()} == {"base", "llama_adapter.pth"}
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ def test_wrong_options_are_refused(
     options: list[str], said: str, base: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=said):
-        import_released(
-            write(tmp_path, released("rows")),
+        import_llama_adapter(
+            write(tmp_path, checkpoint("rows")),
             tmp_path / "out",
             model=str(base),
             method=None,
@@ -226,7 +226,7 @@ def test_models_of_shipped_grids_are_known_by_name(tmp_path: Path) -> None:
     content = {
         f"layers.{index}.attention.gate": torch.full((1, 32, 1, 1), 0.1) for index in range(32)
     } | {"adapter_query.weight": torch.zeros(300, 4096)}
-    done = import_released(
+    done = import_llama_adapter(
         write(tmp_path, content), tmp_path / "out", model="llama-7b", method=None, options=[]
     )
     assert done.num_parameters == 1_229_760
@@ -237,8 +237,8 @@ def test_models_of_shipped_grids_are_known_by_name(tmp_path: Path) -> None:
     )
     check_base(config["base_shape"], shape_of(loaded))  # which states more than a grid does
     with pytest.raises(UsageError, match="did you mean 'llama-7b'"):
-        import_released(
-            tmp_path / "released.pth",
+        import_llama_adapter(
+            tmp_path / "llama_adapter.pth",
             tmp_path / "other",
             model="llama-7",
             method=None,
@@ -248,8 +248,8 @@ def test_models_of_shipped_grids_are_known_by_name(tmp_path: Path) -> None:
 
 def test_options_that_contradict_a_generator_are_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="its prompt_length is 5, not 10"):
-        import_released(
-            write(tmp_path, released("generator")),
+        import_llama_adapter(
+            write(tmp_path, checkpoint("generator")),
             tmp_path / "out",
             model=str(base),
             method=None,

@@ -81,6 +81,13 @@ def test_a_cell_survives_its_own_json() -> None:
         assert again.id == cell.id
 
 
+def test_a_changed_copy_has_an_id_of_its_own() -> None:
+    cell = next(cell for cell in cells_of(GRID) if cell.train)
+    other = cell.model_copy(update={"seed": 7})
+    assert other.id != cell.id
+    assert other.model_copy(update={"seed": cell.seed}).id == cell.id
+
+
 GOLDEN = {
     "llama-7b/base": "4915418dcb5e",
     "llama-7b/full/100%/seed0": "0734ba146936",

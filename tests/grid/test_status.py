@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,7 @@ from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.folders import cell_folder, check_writable, locked
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
-from harness.grid.selection import find_cell, select_cells
-from harness.grid.status import changed_input, missing_tasks, read_state
+from harness.grid.status import LocalInputs, missing_tasks, read_states
 from harness.records.files import sha256_of_file
 from harness.records.results import CellError, write_result
 from tests.grid.test_loader import GRID
@@ -28,7 +28,8 @@ def cells() -> list[Cell]:
 
 
 def status(cell: Cell, runs: Path) -> str:
-    return read_state(cell, runs_dir=runs, data_root=None).status
+    (state,) = read_states([cell], runs_dir=runs, data_root=None)
+    return state.status
 
 
 def scored(cell: Cell) -> tuple:
@@ -36,6 +37,43 @@ def scored(cell: Cell) -> tuple:
         replace(SCORE, benchmark=task.name, task=task.name, key=request_key(task))
         for task in cell.tasks
     )
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every folder that is listed from now on."""
+    listed: list[str] = []
+
+    def counting(function: Callable[..., object]) -> Callable[..., object]:
+        def call(folder: object = ".") -> object:
+            listed.append(str(folder))
+            return function(folder)
+
+        return call
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, counting(getattr(os, name)))
+    return listed
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_no_folder_is_listed_twice_however_many_cells_there_are(
+    cells: list[Cell], tmp_path: Path, listed: list[str], done: bool
+) -> None:
+    root = tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    (root / "a" / "model.safetensors").write_bytes(b"weights")
+    base = {"weights_sha256": sha256_of_file(root / "a" / "model.safetensors")}
+    for cell in cells:
+        folder = cell_folder(tmp_path, cell)
+        folder.mkdir(parents=True)
+        if done:
+            write_result(folder, replace(RESULT, base=base, scores=scored(cell)))
+    listed.clear()
+    states = read_states(cells, runs_dir=tmp_path, data_root=root)
+    assert [state.result is not None for state in states] == [done] * len(cells)
+    assert len(states) > 4
+    assert listed == [str(tmp_path / "cells")] + [str(root / "a")] * done
 
 
 def test_a_cell_without_a_folder_is_to_do(cells: list[Cell], tmp_path: Path) -> None:
@@ -47,7 +85,7 @@ def test_a_cell_is_done_when_trained_and_wholly_scored(cells: list[Cell], tmp_pa
     write_result(cell_folder(tmp_path, cell), replace(RESULT, scores=scored(cell)))
     assert status(cell, tmp_path) == "done"
     write_result(cell_folder(tmp_path, cell), replace(RESULT, scores=scored(cell)[:1]))
-    state = read_state(cell, runs_dir=tmp_path, data_root=None)
+    (state,) = read_states([cell], runs_dir=tmp_path, data_root=None)
     assert state.status == "to do"
     assert state.trained
     assert [task.name for task in state.missing] == ["mmlu"]
@@ -102,23 +140,6 @@ def test_a_renamed_cell_is_found_by_its_id(cells: list[Cell], tmp_path: Path) ->
     assert cell_folder(tmp_path, cells[1]) == folder
 
 
-def test_cells_are_chosen_by_the_words_of_their_labels(cells: list[Cell]) -> None:
-    chosen = select_cells(cells, "linear seed1")
-    assert [cell.label for cell in chosen] == [
-        "a/zero-init-linear/10%/seed1",
-        "a/zero-init-linear/100%/seed1",
-    ]
-    with pytest.raises(UsageError, match="matches no cell"):
-        select_cells(cells, "linear seed7")
-
-
-def test_a_cell_is_found_by_label_id_or_beginning_of_its_id(cells: list[Cell]) -> None:
-    for name in (cells[2].label, cells[2].id, cells[2].id[:8]):
-        assert find_cell(cells, name) == cells[2]
-    with pytest.raises(UsageError, match="did you mean"):
-        find_cell(cells, "a/zero-init-linear/10%/seed9")
-
-
 def test_changed_weights_or_data_make_a_cell_stale(cells: list[Cell], tmp_path: Path) -> None:
     cell, root = cells[1], tmp_path / "root"
     (root / "a").mkdir(parents=True)
@@ -127,16 +148,16 @@ def test_changed_weights_or_data_make_a_cell_stale(cells: list[Cell], tmp_path: 
     train = replace(TRAIN, data_file_sha256=sha256_of_file(root / "train.parquet"))
     base = {"weights_sha256": sha256_of_file(root / "a" / "model.safetensors")}
     result = replace(RESULT, train=train, base=base, scores=scored(cell))
-    assert changed_input(cell, result, root) is None
+    assert LocalInputs(root).changed_input(cell, result) is None
     for name in ("train.parquet", "a/model.safetensors"):
         file = root / name
         kept = file.read_bytes()
         file.write_bytes(b"something else")
-        said = changed_input(cell, result, root)
+        said = LocalInputs(root).changed_input(cell, result)
         assert said is not None
         assert name.split("/")[0] in said
         file.write_bytes(kept)
-    assert changed_input(cell, result, None) is None
+    assert LocalInputs(None).changed_input(cell, result) is None
 
 
 def test_a_result_that_cannot_be_read_fails_its_cell_alone(
@@ -145,7 +166,7 @@ def test_a_result_that_cannot_be_read_fails_its_cell_alone(
     folder = cell_folder(tmp_path, cells[1])
     folder.mkdir(parents=True)
     (folder / "result.json").write_text("{")
-    state = read_state(cells[1], runs_dir=tmp_path, data_root=None)
+    (state,) = read_states([cells[1]], runs_dir=tmp_path, data_root=None)
     assert state.status == "failed"
     assert state.fault is not None
     assert "result.json: cannot be read" in state.fault

@@ -44,7 +44,7 @@ blocks:
 
 
 def shape() -> dict[str, int]:
-    config = json.loads((PACKAGE / "harness/demo/checkpoint/config.json").read_text())
+    config = json.loads((PACKAGE / "harness/demo/data/model/config.json").read_text())
     return {"vocabulary": config["vocab_size"]}
 
 

@@ -1,9 +1,10 @@
-"""A training that is stopped and goes on ends with the bits of one that was not."""
+"""A training that is stopped and resumes ends with the bits of one that was not."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from harness.errors import ModelError, TrainingError
 from harness.methods import METHODS
 from harness.records.results import TrainResult
 from harness.training import signals as interrupts
+from harness.training.callback import Callback, OnStep
 from harness.training.checkpoint import Checkpoints, checkpoint_folders
 from harness.training.loop import fit
+from harness.training.loss_watch import LossWatch
+from harness.training.method_statistics import MethodStatistics
 from harness.training.progress import StepRecord
 from harness.training.signals import Stopped, handle_signals
 from harness.training.spec import TrainSpec
-from harness.training.step import Trainer
+from harness.training.step import TrainStep
 from tests.fixtures.tiny import TRAINED, adapted, random_examples, trained_state
 from tests.training.test_checkpoint import full_disk
 
@@ -46,6 +50,8 @@ def train(
     stop_at: int | None = None,
     records: list[StepRecord] | None = None,
     training: TrainSpec | None = None,
+    follow: MethodStatistics | None = None,
+    warn: Callable[[str], None] = print,
     **others: Any,
 ) -> TrainResult:
     """Trains, from the latest checkpoint where there is one, and is told to stop after a step."""
@@ -54,8 +60,9 @@ def train(
         if records is not None:
             records.append(record)
         if record.step == stop_at and kept is not None:
-            kept.requests.stop = True
+            kept.flags.stop = True
 
+    callbacks: list[Callback] = [OnStep(on_step), LossWatch(warn)]
     return fit(
         model,
         EXAMPLES,
@@ -64,9 +71,7 @@ def train(
         device="cpu",
         precision="fp32",
         pad_token_id=0,
-        data_sha256="d",
-        on_step=on_step,
-        checkpoints=kept,
+        callbacks=[*([follow] if follow else []), *callbacks, *([kept] if kept else [])],
         resume=kept.latest() if kept is not None else None,
         **others,
     )
@@ -77,36 +82,35 @@ def measured(result: TrainResult) -> TrainResult:
     return replace(result, seconds=0.0, tokens_per_second=0.0, peak_memory_bytes=0)
 
 
-def followed(name: str, model: nn.Module) -> dict[str, Any]:
+def followed(name: str, model: nn.Module) -> MethodStatistics:
     """Returns how a cell follows a method's training."""
     method = METHODS[name]
-    return {
-        "statistics": method.statistics,
-        "trace": method.trace(model) if method.trace else None,
-    }
+    telemetry = method.telemetry(model) if method.telemetry else None
+    return MethodStatistics(method.statistics, telemetry)
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_every_method_goes_on_to_the_same_bits(name: str, tmp_path: Path) -> None:
+def test_every_method_resumes_to_the_same_bits(name: str, tmp_path: Path) -> None:
     options = {"dropout": 0.3} if name == "lora" else {}
     whole = adapted(name, **options)
     follow = followed(name, whole)
     told: list[StepRecord] = []
-    expected = train(whole, records=told, **follow)
+    expected = train(whole, records=told, follow=follow)
     seen: list[StepRecord] = []
     for stop_at in (1, 5, 11):
         model = adapted(name, **options)
         with pytest.raises(Stopped):
-            train(model, checkpoints(tmp_path), stop_at=stop_at, **followed(name, model))
+            train(model, checkpoints(tmp_path), stop_at=stop_at, follow=followed(name, model))
     resumed = adapted(name, **options)
     again = followed(name, resumed)
-    found = train(resumed, checkpoints(tmp_path), records=seen, **again)
+    found = train(resumed, checkpoints(tmp_path), records=seen, follow=again)
     assert measured(found) == measured(expected)
     for parameter, value in trained_state(whole).items():
         assert torch.equal(value, trained_state(resumed)[parameter]), parameter
     assert [record.step for record in seen] == [12]
-    if follow["trace"] is not None:
-        frames, others = follow["trace"].frames(), again["trace"].frames()
+    if follow.telemetry is not None:
+        assert again.telemetry is not None
+        frames, others = follow.telemetry.frames(), again.telemetry.frames()
         assert list(frames) == list(others)
         for file, frame in frames.items():
             pd.testing.assert_frame_equal(frame, others[file], check_exact=True)
@@ -138,7 +142,7 @@ def test_a_kill_between_two_checkpoints_loses_only_the_steps_since(tmp_path: Pat
     with pytest.raises(Killed):
         fit(
             model, EXAMPLES, spec(), seed=3, device="cpu", precision="fp32", pad_token_id=0,
-            data_sha256="d", on_step=kill, checkpoints=kept,
+            callbacks=[OnStep(kill), kept],
         )  # fmt: skip
     assert checkpoint_folders(tmp_path)[0].name == "step-00000007"
     resumed, records = adapted("lora"), []
@@ -195,9 +199,9 @@ def test_a_signal_stops_between_two_steps_behind_a_checkpoint(
 ) -> None:
     before = signal.signal(number, signal.SIG_DFL)
     try:
-        with handle_signals() as requests:
-            requests.deferred = True
-            kept = checkpoints(tmp_path, requests=requests)
+        with handle_signals() as flags:
+            flags.deferred = True
+            kept = checkpoints(tmp_path, flags=flags)
             steps: list[StepRecord] = []
 
             class Sender(list):
@@ -216,8 +220,8 @@ def test_a_signal_stops_between_two_steps_behind_a_checkpoint(
 
 
 def test_sigusr1_writes_a_checkpoint_and_goes_on(tmp_path: Path) -> None:
-    with handle_signals() as requests:
-        kept = checkpoints(tmp_path, requests=requests)
+    with handle_signals() as flags:
+        kept = checkpoints(tmp_path, flags=flags)
 
         class Sender(list):
             def append(self, record: StepRecord) -> None:
@@ -232,10 +236,10 @@ def test_sigusr1_writes_a_checkpoint_and_goes_on(tmp_path: Path) -> None:
 def test_a_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        with handle_signals() as requests:
-            requests.deferred = True
+        with handle_signals() as flags:
+            flags.deferred = True
             os.kill(os.getpid(), signal.SIGTERM)
-            assert requests.stop
+            assert flags.stop
             os.kill(os.getpid(), signal.SIGTERM)  # the parent's, beside the scheduler's
             monkeypatch.setattr(interrupts, "SAME_SECONDS", 0.0)
             with pytest.raises(Stopped):
@@ -257,10 +261,10 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path: Path
                     model.get_output_embeddings().weight[3] = float("nan")  # type: ignore[operator]
 
     with pytest.raises(TrainingError) as caught:
-        train(model, kept, records=Poison(), **followed("zero-init-linear", model))
+        train(model, kept, records=Poison(), follow=followed("zero-init-linear", model))
     message = str(caught.value)
     assert message.startswith("step 5: the loss is nan")
-    assert "largest gate 0." in message
+    assert "; the largest gate is 0." in message
     assert message.endswith(f"the last good checkpoint is {tmp_path / 'step-00000004'}")
 
 
@@ -292,14 +296,14 @@ def test_a_full_disk_costs_no_step(tmp_path: Path) -> None:
 
 
 def test_a_state_of_another_model_changes_nothing() -> None:
-    def trainer(name: str) -> Trainer:
-        return Trainer(
+    def train_step(name: str) -> TrainStep:
+        return TrainStep(
             adapted(name), spec(), device=torch.device("cpu"), precision="fp32", pad_token_id=0
         )
 
-    mine = trainer("lora")
+    mine = train_step("lora")
     before = trained_state(mine.model)
     with pytest.raises(ModelError, match="not those of this model"):
-        mine.load_state(trainer("full").state())
+        mine.load_state(train_step("full").state())
     for name, value in trained_state(mine.model).items():
         assert torch.equal(value, before[name])

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,20 +100,120 @@ def test_the_laws_find_a_method_that_breaks_them(package: Path) -> None:
     }
 
 
+def write_method(package: Path, change: Callable[[str], str]) -> None:
+    (package / "mymethods/shift.py").write_text(change(CODE), encoding="utf-8")
+
+
+BROKEN = [
+    (
+        lambda code: code.replace('name="attention-shift"', 'name="shift"'),
+        "is called 'shift'; give",
+    ),
+    (lambda code: code.replace("SHIFT = Method(", "SHIFT = dict("), "is dict, not a"),
+    (lambda code: "import nothing_like_it\n" + code, "cannot be imported (ModuleNotFound"),
+]
+"""What is wrong in a package, and what is said of it."""
+
+
+@pytest.mark.parametrize(("change", "said"), BROKEN)
+def test_a_broken_package_is_told_in_one_line_where_it_is_used(
+    package: Path, change: Callable[[str], str], said: str
+) -> None:
+    write_method(package, change)
+    grid = write_grid(package, METHODS_OF_A_GRID)
+    done = run(package, "-m", "harness.cli", "plan", str(grid))
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "mine.yaml: blocks[0].methods[2]: mymethods: entry point 'attention-shift' of" in line
+    assert said in line
+
+
+def test_a_broken_package_stops_nothing_else(package: Path) -> None:
+    write_method(package, lambda code: "1 / 0\n" + code)
+    for command in (["--help"], ["plan", "demo"], ["status", "demo"]):
+        done = run(package, "-m", "harness.cli", *command)
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr
+
+
+def test_a_stored_cell_of_a_broken_package_hides_no_other(package: Path) -> None:
+    grid = write_grid(package, METHODS_OF_A_GRID)
+    code = (
+        "import json\nfrom pathlib import Path\n"
+        "from harness.grid.folders import cell_folder, stored_cells\n"
+        "from harness.grid.loader import load_grid\nfrom harness.grid.schema import expand\n"
+    )
+    write_cells = (
+        f"for cell in expand(load_grid({str(grid)!r})):\n"
+        "    folder = cell_folder(Path('runs'), cell)\n    folder.mkdir(parents=True)\n"
+        "    (folder / 'cell.json').write_text(cell.model_dump_json())\n"
+    )
+    assert run(package, "-c", code + write_cells).returncode == 0
+    write_method(package, lambda text: "1 / 0\n" + text)
+    done = run(package, "-c", code + "print(*stored_cells(Path('runs')))")
+    assert "tiny-llama/base" in done.stdout, done.stderr
+    assert "attention-shift" in done.stdout  # by the name of its folder
+
+
+def test_a_name_that_is_taken_is_told_where_it_is_used(package: Path) -> None:
+    entries = package / "mymethods-1.0.dist-info/entry_points.txt"
+    entries.write_text("[zbench.methods]\nlora = mymethods.shift:SHIFT\n")
+    done = run(package, "-m", "harness.cli", "plan", "demo")
+    assert done.returncode == 2
+    assert "'lora' of zbench.methods: there is a method 'lora' already" in done.stderr
+    grid = write_grid(package, "blocks:\n  - methods: [base, zero-init-linear]\n")
+    text = grid.read_text(encoding="utf-8")
+    settings = text[text.index("\nmethods:") : text.index("\nblocks:")]  # of lora, among others
+    grid.write_text(text.replace(settings, ""), encoding="utf-8")
+    assert run(package, "-m", "harness.cli", "plan", str(grid)).returncode == 0
+
+
+def test_an_unknown_name_lists_those_of_packages_unread(package: Path) -> None:
+    write_method(package, lambda code: "1 / 0\n" + code)
+    grid = write_grid(package, "blocks:\n  - methods: [attention-shft]\n")
+    done = run(package, "-m", "harness.cli", "plan", str(grid))
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "did you mean 'attention-shift'?" in line
+    assert "zero-init-linear" in line
+
+
+OLD_IMPORTS = """import torch
+from harness.checkpoint import shape_of
+from harness.errors import MethodError
+from harness.families import FAMILIES
+from harness.methods import Method, MethodOptions
+"""
+"""As the document had them before `harness.methods` held all of it."""
+
+
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("old", "said"),
     [
-        (lambda code: code.replace('name="attention-shift"', 'name="lora"'), "'lora' already"),
-        (lambda code: code.replace("SHIFT = Method(", "SHIFT = dict("), "is dict, not a"),
-        (lambda code: "import nothing_like_it\n" + code, "cannot be imported (ModuleNotFound"),
+        (OLD_IMPORTS, "harness.checkpoint: import shape_of from harness.methods instead"),
+        (
+            OLD_IMPORTS.replace("harness.checkpoint", "harness.methods"),
+            "harness.families: import FAMILIES from harness.methods instead",
+        ),
     ],
 )
-def test_a_wrong_entry_point_is_one_clear_line(package: Path, change: object, said: str) -> None:
-    assert callable(change)
-    (package / "mymethods/shift.py").write_text(change(CODE), encoding="utf-8")
-    done = run(package, "-m", "harness.cli", "plan", "demo")
-    assert done.returncode == 1
+def test_an_import_of_the_last_version_is_told_with_the_new_one(
+    package: Path, old: str, said: str
+) -> None:
+    new = re.search(r"^import torch\nfrom harness.methods import .*\n", CODE, re.M)
+    assert new is not None
+    write_method(package, lambda code: code.replace(new[0], old))
+    grid = write_grid(package, METHODS_OF_A_GRID)
+    done = run(package, "-m", "harness.cli", "plan", str(grid))
+    assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("zbench: mymethods: entry point 'attention-shift' of zbench.methods: ")
     assert said in line
-    assert line.endswith("correct the package, or uninstall it")
+
+
+def test_an_old_import_inside_of_apply_is_told_too(package: Path) -> None:
+    old = "    from harness.methods.peft_adapter import insert_adapter\n    layers = count_shift("
+    write_method(package, lambda code: code.replace("    layers = count_shift(", old))
+    call = "from harness.methods import METHODS; METHODS['attention-shift'].apply(0, 0, 0)"
+    last = run(package, "-c", call).stderr.strip().splitlines()[-1]
+    assert last.startswith("harness.errors.MethodError: mymethods: entry point 'attention-shift'")
+    assert "harness.methods.peft_adapter: import insert_adapter from harness.methods inst" in last

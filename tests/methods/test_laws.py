@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import pytest
+
 from harness.methods import METHODS
 from harness.models.families import FAMILIES
-from harness.testing.method_laws import MethodLaws
+from harness.testing import MethodLaws
 
+CODE_PATHS = ("llama", "mistral", "gemma2", "phi3", "gpt_neox")
+"""A family of each code path: no mask, windows, eager attention with caps, and the three layouts of
+projections. PEFT's own methods touch nothing else of a family."""
+EVERY_FAMILY = ("full", "random-init", "zero-init-linear", "zero-init-nonlinear")
+"""Methods whose gradients or prompts pass zbench's own code in each family's attention."""
 SEPARATE = tuple(name for name, family in FAMILIES.items() if family.layout == "separate")
 """Families whose projections have the names that LoRA's defaults are made of."""
 
@@ -23,12 +30,31 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 }
 """What is special about a method; see `MethodLaws`."""
 
+
+class _Laws(MethodLaws):
+    """The laws, slow where another family of the same code path proves them too."""
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "family" not in metafunc.fixturenames:
+            super().pytest_generate_tests(metafunc)
+            return
+        every = FAMILIES if self.method.name in EVERY_FAMILY else CODE_PATHS
+        marks = [[] if name in every else [pytest.mark.slow] for name in self.families]
+        metafunc.parametrize(
+            "family",
+            [
+                pytest.param(name, marks=mark)
+                for name, mark in zip(self.families, marks, strict=True)
+            ],
+        )
+
+
 for _name, _method in METHODS.items():
-    if _name == "adapter":  # it needs a folder; see tests/test_export.py
+    if _name == "adapter":  # it needs a folder; see tests/export
         continue
     _class = "TestLawsOf" + _name.title().replace("-", "")
     _settings = {"method": _method} | _SETTINGS.get(_name, {})
-    globals()[_class] = type(_class, (MethodLaws,), _settings)
+    globals()[_class] = type(_class, (_Laws,), _settings)
 
 
 class TestLawsOfLoraOnFusedProjections(MethodLaws):

@@ -62,7 +62,7 @@ def test_a_model_without_the_layers_is_refused() -> None:
 
 
 def test_a_model_that_lacks_a_layer_in_one_place_is_refused() -> None:
-    """PEFT would adapt the other places and say nothing."""
+    """PEFT would adapt the other layers and say nothing."""
     model = tiny_model()
     model.model.layers[2].self_attn.query = model.model.layers[2].self_attn.q_proj
     del model.model.layers[2].self_attn.q_proj

@@ -1,4 +1,4 @@
-"""The laws of the neighbours: methods of stock PEFT beside the paper's."""
+"""What only methods of stock PEFT have to keep; test_laws.py has what every method keeps."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def train(model: nn.Module, steps: int = 3) -> None:
 
 
 def expected_names(name: str) -> set[str]:
-    """Returns what is to be trained in a model of 4 layers, written out by hand."""
+    """What is to be trained in a model of 4 layers, written out by hand."""
     layers = [f"base_model.model.model.layers.{index}." for index in range(4)]
     linear = [f"self_attn.{side}_proj." for side in "qkvo"]
     linear += [f"mlp.{side}_proj." for side in ("gate", "up", "down")]
@@ -91,12 +91,12 @@ def expected_names(name: str) -> set[str]:
     )
     rescaled = ("self_attn.k_proj.", "self_attn.v_proj.", "mlp.down_proj.")
     return {
-        "dora": {layer + place + part for layer in layers for place in linear for part in dora},
-        "ia3": {layer + place + "ia3_l.default" for layer in layers for place in rescaled},
+        "dora": {layer + module + part for layer in layers for module in linear for part in dora},
+        "ia3": {layer + module + "ia3_l.default" for layer in layers for module in rescaled},
         "vera": {
-            f"{layer}{place}vera_lambda_{part}.default"
+            f"{layer}{module}vera_lambda_{part}.default"
             for layer in layers
-            for place in linear
+            for module in linear
             for part in "bd"
         },
         "prefix-tuning": {"prompt_encoder.default.embedding.weight"},
@@ -118,27 +118,6 @@ def test_exactly_the_expected_names_train_in_fp32(name: str, dtype: torch.dtype)
         assert parameter.dtype == (torch.float32 if parameter.requires_grad else dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", NAMES)
-def test_training_changes_what_trains_and_no_bit_of_the_base(name: str, dtype: torch.dtype) -> None:
-    base = tiny_model(dtype=dtype)
-    original = {key: value.clone() for key, value in base.state_dict().items()}
-    places = {value.data_ptr(): key for key, value in base.named_parameters()}
-    model = adapted(name, base)
-    start = {key: value.detach().clone() for key, value in trained_parameters(model).items()}
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        train(model)
-    for key, value in trained_parameters(model).items():
-        assert not torch.equal(value, start[key]), f"{key} does not train"
-    left = set(places.values())
-    for value in model.parameters():
-        if not value.requires_grad:
-            key = places[value.data_ptr()]
-            assert torch.equal(value, original[key]), f"{key} has changed"
-            left.discard(key)
-    assert not left, "a parameter of the base model has gone"
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_the_seed_alone_decides_the_start(name: str) -> None:
     def start(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
@@ -158,21 +137,6 @@ def test_the_seed_alone_decides_the_start(name: str) -> None:
     if name in ("ia3", "prefix-tuning", "adaption-prompt"):  # PEFT makes the others as the base is
         rounded = start(5, torch.bfloat16)
         assert all(torch.equal(first[key], rounded[key]) for key in first)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_apply_leaves_the_global_generator_and_the_mode_alone(name: str) -> None:
-    for training in (False, True):
-        model = tiny_model().train(training)
-        before = torch.get_rng_state()
-        model = adapted(name, model)
-        assert torch.equal(torch.get_rng_state(), before)
-        assert {module.training for module in model.modules()} == {training}
-
-
-@pytest.mark.parametrize("name", sorted(set(NAMES) - set(PROMPT_LEARNING)))
-def test_an_untrained_method_is_the_base_model(name: str) -> None:
-    assert torch.equal(logits(adapted(name)), logits(tiny_model()))
 
 
 @pytest.mark.parametrize("name", PROMPT_LEARNING)
@@ -218,7 +182,7 @@ def test_saved_then_loaded_it_gives_the_same_bits(name: str, tmp_path: Path) -> 
     assert adapter_size(tmp_path) == count_parameters(model)[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PROMPT_LEARNING)
 def test_generation_with_a_cache_is_generation_without(name: str) -> None:
     model = stir(adapted(name))
     ids = token_ids(2, 5)
@@ -237,16 +201,6 @@ def test_generation_with_a_cache_is_generation_without(name: str) -> None:
     assert torch.equal(found, expected)
     plain = logits(tiny_model(), found)
     assert not torch.equal(logits(model, found)[:, -13:], plain)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_any_budget_gives_the_same_gradients(name: str) -> None:
-    model = stir(adapted(name)).train()
-    whole = gradients(model, 140)
-    for size in (20, 50):
-        for key, gradient in gradients(model, size).items():
-            assert gradient.norm() > 0, key
-            assert (gradient - whole[key]).norm() < 1e-5 * whole[key].norm(), key
 
 
 def test_dora_drops_by_sequence() -> None:
@@ -273,7 +227,7 @@ def test_vera_shares_one_pair_of_matrices() -> None:
 @pytest.mark.parametrize("start", ["vocabulary", "random"])
 def test_prompt_tuning_starts_where_it_is_told(start: str) -> None:
     base = tiny_model()
-    words = base.get_input_embeddings().weight.detach().clone()
+    vocabulary = base.get_input_embeddings().weight.detach().clone()
     (prompt,) = trained_parameters(adapted("prompt-tuning", base, start=start)).values()
-    is_word = [bool((row == words).all(dim=1).any()) for row in prompt.detach()]
-    assert set(is_word) == {start == "vocabulary"}
+    is_token = [bool((row == vocabulary).all(dim=1).any()) for row in prompt.detach()]
+    assert set(is_token) == {start == "vocabulary"}

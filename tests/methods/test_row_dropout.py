@@ -1,4 +1,4 @@
-"""Dropout's draws: uniform, independent, and a sequence's own whatever batch it stands in."""
+"""Dropout's random bits: uniform, independent, and a sequence's own in any micro-batch."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_a_missing_folder_is_named_with_what_to_put_there(tmp_path: Path) -> Non
         find_checkpoint(spec, None)
 
 
-def test_a_path_goes_before_the_hub(folder: Path) -> None:
+def test_a_path_takes_precedence_over_the_hub(folder: Path) -> None:
     spec = ModelSpec(source="somebody/tiny", path=str(folder), shape=shape())
     assert find_checkpoint(spec, None) == folder
 

@@ -16,9 +16,8 @@ from harness.errors import ModelError
 from harness.methods import METHODS
 from harness.models.checkpoint import read_config
 from harness.models.families import FAMILIES
-from harness.models.shape import ModelShape, linear_layers, shape_of
-from harness.testing.gradients import token_ids
-from harness.testing.method_laws import stir, tiny_model
+from harness.models.shape import ModelShape, shape_of
+from harness.testing import perturb, tiny_model, token_ids
 from tests.fixtures.tiny_models import PROMPT_METHODS
 
 ADAPTED = 2
@@ -30,19 +29,19 @@ def attention_of(model: Any, index: int) -> Any:
     return getattr(model.get_decoder().layers[index], FAMILIES[model.config.model_type].attention)
 
 
-def words_of(model: PreTrainedModel, ids: Tensor) -> dict[str, Any]:
-    """Returns what reaches the attention function of layer ADAPTED in a base model."""
+def attention_inputs(model: PreTrainedModel, ids: Tensor) -> dict[str, Any]:
+    """What reaches the attention function of layer ADAPTED in a base model."""
     seen: dict[int, dict[str, Any]] = {}
     capped = FAMILIES[model.config.model_type].soft_capped
     # SDPA knows no caps; the eager attention beside each model takes its softmax in fp32.
     eager = sys.modules[type(model).__module__].eager_attention_forward
-    words = eager if capped else AttentionInterface()["sdpa"]
+    base_attention = eager if capped else AttentionInterface()["sdpa"]
 
     def record(
         module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         seen[module.layer_idx] = {"q": query, "k": key, "v": value, "mask": mask} | kwargs
-        return words(module, query, key, value, mask, **kwargs)
+        return base_attention(module, query, key, value, mask, **kwargs)
 
     AttentionInterface.register("recording", record)
     AttentionMaskInterface.register("recording", AttentionMaskInterface()["eager"])
@@ -53,7 +52,7 @@ def words_of(model: PreTrainedModel, ids: Tensor) -> dict[str, Any]:
 
 
 def keys_and_values(module: Any, rows: Tensor, model_type: str) -> tuple[Tensor, Tensor]:
-    """Returns the prompt's keys and values (G, L, d), from the weights, one head at a time."""
+    """The prompt's keys and values (G, L, d), from the weights, one head at a time."""
     config = module.config
     heads = config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", None) or heads
@@ -92,23 +91,23 @@ def _rms(x: Tensor, weight: Tensor) -> Tensor:
     return weight * x / torch.sqrt(x.square().mean(-1, keepdim=True) + 1e-6)
 
 
-def expected_output(model: Any, words: dict[str, Any], ids: Tensor, method: str) -> Tensor:
-    """Returns the attention output (B, T, H, d) of layer ADAPTED, written from the formula."""
+def expected_output(model: Any, given: dict[str, Any], ids: Tensor, method: str) -> Tensor:
+    """The attention output (B, T, H, d) of layer ADAPTED, written from the formula."""
     module, model_type = attention_of(model, ADAPTED), model.config.model_type
     prompt = module.prompt
-    rows = prompt.prompt().detach().to(words["q"].dtype)
+    rows = prompt.prompt().detach().to(given["q"].dtype)
     prompt_keys, prompt_values = keys_and_values(module, rows, model_type)
-    heads, groups = words["q"].shape[1], prompt_keys.shape[0]
+    heads, groups = given["q"].shape[1], prompt_keys.shape[0]
     cap: Callable[[Tensor], Tensor] = lambda scores: scores  # noqa: E731  # one line each
-    if words.get("softcap") is not None:
-        limit = words["softcap"]
+    if given.get("softcap") is not None:
+        limit = given["softcap"]
         cap = lambda scores: limit * torch.tanh(scores / limit)  # noqa: E731
     outputs = []
     for head in range(heads):
         shared = head * groups // heads
-        q, k, v = words["q"][:, head], words["k"][:, shared], words["v"][:, shared]
-        scores = cap(q @ k.transpose(1, 2) * words["scaling"]) + words["mask"][:, 0]
-        on_prompt = cap(q @ prompt_keys[shared].T * words["scaling"])
+        q, k, v = given["q"][:, head], given["k"][:, shared], given["v"][:, shared]
+        scores = cap(q @ k.transpose(1, 2) * given["scaling"]) + given["mask"][:, 0]
+        on_prompt = cap(q @ prompt_keys[shared].T * given["scaling"])
         if method == "random-init":
             joint = torch.softmax(torch.cat([on_prompt, scores], -1), -1)
             length = rows.shape[0]
@@ -126,7 +125,7 @@ def test_the_adapted_attention_equals_the_formula(method: str, family: str) -> N
     """Norms of keys, biases, caps, clips, windows and fused weights, each where it belongs."""
     ids = token_ids()
     base = tiny_model(family).double()
-    model = stir(METHODS[method].apply(base, METHODS[method].options(), 5))
+    model = perturb(METHODS[method].apply(base, METHODS[method].options(), 5))
     for parameter in model.parameters():
         parameter.data = parameter.data.double()
     found: list[Tensor] = []
@@ -136,9 +135,9 @@ def test_the_adapted_attention_equals_the_formula(method: str, family: str) -> N
     with torch.no_grad():
         model(ids, use_cache=False)
     handle.remove()
-    words = words_of(tiny_model(family).double(), ids)
+    given = attention_inputs(tiny_model(family).double(), ids)
     with torch.no_grad():
-        expected = expected_output(model, words, ids, method).flatten(2)
+        expected = expected_output(model, given, ids, method).flatten(2)
     deviation = (found[0] - expected).abs().max() / expected.abs().max()
     # Norms of keys and eager attention compute in fp32 in transformers, whatever their input.
     single = FAMILIES[family].key_norm is not None or FAMILIES[family].soft_capped
@@ -163,14 +162,14 @@ def test_linear_layers_are_those_of_a_layer(family: str) -> None:
         for name, module in model.get_decoder().layers[0].named_modules()
         if isinstance(module, torch.nn.Linear)
     }
-    assert found == linear_layers(shape_of(model.config))
+    assert found == shape_of(model.config).linear_layers
 
 
 def test_windows_and_caps_of_the_tiny_models_bite() -> None:
     """The tests above would else not see them."""
-    words = words_of(tiny_model("mistral"), token_ids())
-    assert (words["mask"][0, 0, -1] < 0).any()
-    capped = words_of(tiny_model("gemma2"), token_ids())
+    given = attention_inputs(tiny_model("mistral"), token_ids())
+    assert (given["mask"][0, 0, -1] < 0).any()
+    capped = attention_inputs(tiny_model("gemma2"), token_ids())
     scores = capped["q"][:, :2] @ capped["k"].transpose(2, 3)[:, :1] * capped["scaling"]
     assert (scores.abs() > capped["softcap"] / 2).any()
 

@@ -19,7 +19,6 @@ from transformers import LlamaForCausalLM
 from harness.errors import ModelError, StorageError
 from harness.models.adapter_folder import CONFIG_FILE, WEIGHTS_FILE
 from harness.models.checkpoint import ModelSpec
-from harness.models.devices import resolve_precision
 from harness.models.families import FAMILIES
 from harness.models.loading import (
     TRAINED_FILE,
@@ -29,7 +28,7 @@ from harness.models.loading import (
     save_trained,
     trained_parameters,
 )
-from harness.testing.method_laws import tiny_model as tiny_family
+from harness.testing import tiny_model as tiny_family
 from tests.fixtures.tiny_checkpoint import edit_json, write_checkpoint
 from tests.fixtures.tiny_models import adapted, shape, stir, tiny_model, token_ids
 from tests.models.test_checkpoint import COMMIT, fill
@@ -164,31 +163,6 @@ def test_loading_prints_nothing(written: Path, capfd: pytest.CaptureFixture[str]
     load(written)
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
-
-
-@pytest.mark.parametrize("setting", ["auto", "fp32"])
-def test_a_cpu_computes_in_fp32_unless_told(setting: str) -> None:
-    assert resolve_precision(setting, "cpu") == "fp32"
-    assert resolve_precision("bf16", "cpu") == "bf16"
-    assert resolve_precision("fp32", "cuda:0") == "fp32"
-
-
-@pytest.mark.parametrize(("able", "found"), [(True, "bf16"), (False, "fp32")])
-def test_a_card_computes_in_bf16_where_it_can(
-    able: bool, found: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: able)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
-    assert resolve_precision("auto", "cuda") == found
-    assert resolve_precision("fp16", "cuda") == "fp16"
-    if able:
-        assert resolve_precision("bf16", "cuda") == "bf16"
-        return
-    with pytest.raises(ModelError) as caught:
-        resolve_precision("bf16", "cuda")
-    assert str(caught.value) == (
-        "train.precision: Tesla V100 does not compute in bf16; take fp16 or fp32"
-    )
 
 
 def test_shared_parameters_count_once() -> None:

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 def one_by_one(module: Any, query: Tensor, key: Tensor, value: Tensor, nodes: list[int]) -> Tensor:
-    """Written from the formula: softmax(q K^T / sqrt(d)) V over the words up to the query."""
+    """Written from the formula: softmax(q K^T / sqrt(d)) V over the tokens up to the query."""
     window = module["window"]
     q, k, v = (tensor[0, :, nodes] for tensor in (query, key, value))
     distance = torch.arange(len(nodes))[:, None] - torch.arange(len(nodes))
@@ -30,7 +30,7 @@ def one_by_one(module: Any, query: Tensor, key: Tensor, value: Tensor, nodes: li
 def test_each_node_sees_its_own_sequence(window: int, additive: bool) -> None:
     texts = [(1, 2, 3, 4, 5, 6, 7), (1, 2, 3, 9), (1, 2, 8, 8, 8, 8), (1, 2, 8, 8, 9), (4,) * 12]
     sequences = sorted(
-        (TokenSequence(place, ids, 2) for place, ids in enumerate(texts)),
+        (TokenSequence(index, ids, 2) for index, ids in enumerate(texts)),
         key=lambda one: one.token_ids,
     )
     row = pack(sequences, shared_inputs(sequences), device=CPU)
@@ -51,7 +51,7 @@ def test_each_node_sees_its_own_sequence(window: int, additive: bool) -> None:
         key,
         value,
         packing=row.packing,
-        additive_mask=additive,
+        causal=not additive,
         sliding_window=window,
     )
     assert (masks[0] is None) == (window == 100 and not additive)

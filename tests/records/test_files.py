@@ -1,4 +1,4 @@
-"""What says that a local file is still the one that was used."""
+"""Files and folders are written whole or not at all; SHA-256 says whether one is still the same."""
 
 from __future__ import annotations
 
@@ -7,14 +7,98 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
+from harness.errors import StorageError
 from harness.records import files as fingerprint
 from harness.records.files import (
+    atomic_file,
+    atomic_folder,
+    fresh_sha256_of_file,
     known_sha256_of_file,
     known_sha256_of_files,
+    save_tensors,
     sha256_of_file,
     sha256_of_files,
+    sha256_of_json,
 )
+
+
+class Stopped(BaseException):
+    """What a signal raises."""
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_a_file_takes_its_place_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.bin"
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(b"x")
+        assert not path.exists()
+    assert content_of(tmp_path) == {"new/a.bin": b"x"}
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("fault", [Stopped(), ValueError("no")])
+def test_a_block_that_raises_leaves_all_as_it_was(tmp_path: Path, fault: BaseException) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "c").write_bytes(b"old")
+
+    def write_half(path: Path) -> None:
+        path.write_bytes(b"new")
+        raise fault
+
+    with pytest.raises(type(fault)), atomic_file(tmp_path / "a") as temporary:
+        write_half(temporary)
+    with pytest.raises(type(fault)), atomic_folder(tmp_path / "b", replace=True) as temporary:
+        write_half(temporary / "c")
+    assert content_of(tmp_path) == {"a": b"old", "b/c": b"old"}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_takes_its_place_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "b"
+    with atomic_folder(path) as temporary:
+        (temporary / "deep").mkdir()
+        (temporary / "deep" / "c").write_bytes(b"x")
+        assert not path.exists()
+    assert content_of(tmp_path) == {"new/b/deep/c": b"x"}
+    assert path.stat().st_mode & 0o777 == 0o755
+    assert [entry.name for entry in path.parent.iterdir()] == ["b"]
+
+
+def test_a_folder_that_holds_something_is_replaced_only_where_asked(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    path.mkdir()
+    (path / "old").write_bytes(b"x")
+    with (
+        pytest.raises(StorageError, match=r"b: cannot be written .*free space"),
+        atomic_folder(path) as temporary,
+    ):
+        (temporary / "new").write_bytes(b"y")
+    assert content_of(tmp_path) == {"b/old": b"x"}
+    with atomic_folder(path, replace=True) as temporary:
+        (temporary / "new").write_bytes(b"y")
+    assert content_of(tmp_path) == {"b/new": b"y"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
+
+
+def test_tensors_that_cannot_be_written_are_a_storage_error(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StorageError, match=r"t: cannot be written"),
+        atomic_folder(tmp_path / "t") as temporary,
+    ):
+        save_tensors(temporary / "missing" / "a.safetensors", {"a": torch.zeros(2)})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_hash_of_plain_values_knows_no_order_of_keys() -> None:
+    text = b'{"a":[1,2.5,null],"b":"x"}'
+    assert sha256_of_json({"b": "x", "a": [1, 2.5, None]}) == hashlib.sha256(text).hexdigest()
 
 
 def test_one_file_is_its_own_sum_and_several_are_that_of_their_lines(tmp_path: Path) -> None:
@@ -34,6 +118,17 @@ def test_a_changed_file_has_another_sum(tmp_path: Path) -> None:
     file.write_bytes(b"y")
     os.utime(file, ns=(1, 1))
     assert sha256_of_file(file) != before
+
+
+def test_damage_that_keeps_size_and_time_shows_in_a_fresh_reading_alone(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"x")
+    os.utime(file, ns=(1, 1))
+    known = sha256_of_file(file)
+    file.write_bytes(b"y")
+    os.utime(file, ns=(1, 1))
+    assert sha256_of_file(file) == known
+    assert fresh_sha256_of_file(file) == hashlib.sha256(b"y").hexdigest()
 
 
 def test_a_large_file_is_read_once_and_remembered(

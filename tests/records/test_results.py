@@ -48,6 +48,45 @@ def test_a_result_of_before_estimates_is_read(tmp_path: Path) -> None:
     assert CellResult.from_json(json.dumps(raw)).estimate == {}
 
 
+def test_a_result_of_the_last_version_is_read_and_written_with_the_same_bytes() -> None:
+    text = (Path(__file__).parent / "result-0.1.0.json").read_text()
+    result = CellResult.from_json(text)
+    assert (result.cell_id, result.cell["method"]) == ("f6f9354dfb57", "zero-init-linear")
+    assert result.train is not None
+    assert result.train.epoch_losses[-1] == 0.9971261024475098
+    assert [(score.task, score.metric, score.value, score.n) for score in result.scores] == [
+        ("demo_arc_easy", "acc", 0.295, 400),
+        ("demo_arc_easy", "acc_norm", 0.2775, 400),
+        ("demo_paper_arc_easy", "acc", 0.3025, 400),
+    ]
+    assert result.scores[-1].response_flags["gold_first"] == 100
+    assert result.to_json() == text
+
+
+def test_keys_of_another_version_are_left_out() -> None:
+    raw = json.loads(RESULT.to_json())
+    raw["later"] = raw["train"]["later"] = raw["scores"][0]["later"] = {"a": 1}
+    assert CellResult.from_json(json.dumps(raw)) == RESULT
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"cell_id": 5}, "cell_id"),
+        ({"train": {"steps": 3}}, "train.examples"),
+        ({"scores": [{"key": "k"}]}, "scores.0.protocol"),
+        ({"evaluation_seconds": {"arc_easy": "soon"}}, "evaluation_seconds.arc_easy"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_place(
+    change: dict[str, object], place: str
+) -> None:
+    with pytest.raises(ValueError, match=f"not a cell's result: {place}: "):
+        CellResult.from_json(json.dumps(json.loads(RESULT.to_json()) | change))
+    with pytest.raises(ValueError, match="steps"):
+        replace(TRAIN, steps="many")  # type: ignore[arg-type]
+
+
 def test_no_file_is_no_result(tmp_path: Path) -> None:
     assert read_result(tmp_path) is None
 

@@ -33,7 +33,7 @@ def draw(grid: GridResults):
 
 def test_a_power_of_the_examples_has_its_slope_and_no_spread() -> None:
     decay = fit_decay([10, 100, 1000], [0.5, 0.5 / 10**0.5, 0.05])
-    assert (decay.slope, decay.low, decay.high) == pytest.approx((-0.5, -0.5, -0.5))
+    assert (decay.value, decay.low, decay.high) == pytest.approx((-0.5, -0.5, -0.5))
 
 
 def test_the_interval_is_students_of_the_scatter() -> None:
@@ -43,8 +43,8 @@ def test_the_interval_is_students_of_the_scatter() -> None:
     x, y = [6, 60, 180, 300, 600], [0.7, 0.69, 0.6, 0.5, 0.42]
     theirs = linregress(log(x), log(y))
     decay = fit_decay(x, y)
-    assert decay.slope == pytest.approx(theirs.slope)
-    assert decay.high - decay.slope == pytest.approx(t.ppf(0.975, 3) * theirs.stderr)
+    assert decay.value == pytest.approx(theirs.slope)
+    assert decay.high - decay.value == pytest.approx(t.ppf(0.975, 3) * theirs.stderr)
 
 
 def test_too_few_points_and_errors_of_zero_have_no_slope() -> None:

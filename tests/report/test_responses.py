@@ -36,7 +36,7 @@ def add(results, seed: int, answers: str, shuffled: str | None = None, **counts:
                 [float(each) for each in values],
                 protocol="paper",
                 temperature=0.1,
-                pathologies=dict.fromkeys(FLAGS, 0) | counts,
+                response_flags=dict.fromkeys(FLAGS, 0) | counts,
             )
 
 
@@ -85,7 +85,7 @@ def test_the_csv_has_a_column_for_each_count(results, answer) -> None:
     results.add("base", None, answer("1100", ["arc_easy"]))
     records = score_records(results.findings())
     assert [record["responses_empty"] for record in records] == [3, None]
-    assert all("pathologies" not in record for record in records)
+    assert all("response_flags" not in record for record in records)
 
 
 def test_the_page_and_the_files_hold_them(results, tmp_path, monkeypatch) -> None:

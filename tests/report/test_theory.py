@@ -8,13 +8,7 @@ from itertools import groupby
 
 import pytest
 
-from harness.report.theory import (
-    identity_table,
-    slope_table,
-    theory_drawing,
-    theory_page,
-    theory_section,
-)
+from harness.report.theory import identity_table, slope_table, theory_page, theory_section
 from harness.theory.statements import cautions, slope_text, statements
 from tests.report.test_theory_files import IDENTITY
 
@@ -28,7 +22,7 @@ def test_a_folder_without_a_study_has_no_section(tmp_path) -> None:
     assert theory_section(tmp_path) is None
 
 
-def test_a_broken_study_is_told_in_its_place(tmp_path) -> None:
+def test_a_broken_study_is_reported_in_its_place(tmp_path) -> None:
     """The report of a grid goes on without it."""
     (tmp_path / "theory.json").write_text("{}")
     section = theory_section(tmp_path)
@@ -67,20 +61,14 @@ def test_the_identity_table_ends_with_sum_output_and_difference(study) -> None:
     table = identity_table(IDENTITY)
     texts = [[entry.text for entry in row.entries] for row in table.rows]
     assert [row[0] for row in texts] == [
-        *("word", "prompt 1", "Sum", "The model's own output", "Difference"),
+        *("token", "prompt 1", "Sum", "The model's own output", "Difference"),
     ]
     assert texts[1] == ["prompt 1", "1.0000", "0.500", "-1.0000", "-0.5000"]
-    assert texts[2][1] == "words 1.0000, prompts 1.0000"
+    assert texts[2][1] == "tokens 1.0000, prompts 1.0000"
     assert texts[-1][-1] == "0.0e+00"
 
 
-def test_the_drawing_is_captioned_as_ours(study) -> None:
-    drawing = theory_drawing(study)
-    assert len(drawing.panels) == 4
-    assert "not a figure of the paper" in drawing.caption
-
-
 def test_the_page_names_the_files_beside_it(study) -> None:
-    page = theory_page(study, ["slopes.csv", "theory-rates.png"])
-    assert "slopes.csv, theory-rates.png" in page
+    page = theory_page(study, ["slopes.csv", "theory-fixed.png"])
+    assert "slopes.csv, theory-fixed.png" in page
     assert "Suite 'small'" in unescape(page)

@@ -10,15 +10,14 @@ from pathlib import Path
 import pytest
 
 from harness.errors import StorageError
-from harness.report.theory_figure import FORMATS, NAME, panels, render
+from harness.report.figures import FORMATS
 from harness.report.theory_files import write_study
 from harness.theory.identity import Identity, Term
 from harness.theory.summary import STUDY_FILE, Study
-from tests.fixtures.studies import study_of
 
 IDENTITY = Identity(
     "zero-init-linear", 4, 0, 2, 0.5,
-    (Term("word", False, 1.0, 2.0, 2.0), Term("prompt 1", True, 1.0, -1.0, -0.5)),
+    (Term("token", False, 1.0, 2.0, 2.0), Term("prompt 1", True, 1.0, -1.0, -0.5)),
     1.5, 1.5, 1e-15, 3.0,
 )  # fmt: skip
 
@@ -39,7 +38,8 @@ def test_the_same_study_gives_the_same_bytes(written, small_study, small_errors,
     second = write_study(study, small_errors, tmp_path)
     assert [path.name for path in written] == [
         *(STUDY_FILE, "slopes.csv", "points.csv", "fits.csv", "experts.csv"),
-        *(f"{NAME}.{suffix}" for suffix in FORMATS),
+        *(f"theory-{kind}.{suffix}" for kind in ("fixed", "moving") for suffix in FORMATS),
+        *("slopes.md", "index.html"),
     ]
     for one, other in zip(written, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
@@ -60,7 +60,7 @@ def test_the_tables_hold_the_study(written, small_study, small_errors) -> None:
     assert exact["over"] == ""
     points = read(folder / "points.csv")
     assert {int(r["n"]) for r in points} == {1000, 10_000, 100_000}
-    assert [r["expert"] for r in read(folder / "experts.csv")] == ["word", "prompt 1"]
+    assert [r["expert"] for r in read(folder / "experts.csv")] == ["token", "prompt 1"]
     text = (folder / STUDY_FILE).read_text(encoding="utf-8")
     found = Study.from_json(text, place="theory.json")
     assert found == replace(small_study, identities=(IDENTITY,))
@@ -80,33 +80,10 @@ def test_numbers_in_the_file_are_numbers(small_study) -> None:
     json.loads(small_study.to_json(), parse_constant=refuse)
 
 
-def test_the_figure_has_four_panels_with_guides_and_a_curve_per_row(small_study) -> None:
-    from matplotlib.figure import Figure
-
-    found = panels(small_study)
-    assert [len(panel.rows) for panel in found] == [2, 2, 2, 2]
-    for panel in found:
-        axes = Figure().add_subplot()
-        panel.draw(axes)
-        assert axes.get_xscale() == axes.get_yscale() == "log"
-        assert len(axes.get_legend_handles_labels()[1]) == 2
-        for guide in panel.guides:
-            dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
-            ends = [line.get_ydata()[1] / line.get_ydata()[0] for line in dotted]
-            assert any(end == pytest.approx(100**guide.exponent) for end in ends)
-
-
 def test_figures_hold_no_date_and_no_tool_version(written) -> None:
-    for name in FORMATS:
-        content = written[0].with_name(f"{NAME}.{name}").read_bytes()
-        start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[name]
+    starts = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+    for name, start in starts.items():
+        content = written[0].with_name(f"theory-fixed.{name}").read_bytes()
         assert content.startswith(start)
         for word in (b"CreationDate", b"dc:date", b"Software"):
             assert word not in content
-
-
-def test_panels_without_rows_are_left_out(small_study) -> None:
-    row = next(row for row in small_study.rows if row.quantity == "single")
-    few = study_of({(row.scenario, "single"): (-0.5, -0.52, -0.48)})
-    assert len(panels(few)) == 1
-    assert render(few)["png"].startswith(b"\x89PNG")

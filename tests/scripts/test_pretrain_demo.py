@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.demo.people import World, build_world
-from harness.demo.world import CHECKPOINT, CHECKPOINT_FILES
+from harness.demo.world import CHECKPOINT
+from scripts.demo_world.people import World, build_world
 from scripts.pretrain_demo import (
     build_model,
     build_tokenizer,
@@ -71,7 +71,9 @@ def test_rows_are_documents_end_to_end(world: World) -> None:
 
 def test_the_script_writes_the_files_that_ship(tmp_path: Path) -> None:
     pretrain(tmp_path, num_steps=1)
-    assert {path.name for path in tmp_path.iterdir()} == set(CHECKPOINT_FILES)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        path.name for path in CHECKPOINT.iterdir()
+    }
 
 
 def test_the_checkpoint_is_saved_in_half_precision(world: World, tmp_path: Path) -> None:

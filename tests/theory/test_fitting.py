@@ -1,4 +1,4 @@
-"""The fits: at rest in the lowest point of the box, as a library's solver, each time the same."""
+"""The fits: in the lowest point of the box, as a library's solver, each time the same."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from scipy.optimize import least_squares
 from harness.theory.descent import Problem, descend
 from harness.theory.fitting import bounds, draw_starts, fit
 from harness.theory.regression import Regression, make_design
-from harness.theory.sampling import draw_on_grid, grid_places
+from harness.theory.sampling import draw_on_grid, grid_inputs
 from harness.theory.world import TRUTH, WORLD, Box
 
-GRID = make_design(WORLD.words, grid_places(WORLD))
+GRID = make_design(WORLD.pretrained, grid_inputs(WORLD))
 GAUGE = float(np.log(np.exp(TRUTH.biases).sum()))
 
 
@@ -47,7 +47,7 @@ def test_no_library_solver_finds_a_lower_point_from_the_best_fit(gating, extra) 
 
 
 @pytest.mark.parametrize("gating", ["zero-init", "joint"])
-def test_exact_fits_come_to_rest_near_the_truth_inside_the_box(gating) -> None:
+def test_exact_fits_converge_near_the_truth_inside_the_box(gating) -> None:
     model, sample = sample_of(gating)
     starts = draw_starts(model, TRUTH, 3, 3, np.random.default_rng(0))
     found = fit(model, sample, starts, Box(), gauge=GAUGE)

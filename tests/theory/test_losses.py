@@ -7,7 +7,7 @@ import pytest
 
 from harness.theory.losses import cell_losses, function_loss, matched_losses
 from harness.theory.regression import Regression, make_design
-from harness.theory.sampling import grid_places
+from harness.theory.sampling import grid_inputs
 from harness.theory.scenarios import PAIR
 from harness.theory.world import TRUTH, WORLD
 
@@ -106,8 +106,8 @@ def test_matching_finds_the_nearest_naming() -> None:
     assert found["voronoi"][0] == pytest.approx(0.02 * w[0] + 0.01 * w[1])
 
 
-def test_the_function_loss_is_the_root_mean_square_over_places() -> None:
-    grid = make_design(WORLD.words, grid_places(WORLD))
+def test_the_function_loss_is_the_root_mean_square_over_inputs() -> None:
+    grid = make_design(WORLD.pretrained, grid_inputs(WORLD))
     f = JOINT.evaluate(estimate(JOINT), grid).f[0]
     assert function_loss(JOINT, estimate(JOINT), f, grid)[0] == 0
     assert function_loss(JOINT, estimate(JOINT), f + 0.3, grid)[0] == pytest.approx(0.3 * 2**0.5)

@@ -10,8 +10,7 @@ import pytest
 from harness.theory import prediction
 from harness.theory.prediction import fisher_information, predict_errors
 from harness.theory.scenarios import Scenario
-from harness.theory.study import Task, run_task
-from harness.theory.suites import Plan
+from harness.theory.study import Plan, measure
 
 
 def test_information_grows_as_n_at_a_fixed_truth() -> None:
@@ -27,7 +26,7 @@ def test_information_grows_as_n_at_a_fixed_truth() -> None:
 ])  # fmt: skip
 def test_fits_reach_the_bound(scenario) -> None:
     n = 100_000
-    measured = run_task(Task(Plan(scenario, (n,), 60, 300), n, 0)).losses["prompt"].mean()
+    measured = measure(Plan(scenario, (n,), 60, 300), n, 0).losses["prompt"].mean()
     bound = predict_errors(scenario, n, np.random.default_rng(0))["prompt"].mean()
     assert measured == pytest.approx(bound, rel=0.2)
 

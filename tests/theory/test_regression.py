@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from harness.theory.regression import Regression, make_design
-from harness.theory.sampling import grid_places
+from harness.theory.sampling import grid_inputs
 from harness.theory.scenarios import PAIR
-from harness.theory.world import TRUTH, WORLD, copied_words
+from harness.theory.world import TRUTH, WORLD, copied_experts
 
 MODELS = [
     Regression(gating, WORLD, 4, is_linear, known)
@@ -18,7 +18,7 @@ MODELS = [
     for is_linear in (True, False)
     for known in ((None, 0.7) if gating == "zero-init" else (None,))
 ]
-GRID = make_design(WORLD.words, grid_places(WORLD))
+GRID = make_design(WORLD.pretrained, grid_inputs(WORLD))
 
 
 def draw(model: Regression, count: int = 3) -> np.ndarray:
@@ -26,20 +26,20 @@ def draw(model: Regression, count: int = 3) -> np.ndarray:
 
 
 def by_formula(model: Regression, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Returns f at one place, sum by sum."""
-    world, words = model.world, model.world.words
+    """Returns f at one input, sum by sum."""
+    world, experts = model.world, model.world.pretrained
     (prompts,), (biases,), (alpha,) = model.unpack(theta[None])
     logits = [x @ a @ x + c @ x + o for a, c, o in
-              zip(words.quadratic, words.linear, words.offset, strict=True)]  # fmt: skip
-    values = [np.tanh(e @ x + s) for e, s in zip(words.slope, words.shift, strict=True)]
+              zip(experts.quadratic, experts.linear, experts.offset, strict=True)]  # fmt: skip
+    values = [np.tanh(e @ x + s) for e, s in zip(experts.slope, experts.shift, strict=True)]
     images = [p if model.is_linear else world.output @ np.tanh(world.hidden @ p) for p in prompts]
     scores = [(world.key @ z) @ x + b for z, b in zip(images, biases, strict=True)]
-    word_part = sum(np.exp(score) * value for score, value in zip(logits, values, strict=True))
+    expert_part = sum(np.exp(score) * value for score, value in zip(logits, values, strict=True))
     atom_part = sum(np.exp(s) * (world.value @ z) for s, z in zip(scores, images, strict=True))
-    word_mass, atom_mass = np.exp(logits).sum(), np.exp(scores).sum()
+    expert_mass, atom_mass = np.exp(logits).sum(), np.exp(scores).sum()
     if model.gating == "joint":
-        return (word_part + atom_part) / (word_mass + atom_mass)
-    return word_part / word_mass + np.tanh(alpha) * atom_part / atom_mass
+        return (expert_part + atom_part) / (expert_mass + atom_mass)
+    return expert_part / expert_mass + np.tanh(alpha) * atom_part / atom_mass
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -47,9 +47,9 @@ def test_values_are_those_of_the_formula(model) -> None:
     theta = draw(model)
     found = model.evaluate(theta, GRID).f
     for s in range(len(theta)):
-        for place in (0, 17, 143):
-            expected = by_formula(model, theta[s], GRID.x[0, :, place])
-            assert found[s, :, place] == pytest.approx(expected, abs=1e-12)
+        for index in (0, 17, 143):
+            expected = by_formula(model, theta[s], GRID.x[0, :, index])
+            assert found[s, :, index] == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -81,9 +81,9 @@ def test_a_common_constant_of_the_biases_is_free_in_zero_init_alone() -> None:
 
 
 def test_joint_attention_does_not_see_the_mass_of_exact_copies() -> None:
-    world = replace(WORLD, words=copied_words(WORLD, PAIR.prompts, PAIR.biases))
+    world = replace(WORLD, pretrained=copied_experts(WORLD, PAIR.prompts, PAIR.biases))
     model = Regression("joint", world, 2)
-    design = make_design(world.words, grid_places(world))
+    design = make_design(world.pretrained, grid_inputs(world))
     light, heavy = (model.pack(PAIR.prompts, PAIR.biases + shift, 0.0)[None] for shift in (0, 1))
     difference = model.evaluate(light, design).f - model.evaluate(heavy, design).f
     assert np.abs(difference).max() < 1e-13

@@ -10,48 +10,53 @@ from harness.theory.fitting import draw_starts, fit
 from harness.theory.regression import Regression, make_design
 from harness.theory.sampling import (
     Sample,
-    cell_means,
     draw_continuous,
     draw_on_grid,
-    grid_places,
+    grid_inputs,
     observe,
 )
 from harness.theory.world import TRUTH, WORLD, Box
 
-GRID = make_design(WORLD.words, grid_places(WORLD))
+GRID = make_design(WORLD.pretrained, grid_inputs(WORLD))
 JOINT = Regression("joint", WORLD, 3)
 THETA = JOINT.pack(TRUTH.prompts, TRUTH.biases, 0.0)[None]
 F = JOINT.evaluate(THETA, GRID).f[0]
 
 
 def raw_data(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the place of each observation, and what was observed, (n, 2)."""
+    """Returns the index of each observation's input in the grid, and its y, (n, 2)."""
     random = np.random.default_rng(3)
-    places = random.integers(F.shape[1], size=n)
-    return places, F.T[places] + WORLD.noise * random.standard_normal((n, 2))
+    index = random.integers(F.shape[1], size=n)
+    return index, F.T[index] + WORLD.noise * random.standard_normal((n, 2))
+
+
+def by_input(index: np.ndarray, y: np.ndarray) -> Sample:
+    """Returns raw observations as counts and means."""
+    counts = np.bincount(index, minlength=F.shape[1]).astype(float)
+    sums = np.stack([np.bincount(index, weights=each, minlength=F.shape[1]) for each in y.T])
+    return Sample(GRID, (sums / np.maximum(counts, 1))[None], counts[None] / 0.1**2, len(index))
 
 
 @pytest.mark.parametrize("n", [50, 5000])
-def test_cell_means_give_the_sum_of_squares_of_the_raw_data(n) -> None:
-    places, y = raw_data(n)
-    cells = cell_means(WORLD, GRID, places, y)
-    problem = Problem.of(JOINT, cells, np.zeros(2, dtype=int), 0.0)
+def test_means_give_the_sum_of_squares_of_the_raw_data(n) -> None:
+    index, y = raw_data(n)
+    sample = by_input(index, y)
+    problem = Problem.of(JOINT, sample, np.zeros(2, dtype=int), 0.0)
     thetas = np.random.default_rng(1).normal(0, 0.5, (2, JOINT.num_parameters))
-    by_cells = problem.chi2(thetas, JOINT.evaluate(thetas, GRID).f) * WORLD.noise**2
-    for theta, found in zip(thetas, by_cells, strict=True):
-        f = JOINT.evaluate(theta[None], GRID).f[0].T[places]
-        within = ((y - cells.mean[0].T[places]) ** 2).sum()
+    by_means = problem.chi2(thetas, JOINT.evaluate(thetas, GRID).f) * WORLD.noise**2
+    for theta, found in zip(thetas, by_means, strict=True):
+        f = JOINT.evaluate(theta[None], GRID).f[0].T[index]
+        within = ((y - sample.mean[0].T[index]) ** 2).sum()
         assert found + within == pytest.approx(((y - f) ** 2).sum(), rel=1e-10)
 
 
-def test_cell_means_give_the_estimate_of_the_raw_data() -> None:
-    places, y = raw_data(800)
-    cells = cell_means(WORLD, GRID, places, y)
-    x = np.ascontiguousarray(GRID.x[:, :, places])
-    weight = np.full((1, len(places)), WORLD.noise**-2)
-    raw = Sample(make_design(WORLD.words, x), y.T[None], weight, len(places))
+def test_means_give_the_estimate_of_the_raw_data() -> None:
+    index, y = raw_data(800)
+    x = np.ascontiguousarray(GRID.x[:, :, index])
+    weight = np.full((1, len(index)), WORLD.noise**-2)
+    raw = Sample(make_design(WORLD.pretrained, x), y.T[None], weight, len(index))
     starts = draw_starts(JOINT, TRUTH, 1, 2, np.random.default_rng(0))
-    first, second = (fit(JOINT, sample, starts, Box()) for sample in (cells, raw))
+    first, second = (fit(JOINT, sample, starts, Box()) for sample in (by_input(index, y), raw))
     assert np.abs(first.theta - second.theta).max() < 1e-8
 
 
@@ -66,7 +71,7 @@ def test_grid_draws_have_the_mean_and_spread_of_n_observations() -> None:
     assert abs(scaled.mean()) < 0.01
 
 
-def test_places_that_were_not_drawn_weigh_nothing() -> None:
+def test_inputs_that_were_not_drawn_weigh_nothing() -> None:
     sample = draw_on_grid(WORLD, F, GRID, 20, 5, np.random.default_rng(2))
     assert (sample.weight == 0).sum() >= 5 * 124
     assert (sample.mean[np.broadcast_to(sample.weight[:, None] == 0, sample.mean.shape)] == 0).all()

@@ -5,47 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.errors import UsageError
 from harness.theory.scenarios import PAIR, Scenario, draw_truth
-from harness.theory.suites import SIZES, half_decades, make_suite
 from harness.theory.world import WORLD
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_every_setting_of_a_suite_can_be_estimated_at_every_n(size) -> None:
-    plans = make_suite(size)
-    names = [plan.scenario.name for plan in plans]
-    assert len(set(names)) == len(names)
-    for plan in plans:
-        for n in plan.sizes:
-            problem = plan.scenario.problem(n)
-            assert problem.model.num_atoms == len(problem.truth.prompts) + plan.scenario.extra_atoms
-
-
-def test_an_unknown_size_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="'qick'; did you mean 'quick'"):
-        make_suite("qick")
-
-
-def test_sizes_are_half_decades() -> None:
-    assert half_decades(2, 3.5) == (100, 316, 1000, 3162)
-
-
-def test_copies_approach_the_words_and_nothing_else_moves() -> None:
+def test_prompts_approach_their_copies_and_nothing_else_moves() -> None:
     scenario = Scenario("copy", "joint", rate=0.25)
     gaps = []
     for n in (100, 10_000, 1_000_000):
         problem = scenario.problem(n)
         gaps.append(np.linalg.norm(problem.truth.prompts[0] - PAIR.prompts[0]))
         assert (problem.truth.biases == PAIR.biases).all()
-        assert (problem.world.words.shift == PAIR.prompts @ WORLD.value.T).all()
+        assert (problem.world.pretrained.shift == PAIR.prompts @ WORLD.value.T).all()
     assert gaps == pytest.approx([0.6, 0.6 / 10**0.5, 0.06])
 
 
 def test_both_models_meet_the_same_copies() -> None:
     joint, zero = (Scenario("copy", g, rate=0.125).problem(5000) for g in ("joint", "zero-init"))
     assert (joint.truth.prompts == zero.truth.prompts).all()
-    assert (joint.world.words.linear == zero.world.words.linear).all()
+    assert (joint.world.pretrained.linear == zero.world.pretrained.linear).all()
 
 
 def test_the_gate_falls_in_zero_init_and_the_mass_in_joint() -> None:

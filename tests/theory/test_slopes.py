@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.theory.slopes import Slope, fit_slope, logarithmic_slope
+from harness.theory.slopes import Slope, fit_slope, logarithmic_slope, verdict
 
 SIZES = (100, 1000, 10_000, 100_000)
 
@@ -45,3 +45,16 @@ def test_the_theorems_logarithm_flattens_the_slope() -> None:
     sizes = [10**k for k in range(3, 7)]
     assert logarithmic_slope(0.5, sizes) == pytest.approx(-0.45, abs=0.005)
     assert logarithmic_slope(0.25, sizes) == pytest.approx(-0.225, abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("slope", "expected"),
+    [
+        (Slope(-0.5, -0.52, -0.48), "holds it"),
+        (Slope(-0.55, -0.57, -0.51), "steeper"),
+        (Slope(-0.4, -0.45, -0.35), "flatter"),
+        (None, "–"),
+    ],
+)
+def test_a_verdict_is_where_the_interval_lies(slope, expected) -> None:
+    assert verdict(slope, -0.5) == expected

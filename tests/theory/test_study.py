@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 
+from harness.errors import UsageError
 from harness.theory.scenarios import Scenario
-from harness.theory.study import Errors, Task, run_jobs, run_task, tasks_of
-from harness.theory.suites import Plan
+from harness.theory.study import SIZES as SUITES
+from harness.theory.study import Errors, Plan, half_decades, jobs_of, make_suite, measure, run_jobs
 from harness.theory.summary import Study, summarise
 
 SCENARIOS = [
@@ -29,7 +28,7 @@ SIZES = (1000, 10_000, 100_000, 1_000_000)
 @pytest.fixture(scope="module")
 def study() -> Study:
     plans = [Plan(scenario, SIZES, 24, 300) for scenario in SCENARIOS]
-    found = [run_task(task) for task in tasks_of(plans, 11)]
+    found = [job() for job in jobs_of(plans, 11)]
     return summarise(found, size="test", seed=11)
 
 
@@ -69,7 +68,7 @@ def test_moving_truths_follow_the_bound(study) -> None:
             assert row.slope.value == pytest.approx(row.predicted, abs=0.09)
 
 
-def test_fits_come_to_rest_and_no_cell_is_empty(study) -> None:
+def test_fits_converge_and_no_cell_is_empty(study) -> None:
     for effort in study.efforts:
         assert effort.converged > (0.85 if effort.scenario.extra_atoms else 0.99)
         assert effort.starts_at_best > (0.3 if effort.scenario.extra_atoms else 0.99)
@@ -80,7 +79,7 @@ def test_continuous_inputs_give_errors_of_the_grids_size() -> None:
     plans = [
         Plan(Scenario(family, "joint"), (2000,), 12, 200) for family in ("fixed", "continuous")
     ]
-    grid, continuous = (run_task(task).losses["single"].mean() for task in tasks_of(plans, 0))
+    grid, continuous = (job().losses["single"].mean() for job in jobs_of(plans, 0))
     assert 0.5 < continuous / grid < 2
 
 
@@ -89,17 +88,13 @@ def test_a_study_survives_its_file(study) -> None:
     assert Study.from_json(text, place="theory.json") == study
 
 
-def small_tasks() -> list[Task]:
-    plans = [Plan(scenario, (1000, 3162), 4, 50) for scenario in SCENARIOS[:3]]
-    return tasks_of(plans, 0)
+SMALL_PLANS = [Plan(scenario, (1000, 3162), 4, 50) for scenario in SCENARIOS[:3]]
 
 
 def test_processes_change_neither_results_nor_their_order() -> None:
-    jobs = [partial(run_task, task) for task in small_tasks()]
-    seen: list[object] = []
-    here = run_jobs(jobs, workers=1, done=seen.append)
-    there = run_jobs(jobs, workers=2, done=seen.append)
-    assert len(seen) == 2 * len(jobs)
+    jobs = jobs_of(SMALL_PLANS, 0)
+    here, there = (list(run_jobs(jobs, workers=workers)) for workers in (1, 2))
+    assert len(here) == len(jobs)
     for first, second in zip(here, there, strict=True):
         assert isinstance(first, Errors)
         assert (first.scenario, first.n) == (second.scenario, second.n)
@@ -109,6 +104,25 @@ def test_processes_change_neither_results_nor_their_order() -> None:
 
 
 def test_another_seed_draws_other_data() -> None:
-    task = small_tasks()[0]
-    first, second = run_task(task), run_task(Task(task.plan, task.n, task.seed + 1))
+    first, second = (measure(SMALL_PLANS[0], 1000, seed) for seed in (0, 1))
     assert not (first.chi2 == second.chi2).any()
+
+
+@pytest.mark.parametrize("size", SUITES)
+def test_every_setting_of_a_suite_can_be_estimated_at_every_n(size) -> None:
+    plans = make_suite(size)
+    names = [plan.scenario.name for plan in plans]
+    assert len(set(names)) == len(names)
+    for plan in plans:
+        for n in plan.sizes:
+            problem = plan.scenario.problem(n)
+            assert problem.model.num_atoms == len(problem.truth.prompts) + plan.scenario.extra_atoms
+
+
+def test_an_unknown_size_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="'qick'; did you mean 'quick'"):
+        make_suite("qick")
+
+
+def test_sizes_are_half_decades() -> None:
+    assert half_decades(2, 3.5) == (100, 316, 1000, 3162)

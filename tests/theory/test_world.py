@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.theory.scenarios import PAIR
-from harness.theory.world import TRUTH, WORLD, Box, Truth, check_truth, copied_words
+from harness.theory.world import TRUTH, WORLD, Box, Truth, check_truth, copied_experts
 
 NOTHING = np.zeros((0, 2))
 FLAT = np.array([[1.0, 2.0], [0.5, 1.0]])
@@ -77,10 +77,10 @@ def test_without_a_gate_alpha_may_be_anything() -> None:
     assert check(replace(TRUTH, alpha=0.0), has_gate=False) == ()
 
 
-def test_copied_words_are_prompts() -> None:
-    words = copied_words(WORLD, PAIR.prompts, PAIR.biases)
+def test_copied_experts_are_prompts() -> None:
+    experts = copied_experts(WORLD, PAIR.prompts, PAIR.biases)
     x = np.array([0.3, -1.1])
     for k, prompt in enumerate(PAIR.prompts):
-        score = words.linear[k] @ x + words.offset[k]
+        score = experts.linear[k] @ x + experts.offset[k]
         assert score == pytest.approx((WORLD.key @ prompt) @ x + PAIR.biases[k], abs=1e-12)
-        assert words.shift[k] == pytest.approx(WORLD.value @ prompt, abs=1e-12)
+        assert experts.shift[k] == pytest.approx(WORLD.value @ prompt, abs=1e-12)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -21,6 +22,7 @@ from harness.grid.status import CellState, read_states
 from harness.records.files import write_frame
 from harness.records.results import CellError, CellResult, write_result
 from harness.tracking.runs import GridRuns
+from harness.tracking.store import Store, TrackedRun
 from harness.tracking.uri import default_uri, hide_password, resolve_uri, shown_uri
 from tests.grid.test_loader import GRID
 from tests.grid.test_status import scored
@@ -178,6 +180,55 @@ def test_one_parent_per_grid(grid: GridSpec, runs: GridRuns, tmp_path: Path) -> 
     assert GridRuns(grid, default_uri(tmp_path), tmp_path).parent_id == runs.parent_id
 
 
+def counted(runs: GridRuns, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Returns a list that gets the number of runs in each answer of the store's search."""
+    real, answers = runs.client.search_runs, []
+
+    def search(*arguments: Any, **named: Any) -> Any:
+        page = real(*arguments, **named)
+        answers.append(len(page))
+        return page
+
+    monkeypatch.setattr(runs.client, "search_runs", search)
+    return answers
+
+
+def test_the_store_is_asked_once_for_the_runs_of_all_cells(
+    grid: GridSpec, runs: GridRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = expand(grid)
+    for cell in cells:
+        store(cell, tmp_path, replace(RESULT, scores=scored(cell)[:1]))
+    answers = counted(runs, monkeypatch)
+    assert runs.sync(states(grid, tmp_path)) == len(cells) > 2
+    assert answers == [0]
+    for cell in cells:  # more scores of the same trainings
+        store(cell, tmp_path, replace(RESULT, scores=scored(cell)))
+    assert runs.sync(states(grid, tmp_path)) == len(cells)
+    assert answers == [0, len(cells)]
+    assert runs.sync(states(grid, tmp_path)) == 0
+    assert len(runs.read()) == len(cells)
+    assert answers == [0, len(cells), len(cells)]
+    runs.replay(states(grid, tmp_path)[0])  # as it is logged live
+    assert answers[3:] == [1]
+
+
+def test_a_file_that_cannot_be_read_is_a_warning_and_not_a_missing_file(
+    runs: GridRuns, caplog: pytest.LogCaptureFixture
+) -> None:
+    local = TrackedRun("1", "a/lora", "2", RESULT, Path("/nowhere").as_uri())
+    assert runs.file(local, STEPS_FILE) is None
+    assert not caplog.records
+    remote = replace(local, artifact_uri="mlflow-artifacts:/1/artifacts")
+    away = Store("http://127.0.0.1:9")
+    assert away.file(remote, STEPS_FILE) is None
+    (message,) = (r.getMessage() for r in caplog.records if r.name == "harness.tracking.store")
+    assert message == (
+        f"a/lora: left out {STEPS_FILE}, which cannot be read: MLflow at http://127.0.0.1:9: no "
+        "answer (Connection refused)"
+    )
+
+
 def test_a_server_that_is_down_is_one_line(grid: GridSpec, tmp_path: Path) -> None:
     with pytest.raises(TrackingError) as caught:
         GridRuns(grid, "http://user:secret@127.0.0.1:9", tmp_path)
@@ -198,7 +249,7 @@ def test_a_run_that_another_process_logs_is_left_to_it(
     assert runs.client.get_run(run_id).info.status == "KILLED"
 
 
-def test_the_option_goes_before_the_environment_before_the_grid(
+def test_the_option_takes_precedence_over_the_environment_over_the_grid(
     grid: GridSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -15,15 +15,18 @@ from harness.errors import StorageError, TrainingError
 from harness.training.checkpoint import (
     RECORD_FILE,
     TENSORS_FILE,
+    Action,
     Checkpoints,
     TrainingState,
     checkpoint_folders,
     read_checkpoint,
-    remove_checkpoints,
     save_checkpoint,
 )
 from harness.training.progress import Progress, StepRecord
 from harness.training.signals import SignalFlags
+from harness.training.spec import TrainSpec
+from harness.training.step import TrainStep
+from tests.fixtures.tiny import adapted, random_examples
 
 IDENTITY = {"cell_id": "0123456789ab", "data_sha256": "d", "base.commit": None}
 
@@ -35,7 +38,7 @@ def state_at(step: int, size: int = 3) -> TrainingState:
 
 
 def checkpoints(folder: Path, told: list[str], minutes: float = 10.0) -> Checkpoints:
-    return Checkpoints(folder, IDENTITY, minutes=minutes, requests=SignalFlags(), warn=told.append)
+    return Checkpoints(folder, IDENTITY, minutes=minutes, flags=SignalFlags(), warn=told.append)
 
 
 def steps(folder: Path) -> list[int]:
@@ -54,9 +57,6 @@ def test_the_last_two_are_kept_and_nothing_else(tmp_path: Path) -> None:
     for step in (5, 10, 100, 1000):
         save_checkpoint(tmp_path, state_at(step), IDENTITY)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000100", "step-00001000"]
-    remove_checkpoints(tmp_path)
-    assert not tmp_path.exists()
-    remove_checkpoints(tmp_path)  # there may be none
 
 
 def truncate(name: str) -> Callable[[Path], None]:
@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_the_last_good_one_and_warns_once(tmp_path: Path) -> 
             save_checkpoint(tmp_path, state_at(20, size=100_000), IDENTITY)
     (line,) = told
     assert "cannot be written" in line
-    assert line.endswith("the training goes on")
+    assert line.endswith("the training continues")
     assert str(tmp_path / "step-00000005") in line
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
     mine.save(state_at(20, size=100_000), wait=True)
@@ -187,28 +187,40 @@ def test_a_full_disk_leaves_the_last_good_one_and_warns_once(tmp_path: Path) -> 
 def test_a_checkpoint_is_due_by_the_clock_and_by_signals(tmp_path: Path) -> None:
     told: list[str] = []
     slow, always = checkpoints(tmp_path, told), checkpoints(tmp_path, told, minutes=0.0)
-    assert slow.due_action() == "nothing"
-    assert always.due_action() == "save"
-    slow.requests.save = True
-    assert slow.due_action() == "save"
+    assert slow.due_action() == Action.CONTINUE
+    assert always.due_action() == Action.SAVE
+    slow.flags.save = True
+    assert slow.due_action() == Action.SAVE
     slow.save(state_at(1), wait=True)
-    assert slow.due_action() == "nothing"
-    slow.requests.stop = True
-    assert slow.due_action() == "stop"
+    assert slow.due_action() == Action.CONTINUE
+    slow.flags.stop = True
+    assert slow.due_action() == Action.STOP
 
 
 def test_what_is_written_beside_the_training_is_of_the_step_it_was_due_at(tmp_path: Path) -> None:
     told: list[str] = []
-    mine, state = checkpoints(tmp_path, told), state_at(5, size=3_000_000)
-    expected = state.tensors["parameter/a"].clone()
+    train_step = TrainStep(
+        adapted("full"), TrainSpec(learning_rate=1e-2), device=torch.device("cpu"),
+        precision="fp32", pad_token_id=0,
+    )  # fmt: skip
+    train_step.gradients(random_examples(2), 0)
+    train_step.update(1e-2)
+    mine, state = (
+        checkpoints(tmp_path, told),
+        TrainingState(state_at(5).progress, train_step.state()),
+    )
+    expected = {name: tensor.clone() for name, tensor in state.tensors.items()}
     mine.save(state)
-    state.tensors["parameter/a"].zero_()  # the training goes on
+    train_step.gradients(random_examples(2), 0)  # the training continues
+    train_step.update(1e-2)
     state.progress.records.append(state.progress.records[0])
     mine.wait()
     assert mine.last == tmp_path / "step-00000005"
     found = mine.latest()
     assert found is not None
-    assert torch.equal(found.tensors["parameter/a"], expected)
+    assert found.tensors.keys() == expected.keys()
+    assert all(torch.equal(found.tensors[name], value) for name, value in expected.items())
+    assert any(not torch.equal(train_step.state()[name], value) for name, value in expected.items())
     assert len(found.progress.records) == 1
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,9 +14,11 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from harness.data.instructions import Example, epoch_batches
 from harness.errors import TrainingError
 from harness.methods import METHODS
-from harness.methods.zero_init.probe import PROBE_TEXTS
+from harness.methods.method import TelemetryCallback
 from harness.records.results import TrainResult
-from harness.training.loop import STATISTICS_EVERY, fit
+from harness.training.callback import OnStep
+from harness.training.loop import fit
+from harness.training.method_statistics import MethodStatistics
 from harness.training.progress import StepRecord
 from harness.training.spec import TrainSpec
 from harness.training.step import parameter_groups
@@ -46,6 +47,9 @@ def train(
     *,
     seed: int = 0,
     pad_token_id: int = 0,
+    on_step: Callable[[StepRecord], object] = lambda record: None,
+    statistics: Callable[[nn.Module], dict[str, float]] | None = None,
+    telemetry: TelemetryCallback | None = None,
     **others: Any,
 ) -> TrainResult:
     return fit(
@@ -55,7 +59,7 @@ def train(
         seed=seed,
         device="cpu",
         pad_token_id=pad_token_id,
-        data_sha256="of the rows",
+        callbacks=[MethodStatistics(statistics, telemetry), OnStep(on_step)],
         **{"precision": "fp32"} | others,
     )
 
@@ -259,78 +263,11 @@ def test_epoch_loss_is_the_mean_over_its_labels() -> None:
         assert result.epoch_losses[epoch] == pytest.approx(total / sum(labels), rel=1e-12)
 
 
-def test_statistics_are_read_now_and_then_and_at_the_end() -> None:
-    records: list[StepRecord] = []
-    method = METHODS["zero-init-linear"]
-    training = spec(epochs=4, warmup_epochs=1.0)
-    model = adapted(method.name)
-    result = train(model, training, statistics=method.statistics, on_step=records.append)
-    read = [record.step for record in records if record.statistics]
-    assert read == [1, STATISTICS_EVERY, 12]
-    assert records[0].statistics["gate/max_abs"] == 0.0  # the first rate of a warm-up is zero
-    assert records[-1].statistics == result.final_statistics
-    assert result.final_statistics["gate/max_abs"] > 1e-3
-
-
-class CallLog:
-    """A trace that writes down what it was called for, and in which state the model was."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.calls: list[tuple[object, ...]] = []
-        self.clock = 0.0
-
-    def probe(self, when: str, texts: Sequence[Sequence[int]]) -> None:
-        assert not self.model.training
-        assert not torch.is_grad_enabled()
-        self.clock += 1000.0
-        self.calls.append((when, [tuple(text) for text in texts]))
-
-    def observe(self) -> None:
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.calls.append(("observe", all(p.grad is not None for p in trained)))
-
-    def read(self, step: int) -> dict[str, float]:
-        self.calls.append(("read", step))
-        return {"a": float(step)}
-
-    def statistics(self) -> dict[str, float]:
-        return {"b": 2.0}
-
-    def frames(self) -> dict[str, Any]:
-        return {}
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load_state(self, arrays: object) -> None:
-        raise AssertionError("nothing is resumed here")
-
-
-def test_a_trace_is_called_around_the_training_and_around_the_steps_that_are_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model = adapted("lora")
-    model.train()
-    trace, records = CallLog(model), []
-    clock = time.perf_counter
-    monkeypatch.setattr(time, "perf_counter", lambda: clock() + trace.clock)
-    training = spec(epochs=4)
-    result = train(model, training, trace=trace, statistics=len, on_step=records.append)
-    texts = [example.token_ids for example in EXAMPLES[:PROBE_TEXTS]]
-    steps = [("observe", True), ("read", 1), ("observe", True), ("read", 10), ("observe", True)]
-    assert trace.calls == [("before", texts), *steps, ("read", 12), ("after", texts)]
-    read = {record.step: record.statistics for record in records if record.statistics}
-    assert read == {1: {"a": 1.0}, 10: {"a": 10.0}, 12: {"a": 12.0}}
-    assert result.final_statistics == {"b": 2.0}
-    assert result.seconds < 1000.0  # of the training, not of the probes
-
-
 def test_result_names_what_was_done() -> None:
     model = adapted("zero-init-linear")
     result = train(model, spec(learning_rate=None, base_learning_rate=0.064))
     assert result.peak_learning_rate == pytest.approx(0.002)
-    assert (result.precision, result.device, result.data_sha256) == ("fp32", "cpu", "of the rows")
+    assert (result.precision, result.device) == ("fp32", "cpu")
     assert result.trainable_parameters == 2 * 10 * 32 + 2 * 4
     assert result.total_parameters == sum(p.numel() for p in model.parameters())
     assert not model.training
@@ -368,7 +305,8 @@ def test_what_is_not_finite_stops_before_it_spoils(
         train(model, statistics=METHODS["zero-init-linear"].statistics, on_step=records.append)
     message = str(caught.value)
     assert message.startswith(said)
-    assert "(learning rate 0.003, largest gate 0." in message
+    assert "(learning rate 0.003); " in message
+    assert "; the largest gate is 0." in message
     assert len(message.splitlines()) == 1
     assert records == []
     for parameter, value in trained_state(model).items():

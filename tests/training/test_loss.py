@@ -84,7 +84,7 @@ def test_peft_model_is_looked_into() -> None:
     assert abs(expected.item() - plain.item()) > 1e-2  # the adapter was in it
 
 
-def behind_prompts(name: str) -> nn.Module:
+def with_prompts(name: str) -> nn.Module:
     if name == "prefix-tuning":
         return apply_prefix_tuning(tiny_llama(), PrefixTuningOptions(num_virtual_tokens=5), 3)
     return apply_prompt_tuning(tiny_llama(), PromptTuningOptions(num_virtual_tokens=7), 3)
@@ -93,7 +93,7 @@ def behind_prompts(name: str) -> nn.Module:
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("name", ["prefix-tuning", "prompt-tuning"])
 def test_virtual_tokens_stand_before_each_sequence(name: str, budget: int) -> None:
-    model = behind_prompts(name)
+    model = with_prompts(name)
     (trained,) = [value for value in model.parameters() if value.requires_grad]
     expected_loss = transformers_loss(model, EXAMPLES)
     (expected,) = torch.autograd.grad(expected_loss, [trained])
@@ -106,15 +106,15 @@ def test_virtual_tokens_stand_before_each_sequence(name: str, budget: int) -> No
 
 @pytest.mark.parametrize("name", ["prefix-tuning", "prompt-tuning"])
 def test_a_forward_pass_leaves_no_cache_behind(name: str) -> None:
-    model = behind_prompts(name)
+    model = with_prompts(name)
     first = our_loss(model, EXAMPLES, 90)
     assert torch.equal(our_loss(model, EXAMPLES, 90), first)
     assert model.config.use_cache is True
 
 
 @pytest.mark.parametrize("name", ["prefix-tuning", "prompt-tuning"])
-def test_behind_prompts_the_head_sees_columns_with_labels_only(name: str) -> None:
-    model = behind_prompts(name)
+def test_with_prompts_the_head_sees_columns_with_labels_only(name: str) -> None:
+    model = with_prompts(name)
     widths = []
     model.get_base_model().lm_head.register_forward_hook(
         lambda _module, inputs, _output: widths.append(inputs[0].shape[1])
@@ -153,13 +153,13 @@ def test_padded_batches_are_as_wide_as_their_longest_and_keep_the_budget() -> No
 
 def test_a_model_that_is_padded_says_why(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="harness.training.loss"):
-        loss = ResponseLoss(behind_prompts("prompt-tuning"))
-    assert "virtual tokens stand before the words" in caplog.text
+        loss = ResponseLoss(with_prompts("prompt-tuning"))
+    assert "virtual tokens are prepended to each sequence" in caplog.text
     assert isinstance(batches_of(loss, EXAMPLES)[0], PaddedBatch)
 
 
 def test_padding_token_changes_no_bit() -> None:
-    model = behind_prompts("prefix-tuning")
+    model = with_prompts("prefix-tuning")
     losses = {our_loss(model, EXAMPLES, 1000, pad).item() for pad in (0, 5, 95)}
     assert len(losses) == 1
 

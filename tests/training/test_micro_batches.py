@@ -7,7 +7,7 @@ import torch
 
 from harness.data.instructions import Example
 from harness.errors import TrainingError
-from harness.training.loss import packing_refusal, shares_openings
+from harness.training.loss import packing_refusal, shares_prefixes
 from harness.training.micro_batches import number_sequences, resolve_budget
 from harness.training.spec import DEFAULT_TOKEN_BUDGET
 from tests.fixtures.tiny import TRAINED, adapted, tiny_llama
@@ -35,7 +35,7 @@ def test_a_budget_below_the_longest_sequence_is_refused_in_one_line() -> None:
 def test_sequences_are_numbered_from_the_longest() -> None:
     examples = [Example((1,) * n, p) for n, p in ((3, 1), (5, 1), (9, 9), (5, 2), (4, 1))]
     numbered = number_sequences(examples)
-    assert [(s.place, len(s.token_ids), s.num_prompt_tokens) for s in numbered] == [
+    assert [(s.index, len(s.token_ids), s.num_prompt_tokens) for s in numbered] == [
         (0, 5, 1),
         (1, 5, 2),
         (2, 4, 1),
@@ -57,6 +57,6 @@ def test_attention_with_dropout_is_padded() -> None:
 
 def test_nothing_is_shared_under_dropout() -> None:
     model = adapted("lora", dropout=0.1)
-    assert shares_openings(model.eval())
-    assert not shares_openings(model.train())
-    assert shares_openings(adapted("lora", dropout=0.0).train())
+    assert shares_prefixes(model.eval())
+    assert not shares_prefixes(model.train())
+    assert shares_prefixes(adapted("lora", dropout=0.0).train())

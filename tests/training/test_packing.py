@@ -69,8 +69,8 @@ def test_nothing_is_shared_where_it_must_not_be() -> None:
     rows = rows_of(60, share=False)
     assert sum(row.num_tokens for row in rows) == sum(one.num_inputs for one in sequences())
     for row in rows:
-        places = row.places_1N[0]
-        assert all(len(set(places[nodes].tolist())) == 1 for nodes in slots(row))
+        sequence_ids = row.sequence_ids_1N[0]
+        assert all(len(set(sequence_ids[nodes].tolist())) == 1 for nodes in slots(row))
 
 
 @pytest.mark.parametrize("share", [True, False])

@@ -13,11 +13,13 @@ import torch
 
 from harness.data.instructions import Example
 from harness.models.loading import trained_parameters
+from harness.training.callback import OnStep
 from harness.training.loop import fit
-from harness.training.parallel import Ranks, gather, gather_trained, part_of
+from harness.training.micro_batches import number_sequences
+from harness.training.parallel import Ranks, gather, gather_trained, shard_of
 from harness.training.progress import StepRecord
 from harness.training.spec import TrainSpec
-from harness.training.step import BatchTotals, Trainer
+from harness.training.step import BatchTotals, TrainStep
 from tests.fixtures.rank_processes import run_ranks
 from tests.fixtures.tiny import TRAINED, adapted, random_examples, relative_distance, trained_state
 
@@ -69,8 +71,7 @@ def train(
         device="cpu",
         precision=precision,
         pad_token_id=0,
-        data_sha256="",
-        on_step=steps.append,
+        callbacks=[OnStep(steps.append)],
     )
     gathered = gather_trained(model)
     local = [getattr(p, "_local_tensor", p) for p in model.parameters() if p.requires_grad]
@@ -147,13 +148,13 @@ def test_two_processes_give_the_same_bits_twice(
             assert torch.equal(value, twice.trained[parameter]), (run, parameter)
 
 
-def count_rounds(rank: int) -> list[tuple[str, float, bool]]:
+def count_passes(rank: int) -> list[tuple[str, float, bool]]:
     ranks = Ranks.joined(torch.device("cpu"))
     return list(ranks.lockstep([["a", "b", "c"], []][rank], lambda: "dummy_batch"))
 
 
 def test_every_rank_takes_part_in_every_pass(tmp_path: Path) -> None:
-    first, second = run_ranks(count_rounds, tmp_path)
+    first, second = run_ranks(count_passes, tmp_path)
     assert first == [("a", 1.0, False), ("b", 1.0, False), ("c", 1.0, True)]
     assert second == [
         ("dummy_batch", 0.0, False),
@@ -165,17 +166,18 @@ def test_every_rank_takes_part_in_every_pass(tmp_path: Path) -> None:
 def seen_examples(rank: int) -> list[list[tuple[int, ...]]]:
     """Returns the sequences of every optimizer step that this rank computes."""
     seen: list[list[tuple[int, ...]]] = []
-    gradients = Trainer.gradients
+    gradients = TrainStep.gradients
 
-    def look(trainer: Trainer, examples: Sequence[Example], key: int) -> BatchTotals:
-        seen.append([example.token_ids for example in trainer.ranks.shard(examples).examples])
-        return gradients(trainer, examples, key)
+    def look(train_step: TrainStep, examples: Sequence[Example], key: int) -> BatchTotals:
+        shard = train_step.ranks.shard(number_sequences(examples))
+        seen.append([one.token_ids for one in shard])
+        return gradients(train_step, examples, key)
 
-    Trainer.gradients = look  # type: ignore[method-assign]
+    TrainStep.gradients = look  # type: ignore[method-assign]
     try:
         train("zero-init-linear")
     finally:
-        Trainer.gradients = gradients  # type: ignore[method-assign]
+        TrainStep.gradients = gradients  # type: ignore[method-assign]
     return seen
 
 
@@ -187,18 +189,18 @@ def test_the_order_of_the_data_depends_on_the_seed_alone(tmp_path: Path) -> None
 
 
 def there_and_back(rank: int) -> tuple[dict[str, torch.Tensor], list[bool], int]:
-    """Shards the model, gathers its tensors, and parts them again."""
-    trainer = Trainer(
+    """Shards the model, gathers its tensors, and shards them again."""
+    train_step = TrainStep(
         adapted("full"), TrainSpec.model_validate(SETTINGS), device=torch.device("cpu"),
         precision="fp32", pad_token_id=0,
     )  # fmt: skip
-    parts = trained_parameters(trainer.model)
+    parts = trained_parameters(train_step.model)
     whole = trained_state(adapted("full"))
     same = [
-        torch.equal(part_of(whole[name], part)._local_tensor, part._local_tensor)  # type: ignore[attr-defined]
+        torch.equal(shard_of(whole[name], part)._local_tensor, part._local_tensor)  # type: ignore[attr-defined]
         for name, part in parts.items()
     ]
-    return gather(parts), same, trainer.ranks.highest(rank)
+    return gather(parts), same, train_step.ranks.highest(rank)
 
 
 def test_what_is_gathered_can_be_divided_again(tmp_path: Path) -> None:
@@ -217,4 +219,4 @@ def test_of_one_process_everything_is_whole() -> None:
     state = trained_state(model)
     assert gather_trained(model) is None
     assert all(torch.equal(value, state[name]) for name, value in gather(state).items())
-    assert all(part_of(value, value) is value for value in state.values())
+    assert all(shard_of(value, value) is value for value in state.values())

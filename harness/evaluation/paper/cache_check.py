@@ -1,22 +1,21 @@
-"""Decides whether a model can generate in a pool, by trying it against its plain forward pass.
-
-Masks beside kept keys and values, and sequences of different lengths, are more than some models
-take: their text would be another one.
-"""
+"""Decides whether a model can generate in a pool, by trying it against its plain forward pass."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.evaluation.paper.pool import Pool
-from harness.evaluation.paper.prefill import common_prefix, compute_prefix, fill_prompts
-from harness.evaluation.prefix_trie.checks import longest_shared
+from harness.evaluation.paper.prefill import common_prefix, compute_prefix, prefill_prompts
+from harness.evaluation.trial import (
+    WrongResultError,
+    attention_window,
+    try_once,
+    virtual_tokens,
+)
 
 NUM_STEPS = 3
 """Tokens behind the prompts at which both ways are compared."""
@@ -24,14 +23,6 @@ MAX_ERROR = 1e-3
 """Largest difference of a log-probability in fp32, in nats; a wrong mask gives far more."""
 MAX_ERROR_IN_HALF = 0.3
 """The same in half precision."""
-
-
-_TRIED: weakref.WeakKeyDictionary[nn.Module, set[Any]] = weakref.WeakKeyDictionary()
-"""What a model was found to do rightly: attention, dtype, and whether beyond its window."""
-
-
-class _Differs(Exception):
-    """The pool computes something else than the model alone."""
 
 
 def reason_against_cache(
@@ -44,40 +35,34 @@ def reason_against_cache(
         prompts: what it is to continue; the longest and the shortest are tried.
         autocast_dtype: what the model computes in where that is not its own dtype.
     """
-    adapter = getattr(model, "active_peft_config", None)
-    if adapter is not None and adapter.is_prompt_learning:
-        return f"{adapter.peft_type.value.lower()} adds virtual tokens to every row"
+    if reason := virtual_tokens(model):
+        return reason
     half = (autocast_dtype or model.dtype) != torch.float32
     ordered = sorted(prompts, key=len)
-    window = longest_shared(model)
-    beyond = window is not None and len(ordered[-1]) >= window
-    kind = (model.config._attn_implementation, autocast_dtype, beyond)
-    tried = _TRIED.setdefault(model, set())
-    if kind in tried:
-        return None
+    window = attention_window(model)
+    beyond_window = window is not None and len(ordered[-1]) >= window
+    limit = MAX_ERROR_IN_HALF if half else MAX_ERROR
     try:
-        _compare(model, [ordered[0], ordered[-1]], MAX_ERROR_IN_HALF if half else MAX_ERROR)
-    except _Differs as difference:
-        return str(difference)
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as fault:
-        if isinstance(fault, RuntimeError) and should_reduce_batch_size(fault):
-            raise
-        reason = str(fault).splitlines()[0] if str(fault) else "no message"
-        return f"{type(fault).__name__}: {reason}"
-    tried.add(kind)
+        try_once(
+            model,
+            ("pool", autocast_dtype, beyond_window),
+            lambda: _compare(model, [ordered[0], ordered[-1]], limit),
+        )
+    except WrongResultError as fault:
+        return str(fault)
     return None
 
 
 def _compare(model: Any, prompts: list[tuple[int, ...]], limit: float) -> None:
     prefix = compute_prefix(model, common_prefix(prompts))
-    filled = fill_prompts(model, prompts, prefix)
-    rows, logits_BV, pool = [list(prompt) for prompt in prompts], filled.logits_BV, Pool(model)
-    pool.arrange([], [(filled, range(len(rows)))])
+    prefilled = prefill_prompts(model, prompts, prefix)
+    rows, logits_BV, pool = [list(prompt) for prompt in prompts], prefilled.logits_BV, Pool(model)
+    pool.arrange([], [(prefilled, range(len(rows)))])
     for _ in range(NUM_STEPS):
         expected_BV = torch.cat([plain_logits(model, [row]) for row in rows])
         error = _difference(logits_BV, expected_BV)
         if error > limit:  # what is not a number is reported as such, later
-            raise _Differs(
+            raise WrongResultError(
                 f"kept keys and values move a log-probability by {error:.1e} nats with this model"
             )
         tokens = expected_BV.argmax(-1).tolist()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from harness.evaluation.paper.matching import PATHOLOGIES, judge
+from harness.evaluation.paper.matching import RESPONSE_FLAGS, judge
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -70,11 +70,11 @@ def target(doc: Doc) -> str:
 
 
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, float]:
-    """Returns whether the response is right, and its pathologies, each 0 or 1."""
+    """Returns whether the response is right, and its flags, each 0 or 1."""
     question = question_of(doc)
     verdict = judge(results[0], question.options, question.gold)
     return {"acc": float(verdict.right)} | {
-        name: float(getattr(verdict, name)) for name in PATHOLOGIES
+        name: float(getattr(verdict, name)) for name in RESPONSE_FLAGS
     }
 
 

@@ -1,26 +1,24 @@
-"""Generates responses to many prompts: a pool of sequences that is filled again as they end."""
+"""Generates responses to many prompts: a pool of sequences that is refilled as they end."""
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-
 from harness.errors import EvaluationError
 from harness.evaluation.benchmarks import Decoding
+from harness.evaluation.memory import halve_until_it_fits
 from harness.evaluation.paper.cache_check import plain_logits
 from harness.evaluation.paper.pool import Pool
 from harness.evaluation.paper.prefill import (
-    Filled,
+    Prefilled,
     Prefix,
     common_prefix,
     compute_prefix,
-    fill_prompts,
+    prefill_prompts,
 )
 from harness.evaluation.paper.sampling import NOT_A_NUMBER, choose_tokens, random_stream
 
@@ -30,11 +28,9 @@ PADDING, PADDING_SHARE = 64, 8
 """Prompts are computed side by side with at most so much padding, and one more in so many tokens:
 less would cost more passes than it saves."""
 REFILL_SHARE = 4
-"""The pool is filled again when one in so many of its places is free."""
+"""The pool is refilled when one in so many of its slots is free."""
 DROP_SHARE = 8
 """Ended sequences leave when they are one in so many; until then they cost less than copying."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,17 +104,19 @@ class Generator:
             del left[number]
             on_done(number, response)
 
-        while left:
-            run = self._run_plainly if self.reason_against_cache else self._run_pool
-            if _finishes(lambda run=run: run(left, done)):  # type: ignore[misc]
-                return
-            clear_device_cache(garbage_collection=True)
-            self.num_rows //= 2
-            if not self.num_rows:
-                raise EvaluationError(
-                    "the memory is too small to generate one response at a time; take a larger GPU"
-                )
-            logger.warning("memory ran out; going on with %d responses at once", self.num_rows)
+        run = self._run_plainly if self.reason_against_cache else self._run_pool
+
+        def generate_rest(num_rows: int) -> None:
+            self.num_rows = num_rows
+            run(left, done)
+
+        halve_until_it_fits(
+            generate_rest,
+            self.num_rows,
+            device=str(self.model.device),
+            unit="responses",
+            one="generate one response",
+        )
 
     def _run_pool(self, left: dict[int, Prompt], on_done: OnDone) -> None:
         queue = _Queue(self.model, self._sequences(left))
@@ -145,13 +143,15 @@ class Generator:
         """Returns the pool's sequences after new ones have joined, with their first token."""
         kept = [number for number, one in enumerate(active) if one is not None]
         going = [active[number] for number in kept]
-        joining: list[tuple[Filled, list[int]]] = []
+        joining: list[tuple[Prefilled, list[int]]] = []
         while queue and len(going) < self.num_rows:
             sequences, prefix = queue.take(self.num_rows - len(going))
-            filled = fill_prompts(self.model, [one.prompt.tokens for one in sequences], prefix)
-            started = self._choose(filled.logits_BV, sequences, on_done)
+            prefilled = prefill_prompts(
+                self.model, [one.prompt.tokens for one in sequences], prefix
+            )
+            started = self._choose(prefilled.logits_BV, sequences, on_done)
             chosen = [number for number, one in enumerate(started) if one is not None]
-            joining.append((filled, chosen))
+            joining.append((prefilled, chosen))
             going += [started[number] for number in chosen]
         pool.arrange(kept, joining)
         return going
@@ -159,7 +159,7 @@ class Generator:
     def _choose(
         self, logits: Any, active: Sequence[_Sequence | None], on_done: OnDone
     ) -> list[_Sequence | None]:
-        """Gives each sequence its next token; returns None in the place of those that end."""
+        """Gives each sequence its next token; returns None for those that end."""
         draws = [0.0 if one is None else one.stream.random() for one in active]
         chosen = choose_tokens(logits, self.decoding, draws)
         going: list[_Sequence | None] = []
@@ -238,14 +238,3 @@ class _Queue:
             self._groups.popleft()
             self._prefix = None
         return taken, prefix
-
-
-def _finishes(work: Callable[[], None]) -> bool:
-    """Does a piece of work; tells whether the memory sufficed."""
-    try:
-        work()
-    except RuntimeError as fault:
-        if not should_reduce_batch_size(fault):
-            raise
-        return False
-    return True

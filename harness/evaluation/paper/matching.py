@@ -13,13 +13,13 @@ from functools import lru_cache
 
 RESPONSE_MARK = "### Response:"
 
-PATHOLOGIES = ("several_named", "empty", "ratio_alone", "gold_first")
+RESPONSE_FLAGS = ("several_named", "empty", "ratio_alone", "gold_first")
 """What is counted beside the score, in the order of printing: fields of a Verdict."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a response is worth, and what is odd about it."""
+    """Whether a response is right, and its flags."""
 
     right: bool
     prediction: int | None

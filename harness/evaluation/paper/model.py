@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-import torch
 from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
 from harness.evaluation.benchmarks import Decoding
+from harness.evaluation.model_object import ModelObject, OnProgress
 from harness.evaluation.paper.cache_check import reason_against_cache
 from harness.evaluation.paper.generator import Generator, Prompt, Response
 from harness.evaluation.tasks import DEFAULT_NUM_ROWS
@@ -26,40 +21,23 @@ PLAIN_ROWS = 8
 """Responses side by side where keys and values are not kept."""
 
 
-@dataclass(frozen=True)
-class Pooling:
-    """How responses were generated side by side; in half precision it moves the low bits."""
-
-    num_rows: int
-    """The setting."""
-    sufficed: int
-    """What the memory sufficed for: the setting, or less where it was halved."""
-    max_new_tokens: int
-    """The setting, or half of the model's positions where that is less."""
-    fallback: str | None = None
-    """Why keys and values were not kept; None where they were."""
-
-
-class GeneratingModel(HFLM):
+class GeneratingModel(ModelObject):
     """lm-eval's model class; responses are generated in a pool, each by its own random numbers.
 
     Other than `HFLM` it puts BOS before every prompt, whatever the tokenizer does, and reads a text
     that spells a special token as letters.
 
-    Args:
-        model: a causal language model, on its device.
-        tokenizer: its tokenizer.
+    Args, beside those of `ModelObject`:
         decoding: of all requests; what they say themselves is not used.
         precision: bf16 or fp32; with bf16 the model runs under autocast.
-        num_rows: responses side by side.
-        on_progress: called with (responses done, requests in all).
 
     Attributes:
-        truncated: number of prompts that lost their beginning to the model's length, by task.
+        decoding: as asked for, with at most half of the model's positions for new tokens.
         longest_prompt: tokens of a prompt that leave room for the response.
         responses: by task and number of the item.
-        pooling: how they were generated.
     """
+
+    unit, plainly = "responses", "generated without kept keys and values"
 
     def __init__(
         self,
@@ -69,22 +47,29 @@ class GeneratingModel(HFLM):
         decoding: Decoding,
         precision: str = "fp32",
         num_rows: int = DEFAULT_NUM_ROWS,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         if tokenizer.eos_token_id is None:
             raise EvaluationError(
                 f"{tokenizer.name_or_path}: the tokenizer has no EOS token, so that no response "
                 "would end; set eos_token in its tokenizer_config.json"
             )
-        mixed = "bfloat16" if precision == "bf16" else None
-        super().__init__(pretrained=model, tokenizer=tokenizer, mixed_precision_dtype=mixed)
-        self._on_progress = on_progress
+        super().__init__(
+            model,
+            tokenizer,
+            autocast_dtype="bfloat16" if precision == "bf16" else None,
+            batch_setting=num_rows,
+            on_progress=on_progress,
+        )
         most = min(decoding.max_new_tokens, self.max_length // 2)
-        self._decoding = replace(decoding, max_new_tokens=most)
+        self.decoding = replace(decoding, max_new_tokens=most)
         self.longest_prompt = self.max_length - most
-        self.truncated: Counter[str] = Counter()
         self.responses: dict[tuple[str, int], Response] = {}
-        self.pooling = Pooling(num_rows, num_rows, most)
+
+    @property
+    def room(self) -> str:
+        """What prompts that lost their beginning are longer than."""
+        return f"the {self.longest_prompt} of {super().room} that the response leaves"
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         """Returns BOS and the text's tokens; no BOS where the tokenizer has none."""
@@ -113,31 +98,27 @@ class GeneratingModel(HFLM):
         """Returns the response to each request."""
         prompts = [self._prompt(request) for request in requests]
         texts = [""] * len(requests)
-        finished = 0
 
         def on_done(number: int, response: Response) -> None:
-            nonlocal finished
-            finished += 1
             texts[number] = self.decode_response(prompts[number].tokens, response.tokens)
             name, doc_id = requests[number].task_name or "", requests[number].doc_id
             self.responses[name, int(doc_id or 0)] = response
-            if self._on_progress is not None:
-                self._on_progress(finished, len(requests))
+            self.count_done(len(requests))
 
         # One context for all: it keeps what it makes of weights in fp32.
-        with self._autocast():
+        with self.autocast():
             tokens = [prompt.tokens for prompt in prompts]
             refusal = reason_against_cache(self.model, tokens, self.mixed_precision_dtype)
             generator = Generator(
                 self.model,
-                self._decoding,
+                self.decoding,
                 end_token=int(self.tokenizer.eos_token_id),
-                num_rows=PLAIN_ROWS if refusal else self.pooling.num_rows,
+                num_rows=PLAIN_ROWS if refusal else self.batching.setting,
                 reason_against_cache=refusal,
             )
             generator.generate(prompts, on_done)
-        sufficed = self.pooling.num_rows if refusal else generator.num_rows
-        self.pooling = replace(self.pooling, sufficed=sufficed, fallback=refusal)
+        effective = self.batching.setting if refusal else generator.num_rows
+        self.batching = replace(self.batching, effective=effective, fallback=refusal)
         return texts
 
     def _prompt(self, request: Instance) -> Prompt:
@@ -147,10 +128,3 @@ class GeneratingModel(HFLM):
         self.truncated[name] += cut
         # A prompt that lost its beginning shares none with the others.
         return Prompt(tokens[-self.longest_prompt :], text, f"{name} (cut)" if cut else name)
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast(
-            device_type=self.device.type,
-            dtype=self.mixed_precision_dtype,
-            enabled=self.mixed_precision_dtype is not None,
-        )

@@ -1,4 +1,4 @@
-"""Sequences that go on side by side, a token at each step; they come and go while others stay.
+"""Continuous batching: sequences gain a token at each step, and join and leave while others stay.
 
 Shapes: B sequences, W columns in use, C columns in memory, V vocabulary, G key and value heads, d
 head size.
@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer
 
-from harness.evaluation.paper.prefill import Filled
+from harness.evaluation.paper.prefill import Prefilled
 
 SLACK = 64
 """Columns beyond those in use: so many steps go without copying what is there."""
@@ -50,9 +51,6 @@ class Pool:
     So a step adds one column to all of them, and what lies before a sequence is masked. Within a
     sequence the distance of two columns is that of their positions, as sliding windows need it.
 
-    Args:
-        model: a causal language model in evaluation mode.
-
     Attributes:
         lengths: tokens of each sequence, as far as they are computed.
     """
@@ -65,7 +63,7 @@ class Pool:
 
     @torch.no_grad()
     def arrange(
-        self, kept: Sequence[int], joining: Sequence[tuple[Filled, Sequence[int]]] = ()
+        self, kept: Sequence[int], joining: Sequence[tuple[Prefilled, Sequence[int]]] = ()
     ) -> None:
         """Keeps some sequences, in this order, and puts computed prompts behind them.
 
@@ -74,8 +72,8 @@ class Pool:
             joining: computed prompts, each with the numbers of those that join.
         """
         lengths = [self.lengths[number] for number in kept]
-        for filled, chosen in joining:
-            lengths += [filled.lengths[number] for number in chosen]
+        for prefilled, chosen in joining:
+            lengths += [prefilled.lengths[number] for number in chosen]
         if not lengths:
             self._layers, self._width, self.lengths = [], 0, []
             return
@@ -89,18 +87,11 @@ class Pool:
                 old_BGCd = (self._layers[layer].keys, self._layers[layer].values)[part]
                 assert old_BGCd is not None
                 pieces_BGSd.append(old_BGCd[:, :, self._width - staying : self._width][kept_K])
-            for filled, chosen in joining:
+            for prefilled, chosen in joining:
                 if chosen:
-                    pieces_BGSd.append(_aligned(filled, filled.layers[layer][part], chosen))
-            heads, size = pieces_BGSd[0].shape[1], pieces_BGSd[0].shape[3]
+                    pieces_BGSd.append(_aligned(prefilled, prefilled.layers[layer][part], chosen))
             # Zeros: what is masked must still be a number.
-            into_BGCd = pieces_BGSd[0].new_zeros(len(lengths), heads, width + SLACK, size)
-            row = 0
-            for piece_BGSd in pieces_BGSd:
-                count, _, columns, _ = piece_BGSd.shape
-                into_BGCd[row : row + count, :, width - columns : width] = piece_BGSd
-                row += count
-            return into_BGCd
+            return torch.cat([pad(one, (0, 0, width - one.shape[2], SLACK)) for one in pieces_BGSd])
 
         count = len(self._layers) if kept else len(joining[0][0].layers)
         self._layers = [
@@ -134,9 +125,9 @@ class Pool:
         return logits[:, -1]
 
 
-def _aligned(filled: Filled, states_NGSd: Tensor, chosen: Sequence[int]) -> Tensor:
+def _aligned(prefilled: Prefilled, states_NGSd: Tensor, chosen: Sequence[int]) -> Tensor:
     """Returns the states of some prompts, moved so that each ends at the last column."""
-    lengths = [filled.lengths[number] for number in chosen]
+    lengths = [prefilled.lengths[number] for number in chosen]
     width, device = max(lengths), states_NGSd.device
     starts_N1 = width - torch.tensor(lengths, device=device)[:, None]
     columns_NW = (torch.arange(width, device=device) - starts_N1).clamp(min=0)

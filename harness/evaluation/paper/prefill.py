@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from harness.data.prefixes import common_prefix_length
 from harness.evaluation.prefix_trie.forward import Layer, PrefixLayer, logits_at
 
 
@@ -27,7 +28,7 @@ class Prefix:
 
 
 @dataclass(frozen=True)
-class Filled:
+class Prefilled:
     """Prompts, computed."""
 
     logits_BV: Tensor
@@ -53,13 +54,9 @@ def common_prefix(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """Returns what all prompts begin with, less than the whole of any; () for a single one."""
     if len(prompts) < 2:
         return ()
-    first, last = min(prompts), max(prompts)
-    length = min(len(prompt) for prompt in prompts) - 1
-    for place in range(length):
-        if first[place] != last[place]:
-            length = place
-            break
-    return first[: max(length, 0)]
+    first, last = min(prompts), max(prompts)  # what these two share, all between them do
+    shortest = min(len(prompt) for prompt in prompts)
+    return first[: max(0, min(common_prefix_length(first, last), shortest - 1))]
 
 
 @torch.no_grad()
@@ -71,17 +68,16 @@ def compute_prefix(model: Any, tokens: tuple[int, ...]) -> Prefix:
 
 
 @torch.no_grad()
-def fill_prompts(model: Any, prompts: Sequence[tuple[int, ...]], prefix: Prefix) -> Filled:
+def prefill_prompts(model: Any, prompts: Sequence[tuple[int, ...]], prefix: Prefix) -> Prefilled:
     """Returns prompts, computed side by side.
 
     Args:
-        model: a causal language model in evaluation mode.
         prompts: each begins with the prefix and goes on behind it.
         prefix: computed once for all of them.
     """
     tails = [prompt[len(prefix.tokens) :] for prompt in prompts]
     logits_BV, layers = _run(model, tails, prefix)
-    return Filled(logits_BV, layers, [len(prompt) for prompt in prompts])
+    return Prefilled(logits_BV, layers, [len(prompt) for prompt in prompts])
 
 
 def _run(model: Any, rows: Sequence[tuple[int, ...]], prefix: Prefix) -> tuple[Tensor, list[Layer]]:
@@ -94,14 +90,12 @@ def _run(model: Any, rows: Sequence[tuple[int, ...]], prefix: Prefix) -> tuple[T
     before = [None] * count if prefix.layers is None else prefix.layers
     layers = [_PromptLayer(layer) for layer in before]
     positions_1T = torch.arange(start, start + width, device=device)[None]
-    with logits_at(model, torch.tensor(last_B, device=device)) as asked:
+    with logits_at(model, torch.tensor(last_B, device=device)):
         logits = model(
             input_ids=tokens_BT,
             position_ids=positions_1T.expand(len(rows), -1),
             past_key_values=Cache(layers=list(layers)),
             use_cache=True,
         ).logits
-    if not asked:
-        raise ValueError("the model's logits do not come from its output embeddings")
     kept = [layer.kept for layer in layers if layer.kept is not None]
     return logits.flatten(0, 1)[: len(rows)], kept

@@ -69,7 +69,7 @@ def _draw(probabilities_Bk: Tensor, ids_Bk: Tensor, top_p: float, draws_B: Tenso
 
     Of equally likely tokens the lower number comes first. The random number walks over the nucleus
     in the order of token numbers, so that two tokens whose probabilities nearly tie may change
-    places without changing the choice.
+    ranks without changing the choice.
     """
     ids_Bk, order_Bk = ids_Bk.sort(dim=-1)
     weights_Bk = probabilities_Bk.gather(-1, order_Bk)
@@ -81,5 +81,5 @@ def _draw(probabilities_Bk: Tensor, ids_Bk: Tensor, top_p: float, draws_B: Tenso
     reached_Bk = weights_Bk.cumsum(-1)
     # Rounding must not carry the mark to the end, beyond the last weight.
     marks_B1 = draws_B.clamp(max=1 - 2**-50)[:, None] * reached_Bk[:, -1:]
-    places_B1 = (reached_Bk <= marks_B1).sum(-1, keepdim=True)
-    return ids_Bk.gather(-1, places_B1.clamp(max=ids_Bk.shape[1] - 1)).squeeze(-1)
+    indices_B1 = (reached_Bk <= marks_B1).sum(-1, keepdim=True)
+    return ids_Bk.gather(-1, indices_B1.clamp(max=ids_Bk.shape[1] - 1)).squeeze(-1)

@@ -1,4 +1,4 @@
-"""Fills rows of the trie into batches of a token budget; the same rows give the same batches."""
+"""Packs segments of the trie into batches of a token budget; equal segments give equal batches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.evaluation.prefix_trie.trie import Row, Span
+from harness.evaluation.prefix_trie.trie import Segment, Span
 
 SCORED_SHARE = 4
 """At most one in so many tokens of the budget is scored in a batch: logits over a vocabulary of
@@ -16,159 +16,160 @@ PADDING, PADDING_SHARE = 128, 32
 """A batch has at most so many tokens of padding, and one more in so many of its tokens: less would
 cost more passes than it saves."""
 LENGTH_STEP = 32
-"""Private prefixes are sorted by length to this accuracy, then the rows on them by their own."""
+"""Private prefixes are sorted by length to this accuracy, then what continues them by its own."""
 
-Lane = tuple[Row, ...]
-"""Rows beside each other, which continue the same prefix and do not see each other."""
-Batch = tuple[Lane, ...]
-"""Lanes of one forward pass; the prefixes that they continue are computed before it."""
+BatchRow = tuple[Segment, ...]
+"""Segments packed side by side, which continue the same prefix and do not see each other."""
+Batch = tuple[BatchRow, ...]
+"""The rows of one forward pass; the prefixes that they continue are computed before it."""
 
 
 @dataclass(frozen=True)
-class _Place:
-    """What decides where a row comes in the order, and what it takes of a budget."""
+class _Entry:
+    """A segment, and what it takes of a budget."""
 
-    row: Row
-    shared: Row | None
-    """The nearest prefix that several rows continue."""
+    segment: Segment
+    shared: Segment | None
+    """The nearest prefix that several segments continue."""
     private: int
-    """Tokens of the prefixes between that one and the row, which are computed for it alone."""
+    """Tokens of the prefixes between that one and the segment, which are computed for it alone."""
     scored: int
-    """Positions that are scored in the row and in its private prefixes."""
+    """Positions that are scored in the segment and in its private prefixes."""
 
     @property
     def needs_no_mask(self) -> bool:
-        """Whether it is a chain from position 0, alone in its lane: attention is faster then."""
-        return self.row.parent is None and self.row.ends is None
+        """Whether it is a chain from position 0, alone in its row: attention is faster then."""
+        return self.segment.parent is None and self.segment.ends is None
 
 
-@dataclass(frozen=True)
-class _Filled:
-    """Lanes that fit in a batch, all of them on one prefix or on private ones."""
-
-    lanes: tuple[tuple[_Place, ...], ...]
-
-    @property
-    def level(self) -> int:
-        """The number of prefixes before each row."""
-        return self.lanes[0][0].row.level
-
-    def fits(self, token_budget: int) -> bool:
-        """Tells whether one forward pass of at most `token_budget` tokens takes it."""
-        if len(self.lanes) == 1:
-            return True
-        places = [place for lane in self.lanes for place in lane]
-        width = max(sum(place.row.size for place in lane) for lane in self.lanes)
-        private = max(place.private for place in places)
-        padded = len(self.lanes) * (width + private)
-        padding = padded - sum(place.row.size + place.private for place in places)
-        prefixes = {place.shared: place.shared.size for place in places if place.shared is not None}
-        if len(prefixes) > 1:
-            padded += len(prefixes) * max(prefixes.values())
-        return (
-            padded <= token_budget
-            and padding <= PADDING + padded // PADDING_SHARE
-            and SCORED_SHARE * sum(place.scored for place in places) <= token_budget
-        )
+PackedBatch = tuple[tuple[_Entry, ...], ...]
+"""A batch's rows of entries, all of them on one prefix or on private ones."""
 
 
 def make_batches(spans: Sequence[Span], token_budget: int) -> list[Batch]:
-    """Returns the batches that compute all spans; the longest rows on a prefix come first.
+    """Returns the batches that compute all spans; the longest segments on a prefix come first.
 
     A batch holds at most `token_budget` tokens with padding, prefixes included unless it is a
-    single one that all of its rows continue, of which at most one in SCORED_SHARE is scored; a row
-    that is larger by itself is a batch of its own.
+    single one that all of its rows continue, of which at most one in SCORED_SHARE is scored; a
+    segment that is larger by itself is a batch of its own.
     """
-    batches: list[_Filled] = []
-    open_batch: _Filled | None = None
+    batches: list[PackedBatch] = []
+    open_batch: PackedBatch = ()
     for family in _families(spans):
-        first = family[0]
-        filled = _fill_in_order if first.private or first.needs_no_mask else _fill_closely
-        own = filled(family, token_budget)
+        in_order = family[0].private or family[0].needs_no_mask
+        own = (_pack_in_order if in_order else _pack_closely)(family, token_budget)
+        joined = open_batch + own[0]
         if len(own) > 1:  # its prefix is computed once only if no other comes in between
-            batches += [open_batch, *own] if open_batch else own
-            open_batch = None
-            continue
-        joined = _Filled(open_batch.lanes + own[0].lanes) if open_batch else own[0]
-        if open_batch and not (open_batch.level == own[0].level and joined.fits(token_budget)):
+            batches += [open_batch, *own]
+            open_batch = ()
+        elif _level(joined) == _level(own[0]) and _fits(joined, token_budget):
+            open_batch = joined
+        else:
             batches.append(open_batch)
-            joined = own[0]
-        open_batch = joined
-    if open_batch:
-        batches.append(open_batch)
-    return [tuple(tuple(place.row for place in lane) for lane in batch.lanes) for batch in batches]
+            open_batch = own[0]
+    return [
+        tuple(tuple(entry.segment for entry in row) for row in batch)
+        for batch in (*batches, open_batch)
+        if batch
+    ]
 
 
-def spans_by_row(spans: Iterable[Span]) -> dict[Row, list[Span]]:
-    """Returns the spans of each row that has any."""
-    found: dict[Row, list[Span]] = defaultdict(list)
+def spans_by_segment(spans: Iterable[Span]) -> dict[Segment, list[Span]]:
+    """Returns the spans of each segment that has any."""
+    found: dict[Segment, list[Span]] = defaultdict(list)
     for span in spans:
-        found[span.row].append(span)
+        found[span.segment].append(span)
     return dict(found)
 
 
-def _fill_closely(family: Sequence[_Place], token_budget: int) -> list[_Filled]:
-    """Fills lanes as wide as the largest row that is left with whatever fits beside each other."""
-    left = sorted(family, key=lambda place: (place.row.size, -place.row.number))
-    sizes = [place.row.size for place in left]
+def _level(batch: PackedBatch) -> int:
+    """The number of prefixes before each row."""
+    return batch[0][0].segment.level
+
+
+def _fits(batch: PackedBatch, token_budget: int) -> bool:
+    """Tells whether one forward pass of at most `token_budget` tokens takes a batch."""
+    if len(batch) == 1:
+        return True
+    entries = [entry for row in batch for entry in row]
+    width = max(sum(entry.segment.size for entry in row) for row in batch)
+    padded = len(batch) * (width + max(entry.private for entry in entries))
+    padding = padded - sum(entry.segment.size + entry.private for entry in entries)
+    prefixes = {entry.shared for entry in entries if entry.shared is not None}
+    if len(prefixes) > 1:
+        padded += len(prefixes) * max(prefix.size for prefix in prefixes)
+    return (
+        padded <= token_budget
+        and padding <= PADDING + padded // PADDING_SHARE
+        and SCORED_SHARE * sum(entry.scored for entry in entries) <= token_budget
+    )
+
+
+def _pack_closely(family: Sequence[_Entry], token_budget: int) -> list[PackedBatch]:
+    """Packs rows as wide as the largest segment that is left with whatever fits beside it."""
+    left = sorted(family, key=lambda entry: (entry.segment.size, -entry.segment.number))
+    sizes = [entry.segment.size for entry in left]
     batches = []
     while left:
         width, scored = sizes[-1], 0
-        lanes: list[tuple[_Place, ...]] = []
-        while left and (not lanes or (len(lanes) + 1) * width <= token_budget):
-            if lanes and SCORED_SHARE * (scored + left[-1].scored) > token_budget:
+        rows: list[tuple[_Entry, ...]] = []
+        while left and (not rows or (len(rows) + 1) * width <= token_budget):
+            if rows and SCORED_SHARE * (scored + left[-1].scored) > token_budget:
                 break
-            lane: list[_Place] = []
+            row: list[_Entry] = []
             free = width
             while (at := bisect_right(sizes, free) - 1) >= 0:
-                if lane and SCORED_SHARE * (scored + left[at].scored) > token_budget:
+                if row and SCORED_SHARE * (scored + left[at].scored) > token_budget:
                     break
-                lane.append(left.pop(at))
+                row.append(left.pop(at))
                 free -= sizes.pop(at)
-                scored += lane[-1].scored
-            lanes.append(tuple(lane))
-        batches.append(_Filled(tuple(lanes)))
+                scored += row[-1].scored
+            rows.append(tuple(row))
+        batches.append(tuple(rows))
     return batches
 
 
-def _fill_in_order(family: Sequence[_Place], token_budget: int) -> list[_Filled]:
-    """Fills batches with one row in a lane."""
-    order = sorted(family, key=lambda place: (-(place.private // LENGTH_STEP), -place.row.size))
-    batches = [_Filled(((order[0],),))]
-    for place in order[1:]:
-        joined = _Filled((*batches[-1].lanes, (place,)))
-        if joined.fits(token_budget):
+def _pack_in_order(family: Sequence[_Entry], token_budget: int) -> list[PackedBatch]:
+    """Packs batches with one segment in a row."""
+    batches: list[PackedBatch] = [()]
+    for entry in sorted(family, key=lambda one: (-(one.private // LENGTH_STEP), -one.segment.size)):
+        joined = (*batches[-1], (entry,))
+        if _fits(joined, token_budget):
             batches[-1] = joined
         else:
-            batches.append(_Filled(((place,),)))
+            batches.append(((entry,),))
     return batches
 
 
-def _families(spans: Sequence[Span]) -> list[list[_Place]]:
-    """Returns the rows that nothing continues, by the prefix that they share, in order."""
-    by_row = spans_by_row(spans)
-    needed: set[Row] = set()
-    for scored in by_row:
-        row: Row | None = scored
-        while row is not None and row not in needed:
-            needed.add(row)
-            row = row.parent
-    continued = Counter(row.parent for row in needed if row.parent is not None)
-    families: dict[tuple[int, int, bool], list[_Place]] = defaultdict(list)
-    for last in sorted(needed.difference(continued), key=lambda row: row.number):
-        place = _place(last, continued, by_row)
-        number = -1 if place.shared is None else place.shared.number
-        families[last.level, number, place.needs_no_mask].append(place)
+def _families(spans: Sequence[Span]) -> list[list[_Entry]]:
+    """Returns the segments that nothing continues, by the prefix that they share, in order."""
+    by_segment = spans_by_segment(spans)
+    needed: set[Segment] = set()
+    for scored in by_segment:
+        segment: Segment | None = scored
+        while segment is not None and segment not in needed:
+            needed.add(segment)
+            segment = segment.parent
+    continued = Counter(segment.parent for segment in needed if segment.parent is not None)
+    families: dict[tuple[int, int, bool], list[_Entry]] = defaultdict(list)
+    for last in sorted(needed.difference(continued), key=lambda segment: segment.number):
+        entry = _entry(last, continued, by_segment)
+        number = -1 if entry.shared is None else entry.shared.number
+        families[last.level, number, entry.needs_no_mask].append(entry)
     return [families[key] for key in sorted(families)]
 
 
-def _place(row: Row, continued: Mapping[Row, int], by_row: Mapping[Row, Sequence[Span]]) -> _Place:
-    scored, private, shared = _num_scored(by_row.get(row, ())), 0, row.parent
+def _entry(
+    segment: Segment,
+    continued: Mapping[Segment, int],
+    by_segment: Mapping[Segment, Sequence[Span]],
+) -> _Entry:
+    scored, private, shared = _num_scored(by_segment.get(segment, ())), 0, segment.parent
     while shared is not None and continued[shared] == 1:
         private += shared.size
-        scored += _num_scored(by_row.get(shared, ()))
+        scored += _num_scored(by_segment.get(shared, ()))
         shared = shared.parent
-    return _Place(row, shared, private, scored)
+    return _Entry(segment, shared, private, scored)
 
 
 def _num_scored(spans: Sequence[Span]) -> int:

@@ -1,22 +1,21 @@
 """Decides whether a model can be scored over the trie of its requests, by trying it.
 
-A mask with one row per token, restarted positions and keys computed before are more than some
-models take: they would be scored wrongly. What the configuration tells is refused outright; the
-rest is measured, on real requests against lm-eval's own way.
+What the configuration tells is refused outright; the rest is measured, on real requests against
+lm-eval's own way.
 """
 
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from harness.evaluation.prefix_trie.scoring import TrieRun
-from harness.evaluation.prefix_trie.trie import Query, Row
+from harness.evaluation.prefix_trie.trie import Query, Segment
+from harness.evaluation.trial import WrongResultError, try_once, virtual_tokens
 
 TAKES_MASKS = ("sdpa", "eager")
 """Attention implementations that take any mask; a method's own is named after the one below it."""
@@ -28,25 +27,16 @@ MAX_ERROR_PER_TOKEN_IN_HALF = 0.2
 """The same in half precision, for each scored token: between two batch sizes of lm-eval it is up to
 0.06, and what a model that gets the wrong mask gives is of another order."""
 NUM_COMPARED = 4
-"""Requests that are scored both ways, for each kind of row."""
-
-
-class NotShareable(Exception):
-    """Rows of the trie come out wrong with this model; the message says why."""
-
+"""Requests that are scored both ways, for each kind of segment."""
 
 Kind = tuple[int, bool]
-"""What a row asks of a model: prefixes before it (0, 1, or 2 for more), whether it branches."""
-
-_TRIED: weakref.WeakKeyDictionary[nn.Module, set[tuple[str, Kind]]] = weakref.WeakKeyDictionary()
-"""Kinds of rows that a model was found to score rightly, under an attention implementation."""
+"""What a segment asks of a model: prefixes before it (0, 1, or 2 for more), whether it branches."""
 
 
 def reason_against(model: Any) -> str | None:
     """Returns why a model cannot be scored over a trie, as far as its configuration tells."""
-    adapter = getattr(model, "active_peft_config", None)
-    if adapter is not None and adapter.is_prompt_learning:
-        return f"{adapter.peft_type.value.lower()} adds virtual tokens to every row"
+    if reason := virtual_tokens(model):
+        return reason
     implementation = str(model.config._attn_implementation)
     if not any(name in implementation for name in TAKES_MASKS):
         return f"the attention implementation {implementation} takes no mask of its own"
@@ -55,65 +45,46 @@ def reason_against(model: Any) -> str | None:
     return None
 
 
-def longest_shared(model: Any) -> int | None:
-    """Returns how many tokens a row may span at most: a sliding window; None where all may.
-
-    Within its window such a layer is like any other.
-    """
-    config = model.config.get_text_config()
-    if getattr(config, "use_sliding_window", True) is False:
-        return None
-    windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
-    return min((int(window) for window in windows if window), default=None)
-
-
 def check_sharing(
     model: Any,
     run: TrieRun,
     plain_value: Callable[[Query], float],
     autocast_dtype: torch.dtype | None,
 ) -> None:
-    """Scores some of a run's queries both ways, for each kind of row that the model has not had.
+    """Scores some of a run's queries both ways, for each kind of segment that is new to the model.
 
     Args:
-        model: the model.
-        run: what is to be computed with it.
         plain_value: returns a query's log-likelihood by lm-eval's own way.
         autocast_dtype: what the model computes in where that is not its own dtype.
 
     Raises:
-        NotShareable: the model fails on such rows, or computes something else.
+        WrongResultError: the model fails on such segments, or computes something else.
     """
     half = (autocast_dtype or model.dtype) != torch.float32
-    tried = _TRIED.setdefault(model, set())
-    for kind, row in _smallest_rows(run).items():
-        key = (model.config._attn_implementation, kind)
-        if key in tried:
-            continue
-        try:
-            found = run.probe(row)
-        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as fault:
-            reason = str(fault).splitlines()[0] if str(fault) else "no message"
-            raise NotShareable(f"{type(fault).__name__}: {reason}") from fault
+
+    def compare(segment: Segment) -> None:
+        found = run.probe(segment)
         for query in sorted(found, key=lambda query: len(query.fed))[:NUM_COMPARED]:
             value = plain_value(query)
             limit = MAX_ERROR_PER_TOKEN_IN_HALF * len(query.targets) if half else MAX_ERROR
             limit = max(limit, MAX_RELATIVE_ERROR * abs(value))
             # What is not a number is reported as such, later.
             if not (abs(found[query] - value) <= limit or math.isnan(value)):
-                raise NotShareable(
+                raise WrongResultError(
                     f"a log-likelihood differs by {abs(found[query] - value):.1e} nats from "
                     "lm-eval's where requests share their context"
                 )
-        tried.add(key)
+
+    for kind, segment in _smallest_segments(run).items():
+        try_once(model, ("trie", kind), partial(compare, segment))
 
 
-def _smallest_rows(run: TrieRun) -> dict[Kind, Row]:
-    """Returns the smallest row of each kind at which queries end."""
-    found: dict[Kind, Row] = {}
-    for batch in run.batches:
-        for row in (row for lane in batch for row in lane):
-            kind = min(row.level, 2), row.ends is not None
-            if kind not in found or row.start + row.size < found[kind].start + found[kind].size:
-                found[kind] = row
+def _smallest_segments(run: TrieRun) -> dict[Kind, Segment]:
+    """Returns the segment of each kind, at which queries end, that needs the fewest tokens."""
+    found: dict[Kind, Segment] = {}
+    for segment in (segment for batch in run.batches for row in batch for segment in row):
+        kind = min(segment.level, 2), segment.ends is not None
+        before = found.setdefault(kind, segment)
+        if segment.start + segment.size < before.start + before.size:
+            found[kind] = segment
     return found

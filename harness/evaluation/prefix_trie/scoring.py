@@ -10,17 +10,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.errors import EvaluationError
-from harness.evaluation.prefix_trie.batches import Batch, Lane, make_batches, spans_by_row
+from harness.evaluation.memory import halve_until_it_fits
+from harness.evaluation.prefix_trie.batches import Batch, make_batches, spans_by_segment
 from harness.evaluation.prefix_trie.forward import Indices, Prefixes, TrieForward, width_of
-from harness.evaluation.prefix_trie.trie import Query, Row, Trie
+from harness.evaluation.prefix_trie.trie import Query, Segment, Trie
 
 SMALLEST_BUDGET = 64
-"""Tokens; a smaller budget helps no more: the memory is full with one row."""
+"""Tokens; a smaller budget helps no more: the memory is full with one segment."""
 LOGITS_AT_ONCE = 128
 """Positions whose logits are turned into fp32 together."""
 
@@ -36,61 +35,45 @@ def score_queries(
     *,
     before: Callable[[TrieRun], None],
 ) -> int:
-    """Scores queries, and returns the budget that the memory sufficed for.
+    """Scores queries, and returns the budget that fitted in memory.
 
     The budget is halved whenever the memory is full; what is scored by then stays.
 
     Args:
-        model: computes the rows.
         queries: what to score, without repeats.
         token_budget: tokens of a forward pass, padding included.
         on_done: told of each query that is scored, once.
         before: called with each round's run before it starts; may raise.
 
     Raises:
-        EvaluationError: the memory is too small for one row.
+        EvaluationError: the memory is too small for one segment.
     """
     left = dict.fromkeys(queries)
+    if not left:
+        return token_budget
 
     def done(query: Query, value: float, greedy: bool) -> None:
         del left[query]
         on_done(query, value, greedy)
 
-    while left:
-        run = TrieRun(model, list(left), token_budget, done)
+    def score_rest(budget: int) -> None:
+        run = TrieRun(model, list(left), budget, done)
         before(run)
-        if _finishes(run):
-            break
-        del run
-        clear_device_cache(garbage_collection=True)
-        token_budget //= 2
-        if token_budget < SMALLEST_BUDGET:
-            raise EvaluationError(
-                "the memory is too small to score one question at a time; take a larger GPU"
-            )
-    return token_budget
-
-
-def _finishes(run: TrieRun) -> bool:
-    """Runs all batches; tells whether the memory sufficed."""
-    for batch in run.batches:
-        try:
+        for batch in run.batches:
             run.compute(batch)
-        except RuntimeError as fault:
-            if not should_reduce_batch_size(fault):
-                raise
-            return False
-    return True
+
+    return halve_until_it_fits(
+        score_rest,
+        token_budget,
+        device=str(model.device),
+        unit="tokens",
+        one="score one question",
+        smallest=SMALLEST_BUDGET,
+    )
 
 
 class TrieRun:
-    """Queries on their way through a model.
-
-    Args:
-        model: computes the rows.
-        queries: what to score, without repeats.
-        token_budget: tokens of a forward pass, padding included.
-        on_done: told of each query that is scored.
+    """Queries on their way through a model: see `score_queries` for the arguments.
 
     Attributes:
         batches: to be given to `compute`, in this order or another.
@@ -103,81 +86,76 @@ class TrieRun:
         self._queries = queries
         self._targets = [np.asarray(query.targets) for query in queries]
         self._on_done = on_done
-        spans = Trie(queries, largest_row=token_budget, width=model.width).spans
+        spans = Trie(queries, largest_segment=token_budget, width=model.width).spans
         self.batches = make_batches(spans, token_budget)
-        self._spans = spans_by_row(spans)
+        self._spans = spans_by_segment(spans)
+        """Those that are not scored yet."""
         self._sums = np.zeros(len(queries))
         self._greedy = np.ones(len(queries), bool)
         self._left = np.array([len(query.targets) for query in queries])
         self._kept: dict[int, Prefixes] = {}
         """The last prefixes that were computed, by their level."""
 
-    def compute(self, lanes: Batch) -> None:
-        """Computes rows of one level, and before them the prefixes that they continue."""
-        wanted_N, index_M, queries_M, targets_M = self._scored(lanes)
-        prefixes = self._prefixes([lane[0] for lane in lanes])
-        logits_NV = self._model.logits(lanes, prefixes, wanted_N)
-        self._add(logits_NV, index_M, queries_M, targets_M)
-        for lane in lanes:
-            for row in lane:
-                self._spans.pop(row, None)
+    def compute(self, rows: Batch, *, keep: bool = False) -> Prefixes | None:
+        """Computes rows of one level, and before them the prefixes that they continue.
 
-    def probe(self, row: Row) -> dict[Query, float]:
-        """Returns the log-likelihoods of the queries that end in a row; the run stays as it was."""
+        Returns:
+            What segments that continue them need, where it is to be kept.
+        """
+        wanted_N, index_M, queries_M, targets_M = self._scored(rows)
+        prefixes = self._prefixes([row[0] for row in rows])
+        logits_NV, kept = self._model.run(rows, prefixes, wanted_N, keep=keep)
+        self._add(logits_NV, index_M, queries_M, targets_M)
+        for row in rows:
+            for segment in row:  # a prefix that is computed again is not scored again
+                self._spans.pop(segment, None)
+        return kept
+
+    def probe(self, segment: Segment) -> dict[Query, float]:
+        """Returns the log-likelihoods of the queries that end in a segment; changes nothing."""
         found: dict[Query, float] = {}
         trial = copy.copy(self)
         trial._on_done = lambda query, value, _greedy: found.update({query: value})
         trial._spans, trial._kept = dict(self._spans), {}
-        trial._sums, trial._left = self._sums.copy(), self._left.copy()
-        trial._greedy = self._greedy.copy()
-        trial.compute(((row,),))
+        for name in ("_sums", "_left", "_greedy"):
+            setattr(trial, name, getattr(self, name).copy())
+        trial.compute(((segment,),))
         return found
 
-    def _prefixes(self, rows: Sequence[Row]) -> Prefixes | None:
-        """Returns what rows of one level continue, computed where it is not kept."""
-        parents = [row.parent for row in rows if row.parent is not None]
+    def _prefixes(self, segments: Sequence[Segment]) -> Prefixes | None:
+        """Returns what segments of one level continue, computed where it is not kept."""
+        parents = [segment.parent for segment in segments if segment.parent is not None]
         if not parents:
             return None
         level = parents[0].level
         kept = self._kept.get(level)
-        if kept is None or not set(parents) <= set(kept.rows):
-            del kept
-            self._kept.pop(level, None)  # free before the next ones are made
-            self._kept[level] = self._compute_kept(tuple(dict.fromkeys(parents)))
-        return self._kept[level].select(parents)
+        if kept is None or not set(parents) <= set(kept.segments):
+            self._kept.pop(level, None)
+            del kept  # free before the next ones are made
+            kept = self.compute(tuple((one,) for one in dict.fromkeys(parents)), keep=True)
+            assert kept is not None
+            self._kept[level] = kept
+        return kept.select(parents)
 
-    def _compute_kept(self, rows: tuple[Row, ...]) -> Prefixes:
-        wanted_N, index_M, queries_M, targets_M = self._scored([(row,) for row in rows])
-        logits_NV, kept = self._model.keep(rows, self._prefixes(rows), wanted_N)
-        self._add(logits_NV, index_M, queries_M, targets_M)
-        for row in rows:  # a prefix that is computed again is not scored again
-            self._spans.pop(row, None)
-        return kept
-
-    def _scored(self, lanes: Sequence[Lane]) -> tuple[Indices, Indices, Indices, Indices]:
-        """Returns what is scored in lanes that are padded to one length.
+    def _scored(self, rows: Batch) -> tuple[Indices, Indices, Indices, Indices]:
+        """Returns what is scored in rows that are padded to one length.
 
         Returns:
             The positions in the flattened batch (N), and of each scored token the number of its
             position among them, its query and itself (M each).
         """
-        width = width_of(lanes)
-        starts = [
-            (row, number * width + sum(before.size for before in lane[:place]))
-            for number, lane in enumerate(lanes)
-            for place, row in enumerate(lane)
-        ]
-        found: tuple[list[Indices], list[Indices], list[Indices]] = ([], [], [])
-        for row, start in starts:
-            for span in self._spans.get(row, ()):
-                first, last = span.first_target, span.first_target + span.count
-                found[0].append(start + span.index + np.arange(span.count))
-                found[1].append(np.full(span.count, span.query))
-                found[2].append(self._targets[span.query][first:last])
-        places_M, queries_M, targets_M = (
-            np.concatenate([np.zeros(0, np.int64), *part]) for part in found
-        )
-        wanted_N, index_M = np.unique(places_M, return_inverse=True)
+        width = width_of(rows)
+        parts: list[tuple[Indices, Indices, Indices]] = [(np.zeros(0, np.int64),) * 3]
+        for number, row in enumerate(rows):
+            start = number * width
+            for segment in row:
+                for span in self._spans.get(segment, ()):
+                    positions = np.arange(span.index, span.index + span.count) + start
+                    targets = self._targets[span.query][span.first_target :][: span.count]
+                    parts.append((positions, np.full(span.count, span.query), targets))
+                start += segment.size
+        positions_M, queries_M, targets_M = map(np.concatenate, zip(*parts, strict=True))
+        wanted_N, index_M = np.unique(positions_M, return_inverse=True)
         return wanted_N, index_M, queries_M, targets_M
 
     def _add(

@@ -1,11 +1,23 @@
-"""The attention of the prompt methods (arXiv 2502.03029, section 3), on any family of decoders.
+"""Attention with prompts (arXiv 2502.03029, section 3), on every supported family of decoders.
 
-It runs inside the model's own attention layers, through transformers' attention interface, which
-hands it the rotated query and the layer's words. A layer that carries a prompt has a child module
-`prompt`; a generator that all layers share is a child of the decoder. `forward` stores nothing.
+For one head, with the rotated queries Q, keys K and values V of the tokens, and the keys K_p and
+values V_p that the layer's own frozen projections make of the prompt, without rotation:
 
-Shapes: B batch, T queries, S words (keys), H query heads, G key and value heads, d head size,
-D hidden size, L prompt length.
+    zero-init     softmax(Q K^T / sqrt(d)) V + tanh(g) softmax(Q K_p^T / sqrt(d)) V_p
+    random-init   softmax(Q [K_p; K]^T / sqrt(d)) [V_p; V]
+
+The first is eq. 7 of LLaMA-Adapter (arXiv 2303.16199): at gate g = 0 it is the base attention, to
+the last bit. Its first term is left to the base attention: the function, `sdpa` or `eager`, that
+the model runs on without prompts.
+
+The model calls this code through transformers' AttentionInterface, in its own attention layers. A
+layer that carries a prompt has a child module `prompt`; a generator, which all layers share, is a
+child of the decoder. `forward` keeps nothing on a module: keys and values of a prompt that were
+cached under `no_grad` would never train.
+
+Shapes: B batch, T queries, S keys of tokens (those in the KV cache included), H query heads, G
+key-value heads, d head size, D hidden size, L prompt length. A name such as `query_BHTd` ends in
+its tensor's shape.
 """
 
 from __future__ import annotations
@@ -21,27 +33,27 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from harness.errors import MethodError
 from harness.methods.zero_init.generator import ACTIVATIONS, PromptGenerator
 from harness.models.families import Family
-from harness.models.packed_attention import Packing, WordAttention, attend_packed, eager_attention
+from harness.models.packed_attention import AttentionFunction, Packing, attend_packed, own_attention
 
 PROMPT = "prompt"
 """Name of the module with the prompt and the gates inside an attention layer."""
 GENERATOR = "generator"
 """Name of the shared generator inside the decoder."""
 PREFIX = "prompts_on_"
-"""Of the names under which attention with prompts is registered."""
+"""Begins the names under which attention with prompts is registered."""
 
 
 class PromptAttention(nn.Module):
-    """The prompt of one attention layer, and its gates where it has them.
+    """One layer's prompts, and the gates of those that have them, by the name of their adapter.
 
-    It holds those of each adapter by name; one is active, or none.
+    PEFT switches one adapter on, or none; see `tuner.PromptLayer`.
 
     Args:
         layer_index: of the layer in the model.
-        family: how the layer's projections are reached.
+        family: how the layer projects keys and values.
     """
 
-    # PEFT's state of a layer; see `prompt_tuner.PromptLayer`.
+    # PEFT's state of a layer, here too because this file does not import PEFT.
     _active_adapter: str | list[str] = "default"
     _disable_adapters = False
 
@@ -51,9 +63,9 @@ class PromptAttention(nn.Module):
         self.family = family
         self.prompt_rows = nn.ParameterDict()
         self.prompt_gate = nn.ParameterDict()
-        self._gate_activations: dict[str, str] = {}
-        # The generator is a child of the decoder, so that its parameters have one name; a tuple
-        # is not registered as a child.
+        self._gate_activations: dict[str, str | None] = {}
+        # A tuple is not registered as a child: the generator's parameters keep the one name that
+        # they have under the decoder.
         self._generators: dict[str, tuple[PromptGenerator]] = {}
 
     def add(
@@ -62,8 +74,8 @@ class PromptAttention(nn.Module):
         *,
         rows: Tensor | None,
         generator: PromptGenerator | None,
-        num_gates: int | None,
-        gate_activation: str,
+        num_heads: int,
+        gate_activation: str | None,
         device: torch.device,
     ) -> None:
         """Adds an adapter's prompt.
@@ -71,33 +83,28 @@ class PromptAttention(nn.Module):
         Args:
             adapter: its name.
             rows: the initial free prompt, (L, D); None where a generator makes it.
-            generator: the shared generator.
-            num_gates: H for zero-initialised attention; None for one softmax with the words.
-            gate_activation: applied to the gates.
-            device: where they go.
+            generator: the shared generator; None where the prompt is free.
+            num_heads: H.
+            gate_activation: tanh or identity, applied to the gates; None for random-init.
+            device: of the layer.
         """
         assert (rows is None) != (generator is None)
         if rows is not None:
             self.prompt_rows[adapter] = nn.Parameter(rows.to(device))
         if generator is not None:
             self._generators[adapter] = (generator,)
-        if num_gates is not None:
+        if gate_activation is not None:
             # One gate per head, shaped to scale (H, L, d).
-            self.prompt_gate[adapter] = nn.Parameter(torch.zeros(num_gates, 1, 1, device=device))
+            self.prompt_gate[adapter] = nn.Parameter(torch.zeros(num_heads, 1, 1, device=device))
         self._gate_activations[adapter] = gate_activation
 
-    def forget(self, adapter: str) -> None:
-        """Forgets what an adapter has beside its tensors."""
-        self._gate_activations.pop(adapter, None)
-        self._generators.pop(adapter, None)
-
     def adapters(self) -> set[str]:
-        """Returns the names of the adapters that have a prompt here."""
+        """Names of the adapters that have a prompt in this layer."""
         return set(self._gate_activations)
 
     @property
     def active(self) -> str | None:
-        """The active adapter's name; None where it is disabled, or has no prompt in this layer."""
+        """Name of the active adapter; None where adapters are disabled or it has no prompt here."""
         if self._disable_adapters:
             return None
         active = self._active_adapter
@@ -106,22 +113,25 @@ class PromptAttention(nn.Module):
 
     @property
     def rows(self) -> nn.Parameter | None:
-        """The active adapter's free prompt, (L, D), if it has one."""
-        return _of(self.prompt_rows, self.active)
+        """The active adapter's free prompt, (L, D); None where a generator makes it."""
+        found: nn.Parameter | None = self.prompt_rows.get(self.active or "")
+        return found
 
     @property
     def gate(self) -> nn.Parameter | None:
-        """The active adapter's gates, (H, 1, 1), if it has them."""
-        return _of(self.prompt_gate, self.active)
+        """The active adapter's gates g, (H, 1, 1); None for random-init."""
+        found: nn.Parameter | None = self.prompt_gate.get(self.active or "")
+        return found
 
     def gate_strength(self) -> Tensor:
-        """Returns what scales the prompt's part: tanh(g), or g; (H, 1, 1)."""
+        """tanh(g), or g for `gate_activation: identity`; (H, 1, 1)."""
         assert self.active is not None
-        gate = self.prompt_gate[self.active]
-        return ACTIVATIONS[self._gate_activations[self.active]](gate)
+        activation = self._gate_activations[self.active]
+        assert activation is not None
+        return ACTIVATIONS[activation](self.prompt_gate[self.active])
 
     def prompt(self) -> Tensor:
-        """Returns the active adapter's prompt, (L, D)."""
+        """The active adapter's prompt, free or generated, (L, D)."""
         assert self.active is not None
         if self.active in self._generators:
             return self._generators[self.active][0](self.active, self.layer_index)
@@ -134,48 +144,46 @@ class PromptAttention(nn.Module):
         key_BGSd: Tensor,
         value_BGSd: Tensor,
         mask: Tensor | None,
-        words: WordAttention,
+        base_attention: AttentionFunction,
         *,
         causal: bool,
         packing: Packing | None = None,
-        additive_mask: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """Returns the layer's attention output (B, T, H, d), and the words' weights if given.
+        """The layer's attention output (B, T, H, d), and the base attention's weights or None.
 
         Args:
-            module: the attention layer; its frozen projections make the prompt's keys and values.
+            module: the attention layer, whose frozen projections make K_p and V_p.
             query_BHTd: rotated queries.
-            key_BGSd: rotated keys of the words, those in the cache included.
-            value_BGSd: values of the words.
-            mask: (B or 1, H or 1, T, S), bool (True is seen) or added to the scores; or None.
-            words: the attention function that the base model runs.
-            causal: `mask` is None and `words` is causal then.
-            packing: where the words are one packed row, who sees whom.
-            additive_mask: whether `words` must be given a mask then.
-            **kwargs: for `words`.
+            key_BGSd: rotated keys of the tokens.
+            value_BGSd: values of the tokens.
+            mask: (B or 1, H or 1, T, S), bool (True is visible) or added to the scores; or None.
+            base_attention: the attention function that the base model runs on.
+            causal: whether `base_attention` is causal where it is given no mask.
+            packing: of a packed row, where each sequence's tokens are; B is 1 then.
+            **kwargs: for `base_attention`.
         """
 
-        def run(attention: WordAttention) -> tuple[Tensor, Tensor | None]:
-            given = (module, query_BHTd, key_BGSd, value_BGSd)
+        def run(attention: AttentionFunction) -> tuple[Tensor, Tensor | None]:
+            inputs = (module, query_BHTd, key_BGSd, value_BGSd, mask)
             if packing is None:
-                return attention(*given, mask, **kwargs)
-            return attend_packed(
-                attention, *given, packing=packing, additive_mask=additive_mask, **kwargs
-            )
+                return attention(*inputs, **kwargs)
+            return attend_packed(attention, *inputs, packing=packing, causal=causal, **kwargs)
 
         if self.active is None:
-            return run(words)
-        # As the layer projects words, in their precision, but not rotated.
-        keys_LGd, values_LGd = self.family.project(module, self.prompt().to(query_BHTd))
-        key_GLd, value_GLd = keys_LGd.transpose(0, 1), values_LGd.transpose(0, 1)
+            return run(base_attention)
+        # As the layer projects tokens, in their precision, but without rotary positions.
+        key_LGd, value_LGd = self.family.project(module, self.prompt().to(query_BHTd))
+        key_GLd, value_GLd = key_LGd.transpose(0, 1), value_LGd.transpose(0, 1)
         if self.gate is None:
             prompt = (key_GLd, value_GLd)
             return run(
-                functools.partial(joint_attention, prompt=prompt, words=words, causal=causal)
+                functools.partial(
+                    joint_attention, prompt=prompt, base_attention=base_attention, causal=causal
+                )
             )
-        # The base model's own call: at g = 0 its output is left as it is, to the last bit.
-        output_BTHd, weights = run(words)
+        output_BTHd, weights = run(base_attention)
+        # On a packed row too: its tokens all attend to one prompt, whatever sequence they are of.
         prompt_BTHd = gated_prompt_attention(
             query_BHTd,
             key_GLd,
@@ -196,10 +204,18 @@ def gated_prompt_attention(
     scaling: float | None,
     soft_cap: float | None = None,
 ) -> Tensor:
-    """Returns strength · softmax(q K_p^T · scaling) V_p, (B, T, H, d); every query sees all rows.
+    """Zero-init's second term, tanh(g) softmax(Q K_p^T · scaling) V_p: (B, T, H, d).
 
-    The strength scales the L values instead of the T outputs: the same by linearity, and cheaper.
-    A soft cap c bounds the scores s as the layer bounds those of words: c · tanh(s / c).
+    Every query attends to all L rows. tanh(g) scales the L values instead of the T outputs: the
+    same by linearity, and cheaper.
+
+    Args:
+        query_BHTd: rotated queries.
+        key_GLd: K_p.
+        value_GLd: V_p.
+        strength_H11: tanh(g).
+        scaling: of the scores; 1 / sqrt(d) where None.
+        soft_cap: c, where the family bounds its scores s by c · tanh(s / c), as Gemma 2 does.
     """
     batch, heads, _, size = query_BHTd.shape
     groups = heads // key_GLd.shape[0]
@@ -228,38 +244,37 @@ def joint_attention(
     mask: Tensor | None,
     *,
     prompt: tuple[Tensor, Tensor],
-    words: WordAttention,
+    base_attention: AttentionFunction,
     causal: bool,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Returns softmax(q [K_p; K_w]^T) [V_p; V_w], (B, T, H, d), and the weights if given.
+    """random-init's one softmax over prompt and tokens: (B, T, H, d), and the weights or None.
+
+    The arguments are those of `PromptAttention.forward`; every query attends to the whole prompt.
 
     Args:
-        module: the attention layer.
-        query_BHTd: rotated queries.
-        key_BGSd: of the words.
-        value_BGSd: likewise.
-        mask: on the words; every query sees the whole prompt.
-        prompt: its keys and values, each (G, L, d).
-        words: the attention function to run.
-        causal: `words` is causal where `mask` is None.
-        **kwargs: for `words`.
+        prompt: K_p and V_p, each (G, L, d).
+
+    Raises:
+        MethodError: transformers generates with continuous batching, whose cache is not (B, S).
     """
     if kwargs.get("cache") is not None:
         raise MethodError("random-init: continuous batching is not supported; use generate()")
     key_GLd, value_GLd = prompt
     (batch, heads, num_queries, size), length = query_BHTd.shape, key_GLd.shape[1]
-    causal = causal and mask is None
-    if causal:
-        # L queries in front, whose outputs are dropped, put query t at row L + t: the causal
-        # kernel lets it see all L prompt rows and words 0..t, and no mask has to be made.
+    # One query, as in decoding with a cache, attends to all keys.
+    shifted = causal and mask is None and num_queries > 1
+    if shifted:
+        # In a causal kernel, row i attends to columns 0..i. With L zero queries in front, whose
+        # outputs are dropped, query t is row L + t and attends to the L columns of the prompt and
+        # to tokens 0..t: no mask has to be made.
         query_BHTd = torch.cat([query_BHTd.new_zeros(batch, heads, length, size), query_BHTd], 2)
-        # Words beyond the queries are empty places of a static cache.
+        # A static cache has unused entries behind the T tokens.
         key_BGSd, value_BGSd = key_BGSd[:, :, :num_queries], value_BGSd[:, :, :num_queries]
     elif mask is not None:
-        seen = True if mask.dtype == torch.bool else 0.0
-        mask = functional.pad(mask, (length, 0), value=seen)
-    output_BTHd, weights = words(
+        visible = True if mask.dtype == torch.bool else 0.0
+        mask = functional.pad(mask, (length, 0), value=visible)
+    output_BTHd, weights = base_attention(
         module,
         query_BHTd,
         torch.cat([key_GLd.expand(batch, -1, -1, -1), key_BGSd], dim=2),
@@ -267,28 +282,16 @@ def joint_attention(
         mask,
         **kwargs,
     )
-    return (output_BTHd[:, length:] if causal else output_BTHd), weights
+    return (output_BTHd[:, length:] if shifted else output_BTHd), weights
 
 
-def _of(tensors: nn.ParameterDict, adapter: str | None) -> nn.Parameter | None:
-    return tensors[adapter] if adapter is not None and adapter in tensors else None
-
-
-def register_prompts(model: PreTrainedModel, implementation: str) -> str:
-    """Registers an attention that adds prompts to the model's own, and returns its name.
+def register_prompts(model: PreTrainedModel) -> str:
+    """Registers attention with prompts on the model's own, `sdpa` or `eager`, and gives its name.
 
     Layers without a `prompt` run the model's own attention. Registering again changes nothing.
-
-    Args:
-        model: any model of the family.
-        implementation: the attention that the words go through, `sdpa` or `eager`.
     """
-    name = f"{PREFIX}{implementation}"
-    if implementation == "eager":
-        words = eager_attention(model)
-        name += f"_of_{model.config.model_type}"
-    else:
-        words = AttentionInterface()[implementation]
+    own_name, base_attention = own_attention(model)
+    name = f"{PREFIX}{own_name}"
 
     def attend(
         module: nn.Module,
@@ -298,21 +301,18 @@ def register_prompts(model: PreTrainedModel, implementation: str) -> str:
         attention_mask: Tensor | None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        prompt = getattr(module, PROMPT, None)
-        packed = kwargs.get("packing") is not None
-        if packed:
-            kwargs["additive_mask"] = implementation == "eager"
-        if prompt is None and packed:
-            return attend_packed(words, module, query, key, value, **kwargs)
-        if prompt is None:
-            return words(module, query, key, value, attention_mask, **kwargs)
         # As transformers' sdpa decides; its eager attention is always given a mask.
-        causal = implementation == "sdpa" and attention_mask is None and query.shape[2] > 1
-        if causal:
-            stated = kwargs.get("is_causal")
-            causal = bool(module.is_causal if stated is None else stated)
-        return prompt(module, query, key, value, attention_mask, words, causal=causal, **kwargs)
+        stated = kwargs.get("is_causal")
+        causal = own_name == "sdpa" and bool(module.is_causal if stated is None else stated)
+        inputs = (module, query, key, value, attention_mask)
+        prompt = getattr(module, PROMPT, None)
+        if prompt is not None:
+            return prompt(*inputs, base_attention, causal=causal, **kwargs)
+        if kwargs.get("packing") is not None:
+            return attend_packed(base_attention, *inputs, causal=causal, **kwargs)
+        return base_attention(*inputs, **kwargs)
 
     AttentionInterface.register(name, attend)
+    implementation = model.config._attn_implementation
     AttentionMaskInterface.register(name, AttentionMaskInterface()[implementation])
     return name

@@ -1,6 +1,8 @@
 """The hypernetwork that makes the prompts of `zero-init-nonlinear` (arXiv 2502.03029, section 3).
 
-D is the hidden size of the model, L the prompt length.
+From the embedding e_i of layer i: P_i = W_2 σ(W_1 e_i + b_1) + b_2, reshaped to (L, D), with an
+activation σ. All layers share W_1, b_1, W_2 and b_2. L is the prompt length, D the hidden size of
+the model.
 """
 
 from __future__ import annotations
@@ -23,9 +25,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class PromptGenerator(nn.Module):
-    """Makes the prompt of each layer from an embedding of the layer: the non-linear method.
-
-    It holds one generator for each adapter by name.
+    """The prompts of all layers, made from an embedding of each; one generator for each adapter.
 
     Args:
         model_size: D.
@@ -62,7 +62,7 @@ class PromptGenerator(nn.Module):
             device: where the generator goes.
         """
         embedding = torch.randn(self.num_layers, hidden_size, generator=random)
-        # skip_init leaves the global generator alone; every value is drawn below.
+        # skip_init draws nothing from the global generator; every value is drawn below.
         hidden = nn.utils.skip_init(nn.Linear, hidden_size, hidden_size)
         output = nn.utils.skip_init(nn.Linear, hidden_size, prompt_length * self.model_size)
         usual = 1 / math.sqrt(hidden_size)
@@ -79,9 +79,9 @@ class PromptGenerator(nn.Module):
         self._activations[adapter] = activation
 
     def forward(self, adapter: str, layer_index: int) -> Tensor:
-        """Returns the prompt of a layer, (L, D)."""
+        """The prompt of a layer, (L, D)."""
         embedding = self.prompt_embedding[adapter]
-        # In full precision also under autocast: the prompts start at the size of rounding errors.
+        # In fp32 under autocast too: the prompts start at the size of bf16's rounding errors.
         with torch.autocast(embedding.device.type, enabled=False):
             hidden = self.prompt_hidden[adapter](embedding[layer_index])
             activated = ACTIVATIONS[self._activations[adapter]](hidden)

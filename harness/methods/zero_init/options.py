@@ -1,21 +1,18 @@
-"""The three prompt methods of "On Zero-Initialized Attention" (arXiv 2502.03029), section 3:
-options, insertion into a model, statistics and counts. The maths is in `zero_init_attention.py`.
+"""Options, recipe and parameter counts of the paper's three prompt methods (arXiv 2502.03029).
+
+The formulas are in `attention.py`; section 3 of the paper describes the methods.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from harness.errors import MethodError, ModelError
-from harness.methods.method import MethodOptions
+from harness.methods.method import MethodOptions, Workload
 from harness.models.shape import ModelShape
-
-if TYPE_CHECKING:
-    pass
-
 
 PAPER_PROMPTS: dict[str, object] = {
     "epochs": 5,
@@ -39,12 +36,12 @@ class PromptOptions(MethodOptions):
     """Options of `random-init`, and those that all prompt methods share."""
 
     prompt_length: Annotated[int, Field(ge=1, le=1024)] = 10
-    """Rows of the prompt of each adapted layer."""
+    """L, the number of prompt rows in each adapted layer."""
     num_layers: Annotated[int, Field(ge=1)] | None = None
     """How many of the last layers carry a prompt; all but the first two where absent."""
 
     def adapted_layers(self, shape: ModelShape) -> range:
-        """Returns the indices of the layers that carry a prompt.
+        """Indices of the layers that carry a prompt.
 
         Raises:
             MethodError: the model has too few layers.
@@ -69,8 +66,8 @@ class GatedPromptOptions(PromptOptions):
     """Options of `zero-init-linear`."""
 
     gate_activation: Literal["tanh", "identity"] = "tanh"
-    """What is applied to a gate before it scales the prompt's part; the paper's formula has tanh,
-    the authors' generation code none."""
+    """Applied to a gate before it scales the prompt's term; the paper's formula has tanh, the
+    authors' generation code none."""
 
 
 class GeneratedPromptOptions(GatedPromptOptions):
@@ -93,7 +90,7 @@ PROMPT_METHODS: dict[str, type[PromptOptions]] = {
 def check_base(stated: Mapping[str, Any], found: ModelShape) -> None:
     """Checks that an adapter's `base_shape` is that of a model.
 
-    The vocabulary and the feed-forward layers are of no concern to a prompt.
+    The sizes of the vocabulary and of the feed-forward layers may differ.
 
     Raises:
         ModelError: it is not; every size that differs is named.
@@ -102,14 +99,10 @@ def check_base(stated: Mapping[str, Any], found: ModelShape) -> None:
         there = ModelShape.model_validate(dict(stated))
     except ValidationError as fault:
         raise ModelError("adapter_config.json: base_shape: is no shape of a model") from fault
-    names = (
-        *("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads"),
-        *("key_value_heads", "head_size"),
-    )
     differing = [
-        f"{name} {getattr(there, name)}, this base has {getattr(found, name)}"
-        for name in names
-        if getattr(there, name) != getattr(found, name)
+        f"{name} {own}, this base has {others}"
+        for name, (own, others) in there.differences(found).items()
+        if name not in ("vocab_size", "intermediate_size", "tie_word_embeddings")
     ]
     if differing:
         raise ModelError(
@@ -118,36 +111,27 @@ def check_base(stated: Mapping[str, Any], found: ModelShape) -> None:
         )
 
 
-def count_random_init(shape: ModelShape, options: PromptOptions) -> int:
-    """Returns the parameters of the free prompts.
+def count_prompts(shape: ModelShape, options: PromptOptions) -> int:
+    """The parameters of the free prompts, or of their generator, and of the gates.
 
     Raises:
         MethodError: the model has too few layers.
     """
-    return len(options.adapted_layers(shape)) * options.prompt_length * shape.hidden_size
-
-
-def count_zero_init_linear(shape: ModelShape, options: GatedPromptOptions) -> int:
-    """Returns the parameters of the free prompts and the gates.
-
-    Raises:
-        MethodError: the model has too few layers.
-    """
-    return count_random_init(shape, options) + _num_gates(shape, options)
-
-
-def count_zero_init_nonlinear(shape: ModelShape, options: GeneratedPromptOptions) -> int:
-    """Returns the parameters of the generator and the gates.
-
-    Raises:
-        MethodError: the model has too few layers.
-    """
-    hidden = options.hidden_size
+    layers = len(options.adapted_layers(shape))
     prompt_size = options.prompt_length * shape.hidden_size
-    embedding = shape.num_hidden_layers * hidden
-    generator = embedding + (hidden + 1) * hidden + (hidden + 1) * prompt_size
-    return generator + _num_gates(shape, options)
+    gates = layers * shape.num_attention_heads if isinstance(options, GatedPromptOptions) else 0
+    if not isinstance(options, GeneratedPromptOptions):
+        return layers * prompt_size + gates
+    hidden = options.hidden_size
+    embeddings = shape.num_hidden_layers * hidden
+    return embeddings + (hidden + 1) * hidden + (hidden + 1) * prompt_size + gates
 
 
-def _num_gates(shape: ModelShape, options: PromptOptions) -> int:
-    return len(options.adapted_layers(shape)) * shape.num_attention_heads
+def prompt_workload(shape: ModelShape, options: PromptOptions) -> Workload:
+    """Gradients stop at the first layer with a prompt; each token attends to the prompt's rows.
+
+    Raises:
+        MethodError: the model has too few layers.
+    """
+    layers = len(options.adapted_layers(shape))
+    return Workload(adapted_layers=layers, virtual_keys=options.prompt_length)

@@ -1,7 +1,7 @@
-"""How much of a model's attention its prompts have, measured on a few fixed texts.
+"""The prompts' share of a model's attention, measured on a few fixed texts.
 
-Hooks stand on the prompts' modules while the texts go through, and only then; the model's own
-`forward` knows nothing of it.
+Forward hooks are on the prompts' modules while the texts go through, and only then; the model's own
+`forward` is unaware of it.
 
 Shapes: B texts, T tokens, H query heads, d head size, L prompt length.
 """
@@ -11,22 +11,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.methods.method import PROBE_TEXTS
+
 if TYPE_CHECKING:
     import pandas as pd
     import torch
     from torch import Tensor, nn
 
     from harness.methods.zero_init.attention import PromptAttention
-    from harness.models.packed_attention import WordAttention
+    from harness.models.packed_attention import AttentionFunction
 
-PROBE_TEXTS = 16
-"""Texts that are looked at: the first training examples of a cell, or all where it has fewer."""
 PROBE_TOKENS = 64
-"""Tokens of each text that are looked at, from its beginning."""
+"""Leading tokens of each text that go through the model."""
 
 
 def prompts_of(model: nn.Module) -> list[PromptAttention]:
-    """Returns the model's prompts that are active, layer by layer."""
+    """The model's active prompts, layer by layer."""
     from harness.methods.zero_init.attention import PromptAttention
 
     found = [module for module in model.modules() if isinstance(module, PromptAttention)]
@@ -34,20 +34,20 @@ def prompts_of(model: nn.Module) -> list[PromptAttention]:
 
 
 def attention_shares(model: nn.Module, texts: Sequence[Sequence[int]]) -> pd.DataFrame:
-    """Returns the prompts' share of attention by layer and head; one wait for the device.
+    """The prompts' share of attention by layer and head; one wait for the device.
 
     The first PROBE_TEXTS texts, each cut to PROBE_TOKENS tokens, go through the model at once,
-    padded on the right. What is measured at their real tokens, prompt and response alike, is
-    averaged over all of them (every token weighs the same).
+    padded on the right. Both shares are means over their real tokens, prompt and response alike
+    (every token weighs the same).
 
     `mass_share` is the prompt's share of the attention weights of a query. With a gate of strength
-    s = tanh(g) (or g itself, for `gate_activation: identity`) the weights of the words sum to 1
+    s = tanh(g) (or g itself, for `gate_activation: identity`) the weights of the tokens sum to 1
     and those of the prompt to s, so that it is |s| / (1 + |s|), whatever the text. With one joint
     softmax it is the sum of the weights of the L prompt rows.
 
     `norm_share` is |p| / (|w| + |p|), Euclidean, where an attention head's output (of d values,
-    before the output projection) is p + w: p what the prompt rows give, gate included, and w what
-    the words give. It counts what the weights alone do not: prompts may have long values.
+    before the output projection) is p + w: p from the prompt rows, gate included, and w from the
+    tokens. It counts what the weights alone do not: prompts may have long values.
 
     Args:
         model: in evaluation mode; gradients need not be off.
@@ -69,7 +69,7 @@ def attention_shares(model: nn.Module, texts: Sequence[Sequence[int]]) -> pd.Dat
 
         hooks = [prompt.register_forward_hook(look, with_kwargs=True) for prompt in prompts]
         try:
-            # No mask: in causal attention no real token sees the padding behind it.
+            # No mask: in causal attention no real token attends to the padding after it.
             _decoder(model)(input_ids=ids, use_cache=False)
         finally:
             for hook in hooks:
@@ -87,14 +87,14 @@ def attention_shares(model: nn.Module, texts: Sequence[Sequence[int]]) -> pd.Dat
 
 
 def _decoder(model: Any) -> nn.Module:
-    """Returns the layers without the head: no logits are made."""
+    """The decoder without the head: no logits are computed."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     decoder: nn.Module = inner.base_model
     return decoder
 
 
 def _batch(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Returns token ids and which of them are real, each (B, T)."""
+    """Token ids, and a mask of those that are no padding, each (B, T)."""
     import torch
 
     cut = [list(text[:PROBE_TOKENS]) for text in texts[:PROBE_TEXTS]]
@@ -107,69 +107,75 @@ def _batch(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor
 def _shares(
     prompt: PromptAttention, args: tuple[Any, ...], kwargs: Mapping[str, Any], real: Tensor
 ) -> Tensor:
-    """Returns `mass_share` and `norm_share` of one layer, (H, 2), from what its prompt was given.
+    """`mass_share` and `norm_share` of one layer, (H, 2), from the arguments of its prompt.
 
     Attention is linear in the values: with other values the layer's own code gives the parts.
     """
     import torch
 
-    module, query, key, value, mask, words = args
+    module, query, key, value, mask, base_attention = args
     given = (module, query, key, value, mask)
-    words = _in_full_precision(words)
+    base_attention = _in_full_precision(base_attention)
 
-    def output_of(attention: WordAttention) -> Tensor:
+    def output_of(attention: AttentionFunction) -> Tensor:
         output_BTHd, _ = prompt.forward(*given, attention, **kwargs)
         return output_BTHd.float()
 
     if prompt.gate is not None:
         strength_H = prompt.gate_strength().flatten().float().abs()
         mass_H = strength_H / (1 + strength_H)
-        prompt_BTHd = output_of(_no_words)
+        prompt_BTHd = output_of(_no_output)
         own = {name: value for name, value in kwargs.items() if name != "causal"}
-        words_BTHd = words(*given, **own)[0].float()
+        tokens_BTHd = base_attention(*given, **own)[0].float()
     else:
         assert prompt.rows is not None
         length = prompt.rows.shape[0]
-        ones = _with_values(words, lambda value, rows: rows.expand_as(value), length)
+        ones = _with_values(base_attention, lambda value, rows: rows.expand_as(value), length)
         mass_H = _mean(output_of(ones).mean(-1), real)
-        prompt_BTHd = output_of(_with_values(words, lambda value, rows: value * rows, length))
-        words_BTHd = output_of(_with_values(words, lambda value, rows: value * (1 - rows), length))
-    prompt_BTH, words_BTH = prompt_BTHd.norm(dim=-1), words_BTHd.norm(dim=-1)
-    both_BTH = prompt_BTH + words_BTH
-    # Both are nothing where values are zero, such as a padding token's at a closed gate.
+        prompt_BTHd = output_of(
+            _with_values(base_attention, lambda value, rows: value * rows, length)
+        )
+        tokens_BTHd = output_of(
+            _with_values(base_attention, lambda value, rows: value * (1 - rows), length)
+        )
+    prompt_BTH, tokens_BTH = prompt_BTHd.norm(dim=-1), tokens_BTHd.norm(dim=-1)
+    both_BTH = prompt_BTH + tokens_BTH
+    # Both are 0 where values are zero, such as a padding token's at a closed gate.
     share_BTH = torch.where(both_BTH > 0, prompt_BTH / both_BTH, torch.zeros_like(both_BTH))
     norm_H = _mean(share_BTH, real)
     return torch.stack([mass_H, norm_H], dim=-1)
 
 
 def _mean(values_BTH: Tensor, real_BT: Tensor) -> Tensor:
-    """Returns the mean over real tokens, (H,); what padding holds is not looked at."""
+    """Mean over real tokens, (H,); padding does not count."""
     kept = values_BTH.masked_fill(~real_BT[..., None], 0.0)
     return kept.sum(dim=(0, 1)) / real_BT.sum()
 
 
-def _no_words(_module: nn.Module, query_BHTd: Tensor, *_args: Any, **_: Any) -> tuple[Tensor, None]:
-    """Stands for an attention to words that are not there: it gives nothing."""
+def _no_output(
+    _module: nn.Module, query_BHTd: Tensor, *_args: Any, **_: Any
+) -> tuple[Tensor, None]:
+    """A base attention whose output is zero."""
     return query_BHTd.new_zeros(query_BHTd.shape).transpose(1, 2), None
 
 
 def _with_values(
-    words: WordAttention, change: Callable[[Tensor, Tensor], Tensor], length: int
-) -> WordAttention:
-    """Returns the attention with other values: `change(values, rows)`, rows 1 for the prompt's."""
+    base_attention: AttentionFunction, change: Callable[[Tensor, Tensor], Tensor], length: int
+) -> AttentionFunction:
+    """The attention on other values: `change(values, rows)`, rows 1 for the prompt's."""
     import torch
 
     def attend(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         rows_S1 = (torch.arange(value.shape[2], device=value.device) < length).to(value.dtype)
-        return words(module, query, key, change(value, rows_S1[:, None]), mask, **kwargs)
+        return base_attention(module, query, key, change(value, rows_S1[:, None]), mask, **kwargs)
 
     return attend
 
 
-def _in_full_precision(words: WordAttention) -> WordAttention:
-    """Returns the attention computed in fp32 from what it is given."""
+def _in_full_precision(base_attention: AttentionFunction) -> AttentionFunction:
+    """The attention, computed in fp32."""
     import torch
 
     def attend(
@@ -178,6 +184,6 @@ def _in_full_precision(words: WordAttention) -> WordAttention:
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.float()
         with torch.autocast(query.device.type, enabled=False):
-            return words(module, query.float(), key.float(), value.float(), mask, **kwargs)
+            return base_attention(module, query.float(), key.float(), value.float(), mask, **kwargs)
 
     return attend

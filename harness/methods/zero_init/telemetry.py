@@ -1,13 +1,13 @@
-"""What the prompt methods tell of a training: gates, gradients, and the prompt's share.
+"""Telemetry of the prompt methods: gates, gradient norms, and the prompt's share of attention.
 
-A `PromptTrace` reads and never writes: no module, no gradient, no random number is touched, so that
-a training with it gives the same bits as one without.
+It reads and never writes: no module, no gradient, no random number is touched, so that a training
+with it gives the same bits as one without.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from harness.methods.zero_init.attention import PromptAttention
 
 GATES_FILE = "gates.parquet"
-"""The course of the gates: step, layer, head, strength (signed; tanh(g), or g for `identity`)."""
+"""Gates over the training: step, layer, head, strength (signed; tanh(g), or g for `identity`)."""
 SHARES_FILE = "attention_share.parquet"
-"""What `attention_probe.attention_shares` gives, before and after the training (`when`)."""
+"""The frames of `probe.attention_shares` before and after the training (column `when`)."""
 SHARES = ("mass", "norm")
 """The two measures of a prompt's share in SHARES_FILE: columns `mass_share` and `norm_share`."""
 
 
-class PromptTrace:
-    """Follows one training of a model that carries prompts; see `harness.methods.method.Trace`.
+class PromptTelemetry:
+    """The `TelemetryCallback` of a model that carries prompts.
 
     Figures by MLflow's names: those of `gate_statistics`; `gate/gradient_norm` over all gates and
     `prompt/gradient_norm` over all else that is trained (free prompts or their generator), both
@@ -49,20 +49,27 @@ class PromptTrace:
         self._readings: list[tuple[int, np.ndarray]] = []
         self._shares: dict[str, pd.DataFrame] = {}
 
-    def probe(self, when: Literal["before", "after"], texts: Sequence[Sequence[int]]) -> None:
-        """Measures the prompts' share of attention; see `attention_probe.attention_shares`."""
+    def on_train_begin(self, texts: Sequence[Sequence[int]]) -> None:
+        """Measures the prompts' share of attention; see `probe.attention_shares`."""
+        self._probe("before", texts)
+
+    def on_train_end(self, texts: Sequence[Sequence[int]]) -> None:
+        """Measures the prompts' share of attention; see `probe.attention_shares`."""
+        self._probe("after", texts)
+
+    def _probe(self, when: str, texts: Sequence[Sequence[int]]) -> None:
         from harness.methods.zero_init.probe import attention_shares
 
         self._shares[when] = attention_shares(self.model, texts)
 
-    def observe(self) -> None:
-        """Takes the norms of the gradients, which are gone after the step."""
+    def on_gradients(self) -> None:
+        """Computes the norms of the gradients, which the step clears."""
         self._norms = [gradient_norm(self._others)]
         if self._gates:
             self._norms.append(gradient_norm(self._gates))
 
-    def read(self, step: int) -> dict[str, float]:
-        """Returns the gates after a step and the norms of its gradients: one wait."""
+    def on_step(self, step: int) -> dict[str, float]:
+        """The gates after a step and the norms of its gradients: one wait for the device."""
         import torch
 
         parts = [*_strengths(self._prompts), *self._norms]
@@ -80,7 +87,7 @@ class PromptTrace:
         return dict(self._last)
 
     def statistics(self) -> dict[str, float]:
-        """Returns the figures of the last reading and the prompts' mean shares."""
+        """The figures of the last reading and the prompts' mean shares."""
         found = dict(self._last)
         for when, frame in self._shares.items():
             for name in SHARES:
@@ -88,12 +95,12 @@ class PromptTrace:
         return found
 
     def frames(self) -> dict[str, pd.DataFrame]:
-        """Returns the course of the gates (where there are any), and the shares (where probed)."""
+        """The gates over the training (where there are any), and the shares (where probed)."""
         import pandas as pd
 
         frames = {}
         if self._readings:
-            frames[GATES_FILE] = self._course()
+            frames[GATES_FILE] = self._gate_frame()
         if self._shares:
             parts = [frame.assign(when=when) for when, frame in self._shares.items()]
             frame = pd.concat(parts, ignore_index=True)
@@ -101,7 +108,7 @@ class PromptTrace:
         return frames
 
     def state(self) -> dict[str, np.ndarray]:
-        """Returns the readings, the shares column by column, and the figures last read."""
+        """The readings, the shares column by column, and the figures last read."""
         import numpy as np
 
         found = {f"last/{name}": np.array(value) for name, value in self._last.items()}
@@ -109,8 +116,8 @@ class PromptTrace:
             found["steps"] = np.array([step for step, _ in self._readings])
             found["strengths"] = np.stack([strengths for _, strengths in self._readings])
         for when, frame in self._shares.items():
-            for place, column in enumerate(frame.columns):
-                found[f"shares/{when}/{place}/{column}"] = np.array(frame[column])
+            for index, column in enumerate(frame.columns):
+                found[f"shares/{when}/{index}/{column}"] = np.array(frame[column])
         return found
 
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -130,7 +137,7 @@ class PromptTrace:
         steps = arrays["steps"].tolist() if "steps" in arrays else []
         self._readings = list(zip(steps, arrays["strengths"], strict=True)) if steps else []
 
-    def _course(self) -> pd.DataFrame:
+    def _gate_frame(self) -> pd.DataFrame:
         import numpy as np
         import pandas as pd
 
@@ -150,7 +157,7 @@ class PromptTrace:
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
-    """Returns the Euclidean norm of the parameters' gradients together; nothing waits for it."""
+    """Euclidean norm of the parameters' gradients together; waits for no device."""
     import torch
 
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -158,7 +165,7 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
 
 
 def gate_statistics(model: nn.Module) -> dict[str, float]:
-    """Returns mean and largest |tanh(g)| over all gates, and by layer (over its heads).
+    """Mean and largest |tanh(g)| over all gates, and by layer (over its heads).
 
     The keys are `gate/mean_abs`, `gate/max_abs`, `gate/layer_02/mean_abs` and so on, with the
     layer's index in the model. With `gate_activation: identity` it is |g|. One copy from the
@@ -176,7 +183,7 @@ def gate_statistics(model: nn.Module) -> dict[str, float]:
 
 
 def _strengths(prompts: Sequence[PromptAttention]) -> list[torch.Tensor]:
-    """Returns what scales each prompt, (H,) for each layer."""
+    """Gate strengths, (H,) for each layer."""
     import torch
 
     with torch.no_grad():
@@ -184,11 +191,11 @@ def _strengths(prompts: Sequence[PromptAttention]) -> list[torch.Tensor]:
 
 
 def _summary(prompts: Sequence[PromptAttention], strengths: np.ndarray) -> dict[str, float]:
-    """Returns the statistics of signed strengths (layers, H)."""
+    """Statistics of signed strengths (layers, H)."""
     rows = abs(strengths.astype("float64"))
     found = {"gate/mean_abs": float(rows.mean()), "gate/max_abs": float(rows.max())}
     for prompt, row in zip(prompts, rows, strict=True):
-        place = f"gate/layer_{prompt.layer_index:02d}"
-        found[f"{place}/mean_abs"] = float(row.mean())
-        found[f"{place}/max_abs"] = float(row.max())
+        layer = f"gate/layer_{prompt.layer_index:02d}"
+        found[f"{layer}/mean_abs"] = float(row.mean())
+        found[f"{layer}/max_abs"] = float(row.max())
     return found

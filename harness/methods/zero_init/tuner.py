@@ -7,6 +7,7 @@ PEFT's list of methods is a closed enumeration. `register` extends it, and impor
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from peft.utils import register_peft_method
 from pydantic import ValidationError
 from torch import nn
 
-from harness.errors import MethodError, ModelError
+from harness.errors import MethodError
 from harness.methods.zero_init.attention import (
     GENERATOR,
     PREFIX,
@@ -32,6 +33,7 @@ from harness.methods.zero_init.options import (
     GeneratedPromptOptions,
     check_base,
 )
+from harness.models.adapter_folder import WEIGHTS_FILE, check_tensors
 from harness.models.families import FAMILIES, refusal
 from harness.models.shape import shape_of
 from harness.spec import describe_faults
@@ -42,7 +44,7 @@ PEFT_TYPE = "ZERO_INIT_PROMPT"
 
 @dataclass
 class PromptConfig(PeftConfig):
-    """What adapter_config.json says of a prompt adapter; the fields have a grid's names.
+    """The adapter_config.json of a prompt adapter; its fields have a grid's names.
 
     Raises:
         MethodError: an unknown method, or options that it does not have.
@@ -75,53 +77,47 @@ class PromptConfig(PeftConfig):
             raise MethodError(fault) from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as plain values."""
-        record: dict[str, Any] = asdict(self)
-        record["options"] = self.parsed.model_dump()
-        return record
+        """The fields as adapter_config.json holds them, defaults of the options included."""
+        return asdict(self) | {"options": self.parsed.model_dump()}
 
 
 class _Layer(BaseTunerLayer):
-    """What PEFT asks of a layer that stands beside the base's modules and replaces none."""
+    """What PEFT asks of a layer that is added beside the base's modules and wraps none of them."""
 
-    # PEFT looks for a base layer's, which a prompt has not.
+    # PEFT reads a base layer's, and there is none.
     weight = bias = None  # type: ignore[assignment]
-    home: torch.device
-    """Where the layer's adapters are."""
+    device: torch.device
+    """Of the module that the layer is added to."""
 
     def _move_adapter_to_device_of_base_layer(
         self, adapter_name: str, device: torch.device | None = None
     ) -> None:
-        """Puts an adapter that was loaded from a file beside the module that it belongs to."""
-        for layer in self.adapter_layer_names:
-            held = getattr(self, layer)
-            if adapter_name in held:
-                part = held[adapter_name]
+        for name in self.adapter_layer_names:
+            adapters = getattr(self, name)
+            if adapter_name in adapters:
+                part = adapters[adapter_name]
                 for tensor in [part] if isinstance(part, nn.Parameter) else part.parameters():
-                    tensor.data = tensor.data.to(device or self.home)
+                    tensor.data = tensor.data.to(device or self.device)
 
 
 class PromptLayer(PromptAttention, _Layer):
-    """The prompts of one attention layer, as a layer that PEFT switches, saves and loads."""
+    """The prompts of one attention layer, as PEFT switches, saves, loads and deletes them."""
 
     adapter_layer_names = ("prompt_rows", "prompt_gate")
-
-    def delete_adapter(self, adapter_name: str) -> None:
-        """Forgets an adapter."""
-        super().delete_adapter(adapter_name)
-        self.forget(adapter_name)
+    other_param_names = ("_gate_activations", "_generators")
 
 
 class GeneratorLayer(PromptGenerator, _Layer):
-    """The generators of a model, likewise."""
+    """The generators of a model, one for each adapter, as PEFT switches and saves them."""
 
     adapter_layer_names = ("prompt_embedding", "prompt_hidden", "prompt_output")
+    other_param_names = ("_activations",)
 
 
 class PromptTuner(BaseTuner):
-    """Puts prompts into the attention layers of a decoder, beside those of other adapters."""
+    """Inserts prompts into the attention layers of a decoder, beside those of other adapters."""
 
-    # Names of trained tensors hold it, names of the modules that they are in do not.
+    # Part of the names of trained tensors, but not of the modules that hold them.
     prefix = "prompt_"
     tuner_layer_cls = (PromptLayer, GeneratorLayer)  # type: ignore[assignment]  # for isinstance
     target_module_mapping: dict[str, list[str]] = {}
@@ -130,7 +126,12 @@ class PromptTuner(BaseTuner):
         return peft_config
 
     def _prepare_model(self, peft_config: Any, model: Any) -> None:
-        """Checks that the adapter fits the model, and gets the model ready for prompts."""
+        """Checks that the adapter fits the model, and switches the model's attention over.
+
+        Raises:
+            MethodError: the model carries an adapter of this name, or cannot carry prompts.
+            ModelError: the adapter is for another base model.
+        """
         shape = shape_of(model.config)
         if peft_config.base_shape is not None:
             check_base(peft_config.base_shape, shape)
@@ -143,26 +144,25 @@ class PromptTuner(BaseTuner):
                     "already; unload it, or load the other under another name with load_adapter"
                 )
         adapted = peft_config.parsed.adapted_layers(shape)
-        implementation = model.config._attn_implementation
-        if not implementation.startswith(PREFIX):
+        if not model.config._attn_implementation.startswith(PREFIX):
             check_attention(model)
-            model.set_attn_implementation(register_prompts(model, implementation))
+            model.set_attn_implementation(register_prompts(model))
         decoder = model.get_decoder()
-        attention = FAMILIES[shape.model_type].attention
-        self._places = {id(getattr(decoder.layers[index], attention)): index for index in adapted}
-        self._shape = shape
-        # Drawn on the CPU in fp32, whatever the model's device and precision: one seed, one start.
+        self._shape, self._family = shape, FAMILIES[shape.model_type]
+        self._layer_of = {
+            id(getattr(decoder.layers[index], self._family.attention)): index for index in adapted
+        }
+        # Drawn on the CPU in fp32: one seed gives one start on every device, in any precision.
         self._random = torch.Generator(device="cpu").manual_seed(peft_config.seed)
-        if isinstance(peft_config.parsed, GeneratedPromptOptions) and not hasattr(
-            decoder, GENERATOR
-        ):
+        generated = isinstance(peft_config.parsed, GeneratedPromptOptions)
+        if generated and not hasattr(decoder, GENERATOR):
             generator = GeneratorLayer(
                 num_layers=shape.num_hidden_layers, model_size=shape.hidden_size
             )
             decoder.add_module(GENERATOR, generator)
 
     def _check_target_module_exists(self, peft_config: PromptConfig, key: str) -> bool:  # type: ignore[override]  # static in PEFT
-        return id(self.model.get_submodule(key)) in self._places
+        return id(self.model.get_submodule(key)) in self._layer_of
 
     def _create_and_replace(  # type: ignore[override]  # parameter_name is for other methods
         self,
@@ -173,28 +173,27 @@ class PromptTuner(BaseTuner):
         parent: nn.Module,
         current_key: str,
     ) -> None:
-        options, index = peft_config.parsed, self._places[id(target)]
+        """Adds a prompt to an attention layer; nothing of the base is replaced."""
+        options: Any = peft_config.parsed
         device = next(target.parameters()).device
         layer = getattr(target, PROMPT, None)
         if layer is None:
-            family = FAMILIES[self._shape.model_type]
-            layer = PromptLayer(layer_index=index, family=family)
+            layer = PromptLayer(layer_index=self._layer_of[id(target)], family=self._family)
             target.add_module(PROMPT, layer.train(target.training))
-        layer.home = device
+        layer.device = device
         rows = generator = None
         if isinstance(options, GeneratedPromptOptions):
             generator = self._generator(adapter_name, options, device)
         else:
-            rows = torch.randn(
-                options.prompt_length, self._shape.hidden_size, generator=self._random
-            )
-        gated = options if isinstance(options, GatedPromptOptions) else None
+            size = (options.prompt_length, self._shape.hidden_size)
+            rows = torch.randn(size, generator=self._random)
+        gated = isinstance(options, GatedPromptOptions)
         layer.add(
             adapter_name,
             rows=rows,
             generator=generator,
-            num_gates=None if gated is None else self._shape.num_attention_heads,
-            gate_activation="identity" if gated is None else gated.gate_activation,
+            num_heads=self._shape.num_attention_heads,
+            gate_activation=options.gate_activation if gated else None,
             device=device,
         )
         layer.set_adapter(self.active_adapters)
@@ -202,9 +201,10 @@ class PromptTuner(BaseTuner):
     def _generator(
         self, adapter: str, options: GeneratedPromptOptions, device: torch.device
     ) -> GeneratorLayer:
+        """The decoder's generator, with this adapter's layers; they are on the first device."""
         generator: GeneratorLayer = getattr(self.model.get_decoder(), GENERATOR)
         if adapter not in generator.prompt_embedding:
-            generator.home = device
+            generator.device = device
             generator.add(
                 adapter,
                 prompt_length=options.prompt_length,
@@ -238,32 +238,24 @@ class PromptTuner(BaseTuner):
     def _remap_adapter_state_dict_for_load(
         cls, model: Any, config: Any, adapter_name: str, state_dict: dict[str, Any]
     ) -> dict[str, Any]:
-        """Refuses a file that lacks a tensor or has one too many: PEFT would only warn."""
+        """Refuses a file of other tensors, where PEFT would only warn.
+
+        Raises:
+            ModelError: a tensor is missing, unexpected, or of another shape.
+        """
         mapped: dict[str, Any] = super()._remap_adapter_state_dict_for_load(
             model, config, adapter_name, state_dict
         )
         expected = {
-            name
-            for name in model.state_dict()
+            name: tensor
+            for name, tensor in model.state_dict().items()
             if f".{cls.prefix}" in name and adapter_name in name.split(".")[-2:]
         }
-        differing = sorted(expected ^ set(mapped))
-        if differing:
-            said = "is missing" if differing[0] in expected else "is unexpected"
-            raise ModelError(
-                f"adapter_model.safetensors: {differing[0]} {said}; it is not of the method and "
-                f"options that adapter_config.json names ({config.method})"
-            )
-        for name, tensor in model.state_dict().items():
-            if name in mapped and mapped[name].shape != tensor.shape:
-                raise ModelError(
-                    f"adapter_model.safetensors: {name} is {tuple(mapped[name].shape)}, the "
-                    f"options in adapter_config.json ask for {tuple(tensor.shape)}"
-                )
+        check_tensors(Path(WEIGHTS_FILE), mapped, expected)
         return mapped
 
     def unload(self) -> Any:
-        """Takes all prompts out again and returns the base model as it was."""
+        """Takes all prompts out; gives the base model as it was."""
         model: Any = self.model
         decoder = model.get_decoder()
         for module in model.modules():
@@ -278,11 +270,7 @@ class PromptTuner(BaseTuner):
         return model
 
     def merge_and_unload(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuses: prompts are no change of the base weights.
-
-        Raises:
-            MethodError: always.
-        """
+        """Refuses, with a MethodError: prompts are no change of the base weights."""
         raise MethodError("a prompt adapter cannot be merged into the base weights; keep it beside")
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from harness.evaluation.benchmarks import BENCHMARKS, PAPER_DECODING
+from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.paper import documents
-from harness.evaluation.paper.matching import PATHOLOGIES
+from harness.evaluation.paper.matching import RESPONSE_FLAGS
+from harness.evaluation.protocols import PAPER
 from harness.evaluation.tasks import TaskSpec
 
 ARC = {
@@ -77,7 +78,7 @@ def test_results_hold_the_score_and_every_pathology() -> None:
     assert result == {
         "acc": 0.0, "several_named": 1.0, "empty": 0.0, "ratio_alone": 0.0, "gold_first": 1.0,
     }  # fmt: skip
-    assert tuple(result)[1:] == PATHOLOGIES
+    assert tuple(result)[1:] == RESPONSE_FLAGS
 
 
 def test_shuffling_moves_options_with_their_labels_and_is_the_same_each_time() -> None:
@@ -99,7 +100,7 @@ def test_task_files_state_what_the_benchmark_does(
     name: str, shared_root: Path, demo_root: Path
 ) -> None:
     benchmark = BENCHMARKS[name]
-    root = demo_root if name.startswith("demo") else shared_root
+    root = demo_root if benchmark.world == "demo" else shared_root
     loaded = load_benchmark(TaskSpec(name=name, limit=1), root)
     assert benchmark.decoding is not None
     for task in loaded.tasks.values():
@@ -112,16 +113,19 @@ def test_task_files_state_what_the_benchmark_does(
             "max_gen_toks": benchmark.decoding.max_new_tokens,
         }
         metrics = [entry["metric"] for entry in task.config.metric_list]
-        assert metrics == ["acc", *benchmark.pathologies] == ["acc", *PATHOLOGIES]
+        assert metrics == ["acc", *benchmark.protocol.response_flags] == ["acc", *RESPONSE_FLAGS]
 
 
 def test_decoding_is_the_published_one() -> None:
     stated = documents.prompt_templates()["decoding"]
-    assert {name: stated[name] for name in asdict(PAPER_DECODING)} == asdict(PAPER_DECODING)
     for name in GENERATED:
-        assert BENCHMARKS[name].protocol == "paper"
-        if not name.startswith("demo"):
-            assert BENCHMARKS[name].decoding == PAPER_DECODING
+        benchmark = BENCHMARKS[name]
+        assert benchmark.protocol is PAPER
+        assert benchmark.decoding is not None
+        found = asdict(benchmark.decoding)
+        if benchmark.world == "demo":
+            found["max_new_tokens"] = stated["max_new_tokens"]
+        assert found == {key: stated[key] for key in found}
 
 
 def test_the_shuffled_variant_stands_in_no_column() -> None:

@@ -13,12 +13,13 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from harness.errors import EvaluationError
-from harness.evaluation.benchmarks import PAPER_DECODING
+from harness.evaluation.benchmarks import Decoding
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.paper.model import GeneratingModel
 from harness.evaluation.tasks import TaskSpec
 from tests.evaluation.conftest import Rows
 
+PAPER_DECODING = Decoding(temperature=0.1, top_p=0.75, max_new_tokens=512)
 GREEDY = replace(PAPER_DECODING, temperature=0.0, max_new_tokens=12)
 
 
@@ -98,10 +99,10 @@ def test_few_positions_are_shared_by_prompt_and_response(
     make_model: Callable[..., Any], tokenizer: PreTrainedTokenizerFast
 ) -> None:
     speaker = GeneratingModel(make_model(3, max_length=64), tokenizer, decoding=PAPER_DECODING)
-    assert speaker.pooling.max_new_tokens == 32
+    assert speaker.decoding.max_new_tokens == 32
     assert speaker.longest_prompt == 32
     large = GeneratingModel(make_model(3, max_length=2048), tokenizer, decoding=PAPER_DECODING)
-    assert large.pooling.max_new_tokens == 512
+    assert large.decoding.max_new_tokens == 512
     assert large.longest_prompt == 1536
 
 
@@ -123,7 +124,7 @@ def test_a_tokenizer_without_eos_is_refused(model: Any, tokenizer: PreTrainedTok
 def test_bf16_runs_under_autocast(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
     speaker = GeneratingModel(model.eval(), tokenizer, decoding=GREEDY, precision="bf16")
     assert len(speaker.generate_until(asked(texts(3)))) == 3
-    assert speaker.pooling.fallback is None
+    assert speaker.batching.fallback is None
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from harness.analysis.frames import scores_of
 from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.paper.documents import question_of
-from harness.evaluation.paper.matching import PATHOLOGIES, judge
-from harness.evaluation.paper.run import evaluate_generated
+from harness.evaluation.paper.matching import RESPONSE_FLAGS, judge
+from harness.evaluation.paper.run import score_benchmarks
 from harness.evaluation.tasks import TaskSpec, request_key, scored_together
 from harness.records.results import CellResult, TaskScore
 from tests.evaluation.conftest import DEMO_SUBJECTS, mmlu_subjects
@@ -52,8 +52,7 @@ def test_scores_and_items_of_a_benchmark(
     assert score.stderr == pytest.approx(items["acc"].std(ddof=1) / 12**0.5)
     assert score.temperature == 0.1
     assert score.task_version == "1.0"
-    assert score.prompts_sha256 == outcome.prompts_sha256
-    assert score.pathologies == {name: int(items[name].sum()) for name in PATHOLOGIES}
+    assert score.response_flags == {name: int(items[name].sum()) for name in RESPONSE_FLAGS}
     assert list(items["question_id"]) == [f"q{number}" for number in range(12)]
     assert "at most 100 new tokens, not 512: the model has 200 positions" in (score.note or "")
     assert "lost their beginning" in (score.note or "")
@@ -86,7 +85,7 @@ def test_records_survive_their_files(
         for name in ("temperature", "pathologies", "prompts_sha256"):
             del score[name]
     (read,) = CellResult.from_json(json.dumps(old)).scores
-    assert read.pathologies == {}
+    assert read.response_flags == {}
     assert read.prompts_sha256 is None
 
 
@@ -102,7 +101,10 @@ def test_mmlu_has_both_means_and_each_subject(
     assert micro.n == macro.n == len(items)
     assert micro.value == pytest.approx(items["acc"].mean())
     assert macro.value == pytest.approx(items.groupby("task")["acc"].mean().mean())
-    assert sum(one.pathologies["gold_first"] for one in subjects) == micro.pathologies["gold_first"]
+    assert (
+        sum(one.response_flags["gold_first"] for one in subjects)
+        == micro.response_flags["gold_first"]
+    )
     assert "generated at temperature 0, not 0.1" in (micro.note or "")
 
 
@@ -124,9 +126,9 @@ def test_shuffled_options_keep_their_gold(
     )
     assert plain.items["gold"].eq(0).all()
     assert shuffled.items["gold"].nunique() > 1
-    assert plain.scores[0].pathologies["gold_first"] == 8
-    assert shuffled.scores[0].pathologies["gold_first"] < 8
-    assert plain.prompts_sha256 != shuffled.prompts_sha256
+    assert plain.scores[0].response_flags["gold_first"] == 8
+    assert shuffled.scores[0].response_flags["gold_first"] < 8
+    assert plain.scores[0].prompts_sha256 != shuffled.scores[0].prompts_sha256
 
 
 def test_the_next_evaluation_gives_the_same_text_and_leaves_the_model_as_it_was(
@@ -149,9 +151,7 @@ def test_the_number_of_rows_changes_no_response(
 
     loaded = load_benchmark(TaskSpec(name="paper_arc_easy"), shared_root)
     frames = [
-        evaluate_generated(
-            loaded, short, tokenizer, tokenizer_sha256="", precision="fp32", num_rows=rows
-        ).items
+        score_benchmarks([loaded], short, tokenizer, precision="fp32", num_rows=rows)[0].items
         for rows in (1, 5, 64)
     ]
     pandas.testing.assert_frame_equal(frames[0], frames[1])
@@ -190,7 +190,7 @@ def test_plain_lm_eval_runs_the_same_tasks_from_local_files(
     tokenizer.pad_token = None
     for name in ("arc_easy", "truthfulqa"):
         found = results["results"][f"local_{name}"]
-        assert {f"{metric},none" for metric in ("acc", *PATHOLOGIES)} <= set(found)
+        assert {f"{metric},none" for metric in ("acc", *RESPONSE_FLAGS)} <= set(found)
         samples = results["samples"][f"local_{name}"]
         texts = [sample["filtered_resps"][0] for sample in samples]
         task = TaskSpec(name=f"paper_{name}", temperature=0)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from harness.evaluation.prefix_trie.batches import SCORED_SHARE, Batch, make_batches
-from harness.evaluation.prefix_trie.trie import Query, Row, Span, Trie
-from tests.evaluation.prefix_trie.test_trie import WIDTH, question, rows_of, tokens
+from harness.evaluation.prefix_trie.trie import Query, Segment, Span, Trie
+from tests.evaluation.prefix_trie.test_trie import WIDTH, question, segments_of, tokens
 
 
 def questions(seed: int, count: int, context: tuple[int, int], before: int = 0) -> list[Query]:
@@ -21,7 +21,7 @@ def questions(seed: int, count: int, context: tuple[int, int], before: int = 0) 
 
 
 def spans_of(queries: Sequence[Query]) -> list[Span]:
-    return Trie(queries, largest_row=1024, width=WIDTH).spans
+    return Trie(queries, largest_segment=1024, width=WIDTH).spans
 
 
 QUERIES = {
@@ -34,46 +34,46 @@ CASES = {name: spans_of(queries) for name, queries in QUERIES.items()}
 
 
 def content(batches: Sequence[Batch]) -> list[list[list[tuple[int, ...]]]]:
-    return [[[tuple(row.tokens) for row in lane] for lane in batch] for batch in batches]
+    return [[[tuple(segment.tokens) for segment in row] for row in batch] for batch in batches]
 
 
-def rows_in(batch: Batch) -> list[Row]:
-    return [row for lane in batch for row in lane]
+def segments_in(batch: Batch) -> list[Segment]:
+    return [segment for row in batch for segment in row]
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("budget", [256, 1024, 8192])
-def test_every_row_is_computed_once(name: str, budget: int) -> None:
+def test_every_segment_is_computed_once(name: str, budget: int) -> None:
     batches = make_batches(CASES[name], budget)
-    rows = [row for batch in batches for row in rows_in(batch)]
-    assert len(rows) == len(set(rows))
-    continued = {row.parent for row in rows_of(CASES[name])}
-    assert set(rows) == rows_of(CASES[name]) - continued
-    assert all(len({row.level for row in rows_in(batch)}) == 1 for batch in batches)
-    assert all(len({row.parent for row in lane}) == 1 for batch in batches for lane in batch)
+    segments = [one for batch in batches for one in segments_in(batch)]
+    assert len(segments) == len(set(segments))
+    continued = {one.parent for one in segments_of(CASES[name])}
+    assert set(segments) == segments_of(CASES[name]) - continued
+    assert all(len({one.level for one in segments_in(batch)}) == 1 for batch in batches)
+    assert all(len({one.parent for one in row}) == 1 for batch in batches for row in batch)
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("budget", [256, 1024, 8192])
-def test_a_batch_of_several_rows_stays_within_the_budget(name: str, budget: int) -> None:
-    continued: dict[Row, int] = {}
-    for row in rows_of(CASES[name]):
-        if row.parent is not None:
-            continued[row.parent] = continued.get(row.parent, 0) + 1
-    scored: dict[Row, set[int]] = {}
+def test_a_batch_of_several_segments_stays_within_the_budget(name: str, budget: int) -> None:
+    continued: dict[Segment, int] = {}
+    for segment in segments_of(CASES[name]):
+        if segment.parent is not None:
+            continued[segment.parent] = continued.get(segment.parent, 0) + 1
+    scored: dict[Segment, set[int]] = {}
     for span in CASES[name]:
-        scored.setdefault(span.row, set()).update(range(span.index, span.index + span.count))
+        scored.setdefault(span.segment, set()).update(range(span.index, span.index + span.count))
     sizes = []
     for batch in make_batches(CASES[name], budget):
-        rows = rows_in(batch)
-        own = [row.parent for row in rows if row.parent and continued[row.parent] == 1]
-        width = max(sum(row.size for row in lane) for lane in batch)
-        width += max((row.size for row in own), default=0)
-        sizes.append(len(rows))
-        if len(rows) == 1:
+        segments = segments_in(batch)
+        own = [one.parent for one in segments if one.parent and continued[one.parent] == 1]
+        width = max(sum(one.size for one in row) for row in batch)
+        width += max((one.size for one in own), default=0)
+        sizes.append(len(segments))
+        if len(segments) == 1:
             continue
         assert width * len(batch) <= budget
-        assert SCORED_SHARE * sum(len(scored[row]) for row in [*rows, *own]) <= budget
+        assert SCORED_SHARE * sum(len(scored[one]) for one in [*segments, *own]) <= budget
     assert max(sizes) > 1 or budget < 1024
 
 
@@ -85,14 +85,14 @@ def test_batches_depend_on_nothing_but_the_requests(name: str) -> None:
     assert content(make_batches(CASES[name], 512)) != first
 
 
-def test_short_rows_lie_beside_each_other_so_that_little_is_padding() -> None:
+def test_short_segments_lie_beside_each_other_so_that_little_is_padding() -> None:
     queries = [one for seed in range(200) for one in question(seed, 4 + seed % 80, [2, 2, 2])]
     batches = make_batches(spans_of(queries), 4096)
     padded = sum(
-        len(batch) * max(sum(row.size for row in lane) for lane in batch) for batch in batches
+        len(batch) * max(sum(one.size for one in row) for row in batch) for batch in batches
     )
-    real = sum(row.size for batch in batches for row in rows_in(batch))
-    assert max(len(lane) for batch in batches for lane in batch) > 1
+    real = sum(one.size for batch in batches for one in segments_in(batch))
+    assert max(len(row) for batch in batches for row in batch) > 1
     assert padded < 1.1 * real
 
 
@@ -103,7 +103,7 @@ def test_small_groups_on_different_prefixes_share_batches() -> None:
         for number in range(8):
             queries += question(100 * subject + number, 60, [5, 6], preamble)
     batches = make_batches(spans_of(queries), 8192)
-    assert max(len({row.parent for row in rows_in(batch)}) for batch in batches) > 3
+    assert max(len({one.parent for one in segments_in(batch)}) for batch in batches) > 3
 
 
 def test_nothing_gives_no_batches() -> None:

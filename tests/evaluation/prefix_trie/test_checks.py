@@ -10,7 +10,7 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface, LlamaForCausalLM
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from harness.evaluation.prefix_trie.checks import longest_shared, reason_against
+from harness.evaluation.prefix_trie.checks import reason_against
 from harness.evaluation.scorer import Scorer
 from tests.evaluation.test_scorer import assert_equals_hflm, choices, requests
 
@@ -97,21 +97,3 @@ def test_what_the_configuration_tells_is_not_tried(make_model: Make) -> None:
     assert reason_against(model) is None
     model.config._attn_implementation = "flash_attention_2"
     assert "flash_attention_2 takes no mask" in str(reason_against(model))
-
-
-@pytest.mark.parametrize(
-    ("settings", "longest"),
-    [
-        ({}, None),
-        ({"sliding_window": 64}, 64),
-        ({"sliding_window": 64, "use_sliding_window": False}, None),
-        ({"attention_chunk_size": 32}, 32),
-    ],
-)
-def test_windows_bound_what_is_shared(
-    settings: dict[str, Any], longest: int | None, make_model: Make
-) -> None:
-    model = make_model()
-    for name, value in settings.items():
-        setattr(model.config, name, value)
-    assert longest_shared(model) == longest

@@ -1,4 +1,4 @@
-"""Rows give the logits of the plain forward pass of each request."""
+"""Segments give the logits of the plain forward pass of each request."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from harness.evaluation.prefix_trie.forward import TrieForward
-from harness.evaluation.prefix_trie.trie import Query, Row, Trie
+from harness.evaluation.prefix_trie.forward import Prefixes, TrieForward
+from harness.evaluation.prefix_trie.trie import Query, Segment, Trie
 
 START = tuple(range(5, 25))
 ENDS = ((30, 31, 32), (33, 34), (30, 35, 36, 37))
@@ -27,17 +27,26 @@ def forward(model: Any) -> TrieForward:
     return TrieForward(model.eval(), contextlib.nullcontext)
 
 
-def chain(tokens: tuple[int, ...], parent: Row | None = None) -> Row:
+def chain(tokens: tuple[int, ...], parent: Segment | None = None) -> Segment:
     start = 0 if parent is None else parent.start + parent.size
     positions = np.arange(start, start + len(tokens))
-    return Row(0, parent, start, np.array(tokens), positions, None)
+    return Segment(0, parent, start, np.array(tokens), positions, None)
 
 
-def test_a_branching_row(model: LlamaForCausalLM) -> None:
+def keep(
+    model: TrieForward, segments: list[Segment], before: Prefixes | None = None
+) -> tuple[Prefixes, Tensor]:
+    rows = [(segment,) for segment in segments]
+    logits, kept = model.run(rows, before, np.zeros(0, np.int64), keep=True)
+    assert kept is not None
+    return kept, logits
+
+
+def test_a_branching_segment(model: LlamaForCausalLM) -> None:
     queries = [Query(START + end, end) for end in ENDS]
-    spans = Trie(queries, largest_row=4096, width=32).spans
-    (row,) = {span.row for span in spans}
-    logits = forward(model).logits([(row,)], None, np.arange(row.size))
+    spans = Trie(queries, largest_segment=4096, width=32).spans
+    (segment,) = {span.segment for span in spans}
+    logits, _ = forward(model).run([(segment,)], None, np.arange(segment.size))
     for span in spans:
         whole = plain(model, queries[span.query].fed)
         first = len(whole) - len(ENDS[span.query]) + span.first_target
@@ -46,43 +55,44 @@ def test_a_branching_row(model: LlamaForCausalLM) -> None:
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_rows_of_different_lengths_on_prefixes_of_different_lengths(
+def test_segments_of_different_lengths_on_prefixes_of_different_lengths(
     same: bool, model: LlamaForCausalLM
 ) -> None:
-    run = forward(model)
+    model_of = forward(model)
     prefixes = [chain(START), chain(START if same else START[:9])]
-    nothing = np.zeros(0, np.int64)
-    logits, kept = run.keep(prefixes, None, nothing)
+    kept, logits = keep(model_of, prefixes)
     assert len(logits) == 0
     parents = [prefixes[0], prefixes[0] if same else prefixes[1]]
-    rows = [chain(end, parent) for end, parent in zip(ENDS, parents, strict=False)]
-    found = run.logits([(row,) for row in rows], kept.select(parents), np.arange(6))
-    for number, row in enumerate(rows):
-        assert row.parent is not None
-        whole = plain(model, (*row.parent.tokens.tolist(), *row.tokens.tolist()))
-        own = found[3 * number : 3 * number + row.size]
-        torch.testing.assert_close(own, whole[-row.size :], atol=1e-5, rtol=1e-5)
+    segments = [chain(end, parent) for end, parent in zip(ENDS, parents, strict=False)]
+    rows = [(segment,) for segment in segments]
+    found, _ = model_of.run(rows, kept.select(parents), np.arange(6))
+    for number, segment in enumerate(segments):
+        assert segment.parent is not None
+        whole = plain(model, (*segment.parent.tokens.tolist(), *segment.tokens.tolist()))
+        own = found[3 * number : 3 * number + segment.size]
+        torch.testing.assert_close(own, whole[-segment.size :], atol=1e-5, rtol=1e-5)
 
 
-def test_rows_beside_each_other_do_not_see_each_other(model: LlamaForCausalLM) -> None:
-    run, first = forward(model), chain(START)
-    _, kept = run.keep([first], None, np.zeros(0, np.int64))
-    rows = [chain(end, first) for end in ENDS]
-    found = run.logits([(rows[0], rows[1]), (rows[2],)], kept.select([first]), np.arange(10))
-    for row, begin in zip(rows, (0, 3, 5), strict=True):
-        whole = plain(model, (*START, *row.tokens.tolist()))
-        own = found[begin : begin + row.size]
-        torch.testing.assert_close(own, whole[-row.size :], atol=1e-5, rtol=1e-5)
+def test_segments_in_one_row_do_not_see_each_other(model: LlamaForCausalLM) -> None:
+    model_of, first = forward(model), chain(START)
+    kept, _ = keep(model_of, [first])
+    segments = [chain(end, first) for end in ENDS]
+    rows = [(segments[0], segments[1]), (segments[2],)]
+    found, _ = model_of.run(rows, kept.select([first]), np.arange(10))
+    for segment, begin in zip(segments, (0, 3, 5), strict=True):
+        whole = plain(model, (*START, *segment.tokens.tolist()))
+        own = found[begin : begin + segment.size]
+        torch.testing.assert_close(own, whole[-segment.size :], atol=1e-5, rtol=1e-5)
 
 
 def test_a_prefix_on_a_prefix(model: LlamaForCausalLM) -> None:
-    run, nothing = forward(model), np.zeros(0, np.int64)
+    model_of = forward(model)
     first = chain(START)
-    _, kept_first = run.keep([first], None, nothing)
+    kept_first, _ = keep(model_of, [first])
     seconds = [chain((40, 41, 42), first), chain((43,), first)]
-    _, kept_second = run.keep(seconds, kept_first.select([first, first]), nothing)
+    kept_second, _ = keep(model_of, seconds, kept_first.select([first, first]))
     last = chain((50, 51), seconds[1])
-    found = run.logits([(last,)], kept_second.select([seconds[1]]), np.arange(2))
+    found, _ = model_of.run([(last,)], kept_second.select([seconds[1]]), np.arange(2))
     torch.testing.assert_close(found, plain(model, (*START, 43, 50, 51))[-2:], atol=1e-5, rtol=1e-5)
 
 
@@ -93,4 +103,4 @@ def test_logits_that_bypass_the_head_are_an_error(model: LlamaForCausalLM) -> No
 
     other = Bypass(model.config)
     with pytest.raises(ValueError, match="do not come from its output embeddings"):
-        forward(other).logits([(chain(START),)], None, np.arange(2))
+        forward(other).run([(chain(START),)], None, np.arange(2))

@@ -31,13 +31,13 @@ def test_of_equally_likely_tokens_the_first_is_greedy() -> None:
     assert greedy.tolist() == [False, True, False, False]
 
 
-def test_a_memory_too_small_for_one_row_is_one_clear_line(
+def test_a_memory_too_small_for_one_segment_is_one_clear_line(
     model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_args: object, **_named: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    monkeypatch.setattr(TrieForward, "_run", full)
+    monkeypatch.setattr(TrieForward, "run", full)
     forward = TrieForward(model, torch.no_grad)
     with pytest.raises(EvaluationError, match="too small to score one question at a time"):
         score_queries(forward, [Query((1, 2), (3,))], 512, lambda *_: None, before=lambda _: None)
@@ -49,7 +49,7 @@ def test_other_faults_of_the_model_are_not_taken_for_full_memory(
     def broken(*_args: object, **_named: object) -> None:
         raise RuntimeError("size mismatch")
 
-    monkeypatch.setattr(TrieForward, "_run", broken)
+    monkeypatch.setattr(TrieForward, "run", broken)
     forward = TrieForward(model, torch.no_grad)
     with pytest.raises(RuntimeError, match="size mismatch"):
         score_queries(forward, [Query((1, 2), (3,))], 512, lambda *_: None, before=lambda _: None)

@@ -1,4 +1,4 @@
-"""The rows of a trie hold every request, whatever the trie looks like."""
+"""The segments of a trie hold every request, whatever the trie looks like."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from harness.evaluation.prefix_trie.trie import LONG_PREFIX, Query, Row, Span, Trie
+from harness.evaluation.prefix_trie.trie import LONG_PREFIX, Query, Segment, Span, Trie
 
 WIDTH = 768
 
@@ -23,36 +23,36 @@ def tokens(seed: int, count: int) -> list[int]:
     return [seed, *(rng.randrange(30_000) for _ in range(count - 1))]
 
 
-def seen_from(row: Row, index: int) -> list[tuple[int, int]]:
-    """Returns (position, token) of all that a token of a row sees, itself included."""
-    before = [] if row.parent is None else seen_from(row.parent, row.parent.size - 1)
+def seen_from(segment: Segment, index: int) -> list[tuple[int, int]]:
+    """Returns (position, token) of all that a token of a segment sees, itself included."""
+    before = [] if segment.parent is None else seen_from(segment.parent, segment.parent.size - 1)
     own = [
-        (int(row.positions[j]), int(row.tokens[j]))
+        (int(segment.positions[j]), int(segment.tokens[j]))
         for j in range(index + 1)
-        if row.ends is None or index < row.ends[j]
+        if segment.ends is None or index < segment.ends[j]
     ]
     return before + own
 
 
-def rows_of(spans: Sequence[Span]) -> set[Row]:
-    found: set[Row] = set()
+def segments_of(spans: Sequence[Span]) -> set[Segment]:
+    found: set[Segment] = set()
     for span in spans:
-        row: Row | None = span.row
-        while row is not None:
-            found.add(row)
-            row = row.parent
+        segment: Segment | None = span.segment
+        while segment is not None:
+            found.add(segment)
+            segment = segment.parent
     return found
 
 
-def check(queries: Sequence[Query], largest_row: int = 4096) -> list[Span]:
+def check(queries: Sequence[Query], largest_segment: int = 4096) -> list[Span]:
     """Asserts that each scored position sees its request up to there, and nothing else."""
-    spans = Trie(queries, largest_row=largest_row, width=WIDTH).spans
+    spans = Trie(queries, largest_segment=largest_segment, width=WIDTH).spans
     found: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(dict)
     for span in spans:
         for step in range(span.count):
             target = span.first_target + step
             assert target not in found[span.query]
-            found[span.query][target] = seen_from(span.row, span.index + step)
+            found[span.query][target] = seen_from(span.segment, span.index + step)
     for number, one in enumerate(queries):
         assert sorted(found[number]) == list(range(len(one.targets)))
         for target, seen in found[number].items():
@@ -62,7 +62,7 @@ def check(queries: Sequence[Query], largest_row: int = 4096) -> list[Span]:
 
 
 def computed(spans: Sequence[Span]) -> int:
-    return sum(row.size for row in rows_of(spans))
+    return sum(segment.size for segment in segments_of(spans))
 
 
 def question(seed: int, context: int, answers: Sequence[int], before: Sequence[int] = ()) -> list:
@@ -73,15 +73,15 @@ def question(seed: int, context: int, answers: Sequence[int], before: Sequence[i
     ]
 
 
-def test_a_short_context_and_its_answers_are_one_row() -> None:
+def test_a_short_context_and_its_answers_are_one_segment() -> None:
     spans = check(question(1, 30, [6, 4, 9, 5]))
-    assert len(rows_of(spans)) == 1
+    assert len(segments_of(spans)) == 1
     assert computed(spans) == 30 + 6 + 4 + 9 + 5
 
 
-def test_a_long_context_is_a_prefix_without_a_mask_and_its_answers_are_one_row() -> None:
+def test_a_long_context_is_a_prefix_without_a_mask_and_its_answers_are_one_segment() -> None:
     spans = check(question(1, 900, [28, 25, 30, 27]))
-    prefix, answers = sorted(rows_of(spans), key=lambda row: row.level)
+    prefix, answers = sorted(segments_of(spans), key=lambda segment: segment.level)
     assert (prefix.size, prefix.ends) == (900, None)
     assert answers.parent is prefix
     assert answers.ends is not None
@@ -93,7 +93,7 @@ def test_a_preamble_is_computed_once_for_all_questions() -> None:
     queries = [one for seed in range(40) for one in question(seed, 20, [12, 14, 9], preamble)]
     spans = check(queries)
     assert computed(spans) == 190 + 40 * (20 + 12 + 14 + 9)
-    assert max(row.level for row in rows_of(spans)) == 1
+    assert max(segment.level for segment in segments_of(spans)) == 1
 
 
 def test_a_preamble_and_a_long_context_are_two_prefixes() -> None:
@@ -101,13 +101,13 @@ def test_a_preamble_and_a_long_context_are_two_prefixes() -> None:
     queries = [one for seed in range(12) for one in question(seed, 1500, [40, 45], preamble)]
     spans = check(queries)
     assert computed(spans) == 400 + 12 * (1500 + 40 + 45)
-    assert max(row.level for row in rows_of(spans)) == 2
+    assert max(segment.level for segment in segments_of(spans)) == 2
 
 
 def test_a_beginning_too_short_to_matter_is_computed_again() -> None:
     queries = [one for seed in range(3) for one in question(seed, 400, [20, 25], [1, 2])]
     spans = check(queries)
-    assert {row.level for row in rows_of(spans)} <= {0, 1}
+    assert {segment.level for segment in segments_of(spans)} <= {0, 1}
     assert computed(spans) == 3 * (2 + 400 + 20 + 25)
 
 
@@ -129,19 +129,22 @@ def test_the_same_tokens_with_another_split_are_computed_once() -> None:
     assert computed(check([query(fed, 1), query(fed, 30)])) == 40
 
 
-def test_no_branching_row_is_larger_than_asked() -> None:
+def test_no_branching_segment_is_larger_than_asked() -> None:
     queries = question(1, 40, [2] * 60)
-    assert {row.size for row in rows_of(check(queries, largest_row=4096))} == {40 + 120}
-    small = rows_of(check(queries, largest_row=100))
-    assert max(row.size for row in small) <= 40 + 100
+    assert {segment.size for segment in segments_of(check(queries, largest_segment=4096))} == {
+        40 + 120
+    }
+    small = segments_of(check(queries, largest_segment=100))
+    assert max(segment.size for segment in small) <= 40 + 100
 
 
-def test_equal_requests_in_another_order_give_equal_rows() -> None:
+def test_equal_requests_in_another_order_give_equal_segments() -> None:
     queries = [one for seed in range(9) for one in question(seed, 25, [6, 7], [1, 2, 3])]
     shuffled = random.Random(1).sample(queries, len(queries))
-    both = [Trie(some, largest_row=512, width=WIDTH).spans for some in (queries, shuffled)]
+    both = [Trie(some, largest_segment=512, width=WIDTH).spans for some in (queries, shuffled)]
     first, second = (
-        sorted((tuple(row.tokens), row.start) for row in rows_of(spans)) for spans in both
+        sorted((tuple(segment.tokens), segment.start) for segment in segments_of(spans))
+        for spans in both
     )
     assert first == second
 
@@ -150,7 +153,9 @@ def test_chains_of_requests_that_continue_each_other() -> None:
     # Deeper than Python's stack.
     whole = tokens(8, 1500)
     check([query(whole[:length]) for length in range(1, 1500, 50)])
-    deep = Trie([query(whole[:length]) for length in range(1, 1500)], largest_row=4096, width=WIDTH)
+    deep = Trie(
+        [query(whole[:length]) for length in range(1, 1500)], largest_segment=4096, width=WIDTH
+    )
     assert computed(deep.spans) == 1499
 
 

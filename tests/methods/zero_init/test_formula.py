@@ -76,7 +76,7 @@ def sizes_of(model: LlamaForCausalLM, method: str, **options: object) -> Sizes:
 def reference_of(
     model: LlamaForCausalLM, sizes: Sizes, ids: Tensor, seen: Tensor, positions: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns the reference's logits in fp64, and the leaves that its gradients arrive at."""
+    """The reference's logits in fp64, and the leaves that its gradients arrive at."""
     weights = {plain(name): value.detach().double() for name, value in model.named_parameters()}
     leaves = {
         plain(name): weights[plain(name)].clone().requires_grad_()
@@ -86,17 +86,17 @@ def reference_of(
 
 
 def plain(name: str) -> str:
-    """Returns a parameter's name as the reference calls it: without what PEFT adds."""
+    """A parameter's name as the reference calls it: without what PEFT adds."""
     return name.removeprefix("base_model.model.").replace(".default", "")
 
 
 def deviation(found: Tensor, expected: Tensor) -> float:
-    """Returns the largest deviation relative to the largest expected value."""
+    """The largest deviation relative to the largest expected value."""
     return ((found.double() - expected).abs().max() / expected.abs().max()).item()
 
 
 def causal_view(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns what each query sees (B, T, T), and the positions (B, T), for a 2-D mask."""
+    """What each query sees (B, T, T), and the positions (B, T), for a 2-D mask."""
     length = mask.shape[1]
     seen = torch.ones(length, length).tril().bool()[None] & mask.bool()[:, None]
     return seen, (mask.cumsum(-1) - 1).clamp(min=0)
@@ -105,7 +105,7 @@ def causal_view(mask: Tensor) -> tuple[Tensor, Tensor]:
 def check_formula(
     model: LlamaForCausalLM, sizes: Sizes, ids: Tensor, mask: Tensor, tolerance: float
 ) -> None:
-    """Compares logits at real words, and all trained tensors' gradients, with the reference."""
+    """Compares logits at real tokens, and all trained tensors' gradients, with the reference."""
     seen, positions = causal_view(mask)
     logits = model(ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
     expected, leaves = reference_of(model, sizes, ids, seen, positions)

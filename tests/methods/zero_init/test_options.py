@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from harness.errors import MethodError
-from harness.methods.zero_init.apply import apply_random_init, apply_zero_init_linear
+from harness.methods.zero_init.apply import apply_prompts
 from harness.methods.zero_init.attention import PromptAttention
 from harness.methods.zero_init.options import (
     GatedPromptOptions,
@@ -107,25 +107,25 @@ def test_statistics_without_gates_are_empty() -> None:
 def test_another_architecture_is_refused_by_name() -> None:
     model = GPT2LMHeadModel(GPT2Config(n_layer=4, n_head=2, n_embd=8, vocab_size=11))
     with pytest.raises(MethodError, match="model_type 'gpt2' is not supported .*supported: llama"):
-        apply_random_init(model, PromptOptions(), 0)
+        apply_prompts(model, PromptOptions(), 0)
 
 
 def test_another_attention_implementation_is_refused() -> None:
     model = LlamaForCausalLM._from_config(tiny_config(), attn_implementation="flex_attention")
     with pytest.raises(MethodError, match=r"not on flex_attention; load .*'sdpa'"):
-        apply_zero_init_linear(model, GatedPromptOptions(), 0)
+        apply_prompts(model, GatedPromptOptions(), 0)
     assert any(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_a_second_method_on_one_model_is_refused() -> None:
     model = adapted("zero-init-linear", tiny_model())
     with pytest.raises(MethodError, match="carries prompts already"):
-        apply_random_init(model, PromptOptions(), 0)
+        apply_prompts(model, PromptOptions(), 0)
 
 
 @pytest.mark.parametrize("method", PROMPT_METHODS)
 def test_every_prompt_row_counts(method: str) -> None:
-    """The output depends on each row of each adapted layer, at the first word too."""
+    """The output depends on each row of each adapted layer, at the first token too."""
     model = stir(adapted(method, tiny_model()))
     model.train()
     first = model(token_ids(), use_cache=False).logits[:, 0].square().sum()

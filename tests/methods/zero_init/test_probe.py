@@ -12,8 +12,7 @@ from harness.methods import METHODS as REGISTRY
 from harness.methods.zero_init.attention import PromptAttention
 from harness.methods.zero_init.probe import PROBE_TEXTS, PROBE_TOKENS, attention_shares, prompts_of
 from harness.models.families import FAMILIES
-from harness.testing.gradients import token_ids
-from harness.testing.method_laws import stir, tiny_model
+from harness.testing import perturb, tiny_model, token_ids
 from tests.fixtures.tiny import adapted, random_examples, tiny_llama
 
 METHODS = ["random-init", "zero-init-linear", "zero-init-nonlinear"]
@@ -207,7 +206,7 @@ def test_eager_attention_gives_the_same_shares(name: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shares_of_every_family_are_of_what_its_gates_add(family: str) -> None:
     model = apply("zero-init-linear", tiny_model(family))
-    stir(model)
+    perturb(model)
     outputs: list[torch.Tensor] = []
     first = prompts_of(model)[0]
     first.register_forward_hook(lambda _m, _a, output: outputs.append(output[0][0]))

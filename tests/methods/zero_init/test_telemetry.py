@@ -13,11 +13,13 @@ from harness.methods.zero_init.probe import attention_shares, prompts_of
 from harness.methods.zero_init.telemetry import (
     GATES_FILE,
     SHARES_FILE,
-    PromptTrace,
+    PromptTelemetry,
     gate_statistics,
 )
 from harness.records.results import TrainResult
+from harness.training.callback import OnStep
 from harness.training.loop import fit
+from harness.training.method_statistics import MethodStatistics
 from harness.training.progress import StepRecord
 from harness.training.spec import TrainSpec
 from tests.fixtures.tiny import adapted, random_examples, trained_state
@@ -30,7 +32,7 @@ READ = [1, 10, 12]
 
 
 def train(
-    model: nn.Module, trace: PromptTrace | None, records: list[StepRecord] | None = None
+    model: nn.Module, telemetry: PromptTelemetry | None, records: list[StepRecord] | None = None
 ) -> TrainResult:
     spec = {"learning_rate": 3e-2, "epochs": 4, "batch_size": 8, "weight_decay": 0.02}
     return fit(
@@ -41,9 +43,10 @@ def train(
         device="cpu",
         precision="fp32",
         pad_token_id=0,
-        data_sha256="of the rows",
-        trace=trace,
-        on_step=None if records is None else records.append,
+        callbacks=[
+            MethodStatistics(None, telemetry),
+            OnStep((records if records is not None else []).append),
+        ],
     )
 
 
@@ -68,17 +71,17 @@ def norms() -> Iterator[list[tuple[float, float]]]:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_traced_training_has_the_bits_of_an_untraced_one(name: str) -> None:
-    plain, traced = adapted(name), adapted(name)
+def test_a_training_has_the_same_bits_with_telemetry(name: str) -> None:
+    plain, followed = adapted(name), adapted(name)
     untold = train(plain, None)
     generator = torch.get_rng_state()
-    told = train(traced, PromptTrace(traced))
+    told = train(followed, PromptTelemetry(followed))
     assert told.epoch_losses == untold.epoch_losses
-    for parameter, value in trained_state(traced).items():
+    for parameter, value in trained_state(followed).items():
         assert torch.equal(value, trained_state(plain)[parameter]), parameter
     assert torch.equal(torch.get_rng_state(), generator)
-    assert not any(module._forward_hooks for module in traced.modules())
-    assert not traced.training
+    assert not any(module._forward_hooks for module in followed.modules())
+    assert not followed.training
 
 
 @pytest.mark.parametrize("name", GATED)
@@ -87,9 +90,9 @@ def test_the_course_holds_every_gate_of_the_steps_that_were_read(
     name: str, activation: str
 ) -> None:
     model = adapted(name, gate_activation=activation)
-    trace = PromptTrace(model)
-    train(model, trace)
-    course = trace.frames()[GATES_FILE]
+    telemetry = PromptTelemetry(model)
+    train(model, telemetry)
+    course = telemetry.frames()[GATES_FILE]
     assert list(course.columns) == ["step", "layer", "head", "strength"]
     assert list(course.groupby("step").size().items()) == [(step, 8) for step in READ]
     last = course[course["step"] == 12].set_index(["layer", "head"])["strength"]
@@ -107,7 +110,7 @@ def test_gradient_norms_are_those_that_the_optimizer_took(
 ) -> None:
     model = adapted(name)
     records: list[StepRecord] = []
-    train(model, PromptTrace(model), records)
+    train(model, PromptTelemetry(model), records)
     assert [record.step for record in records if record.statistics] == READ
     for record in records:
         if record.statistics:
@@ -122,7 +125,7 @@ def test_gradient_norms_are_those_that_the_optimizer_took(
 def test_at_the_first_step_only_the_gates_have_a_gradient(name: str) -> None:
     model = adapted(name)
     records: list[StepRecord] = []
-    train(model, PromptTrace(model), records)
+    train(model, PromptTelemetry(model), records)
     assert records[0].statistics["prompt/gradient_norm"] == 0.0
     assert records[0].statistics["gate/gradient_norm"] > 0.0
     assert records[-1].statistics["prompt/gradient_norm"] > 0.0
@@ -133,9 +136,9 @@ def test_shares_are_those_before_and_after(name: str) -> None:
     model = adapted(name)
     texts = [example.token_ids for example in EXAMPLES]
     before = attention_shares(model, texts)
-    trace = PromptTrace(model)
-    result = train(model, trace)
-    frame = trace.frames()[SHARES_FILE]
+    telemetry = PromptTelemetry(model)
+    result = train(model, telemetry)
+    frame = telemetry.frames()[SHARES_FILE]
     parts = {when: part.drop(columns="when").reset_index(drop=True)
              for when, part in frame.groupby("when")}  # fmt: skip
     assert parts["before"].equals(before)
@@ -151,7 +154,7 @@ def test_shares_are_those_before_and_after(name: str) -> None:
 def test_final_figures_are_the_last_ones_told_and_the_models_own(name: str) -> None:
     model = adapted(name)
     records: list[StepRecord] = []
-    result = train(model, PromptTrace(model), records)
+    result = train(model, PromptTelemetry(model), records)
     assert records[-1].statistics.items() <= result.final_statistics.items()
     own = gate_statistics(model)
     assert own["gate/max_abs"] > 1e-3
@@ -174,9 +177,9 @@ def test_statistics_are_means_and_maxima_over_heads() -> None:
 
 def test_one_softmax_has_no_gates_to_tell_of() -> None:
     model = adapted("random-init")
-    trace = PromptTrace(model)
-    result = train(model, trace)
-    assert list(trace.frames()) == [SHARES_FILE]
+    telemetry = PromptTelemetry(model)
+    result = train(model, telemetry)
+    assert list(telemetry.frames()) == [SHARES_FILE]
     assert gate_statistics(model) == {}
     assert not any(name.startswith("gate/") for name in result.final_statistics)
     assert result.final_statistics["prompt/gradient_norm"] > 0

@@ -19,7 +19,7 @@ from harness.methods.zero_init.options import GatedPromptOptions
 from harness.models.adapter_folder import CONFIG_FILE, WEIGHTS_FILE
 from harness.models.adapters import attach_adapter
 from harness.models.loading import save_trained
-from harness.testing.method_laws import tiny_model as tiny_family
+from harness.testing import tiny_model as tiny_family
 from tests.fixtures.tiny_models import PROMPT_METHODS, adapted, stir, tiny_model, token_ids
 
 OPTIONS = {
@@ -230,7 +230,10 @@ def test_eager_attention_of_two_families_does_not_meet() -> None:
     ("changes", "said"),
     [
         ({"method": ["zero-init-linear"]}, "no prompt method"),
-        ({"options": {"prompt_length": 5, "num_layers": 3}}, r"is \(10, 32\), the options .* \(5,"),
+        (
+            {"options": {"prompt_length": 5, "num_layers": 3}},
+            r"prompt_rows\.\w+ is 10x32, the model.s is 5x32",
+        ),
         ({"base_shape": {"hidden_size": "big"}}, "base_shape: is no shape of a model"),
     ],
 )

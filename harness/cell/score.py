@@ -1,0 +1,94 @@
+"""Scoring one cell: its benchmarks, group by group, each stored as soon as it is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from harness.cell.settings import CellRun
+from harness.data.pins import training_note
+from harness.errors import EvaluationError
+from harness.grid.folders import items_path
+from harness.models.devices import is_out_of_memory
+from harness.records.environment import describe_environment
+from harness.records.events import Scoring
+from harness.records.files import write_frame
+from harness.records.results import CellResult, write_result
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from harness.evaluation.outcome import TaskOutcome
+    from harness.evaluation.tasks import TaskSpec
+    from harness.models.loading import Base
+
+
+def score_cell(
+    run: CellRun,
+    base: Base,
+    model: PreTrainedModel,
+    tasks: Sequence[TaskSpec],
+    result: CellResult,
+) -> CellResult:
+    """Scores a model on benchmarks; stores each score with its per-item records.
+
+    Args:
+        run: the cell's.
+        base: the tokenizer, and the precision of the scores.
+        model: the base model with what was trained on it.
+        tasks: benchmarks to score.
+        result: the cell's, so far.
+
+    Returns:
+        The result with the scores.
+
+    Raises:
+        EvaluationError: a benchmark cannot be scored; the scores before it are stored.
+    """
+    from harness.evaluation.tasks import scored_together
+
+    cell = run.cell
+    environment = describe_environment(run.settings.device)
+    content = result.train.data_content_sha256 if result.train else None
+    if cell.train is None:
+        result = replace(result, environment=environment)
+    for group in scored_together(tasks):
+        start = time.monotonic()
+        outcomes = _evaluate(run, base, model, group)
+        seconds = (time.monotonic() - start) / len(group)
+        for task, outcome in zip(group, outcomes, strict=True):
+            key = outcome.scores[0].key
+            write_frame(items_path(run.folder, task.name, key), outcome.items)
+            result = result.with_scores(outcome.scores, seconds, environment)
+            result = result.with_note(training_note(cell.data.source, content))
+            write_result(run.folder, result)
+            for warning in outcome.warnings:
+                run.warn(f"{task.name}: {warning}")
+    return result
+
+
+def _evaluate(
+    run: CellRun, base: Base, model: PreTrainedModel, group: Sequence[TaskSpec]
+) -> list[TaskOutcome]:
+    from harness.evaluation import evaluate_together
+
+    name = "+".join(task.name for task in group)
+    try:
+        return evaluate_together(
+            model,
+            base.tokenizer,
+            group,
+            data_root=run.settings.data_root,
+            precision=base.identity["precision"],
+            on_progress=lambda done, total: run.emit(Scoring(run.cell.id, name, done, total)),
+        )
+    except Exception as fault:
+        if is_out_of_memory(fault):
+            raise EvaluationError(
+                f"{name}: out of memory with the smallest batches of requests; what is trained and "
+                "scored is kept: free the GPU of other processes, or take a larger one, and run "
+                "the same command again"
+            ) from fault
+        raise

@@ -1,0 +1,105 @@
+"""`zbench run-cell`: one cell in this process, or in one process per GPU that trains it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import traceback
+from typing import Literal
+
+from harness.cell.memory import SmallerBudget
+from harness.cell.run import run_cell
+from harness.cell.settings import RunSettings
+from harness.commands.display import cell_records, console, print_cells, print_json
+from harness.commands.notices import Notices, print_warnings
+from harness.commands.progress import progress
+from harness.execution.devices import resolve_devices, worker_threads
+from harness.execution.plan import RunPlan
+from harness.execution.run_grid import run_grid
+from harness.execution.scheduling import check_gpus_per_cell, devices_needed
+from harness.grid.folders import CellBusy
+from harness.grid.selection import find_cell
+from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
+from harness.records.events import Emit, Event
+from harness.tracking.live import Tracker
+from harness.tracking.uri import resolve_uri
+from harness.training.signals import handle_signals
+
+
+def run_cell_command(
+    grid: OpenGrid,
+    name: str,
+    *,
+    tracking_uri: str | None,
+    device: str,
+    as_json: bool,
+    allow_data_mismatch: bool = False,
+) -> int:
+    """Runs the cell that `name` means, showing it as it goes; logs to MLflow beside it."""
+    cell = find_cell(grid.cells, name, grid=grid.argument)
+    grid = dataclasses.replace(grid, cells=[cell])
+    warnings = prepare_run(grid, allow_data_mismatch=allow_data_mismatch)
+    refuse_changed_inputs(grid.states)
+    needed = devices_needed(grid.states[0])
+    devices = resolve_devices(device, workers=None if needed > 1 else 1, num_cells=needed)
+    check_gpus_per_cell(grid.states, len(devices), f"--device {device}")
+    uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
+    tracker = Tracker(grid.spec, uri, grid.runs_dir, grid.states)
+    tracker.start()
+    screen = console(quiet=as_json)
+    print_warnings(screen, warnings)
+    notices = Notices(screen, grid.states)
+    settings = RunSettings(
+        runs_dir=grid.runs_dir,
+        data_root=grid.data_root,
+        device=devices[0],
+        threads=worker_threads(devices, None),
+    )
+    with progress(screen, grid.states, grid.num_rows) as show:
+
+        def emit(event: Event) -> None:
+            for listener in (show, notices, tracker):
+                listener(event)
+
+        try:
+            ended = _run(grid, RunPlan(settings=settings, devices=devices), needed, emit)
+        except (CellBusy, KeyboardInterrupt):
+            tracker.close(timeout=10)  # a scheduler that stops us does not wait for long
+            raise
+    problem = tracker.close()
+    if ended == "again":  # in the place of this process, whose memory is free with it
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    after = grid.read_states()
+    print_cells(screen, after, problem)
+    if as_json:
+        print_json({"cells": cell_records(after)})
+    return 1 if ended == "failed" else 0
+
+
+def _run(
+    grid: OpenGrid, plan: RunPlan, needed: int, emit: Emit
+) -> Literal["done", "failed", "again"]:
+    """Runs the one cell of `grid`; `again` asks for a fresh process, since the memory was full.
+
+    Raises:
+        CellBusy: another process runs it.
+        KeyboardInterrupt: it was stopped.
+    """
+    if needed > 1:
+        outcome = run_grid(grid.states, plan, [emit])
+        if outcome.interrupted:
+            raise KeyboardInterrupt
+        return "failed" if outcome.failed else "done"
+    try:
+        with handle_signals():  # SIGUSR1 is a training's, and no end before it begins
+            run_cell(grid.cells[0], plan.settings, emit)
+    except CellBusy:
+        raise
+    except SmallerBudget:
+        return "again"
+    except Exception:
+        traceback.print_exc()
+        return "failed"
+    return "done"

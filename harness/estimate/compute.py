@@ -1,0 +1,219 @@
+"""Operations, memory and disk space of a cell, from shapes and from what its method computes.
+
+Operations. P are the weights of the linear layers that every token passes. A product with a matrix
+of n weights is 2n operations per token. So a token costs
+
+    2 P   forward
+    2 P'  backward through activations, P' of the layers from the first adapted one on: below it
+          nothing needs a gradient
+    2 P'' gradients of the weights that are trained themselves
+
+and the head the same, but only at label positions. Attention adds 4·D operations per query-key
+pair and layer, forward; twice that backward. With LLaMA-7B and Alpaca this makes 25.5 GFLOP for
+the prompt methods, 26.3 for LoRA and 39.4 for full fine-tuning.
+
+Memory. Weights: 2 bytes each in half precision, 4 in fp32; trained ones 16 in all (fp32 weight,
+gradient and AdamW's two moments), sharded where several GPUs train one cell. Activations: what a
+layer's backward pass needs of each token is 18 D + 6 I bytes in half precision (queries, keys,
+values and the output of attention, the norms' fp32 inputs, and the three inner tensors of the
+feed-forward network): 4.2 MB for the 30 adapted layers of LLaMA-7B.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.cell.memory import memory_bytes
+from harness.estimate.needs import Need
+from harness.estimate.tokens import ScoringTokens, TrainingTokens, scoring_tokens
+from harness.evaluation.prefix_trie.batches import SCORED_SHARE
+from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET as SCORING_BUDGET
+from harness.grid.schema import Cell
+from harness.grid.status import CellState
+from harness.methods import METHODS, Workload
+from harness.models.shape import ModelShape
+from harness.training.spec import DEFAULT_TOKEN_BUDGET
+
+CONTEXT_BYTES = 1.0e9
+"""What the driver's context and the allocator's fragments take of a GPU."""
+LOGITS_CHUNK = 1024
+"""Label positions whose logits are in memory at once."""
+LOGIT_BYTES = 10
+"""Logits in half precision and in fp32, and their gradient."""
+ITEM_BYTES = 150
+"""Of a scored item in its parquet file, compressed."""
+
+
+def workload(cell: Cell) -> Workload:
+    """What a cell's method makes its model compute."""
+    return METHODS[cell.method].workload_on(cell.model.shape, cell.options)
+
+
+def trained_parameters(cell: Cell) -> int:
+    """Parameters that a cell's method trains, or adds already trained."""
+    return METHODS[cell.method].count_parameters(cell.model.shape, cell.options)
+
+
+def _layer_weights(shape: ModelShape) -> int:
+    return sum(inputs * outputs for inputs, outputs in shape.linear_layers.values())
+
+
+def _head_weights(shape: ModelShape) -> int:
+    return shape.vocab_size * shape.hidden_size
+
+
+def _backward_layers(work: Workload, shape: ModelShape) -> int:
+    return shape.num_hidden_layers if work.adapted_layers is None else work.adapted_layers
+
+
+def training_flops(work: Workload, shape: ModelShape, tokens: TrainingTokens) -> float:
+    """Operations of one pass over the training rows, shared prefixes computed once."""
+    below, above = shape.num_hidden_layers, _backward_layers(work, shape)
+    per_token = 2.0 * _layer_weights(shape) * (below + above * (2 if work.trains_base else 1))
+    per_token += 6.0 * work.added_weights
+    per_label = 2.0 * _head_weights(shape) * (3 if work.trains_base else 2)
+    pairs = tokens.squares / 2 + work.virtual_keys * tokens.tokens
+    attention = 4.0 * shape.query_size * (below + 2 * above) * pairs
+    return per_token * computed_tokens(work, tokens) + per_label * tokens.labels + attention
+
+
+def computed_tokens(work: Workload, tokens: TrainingTokens) -> int:
+    """Tokens that pass the linear layers in one pass over the rows."""
+    if work.shares_prefix:
+        return tokens.tokens - tokens.shared_prefix
+    return tokens.tokens + work.virtual_tokens * tokens.rows
+
+
+def scoring_flops(shape: ModelShape, tokens: ScoringTokens) -> float:
+    """Operations of scoring: a forward pass, with logits where answers are read.
+
+    What is generated counts as well; it is bound by the memory's bandwidth, not by these.
+    """
+    passed = tokens.tokens + tokens.new_tokens
+    per_token = 2.0 * shape.num_hidden_layers * _layer_weights(shape)
+    attention = 4.0 * shape.query_size * shape.num_hidden_layers * tokens.pairs
+    logits = 2.0 * _head_weights(shape) * (tokens.scored + tokens.new_tokens)
+    return per_token * passed + logits + attention
+
+
+def weight_bytes(precision: str) -> int:
+    """Bytes of a frozen weight."""
+    return 4 if precision == "fp32" else 2
+
+
+def activation_bytes(cell: Cell, precision: str) -> float:
+    """What one token keeps in memory until the backward pass is through."""
+    shape, work = cell.model.shape, workload(cell)
+    sizes = 18 * shape.hidden_size + 6 * shape.intermediate_size
+    if work.trains_base:
+        # The inputs of the linear layers too, of which their gradients are made.
+        sizes += 4 * shape.hidden_size + 2 * shape.intermediate_size
+    # Below the first adapted layer nothing is kept but the hidden states that pass through.
+    layers = _backward_layers(work, shape)
+    return weight_bytes(precision) / 2 * (layers * sizes + 2 * shape.hidden_size)
+
+
+def tokens_of_pass(cell: Cell, mean_length: float) -> float:
+    """Tokens of a forward pass in training: the budget, or a whole batch if smaller."""
+    train = cell.train
+    assert train is not None
+    batch = train.batch_size * mean_length / cell.gpus_per_cell
+    budget = train.token_budget or DEFAULT_TOKEN_BUDGET["cuda"]
+    return max(min(batch, float(budget)), float(train.max_length))
+
+
+def training_bytes(cell: Cell, precision: str, tokens: float) -> float:
+    """Peak on each GPU while a cell is trained.
+
+    Args:
+        cell: a cell that trains.
+        precision: of the frozen base.
+        tokens: of a forward pass: see `tokens_of_pass`.
+    """
+    shape, gpus = cell.model.shape, cell.gpus_per_cell
+    total, trained = shape.num_parameters, trained_parameters(cell)
+    quantization = cell.train.base_quantization if cell.train else None
+    weights = float(memory_bytes(total, trained, quantization=quantization))
+    if precision == "fp32":
+        weights += 2.0 * max(0, total - trained)
+    if workload(cell).trains_base and gpus == 1:
+        weights += 0 if precision == "fp32" else 2 * trained  # autocast's copies
+    elif workload(cell).trains_base:
+        # Each GPU keeps its share, and two layers and the embeddings gathered.
+        weights = weights / gpus + 4.0 * (2 * _layer_weights(shape) + _head_weights(shape))
+    activations = activation_bytes(cell, precision) * tokens
+    logits = LOGITS_CHUNK * shape.vocab_size * LOGIT_BYTES
+    return weights + activations + logits + CONTEXT_BYTES
+
+
+def scoring_bytes(cell: Cell, precision: str) -> float:
+    """Peak on a GPU while a cell is scored: weights, one pass, and its logits."""
+    shape, trained = cell.model.shape, trained_parameters(cell)
+    weights = weight_bytes(precision) * max(0, shape.num_parameters - trained) + 4.0 * trained
+    width = 12 * shape.hidden_size + 6 * shape.intermediate_size
+    keys = 2 * weight_bytes(precision) * shape.num_hidden_layers * shape.key_value_size
+    logits = shape.vocab_size * LOGIT_BYTES / SCORED_SHARE
+    return weights + SCORING_BUDGET * (width + keys + logits) + CONTEXT_BYTES
+
+
+@dataclass(frozen=True)
+class DiskNeeds:
+    """Bytes on the disk of the runs folder, and of the hub's cache."""
+
+    results: float
+    """Trained tensors in fp32 and items of the cells that are to do; they stay."""
+    checkpoints: float
+    """While cells train, at most; removed at the end of each."""
+    downloads: float
+    """Base models into the hub's cache."""
+    free: float
+    """On the disk of the runs folder, now."""
+
+    @property
+    def suffices(self) -> bool:
+        """Whether what is free is enough for all of it."""
+        return self.results + self.checkpoints + self.downloads <= self.free
+
+
+def checkpoint_bytes(cell: Cell) -> float:
+    """What a cell's checkpoints take while it trains: the last two and one being written, each
+    with weights and both moments in fp32.
+    """
+    return 3 * 12.0 * (trained_parameters(cell) if cell.train is not None else 0)
+
+
+def result_bytes(cell: Cell, num_items: int) -> float:
+    """What a finished cell keeps on disk: the trained tensors in fp32, and its items."""
+    trained = trained_parameters(cell) if cell.train is not None else 0
+    return 4.0 * trained + ITEM_BYTES * num_items
+
+
+def disk_needs(
+    states: Sequence[CellState], needs: Sequence[Need], runs_dir: Path, num_devices: int = 1
+) -> DiskNeeds:
+    """Returns what the cells that are to do take on disk.
+
+    Args:
+        states: the grid's cells.
+        needs: of `find_needs`.
+        runs_dir: where results go; it need not be there.
+        num_devices: cells that train at once.
+    """
+    work = [state for state in states if state.status != "done"]
+    results = 0.0
+    for state in work:
+        counts = [scoring_tokens([task], state.cell.model.shape) for task in state.missing]
+        results += result_bytes(state.cell, sum(count.items for count in counts if count))
+    untrained = sorted((checkpoint_bytes(s.cell) for s in work if not s.trained), reverse=True)
+    at_once = max(1, num_devices // max((s.cell.gpus_per_cell for s in work), default=1))
+    place = next(folder for folder in (runs_dir.absolute(), *runs_dir.absolute().parents)
+                 if folder.is_dir())  # fmt: skip
+    return DiskNeeds(
+        results=results,
+        checkpoints=sum(untrained[:at_once]),
+        downloads=sum(need.bytes or 0.0 for need in needs if not need.here),
+        free=float(shutil.disk_usage(place).free),
+    )

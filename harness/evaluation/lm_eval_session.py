@@ -1,0 +1,89 @@
+"""lm-eval's evaluator around a model object: nothing is printed, and nothing is left changed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import lm_eval.utils
+from lm_eval.api.model import LM
+from lm_eval.evaluator import evaluate
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from harness.evaluation.loading import LoadedBenchmark
+
+
+def run_requests(lm: LM, loaded: Sequence[LoadedBenchmark]) -> Mapping[str, Any]:
+    """Returns lm-eval's results of benchmarks, with `samples`; their requests run together.
+
+    Raises:
+        EvaluationError: lm-eval cannot make prompts of the rows.
+    """
+    for benchmark in loaded:
+        benchmark.build_requests()
+    results = evaluate(
+        lm=lm,
+        task_dict={
+            "tasks": {name: task for one in loaded for name, task in one.tasks.items()},
+            "groups": {name: group for one in loaded for name, group in one.groups.items()},
+        },
+        limit=loaded[0].task.limit,
+        log_samples=True,
+    )
+    assert results is not None  # there is one rank
+    return results
+
+
+@contextlib.contextmanager
+def lm_eval_session(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """The context in which lm-eval's model classes are made of a model, and run."""
+    with _quiet(), _compiled_templates(), _unchanged(model, tokenizer):
+        yield
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps chatter out: warnings about every model object and every long request."""
+    loggers = [
+        logging.getLogger(name) for name in ("lm_eval", "transformers.tokenization_utils_base")
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _compiled_templates() -> Iterator[None]:
+    """Compiles each prompt template once: lm-eval compiles it anew for every document."""
+    environment = lm_eval.utils.env
+    environment.from_string = lru_cache(maxsize=1024)(environment.from_string)
+    try:
+        yield
+    finally:
+        del environment.from_string
+
+
+@contextlib.contextmanager
+def _unchanged(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Puts the model in evaluation mode, and undoes what HFLM changes."""
+    training = [(module, module.training) for module in model.modules()]
+    use_cache = getattr(model.config, "use_cache", None)
+    pad_token = tokenizer.pad_token
+    model.eval()
+    # Keys and values are kept where the scorer asks for it, and nowhere else.
+    model.config.use_cache = False
+    try:
+        yield
+    finally:
+        for module, mode in training:
+            module.training = mode
+        model.config.use_cache = use_cache
+        tokenizer.pad_token = pad_token

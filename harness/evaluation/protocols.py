@@ -1,0 +1,55 @@
+"""How a benchmark is measured: one record per protocol, with all that tells it from the others.
+
+Imports nothing heavy: a record names its scorer, and `harness.evaluation.evaluate_together` loads
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.evaluation.paper.matching import RESPONSE_FLAGS
+
+
+@dataclass(frozen=True, eq=False)
+class Protocol:
+    """One way to turn a model's answers to a benchmark's items into scores."""
+
+    name: str
+    """The name in results, MLflow and request keys."""
+    title: str
+    """The name on pages and figures."""
+    scorer: str
+    """`module:function` that scores loaded benchmarks: see `evaluate_together`."""
+    mark: str = ""
+    """What its columns and files are told apart by; none for the protocol of lm-eval's own
+    definitions."""
+    generates: bool = False
+    """Whether responses are generated. Its tokens are those of the prompts and the responses then;
+    else those of the trie of the requests, each of which a model is given once."""
+    borrows: Mapping[str, str] = field(default_factory=dict)
+    """By column of the paper's tables: the protocol that fills it where this one does not."""
+    response_flags: tuple[str, ...] = ()
+    """What its tasks count of the responses beside the metrics: fields of their results."""
+
+
+LM_EVAL = Protocol(
+    name="lm-eval",
+    title="lm-eval protocol",
+    scorer="harness.evaluation.scoring:score_benchmarks",
+)
+
+PAPER = Protocol(
+    name="paper",
+    title="paper protocol",
+    scorer="harness.evaluation.paper.run:score_benchmarks",
+    mark="paper",
+    generates=True,
+    # The paper took its HellaSwag from lm-eval.
+    borrows={"HellaSwag": LM_EVAL.name},
+    response_flags=RESPONSE_FLAGS,
+)
+"""The protocol of the published ARC, MMLU and TruthfulQA numbers: see docs/paper-protocol.md."""
+
+PROTOCOLS: Mapping[str, Protocol] = {one.name: one for one in (LM_EVAL, PAPER)}

@@ -1,0 +1,79 @@
+"""The method's own figures, read now and then while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from harness.methods.method import PROBE_TEXTS, TelemetryCallback
+from harness.training.callback import Callback, Training
+from harness.training.step import BatchTotals
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+STATISTICS_EVERY = 10
+"""Optimizer steps between two readings of a method's statistics: each reading waits for the
+device. The first and the last step are always read."""
+
+
+class MethodStatistics(Callback):
+    """Reads a method's statistics, or lets its telemetry follow the training instead.
+
+    Args:
+        statistics: the method's `statistics`.
+        telemetry: made by the method's `telemetry` for the model.
+    """
+
+    def __init__(
+        self,
+        statistics: Callable[[nn.Module], dict[str, float]] | None,
+        telemetry: TelemetryCallback | None,
+    ) -> None:
+        self.statistics, self.telemetry = statistics, telemetry
+        self._due = False
+
+    def on_train_begin(self, training: Training) -> None:
+        if self.telemetry is not None and not training.progress.records:
+            with torch.no_grad(), training.train_step.autocast():
+                self.telemetry.on_train_begin(_texts(training))
+
+    def on_gradients(self, training: Training, step: int, totals: BatchTotals) -> None:
+        at_ends = step in (1, training.total_steps)
+        self._due = (at_ends or step % STATISTICS_EVERY == 0) and not totals.skipped
+        if self._due and self.telemetry is not None:
+            self.telemetry.on_gradients()
+
+    def step_figures(self, training: Training, step: int) -> Mapping[str, float]:
+        if not self._due:
+            return {}
+        return self._read(training) if self.telemetry is None else self.telemetry.on_step(step)
+
+    def on_train_end(self, training: Training) -> None:
+        if self.telemetry is not None:
+            with torch.no_grad(), training.train_step.autocast():
+                self.telemetry.on_train_end(_texts(training))
+
+    def result_figures(self, training: Training) -> Mapping[str, float]:
+        return self._read(training) if self.telemetry is None else self.telemetry.statistics()
+
+    def failure_note(self, training: Training) -> str | None:
+        gate = self._read(training).get("gate/max_abs")
+        return None if gate is None else f"the largest gate is {gate:.3g}"
+
+    def state(self) -> Mapping[str, Tensor]:
+        arrays = {} if self.telemetry is None else self.telemetry.state()
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        if self.telemetry is not None:
+            self.telemetry.load_state({name: value.numpy() for name, value in tensors.items()})
+
+    def _read(self, training: Training) -> dict[str, float]:
+        return self.statistics(training.train_step.model) if self.statistics else {}
+
+
+def _texts(training: Training) -> list[tuple[int, ...]]:
+    return [example.token_ids for example in training.examples[:PROBE_TEXTS]]

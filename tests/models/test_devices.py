@@ -1,0 +1,44 @@
+"""What a device computes in, and errors that say that its memory is full."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.errors import ModelError
+from harness.models.devices import is_out_of_memory, resolve_precision
+
+
+def test_a_real_allocation_that_fails_is_known_as_such() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.int8)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+
+@pytest.mark.parametrize("setting", ["auto", "fp32"])
+def test_a_cpu_computes_in_fp32_unless_told(setting: str) -> None:
+    assert resolve_precision(setting, "cpu") == "fp32"
+    assert resolve_precision("bf16", "cpu") == "bf16"
+    assert resolve_precision("fp32", "cuda:0") == "fp32"
+
+
+@pytest.mark.parametrize(("able", "found"), [(True, "bf16"), (False, "fp32")])
+def test_a_gpu_computes_in_bf16_where_it_can(
+    able: bool, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: able)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
+    assert resolve_precision("auto", "cuda") == found
+    assert resolve_precision("fp16", "cuda") == "fp16"
+    if able:
+        assert resolve_precision("bf16", "cuda") == "bf16"
+        return
+    with pytest.raises(ModelError) as caught:
+        resolve_precision("bf16", "cuda")
+    assert str(caught.value) == (
+        "train.precision: Tesla V100 does not compute in bf16; take fp16 or fp32"
+    )
