@@ -55,7 +55,7 @@ class Alarm:
 
 
 def alarms(cell: Cell, result: CellResult | None) -> list[Alarm]:
-    """Returns the scores of a base model that are far from their anchors.
+    """Scores of a base model that are far from their anchors.
 
     A score counts when it was measured as its anchor was: protocol, shots, metric, all items. A
     model counts by its name (in the grid, or of its repository) and its number of parameters.
@@ -66,28 +66,20 @@ def alarms(cell: Cell, result: CellResult | None) -> list[Alarm]:
     from harness.analysis.published import load_published
 
     published = load_published()
-    known = {
-        (anchor.benchmark, anchor.metric): anchor
-        for anchor in published.anchors
-        if anchor.model == model
-    }
-    found = []
-    for score in result.scores:
-        anchor = known.get((score.task, score.metric))
-        if (
-            anchor is not None
-            and score.protocol == published.anchor_protocol
-            and score.shots == published.anchor_shots
-            and score.limit is None
-            and score.n == _num_items(score.benchmark)
-            and _is_far(score, anchor)
-        ):
-            found.append(Alarm(cell.id, cell.label, score, anchor))
-    return found
+    known = {(one.benchmark, one.metric): one for one in published.anchors if one.model == model}
+    setting = published.anchor_protocol, published.anchor_shots, None
+    return [
+        Alarm(cell.id, cell.label, score, anchor)
+        for score in result.scores
+        if (anchor := known.get((score.task, score.metric))) is not None
+        and (score.protocol, score.shots, score.limit) == setting
+        and score.n == _num_items(score.benchmark)
+        and _is_far(score, anchor)
+    ]
 
 
 def grid_alarms(states: Iterable[CellState]) -> list[Alarm]:
-    """Returns the alarms of all cells of a grid."""
+    """Alarms of all cells of a grid."""
     return [alarm for state in states for alarm in alarms(state.cell, state.result)]
 
 

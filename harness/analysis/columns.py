@@ -35,11 +35,17 @@ AVERAGES: Mapping[str, Mapping[str, float]] = {
 """Averages as weights of columns: ARC avg is the unweighted mean of Easy and Challenge, the Average
 that of ARC avg, MMLU, HellaSwag and TruthfulQA (arXiv 2502.03029, Tables 1-2)."""
 
+
 TABLE_COLUMNS = ("ARC-e", "ARC-c", "ARC avg", "MMLU", "HellaSwag", "TruthfulQA", "Average")
 """In the paper's order."""
 
 NOTED = "‡"
 """Marks a column whose scores deviate from the benchmark's definition."""
+
+
+def weights_of(column: str) -> Mapping[str, float]:
+    """Weights of the measured columns in a column: those of an average, or itself alone."""
+    return AVERAGES.get(column, {column: 1.0})
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,8 @@ class Group:
         return tuple(lines)
 
     def head(self, column: str) -> str:
-        """Returns what stands above a column: its name, another protocol, a mark if it deviates."""
-        parts = AVERAGES.get(column, {column: 1.0})
+        """Head of a column: its name, another protocol, a mark if it deviates."""
+        parts = weights_of(column)
         setting = self.settings.get(column)
         if setting is not None and setting.protocol != self.protocol:
             column = f"{column} ({setting.protocol})"
@@ -106,19 +112,22 @@ class Group:
         return (f"-{mark}" if mark else "") + (f"-{self.rank + 1}" if self.rank else "")
 
 
-def _shots(settings: Mapping[str, Setting]) -> str:
-    by_shots: dict[int, list[str]] = {}
+def _columns_by(settings: Mapping[str, Setting], name: str) -> dict[Any, list[str]]:
+    found: dict[Any, list[str]] = {}
     for column, setting in settings.items():
-        by_shots.setdefault(setting.shots, []).append(column)
+        found.setdefault(getattr(setting, name), []).append(column)
+    return found
+
+
+def _shots(settings: Mapping[str, Setting]) -> str:
+    by_shots = _columns_by(settings, "shots")
     common = max(by_shots, key=lambda shots: len(by_shots[shots]))
     others = [f"{', '.join(names)} {n}-shot" for n, names in by_shots.items() if n != common]
     return ", ".join([f"{common}-shot", *others])
 
 
 def _limits(settings: Mapping[str, Setting]) -> str:
-    by_limit: dict[int | None, list[str]] = {}
-    for column, setting in settings.items():
-        by_limit.setdefault(setting.limit, []).append(column)
+    by_limit = _columns_by(settings, "limit")
     sizes = {n: "all items" if n is None else f"limit {n}" for n in by_limit}
     if len(by_limit) == 1:
         return next(iter(sizes.values()))
@@ -133,7 +142,7 @@ def _temperatures(settings: Mapping[str, Setting]) -> list[str]:
 def find_groups(
     scores: pd.DataFrame, benchmarks: Mapping[str, Benchmark]
 ) -> tuple[tuple[Group, ...], dict[Setting, pd.DataFrame]]:
-    """Returns the groups, and the rows of each setting (at most one row per cell).
+    """Groups, and the rows of each setting (at most one row per cell).
 
     Within a protocol the settings of a column are ranked: without a limit first, then larger
     limits, then more cells. The group of rank r takes the r-th of each column; a column with one
@@ -175,7 +184,7 @@ def _group(
 
 
 def _deviations(frame: pd.DataFrame) -> tuple[str, ...]:
-    """Returns the scores' notes, each with the models that it concerns unless it does all."""
+    """Scores' notes, each with the models that it concerns unless it does all."""
     models = list(dict.fromkeys(frame["model"]))
     noted: dict[str, list[str]] = {}
     for model, note in zip(frame["model"], frame["note"], strict=True):
@@ -195,7 +204,7 @@ def _order(setting: Setting, num_cells: int) -> tuple[Any, ...]:
 def _settings(
     scores: pd.DataFrame, benchmarks: Mapping[str, Benchmark]
 ) -> list[tuple[Setting, str, pd.DataFrame]]:
-    """Returns each setting of a paper's column, the column, and its rows."""
+    """Each setting of a column of the paper, the column, and its rows."""
     found = []
     for name, benchmark in benchmarks.items():
         if benchmark.column is None:
@@ -214,13 +223,13 @@ def _settings(
 
 
 def is_aggregate(scores: pd.DataFrame) -> pd.Series:
-    """Returns which rows are a whole benchmark's score, not one of its subjects'."""
+    """Which rows are a whole benchmark's score, not one of its subjects'."""
     num_tasks = scores.groupby(["cell_id", "key", "benchmark"])["task"].transform("nunique")
     return (scores["task"] == scores["benchmark"]) | (num_tasks == 1)
 
 
 def setting_of(row: Mapping[str, Any]) -> Setting:
-    """Returns how a row of the scores frame was measured."""
+    """How a row of the scores frame was measured."""
     return Setting(
         benchmark=str(row["benchmark"]),
         protocol=str(row["protocol"]),
@@ -235,7 +244,7 @@ def setting_of(row: Mapping[str, Any]) -> Setting:
 
 
 def is_missing(value: Any) -> bool:
-    """Tells whether a frame's value is None, NaN or NA."""
+    """Whether a frame's value is None, NaN or NA."""
     import pandas as pd
 
     return value is None or bool(pd.isna(value))

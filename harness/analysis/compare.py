@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,10 @@ from harness.grid.selection import UnknownCell, find_folder
 from harness.records.results import CellResult, TaskScore, read_result
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import numpy as np
+
+Answers = dict[tuple[str, int, str], float]
+"""Scores of a benchmark's items, by task, document and question."""
 
 MAX_ERROR = 1e-6
 """Between a score and the mean of its items' records, which else are another evaluation's."""
@@ -66,7 +70,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `zbench compare` tells."""
+    """What `zbench compare` prints."""
 
     first: Side
     second: Side
@@ -79,105 +83,95 @@ class Comparison:
 
 
 def compare(first: Side, second: Side) -> Comparison:
-    """Returns what differs between two results, and their scores side by side."""
+    """What differs between two results, and their scores side by side."""
     pairs, left, right = pair_requests(requests_of(first.result), requests_of(second.result))
     found = cell_differences(first.result, second.result)
     found += merge([each for pair in pairs for each in request_differences(pair)])
     rows: list[ScoreRow] = []
-    lone: tuple[list[TaskScore], list[TaskScore]] = ([], [])
+    only_first: list[TaskScore] = []
+    only_second: list[TaskScore] = []
     for pair in pairs:
-        metrics = dict.fromkeys(score.metric for request in pair for score in request.scores)
-        for metric in metrics:
+        for metric in dict.fromkeys(score.metric for request in pair for score in request.scores):
             one, other = (request.score(metric) for request in pair)
             if one is not None and other is not None:
-                rows.append(_score_row(one, other, _items(first, pair[0]), _items(second, pair[1])))
-            elif one is not None or other is not None:
-                lone[one is None].append(one or other)  # type: ignore[arg-type]  # one is there
-    for requests, scores in zip((left, right), lone, strict=True):
+                answers = (
+                    _answers(s, r, metric) for s, r in zip((first, second), pair, strict=True)
+                )
+                rows.append(_score_row(one, other, *answers))
+            elif one is not None:
+                only_first.append(one)
+            elif other is not None:
+                only_second.append(other)
+    for requests, scores in ((left, only_first), (right, only_second)):
         scores += [s for request in requests for s in request.scores if s.task == s.benchmark]
-    return Comparison(
-        first=first,
-        second=second,
-        differences=tuple(found),
-        unknown=tuple(unknown_of(pairs)),
-        rows=tuple(rows),
-        only_first=tuple(lone[0]),
-        only_second=tuple(lone[1]),
-    )
+    facts = tuple(found), tuple(unknown_of(pairs)), tuple(rows)
+    return Comparison(first, second, *facts, tuple(only_first), tuple(only_second))
 
 
-def _items(side: Side, request: Request) -> pd.DataFrame | None:
-    import pandas as pd
+def _answers(side: Side, request: Request, metric: str) -> Answers | None:
+    """Score of each item, sorted by item; None without records, empty if they lack the metric."""
+    # Not pandas, nor what imports it (`read_table`): that takes longer than all else here.
+    from pyarrow.parquet import ParquetFile
 
     path = side.items(request.benchmark, request.key)
     if path is None or not path.is_file():
         return None
+    names = ["task", "doc_id", "question_id", "acc" if metric == MACRO_METRIC else metric]
     try:
-        return pd.read_parquet(path)
+        table = ParquetFile(path).read()
+        if any(name not in table.column_names for name in names):
+            return {}
+        *keys, values = (table[name].to_pylist() for name in names)
     except (OSError, ValueError) as fault:
         raise StorageError(f"{path}: cannot be read ({fault}); copy it again") from fault
+    answers = dict(sorted(zip(zip(*keys, strict=True), map(float, values), strict=True)))
+    return answers if len(answers) == len(values) else {}
 
 
 def _score_row(
-    one: TaskScore, other: TaskScore, first: pd.DataFrame | None, second: pd.DataFrame | None
+    one: TaskScore, other: TaskScore, first: Answers | None, second: Answers | None
 ) -> ScoreRow:
     row = ScoreRow(one.benchmark, one.metric, one, other)
     if first is None or second is None:
-        return _without(row, "no records of the items")
-    column = "acc" if one.metric == MACRO_METRIC else one.metric
-    a, b = _by_item(first, column), _by_item(second, column)
-    if a is None or b is None or not (_gives(a, one) and _gives(b, other)):
-        return _without(row, "the items' records do not give the score")
-    if not a.index.equals(b.index):
-        return _without(row, "other items")
-    return _paired(row, a, b)
+        return replace(row, unpaired="no records of the items")
+    if not (_agree(first, one) and _agree(second, other)):
+        return replace(row, unpaired="the items' records do not give the score")
+    if list(first) != list(second):
+        return replace(row, unpaired="other items")
+    return _paired(row, first, second)
 
 
-def _without(row: ScoreRow, reason: str) -> ScoreRow:
-    return ScoreRow(row.benchmark, row.metric, row.first, row.second, unpaired=reason)
+def _groups(answers: Answers, metric: str) -> list[np.ndarray]:
+    """Answers of each subject where the metric is a mean over subjects, else of all items."""
+    import numpy as np
+
+    is_macro = metric == MACRO_METRIC
+    groups = groupby(answers, key=lambda item: item[0] if is_macro else "")
+    return [np.array([answers[item] for item in items]) for _, items in groups]
 
 
-def _by_item(items: pd.DataFrame, column: str) -> pd.Series | None:
-    index = ["task", "doc_id", "question_id"]
-    if any(name not in items for name in (*index, column)):
-        return None
-    series = items.set_index(index)[column].astype(float).sort_index()
-    return series if series.index.is_unique else None
+def _agree(answers: Answers, score: TaskScore) -> bool:
+    """Whether the mean of the items' answers is the score."""
+    means = [group.mean() for group in _groups(answers, score.metric)]
+    return bool(means) and abs(float(sum(means) / len(means)) - score.value) < MAX_ERROR
 
 
-def _gives(series: pd.Series, score: TaskScore) -> bool:
-    by_task = series.groupby(level="task").mean()
-    mean = by_task.mean() if score.metric == MACRO_METRIC else series.mean()
-    return abs(float(mean) - score.value) < MAX_ERROR
-
-
-def _paired(row: ScoreRow, first: pd.Series, second: pd.Series) -> ScoreRow:
+def _paired(row: ScoreRow, first: Answers, second: Answers) -> ScoreRow:
     import numpy as np
 
     from harness.analysis.stats import Sample, combine, mcnemar_exact
 
-    groups = [second - first]
-    if row.metric == MACRO_METRIC:
-        groups = [part for _, part in groups[0].groupby(level="task")]
-    samples = [
-        Sample(
-            scores=np.array([part.mean()]),
-            items=part.to_numpy()[None, :],
-            num_items=len(part),
-            weight=1 / len(groups),
-        )
-        for part in groups
-    ]
-    estimate = combine(samples)
+    gained = {item: second[item] - answer for item, answer in first.items()}
+    tables = [group[None, :] for group in _groups(gained, row.metric)]
+    estimate = combine(
+        [Sample(items.mean(axis=1), items, None, items.size, 1 / len(tables)) for items in tables]
+    )
     p_value = estimate.p_value
-    values = np.concatenate([first.to_numpy(), second.to_numpy()])
-    if len(groups) == 1 and np.isin(values, (0.0, 1.0)).all():
-        p_value = mcnemar_exact(second.to_numpy(), first.to_numpy())
-    return ScoreRow(
-        row.benchmark,
-        row.metric,
-        row.first,
-        row.second,
+    one, other = (np.array(list(answers.values())) for answers in (first, second))
+    if len(tables) == 1 and np.isin([one, other], (0.0, 1.0)).all():
+        p_value = mcnemar_exact(other, one)
+    return replace(
+        row,
         interval=estimate.interval,
         p_value=p_value,
         num_items=estimate.num_items,

@@ -7,12 +7,21 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from harness.analysis.columns import TABLE_COLUMNS, Group
-from harness.analysis.measurements import BASE, Measurements, Variant
+from harness.analysis.measurements import (
+    BASE,
+    Measurements,
+    Variant,
+    name_of,
+    representatives,
+)
 from harness.analysis.published import Published
 from harness.analysis.stats import Estimate, holm
 
 CLAIMS = (("zero-init-linear", "random-init"), ("zero-init-nonlinear", "zero-init-linear"))
 """Pairs of registry names: what the paper's Tables 1 and 2 claim."""
+
+ALPHA = 0.05
+"""Adjusted p below which a difference is called significant."""
 
 Family = Literal["claim", "setting", "context"]
 """What the paper claims, which was asked before any result; a method's other settings against its
@@ -21,7 +30,7 @@ own; trained methods against the base model."""
 
 @dataclass(frozen=True)
 class Comparison:
-    """One difference in one column; `estimate` is None where it cannot be told."""
+    """One difference in one column; `estimate` is None where it is unknown."""
 
     group: Group
     model: str
@@ -44,34 +53,44 @@ class Comparison:
         return self.family == "claim"
 
     @property
+    def is_significant(self) -> bool:
+        """Whether its adjusted p is below ALPHA."""
+        return self.p_holm is not None and self.p_holm < ALPHA
+
+    @property
     def label(self) -> str:
         """`left − right`."""
         return f"{self.left} − {self.right}"
 
 
 def compare(measured: Measurements, group: Group, model: str) -> list[Comparison]:
-    """Returns the paired comparisons of a model: the claims first, then settings, then base."""
+    """Paired comparisons of a model: the claims first, then settings, then base."""
     found = []
     for left, right, family in _pairs(measured.table_variants(model)):
         for column in TABLE_COLUMNS:
             # Of a setting the label says enough: its own method is what it stands against.
             name = left.method if family == "setting" else name_of(left)
-            comparison = Comparison(group, model, name, name_of(right), column, None, family=family)
             difference = measured.difference(left, right, group, column)
-            if difference is not None:
-                comparison = replace(
-                    comparison,
-                    estimate=difference.estimate,
-                    p_value=difference.p_value,
-                    test=difference.test,
-                )
-            found.append(comparison)
+            numbers = vars(difference) if difference is not None else {"estimate": None}
+            names = name, name_of(right)
+            found.append(Comparison(group, model, *names, column, **numbers, family=family))
     families = [[entry for entry in found if entry.family == name] for name in get_args(Family)]
     return [
         replace(entry, p_holm=p)
         for family in families
         for entry, p in zip(family, holm([each.p_value for each in family]), strict=True)
     ]
+
+
+def headlines(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """One comparison per claim, model and group: on the Average, or else on ARC avg."""
+    chosen = {}
+    for column in ("ARC avg", "Average"):
+        for entry in comparisons:
+            if entry.is_claim and entry.column == column and entry.estimate is not None:
+                chosen[entry.group, entry.model, entry.label] = entry
+    keys = dict.fromkeys((entry.group, entry.model, entry.label) for entry in comparisons)
+    return tuple(chosen[key] for key in keys if key in chosen)
 
 
 def _pairs(variants: list[Variant]) -> list[tuple[Variant, Variant, Family]]:
@@ -95,22 +114,10 @@ def _pairs(variants: list[Variant]) -> list[tuple[Variant, Variant, Family]]:
     return pairs + [(variant, base, "context") for base in bases for variant in trained]
 
 
-def representatives(variants: Sequence[Variant]) -> list[Variant]:
-    """Returns the variants that stand for their methods.
-
-    That is a method under its registry name. Where the grid has it so, its other labels are
-    settings of it, to be compared with it; where not, each label stands for itself.
-    """
-    plain = {(v.model, v.method_name) for v in variants if v.method == v.method_name}
-    return [
-        v for v in variants if v.method == v.method_name or (v.model, v.method_name) not in plain
-    ]
-
-
 def compare_with_published(
     measured: Measurements, published: Published, group: Group, model: str
 ) -> list[Comparison]:
-    """Returns ours minus the published value wherever both were measured in the same way."""
+    """Ours minus the published value wherever both were measured in the same way."""
     found = []
     for variant in measured.table_variants(model):
         row = published.row(model, variant.method_name)
@@ -121,33 +128,8 @@ def compare_with_published(
             if ours is None or not published.matches(column, group, ours.num_items):
                 continue
             difference = published.difference(ours, row, column)
+            names, p_value = (name_of(variant), "published"), difference.p_value
             found.append(
-                Comparison(
-                    group,
-                    model,
-                    name_of(variant),
-                    "published",
-                    column,
-                    difference,
-                    p_value=difference.p_value,
-                    test="t, unpaired",
-                )
+                Comparison(group, model, *names, column, difference, p_value, test="t, unpaired")
             )
     return found
-
-
-def name_of(variant: Variant) -> str:
-    """Returns the printed name: the method's title, and the grid's label where it differs."""
-    if variant.method == variant.method_name or f"({variant.method})" in variant.title:
-        return variant.title
-    return f"{variant.title} ({variant.method})"
-
-
-def row_name(variant: Variant, beside: Sequence[Variant]) -> str:
-    """Returns the name in a table where a method's other settings stand below its own row.
-
-    Args:
-        variant: the row's.
-        beside: all of the table.
-    """
-    return name_of(variant) if variant in representatives(beside) else f"… {variant.method}"

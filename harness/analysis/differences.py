@@ -45,35 +45,30 @@ class Request:
         return self.scores[0].benchmark
 
     def score(self, metric: str) -> TaskScore | None:
-        """Returns the benchmark's own score by a metric."""
-        for score in self.scores:
-            if (score.task, score.metric) == (self.benchmark, metric):
-                return score
-        return None
+        """The benchmark's own score by a metric."""
+        wanted = (self.benchmark, metric)
+        return next((one for one in self.scores if (one.task, one.metric) == wanted), None)
 
 
 def requests_of(result: CellResult) -> list[Request]:
-    """Returns the evaluations of a result, in order."""
+    """Evaluations of a result, in order."""
     found: dict[tuple[str, str], list[TaskScore]] = {}
     for score in result.scores:
         found.setdefault((score.benchmark, score.key), []).append(score)
-    made_in = result.evaluation_environments
+    # Scores of an untrained model may be older than the record of each evaluation's own.
+    made_in, default = result.evaluation_environments, {} if result.train else result.environment
     return [
-        # Scores of an untrained model, made before each evaluation kept its own.
-        Request(
-            key, tuple(scores), made_in.get(key, result.environment if not result.train else {})
-        )
-        for (_, key), scores in found.items()
+        Request(key, tuple(scores), made_in.get(key, default)) for (_, key), scores in found.items()
     ]
 
 
 def pair_requests(
     first: Sequence[Request], second: Sequence[Request]
 ) -> tuple[list[tuple[Request, Request]], list[Request], list[Request]]:
-    """Returns the evaluations that answer each other, and those that only one has.
+    """Evaluations that answer each other, and those that only one has.
 
-    Of one benchmark the very same request comes first, then one of the same shots and limit, then
-    any.
+    Of one benchmark the very same request comes first, then one of the same protocol, shots and
+    limit, then any.
     """
     rules = (
         lambda a, b: a.key == b.key,
@@ -100,31 +95,53 @@ def _settings(request: Request) -> tuple[str, int, int | None]:
     return score.protocol, score.shots, score.limit
 
 
+def _differ(
+    part: Part,
+    what: str,
+    values: tuple[Any, Any],
+    moves: Moves = "score",
+    none: str = NOT_RECORDED,
+) -> list[Difference]:
+    """The difference between two values, if there is one."""
+    if values[0] == values[1]:
+        return []
+    first, second = (_text(value, none) for value in values)
+    return [Difference(part, what, first, second, moves)]
+
+
 def cell_differences(first: CellResult, second: CellResult) -> list[Difference]:
-    """Returns what differs between two cells as such: what was trained, on what, and with what."""
-    found = list(_record_differences(first.cell, second.cell))
-    found += _base_differences(first.base, second.base)
-    if first.train is not None and second.train is not None:
-        found += _training_differences(first, second)
-    return found
+    """What differs between two cells as such: what was trained, on what, and with what."""
+    bases = first.base, second.base
+    found = _record_differences(first.cell, second.cell)
+    found += _differ("base model", "weights", (_weights(bases[0]), _weights(bases[1])))
+    for key, what in (("tokenizer_sha256", "tokenizer"), ("precision", "precision")):
+        found += _differ("base model", what, (bases[0].get(key), bases[1].get(key)))
+    one, other = first.train, second.train
+    if one is None or other is None:
+        return found
+    drawn_alike = all(first.cell.get(key) == second.cell.get(key) for key in ("fraction", "seed"))
+    if drawn_alike and one.data_sha256 != other.data_sha256:
+        found += _differ("training", "rows trained on", (one.data_sha256, other.data_sha256))
+    else:
+        contents = one.data_content_sha256, other.data_content_sha256
+        found += _differ("training", "data", contents)
+    found += _differ("training", "precision", (one.precision, other.precision))
+    environments = first.environment, second.environment
+    return found + _environment_differences("training", environments, ("lm-eval", "tokenizers"))
 
 
-def _record_differences(
-    first: Mapping[str, Any], second: Mapping[str, Any]
-) -> Iterator[Difference]:
+def _record_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
+    found = []
     one, other = dict(_flatten(first)), dict(_flatten(second))
-    same_method = first.get("method") == second.get("method")
     for name in dict.fromkeys([*one, *other]):
         section = name.partition(".")[0]
         if section in ("train", "data") and None in (first.get(section), second.get(section)):
             continue  # one of the two is not trained, which its method says
-        if section == "options" and not same_method:
+        if section == "options" and first.get("method") != second.get("method"):
             continue  # another method's
-        a, b = one.get(name), other.get(name)
-        if a != b:
-            yield Difference(
-                "cell", name.removeprefix("options."), _text(a, "none"), _text(b, "none")
-            )
+        values = one.get(name), other.get(name)
+        found += _differ("cell", name.removeprefix("options."), values, none="none")
+    return found
 
 
 def _flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -135,45 +152,11 @@ def _flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{key}", value
 
 
-def _base_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
-    found = []
-    a, b = _weights(first), _weights(second)
-    if a != b:
-        found.append(Difference("base model", "weights", a, b))
-    for key, what in (("tokenizer_sha256", "tokenizer"), ("precision", "precision")):
-        if first.get(key) != second.get(key):
-            values = _text(first.get(key)), _text(second.get(key))
-            found.append(Difference("base model", what, *values))
-    return found
-
-
-def _weights(base: Mapping[str, Any]) -> str:
+def _weights(base: Mapping[str, Any]) -> str | None:
     for key, kind in (("weights_sha256", "SHA-256"), ("commit", "commit")):
         if base.get(key):
             return f"{kind} {_text(base[key])}"
-    return NOT_RECORDED
-
-
-def _training_differences(first: CellResult, second: CellResult) -> list[Difference]:
-    one, other = first.train, second.train
-    assert one is not None
-    assert other is not None
-    found = []
-    drawn_alike = all(first.cell.get(key) == second.cell.get(key) for key in ("fraction", "seed"))
-    if drawn_alike and one.data_sha256 != other.data_sha256:
-        rows = _text(one.data_sha256), _text(other.data_sha256)
-        found.append(Difference("training", "rows trained on", *rows))
-    elif one.data_content_sha256 != other.data_content_sha256:
-        rows = _text(one.data_content_sha256), _text(other.data_content_sha256)
-        found.append(Difference("training", "data", *rows))
-    if one.precision != other.precision:
-        found.append(Difference("training", "precision", one.precision, other.precision))
-    found += [
-        replace(difference, part="training")
-        for difference in _environment_differences(first.environment, second.environment)
-        if difference.what not in ("lm-eval", "tokenizers")
-    ]
-    return found
+    return None
 
 
 ENVIRONMENT: tuple[tuple[str, str, Moves], ...] = (
@@ -188,12 +171,14 @@ ENVIRONMENT: tuple[tuple[str, str, Moves], ...] = (
 
 
 def _environment_differences(
-    first: Mapping[str, Any], second: Mapping[str, Any], leave_out: Sequence[str] = ()
+    part: Part, environments: tuple[Mapping[str, Any], Mapping[str, Any]], leave_out: Sequence[str]
 ) -> list[Difference]:
+    first, second = environments
     return [
-        Difference("evaluation", what, _text(first.get(key)), _text(second.get(key)), moves)
+        difference
         for key, what, moves in ENVIRONMENT
-        if what not in leave_out and first.get(key) != second.get(key)
+        if what not in leave_out
+        for difference in _differ(part, what, (first.get(key), second.get(key)), moves)
     ]
 
 
@@ -224,55 +209,41 @@ NONE_MEANS_NONE = {
 
 
 def request_differences(pair: tuple[Request, Request]) -> list[Difference]:
-    """Returns what differs between two evaluations of one benchmark."""
+    """What differs between two evaluations of one benchmark."""
     one, other = (request.scores[0] for request in pair)
-    found = []
+    metrics = [dict.fromkeys(score.metric for score in request.scores) for request in pair]
+    found: list[Difference] = []
     for field, what, moves in FIELDS:
-        a, b = getattr(one, field), getattr(other, field)
-        if a != b:
-            none = NONE_MEANS_NONE.get(field, NOT_RECORDED)
-            found.append(Difference("evaluation", what, _text(a, none), _text(b, none), moves))
+        none = NONE_MEANS_NONE.get(field, NOT_RECORDED)
+        found += _differ(
+            "evaluation", what, (getattr(one, field), getattr(other, field)), moves, none
+        )
     found += _data_differences(one, other)
-    found += _metric_differences(*pair)
-    found += _environment_differences(pair[0].environment, pair[1].environment, ("lm-eval",))
-    if pair[0].key != pair[1].key and not _explains_key(found):
-        keys = pair[0].key, pair[1].key
-        found.append(Difference("evaluation", "zbench's evaluation recipe (request key)", *keys))
-    return [replace(entry, benchmarks=(pair[0].benchmark,)) for entry in found]
-
-
-def _explains_key(found: Sequence[Difference]) -> bool:
-    """Tells whether a difference already found makes another request key."""
+    if set(metrics[0]) != set(metrics[1]):
+        found += _differ("evaluation", "metrics", (list(metrics[0]), list(metrics[1])))
+    environments = pair[0].environment, pair[1].environment
+    found += _environment_differences("evaluation", environments, ("lm-eval",))
+    # What makes another request key.
     in_key = {"protocol", "shots", "limit", "metrics", "token budget", "temperature", "lm-eval"}
-    return any(difference.what in in_key for difference in found)
+    if not any(difference.what in in_key for difference in found):
+        what = "zbench's evaluation recipe (request key)"
+        found += _differ("evaluation", what, (pair[0].key, pair[1].key))
+    return [replace(entry, benchmarks=(pair[0].benchmark,)) for entry in found]
 
 
 def _data_differences(one: TaskScore, other: TaskScore) -> list[Difference]:
     """Content decides where it is known; a file's own SHA-256 tells copies apart that are equal."""
-    if None not in (one.content_sha256, other.content_sha256):
-        a, b = one.content_sha256, other.content_sha256
-    elif one.data_sha256 == other.data_sha256:
-        return []
-    else:
+    a, b = one.content_sha256, other.content_sha256
+    if None in (a, b):
         a, b = one.data_sha256, other.data_sha256
     if a == b:
         return []
     sources = f"{one.data_source}: {_text(a)}", f"{other.data_source}: {_text(b)}"
-    return [Difference("evaluation", "data", *sources)]
-
-
-def _metric_differences(first: Request, second: Request) -> list[Difference]:
-    one, other = (
-        tuple(dict.fromkeys(score.metric for score in request.scores))
-        for request in (first, second)
-    )
-    if set(one) == set(other):
-        return []
-    return [Difference("evaluation", "metrics", _text(one), _text(other))]
+    return _differ("evaluation", "data", sources)
 
 
 def merge(differences: Sequence[Difference]) -> list[Difference]:
-    """Returns the differences with those that several benchmarks share told once."""
+    """Differences, with those that several benchmarks share given once."""
     merged: dict[Difference, dict[str, None]] = {}
     for difference in differences:
         names = merged.setdefault(replace(difference, benchmarks=()), {})
@@ -281,7 +252,7 @@ def merge(differences: Sequence[Difference]) -> list[Difference]:
 
 
 def unknown_of(pairs: Sequence[tuple[Request, Request]]) -> list[str]:
-    """Returns what neither of two results recorded, so that nothing can be said of it."""
+    """What neither of two results recorded, so that nothing can be said of it."""
     found: dict[str, None] = {}
     for pair in pairs:
         one, other = (request.scores[0] for request in pair)

@@ -16,29 +16,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 IDENTITY = (
-    "cell_id",
-    "label",
-    "model",
-    "method",
-    "method_name",
-    "method_title",
-    "fraction",
-    "seed",
+    *("cell_id", "label", "model", "method", "method_name", "method_title"),
+    *("fraction", "seed"),
 )
+"""Columns that every frame begins with."""
 COSTS = (
-    "trainable_parameters",
-    "total_parameters",
-    "examples",
-    "steps",
-    "seconds",
-    "tokens_per_second",
-    "peak_memory_bytes",
-    "peak_learning_rate",
-    "precision",
-    "device",
+    *("trainable_parameters", "total_parameters", "examples", "steps", "seconds"),
+    *("tokens_per_second", "peak_memory_bytes", "peak_learning_rate", "precision", "device"),
 )
-
-
+"""Columns of the cells frame that are fields of a training's result."""
 _NUMBERS = (
     *("final_gate_mean_abs", "final_gate_max_abs"),
     *("expected_training_seconds", "expected_scoring_seconds"),
@@ -47,28 +33,22 @@ _NUMBERS = (
 
 
 def cell_identity(cell: Cell) -> dict[str, Any]:
-    """Returns the columns that every frame begins with."""
+    """A cell's values of IDENTITY."""
+    title, label = METHODS[cell.method].title, cell.method_label
     return {
         "cell_id": cell.id,
         "label": cell.label,
         "model": cell.model_name,
-        "method": cell.method_label,
+        "method": label,
         "method_name": cell.method,
-        "method_title": _title(cell),
+        "method_title": title if label == cell.method else f"{title} ({label})",
         "fraction": cell.fraction,
         "seed": cell.seed,
     }
 
 
-def _title(cell: Cell) -> str:
-    title = METHODS[cell.method].title
-    if cell.method_label == cell.method:
-        return title
-    return f"{title} ({cell.method_label})"
-
-
 def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd.DataFrame:
-    """Returns one row per cell × task × metric: the identity columns, then TaskScore's fields."""
+    """One row per cell × task × metric: the identity columns, then TaskScore's fields."""
     import pandas as pd
 
     rows = [
@@ -105,7 +85,7 @@ def scores_of(task: TaskSpec, result: CellResult) -> tuple[TaskScore, ...]:
 def cells_frame(
     states: Sequence[CellState], results: Mapping[str, CellResult] | None = None
 ) -> pd.DataFrame:
-    """Returns one row per planned cell: identity, status, costs, final gates, error.
+    """One row per planned cell: identity, status, costs, final gates, error.
 
     Args:
         states: the grid's cells, as their folders tell.
@@ -134,22 +114,17 @@ def _costs(state: CellState, result: CellResult | None) -> dict[str, Any]:
         costs["precision"] = result.base.get("precision")
         costs["device"] = result.environment.get("device")
     statistics = train.final_statistics if train is not None else {}
+    estimate = result.estimate if result is not None else {}
     return costs | {
         "status": _status(state, result),
         "evaluation_seconds": sum(result.evaluation_seconds.values()) if result else None,
-        **_expected(result),
+        "expected_training_seconds": estimate.get("training_seconds"),
+        "expected_scoring_seconds": estimate.get("scoring_seconds"),
         "error": result.error.message if result is not None and result.error else None,
         "training_note": train.note if train is not None else None,
         "final_gate_mean_abs": statistics.get("gate/mean_abs"),
         "final_gate_max_abs": statistics.get("gate/max_abs"),
     }
-
-
-def _expected(result: CellResult | None) -> dict[str, float | None]:
-    """Returns the seconds that training and scoring were expected to take."""
-    estimate = result.estimate if result is not None else {}
-    names = ("training_seconds", "scoring_seconds")
-    return {f"expected_{name}": estimate.get(name) for name in names}
 
 
 def _status(state: CellState, result: CellResult | None) -> str:
@@ -163,7 +138,7 @@ def _status(state: CellState, result: CellResult | None) -> str:
 
 
 def losses_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd.DataFrame:
-    """Returns one row per cell × epoch: the identity columns, `epoch` (from 0) and `loss`."""
+    """One row per cell × epoch: the identity columns, `epoch` (from 0) and `loss`."""
     import pandas as pd
 
     rows = [
@@ -176,7 +151,7 @@ def losses_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns the frame with one type per column, whatever is missing."""
+    """The frame with one type per column, whatever is missing."""
     frame["fraction"] = frame["fraction"].astype("float64")
     frame["seed"] = frame["seed"].astype("Int64")
     return frame

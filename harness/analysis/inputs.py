@@ -1,4 +1,4 @@
-"""TODO: say what this is for."""
+"""What the analysis of a grid takes: its results as frames, and what stands beside them."""
 
 from __future__ import annotations
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.columns import AVERAGES, Group, Setting, find_groups, is_missing
+from harness.analysis.columns import Group, Setting, find_groups, is_missing, weights_of
 from harness.analysis.stats import Estimate, Sample, combine, mcnemar_exact
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ Seed = int | None
 """None is the untrained base model's."""
 
 BASE = "base"
-"""The registry name of the untrained model."""
+"""Registry name of the untrained model."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,8 @@ class Difference:
     """`McNemar, exact`, `t, items` or `t, items × seeds`."""
 
 
-@dataclass(frozen=True)
-class _Score:
-    value: float
-    stderr: float | None
-    num_items: int
-
-
-@dataclass(frozen=True)
-class _ItemTable:
-    scores: np.ndarray
-    """(seeds, items)"""
-    index: pd.Index
-    """(items,)"""
+Items = tuple["pd.Index", "np.ndarray"]
+"""(items,) what names each item, and (seeds, items) its scores."""
 
 
 class Measurements:
@@ -69,9 +58,12 @@ class Measurements:
         self.data = data
         self.benchmarks = benchmarks
         self.groups, self.rows = find_groups(data.scores, benchmarks)
-        self._scores = {setting: _by_cell(frame) for setting, frame in self.rows.items()}
+        self._scores: dict[Setting, dict[str, dict[str, Any]]] = {
+            setting: frame.set_index("cell_id")[["value", "stderr", "n"]].to_dict("index")
+            for setting, frame in self.rows.items()
+        }
         self._estimates: dict[tuple[Variant, Group, str], Estimate | None] = {}
-        self._items: dict[tuple[str, str, str], pd.Series | None] = {}
+        self._items: dict[tuple[str, Setting], pd.Series | None] = {}
         self._indexes: list[pd.Index] = []
 
     @cached_property
@@ -92,29 +84,48 @@ class Measurements:
         return tuple(dict.fromkeys(variant.model for variant in self.cells))
 
     def fractions(self, model: str) -> tuple[float, ...]:
-        """Returns the planned fractions of a model, ascending."""
+        """Planned fractions of a model, ascending."""
         found = {v.fraction for v in self.cells if v.model == model and v.fraction is not None}
         return tuple(sorted(found))
 
     def table_variants(self, model: str) -> list[Variant]:
-        """Returns a model's variants for the tables: base, and the largest planned fraction."""
-        largest = max(self.fractions(model), default=None)
-        return [v for v in self.cells if v.model == model and v.fraction in (None, largest)]
+        """A model's variants for the tables: base, and the largest planned fraction."""
+        return [variant for variant in self.tabled if variant.model == model]
+
+    @cached_property
+    def tabled(self) -> tuple[Variant, ...]:
+        """The variants of the tables, model by model."""
+        largest = {model: self.fractions(model)[-1:] for model in self.models}
+        return tuple(
+            variant
+            for model in self.models
+            for variant in self.cells
+            if variant.model == model and variant.fraction in (None, *largest[model])
+        )
+
+    def row_name(self, variant: Variant) -> str:
+        """Name in a table, where a method's other settings stand below its own row."""
+        return name_of(variant) if variant in self.standing else f"… {variant.method}"
+
+    @cached_property
+    def standing(self) -> tuple[Variant, ...]:
+        """The variants of the tables that stand for their methods."""
+        return tuple(representatives(self.tabled))
 
     def seed_scores(self, variant: Variant, group: Group, column: str) -> dict[Seed, float]:
-        """Returns the score of each seed (0..1) that has all parts of the column."""
-        weights = AVERAGES.get(column, {column: 1.0})
+        """Score (0..1) of each seed that has all parts of the column."""
+        weights = weights_of(column)
         seeds = self._seeds(variant, group, column)
         return {
             seed: sum(
-                weight * self._scores[group.settings[part]][cell_id].value
+                weight * self._scores[group.settings[part]][cell_id]["value"]
                 for part, weight in weights.items()
             )
             for seed, cell_id in seeds.items()
         }
 
     def estimate(self, variant: Variant, group: Group, column: str) -> Estimate | None:
-        """Returns the mean over items and seeds; None where a part of the column is missing."""
+        """Mean over items and seeds; None where a part of the column is missing."""
         key = (variant, group, column)
         if key not in self._estimates:
             self._estimates[key] = self._estimate(variant, group, column)
@@ -124,7 +135,7 @@ class Measurements:
         cell_ids = list(self._seeds(variant, group, column).values())
         if not cell_ids:
             return None
-        weights = AVERAGES.get(column, {column: 1.0})
+        weights = weights_of(column)
         return combine(
             [
                 self._sample(cell_ids, group.settings[part], weight)
@@ -135,10 +146,12 @@ class Measurements:
     def difference(
         self, left: Variant, right: Variant, group: Group, column: str
     ) -> Difference | None:
-        """Returns left minus right, paired by item and seed; None where items are missing.
+        """Left minus right, paired by item and seed; None where items are missing.
 
         The base model has no seed: it stands against each seed of the other.
         """
+        import numpy as np
+
         ours, theirs = self._seeds(left, group, column), self._seeds(right, group, column)
         pairs = [
             (cell_id, theirs.get(None, theirs.get(seed)))
@@ -147,27 +160,25 @@ class Measurements:
         ]
         if not pairs:
             return None
-        weights = AVERAGES.get(column, {column: 1.0})
-        samples, answers = [], None
-        for part, weight in weights.items():
+        samples = []
+        for part, weight in weights_of(column).items():
             first = self._table([cell for cell, _ in pairs], group.settings[part])
             second = self._table([str(cell) for _, cell in pairs], group.settings[part])
-            if first is None or second is None or not first.index.equals(second.index):
+            if first is None or second is None or not first[0].equals(second[0]):
                 return None
-            answers = first.scores, second.scores
+            answers = first[1], second[1]
             items = answers[0] - answers[1]
             samples.append(Sample(items.mean(axis=1), items, None, items.shape[1], weight))
         estimate = combine(samples)
-        if len(samples) == len(pairs) == 1 and answers is not None and _right_or_wrong(*answers):
-            return Difference(
-                estimate, mcnemar_exact(answers[0][0], answers[1][0]), "McNemar, exact"
-            )
+        if len(samples) == len(pairs) == 1 and np.isin(answers, (0.0, 1.0)).all():
+            p_value = mcnemar_exact(answers[0][0], answers[1][0])
+            return Difference(estimate, p_value, "McNemar, exact")
         test = "t, items × seeds" if len(pairs) > 1 else "t, items"
         return Difference(estimate, estimate.p_value, test)
 
     def _seeds(self, variant: Variant, group: Group, column: str) -> dict[Seed, str]:
-        """Returns the cells that have a score in every part of the column."""
-        parts = [group.settings.get(part) for part in AVERAGES.get(column, {column: 1.0})]
+        """Cells that have a score in every part of the column."""
+        parts = [group.settings.get(part) for part in weights_of(column)]
         found = [self._scores[setting] if setting else {} for setting in parts]
         return {
             seed: cell_id
@@ -179,54 +190,72 @@ class Measurements:
         import numpy as np
 
         scores = [self._scores[setting][cell_id] for cell_id in cell_ids]
-        values = np.array([score.value for score in scores])
+        values = np.array([score["value"] for score in scores])
         table = self._table(cell_ids, setting)
         if table is not None:
-            return Sample(values, table.scores, None, table.scores.shape[1], weight)
+            return Sample(values, table[1], None, table[1].shape[1], weight)
         stderrs = None
-        if all(score.stderr is not None for score in scores):
-            stderrs = np.array([score.stderr for score in scores], dtype=float)
-        return Sample(values, None, stderrs, scores[0].num_items, weight)
+        if not any(is_missing(score["stderr"]) for score in scores):
+            stderrs = np.array([score["stderr"] for score in scores], dtype=float)
+        return Sample(values, None, stderrs, int(scores[0]["n"]), weight)
 
-    def _table(self, cell_ids: list[str], setting: Setting) -> _ItemTable | None:
-        """Returns the scores of seeds on items; None unless all answered the same items."""
+    def _table(self, cell_ids: list[str], setting: Setting) -> Items | None:
+        """Scores of seeds on items; None unless all answered the same items."""
         import numpy as np
 
         rows = [self._item_scores(cell_id, setting) for cell_id in cell_ids]
         known = [row for row in rows if row is not None]
         if len(known) < len(rows) or any(not row.index.equals(known[0].index) for row in known):
             return None
-        return _ItemTable(np.stack([row.to_numpy() for row in known]), known[0].index)
+        return known[0].index, np.stack([row.to_numpy() for row in known])
 
     def _item_scores(self, cell_id: str, setting: Setting) -> pd.Series | None:
-        """Returns a cell's score on each item, None where its records do not give its score."""
-        key = (cell_id, setting.benchmark, setting.metric)
+        """Score on each item of a cell; None where its records do not give its score."""
+        key = (cell_id, setting)
         if key not in self._items:
-            frame = self.data.items(cell_id, setting.benchmark)
-            if frame is not None and setting.metric in frame:
-                index = ["task", "doc_id", "question_id"]
-                series = frame.set_index(index)[setting.metric].sort_index().astype(float)
-                self._items[key] = self._share_index(series) if series.index.is_unique else None
-            else:
-                self._items[key] = None
-        series = self._items[key]
-        score = self._scores[setting][cell_id]
-        # A cell keeps one set of records per benchmark; they may be those of another limit.
-        if series is None or len(series) != score.num_items:
-            return None
-        return series if abs(float(series.mean()) - score.value) < 1e-6 else None
+            series = self._read_items(cell_id, setting)
+            score = self._scores[setting][cell_id]
+            # A cell keeps one set of records per benchmark; they may be those of another limit.
+            if series is not None and (
+                len(series) != score["n"] or abs(float(series.mean()) - score["value"]) >= 1e-6
+            ):
+                series = None
+            self._items[key] = series
+        return self._items[key]
 
-    def _share_index(self, series: pd.Series) -> pd.Series:
-        """Returns the series on an equal index seen before: many cells answer the same items."""
-        for index in self._indexes:
-            if series.index.equals(index):
-                return series.set_axis(index)
-        self._indexes.append(series.index)
-        return series
+    def _read_items(self, cell_id: str, setting: Setting) -> pd.Series | None:
+        frame = self.data.items(cell_id, setting.benchmark)
+        if frame is None or setting.metric not in frame:
+            return None
+        keys = ["task", "doc_id", "question_id"]
+        series = frame.set_index(keys)[setting.metric].sort_index().astype(float)
+        if not series.index.is_unique:
+            return None
+        # Many cells answer the same items: indexes that are one object are compared at no cost.
+        index = next((known for known in self._indexes if known.equals(series.index)), series.index)
+        if index is series.index:
+            self._indexes.append(index)
+        return series.set_axis(index)
+
+    def distinct(self, setting: Setting, name: str) -> dict[str, list[str]]:
+        """Values of a column of the scores frame that a setting's rows hold, by model."""
+        parts = self.rows[setting].groupby("model", sort=False)[name]
+        return {str(model): sorted(set(map(str, values))) for model, values in parts}
+
+    def chance(self, group: Group, column: str) -> float | None:
+        """Expected score of random answers (0..1); None where it is not defined."""
+        total = 0.0
+        for part, weight in weights_of(column).items():
+            setting = group.settings.get(part)
+            chance = self.benchmarks[setting.benchmark].chance if setting else None
+            if chance is None:
+                return None
+            total += weight * chance
+        return total
 
 
 def variant_of(row: Mapping[str, Any]) -> Variant:
-    """Returns the variant of a row of any of the frames."""
+    """Variant of a row of any of the frames."""
     return Variant(
         model=row["model"],
         method=row["method"],
@@ -236,18 +265,20 @@ def variant_of(row: Mapping[str, Any]) -> Variant:
     )
 
 
-def _by_cell(frame: pd.DataFrame) -> dict[str, _Score]:
-    return {
-        row["cell_id"]: _Score(
-            float(row["value"]),
-            None if is_missing(row["stderr"]) else float(row["stderr"]),
-            int(row["n"]),
-        )
-        for row in frame.to_dict("records")
-    }
+def representatives(variants: Sequence[Variant]) -> list[Variant]:
+    """Variants that stand for their methods.
+
+    That is a method under its registry name. Where the grid has it so, its other labels are
+    settings of it, to be compared with it; where not, each label stands for itself.
+    """
+    plain = {(v.model, v.method_name) for v in variants if v.method == v.method_name}
+    return [
+        v for v in variants if v.method == v.method_name or (v.model, v.method_name) not in plain
+    ]
 
 
-def _right_or_wrong(first: np.ndarray, second: np.ndarray) -> bool:
-    import numpy as np
-
-    return bool(np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all())
+def name_of(variant: Variant) -> str:
+    """Printed name: the method's title, and the grid's label where it differs."""
+    if variant.method == variant.method_name or f"({variant.method})" in variant.title:
+        return variant.title
+    return f"{variant.title} ({variant.method})"

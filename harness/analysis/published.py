@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.analysis.columns import AVERAGES, Group
+from harness.analysis.columns import Group, weights_of
+from harness.analysis.measurements import BASE
 from harness.analysis.stats import Estimate, binomial_stderr
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -72,29 +76,30 @@ class Published:
     anchors: tuple[Anchor, ...]
 
     def row(self, model: str, method: str) -> PublishedRow | None:
-        """Returns the row of a model and method; the one of Table 2 where both tables have it."""
-        for table in ("table2", "table1"):
-            for row in self.tables[table]:
-                if (row.model, row.method) == (model, method):
-                    return row
-        return None
+        """Row of a model and method; the one of Table 2 where both tables have it."""
+        return self.table_row("table2", model, method) or self.table_row("table1", model, method)
+
+    def table_row(self, table: str, model: str, method: str) -> PublishedRow | None:
+        """Row of a model and method in one table."""
+        rows = (row for row in self.tables[table] if (row.model, row.method) == (model, method))
+        return next(rows, None)
 
     def models(self) -> set[str]:
-        """Returns the models that have published rows."""
+        """Models that have published rows."""
         return {row.model for rows in self.tables.values() for row in rows}
 
-    def matches(self, column: str, group: Group, num_items: int) -> bool:
-        """Tells whether our column was measured as the published one was.
+    def matches(self, column: str, group: Group, num_items: int | None) -> bool:
+        """Whether our column was measured as the published one was.
 
         An average matches where all of its parts do.
 
         Args:
             column: of the tables.
             group: ours.
-            num_items: of our score; of an average, the sum over its parts.
+            num_items: of our score, of an average the sum over its parts; None without a score yet.
         """
-        parts = AVERAGES.get(column, {column: 1.0})
-        same_items = num_items == sum(self.columns[part].num_items for part in parts)
+        parts = weights_of(column)
+        same_items = num_items in (None, sum(self.columns[part].num_items for part in parts))
         return same_items and all(self._measured_alike(part, group) for part in parts)
 
     def _measured_alike(self, column: str, group: Group) -> bool:
@@ -109,38 +114,50 @@ class Published:
         )
 
     def stderr(self, row: PublishedRow, column: str) -> float:
-        """Returns the binomial standard error (0..1) of a published value.
+        """Binomial standard error (0..1) of a published value.
 
         It knows the items only: the published number of seeds is unknown, probably one.
         """
-        weights = AVERAGES.get(column, {column: 1.0})
         variance = sum(
             (weight * binomial_stderr(row.values[part] / 100, self.columns[part].num_items)) ** 2
-            for part, weight in weights.items()
+            for part, weight in weights_of(column).items()
         )
         return float(variance**0.5)
 
     def difference(self, ours: Estimate, row: PublishedRow, column: str) -> Estimate:
-        """Returns ours minus the published value, unpaired: the published items are not known."""
+        """Ours minus the published value, unpaired: the published items are not known."""
         theirs = self.stderr(row, column)
         stderr = None if ours.stderr is None else (ours.stderr**2 + theirs**2) ** 0.5
         df = ours.df
         if ours.stderr and stderr:
             # The published error is taken as known: Satterthwaite with one uncertain summand.
             df = ours.df * (stderr / ours.stderr) ** 4
-        return Estimate(
-            value=ours.value - row.values[column] / 100,
-            stderr=stderr,
-            df=df,
-            num_seeds=ours.num_seeds,
-            num_items=ours.num_items,
-            from_items=ours.from_items,
-        )
+        return replace(ours, value=ours.value - row.values[column] / 100, stderr=stderr, df=df)
+
+    def anchor_scores(self, scores: pd.DataFrame) -> list[tuple[Anchor, float]]:
+        """Anchors with our score (0..1) of the same base model, measured in the same way.
+
+        Args:
+            scores: whole benchmarks' rows of the scores frame.
+        """
+        found = []
+        for anchor in self.anchors:
+            ours = scores[
+                (scores["model"] == anchor.model)
+                & (scores["method_name"] == BASE)
+                & (scores["benchmark"] == anchor.benchmark)
+                & (scores["metric"] == anchor.metric)
+                & (scores["protocol"] == self.anchor_protocol)
+                & (scores["shots"] == self.anchor_shots)
+                & scores["limit"].isna()
+            ]
+            found += [(anchor, float(value)) for value in ours["value"]]
+        return found
 
 
 @cache
 def load_published() -> Published:
-    """Returns the published numbers that ship with the package."""
+    """Published numbers that ship with the package."""
     import yaml
 
     text = files("harness.analysis").joinpath("published.yaml").read_text(encoding="utf-8")

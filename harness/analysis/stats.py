@@ -69,7 +69,7 @@ class Estimate:
 
 
 def combine(samples: Sequence[Sample]) -> Estimate:
-    """Returns the weighted sum of benchmarks' scores, over seeds and items.
+    """Weighted sum of benchmarks' scores, over seeds and items.
 
     With A[s] the weighted sum of one seed, S² the variance of A over seeds, and MS_item and MS_rest
     the mean squares of each benchmark's seeds × items table:
@@ -121,7 +121,7 @@ class _ItemPart:
 
 
 def _item_part(sample: Sample) -> _ItemPart | None:
-    """Returns what a benchmark's items add to the variance; None where that is unknown."""
+    """What a benchmark's items add to the variance; None where that is unknown."""
     weight = sample.weight**2
     if sample.items is None:
         if sample.stderrs is None or sample.num_items < 2:
@@ -139,7 +139,7 @@ def _item_part(sample: Sample) -> _ItemPart | None:
 
 
 def mean_squares(items: np.ndarray) -> tuple[float, float]:
-    """Returns the mean squares of items and of the rest of a (seeds, items) table.
+    """Mean squares of items and of the rest of a (seeds, items) table.
 
     Of one seed the rest is 0 (it cannot be told from the items).
     """
@@ -154,7 +154,7 @@ def mean_squares(items: np.ndarray) -> tuple[float, float]:
 
 
 def mcnemar_exact(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns the exact two-sided p of McNemar's test on paired right/wrong answers.
+    """Exact two-sided p of McNemar's test on paired right/wrong answers.
 
     Under the null each item that only one of the two got right is as likely the one's as the
     other's (McNemar, Psychometrika 1947): a binomial test of the discordant items at 1/2.
@@ -174,7 +174,7 @@ def mcnemar_exact(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Returns Holm's adjusted p values (Scandinavian Journal of Statistics 1979), in order.
+    """Holm's adjusted p values (Scandinavian Journal of Statistics 1979), in order.
 
     They control the chance of even one false claim among all of them. None stays None and does
     not count.
@@ -189,19 +189,19 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def binomial_stderr(share: float, num_items: int) -> float:
-    """Returns the standard error of a share of right answers (0..1) on `num_items` items."""
+    """Standard error of a share of right answers (0..1) on `num_items` items."""
     return math.sqrt(share * (1 - share) / num_items)
 
 
 def t_quantile(probability: float, df: float) -> float:
-    """Returns the quantile of Student's t, the normal's for infinite `df`."""
+    """Quantile of Student's t, the normal's for infinite `df`."""
     from scipy.special import ndtri, stdtrit
 
     return float(ndtri(probability) if math.isinf(df) else stdtrit(df, probability))
 
 
 def t_p_value(statistic: float, df: float) -> float:
-    """Returns the two-sided p of Student's t, the normal's for infinite `df`."""
+    """Two-sided p of Student's t, the normal's for infinite `df`."""
     from scipy.special import ndtr, stdtr
 
     lower = -abs(statistic)

@@ -1,16 +1,17 @@
-"""TODO: say what this is for."""
+"""`zbench compare`: what differs between two results and can move a score, and their scores."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.compare import Comparison, ScoreRow, Side
+from harness.analysis.compare import Comparison, ScoreRow
 from harness.analysis.differences import Difference
 from harness.commands import display
 from harness.commands.display import print_json
 from harness.records.results import TaskScore
-from harness.report.numbers import MISSING, p_text, percent, points
+from harness.report.numbers import interval_text, p_text, percent, points
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,14 +82,9 @@ def _print_differences(console: Console, comparison: Comparison) -> None:
         table.add_column(column, overflow="fold")
     benchmarks = {row.benchmark for row in comparison.rows}
     for difference in comparison.differences:
-        cells = (
-            _of(difference, benchmarks),
-            difference.what,
-            difference.first,
-            difference.second,
-            "the score" if difference.moves == "score" else "its low bits",
-        )
-        table.add_row(*map(Text, cells))
+        moves = "the score" if difference.moves == "score" else "its low bits"
+        texts = [difference.what, difference.first, difference.second, moves]
+        table.add_row(*map(Text, [_of(difference, benchmarks), *texts]))
     console.print(table)
 
 
@@ -110,20 +106,12 @@ def _print_scores(console: Console, rows: tuple[ScoreRow, ...]) -> None:
     for row in rows:
         interval, items = row.unpaired or "", str(row.num_items)
         if row.interval is not None:
-            interval = " to ".join(points(end) for end in row.interval)
+            interval = interval_text(row.interval)
         else:
             items = " and ".join(dict.fromkeys(str(s.n) for s in (row.first, row.second)))
-        table.add_row(
-            Text(f"{row.benchmark} {row.metric}"),
-            percent(row.first.value),
-            _stderr(row.first),
-            percent(row.second.value),
-            _stderr(row.second),
-            points(row.difference),
-            Text(interval),
-            p_text(row.p_value),
-            items,
-        )
+        both = [percent(v) for s in (row.first, row.second) for v in (s.value, s.stderr)]
+        texts = [*both, points(row.difference), interval, p_text(row.p_value), items]
+        table.add_row(*map(Text, [f"{row.benchmark} {row.metric}", *texts]))
     console.print(table)
     if any(row.interval for row in rows):
         _say(
@@ -133,26 +121,21 @@ def _print_scores(console: Console, rows: tuple[ScoreRow, ...]) -> None:
         )
 
 
-def _stderr(score: TaskScore) -> str:
-    return MISSING if score.stderr is None else percent(score.stderr)
-
-
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
-    """Returns a comparison as plain values; scores and intervals are 0..1."""
+    """A comparison as plain values; scores and intervals are 0..1."""
+    fields = ("protocol", "benchmark", "metric", "shots", "limit", "value")
+    only = [
+        [{name: getattr(score, name) for name in fields} for score in scores]
+        for scores in (comparison.only_first, comparison.only_second)
+    ]
+    sides = [
+        {"label": side.label, "cell_id": side.result.cell_id, "place": side.place}
+        for side in (comparison.first, comparison.second)
+    ]
     return {
-        "first": _side_record(comparison.first),
-        "second": _side_record(comparison.second),
-        "differences": [
-            {
-                "part": each.part,
-                "what": each.what,
-                "first": each.first,
-                "second": each.second,
-                "moves": each.moves,
-                "benchmarks": list(each.benchmarks),
-            }
-            for each in comparison.differences
-        ],
+        "first": sides[0],
+        "second": sides[1],
+        "differences": [asdict(difference) for difference in comparison.differences],
         "not_recorded_by_either": list(comparison.unknown),
         "scores": [
             {
@@ -161,28 +144,13 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
                 "first": row.first.value,
                 "second": row.second.value,
                 "difference": row.difference,
-                "interval": None if row.interval is None else list(row.interval),
+                "interval": row.interval,
                 "p_value": row.p_value,
                 "items": row.num_items,
                 "unpaired": row.unpaired,
             }
             for row in comparison.rows
         ],
-        "only_first": [_score_record(score) for score in comparison.only_first],
-        "only_second": [_score_record(score) for score in comparison.only_second],
-    }
-
-
-def _side_record(side: Side) -> dict[str, Any]:
-    return {"label": side.label, "cell_id": side.result.cell_id, "place": side.place}
-
-
-def _score_record(score: TaskScore) -> dict[str, Any]:
-    return {
-        "protocol": score.protocol,
-        "benchmark": score.benchmark,
-        "metric": score.metric,
-        "shots": score.shots,
-        "limit": score.limit,
-        "value": score.value,
+        "only_first": only[0],
+        "only_second": only[1],
     }

@@ -1,37 +1,43 @@
-"""The report: the paper's tables and figures from a grid's results, with honest statistics.
+"""The report: the paper's tables and figures from a grid's results.
 
-inputs       what goes in and comes out
-stats        estimates over items and seeds, paired tests
-groups       which scores may share a column
-estimates    a variant's estimate in a column; paired differences
-comparisons  the claims and their tests
-tables, listings, captions, numbers    what is printed; render: as Markdown, LaTeX, HTML, text
-figures      what all figures share; efficiency, losses, gates: one kind of figure each
-published    the published numbers
+What the numbers mean is found in `harness.analysis`; here it is printed.
+
+contents     which tables and figures there are, and where each stands: begin here
+tables, comparison_tables, responses, gates, listings, costs    the tables; numbers: in print
+efficiency, losses, gates, bridge    the figures; figures: what they share; reuse: drawn earlier
 reading      what the page says in words
-page         the HTML file
+theory       the convergence rates of `zbench theory`
+render, page    a table as Markdown, LaTeX and text; the HTML file
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.analysis.inputs import ReportInput
 from harness.errors import ReportError
 from harness.records.files import write_bytes, write_text
-from harness.report.inputs import Report
-
-if TYPE_CHECKING:
-    from harness.report.contents import Contents
 
 __all__ = ["Report", "ReportInput", "build_report"]
 
 
-def build_report(data: ReportInput, folder: Path) -> Report:
-    """Writes a grid's tables, figures and page, and returns where they are.
+@dataclass(frozen=True)
+class Report:
+    """A rendered report."""
 
-    A grid that is half done gives what is there. The same input gives the same bytes.
+    page: Path
+    files: tuple[Path, ...]
+    """Every file that was written, the page among them."""
+    terminal: str
+    """The tables as plain text, at most 120 columns wide."""
+
+
+def build_report(data: ReportInput, folder: Path) -> Report:
+    """Writes a grid's tables, figures and page.
+
+    A grid that is half done gives what is there. The same input gives the same bytes; figures that
+    have not changed since an earlier report in the folder are not drawn again.
 
     Args:
         data: the grid's results.
@@ -41,18 +47,36 @@ def build_report(data: ReportInput, folder: Path) -> Report:
         ReportError: no cell has a score yet.
         StorageError: a file cannot be written.
     """
-    from harness.report.contents import collect
-    from harness.report.reading import status_line
+    from harness.analysis.findings import find
+    from harness.report import contents
+    from harness.report.figures import FORMATS
+    from harness.report.page import panel_images, render_page
+    from harness.report.reuse import earlier_images, figures_key
 
     if data.scores.empty:
         raise ReportError(_nothing(data))
-    contents = collect(data)
-    written = [*_write_tables(contents, folder), *_write_figures(contents, folder)]
-    page = folder / "index.html"
-    names = tuple(path.name for path in (*written, page))
-    write_text(page, contents.page(names))
-    terminal = "\n".join([f"{data.grid_title}: {status_line(data)}\n", *contents.terminal_tables()])
-    return Report(page=page, files=(*written, page), terminal=terminal)
+    findings = find(data)
+    page, key = folder / "index.html", figures_key(findings)
+    drawings = contents.drawings(findings)
+    images = earlier_images(page, key, drawings)
+    texts = dict(contents.table_files(findings))
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    names = list(texts)
+    for drawing in drawings:
+        if drawing.name not in images:
+            images[drawing.name] = panel_images(drawing)
+            for suffix, content in drawing.files().items():
+                write_bytes(folder / f"{drawing.name}.{suffix}", content)
+        names += [f"{drawing.name}.{suffix}" for suffix in FORMATS]
+    names.append(page.name)
+    shown = [(drawing, images[drawing.name]) for drawing in drawings]
+    write_text(page, render_page(contents.page_of(findings, shown, names, figures_key=key)))
+    return Report(
+        page=page,
+        files=tuple(folder / name for name in names),
+        terminal=contents.terminal_text(findings),
+    )
 
 
 def _nothing(data: ReportInput) -> str:
@@ -63,23 +87,3 @@ def _nothing(data: ReportInput) -> str:
         f"grid '{name}': nothing to report, no cell has a score yet{look}; "
         f"run `zbench run-grid {name}` first"
     )
-
-
-def _write_tables(contents: Contents, folder: Path) -> list[Path]:
-    written = []
-    for name, text in contents.table_files():
-        write_text(folder / name, text)
-        written.append(folder / name)
-    return written
-
-
-def _write_figures(contents: Contents, folder: Path) -> list[Path]:
-    from harness.report.figures import FORMATS
-
-    written = []
-    for drawing in contents.drawings:
-        for suffix in FORMATS:
-            path = folder / f"{drawing.name}.{suffix}"
-            write_bytes(path, drawing.render(suffix))
-            written.append(path)
-    return written

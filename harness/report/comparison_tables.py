@@ -5,34 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.analysis.columns import TABLE_COLUMNS, Group
-from harness.analysis.comparisons import Comparison
-from harness.report.numbers import MISSING, p_text, percent, points
-from harness.report.render import Entry, Row, Table, row
+from harness.analysis.comparisons import ALPHA, Comparison
+from harness.analysis.findings import Findings
+from harness.report.numbers import (
+    MISSING,
+    estimate_record,
+    interval_text,
+    p_text,
+    percent,
+    points,
+)
+from harness.report.render import Entry, Table, blocks
 
-ALPHA = 0.05
-"""Adjusted p below which a difference gets its star."""
+
+def comparison_tables(findings: Findings, digits: int = 2) -> list[Table]:
+    """Comparisons with one row per pair and one column per benchmark, once per group."""
+    return [_wide(found, group, digits) for group, found in findings.comparisons.items()]
 
 
-def comparison_table(comparisons: Sequence[Comparison], group: Group, *, digits: int = 2) -> Table:
-    """Returns the comparisons with one row per pair and one column per benchmark."""
-    rows: list[Row] = []
-    pairs = list(dict.fromkeys((entry.model, entry.label) for entry in comparisons))
-    model = None
-    for pair in pairs:
-        entries = {e.column: e for e in comparisons if (e.model, e.label) == pair}
-        values = [_difference_entry(entries.get(column), digits) for column in TABLE_COLUMNS]
-        seeds = {e.estimate.num_seeds for e in entries.values() if e.estimate}
-        head = (Entry(pair[0] if pair[0] != model else ""), Entry(pair[1]))
-        shown = Entry("/".join(map(str, sorted(seeds))) or MISSING)
-        rows.append(Row((*head, shown, *values), starts_block=pair[0] != model))
-        model = pair[0]
+def comparison_lists(findings: Findings) -> list[Table]:
+    """Comparisons with one row each (interval, p and test), once per group."""
+    return [_long(found, group) for group, found in findings.comparisons.items()]
+
+
+def _wide(comparisons: Sequence[Comparison], group: Group, digits: int) -> Table:
+    lines: list[list[str | Entry]] = []
+    for model, label in dict.fromkeys((entry.model, entry.label) for entry in comparisons):
+        found = {e.column: e for e in comparisons if (e.model, e.label) == (model, label)}
+        seeds = {e.estimate.num_seeds for e in found.values() if e.estimate}
+        values = [_difference(found.get(column), digits) for column in TABLE_COLUMNS]
+        lines.append([model, label, "/".join(map(str, sorted(seeds))) or MISSING, *values])
     return Table(
         name="comparisons" + group.suffix(),
         title="Paired differences in points",
         subtitle=group.title,
         header=("Model", "Difference", "Seeds", *map(group.head, TABLE_COLUMNS)),
         notes=(_correction(comparisons), *group.notes),
-        rows=tuple(rows),
+        rows=blocks(lines),
         caption=(
             "Percentage points ± one standard error, paired: the same items, the same seed (which "
             "also chose the same training data); the base model stands against every seed. "
@@ -61,38 +70,27 @@ def _correction(comparisons: Sequence[Comparison]) -> str:
     )
 
 
-def _difference_entry(entry: Comparison | None, digits: int) -> Entry:
+def _difference(entry: Comparison | None, digits: int) -> Entry:
     if entry is None or entry.estimate is None:
         return Entry()
-    star = "*" if entry.p_holm is not None and entry.p_holm < ALPHA else ""
+    star = "*" if entry.is_significant else ""
     stderr = entry.estimate.stderr
     error = "" if stderr is None else f"± {percent(stderr, digits)}"
     return Entry(points(entry.estimate.value, digits) + star, error)
 
 
-def comparison_list(comparisons: Sequence[Comparison], group: Group) -> Table:
-    """Returns the comparisons with one row each: interval, p and test."""
-    rows = []
-    previous = None
+def _long(comparisons: Sequence[Comparison], group: Group) -> Table:
+    lines = []
     for entry in comparisons:
-        starts = (entry.model, entry.label) != previous
-        previous = (entry.model, entry.label)
-        head = [entry.model, entry.label] if starts else ["", ""]
-        if entry.estimate is None:
-            rest = [MISSING] * 7
-        else:
-            stderr, interval = entry.estimate.stderr, entry.estimate.interval
-            rest = [
-                points(entry.estimate.value),
-                MISSING if stderr is None else percent(stderr),
-                MISSING if interval is None else f"{points(interval[0])} to {points(interval[1])}",
-                p_text(entry.p_value),
-                p_text(entry.p_holm),
-                str(entry.estimate.num_seeds),
-                str(entry.estimate.num_items),
+        found = [MISSING] * 8
+        if entry.estimate is not None:
+            found = [
+                *(entry.test, points(entry.estimate.value), percent(entry.estimate.stderr)),
+                interval_text(entry.estimate.interval),
+                *(p_text(entry.p_value), p_text(entry.p_holm)),
+                *(str(entry.estimate.num_seeds), str(entry.estimate.num_items)),
             ]
-        test = entry.test if entry.estimate else MISSING
-        rows.append(row(*head, entry.column, test, *rest, starts_block=starts))
+        lines.append([entry.model, entry.label, entry.column, *found])
     return Table(
         name="comparisons-list" + group.suffix(),
         title="Every comparison",
@@ -101,37 +99,28 @@ def comparison_list(comparisons: Sequence[Comparison], group: Group) -> Table:
             *("Model", "Difference", "Column", "Test"),
             *("Points", "SE", "95% interval", "p", "p (Holm)", "Seeds", "Items"),
         ),
-        rows=tuple(rows),
+        rows=blocks(lines, 2),
         num_text_columns=4,
     )
 
 
-def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, object]]:
-    """Returns the comparisons as tidy records for their CSV."""
-    records: list[dict[str, object]] = []
-    for entry in comparisons:
-        estimate = entry.estimate
-        low, high = (estimate.interval if estimate else None) or (None, None)
-        values = {
-            "difference_points": estimate.value if estimate else None,
-            "stderr_points": estimate.stderr if estimate else None,
-            "low_points": low,
-            "high_points": high,
+def comparison_records(findings: Findings) -> list[dict[str, object]]:
+    """Comparisons as tidy records for their CSV."""
+    return [
+        {
+            "protocol": entry.group.protocol,
+            "columns_measured": entry.group.title,
+            "model": entry.model,
+            "left": entry.left,
+            "right": entry.right,
+            "column": entry.column,
+            **estimate_record(entry.estimate, "difference", "points"),
+            "p": entry.p_value,
+            "p_holm": entry.p_holm,
+            "test": entry.test or None,
+            "num_seeds": entry.estimate.num_seeds if entry.estimate else None,
+            "num_items": entry.estimate.num_items if entry.estimate else None,
         }
-        records.append(
-            {
-                "protocol": entry.group.protocol,
-                "columns_measured": entry.group.title,
-                "model": entry.model,
-                "left": entry.left,
-                "right": entry.right,
-                "column": entry.column,
-                **{k: None if v is None else round(100 * v, 6) for k, v in values.items()},
-                "p": entry.p_value,
-                "p_holm": entry.p_holm,
-                "test": entry.test or None,
-                "num_seeds": estimate.num_seeds if estimate else None,
-                "num_items": estimate.num_items if estimate else None,
-            }
-        )
-    return records
+        for found in findings.comparisons.values()
+        for entry in found
+    ]

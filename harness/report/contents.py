@@ -1,47 +1,26 @@
-"""All that a report shows, gathered once and then printed as files, page and terminal text."""
+"""What a report holds: its tables, figures and sections, and where each of them stands.
+
+A new table is a function of the findings in a file of its own, and an entry of TABLES.
+"""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from harness.analysis.columns import Group
-from harness.analysis.comparisons import Comparison, compare, compare_with_published
-from harness.analysis.inputs import ReportInput
-from harness.analysis.measurements import Measurements
-from harness.analysis.published import Published, load_published
+from harness.analysis.findings import Findings
+from harness.analysis.paper_tables import TABLE_1, TABLE_2
+from harness.report import comparison_tables, costs, listings, page, responses, tables
 from harness.report.bridge import BRIDGE, bridge_drawing
-from harness.report.captions import STDERR
-from harness.report.comparison_tables import comparison_list, comparison_records, comparison_table
-from harness.report.costs import cell_table, cost_table, environment_table, failure_table
 from harness.report.efficiency import efficiency_drawing
 from harness.report.figures import Drawing, styles_of
-from harness.report.gates import MEANING, gate_drawings, share_table
-from harness.report.lines import TABLE_1, TABLE_2, Line, PaperTable, table_lines
-from harness.report.listings import (
-    anchor_table,
-    protocol_table,
-    published_tables,
-    score_records,
-    score_table,
-)
+from harness.report.gates import MEANING, gate_drawing, share_table
 from harness.report.losses import loss_drawing
-from harness.report.page import (
-    Page,
-    Section,
-    drawing_html,
-    folded_html,
-    list_html,
-    paragraphs_html,
-    render_page,
-    tables_html,
-    text_html,
-)
-from harness.report.reading import cautions, findings, status_line
+from harness.report.page import Page, Section
+from harness.report.reading import caution_sentences, headline_sentences, status_line
 from harness.report.render import Table, to_latex, to_markdown, to_text
-from harness.report.responses import position_table, response_table
-from harness.report.tables import paper_table, table_records
 from harness.report.theory import theory_section
 
 TERMINAL_WIDTH = 120
@@ -49,6 +28,88 @@ TERMINAL_WIDTH = 120
 
 TERMINAL_DIGITS = 1
 """Decimals of a percent in the terminal."""
+
+
+@dataclass(frozen=True)
+class TableKind:
+    """Tables of one kind: where they stand on the page, and the files that hold them."""
+
+    section: str
+    """An anchor of SECTIONS."""
+    tables: Callable[..., list[Table]]
+    """Takes the findings and, where the terminal shows it, `digits`."""
+    records: Callable[[Findings], list[dict[str, object]]] | None = None
+    """Rows of its CSV."""
+    file: str = ""
+    """Name of its files without suffix; empty for the page alone."""
+    formats: tuple[str, ...] = ("md",)
+    folded: str = ""
+    """The line that unfolds it on the page, where it is long."""
+    in_terminal: bool = False
+
+
+TABLES = (
+    *(
+        TableKind(
+            "tables",
+            partial(tables.paper_tables, paper),
+            partial(tables.table_records, paper),
+            file=paper.name,
+            formats=("md", "tex"),
+            in_terminal=True,
+        )
+        for paper in (TABLE_1, TABLE_2)
+    ),
+    TableKind(
+        "comparisons",
+        comparison_tables.comparison_tables,
+        comparison_tables.comparison_records,
+        file="comparisons",
+        formats=("md", "tex"),
+        in_terminal=True,
+    ),
+    TableKind(
+        "comparisons",
+        comparison_tables.comparison_lists,
+        file="comparisons",
+        folded="Every comparison with interval and p",
+    ),
+    TableKind("responses", responses.flag_tables, file="responses"),
+    TableKind("responses", responses.order_table, file="responses"),
+    TableKind("gates", share_table),
+    TableKind("protocol", listings.protocol_tables),
+    TableKind("published", listings.published_tables),
+    TableKind("published", listings.anchor_table),
+    TableKind("costs", costs.cost_table),
+    TableKind("costs", costs.failure_table),
+    TableKind("costs", costs.cell_table, folded="Every cell"),
+    TableKind(
+        "scores", listings.score_table, listings.score_records, file="scores", folded="Every score"
+    ),
+    TableKind("environment", costs.environment_table),
+)
+
+SECTIONS = {
+    "tables": "Tables",
+    "comparisons": "Paired comparisons",
+    "responses": "Generated responses",
+    "sample-efficiency": "Sample efficiency",
+    "training-loss": "Training loss",
+    "gates": "Gates and prompts",
+    BRIDGE: "Error and examples",
+    "theory": "Convergence rates (our simulation)",
+    "reading": "What may be read from this",
+    "protocol": "Protocol",
+    "published": "Published values",
+    "costs": "Costs and cells",
+    "scores": "All scores",
+    "grid": "Grid",
+    "environment": "Environment",
+    "files": "Files beside this page",
+}
+"""Titles by anchor, in order. A figure stands in the section that its name begins with; a section
+that would be empty is left out."""
+
 
 NOTHING_DRAWN = {
     "sample-efficiency": "Nothing to draw yet: it needs trained cells with ARC-Easy and "
@@ -58,199 +119,118 @@ NOTHING_DRAWN = {
 """What stands in the place of a figure."""
 
 
-@dataclass(frozen=True)
-class Contents:
-    """A report before it is printed."""
-
-    data: ReportInput
-    measured: Measurements
-    published: Published
-    lines: dict[tuple[str, Group], list[Line]]
-    """By the paper's table and group."""
-    comparisons: dict[Group, list[Comparison]]
-    drawings: tuple[Drawing, ...]
-
-    def paper_tables(self, paper: PaperTable, digits: int = 2) -> list[Table]:
-        """Returns a paper's table, once per group."""
-        return [
-            paper_table(self.measured, self.lines[paper.name, group], group, paper, digits=digits)
-            for group in self.measured.groups
-        ]
-
-    def comparison_tables(self, digits: int = 2) -> list[Table]:
-        """Returns the comparisons with a column per benchmark, once per group."""
-        return [
-            comparison_table(found, group, digits=digits)
-            for group, found in self.comparisons.items()
-        ]
-
-    def response_tables(self) -> list[Table]:
-        """Returns what is odd about generated responses, once per group that has any."""
-        found = [response_table(self.measured, group) for group in self.measured.groups]
-        return [table for table in (*found, position_table(self.measured)) if table is not None]
-
-    def terminal_tables(self) -> list[str]:
-        """Returns the tables that the terminal shows."""
-        digits = TERMINAL_DIGITS
-        tables = [
-            *self.paper_tables(TABLE_1, digits),
-            *self.paper_tables(TABLE_2, digits),
-            *self.comparison_tables(digits),
-        ]
-        # Each note once, at the end: the tables stand close together.
-        notes = dict.fromkeys(note for table in tables for note in table.notes)
-        texts = [to_text(replace(table, notes=()), TERMINAL_WIDTH) for table in tables]
-        return [*texts, *(textwrap.fill(note, TERMINAL_WIDTH) for note in notes)]
-
-    def table_files(self) -> Iterator[tuple[str, str]]:
-        """Yields name and text of every table's file."""
-        for paper in (TABLE_1, TABLE_2):
-            tables = self.paper_tables(paper)
-            yield f"{paper.name}.md", _joined([to_markdown(table) for table in tables])
-            yield f"{paper.name}.tex", _joined([to_latex(table) for table in tables])
-            records = [
-                record
-                for group in self.measured.groups
-                for record in table_records(paper, group, self.lines[paper.name, group])
-            ]
-            yield f"{paper.name}.csv", _csv(records)
-        wide = self.comparison_tables()
-        long = [comparison_list(found, group) for group, found in self.comparisons.items()]
-        yield "comparisons.md", _joined([to_markdown(table) for table in (*wide, *long)])
-        yield "comparisons.tex", _joined([to_latex(table) for table in wide])
-        found = [entry for entries in self.comparisons.values() for entry in entries]
-        yield "comparisons.csv", _csv(comparison_records(found))
-        responses = self.response_tables()
-        if responses:
-            yield "responses.md", _joined([to_markdown(table) for table in responses])
-        yield "scores.md", to_markdown(score_table(self.data.scores))
-        yield "scores.csv", _csv(score_records(self.data.scores))
-
-    def page(self, file_names: Sequence[str]) -> str:
-        """Returns the HTML page."""
-        found = [entry for entries in self.comparisons.values() for entry in entries]
-        return render_page(
-            Page(
-                grid_name=self.data.grid_name,
-                heading=self.data.grid_title,
-                status=status_line(self.data) + ".",
-                lead=(*self.data.notes, *findings(found, has_groups=len(self.comparisons) > 1)),
-                sections=tuple(self._sections(file_names)),
-            )
-        )
-
-    def _sections(self, file_names: Sequence[str]) -> Iterator[Section]:
-        tables = [*self.paper_tables(TABLE_1), *self.paper_tables(TABLE_2)]
-        # The page says once how the errors are made; the files each stand alone.
-        tables[1:] = [
-            replace(table, caption=tuple(text for text in table.caption if text != STDERR))
-            for table in tables[1:]
-        ]
-        yield Section("tables", "Tables", tables_html(tables))
-        long = [comparison_list(entries, group) for group, entries in self.comparisons.items()]
-        folded = folded_html("Every comparison with interval and p", tables_html(long))
-        body = tables_html(self.comparison_tables()) + folded
-        yield Section("comparisons", "Paired comparisons", body)
-        if responses := self.response_tables():
-            yield Section("responses", "Generated responses", tables_html(responses))
-        for prefix, title in (
-            ("sample-efficiency", "Sample efficiency"),
-            ("training-loss", "Training loss"),
-        ):
-            figures = [drawing_html(d) for d in self.drawings if d.name.startswith(prefix)]
-            none = paragraphs_html([NOTHING_DRAWN[prefix]])
-            yield Section(prefix, title, "\n".join(figures) or none)
-        yield from self._gate_section()
-        yield from self._theory_sections()
-        body = list_html(cautions(self.measured, self.published))
-        yield Section("reading", "What may be read from this", body)
-        body = tables_html([protocol_table(self.measured, group) for group in self.measured.groups])
-        yield Section("protocol", "Protocol", body)
-        yield from self._published_sections()
-        cells = self.data.cells
-        body = tables_html([cost_table(cells)])
-        if (cells["status"] == "failed").any():
-            body += tables_html([failure_table(cells)])
-        body += folded_html("Every cell", tables_html([cell_table(cells)]))
-        yield Section("costs", "Costs and cells", body)
-        body = folded_html("Every score", tables_html([score_table(self.data.scores)]))
-        yield Section("scores", "All scores", body)
-        yield Section("grid", "Grid", text_html(self.data.grid_yaml))
-        body = tables_html([environment_table(self.data.environment)])
-        yield Section("environment", "Environment", body)
-        yield Section("files", "Files beside this page", paragraphs_html([", ".join(file_names)]))
-
-    def _gate_section(self) -> Iterator[Section]:
-        figures = [drawing_html(d) for d in self.drawings if d.name.startswith("gates-")]
-        table = share_table(self.measured)
-        meaning = [paragraphs_html([MEANING])] if figures else []
-        body = "\n".join([*meaning, *figures, *([tables_html([table])] if table else [])])
-        if body:
-            yield Section("gates", "Gates and prompts", body)
-
-    def _theory_sections(self) -> Iterator[Section]:
-        figures = [drawing_html(d) for d in self.drawings if d.name.startswith(BRIDGE)]
-        if figures:
-            yield Section(BRIDGE, "Error and examples", "\n".join(figures))
-        section = theory_section(self.data.theory) if self.data.theory else None
-        if section is not None:
-            yield section
-
-    def _published_sections(self) -> Iterator[Section]:
-        titles = {variant.method_name: variant.title for variant in self.measured.cells}
-        theirs = published_tables(self.published, self.measured.models, titles)
-        anchors = anchor_table(self.published, self.data.scores)
-        tables = [*theirs, *([anchors] if anchors else [])]
-        if tables:
-            yield Section("published", "Published values", tables_html(tables))
-
-
-def collect(data: ReportInput) -> Contents:
-    """Returns the contents of a report."""
-    from harness.evaluation.benchmarks import BENCHMARKS
-
-    measured, published = Measurements(data, BENCHMARKS), load_published()
-    lines = {
-        (paper.name, group): table_lines(measured, published, group, paper)
-        for paper in (TABLE_1, TABLE_2)
-        for group in measured.groups
-    }
-    comparisons = {
-        group: [
-            entry
-            for model in measured.models
-            for entry in (
-                *compare(measured, group, model),
-                *compare_with_published(measured, published, group, model),
-            )
-        ]
-        for group in measured.groups
-    }
-    return Contents(data, measured, published, lines, comparisons, _drawings(measured, published))
-
-
-def _drawings(measured: Measurements, published: Published) -> tuple[Drawing, ...]:
+def drawings(findings: Findings) -> list[Drawing]:
+    """All figures."""
+    measured = findings.measured
     styles = styles_of(list(measured.cells))
     found = [
-        efficiency_drawing(measured, group, model, styles)
-        for group in measured.groups
-        for model in measured.models
+        *(efficiency_drawing(findings, *key, styles) for key in findings.efficiency),
+        *(loss_drawing(curves, measured, styles) for curves in findings.losses),
+        *(gate_drawing(curves) for curves in findings.gates),
+        *(
+            bridge_drawing(measured, group, model, styles)
+            for group in measured.groups
+            for model in measured.models
+        ),
     ]
-    found += [loss_drawing(measured, published, model, styles) for model in measured.models]
-    found += gate_drawings(measured)
-    found += [
-        bridge_drawing(measured, group, model, styles)
-        for group in measured.groups
-        for model in measured.models
-    ]
-    return tuple(drawing for drawing in found if drawing is not None)
+    return [drawing for drawing in found if drawing is not None]
 
 
-def _joined(texts: Sequence[str]) -> str:
-    return "\n".join(texts)
+def table_files(findings: Findings) -> Iterator[tuple[str, str]]:
+    """Yields name and text of every table's file."""
+    writers = {"md": to_markdown, "tex": to_latex}
+    for file in dict.fromkeys(entry.file for entry in TABLES if entry.file):
+        entries = [entry for entry in TABLES if entry.file == file]
+        for suffix, write in writers.items():
+            found = [t for e in entries if suffix in e.formats for t in e.tables(findings)]
+            if found:
+                yield f"{file}.{suffix}", "\n".join(write(table) for table in found)
+        for entry in entries:
+            if entry.records is not None:
+                yield f"{file}.csv", _csv(entry.records(findings))
 
 
 def _csv(records: Sequence[dict[str, object]]) -> str:
     import pandas as pd
 
     return str(pd.DataFrame(records).convert_dtypes().to_csv(index=False, lineterminator="\n"))
+
+
+def terminal_text(findings: Findings) -> str:
+    """What the terminal shows: how much is done, and the main tables."""
+    shown = [entry.tables for entry in TABLES if entry.in_terminal]
+    found = [table for build in shown for table in build(findings, digits=TERMINAL_DIGITS)]
+    # Each note once, at the end: the tables stand close together.
+    notes = dict.fromkeys(note for table in found for note in table.notes)
+    texts = [to_text(replace(table, notes=()), TERMINAL_WIDTH) for table in found]
+    status = f"{findings.data.grid_title}: {status_line(findings.data)}\n"
+    return "\n".join([status, *texts, *(textwrap.fill(note, TERMINAL_WIDTH) for note in notes)])
+
+
+def page_of(
+    findings: Findings,
+    figures: Sequence[tuple[Drawing, Sequence[str]]],
+    file_names: Sequence[str],
+    *,
+    figures_key: str,
+) -> Page:
+    """The HTML page's contents.
+
+    Args:
+        findings: of the grid.
+        figures: each with the images of its panels.
+        file_names: what was written beside the page.
+        figures_key: see `harness.report.reuse`.
+    """
+    data = findings.data
+    return Page(
+        grid_name=data.grid_name,
+        heading=data.grid_title,
+        status=status_line(data) + ".",
+        lead=(*data.notes, *headline_sentences(findings)),
+        sections=tuple(_sections(findings, figures, file_names)),
+        figures_key=figures_key,
+    )
+
+
+def _sections(
+    findings: Findings, figures: Sequence[tuple[Drawing, Sequence[str]]], file_names: Sequence[str]
+) -> Iterator[Section]:
+    errors_explained = False
+    for anchor, title in SECTIONS.items():
+        drawn = [
+            page.drawing_html(drawing, images)
+            for drawing, images in figures
+            if drawing.name.startswith(f"{anchor}-")
+        ]
+        parts = [_introduction(findings, anchor, file_names, has_figures=bool(drawn)), *drawn]
+        for entry in TABLES:
+            if entry.section == anchor and (found := entry.tables(findings)):
+                for index, table in enumerate(found):
+                    if errors_explained:  # the page says it once; the files each stand alone
+                        caption = tuple(text for text in table.caption if text != tables.STDERR)
+                        found[index] = replace(table, caption=caption)
+                    errors_explained |= tables.STDERR in table.caption
+                body = page.tables_html(found)
+                parts.append(page.folded_html(entry.folded, body) if entry.folded else body)
+        if body := "\n".join(part for part in parts if part):
+            yield Section(anchor, title, body)
+
+
+def _introduction(
+    findings: Findings, anchor: str, file_names: Sequence[str], *, has_figures: bool
+) -> str:
+    """HTML that a section begins with."""
+    data = findings.data
+    if anchor in NOTHING_DRAWN:
+        return "" if has_figures else page.paragraphs_html([NOTHING_DRAWN[anchor]])
+    if anchor == "gates":
+        return page.paragraphs_html([MEANING] if has_figures else [])
+    if anchor == "theory":
+        section = theory_section(data.theory) if data.theory is not None else None
+        return section.body if section else ""
+    if anchor == "reading":
+        return page.list_html(caution_sentences(findings.cautions))
+    if anchor == "grid":
+        return page.text_html(data.grid_yaml)
+    return page.paragraphs_html([", ".join(file_names)] if anchor == "files" else [])

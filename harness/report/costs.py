@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.analysis.columns import is_missing
-from harness.analysis.comparisons import name_of
-from harness.analysis.measurements import variant_of
-from harness.report.numbers import MISSING, share_text, short_count, short_seconds
-from harness.report.render import Table, row
-
-if TYPE_CHECKING:
-    import pandas as pd
+from harness.analysis.findings import Findings
+from harness.analysis.measurements import name_of
+from harness.report.numbers import number, share_text, short_count, short_seconds
+from harness.report.render import Table, blocks, row
 
 
-def cost_table(cells: pd.DataFrame) -> Table:
-    """Returns what training and evaluating cost: means over the finished cells of a variant."""
-    rows = []
-    previous = None
-    keys = ["model", "method", "method_name", "method_title", "fraction"]
-    for _, part in cells.groupby(keys, sort=False, dropna=False):
-        variant = variant_of(part.iloc[0].to_dict())
-        trained = part[part["status"] == "done"]
-        mean = {name: _mean(trained, name) for name in _COSTS}
-        parameters = _mean(part, "trainable_parameters")
-        rows.append(
-            row(
-                variant.model if variant.model != previous else "",
-                name_of(variant),
-                share_text(variant.fraction),
-                f"{len(trained)} of {len(part)}",
-                short_count(parameters),
-                *(MISSING if mean[n] is None else f"{mean[n]:,.0f}" for n in _COSTS[:2]),
-                short_seconds(mean["seconds"]),
-                short_seconds(mean["evaluation_seconds"]),
-                *_predicted(trained),
-                *(MISSING if (v := mean["tokens_per_second"]) is None else f"{v:,.0f}",),
-                *(MISSING if (v := mean["peak_memory_bytes"]) is None else _gib(v),),
-                *(MISSING if (v := mean["peak_learning_rate"]) is None else f"{v:.3g}",),
-                starts_block=variant.model != previous,
-            )
+def cost_table(findings: Findings) -> list[Table]:
+    """What training and evaluation cost."""
+    lines = []
+    for line in findings.costs:
+        variant = line["variant"]
+        lines.append(
+            [
+                *(variant.model, name_of(variant), share_text(variant.fraction)),
+                f"{line['num_done']} of {line['num_cells']}",
+                short_count(line["trainable_parameters"]),
+                *(number(line[name], ",.0f") for name in ("examples", "steps")),
+                *(short_seconds(line[name]) for name in ("seconds", "evaluation_seconds")),
+                short_seconds(line["predicted_seconds"]),
+                number(line["measured_ratio"], ".2f"),
+                number(line["tokens_per_second"], ",.0f"),
+                number(line["peak_memory_bytes"], ".2f", 2**-30),
+                number(line["peak_learning_rate"], ".3g"),
+            ]
         )
-        previous = variant.model
-    return Table(
+    table = Table(
         name="costs",
         title="Costs (means over the seeds that are done)",
         header=(
@@ -51,7 +39,7 @@ def cost_table(cells: pd.DataFrame) -> Table:
             *("Trained parameters", "Examples", "Steps", "Training", "Evaluation"),
             *("Predicted", "Measured/predicted", "Tokens/s", "Peak GiB", "Peak lr"),
         ),
-        rows=tuple(rows),
+        rows=blocks(lines),
         caption=(
             "Trained parameters are rounded here; the paper prints them truncated. Peak memory: of "
             "the allocator on CUDA, of the process on CPU. Tokens: without padding. Predicted: "
@@ -60,45 +48,21 @@ def cost_table(cells: pd.DataFrame) -> Table:
         ),
         num_text_columns=4,
     )
+    return [table]
 
 
-_COSTS = (
-    "examples",
-    "steps",
-    "seconds",
-    "evaluation_seconds",
-    "tokens_per_second",
-    "peak_memory_bytes",
-    "peak_learning_rate",
-)
-
-
-def _predicted(cells: pd.DataFrame) -> tuple[str, str]:
-    """Returns the seconds that were predicted, and the ratio of the measured ones to them.
-
-    Over the cells that have a prediction: means of both.
-    """
-    names = ("expected_training_seconds", "expected_scoring_seconds")
-    if any(name not in cells for name in names):
-        return MISSING, MISSING
-    known = cells.dropna(subset=[*names, "evaluation_seconds"])
-    predicted = float(known[list(names)].sum().sum())
-    if not predicted:
-        return MISSING, MISSING
-    measured = float(known["seconds"].fillna(0.0).sum() + known["evaluation_seconds"].sum())
-    return short_seconds(predicted / len(known)), f"{measured / predicted:.2f}"
-
-
-def failure_table(cells: pd.DataFrame) -> Table:
-    """Returns the failed cells and why each failed."""
+def failure_table(findings: Findings) -> list[Table]:
+    """Failed cells and why each failed, where any did."""
+    cells = findings.data.cells
     failed = cells[cells["status"] == "failed"].to_dict("records")
-    return Table(
+    table = Table(
         name="failures",
         title="Failed cells",
         header=("Cell", "Error"),
         rows=tuple(row(str(record["label"]), _error(record)) for record in failed),
         num_text_columns=2,
     )
+    return [table] if failed else []
 
 
 def _error(record: Mapping[Any, Any]) -> str:
@@ -106,22 +70,22 @@ def _error(record: Mapping[Any, Any]) -> str:
     return "" if is_missing(error) else " ".join(str(error).split())
 
 
-def cell_table(cells: pd.DataFrame) -> Table:
-    """Returns the status of every planned cell."""
-    rows = []
-    for record in cells.to_dict("records"):
+def cell_table(findings: Findings) -> list[Table]:
+    """Status of every planned cell."""
+    rows, places = [], ("precision", "device")
+    for record in findings.data.cells.to_dict("records"):
         gates = [record.get(f"final_gate_{kind}_abs") for kind in ("mean", "max")]
         rows.append(
             row(
                 str(record["label"]),
                 str(record["cell_id"])[:12],
                 str(record["status"]),
-                *("" if is_missing(record.get(n)) else str(record[n]) for n in _PLACE),
+                *("" if is_missing(record.get(n)) else str(record[n]) for n in places),
                 _error(record),
-                *(MISSING if is_missing(gate) else f"{gate:.3f}" for gate in gates),
+                *(number(gate, ".3f") for gate in gates),
             )
         )
-    return Table(
+    table = Table(
         name="cells",
         title="Cells",
         header=(
@@ -132,21 +96,20 @@ def cell_table(cells: pd.DataFrame) -> Table:
         caption=("Gates: after the last step, of the zero-init methods.",),
         num_text_columns=6,
     )
+    return [table]
 
 
-_PLACE = ("precision", "device")
-
-
-def environment_table(environment: Mapping[str, Any]) -> Table:
-    """Returns the environment as names and values."""
-    rows = [row(str(name), str(value)) for name, value in _flatten(environment)]
-    return Table(
+def environment_table(findings: Findings) -> list[Table]:
+    """What the grid ran on, as names and values."""
+    rows = [row(str(name), str(value)) for name, value in _flatten(findings.data.environment)]
+    table = Table(
         name="environment",
         title="Environment",
         header=("What", "Value"),
         rows=tuple(rows),
         num_text_columns=2,
     )
+    return [table]
 
 
 def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -159,12 +122,3 @@ def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, An
         elif not is_missing(value):
             found.append((prefix + str(name), value))
     return found
-
-
-def _mean(frame: pd.DataFrame, name: str) -> float | None:
-    values = frame[name].dropna() if name in frame else ()
-    return float(sum(values) / len(values)) if len(values) else None
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.2f}"

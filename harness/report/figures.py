@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.comparisons import representatives
-from harness.analysis.measurements import BASE, Variant
+from harness.analysis.measurements import BASE, Variant, representatives
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,12 +74,18 @@ class Drawing:
     panels: tuple[Plot, ...]
 
     def render(self, format_name: str, *, panel: Plot | None = None) -> bytes:
-        """Returns the figure as PNG, SVG or PDF.
+        """The figure in one of FORMATS.
 
         Args:
-            format_name: one of FORMATS.
+            format_name: which.
             panel: draws only this one, without title and background.
         """
+        return self.files((format_name,), panel=panel)[format_name]
+
+    def files(
+        self, formats: Sequence[str] = FORMATS, *, panel: Plot | None = None
+    ) -> dict[str, bytes]:
+        """The figure in several formats, drawn and laid out once; see `render`."""
         from matplotlib import rc_context
 
         settings: dict[Any, Any] = {
@@ -89,17 +94,16 @@ class Drawing:
             **{"axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK},
             "axes.facecolor": "none",
         }
+        files = {}
         with rc_context(settings):
             figure = _draw([panel], "") if panel else _draw(list(self.panels), self.title)
-            target = io.BytesIO()
-            figure.savefig(
-                target,
-                format=format_name,
-                dpi=160,
-                metadata=_METADATA[format_name],
-                facecolor="none" if panel else "white",
-            )
-        return target.getvalue()
+            for name in formats:
+                target, ground = io.BytesIO(), "none" if panel else "white"
+                kept = _METADATA[name]
+                figure.savefig(target, format=name, dpi=160, metadata=kept, facecolor=ground)
+                files[name] = target.getvalue()
+                figure.set_layout_engine("none")  # the first format's layout stands for all
+        return files
 
 
 def _draw(panels: list[Plot], title: str) -> Figure:
@@ -125,32 +129,26 @@ def _draw(panels: list[Plot], title: str) -> Figure:
     if entries:
         ncols = min(len(entries), _legend_columns(list(entries), len(panels)))
         num_rows = -(-len(entries) // ncols)
-        figure.legend(
-            list(entries.values()),
-            list(entries),
-            loc="outside lower center",
-            ncols=ncols,
-            frameon=False,
-            fontsize=9,
-        )
+        place: dict[str, Any] = {"loc": "outside lower center", "ncols": ncols, "frameon": False}
+        figure.legend(list(entries.values()), list(entries), fontsize=9, **place)
     # The panels keep their size: a long legend makes the figure taller.
     figure.set_size_inches(5.4 * len(panels), 4.0 + 0.19 * max(0, num_rows - 3))
     return figure
 
 
 def _legend_columns(labels: Sequence[str], num_panels: int) -> int:
-    """Returns how many columns keep the legend as wide as the panels."""
+    """How many columns keep the legend as wide as the panels."""
     longest = max((len(label) for label in labels), default=1)
     return max(1, min(4, (90 * num_panels) // (longest + 8)))
 
 
 def file_name(model: str) -> str:
-    """Returns a model's name as part of a file name."""
+    """A model's name as part of a file name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", model)
 
 
 def styles_of(variants: Sequence[Variant]) -> dict[str, tuple[str, str]]:
-    """Returns colour and marker by method label, the same for every figure of a report."""
+    """Colour and marker by method label, the same for every figure of a report."""
     labels = {v.method: v.method_name for v in variants if v.method_name != BASE}
     styles = {
         label: STYLES[name] for label, name in labels.items() if label == name and name in STYLES
@@ -162,8 +160,7 @@ def styles_of(variants: Sequence[Variant]) -> dict[str, tuple[str, str]]:
 
 
 def drawn_methods(variants: Sequence[Variant], model: str) -> set[str]:
-    """Returns the labels that the figures of a model show: all, or of too many those that stand
-    for their methods."""
+    """Labels that a model's figures show: all, or of too many those that stand for methods."""
     mine = [v for v in variants if v.model == model and v.method_name != BASE]
     labels = {variant.method for variant in mine}
     if len(labels) <= MOST_METHODS:
@@ -172,7 +169,7 @@ def drawn_methods(variants: Sequence[Variant], model: str) -> set[str]:
 
 
 def left_out(variants: Sequence[Variant], model: str) -> str:
-    """Returns what a caption says of labels that are not drawn."""
+    """What a caption says of labels that are not drawn."""
     labels = {v.method for v in variants if v.model == model and v.method_name != BASE}
     number = len(labels - drawn_methods(variants, model))
     return f" Not drawn, for their number: {number} other settings of these methods." * (number > 0)
@@ -192,22 +189,9 @@ def draw_curve(
     colour, marker = style
     xs = [x for x, _ in points]
     means = [sum(values) / len(values) for _, values in points]
-    axes.fill_between(
-        xs,
-        [min(values) for _, values in points],
-        [max(values) for _, values in points],
-        color=colour,
-        alpha=0.15,
-        linewidth=0,
-    )
+    low, high = ([end(values) for _, values in points] for end in (min, max))
+    axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
     for x, values in points:
-        axes.plot(
-            [x] * len(values),
-            values,
-            linestyle="none",
-            marker=marker,
-            markersize=3,
-            color=colour,
-            alpha=0.55,
-        )
+        xs_of_seeds = [x] * len(values)
+        axes.plot(xs_of_seeds, values, marker, markersize=3, color=colour, alpha=0.55)
     axes.plot(xs, means, color=colour, marker=marker, markersize=6.5, linewidth=1.6, label=label)

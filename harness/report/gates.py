@@ -1,21 +1,16 @@
-"""What the prompts do inside the model: gates of the zero-init methods, and shares of attention.
-
-Made from what `harness.methods.gate_telemetry` keeps of each training; cells without it show
-nothing.
-"""
+"""The figures of gates, and the table of the shares of attention that prompts take."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.comparisons import name_of, representatives, row_name
-from harness.analysis.measurements import Measurements, Seed, Variant
-from harness.methods import METHODS
-from harness.methods.zero_init.telemetry import GATES_FILE, SHARES, SHARES_FILE
+from harness.analysis.findings import Findings
+from harness.analysis.gates import GateCurves
+from harness.analysis.measurements import name_of
 from harness.report.figures import Drawing, Plot, file_name
-from harness.report.numbers import MISSING, percent, share_text
-from harness.report.render import Row, Table, row
+from harness.report.numbers import number, percent, share_text
+from harness.report.render import Table, blocks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,128 +29,62 @@ MOST_TICKS = 12
 """Labels on an axis of layers or heads."""
 
 
-def gate_drawings(measured: Measurements) -> Iterator[Drawing]:
-    """Yields the gates of each model and zero-init method at the largest share of the data.
-
-    One setting per method is drawn, that under its registry name where the grid has it.
-    """
-    for model in measured.models:
-        shown: set[str] = set()
-        for variant in representatives(_variants(measured, model)):
-            found = next(iter(_frames(measured, variant, GATES_FILE).items()), None)
-            if found is not None and variant.method_name not in shown:
-                shown.add(variant.method_name)
-                yield _drawing(measured, variant, *found)
-
-
-def share_table(measured: Measurements) -> Table | None:
-    """Returns the prompts' share of attention before and after training; None without any."""
-    rows: list[Row] = []
-    for model in measured.models:
-        starts = True
-        variants = _variants(measured, model)
-        for variant in variants:
-            frames = _frames(measured, variant, SHARES_FILE)
-            if frames:
-                numbers = _share_numbers(measured, variant, list(frames.values()))
-                rows.append(
-                    row(
-                        model if starts else "",
-                        row_name(variant, variants),
-                        str(len(frames)),
-                        *numbers,
-                        starts_block=starts,
-                    )
-                )
-                starts = False
-    if not rows:
-        return None
-    return Table(
+def share_table(findings: Findings) -> list[Table]:
+    """The prompts' share of attention before and after training, where any was kept."""
+    lines = [
+        [
+            *(line.variant.model, findings.measured.row_name(line.variant), str(line.num_seeds)),
+            *(number(gate, ".3f") for gate in (line.gate_mean, line.gate_max)),
+            *(percent(share, 1) for share in line.shares.values()),
+        ]
+        for line in findings.shares
+    ]
+    fractions = {share_text(line.variant.fraction) for line in findings.shares}
+    table = Table(
         name="prompt-shares",
         title="The prompt's share of attention",
-        subtitle=_subtitle(measured),
+        subtitle=f"{fractions.pop()} of the training data" if len(fractions) == 1 else "",
         header=(
             *("Model", "Method", "Seeds", "Mean |gate|", "Max |gate|"),
             *("Weights before", "Weights after", "Output before", "Output after"),
         ),
-        rows=tuple(rows),
+        rows=blocks(lines),
         caption=(
             "Means over layers, heads and seeds (Max |gate|: the largest of all), shares in "
             "percent, on the first 16 training examples of each cell cut to 64 tokens. Weights: "
             "the prompt's share of the attention weights, |s| / (1 + |s|) for a gate of strength "
             "s, and the sum over the prompt's rows for one joint softmax. Output: |p| / (|w| + "
-            "|p|), where a head's output is p from the prompt and w from the words.",
+            "|p|), where a head's output is p from the prompt and w from the tokens.",
         ),
         num_text_columns=2,
     )
+    return [table] if lines else []
 
 
-def _subtitle(measured: Measurements) -> str:
-    shares = {share_text(max(measured.fractions(m), default=None)) for m in measured.models} - {""}
-    return f"{shares.pop()} of the training data" if len(shares) == 1 else ""
-
-
-def _variants(measured: Measurements, model: str) -> list[Variant]:
-    """Returns the variants of the tables whose methods keep a trace, own names first."""
-    known = [
-        variant
-        for variant in measured.table_variants(model)
-        if variant.method_name in METHODS and METHODS[variant.method_name].telemetry is not None
-    ]
-    names = list(dict.fromkeys(variant.method_name for variant in known))
-    return sorted(known, key=lambda v: (names.index(v.method_name), v.method != v.method_name))
-
-
-def _frames(measured: Measurements, variant: Variant, file: str) -> dict[Seed, pd.DataFrame]:
-    """Returns a variant's frames by seed, of the cells that have one."""
-    found = {}
-    for seed, cell_id in measured.cells[variant].items():
-        frame = measured.data.traces(cell_id, file)
-        if frame is not None and len(frame):
-            found[seed] = frame
-    return found
-
-
-def _share_numbers(
-    measured: Measurements, variant: Variant, frames: Sequence[pd.DataFrame]
-) -> Iterator[str]:
-    cells = measured.data.cells
-    mine = cells[cells["cell_id"].isin(list(measured.cells[variant].values()))]
-    for gates in (mine["final_gate_mean_abs"].mean(), mine["final_gate_max_abs"].max()):
-        yield MISSING if gates != gates else f"{gates:.3f}"
-    for name in SHARES:
-        for when in ("before", "after"):
-            values = [frame[frame["when"] == when][f"{name}_share"].mean() for frame in frames]
-            mean = sum(values) / len(values)
-            yield MISSING if mean != mean else percent(mean, 1)
-
-
-def _drawing(measured: Measurements, variant: Variant, seed: Seed, gates: pd.DataFrame) -> Drawing:
-    num_seeds = len(measured.cells[variant])
-    which = f"Seed {seed}" + (f" of {num_seeds}; only this one is drawn" if num_seeds > 1 else "")
-    settings = [v for v in _variants(measured, variant.model) if v != variant]
-    count = sum(v.method_name == variant.method_name for v in settings)
-    more = f" Not drawn, but in the table below: {count} other settings of the method."
+def gate_drawing(curves: GateCurves) -> Drawing:
+    """Gates after the last step, and their course over the steps."""
+    variant, count = curves.variant, curves.num_seeds
+    name = name_of(variant)
+    which = f"Seed {curves.seed}" + f" of {count}; only this one is drawn" * (count > 1)
+    others = curves.num_other_settings
+    more = f" Not drawn, but in the table below: {others} other settings of the method."
     return Drawing(
         name=f"gates-{file_name(variant.model)}-{file_name(variant.method)}",
-        title=f"{variant.model}: gates of {name_of(variant)}",
+        title=f"{variant.model}: gates of {name}",
         caption=(
-            f"{variant.model}, {name_of(variant)}, {share_text(variant.fraction)} of the training "
-            f"data. {which}.{more if count else ''} Left: the strength of every gate after the "
-            "last step; the colours reach to the largest of them. Right: the mean of |strength| "
-            "over a layer's heads, at the steps that were read."
+            f"{variant.model}, {name}, {share_text(variant.fraction)} of the training data. "
+            f"{which}.{more if others else ''} Left: the strength of every gate "
+            "after the last step; the colours reach to the largest of them. Right: the mean of "
+            "|strength| over a layer's heads, at the steps that were read."
         ),
         panels=(
-            Plot("Gates after the last step", _heat_map(gates)),
-            Plot("Mean |strength| of each layer over the steps", _curves(gates)),
+            Plot("Gates after the last step", _heat_map(curves.last)),
+            Plot("Mean |strength| of each layer over the steps", _curves(curves.means)),
         ),
     )
 
 
-def _heat_map(gates: pd.DataFrame) -> Callable[[Axes], None]:
-    last = gates[gates["step"] == gates["step"].max()]
-    table = last.pivot(index="layer", columns="head", values="strength")
-
+def _heat_map(table: pd.DataFrame) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         from matplotlib import colormaps
 
@@ -177,11 +106,7 @@ def _heat_map(gates: pd.DataFrame) -> Callable[[Axes], None]:
     return draw
 
 
-def _curves(gates: pd.DataFrame) -> Callable[[Axes], None]:
-    means = gates.assign(strength=gates["strength"].abs()).pivot_table(
-        index="step", columns="layer", values="strength", aggfunc="mean"
-    )
-
+def _curves(means: pd.DataFrame) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import BoundaryNorm
@@ -203,7 +128,7 @@ def _curves(gates: pd.DataFrame) -> Callable[[Axes], None]:
 
 
 def _layer_colours(number: int) -> Colormap:
-    """Returns one colour per layer, none so dark or so light that it is lost on the page."""
+    """One colour per layer, none so dark or so light that it is lost on the page."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
@@ -212,7 +137,7 @@ def _layer_colours(number: int) -> Colormap:
 
 
 def _ticks(names: np.ndarray | Any) -> tuple[list[float], list[str]]:
-    """Returns the middle of each column or row and its name, thinned where there are many."""
+    """Middle of each column or row and its name, thinned where there are many."""
     step = -(-len(names) // MOST_TICKS)
     places = range(0, len(names), step)
     return [place + 0.5 for place in places], [str(names[place]) for place in places]

@@ -2,61 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
-from harness.analysis.columns import TABLE_COLUMNS, Group, is_aggregate, is_missing
-from harness.analysis.comparisons import name_of
-from harness.analysis.measurements import Measurements, variant_of
-from harness.analysis.published import Published
-from harness.report.lines import TABLE_1, TABLE_2
-from harness.report.numbers import MISSING, percent, points, share_text
-from harness.report.render import Table, row
-from harness.report.responses import TITLES
-
-if TYPE_CHECKING:
-    import pandas as pd
+from harness.analysis.columns import TABLE_COLUMNS, Group, is_missing
+from harness.analysis.findings import Findings
+from harness.analysis.measurements import Measurements, name_of, variant_of
+from harness.analysis.paper_tables import TABLE_1, TABLE_2
+from harness.analysis.responses import FLAGS
+from harness.report.numbers import MISSING, count, percent, points, share_text
+from harness.report.render import Table, blocks, row
 
 
-def score_table(scores: pd.DataFrame) -> Table:
-    """Returns every benchmark's score of every cell; single subjects are in the CSV alone."""
-    rows = []
-    previous = None
+def score_table(findings: Findings) -> list[Table]:
+    """Every benchmark's score of every cell; single subjects are in the CSV alone."""
+    lines = []
     notes: dict[str, int] = {}
-    for record in scores[is_aggregate(scores)].to_dict("records"):
-        note = record["note"]
+    for record in findings.scores.to_dict("records"):
+        note, variant = record["note"], variant_of(record)
         mark = "" if is_missing(note) else str(notes.setdefault(str(note), len(notes) + 1))
-        variant, seed = variant_of(record), record["seed"]
-        head = (
-            variant.model,
-            name_of(variant),
-            share_text(variant.fraction),
-            "" if is_missing(seed) else str(int(seed)),
-        )
-        rows.append(
-            row(
-                *(head if head != previous else ("", "", "", "")),
-                str(record["protocol"]),
-                str(record["benchmark"]),
-                str(record["metric"]),
-                percent(record["value"]),
-                MISSING if is_missing(record["stderr"]) else percent(record["stderr"]),
-                str(int(record["n"])),
-                str(int(record["shots"])),
-                "" if is_missing(record["limit"]) else str(int(record["limit"])),
+        lines.append(
+            [
+                *(variant.model, name_of(variant), share_text(variant.fraction)),
+                *(count(record["seed"]), record["protocol"], record["benchmark"], record["metric"]),
+                *(percent(record["value"]), percent(record["stderr"])),
+                *(count(record[name]) for name in ("n", "shots", "limit")),
                 mark,
-                starts_block=head != previous,
-            )
+            ]
         )
-        previous = head
-    return Table(
+    table = Table(
         name="scores",
         title="All scores",
         header=(
             *("Model", "Method", "Data", "Seed", "Protocol", "Benchmark", "Metric"),
             *("Percent", "SE", "Items", "Shots", "Limit", "Note"),
         ),
-        rows=tuple(rows),
+        rows=blocks(lines, 4),
         caption=(
             "One line per cell, benchmark and metric; SE: standard error over the items of that "
             "cell. scores.csv holds the single subjects and the identity of every evaluation too.",
@@ -64,47 +42,52 @@ def score_table(scores: pd.DataFrame) -> Table:
         notes=tuple(f"Note {number}: {note}." for note, number in notes.items()),
         num_text_columns=7,
     )
+    return [table]
 
 
-def score_records(scores: pd.DataFrame) -> list[dict[str, object]]:
-    """Returns the scores for their CSV: what was counted of responses has a column each."""
+def score_records(findings: Findings) -> list[dict[str, object]]:
+    """Scores for their CSV, with a column for each response flag."""
     records = []
-    for record in scores.to_dict("records"):
+    for record in findings.data.scores.to_dict("records"):
         counts = record.pop("response_flags", None)
         counts = counts if isinstance(counts, dict) else {}
-        records.append(record | {f"responses_{name}": counts.get(name) for name in TITLES})
+        records.append(record | {f"responses_{name}": counts.get(name) for name in FLAGS})
     return records
 
 
-def protocol_table(measured: Measurements, group: Group) -> Table:
-    """Returns how each column of a group was measured."""
+def protocol_tables(findings: Findings) -> list[Table]:
+    """How each column was measured, once per group."""
+    return [_protocol_table(findings.measured, group) for group in findings.measured.groups]
+
+
+def _protocol_table(measured: Measurements, group: Group) -> Table:
     rows, warnings = [], []
     for column, setting in group.settings.items():
-        frame = measured.rows[setting]
-        for field in ("precision", "tokenizer_sha256"):
-            for model, part in frame.groupby("model", sort=False):
-                values = sorted(set(map(str, part[field])))
-                if len(values) > 1:
-                    warnings.append(
-                        f"Warning: {column} of {model} was measured with more than one {field}: "
-                        f"{', '.join(value[:12] for value in values)}."
-                    )
+        found = {
+            name: measured.distinct(setting, name)
+            for name in ("data_source", "precision", "tokenizer_sha256")
+        }
+        sources, precisions = (
+            ", ".join(sorted(set().union(*found[name].values())))
+            for name in ("data_source", "precision")
+        )
+        sizes = measured.rows[setting]["n"]
         rows.append(
             row(
-                column,
-                setting.benchmark,
-                setting.protocol,
-                setting.metric,
-                ", ".join(sorted(set(map(str, frame["data_source"])))),
-                setting.data[:8],
-                ", ".join(sorted(set(map(str, frame["precision"])))),
-                str(setting.shots),
+                *(column, setting.benchmark, setting.protocol, setting.metric),
+                *(sources, setting.data[:8], precisions, str(setting.shots)),
                 "all" if setting.limit is None else str(setting.limit),
-                _range(frame["n"]),
-                setting.task_version,
-                setting.lm_eval_version,
+                "–".join(map(str, sorted({int(sizes.min()), int(sizes.max())}))),
+                *(setting.task_version, setting.lm_eval_version),
             )
         )
+        warnings += [
+            f"Warning: {column} of {model} was measured with more than one {name}: "
+            f"{', '.join(value[:12] for value in values)}."
+            for name in ("precision", "tokenizer_sha256")
+            for model, values in found[name].items()
+            if len(values) > 1
+        ]
     return Table(
         name="protocol" + group.suffix(),
         title="How each column was measured",
@@ -119,10 +102,10 @@ def protocol_table(measured: Measurements, group: Group) -> Table:
     )
 
 
-def published_tables(
-    published: Published, models: Sequence[str], titles: Mapping[str, str]
-) -> list[Table]:
-    """Returns the paper's rows of these models, whole, with the protocol of each column."""
+def published_tables(findings: Findings) -> list[Table]:
+    """The paper's rows of the grid's models, whole, with the protocol of each column."""
+    published, models = findings.published, findings.measured.models
+    titles = {variant.method_name: variant.title for variant in findings.measured.cells}
     tables = []
     for paper in (TABLE_1, TABLE_2):
         rows = [
@@ -151,40 +134,22 @@ def published_tables(
     return tables
 
 
-def anchor_table(published: Published, scores: pd.DataFrame) -> Table | None:
-    """Returns our base models beside published ones, or None where no model has any."""
-    rows = []
-    for anchor in published.anchors:
-        ours = scores[
-            (scores["model"] == anchor.model)
-            & (scores["method_name"] == "base")
-            & (scores["benchmark"] == anchor.benchmark)
-            & (scores["metric"] == anchor.metric)
-            & (scores["protocol"] == published.anchor_protocol)
-            & (scores["shots"] == published.anchor_shots)
-            & scores["limit"].isna()
-            & is_aggregate(scores)
-        ]
-        for record in ours.to_dict("records"):
-            rows.append(
-                row(
-                    *(anchor.model, anchor.benchmark, anchor.metric),
-                    *(percent(record["value"], 1), f"{anchor.value:.1f}"),
-                    points(record["value"] - anchor.value / 100, 1),
-                )
-            )
-    if not rows:
-        return None
-    return Table(
+def anchor_table(findings: Findings) -> list[Table]:
+    """Our base models beside published ones, where a model has any."""
+    rows = [
+        row(
+            *(anchor.model, anchor.benchmark, anchor.metric),
+            *(percent(ours, 1), f"{anchor.value:.1f}", points(ours - anchor.value / 100, 1)),
+        )
+        for anchor, ours in findings.anchors
+    ]
+    source = findings.published.anchor_source
+    table = Table(
         name="anchors",
         title="The untrained base models beside published scores",
         header=("Model", "Benchmark", "Metric", "Ours", "Published", "Difference"),
         rows=tuple(rows),
-        caption=(f"Percent, lm-eval, 0-shot, all items. Source: {published.anchor_source}.",),
+        caption=(f"Percent, lm-eval, 0-shot, all items. Source: {source}.",),
         num_text_columns=3,
     )
-
-
-def _range(values: pd.Series) -> str:
-    low, high = int(values.min()), int(values.max())
-    return str(low) if low == high else f"{low}–{high}"
+    return [table] if rows else []

@@ -3,51 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from harness.analysis.comparisons import name_of
-from harness.analysis.measurements import Measurements, Variant, variant_of
-from harness.analysis.published import Published
+from harness.analysis.curves import LossCurves
+from harness.analysis.measurements import Measurements, Variant, name_of
 from harness.report.figures import Drawing, Plot, draw_curve, drawn_methods, file_name, left_out
+from harness.report.numbers import share_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def loss_drawing(
-    measured: Measurements,
-    published: Published,
-    model: str,
-    styles: Mapping[str, tuple[str, str]],
-) -> Drawing | None:
-    """Returns the training loss per epoch at the largest share; None where there is none."""
-    losses = measured.data.losses
-    largest = max(measured.fractions(model), default=None)
-    if losses.empty or largest is None:
-        return None
-    chosen = losses[(losses["model"] == model) & (losses["fraction"] == largest)]
-    curves: dict[Variant, dict[int, list[float]]] = {}
-    for record in chosen.sort_values(["epoch", "seed"]).to_dict("records"):
-        epochs = curves.setdefault(variant_of(record), {})
-        epochs.setdefault(int(record["epoch"]), []).append(float(record["loss"]))
-    if not curves:
-        return None
-    variants = list(measured.cells)
+    found: LossCurves, measured: Measurements, styles: Mapping[str, tuple[str, str]]
+) -> Drawing:
+    """Training loss per epoch of each method, beside the published curves where there are any."""
+    model, variants, published = found.model, list(measured.cells), found.published
     drawn = drawn_methods(variants, model)
-    ordered = {v: curves[v] for v in variants if v in curves and v.method in drawn}
-    known = [curve for curve in published.losses if curve.model == model and largest == 1.0]
-    theirs = {curve.method: curve.values for curve in known}
-    num_epochs = 1 + max(epoch for epochs in ordered.values() for epoch in epochs)
-    panels = [Plot("All epochs", _loss_panel(ordered, theirs, styles, 0))]
+    curves = {v: epochs for v, epochs in found.epochs.items() if v.method in drawn}
+    theirs = {curve.method: curve.values for curve in published}
+    num_epochs = 1 + max(epoch for epochs in curves.values() for epoch in epochs)
+    panels = [Plot("All epochs", _loss_panel(curves, theirs, styles, 0))]
     if num_epochs > 2:
-        panels.append(Plot("From epoch 1 on", _loss_panel(ordered, theirs, styles, 1)))
-    source = f" Dashed, hollow marks: published ({published.loss_source}" if theirs else ""
-    source += "".join(f"; {c.method} {c.note}" for c in known if c.note) + ")." if theirs else ""
+        panels.append(Plot("From epoch 1 on", _loss_panel(curves, theirs, styles, 1)))
+    source = ""
+    if published:
+        notes = "".join(f"; {curve.method} {curve.note}" for curve in published if curve.note)
+        source = f" Dashed, hollow marks: published ({found.published_source}{notes})."
+    share = share_text(found.fraction)
     return Drawing(
         name=f"training-loss-{file_name(model)}",
-        title=f"{model}: training loss on {100 * largest:g}% of the data",
+        title=f"{model}: training loss on {share} of the data",
         caption=(
-            f"{model}, trained on {100 * largest:g}% of the training data: mean loss per response "
+            f"{model}, trained on {share} of the training data: mean loss per response "
             "token over each epoch, while it trains. Small marks: single seeds; line: their mean. "
             f"Methods may differ in epochs, as their recipes do.{source}{left_out(variants, model)}"
         ),
@@ -73,16 +61,9 @@ def _loss_panel(
             if values is None or variant.method != variant.method_name:
                 continue
             colour, marker = styles[variant.method]
-            axes.plot(
-                range(first, len(values)),
-                values[first:],
-                color=colour,
-                marker=marker,
-                markerfacecolor="none",
-                linestyle="--",
-                linewidth=1.2,
-                label=f"{name_of(variant)}, published",
-            )
+            look: dict[str, Any] = {"color": colour, "marker": marker, "markerfacecolor": "none"}
+            look |= {"linewidth": 1.2, "label": f"{name_of(variant)}, published"}
+            axes.plot(range(first, len(values)), values[first:], "--", **look)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.ticklabel_format(axis="y", useOffset=False)
         axes.set_xlabel("Epoch")

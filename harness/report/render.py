@@ -1,12 +1,11 @@
-"""A table as Markdown, LaTeX (booktabs), HTML and plain text."""
+"""A table as Markdown, LaTeX (booktabs) and plain text; the page's templates make it HTML."""
 
 from __future__ import annotations
 
+import io
 import re
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from harness.report.numbers import MISSING
 
@@ -28,8 +27,8 @@ class Row:
     entries: tuple[Entry, ...]
     starts_block: bool = False
     """Whether a rule stands above."""
-    is_aside: bool = False
-    """Whether it is a reference (a published value), printed dimmer."""
+    is_reference: bool = False
+    """Whether it is not ours (a published value, chance), printed dimmer."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +49,36 @@ class Table:
     num_text_columns: int = 1
 
 
-def row(*texts: str, starts_block: bool = False) -> Row:
-    """Returns a row of plain entries."""
-    return Row(tuple(Entry(text) for text in texts), starts_block=starts_block)
+def row(*entries: str | Entry, starts_block: bool = False, is_reference: bool = False) -> Row:
+    """Row of entries, plain ones given as text."""
+    made = (Entry(entry) if isinstance(entry, str) else entry for entry in entries)
+    return Row(tuple(made), starts_block, is_reference)
+
+
+def blocks(lines: Iterable[Sequence[str | Entry]], num_keys: int = 1) -> tuple[Row, ...]:
+    """Rows in blocks of equal first entries, which stand in the first row of each alone.
+
+    Args:
+        lines: entries of each row.
+        num_keys: how many entries name a block.
+    """
+    rows, previous = [], None
+    for line in lines:
+        starts = line[:num_keys] != previous
+        previous = line[:num_keys]
+        head = previous if starts else [""] * num_keys
+        rows.append(row(*head, *line[num_keys:], starts_block=starts))
+    return tuple(rows)
 
 
 def to_markdown(table: Table) -> str:
-    """Returns the table with its title and caption as GitHub-flavoured Markdown."""
+    """Table with its title and caption as GitHub-flavoured Markdown."""
     rule = ["---" if i < table.num_text_columns else "---:" for i in range(len(table.header))]
     lines = [f"**{_md(table.title)}**"]
     lines += ["", _md(table.subtitle), ""] if table.subtitle else [""]
     lines += [_md_line([_md(name) for name in table.header]), _md_line(rule)]
     for line in table.rows:
-        lines.append(_md_line([_md_entry(entry, line.is_aside) for entry in line.entries]))
+        lines.append(_md_line([_md_entry(entry, line.is_reference) for entry in line.entries]))
     below = [f"{_md(text)}\n" for text in (*table.notes, *table.caption)]
     return "\n".join([*lines, "", *below]).rstrip() + "\n"
 
@@ -76,11 +92,11 @@ def _md(text: str) -> str:
     return escaped.replace("<", "&lt;").replace("\n", " ")
 
 
-def _md_entry(entry: Entry, is_aside: bool) -> str:
+def _md_entry(entry: Entry, is_reference: bool) -> str:
     text = _md(f"{entry.text} {entry.error}".strip())
     if entry.bold:
         text = f"**{_md(entry.text)}** {_md(entry.error)}".strip()
-    return f"*{text}*" if is_aside and text and text != MISSING else text
+    return f"*{text}*" if is_reference and text and text != MISSING else text
 
 
 _LATEX = {
@@ -114,12 +130,12 @@ _LATEX = {
 
 
 def escape_latex(text: str) -> str:
-    """Returns text that LaTeX prints as it is."""
+    """Text that LaTeX prints as it is."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 
 def to_latex(table: Table) -> str:
-    """Returns a `table` environment; the document needs `\\usepackage{booktabs}`."""
+    """LaTeX `table` environment; the document needs `\\usepackage{booktabs}`."""
     texts = table.num_text_columns
     columns = "l" * texts + "r" * (len(table.header) - texts)
     lines = [
@@ -136,7 +152,7 @@ def to_latex(table: Table) -> str:
     for index, line in enumerate(table.rows):
         if line.starts_block and index:
             lines.append("\\midrule")
-        cells = [_latex_entry(entry, line.is_aside) for entry in line.entries]
+        cells = [_latex_entry(entry, line.is_reference) for entry in line.entries]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]) + "\n"
 
@@ -147,105 +163,41 @@ def _latex_caption(table: Table) -> str:
     return " ".join((re.sub(r"^Table \d+\. ", "", title), *table.notes, *table.caption))
 
 
-def _latex_entry(entry: Entry, is_aside: bool) -> str:
+def _latex_entry(entry: Entry, is_reference: bool) -> str:
     text = escape_latex(entry.text)
     if entry.bold:
         text = f"\\textbf{{{text}}}"
     if entry.error:
         text += f" {{\\scriptsize {escape_latex(entry.error)}}}"
-    return f"\\textit{{{text}}}" if is_aside and entry.text not in ("", MISSING) else text
-
-
-def to_html(table: Table) -> str:
-    """Returns a `figure` element that scrolls sideways in a narrow window."""
-    head = "".join(
-        f'<th scope="col"{_html_class(table, i)}>{escape(name)}</th>'
-        for i, name in enumerate(table.header)
-    )
-    body = "\n".join(_html_row(table, line) for line in table.rows)
-    caption = "".join(f"<p>{escape(text)}</p>" for text in (*table.notes, *table.caption))
-    subtitle = f'<p class="sub">{escape(table.subtitle)}</p>' if table.subtitle else ""
-    return (
-        f'<figure class="table"><h3>{escape(table.title)}</h3>{subtitle}\n'
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.title)}">'
-        f"<table><thead><tr>{head}</tr></thead>\n"
-        f"<tbody>\n{body}\n</tbody></table></div>\n<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _html_class(table: Table, index: int) -> str:
-    return "" if index < table.num_text_columns else ' class="n"'
-
-
-def _html_row(table: Table, line: Row) -> str:
-    names = [
-        name for name, holds in (("block", line.starts_block), ("aside", line.is_aside)) if holds
-    ]
-    cells = "".join(
-        f"<td{_html_class(table, i)}>{_html_entry(entry)}</td>"
-        for i, entry in enumerate(line.entries)
-    )
-    return f'<tr class="{" ".join(names)}">{cells}</tr>' if names else f"<tr>{cells}</tr>"
-
-
-def _html_entry(entry: Entry) -> str:
-    text = escape(entry.text)
-    if entry.bold:
-        text = f"<b>{text}</b>"
-    return f"{text} <small>{escape(entry.error)}</small>" if entry.error else text
+    return f"\\textit{{{text}}}" if is_reference and entry.text not in ("", MISSING) else text
 
 
 def to_text(table: Table, width: int = 120) -> str:
-    """Returns the table as plain text, without its caption; long names wrap to keep to `width`.
+    """Table as plain text without its caption; long names wrap to keep to `width` columns.
 
     A first column "Model" becomes a line above each block, and errors are glued to their values.
     """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
     first = 1 if table.header[0] == "Model" else 0
-    texts = [[_plain(entry) for entry in line.entries[first:]] for line in table.rows]
-    for line, shown in zip(table.rows, texts, strict=True):
-        if line.is_aside and not line.starts_block:
-            shown[0] = f"  {shown[0]}"
-    header = table.header[first:]
-    num_text = table.num_text_columns - first
-    sizes = [max(map(len, column)) for column in zip(header, *texts, strict=True)]
-    while sum(sizes) + 2 * (len(sizes) - 1) > width:
-        widest = max(range(num_text), key=lambda i: sizes[i])
-        if sizes[widest] <= 12:
-            break
-        sizes[widest] -= 1
-    rule = "─" * (sum(sizes) + 2 * (len(sizes) - 1))
-    lines = [*textwrap.wrap(table.title, width), *textwrap.wrap(table.subtitle, width)]
-    lines += _text_lines(header, sizes, num_text)
-    for index, (line, shown) in enumerate(zip(table.rows, texts, strict=True)):
-        if line.starts_block or index == 0:
-            lines.append(rule)
+    grid = Grid(box=box.HORIZONTALS, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
+    for index, name in enumerate(table.header[first:], first):
+        is_text = index < table.num_text_columns
+        grid.add_column(Text(name), justify="left" if is_text else "right", no_wrap=not is_text)
+    for line in table.rows:
+        texts = [f"{entry.text}{entry.error.replace(' ', '')}" for entry in line.entries[first:]]
+        if line.starts_block:
+            grid.add_section()
+        elif line.is_reference:
+            texts[0] = f"  {texts[0]}"
         if first and line.entries[0].text:
-            lines.append(line.entries[0].text)
-        lines += _text_lines(shown, sizes, num_text)
-    for note in table.notes:
-        lines += textwrap.wrap(note, width)
-    return "\n".join(text.rstrip() for text in lines) + "\n"
-
-
-def _plain(entry: Entry) -> str:
-    return f"{entry.text}{entry.error.replace(' ', '')}"
-
-
-def _text_lines(texts: Sequence[str], sizes: Sequence[int], num_text: int) -> list[str]:
-    """Returns the printed lines of a row: text columns wrap, numbers stand in the first line."""
-    wrapped = [
-        (textwrap.wrap(text, size, subsequent_indent="  ", drop_whitespace=True) or [""])
-        if index < num_text and len(text) > size
-        else [text]
-        for index, (text, size) in enumerate(zip(texts, sizes, strict=True))
-    ]
-    lines = []
-    for depth in range(max(map(len, wrapped))):
-        parts = [column[depth] if depth < len(column) else "" for column in wrapped]
-        lines.append(
-            "  ".join(
-                part.ljust(size) if index < num_text else part.rjust(size)
-                for index, (part, size) in enumerate(zip(parts, sizes, strict=True))
-            )
-        )
-    return lines
+            grid.add_row(Text(line.entries[0].text))
+        grid.add_row(*map(Text, texts))
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    parts = [Text(table.title), Text(table.subtitle), grid, *map(Text, table.notes)]
+    console.print(*(part for part in parts if part), sep="\n")
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"

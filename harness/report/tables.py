@@ -5,73 +5,124 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.analysis.columns import AVERAGES, TABLE_COLUMNS, Group
-from harness.analysis.comparisons import representatives, row_name
+from harness.analysis.columns import TABLE_COLUMNS, Group
+from harness.analysis.findings import Findings
 from harness.analysis.measurements import Measurements
-from harness.analysis.published import PublishedRow
-from harness.report.captions import NO_ITEMS, table_caption, table_notes
-from harness.report.lines import Line, PaperTable
-from harness.report.numbers import MISSING, percent, short_count
-from harness.report.render import Entry, Row, Table
+from harness.analysis.paper_tables import Line, PaperTable
+from harness.report.numbers import MISSING, estimate_record, percent, share_text, short_count
+from harness.report.render import Entry, Row, Table, row
 
 if TYPE_CHECKING:
+    from harness.analysis.published import PublishedRow
     from harness.analysis.stats import Estimate
 
 
-def paper_table(
-    measured: Measurements,
-    lines: Sequence[Line],
-    group: Group,
-    paper: PaperTable,
-    *,
-    digits: int = 2,
-) -> Table:
-    """Returns a paper's table for one group.
+NO_ITEMS = "†"
+"""Marks a standard error that was made without per-item records."""
+
+STDERR = (
+    "The standard error takes items and seeds as crossed random samples: with A the score of one "
+    "seed, S² its variance over the k seeds, and MS the mean squares of each benchmark's seeds × n "
+    "items table, it is the root of max(S²/k, Σ w² MS(rest)/(k·n)) + Σ w² max(0, MS(items) − "
+    "MS(rest))/(k·n); of one seed: Σ w² var(items)/n, which knows nothing of other seeds. w is a "
+    "benchmark's weight in an average."
+)
+
+
+def paper_tables(paper: PaperTable, findings: Findings, digits: int = 2) -> list[Table]:
+    """A table of the paper, once per group.
 
     Args:
-        measured: the grid's scores.
-        lines: of `table_lines`.
-        group: the group of the lines.
         paper: which table.
+        findings: of the grid.
         digits: decimals of a percent.
     """
+    return [_table(findings, group, paper, digits) for group in findings.measured.groups]
+
+
+def _table(findings: Findings, group: Group, paper: PaperTable, digits: int) -> Table:
+    lines = findings.lines[paper, group]
     rows: list[Row] = []
     model = None
     for line in lines:
-        starts = line.variant.model != model
+        rows.append(_value_row(line, paper, line.variant.model != model, digits))
         model = line.variant.model
-        bold = _bold_columns(line, lines, paper, digits)
-        name = row_name(line.variant, [other.variant for other in lines])
-        rows.append(_value_row(line, name, paper, bold, starts, digits))
         if line.published is not None:
             rows.append(_published_row(line, line.published, paper))
-    rows.append(_chance_row(measured, group, paper, digits))
-    head = ("Model", "Method") + (("Params",) if paper.has_params else ()) + ("Seeds",)
+    chances = [findings.measured.chance(group, column) for column in TABLE_COLUMNS]
+    values = [percent(chance, digits) for chance in chances]
+    blanks = [""] * (2 if paper.has_params else 1)
+    rows.append(row("", "Chance", *blanks, *values, starts_block=True, is_reference=True))
+    head = ("Model", "Method", *["Params"] * paper.has_params, "Seeds")
     return Table(
         name=paper.name + group.suffix(),
         title=paper.title,
         subtitle=group.title,
         header=(*head, *map(group.head, TABLE_COLUMNS)),
         rows=tuple(rows),
-        caption=table_caption(measured, lines, group, has_bold=bool(paper.bold)),
-        notes=table_notes(lines, group),
+        caption=_caption(findings, group, paper),
+        notes=_notes(lines, group),
         num_text_columns=2,
     )
 
 
-def _value_row(
-    line: Line, name: str, paper: PaperTable, bold: set[str], starts: bool, digits: int
-) -> Row:
-    head = [Entry(line.variant.model if starts else ""), Entry(name)]
-    if paper.has_params:
-        head.append(Entry(short_count(line.num_parameters)))
+def _caption(findings: Findings, group: Group, paper: PaperTable) -> tuple[str, ...]:
+    """Sentences below a paper's table."""
+    lines, measured = findings.lines[paper, group], findings.measured
+    metrics = ", ".join(f"{c} {setting.metric}" for c, setting in group.settings.items())
+    texts = [
+        f"Percent ± one standard error. {_trained_on(measured)} Seeds: trained models behind a "
+        f"row. Metrics: {metrics} (MMLU: mean over all questions; TruthfulQA: mc1).",
+        STDERR,
+        "ARC avg: unweighted mean of Easy and Challenge. Average: mean of ARC avg, MMLU, HellaSwag "
+        f"and TruthfulQA. {MISSING}: not measured, or a part of it is not.",
+    ]
+    if paper.bold:
+        texts.append(
+            "Bold: the better of linear and non-linear per model, as in the paper; it says nothing "
+            "of significance (see the paired comparisons)."
+        )
+    if any(line.name.startswith("…") for line in lines):
+        texts.append("…: the method of the row above with other settings; the label is the grid's.")
+    if any(line.published is not None for line in lines):
+        texts.append(
+            f"Published: as printed in the paper; {MISSING} where it was measured with another "
+            "protocol or number of items than this column."
+        )
+    else:
+        texts.append("The paper has no row for these models and data: no published values.")
+    return tuple(texts)
+
+
+def _trained_on(measured: Measurements) -> str:
+    fractions = {model: measured.fractions(model) for model in measured.models}
+    shares = {model: share_text(found[-1]) for model, found in fractions.items() if found}
+    if len(set(shares.values())) == 1:
+        return f"Trained on {shares.popitem()[1]} of the training data."
+    each = ", ".join(f"{model} {share}" for model, share in shares.items())
+    return f"Trained on a share of the training data: {each}." if each else ""
+
+
+def _notes(lines: Sequence[Line], group: Group) -> tuple[str, ...]:
+    """What must be said below a table everywhere: deviations, and bounds for errors."""
+    estimates = [estimate for line in lines for estimate in line.estimates.values() if estimate]
+    if any(estimate.stderr is not None and not estimate.from_items for estimate in estimates):
+        bound = (
+            f"{NO_ITEMS} Without the per-item records of every seed: the root of S²/k + Σ w² "
+            "mean(item variance), an upper bound."
+        )
+        return (*group.notes, bound)
+    return group.notes
+
+
+def _value_row(line: Line, paper: PaperTable, starts: bool, digits: int) -> Row:
+    head = [line.variant.model if starts else "", line.name]
+    head += [short_count(line.num_parameters)] * paper.has_params
     seeds = sorted({estimate.num_seeds for estimate in line.estimates.values() if estimate})
-    shown = MISSING if not seeds else str(seeds[0])
-    if len(seeds) > 1:
-        shown = f"{seeds[0]}–{seeds[-1]}"
-    head.append(Entry("" if line.variant.fraction is None and seeds else shown))
-    values = [_entry(line.estimates[column], column in bold, digits) for column in TABLE_COLUMNS]
-    return Row((*head, *values), starts_block=starts)
+    shown = "–".join(dict.fromkeys(str(n) for n in (seeds[0], seeds[-1]))) if seeds else MISSING
+    head.append("" if line.variant.fraction is None and seeds else shown)
+    values = [_entry(line.estimates[c], c in line.best, digits) for c in TABLE_COLUMNS]
+    return row(*head, *values, starts_block=starts)
 
 
 def _entry(estimate: Estimate | None, bold: bool, digits: int) -> Entry:
@@ -84,103 +135,42 @@ def _entry(estimate: Estimate | None, bold: bool, digits: int) -> Entry:
     return Entry(percent(estimate.value, digits), error, bold)
 
 
-def _published_row(line: Line, row: PublishedRow, paper: PaperTable) -> Row:
-    head = [Entry(""), Entry("published")]
-    if paper.has_params:
-        head.append(Entry(row.params or MISSING))
-    head.append(Entry(""))
+def _published_row(line: Line, published: PublishedRow, paper: PaperTable) -> Row:
+    head = ["", "published", *[published.params or MISSING] * paper.has_params, ""]
     values = [
-        Entry(f"{row.values[column]:.2f}") if column in line.matches else Entry()
+        f"{published.values[column]:.2f}" if column in line.matches else MISSING
         for column in TABLE_COLUMNS
     ]
-    return Row((*head, *values), is_aside=True)
+    return row(*head, *values, is_reference=True)
 
 
-def _chance_row(measured: Measurements, group: Group, paper: PaperTable, digits: int) -> Row:
-    values = []
-    for column in TABLE_COLUMNS:
-        chance = chance_level(measured, group, column)
-        values.append(Entry() if chance is None else Entry(percent(chance, digits)))
-    blanks = [Entry("")] * (2 if paper.has_params else 1)
-    return Row((Entry(""), Entry("Chance"), *blanks, *values), starts_block=True, is_aside=True)
-
-
-def chance_level(measured: Measurements, group: Group, column: str) -> float | None:
-    """Returns the expected score of random answers (0..1), None where it is not defined."""
-    total = 0.0
-    for part, weight in AVERAGES.get(column, {column: 1.0}).items():
-        setting = group.settings.get(part)
-        chance = measured.benchmarks[setting.benchmark].chance if setting else None
-        if chance is None:
-            return None
-        total += weight * chance
-    return total
-
-
-def _bold_columns(line: Line, lines: Sequence[Line], paper: PaperTable, digits: int) -> set[str]:
-    """Returns the columns in which the line is better than all its rivals, as printed."""
-    standing = representatives([other.variant for other in lines])
-    if line.variant.method_name not in paper.bold or line.variant not in standing:
-        return set()
-    rivals = [
-        other
-        for other in lines
-        if other.variant.model == line.variant.model
-        and other.variant in standing
-        and other.variant.method_name in paper.bold
-        and other.variant.method_name != line.variant.method_name
+def table_records(paper: PaperTable, findings: Findings) -> list[dict[str, object]]:
+    """A table of the paper as tidy records, one per row and column, for its CSV."""
+    return [
+        _record(paper, group, line, column)
+        for group in findings.measured.groups
+        for line in findings.lines[paper, group]
+        for column in TABLE_COLUMNS
     ]
-    best = set()
-    for column in TABLE_COLUMNS:
-        ours = line.estimates[column]
-        theirs = [other.estimates[column] for other in rivals]
-        known = [estimate for estimate in theirs if estimate is not None]
-        if ours is None or not known or len(known) < len(theirs):
-            continue
-        # Rounded as printed: two values that look the same are a tie.
-        if all(_rounded(ours, digits) > _rounded(each, digits) for each in known):
-            best.add(column)
-    return best
 
 
-def _rounded(estimate: Estimate, digits: int) -> float:
-    return round(100 * estimate.value, digits)
-
-
-def table_records(
-    paper: PaperTable, group: Group, lines: Sequence[Line]
-) -> list[dict[str, object]]:
-    """Returns the table as tidy records, one per row and column, for its CSV."""
-    records: list[dict[str, object]] = []
-    for line in lines:
-        for column in TABLE_COLUMNS:
-            estimate, setting = line.estimates[column], group.settings.get(column)
-            low, high = (estimate.interval if estimate else None) or (None, None)
-            shown = line.published if column in line.matches else None
-            records.append(
-                {
-                    "table": paper.name,
-                    "protocol": setting.protocol if setting else group.protocol,
-                    "model": line.variant.model,
-                    "method": line.variant.method,
-                    "fraction": line.variant.fraction,
-                    "trainable_parameters": line.num_parameters,
-                    "column": column,
-                    "metric": setting.metric if setting else None,
-                    "shots": setting.shots if setting else None,
-                    "limit": setting.limit if setting else None,
-                    "num_seeds": estimate.num_seeds if estimate else None,
-                    "num_items": estimate.num_items if estimate else None,
-                    "value_percent": _times_100(estimate.value if estimate else None),
-                    "stderr_percent": _times_100(estimate.stderr if estimate else None),
-                    "low_percent": _times_100(low),
-                    "high_percent": _times_100(high),
-                    "stderr_from_items": estimate.from_items if estimate else None,
-                    "published_percent": shown.values[column] if shown else None,
-                }
-            )
-    return records
-
-
-def _times_100(value: float | None) -> float | None:
-    return None if value is None else round(100 * value, 6)
+def _record(paper: PaperTable, group: Group, line: Line, column: str) -> dict[str, object]:
+    estimate, setting = line.estimates[column], group.settings.get(column)
+    published = line.published if column in line.matches else None
+    return {
+        "table": paper.name,
+        "protocol": setting.protocol if setting else group.protocol,
+        "model": line.variant.model,
+        "method": line.variant.method,
+        "fraction": line.variant.fraction,
+        "trainable_parameters": line.num_parameters,
+        "column": column,
+        "metric": setting.metric if setting else None,
+        "shots": setting.shots if setting else None,
+        "limit": setting.limit if setting else None,
+        "num_seeds": estimate.num_seeds if estimate else None,
+        "num_items": estimate.num_items if estimate else None,
+        **estimate_record(estimate, "value", "percent"),
+        "stderr_from_items": estimate.from_items if estimate else None,
+        "published_percent": published.values[column] if published else None,
+    }

@@ -9,7 +9,11 @@ from harness.analysis.measurements import Measurements
 from harness.analysis.published import load_published
 from harness.analysis.stats import holm
 from harness.evaluation.benchmarks import BENCHMARKS
-from harness.report.comparison_tables import comparison_list, comparison_records, comparison_table
+from harness.report.comparison_tables import (
+    comparison_lists,
+    comparison_records,
+    comparison_tables,
+)
 from harness.report.render import to_markdown
 
 
@@ -60,7 +64,7 @@ def test_settings_stand_against_their_own_method_and_neither_claim_nor_base(
     for name in ("claim", "setting", "context"):
         family = [entry for entry in found if entry.family == name]
         assert [entry.p_holm for entry in family] == holm([entry.p_value for entry in family])
-    table = comparison_table(found, measured.groups[0])
+    (table,) = comparison_tables(results.findings())
     assert "for those of a method's other settings from its own" in table.notes[0]
 
 
@@ -79,24 +83,21 @@ def test_labels_stand_for_their_method_where_it_has_no_row_of_its_own(results, a
 def test_a_missing_side_is_a_dash(results, answer) -> None:
     results.add("zero-init-linear", 0, answer("1100"))
     results.add("random-init", 0, status="missing")
-    measured = Measurements(results.input(), BENCHMARKS)
-    (group,) = measured.groups
-    found = compare(measured, group, "tiny")
+    findings = results.findings()
+    (found,) = findings.comparisons.values()
     assert all(entry.estimate is None and entry.p_holm is None for entry in found)
-    line = to_markdown(comparison_table(found, group)).splitlines()[6]
+    line = to_markdown(comparison_tables(findings)[0]).splitlines()[6]
     assert line == "| tiny | Zero-init + linear − Random-init | – | – | – | – | – | – | – | – |"
-    assert all(record["difference_points"] is None for record in comparison_records(found))
+    assert all(record["difference_points"] is None for record in comparison_records(findings))
 
 
 def test_a_significant_difference_has_its_star(results, answer) -> None:
     results.add("base", None, answer("0" * 30, ["arc_easy"]))
     results.add("lora", 0, answer("1" * 25 + "0" * 5, ["arc_easy"]))
-    measured = Measurements(results.input(), BENCHMARKS)
-    (group,) = measured.groups
-    found = compare(measured, group, "tiny")
-    entry = comparison_table(found, group).rows[0].entries[3]
+    findings = results.findings()
+    entry = comparison_tables(findings)[0].rows[0].entries[3]
     assert (entry.text, entry.error) == ("+83.33*", "± 6.92")
-    line = to_markdown(comparison_list(found, group)).splitlines()[6]
+    line = to_markdown(comparison_lists(findings)[0]).splitlines()[6]
     assert "| McNemar, exact | +83.33 | 6.92 | +69.18 to +97.49 | &lt; 0.001 |" in line
 
 

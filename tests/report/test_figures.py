@@ -8,9 +8,7 @@ import re
 import pytest
 from PIL import Image
 
-from harness.analysis.measurements import Measurements
-from harness.analysis.published import load_published
-from harness.evaluation.benchmarks import BENCHMARKS
+from harness.analysis.findings import Findings
 from harness.report.efficiency import efficiency_drawing
 from harness.report.figures import FORMATS, MOST_METHODS, STYLES, Drawing, Plot, styles_of
 from harness.report.losses import loss_drawing
@@ -19,15 +17,18 @@ SIGNATURES = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 
 
 @pytest.fixture
-def measured(small_grid) -> Measurements:
-    return Measurements(small_grid.input(), BENCHMARKS)
+def findings(small_grid) -> Findings:
+    return small_grid.findings()
 
 
-def draw_efficiency(measured: Measurements, model: str = "tiny") -> Drawing:
-    styles = styles_of(list(measured.cells))
-    drawing = efficiency_drawing(measured, measured.groups[0], model, styles)
-    assert drawing is not None
-    return drawing
+def draw_efficiency(findings: Findings) -> Drawing:
+    styles = styles_of(list(findings.measured.cells))
+    return efficiency_drawing(findings, *next(iter(findings.efficiency)), styles)
+
+
+def draw_losses(findings: Findings) -> Drawing:
+    measured = findings.measured
+    return loss_drawing(findings.losses[0], measured, styles_of(list(measured.cells)))
 
 
 def axes_of(panel: Plot):
@@ -47,19 +48,19 @@ def test_files_hold_no_date_and_no_tool_version(small_report) -> None:
         assert not re.search(rb"CreationDate|dc:date|Software|matplotlib \d", content, re.I)
 
 
-def test_a_method_has_one_style_whatever_else_is_in_the_grid(measured, small_grid) -> None:
-    few = styles_of([v for v in measured.cells if v.method.startswith("zero")])
+def test_a_method_has_one_style_whatever_else_is_in_the_grid(findings, small_grid) -> None:
+    few = styles_of([v for v in findings.measured.cells if v.method.startswith("zero")])
     small_grid.add("dora", 0)
     small_grid.add("lora", 0, label="lora-r64")
-    many = styles_of(list(Measurements(small_grid.input(), BENCHMARKS).cells))
+    many = styles_of(list(small_grid.findings().measured.cells))
     assert few.items() <= many.items()
     assert many["zero-init-linear"] == STYLES["zero-init-linear"]
     assert len(set(many.values())) == len(many)
     assert "base" not in many
 
 
-def test_sample_efficiency_shows_means_seeds_band_base_and_chance(measured) -> None:
-    arc, average = draw_efficiency(measured).panels
+def test_sample_efficiency_shows_means_seeds_band_base_and_chance(findings) -> None:
+    arc, average = draw_efficiency(findings).panels
     axes = axes_of(arc)
     lines = {line.get_label(): line for line in axes.get_lines()}
     # Two seeds of linear at 100%: 6 of 8 (11101001) and 5 of 8 (10101011); at 10%: 4 and 3 of 8.
@@ -73,8 +74,8 @@ def test_sample_efficiency_shows_means_seeds_band_base_and_chance(measured) -> N
     assert average.title == "Average of all benchmarks"
 
 
-def test_methods_of_one_share_stand_beside_each_other(measured) -> None:
-    axes = axes_of(draw_efficiency(measured).panels[0])
+def test_methods_of_one_share_stand_beside_each_other(findings) -> None:
+    axes = axes_of(draw_efficiency(findings).panels[0])
     ends = {line.get_label(): line.get_xdata()[-1] for line in axes.get_lines()}
     places = [ends[name] for name in ("Random-init", "Zero-init + linear", "LoRA")]
     assert len(set(places)) == 3
@@ -83,21 +84,18 @@ def test_methods_of_one_share_stand_beside_each_other(measured) -> None:
 
 def test_without_a_part_the_average_is_not_drawn(results, answer) -> None:
     results.add("lora", 0, answer("1100", ["arc_easy", "arc_challenge"]))
-    measured = Measurements(results.input(), BENCHMARKS)
-    assert [panel.title for panel in draw_efficiency(measured).panels] == ["ARC average"]
+    findings = results.findings()
+    assert [panel.title for panel in draw_efficiency(findings).panels] == ["ARC average"]
 
 
 def test_nothing_trained_gives_no_figure(results, answer) -> None:
     results.add("base", None, answer("1100"))
-    measured = Measurements(results.input(), BENCHMARKS)
-    assert efficiency_drawing(measured, measured.groups[0], "tiny", {}) is None
-    assert loss_drawing(measured, load_published(), "tiny", {}) is None
+    findings = results.findings()
+    assert (findings.efficiency, findings.losses) == ({}, ())
 
 
-def test_loss_is_the_mean_over_seeds_at_the_largest_share(measured) -> None:
-    styles = styles_of(list(measured.cells))
-    drawing = loss_drawing(measured, load_published(), "tiny", styles)
-    whole, later = drawing.panels
+def test_loss_is_the_mean_over_seeds_at_the_largest_share(findings) -> None:
+    whole, later = draw_losses(findings).panels
     lines = {line.get_label(): line for line in axes_of(whole).get_lines()}
     assert list(lines["Random-init"].get_ydata()) == pytest.approx([4.0, 1.2, 1.1, 1.055])
     assert list(lines["LoRA"].get_xdata()) == [0, 1, 2]
@@ -111,9 +109,7 @@ def test_published_losses_stand_beside_llama_7b_on_all_data_alone(
 ) -> None:
     losses = [4.0, 1.2, 1.1, 1.1, 1.0]
     results.add("random-init", 0, answer("11"), model="llama-7b", fraction=fraction, losses=losses)
-    measured = Measurements(results.input(), BENCHMARKS)
-    styles = styles_of(list(measured.cells))
-    drawing = loss_drawing(measured, load_published(), "llama-7b", styles)
+    drawing = draw_losses(results.findings())
     lines = {line.get_label(): line for line in axes_of(drawing.panels[0]).get_lines()}
     assert ("Random-init, published" in lines) is shown
     assert ("published" in drawing.caption) is shown
@@ -123,8 +119,7 @@ def test_published_losses_stand_beside_llama_7b_on_all_data_alone(
 
 def test_a_model_name_makes_a_safe_file_name(results, answer) -> None:
     results.add("lora", 0, answer("1100"), model="org/name 7b")
-    measured = Measurements(results.input(), BENCHMARKS)
-    assert draw_efficiency(measured, "org/name 7b").name == "sample-efficiency-org-name-7b"
+    assert draw_efficiency(results.findings()).name == "sample-efficiency-org-name-7b"
 
 
 def test_of_more_labels_than_styles_those_of_the_methods_themselves_are_drawn(
@@ -133,18 +128,13 @@ def test_of_more_labels_than_styles_those_of_the_methods_themselves_are_drawn(
     labels = ["lora", *(f"lora-r{rank}" for rank in range(MOST_METHODS))]
     for label in labels:
         results.add("lora", 0, answer("1100"), label=label, losses=[2.0, 1.0])
-    measured = Measurements(results.input(), BENCHMARKS)
-    drawings = [
-        draw_efficiency(measured),
-        loss_drawing(measured, load_published(), "tiny", styles_of(list(measured.cells))),
-    ]
-    for drawing in drawings:
+    findings = results.findings()
+    for drawing in (draw_efficiency(findings), draw_losses(findings)):
         names = {line.get_label() for line in axes_of(drawing.panels[0]).get_lines()}
         assert {name for name in names if name.startswith("LoRA")} == {"LoRA"}
         assert f"Not drawn, for their number: {MOST_METHODS} other settings" in drawing.caption
     del results.cells[-1]  # as many labels as styles
-    measured = Measurements(results.input(), BENCHMARKS)
-    drawing = draw_efficiency(measured)
+    drawing = draw_efficiency(results.findings())
     names = {line.get_label() for line in axes_of(drawing.panels[0]).get_lines()}
     assert len({name for name in names if name.startswith("LoRA")}) == MOST_METHODS
     assert "Not drawn" not in drawing.caption

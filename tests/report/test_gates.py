@@ -8,12 +8,11 @@ from collections.abc import Mapping
 import pandas as pd
 import pytest
 
-from harness.analysis.measurements import Measurements
-from harness.evaluation.benchmarks import BENCHMARKS
+from harness.analysis.findings import Findings
 from harness.methods.zero_init.telemetry import GATES_FILE, SHARES_FILE
 from harness.report import build_report
 from harness.report.figures import FORMATS, Drawing, Plot
-from harness.report.gates import MOST_TICKS, gate_drawings, share_table
+from harness.report.gates import MOST_TICKS, gate_drawing, share_table
 from harness.report.render import to_markdown
 
 Traces = dict[tuple[str, str], pd.DataFrame]
@@ -42,9 +41,12 @@ def shares(before: float, after: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["when", "layer", "head", "mass_share", "norm_share"])
 
 
-def measure(results, traces: Mapping[tuple[str, str], pd.DataFrame]) -> Measurements:
-    data = results.input(traces=lambda cell, file: traces.get((cell, file)))
-    return Measurements(data, BENCHMARKS)
+def find(results, traces: Mapping[tuple[str, str], pd.DataFrame]) -> Findings:
+    return results.findings(traces=lambda cell, file: traces.get((cell, file)))
+
+
+def drawings_of(results, traces: Mapping[tuple[str, str], pd.DataFrame]) -> list[Drawing]:
+    return [gate_drawing(curves) for curves in find(results, traces).gates]
 
 
 def add(results, answer, method: str, seed: int, **others) -> str:
@@ -61,7 +63,7 @@ def axes_of(panel: Plot):
 
 def panels_of(results, gates: pd.DataFrame, answer) -> tuple[Drawing, list]:
     cell = add(results, answer, "zero-init-linear", 0)
-    (drawing,) = gate_drawings(measure(results, {(cell, GATES_FILE): gates}))
+    (drawing,) = drawings_of(results, {(cell, GATES_FILE): gates})
     return drawing, [axes_of(panel) for panel in drawing.panels]
 
 
@@ -69,8 +71,8 @@ def test_without_traces_the_report_says_nothing_of_gates(small_report, small_gri
     page = small_report.page.read_text(encoding="utf-8")
     assert "Gates and prompts" not in page
     assert not any("gates" in path.name for path in small_report.files)
-    measured = measure(small_grid, {})
-    assert (list(gate_drawings(measured)), share_table(measured)) == ([], None)
+    findings = find(small_grid, {})
+    assert (findings.gates, share_table(findings)) == ((), [])
 
 
 def test_the_map_shows_every_gate_of_the_last_step_with_its_sign(results, answer) -> None:
@@ -116,16 +118,16 @@ def test_the_first_seed_at_the_largest_share_is_drawn_and_named(results, answer)
         for seed in (0, 1)
     }
     traces: Traces = {(cell, GATES_FILE): course(1.0 + seed) for (_, seed), cell in cells.items()}
-    (drawing,) = gate_drawings(measure(results, traces))
+    (drawing,) = drawings_of(results, traces)
     assert drawing.name == "gates-tiny-zero-init-linear"
     assert "100% of the training data. Seed 0 of 2; only this one is drawn." in drawing.caption
     assert axes_of(drawing.panels[0]).collections[0].get_clim() == (-1.0, 1.0)
     del traces[cells[1.0, 0], GATES_FILE]
-    (other,) = gate_drawings(measure(results, traces))
+    (other,) = drawings_of(results, traces)
     assert "Seed 1 of 2" in other.caption
     assert axes_of(other.panels[0]).collections[0].get_clim() == (-2.0, 2.0)
     del traces[cells[1.0, 1], GATES_FILE]
-    assert list(gate_drawings(measure(results, traces))) == []  # not those of a smaller share
+    assert drawings_of(results, traces) == []  # not those of a smaller share
 
 
 def test_each_method_is_drawn_once_and_its_other_settings_counted(results, answer) -> None:
@@ -135,13 +137,11 @@ def test_each_method_is_drawn_once_and_its_other_settings_counted(results, answe
             cell = add(results, answer, method, 0, label=label)
             traces[cell, GATES_FILE] = course()
             traces[cell, SHARES_FILE] = shares(0.0, 0.3)
-    measured = measure(results, traces)
-    linear, nonlinear = gate_drawings(measured)
+    linear, nonlinear = drawings_of(results, traces)
     assert linear.title == "tiny: gates of Zero-init + linear"
     assert nonlinear.name == "gates-tiny-zero-init-nonlinear"
     assert "1 other settings of the method" in linear.caption
-    table = share_table(measured)
-    assert table is not None
+    (table,) = share_table(find(results, traces))
     assert len(table.rows) == 4
 
 
@@ -154,8 +154,7 @@ def test_shares_are_means_over_seeds_and_heads(results, answer) -> None:
     add(results, answer, "random-init", 1)  # an older cell, without a trace
     results.cells[0] |= {"final_gate_mean_abs": 0.2, "final_gate_max_abs": 0.5}
     results.cells[1] |= {"final_gate_mean_abs": 0.4, "final_gate_max_abs": 0.9}
-    table = share_table(measure(results, traces))
-    assert table is not None
+    (table,) = share_table(find(results, traces))
     lines = to_markdown(table).splitlines()
     assert "| tiny | Zero-init + linear | 2 | 0.300 | 0.900 | 0.0 | 40.0 | 0.0 | 20.0 |" in lines
     assert "|  | Random-init | 1 | – | – | 20.0 | 10.0 | 10.0 | 5.0 |" in lines
@@ -184,5 +183,5 @@ def test_the_page_holds_figures_and_table_and_says_once_what_a_gate_is(
     assert page == again.page.read_text(encoding="utf-8")
     assert page.count("At 0, where every gate begins, the head is the base model") == 1
     assert page.count('<figure id="gates-tiny-') == 2
-    assert "The prompt&#x27;s share of attention" in page
+    assert "The prompt&#39;s share of attention" in page
     assert '<a href="#gates">Gates and prompts</a>' in page

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from harness.analysis.comparisons import compare
-from harness.analysis.measurements import Measurements
-from harness.analysis.published import load_published
-from harness.evaluation.benchmarks import BENCHMARKS
-from harness.report.reading import cautions, findings, status_line
+from harness.report.reading import caution_sentences, headline_sentences, status_line
 
 
 def cautions_of(results) -> str:
-    return "\n".join(cautions(Measurements(results.input(), BENCHMARKS), load_published()))
+    return "\n".join(caution_sentences(results.findings().cautions))
 
 
 def test_status_counts_every_planned_cell(small_grid) -> None:
     assert status_line(small_grid.input()) == "15 of 17 cells done, 1 failed, 1 missing"
 
 
-def test_findings_name_the_claims_with_interval_and_seeds(small_grid) -> None:
-    measured = Measurements(small_grid.input(), BENCHMARKS)
-    found = compare(measured, measured.groups[0], "tiny")
-    first, second = findings(found, has_groups=False)
+def test_headlines_name_the_claims_with_interval_and_seeds(small_grid, answer) -> None:
+    first, second = headline_sentences(small_grid.findings())
     assert first.startswith("tiny: Zero-init + linear − Random-init, Average: ")
     assert "95% interval" in first
     assert "2 seeds" in first
     assert second.startswith("tiny: Zero-init + non-linear − Zero-init + linear")
-    assert "lm-eval protocol" in findings(found, has_groups=True)[0]
+    assert "lm-eval protocol" not in first
+    small_grid.add("full", 1, answer("11"), limit=2)
+    assert "lm-eval protocol" in headline_sentences(small_grid.findings())[0]
 
 
 def test_without_an_average_the_arc_average_is_named(results, answer) -> None:
     results.add("zero-init-linear", 0, answer("1100", ["arc_easy", "arc_challenge"]))
     results.add("random-init", 0, answer("1000", ["arc_easy", "arc_challenge"]))
-    measured = Measurements(results.input(), BENCHMARKS)
-    (line,) = findings(compare(measured, measured.groups[0], "tiny"), has_groups=False)
+    (line,) = headline_sentences(results.findings())
     assert "ARC avg: +25.00 points" in line
     assert "1 seed)" in line
 

@@ -7,13 +7,13 @@ from html.parser import HTMLParser
 
 import pytest
 
+from harness.report.page import tables_html
 from harness.report.render import (
     Entry,
     Row,
     Table,
     escape_latex,
     row,
-    to_html,
     to_latex,
     to_markdown,
     to_text,
@@ -25,9 +25,9 @@ NASTY = "50% of a_b & c|d {x} $y$ #1 ~ ^ <i> \\ é ± − ×"
 @pytest.fixture
 def table() -> Table:
     bold = Row((Entry("m"), Entry(NASTY), Entry("62.29", "± 0.99", bold=True)), starts_block=True)
-    aside = Row((Entry(""), Entry("published"), Entry("76.79")), is_aside=True)
+    reference = Row((Entry(""), Entry("published"), Entry("76.79")), is_reference=True)
     last = row("", "x", "–")
-    return Table("t", "Table 7. " + NASTY, ("Model", "Method", "ARC-e"), (bold, aside, last),
+    return Table("t", "Table 7. " + NASTY, ("Model", "Method", "ARC-e"), (bold, reference, last),
                  ("A sentence.",), "sub_title", ("A note.",), 2)  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def test_html_is_escaped_and_closed(table) -> None:
         def handle_endtag(self, tag) -> None:
             assert open_tags.pop() == tag
 
-    text = to_html(table)
+    text = tables_html([table])
     Parser().feed(text)
     assert open_tags == []
     assert "<i>" not in text

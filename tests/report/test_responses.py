@@ -1,4 +1,4 @@
-"""Odd responses and the order of options: counted over seeds, paired by question."""
+"""Response flags and the order of options: counted over seeds, paired by question."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pandas as pd
 
-from harness.analysis.measurements import Measurements
+from harness.analysis.findings import Findings
+from harness.analysis.responses import FLAGS
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.report.listings import score_records
 from harness.report.render import to_markdown
-from harness.report.responses import TITLES, position_table, response_table
+from harness.report.responses import flag_tables, order_table
 
 GIVEN = replace(
     BENCHMARKS["truthfulqa_mc1"], name="gen", title="Generated", protocol="paper", chance=None
@@ -19,8 +20,8 @@ SHUFFLED = replace(GIVEN, name="gen_shuffled", title="Generated, shuffled", colu
 ALONE = {"gen": GIVEN, "gen_shuffled": SHUFFLED}
 
 
-def measure(results) -> Measurements:
-    return Measurements(results.input(), ALONE)
+def find(results) -> Findings:
+    return results.findings(ALONE)
 
 
 def add(results, seed: int, answers: str, shuffled: str | None = None, **counts: int) -> None:
@@ -35,7 +36,7 @@ def add(results, seed: int, answers: str, shuffled: str | None = None, **counts:
                 [float(each) for each in values],
                 protocol="paper",
                 temperature=0.1,
-                response_flags=dict.fromkeys(TITLES, 0) | counts,
+                response_flags=dict.fromkeys(FLAGS, 0) | counts,
             )
 
 
@@ -46,9 +47,7 @@ def cells_of(table) -> list[list[str]]:
 def test_counts_add_up_over_the_seeds(results) -> None:
     add(results, 0, "1100", several_named=1, gold_first=4)
     add(results, 1, "1000", several_named=2, gold_first=4, empty=1)
-    measured = measure(results)
-    table = response_table(measured, measured.groups[0])
-    assert table is not None
+    (table,) = flag_tables(find(results))
     expected = ["tiny", "LoRA", "TruthfulQA", "8", "37.5", "37.5", "12.5", "0.0", "100.0"]
     assert cells_of(table) == [expected]
     assert table.name == "responses-paper"
@@ -56,16 +55,14 @@ def test_counts_add_up_over_the_seeds(results) -> None:
 
 def test_without_generated_responses_there_is_no_table(results, answer) -> None:
     results.add("lora", 0, answer("1100"))
-    measured = Measurements(results.input(), BENCHMARKS)
-    assert [response_table(measured, group) for group in measured.groups] == [None]
-    assert position_table(measured) is None
+    findings = results.findings()
+    assert flag_tables(findings) == order_table(findings) == []
 
 
 def test_the_order_is_compared_question_by_question(results) -> None:
     add(results, 0, "1111", "1000")
     add(results, 1, "1110", "1000")
-    table = position_table(measure(results))
-    assert table is not None
+    (table,) = order_table(find(results))
     (line,) = cells_of(table)
     assert line[:5] == ["tiny", "LoRA", "Generated, shuffled", "87.5", "25.0"]
     # Differences by question: 0, 1, 1, 1 and 0, 1, 1, 0.
@@ -74,19 +71,19 @@ def test_the_order_is_compared_question_by_question(results) -> None:
 
 def test_a_cell_without_the_shuffled_run_is_left_out(results) -> None:
     add(results, 0, "1111")
-    assert position_table(measure(results)) is None
+    assert order_table(find(results)) == []
 
 
 def test_without_records_the_difference_is_missing(results) -> None:
     add(results, 0, "1111", "1000")
     results.items.clear()
-    assert cells_of(position_table(measure(results)))[0][5] == "–"
+    assert cells_of(order_table(find(results))[0])[0][5] == "–"
 
 
 def test_the_csv_has_a_column_for_each_count(results, answer) -> None:
     add(results, 0, "1100", empty=3)
     results.add("base", None, answer("1100", ["arc_easy"]))
-    records = score_records(results.input().scores)
+    records = score_records(results.findings())
     assert [record["responses_empty"] for record in records] == [3, None]
     assert all("response_flags" not in record for record in records)
 
@@ -109,5 +106,5 @@ def test_the_page_and_the_files_hold_them(results, tmp_path, monkeypatch) -> Non
 
 def test_markdown_names_the_protocol(results) -> None:
     add(results, 0, "1100")
-    measured = measure(results)
-    assert "paper protocol" in to_markdown(response_table(measured, measured.groups[0]))
+    (table,) = flag_tables(find(results))
+    assert "paper protocol" in to_markdown(table)

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from harness.analysis.measurements import Measurements
-from harness.analysis.published import load_published
-from harness.evaluation.benchmarks import BENCHMARKS
-from harness.report.lines import TABLE_1, TABLE_2, table_lines
+from harness.analysis.paper_tables import TABLE_1, TABLE_2
 from harness.report.render import to_markdown
-from harness.report.tables import paper_table, table_records
+from harness.report.tables import paper_tables, table_records
 
 ARC = ["arc_easy", "arc_challenge"]
 
 
-def lines_of(results, paper, rank: int = 0):
-    measured = Measurements(results.input(), BENCHMARKS)
-    group = measured.groups[rank]
-    return measured, group, table_lines(measured, load_published(), group, paper)
-
-
 def table_of(results, paper, rank: int = 0):
-    measured, group, lines = lines_of(results, paper, rank)
-    return paper_table(measured, lines, group, paper)
+    return paper_tables(paper, results.findings())[rank]
 
 
 def row_of(table, method: str):
@@ -119,14 +109,14 @@ def test_published_values_stand_only_where_they_were_measured_alike(results, ans
     results.add("lora", 0, answers, model="llama-7b")
     published = row_of(table_of(results, TABLE_2), "published")
     assert [e.text for e in published.entries[2:]] == ["4.2M", "", *"––––", "77.53", "–", "–"]
-    assert published.is_aside
+    assert published.is_reference
 
 
 def test_a_limit_or_another_model_has_no_published_value(results, answer) -> None:
     results.add("lora", 0, answer("10", ["hellaswag"]), model="llama-7b", limit=2)
     results.add("lora", 0, answer("10" * 5021, ["hellaswag"]), model="llama-8b")
-    *_, lines = lines_of(results, TABLE_2, rank=1)
-    seven, eight = lines
+    findings = results.findings()
+    seven, eight = findings.lines[TABLE_2, findings.measured.groups[1]]
     assert seven.matches == frozenset()
     assert eight.published is None
 
@@ -151,8 +141,7 @@ def test_mean_over_seeds_and_its_count(results, answer) -> None:
 
 def test_records_hold_numbers_without_rounding_to_print(results, answer) -> None:
     results.add("lora", 0, answer("110", ["arc_easy"]))
-    measured, group, lines = lines_of(results, TABLE_2)
-    record = table_records(TABLE_2, group, lines)[0]
+    record = table_records(TABLE_2, results.findings())[0]
     assert record["value_percent"] == pytest.approx(200 / 3, abs=1e-6)
     assert (record["column"], record["num_seeds"], record["num_items"]) == ("ARC-e", 1, 3)
     assert record["published_percent"] is None
