@@ -1,8 +1,7 @@
-"""Grid files: those that ship, and reading one; what its keys mean is in `grid_resolver.py`."""
+"""Grid files: those that ship, and reading one; what its keys mean is in `resolver.py`."""
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from harness.grid.schema import GridSpec
 
 def shipped_grids() -> dict[str, Path]:
     """The grids that ship with the package, by name."""
-    folder = Path(str(resources.files("harness"))) / "grids"
+    folder = Path(__file__).parent.parent / "grids"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
