@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from harness.methods.lora import LoraOptions, apply_lora, count_lora
+from harness.methods.lora import LoraOptions, apply_lora, count_lora, lora_workload
+from harness.methods.method import Method
 from harness.methods.targets import LLAMA_LINEAR, Targets, target_sizes
 from harness.models.shape import ModelShape
 
@@ -54,3 +55,14 @@ def count_dora(shape: ModelShape, options: DoraOptions) -> int:
     """
     outputs = sum(size[1] for size in target_sizes(shape, options.targets))
     return count_lora(shape, options) + shape.num_hidden_layers * outputs
+
+
+DORA = Method(
+    name="dora",
+    title="DoRA",
+    options=DoraOptions,
+    recipe=DORA_ALPACA,
+    apply=apply_dora,
+    count_parameters=count_dora,
+    workload=lora_workload,
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.methods.method import MethodOptions, Workload
+from harness.methods.method import Method, MethodOptions, Workload
 from harness.models.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -40,3 +40,14 @@ def count_full(shape: ModelShape, options: MethodOptions) -> int:
 def full_workload(shape: ModelShape, options: MethodOptions) -> Workload:
     """Every weight of the model has a gradient."""
     return Workload(trains_base=True)
+
+
+FULL = Method(
+    name="full",
+    title="Full fine-tuning",
+    options=MethodOptions,
+    recipe=STANFORD_ALPACA,
+    apply=apply_full,
+    count_parameters=count_full,
+    workload=full_workload,
+)

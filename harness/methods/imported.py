@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from harness.errors import MethodError, ModelError
-from harness.methods.method import MethodOptions
+from harness.methods.method import Method, MethodOptions
 from harness.methods.zero_init.options import check_base
 from harness.models.adapter_folder import (
     CONFIG_FILE,
@@ -84,3 +84,14 @@ def count_imported(shape: ModelShape, options: AdapterOptions) -> int:
         except ModelError as fault:
             raise MethodError(str(fault)) from fault
     return adapter_size(Path(options.adapter))
+
+
+ADAPTER = Method(
+    name="adapter",
+    title="Imported adapter",
+    options=AdapterOptions,
+    recipe={},
+    apply=apply_imported,
+    count_parameters=count_imported,
+    trains=False,
+)

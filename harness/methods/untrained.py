@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.methods.method import MethodOptions
+from harness.methods.method import Method, MethodOptions
 from harness.models.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -19,3 +19,14 @@ def apply_nothing(model: PreTrainedModel, options: MethodOptions, seed: int) -> 
 def count_nothing(shape: ModelShape, options: MethodOptions) -> int:
     """None are trained."""
     return 0
+
+
+BASE = Method(
+    name="base",
+    title="Base model",
+    options=MethodOptions,
+    recipe={},
+    apply=apply_nothing,
+    count_parameters=count_nothing,
+    trains=False,
+)
