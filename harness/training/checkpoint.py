@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,15 +88,14 @@ def save_checkpoint(folder: Path, state: TrainingState, identity: Mapping[str, A
             "identity": dict(identity),
             "versions": package_versions(),
             "tensors_sha256": fresh_sha256_of_file(temporary / TENSORS_FILE),
-            "progress": state.progress.to_json(),
+            "progress": asdict(state.progress),
         }
         record = {"sha256": sha256_of_json(content), "content": content}
         (temporary / RECORD_FILE).write_text(json.dumps(record), encoding="utf-8")
     # Those of later steps were left out as damaged: this training takes those steps again.
     kept = [found for found in checkpoint_folders(folder) if found <= target][:KEPT]
-    for found in checkpoint_folders(folder):
-        if found not in kept:
-            shutil.rmtree(found, ignore_errors=True)
+    for found in set(checkpoint_folders(folder)).difference(kept):
+        shutil.rmtree(found, ignore_errors=True)
     return target
 
 
@@ -185,16 +184,13 @@ class Checkpoints(Callback):
             for old in (path for pattern in TEMPORARY for path in self.folder.glob(pattern)):
                 shutil.rmtree(old, ignore_errors=True)
         found = checkpoint_folders(self.folder)
-        for index, folder in enumerate(found):
+        for folder in found:
             try:
                 state = read_checkpoint(folder, self.identity)
             except TrainingError as fault:
-                is_last = index + 1 == len(found)
-                rest = (
-                    "none is left: the training begins again"
-                    if is_last
-                    else "the one before is used"
-                )
+                rest = "the one before is used"
+                if folder == found[-1]:
+                    rest = "none is left: the training begins again"
                 self._warn(f"checkpoint left out: {fault}; {rest}")
             else:
                 logger.info("resumes from %s", folder)

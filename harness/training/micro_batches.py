@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 def number_sequences(examples: Sequence[Example]) -> list[TokenSequence]:
     """The examples that have labels, longest first, each with its index in that order."""
-    labelled = [example for example in examples if example.num_labels]
-    labelled.sort(key=lambda example: len(example.token_ids), reverse=True)
+    labelled = (example for example in examples if example.num_labels)
+    ordered = sorted(labelled, key=lambda example: len(example.token_ids), reverse=True)
     return [
         TokenSequence(index, example.token_ids, example.num_prompt_tokens)
-        for index, example in enumerate(labelled)
+        for index, example in enumerate(ordered)
     ]
 
 

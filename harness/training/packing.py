@@ -113,15 +113,13 @@ def pack(
 
 
 def _pack_attention(nodes_of: Sequence[Indices], num_nodes: int, device: torch.device) -> Packing:
-    order = sorted(range(len(nodes_of)), key=lambda index: -len(nodes_of[index]))
+    ordered = sorted(nodes_of, key=len, reverse=True)
     buckets, slots = [], []
-    for part in bucket_cuts([len(nodes_of[index]) for index in order]):
-        chosen = order[part]
-        width = len(nodes_of[chosen[0]])
+    for part in bucket_cuts([len(nodes) for nodes in ordered]):
+        chosen = ordered[part]
+        width = len(chosen[0])
         buckets.append(Bucket(len(chosen), width))
-        for index in chosen:
-            nodes = nodes_of[index]
-            slots.append((nodes, width))
+        slots += [(nodes, width) for nodes in chosen]
     node_of_slot = np.concatenate(
         [np.pad(nodes, (0, width - len(nodes)), mode="edge") for nodes, width in slots]
     )
