@@ -34,13 +34,12 @@ class SmallerBudget(TrainingError):
 def smaller_budget(run: CellRun, *, used: int, longest: int) -> Exception:
     """Stores half of a budget that was too large; returns the error to leave the process with.
 
+    That is SmallerBudget, or a plain TrainingError where single sequences are too large.
+
     Args:
-        run: the one that is out of memory.
+        run: out of memory.
         used: tokens of a forward pass.
         longest: tokens of the longest sequence.
-
-    Returns:
-        SmallerBudget, or a plain TrainingError where single sequences are too large.
 
     Raises:
         StorageError: the budget cannot be stored.

@@ -104,14 +104,9 @@ def train_cell(
 ) -> Trained:
     """Trains a cell from its latest good checkpoint, or from the beginning.
 
-    Where several processes train it, all of them call this; rank 0 alone writes checkpoints.
-
-    Args:
-        run: the cell's.
-        base: the base model.
-        model: the base model with the method applied to it; trained in place.
-        data: the rows to train on.
-        flags: what signals ask for; deferred from the first step on.
+    Where several processes train it, all of them call this; rank 0 alone writes checkpoints. The
+    model, with the method applied to it, is trained in place; signals are deferred from the first
+    step on.
 
     Raises:
         SmallerBudget: out of memory; call it again in a fresh process.
@@ -138,7 +133,7 @@ def train_cell(
                 seed=cell.seed,
                 device=settings.device,
                 precision=base.identity["precision"],
-                pad_token_id=_pad_token_id(base),
+                pad_token_id=0,  # any token serves: it is masked everywhere
                 callbacks=[statistics, events, LossWatch(run.warn), checkpoints],
                 token_budget=budget,
                 resume=resume,
@@ -177,14 +172,6 @@ def _checkpoints(
         warn=run.warn,
         writes=run.settings.rank_info.rank == 0,
     )
-
-
-def _pad_token_id(base: Base) -> int:
-    """A token for padding; it is masked everywhere, so that any one serves."""
-    tokenizer = base.tokenizer
-    if tokenizer.pad_token_id is not None:
-        return int(tokenizer.pad_token_id)
-    return int(tokenizer.eos_token_id)
 
 
 def save_training(run: CellRun, model: PreTrainedModel, trained: Trained) -> TrainResult:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-ADVICE = "correct the grid's `adapter`, or copy the folder again"
-
 
 class AdapterOptions(MethodOptions):
     """Which adapter; its content, not its path, decides the cell's id."""
@@ -67,7 +65,8 @@ def apply_imported(model: PreTrainedModel, options: AdapterOptions, seed: int) -
     folder = Path(options.adapter)
     if options.sha256 and adapter_sha256(folder) != options.sha256:
         raise ModelError(f"{folder}: has changed since the grid was read; run the command again")
-    adapted = attach_adapter(model, folder, advice=ADVICE)
+    advice = "correct the grid's `adapter`, or copy the folder again"
+    adapted = attach_adapter(model, folder, advice=advice)
     return adapted.requires_grad_(False).eval()
 
 

@@ -38,10 +38,6 @@ def local_folder(spec: ModelSpec, data_root: Path | None) -> Path | None:
 def find_checkpoint(spec: ModelSpec, data_root: Path | None) -> Path:
     """The folder of a model, downloaded from the hub where it has to be.
 
-    Args:
-        spec: a folder (`path`) or a hub repository (`source`).
-        data_root: what a relative path is relative to.
-
     Raises:
         ModelError: it is missing, gated, or out of reach.
     """

@@ -76,9 +76,9 @@ def load_base(
     Args:
         spec: which one, and the shape that it must have.
         data_root: what a relative `spec.path` is relative to.
-        device: where the model goes, such as `cpu` or `cuda:0`.
+        device: such as `cpu` or `cuda:0`.
         precision: of the weights; what quantised ones are multiplied in.
-        quantization: of the weight matrices, or None.
+        quantization: of the weight matrices.
 
     Raises:
         ModelError: the checkpoint is missing, damaged, or of another shape; or it cannot be
@@ -193,8 +193,6 @@ def save_trained(
     An adapter of PEFT is written in PEFT's own format, anything else as the trained tensors.
 
     Args:
-        model: with or without PEFT's wrapper.
-        folder: made where it is absent.
         base_name: the base model's name on the hub or path, for an adapter's configuration.
         tensors: the trained tensors, where the model holds only a part of them.
 

@@ -69,13 +69,8 @@ class TrainingState:
 def save_checkpoint(folder: Path, state: TrainingState, identity: Mapping[str, Any]) -> Path:
     """Writes a checkpoint beside the others, whole or not at all, and removes all but the last two.
 
-    Args:
-        folder: of the cell's checkpoints; made where it is absent.
-        state: the training's.
-        identity: which training it belongs to, as plain values; `read_checkpoint` compares it.
-
-    Returns:
-        The checkpoint's own folder.
+    `identity` says in plain values which training it belongs to; `read_checkpoint` compares it.
+    Returns the checkpoint's own folder.
 
     Raises:
         StorageError: it cannot be written; the earlier ones are as they were.
@@ -228,13 +223,10 @@ class Checkpoints(Callback):
         return Action.SAVE if due or self.flags.save else Action.CONTINUE
 
     def save(self, state: TrainingState, *, wait: bool = False) -> None:
-        """Writes a state in a thread, while the training continues.
+        """Writes a state in a thread, while the training continues; its progress is copied first.
 
-        A full disk costs a warning, and the last good checkpoint stays.
-
-        Args:
-            state: a copy of the training's; its progress is copied here.
-            wait: return when it is written; with 0 minutes between two it always is.
+        A full disk costs a warning, and the last good checkpoint stays. With `wait`, or 0 minutes
+        between two, it is written on return.
         """
         self.wait()
         self.flags.save = False

@@ -48,8 +48,7 @@ def fit(
 
     Args:
         model: a causal language model on `device`; its trained tensors are fp32.
-        examples: what to train on; those without labels are passed over.
-        spec: how.
+        examples: those without labels are passed over.
         seed: decides the order of the examples and the dropout masks.
         device: such as `cpu` or `cuda`.
         precision: of the frozen base, `fp32`, `bf16` or `fp16`.

@@ -59,10 +59,8 @@ def packed_rows(
     """Yields packed rows of at most `token_budget` nodes, all about as long.
 
     Args:
-        sequences: at least one.
-        token_budget: no sequence has more tokens.
+        sequences: at least one, none of more than `token_budget` tokens.
         share: whether shared prefixes are computed once.
-        device: where the rows go.
     """
     if share:  # sequences with a common prefix become neighbours
         ordered = sorted(sequences, key=lambda one: one.token_ids)

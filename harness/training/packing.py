@@ -84,7 +84,6 @@ def pack(
         sequences: where anything is shared, sorted by their tokens: then what a sequence shares
             with any before it, it shares with the one just before.
         shared: leading nodes that each has in common with the one before; the first's is ignored.
-        device: where the row goes.
     """
     ids: list[int] = []
     depths: list[Indices] = []

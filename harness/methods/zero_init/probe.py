@@ -48,12 +48,8 @@ def attention_shares(model: nn.Module, texts: Sequence[Sequence[int]]) -> pd.Dat
     before the output projection) is p + w: p from the prompt rows, gate included, and w from the
     tokens. It counts what the weights alone do not: prompts may have long values.
 
-    Args:
-        model: in evaluation mode; gradients need not be off.
-        texts: token ids; at least one.
-
-    Returns:
-        One row per layer and head: `layer`, `head`, `mass_share`, `norm_share`.
+    The model is in evaluation mode; there is at least one text. One row per layer and head:
+    `layer`, `head`, `mass_share`, `norm_share`.
     """
     import pandas as pd
     import torch
@@ -72,7 +68,7 @@ def attention_shares(model: nn.Module, texts: Sequence[Sequence[int]]) -> pd.Dat
 
         hooks = [prompt.register_forward_hook(look, with_kwargs=True) for prompt in prompts]
         try:
-            inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+            inner: Any = getattr(model, "get_base_model", lambda: model)()
             # The decoder without the head: no logits are computed. Without a mask: in causal
             # attention no real token attends to the padding after it.
             inner.base_model(input_ids=ids, use_cache=False)
@@ -146,7 +142,6 @@ def _mean(values_BTH: Tensor, real_BT: Tensor) -> Tensor:
 def _no_output(
     _module: nn.Module, query_BHTd: Tensor, *_args: Any, **_: Any
 ) -> tuple[Tensor, None]:
-    """A base attention whose output is zero."""
     return query_BHTd.new_zeros(query_BHTd.shape).transpose(1, 2), None
 
 
