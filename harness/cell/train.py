@@ -180,28 +180,19 @@ def save_training(run: CellRun, model: PreTrainedModel, trained: Trained) -> Tra
     Raises:
         StorageError: a file cannot be written.
     """
+    import pandas as pd
+
     cell, folder, measured = run.cell, run.folder, trained.measured
     counted = METHODS[cell.method].count_parameters(cell.model.shape, cell.options)
     assert measured.trainable_parameters == counted, "count_parameters differs from the model"
     base_name = cell.model.source or cell.model.path
     adapter = folder / ADAPTER_FOLDER
     save_trained(model, adapter, base_name=base_name, tensors=trained.gathered)
-    write_steps(folder / STEPS_FILE, trained.records)
+    steps = [{**vars(step), **step.statistics} for step in trained.records]
+    write_frame(folder / STEPS_FILE, pd.DataFrame(steps).drop(columns="statistics"))
     for name, frame in (trained.telemetry.frames() if trained.telemetry else {}).items():
         write_frame(folder / name, frame)
     root = run.settings.data_root
     if root is None or cell.data.path is None:
         return measured
     return replace(measured, data_file_sha256=sha256_of_file(root / cell.data.path))
-
-
-def write_steps(path: Path, steps: Sequence[StepRecord]) -> None:
-    """Writes one row per optimizer step.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-    import pandas as pd
-
-    rows = [{**vars(step), **step.statistics} for step in steps]
-    write_frame(path, pd.DataFrame(rows).drop(columns="statistics"))

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import MethodError, ModelError
 from harness.methods.adaption_prompt import ADAPTION_PROMPT
 from harness.methods.dora import DORA
-from harness.methods.full import FULL, STANFORD_ALPACA
+from harness.methods.full import BASE, FULL, STANFORD_ALPACA
 from harness.methods.ia3 import IA3
 from harness.methods.imported import ADAPTER
 from harness.methods.lora import ALPACA_LORA, LORA
 from harness.methods.method import Method, MethodOptions, TelemetryCallback, Workload
 from harness.methods.plug_ins import Registry
 from harness.methods.prompt_tuning import PREFIX_TUNING, PROMPT_TUNING
-from harness.methods.untrained import BASE
 from harness.methods.vera import VERA
 from harness.methods.zero_init import PAPER_METHODS
 from harness.methods.zero_init.options import PAPER_PROMPTS

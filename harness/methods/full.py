@@ -1,4 +1,4 @@
-"""Full fine-tuning: every parameter is trained."""
+"""Full fine-tuning, which trains every parameter, and the base model, which trains none."""
 
 from __future__ import annotations
 
@@ -50,4 +50,25 @@ FULL = Method(
     apply=apply_full,
     count_parameters=count_full,
     workload=full_workload,
+)
+
+
+def apply_nothing(model: PreTrainedModel, options: MethodOptions, seed: int) -> PreTrainedModel:
+    """Freezes the whole model."""
+    return model.requires_grad_(False)
+
+
+def count_nothing(shape: ModelShape, options: MethodOptions) -> int:
+    """None are trained."""
+    return 0
+
+
+BASE = Method(
+    name="base",
+    title="Base model",
+    options=MethodOptions,
+    recipe={},
+    apply=apply_nothing,
+    count_parameters=count_nothing,
+    trains=False,
 )

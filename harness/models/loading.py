@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelError, one_line
 from harness.models.adapter_folder import (
@@ -21,7 +21,6 @@ from harness.models.adapter_folder import (
     load_tensors,
     save_adapter,
 )
-from harness.models.adapters import is_peft_model
 from harness.models.checkpoint import (
     check_shape,
     find_checkpoint,
@@ -37,7 +36,6 @@ from harness.models.shape import shape_of
 from harness.records.files import atomic_file, save_tensors, sha256_of_files
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor, nn
     from transformers import (
         BitsAndBytesConfig,
@@ -199,8 +197,10 @@ def save_trained(
     Raises:
         StorageError: a file cannot be written.
     """
-    if is_peft_model(model):
-        save_adapter(cast("PeftModel", model), folder, base_name=base_name)
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        save_adapter(model, folder, base_name=base_name)
     else:
         with atomic_file(folder / TRAINED_FILE) as temporary:
             save_tensors(temporary, trained_parameters(model) if tensors is None else tensors)
@@ -214,7 +214,9 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     Raises:
         ModelError: a file is missing or damaged, or holds another method's or model's tensors.
     """
-    if is_peft_model(model):
-        load_adapter(cast("PeftModel", model), folder, advice=TRAIN_AGAIN)
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        load_adapter(model, folder, advice=TRAIN_AGAIN)
     else:
         load_tensors(folder / TRAINED_FILE, trained_parameters(model), advice=TRAIN_AGAIN)

@@ -129,15 +129,12 @@ def _bucket_mask(
 ) -> Tensor | None:
     """A causal mask with the sliding window, (1, 1, T, T), bool or added; None where not needed."""
     length, device = bucket.length, query_BHTd.device
-    if window is not None and length <= window:
-        window = None
-    if window is None and causal:
+    window = length if window is None else window
+    if causal and length <= window:
         return None
     steps_T = torch.arange(length, device=device)
     distance_TT = steps_T[:, None] - steps_T
-    visible_TT = distance_TT >= 0
-    if window is not None:
-        visible_TT &= distance_TT < window
+    visible_TT = (distance_TT >= 0) & (distance_TT < window)
     if causal:
         return visible_TT[None, None]
     zeros_TT = torch.zeros(length, length, dtype=query_BHTd.dtype, device=device)

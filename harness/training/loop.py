@@ -183,12 +183,10 @@ def _check_finite(training: Training, step: int, rate: float, totals: BatchTotal
     if math.isfinite(totals.loss) and (math.isfinite(totals.gradient_norm) or totals.skipped):
         return
     notes = [callback.failure_note(training) for callback in training.callbacks]
+    rest = "; ".join(["lower the learning rate or set max_gradient_norm", *filter(None, notes)])
     raise TrainingError(
         f"step {step}: the loss is {totals.loss / totals.labels:.4g} and the gradient's norm "
-        f"{totals.gradient_norm:.4g} (learning rate {rate:.3g}); "
-        + "; ".join(
-            ["lower the learning rate or set max_gradient_norm", *(note for note in notes if note)]
-        )
+        f"{totals.gradient_norm:.4g} (learning rate {rate:.3g}); {rest}"
     )
 
 

@@ -6,6 +6,7 @@ alone.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -81,14 +82,11 @@ def balanced_cuts(sizes: Sequence[int], shared: Sequence[int], budget: int) -> l
     """
     fewest = len(_cuts(sizes, shared, budget))
     total = sum(size - common for size, common in zip(sizes, shared, strict=True))
-    low, high = max(max(sizes), math.ceil(total / fewest)), budget
-    while low < high:
-        middle = (low + high) // 2
-        if len(_cuts(sizes, shared, middle)) <= fewest:
-            high = middle
-        else:
-            low = middle + 1
-    return _cuts(sizes, shared, high)
+    capacities = range(max(max(sizes), math.ceil(total / fewest)), budget + 1)
+    smallest = bisect.bisect_left(
+        capacities, True, key=lambda capacity: len(_cuts(sizes, shared, capacity)) <= fewest
+    )
+    return _cuts(sizes, shared, capacities[smallest])
 
 
 def _cuts(sizes: Sequence[int], shared: Sequence[int], capacity: int) -> list[slice]:

@@ -10,6 +10,7 @@ Shapes: N nodes, M slots (rows of all buckets), B sequences of a bucket, T their
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,11 +68,10 @@ class PackedRow:
 
 def shared_inputs(sequences: Sequence[TokenSequence]) -> list[int]:
     """For each of the sorted sequences, the number of nodes that it shares with the one before."""
-    shared = [0] * len(sequences)
-    for index in range(1, len(sequences)):
-        before, own = sequences[index - 1], sequences[index]
+    shared = [0]
+    for before, own in itertools.pairwise(sequences):
         count = common_prefix_length(before.token_ids, own.token_ids)
-        shared[index] = min(count, before.num_inputs, own.num_inputs)
+        shared.append(min(count, before.num_inputs, own.num_inputs))
     return shared
 
 
