@@ -43,13 +43,10 @@ if TYPE_CHECKING:
 
 
 def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
-    """Trains, saves and scores a cell, as far as that is not done yet.
+    """Trains, saves and scores a cell, as far as that is not done yet; returns its whole result.
 
     Everything is stored as it comes: a killed run resumes from the last checkpoint or benchmark.
     `emit` gets an event for every step.
-
-    Returns:
-        The cell's whole result, as stored in its folder.
 
     Raises:
         SmallerBudget: out of memory, which is no failure: run the cell in a fresh process.

@@ -129,13 +129,12 @@ def train_cell(
             measured = fit(
                 model,
                 examples,
-                cell.train,
+                cell.train.model_copy(update={"token_budget": budget}),
                 seed=cell.seed,
                 device=settings.device,
                 precision=base.identity["precision"],
                 pad_token_id=0,  # any token serves: it is masked everywhere
                 callbacks=[statistics, events, LossWatch(run.warn), checkpoints],
-                token_budget=budget,
                 resume=resume,
             )
             gathered = gather_trained(model)

@@ -37,7 +37,6 @@ def fit(
     precision: str,
     pad_token_id: int,
     callbacks: Sequence[Callback] = (),
-    token_budget: int | None = None,
     resume: TrainingState | None = None,
 ) -> TrainResult:
     """Trains what requires gradients in `model`, in place, and leaves it in evaluation mode.
@@ -55,7 +54,6 @@ def fit(
         pad_token_id: any token of the vocabulary; no result depends on it.
         callbacks: follow the training, in this order; `Checkpoints` comes last, since a training
             that is told to stop ends there.
-        token_budget: tokens of a forward pass; takes precedence over that of `spec`.
         resume: a checkpoint of this very training.
 
     Raises:
@@ -70,9 +68,8 @@ def fit(
         device=torch.device(device),
         precision=precision,
         pad_token_id=pad_token_id,
-        token_budget=token_budget,
     )
-    resolve_budget(train_step.token_budget, examples, train_step.device)  # fail early
+    resolve_budget(spec.token_budget, examples, train_step.device)  # fail early
     training = Training(train_step, examples, Progress.begin(spec.epochs), tuple(callbacks))
     if resume is not None:
         training.load_state(resume.tensors)

@@ -84,10 +84,8 @@ class TrainStep:
         device: torch.device,
         precision: str,
         pad_token_id: int,
-        token_budget: int | None = None,
     ) -> None:
         self.model, self.spec, self.device = model, spec, device
-        self.token_budget = spec.token_budget if token_budget is None else token_budget
         self.pad_token_id = pad_token_id
         self.compute_dtype = COMPUTE_DTYPES.get(precision)
         assert all(tensor.dtype == torch.float32 for tensor in trained_parameters(model).values())
@@ -120,7 +118,7 @@ class TrainStep:
         are those of the whole batch, the same on every rank.
         """
         labels = sum(example.num_labels for example in examples)
-        budget = resolve_budget(self.token_budget, examples, self.device)
+        budget = resolve_budget(self.spec.token_budget, examples, self.device)
         sequences = number_sequences(examples)
         split = functools.partial(
             self.loss.micro_batches,

@@ -49,18 +49,9 @@ _prompts = functools.partial(
     workload=prompt_workload,
     telemetry=PromptTelemetry,
 )
+_gated = functools.partial(_prompts, statistics=gate_statistics)
 PAPER_METHODS = (
     _prompts("random-init", "Random-init", PromptOptions),
-    _prompts(
-        "zero-init-linear",
-        "Zero-init + linear",
-        GatedPromptOptions,
-        statistics=gate_statistics,
-    ),
-    _prompts(
-        "zero-init-nonlinear",
-        "Zero-init + non-linear",
-        GeneratedPromptOptions,
-        statistics=gate_statistics,
-    ),
+    _gated("zero-init-linear", "Zero-init + linear", GatedPromptOptions),
+    _gated("zero-init-nonlinear", "Zero-init + non-linear", GeneratedPromptOptions),
 )
