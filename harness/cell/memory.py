@@ -37,7 +37,7 @@ def smaller_budget(run: CellRun, *, used: int, longest: int) -> Exception:
     That is SmallerBudget, or a plain TrainingError where single sequences are too large.
 
     Args:
-        run: out of memory.
+        run: the one that is out of memory.
         used: tokens of a forward pass.
         longest: tokens of the longest sequence.
 

@@ -89,8 +89,9 @@ def save_checkpoint(folder: Path, state: TrainingState, identity: Mapping[str, A
         (temporary / RECORD_FILE).write_text(json.dumps(record), encoding="utf-8")
     # Those of later steps were left out as damaged: this training takes those steps again.
     kept = [found for found in checkpoint_folders(folder) if found <= target][:KEPT]
-    for found in set(checkpoint_folders(folder)).difference(kept):
-        shutil.rmtree(found, ignore_errors=True)
+    for found in checkpoint_folders(folder):
+        if found not in kept:
+            shutil.rmtree(found, ignore_errors=True)
     return target
 
 

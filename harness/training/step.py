@@ -126,11 +126,9 @@ class TrainStep:
             pad_token_id=self.pad_token_id,
             device=self.device,
         )
-        batches = list(split(self.ranks.shard(sequences)))
+        batches, shortest = list(split(self.ranks.shard(sequences))), sequences[-1:]
         losses = []
-        for batch, weight, last in self.ranks.lockstep(
-            batches, lambda: next(split(sequences[-1:]))
-        ):
+        for batch, weight, last in self.ranks.lockstep(batches, lambda: next(split(shortest))):
             with gradient_sync(self.module, last=last):
                 with self.autocast(), dropout_rng(dropout_key(batch, key)):
                     loss = self.module(batch)
