@@ -14,7 +14,6 @@ from torch import nn
 
 from harness.errors import MethodError
 from harness.methods import METHODS, check_options
-from harness.methods.neighbours import NEIGHBOURS
 from harness.models.loading import count_parameters, load_trained, save_trained, trained_parameters
 from harness.training.spec import TrainSpec
 from tests.fixtures.tiny_models import (
@@ -29,8 +28,7 @@ from tests.fixtures.tiny_models import (
     trained_on_meta,
 )
 
-NEIGHBOURING = tuple(method.name for method in NEIGHBOURS)
-NAMES = tuple(name for name in METHODS if name not in (*NEIGHBOURING, "adapter"))
+NAMES = ("base", "full", "lora", "random-init", "zero-init-linear", "zero-init-nonlinear")
 """Those of the paper; tests/methods/test_neighbours.py has the others."""
 TRAINING = tuple(name for name in NAMES if METHODS[name].trains)
 
