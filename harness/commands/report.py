@@ -21,7 +21,7 @@ def report_command(
     from harness.analysis.inputs import ReportInput
     from harness.records.environment import git_commit, package_versions
     from harness.report import build_report
-    from harness.tracking.uri import default_uri, resolve_uri, shown_uri
+    from harness.tracking.store import default_uri, resolve_uri, shown_uri
 
     states = grid.states
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)

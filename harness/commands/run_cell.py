@@ -23,7 +23,7 @@ from harness.grid.selection import find_cell
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
 from harness.records.events import Emit, Event
 from harness.tracking.live import Tracker
-from harness.tracking.uri import resolve_uri
+from harness.tracking.store import resolve_uri
 from harness.training.signals import handle_signals
 
 

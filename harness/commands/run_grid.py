@@ -27,7 +27,7 @@ from harness.execution.run_grid import run_grid
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
-from harness.tracking.uri import default_uri, hide_password, resolve_uri
+from harness.tracking.store import default_uri, hide_password, resolve_uri
 
 if TYPE_CHECKING:
     from rich.console import Console

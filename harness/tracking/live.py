@@ -17,8 +17,7 @@ from harness.records.events import CellEnded, CellStarted, Event, StepDone
 from harness.records.results import read_result
 from harness.tracking.metrics import step_metrics
 from harness.tracking.runs import GridRuns
-from harness.tracking.store import MAX_BATCH, store_errors
-from harness.tracking.uri import hide_password
+from harness.tracking.store import MAX_BATCH, hide_password, store_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -114,20 +113,16 @@ class _LiveLog:
 
     def _take(self, event: Event) -> None:
         if isinstance(event, CellStarted) and event.total_steps:
+            if event.cell_id in self.run_ids:  # a fresh process emits all steps again
+                self._flush()
+                self.runs.client.set_terminated(self.run_ids.pop(event.cell_id), "KILLED")
             cell = self.states[event.cell_id].cell
-            self._leave(event.cell_id)
             self.run_ids[event.cell_id] = self.runs.create_cell_run(cell)
         elif isinstance(event, StepDone) and event.cell_id in self.run_ids:
             self.pending.setdefault(event.cell_id, []).extend(step_metrics(event))
         elif isinstance(event, CellEnded) and not event.elsewhere:
             self._flush()
             self._end(event)
-
-    def _leave(self, cell_id: str) -> None:
-        """Closes the run of a process that a fresh one replaces, which emits all steps again."""
-        if cell_id in self.run_ids:
-            self._flush()
-            self.runs.client.set_terminated(self.run_ids.pop(cell_id), "KILLED")
 
     def _end(self, event: CellEnded) -> None:
         folder = Path(event.folder)

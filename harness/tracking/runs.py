@@ -159,9 +159,7 @@ class GridRuns:
     def replay(self, state: CellState, runs: Sequence[Run] | None = None) -> None:
         """Logs all that a cell's folder holds, into the run of its training where there is one.
 
-        Args:
-            state: of the cell, with a result.
-            runs: of the cell, newest first; None to list them.
+        `runs` are the cell's, newest first; None to list them.
         """
         assert state.result is not None
         if runs is None:
@@ -181,7 +179,7 @@ class GridRuns:
         self.client.set_tag(run_id, "zbench.training", training_hash(result))
 
     def read(self) -> list[TrackedRun]:
-        """Reads the newest complete run of each cell of the experiment.
+        """The newest complete run of each cell of the experiment.
 
         Raises:
             TrackingError: the store or its artifacts cannot be read.
@@ -197,10 +195,6 @@ class GridRuns:
                         raise FileNotFoundError(f"{complete[0].info.run_id} lacks {RESULT_FILE}")
                     tracked.append(found)
         return tracked
-
-    def items_file(self, tracked: TrackedRun, name: str) -> Path | None:
-        """Local path of a run's per-item records, see `Store.file`."""
-        return self.store.file(tracked, f"{ITEMS_FOLDER}/{name}")
 
     def file(self, tracked: TrackedRun, name: str) -> Path | None:
         """Local path of one of a run's files, see `Store.file`."""

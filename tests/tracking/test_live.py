@@ -17,7 +17,7 @@ from harness.grid.status import read_states
 from harness.records.events import CellEnded, CellStarted, Event, StepDone, Warned
 from harness.tracking.live import Tracker, _LiveLog
 from harness.tracking.runs import GridRuns
-from harness.tracking.uri import default_uri
+from harness.tracking.store import default_uri
 from tests.grid.test_loader import GRID
 from tests.grid.test_status import scored
 from tests.records.test_results import RESULT

@@ -22,8 +22,14 @@ from harness.grid.status import CellState, read_states
 from harness.records.files import write_frame
 from harness.records.results import CellError, CellResult, write_result
 from harness.tracking.runs import GridRuns
-from harness.tracking.store import Store, TrackedRun
-from harness.tracking.uri import default_uri, hide_password, resolve_uri, shown_uri
+from harness.tracking.store import (
+    Store,
+    TrackedRun,
+    default_uri,
+    hide_password,
+    resolve_uri,
+    shown_uri,
+)
 from tests.grid.test_loader import GRID
 from tests.grid.test_status import scored
 from tests.records.test_results import RESULT
@@ -98,11 +104,11 @@ def test_what_is_read_back_is_what_was_stored(
     runs.sync(states(grid, tmp_path))
     (tracked,) = runs.read()
     assert tracked.result == replace(result, cell=cell.record(), cell_id=cell.id)
-    name = items_path(tmp_path, "mmlu", tracked.result.scores[1].key).name
-    path = runs.items_file(tracked, name)
+    name = str(items_path(Path(), "mmlu", tracked.result.scores[1].key))
+    path = runs.file(tracked, name)
     assert path is not None
     assert pd.read_parquet(path)["acc"].tolist() == [1.0, 0.0]
-    assert runs.items_file(tracked, "nothing.parquet") is None
+    assert runs.file(tracked, "items/nothing.parquet") is None
 
 
 def test_what_a_method_kept_of_its_training_is_read_back(
