@@ -80,13 +80,7 @@ def _primary_scores(state: CellState) -> dict[str, float]:
 
 
 def print_cells(console: Console, states: Sequence[CellState], problem: str | None = None) -> None:
-    """Prints each cell's scores, or its error.
-
-    Args:
-        console: the terminal.
-        states: the cells.
-        problem: what is not in MLflow, if anything is not.
-    """
+    """Prints each cell's scores, or its error; and `problem`, what is not in MLflow."""
     from rich.text import Text
 
     names = list(dict.fromkeys(task.name for state in states for task in state.cell.tasks))

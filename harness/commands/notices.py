@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 
 class Notices:
-    """Prints each warning of cells once; and, as soon as a base model is scored, its alarms.
-
-    Args:
-        console: the terminal; a progress bar may stand on it.
-        states: the cells that run.
-    """
+    """Prints each warning of cells once; and, as soon as a base model is scored, its alarms."""
 
     def __init__(self, console: Console, states: Sequence[CellState]) -> None:
         self.console = console

@@ -29,21 +29,17 @@ def progress(console: Console, states: Sequence[CellState], rows: int | None) ->
     if not console.is_terminal:
         yield _Lines(console, states)
         return
-    with _progress_bars(console) as bars:
-        yield _Bars(bars, states, rows)
-
-
-def _progress_bars(console: Console) -> Progress:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    return Progress(
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[text]}"),
         TimeElapsedColumn(),
         console=console,
         transient=True,
-    )
+    ) as bars:
+        yield _Bars(bars, states, rows)
 
 
 class _Lines:

@@ -14,8 +14,7 @@ from harness.cell.settings import RunSettings
 from harness.commands.display import cell_records, console, print_cells, print_json
 from harness.commands.notices import Notices, print_warnings
 from harness.commands.progress import progress
-from harness.execution.devices import resolve_devices, worker_threads
-from harness.execution.plan import RunPlan
+from harness.execution.devices import RunPlan, resolve_devices, worker_threads
 from harness.execution.run_grid import run_grid
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed
 from harness.grid.folders import CellBusy

@@ -21,9 +21,8 @@ from harness.commands.notices import Notices, grid_warnings, print_warnings
 from harness.commands.progress import progress
 from harness.estimate.plan import PlanRow, plan_rows
 from harness.estimate.probe import expected_seconds
-from harness.execution.devices import resolve_devices, worker_threads
-from harness.execution.plan import GridOutcome, RunPlan
-from harness.execution.run_grid import run_grid
+from harness.execution.devices import RunPlan, resolve_devices, worker_threads
+from harness.execution.run_grid import GridOutcome, run_grid
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs

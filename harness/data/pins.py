@@ -128,7 +128,7 @@ def _training_pin(source: str | None) -> Pin | None:
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pyarrow.Table:
-    """Returns columns of a parquet file.
+    """Columns of a parquet file.
 
     Raises:
         DataError: it is missing, is no parquet, or lacks a column.

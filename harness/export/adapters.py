@@ -51,7 +51,7 @@ def export_cell(cell: str, output: Path, *, runs_dir: Path, data_root: Path | No
     Args:
         cell: a cell's name, by the rule of `grid.selection`.
         output: a new or empty folder.
-        runs_dir: folder of the cells.
+        runs_dir: where cells are kept.
         data_root: where a relative path of the base model begins; for whole models.
 
     Raises:

@@ -96,14 +96,9 @@ def _read(file: Path) -> dict[str, Tensor]:
             f"{file}: is no file of tensors alone, or damaged ({type(fault).__name__}); nothing "
             "else is read, because unpickling can run code"
         ) from fault
-    if (
-        not isinstance(content, dict)
-        or not content
-        or not all(
-            isinstance(name, str) and isinstance(value, torch.Tensor)
-            for name, value in content.items()
-        )
-    ):
+    entries = content.items() if isinstance(content, dict) else ()
+    named = [isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in entries]
+    if not named or not all(named):
         raise ModelError(f"{file}: holds no dictionary of tensors; give a LLaMA-Adapter .pth")
     for name, value in content.items():
         if name != ROWS and name not in GENERATOR and not GATE.fullmatch(name):

@@ -152,8 +152,7 @@ def sha256_of_file(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    stat = path.stat()
-    return _sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    return _sha256(*_version(path))
 
 
 def fresh_sha256_of_file(path: Path) -> str:
@@ -169,10 +168,10 @@ def fresh_sha256_of_file(path: Path) -> str:
 def known_sha256_of_file(path: Path) -> str | None:
     """The SHA-256 of a file where that takes no long reading, else None."""
     try:
-        stat = path.stat()
-        if stat.st_size < LARGE_BYTES:
-            return sha256_of_file(path)
-        return _remembered().get(_key(str(path.resolve()), stat.st_size, stat.st_mtime_ns))
+        name, size, changed = _version(path)
+        if size < LARGE_BYTES:
+            return _sha256(name, size, changed)
+        return _remembered().get(f"{name} {size} {changed}")
     except OSError:
         return None
 
@@ -203,17 +202,21 @@ def sha256_of_json(content: object) -> str:
 
 @lru_cache(maxsize=1024)
 def _sha256(path: str, size: int, changed: int) -> str:
-    key = _key(path, size, changed)
-    if size >= LARGE_BYTES and (known := _remembered().get(key)) is not None:
+    if size < LARGE_BYTES:
+        return fresh_sha256_of_file(Path(path))
+    key = f"{path} {size} {changed}"
+    if (known := _remembered().get(key)) is not None:
         return known
     content = fresh_sha256_of_file(Path(path))
-    if size >= LARGE_BYTES:
-        _remember(key, content)
+    with contextlib.suppress(StorageError, RuntimeError):  # without it, time is lost alone
+        write_text(_memory(), json.dumps(_remembered() | {key: content}, indent=1))
     return content
 
 
-def _key(path: str, size: int, changed: int) -> str:
-    return f"{path} {size} {changed}"
+def _version(path: Path) -> tuple[str, int, int]:
+    """What differs once a file has changed: its place, size in bytes, and time of change in ns."""
+    stat = path.stat()
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
 
 
 def _memory() -> Path:
@@ -227,9 +230,3 @@ def _remembered() -> dict[str, str]:
         return known
     except (OSError, ValueError, RuntimeError):
         return {}
-
-
-def _remember(key: str, content: str) -> None:
-    """Adds to what is remembered; a cache that cannot be written costs time alone."""
-    with contextlib.suppress(StorageError, RuntimeError):
-        write_text(_memory(), json.dumps(_remembered() | {key: content}, indent=1))

@@ -174,12 +174,9 @@ class CellResult:
         seconds: float,
         environment: Mapping[str, Any] | None = None,
     ) -> CellResult:
-        """A copy in which `benchmark_scores` replace those of the same key.
+        """A copy in which the scores of one evaluation replace those of the same key.
 
-        Args:
-            benchmark_scores: of one evaluation.
-            seconds: what it took.
-            environment: where and with what it was made.
+        `seconds` is what it took, and `environment` where and with what it was made.
         """
         new = {score.key for score in benchmark_scores}
         kept = tuple(score for score in self.scores if score.key not in new)
