@@ -8,8 +8,7 @@ from pathlib import Path
 from harness.analysis.frames import cells_frame, losses_frame, scores_frame
 from harness.analysis.sources import ResultSource
 from harness.commands import display
-from harness.commands.display import print_json
-from harness.commands.notices import grid_warnings
+from harness.commands.display import grid_warnings, print_json
 from harness.errors import ReportError
 from harness.grid.workspace import OpenGrid
 

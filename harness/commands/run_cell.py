@@ -11,9 +11,8 @@ from typing import Literal
 from harness.cell.memory import SmallerBudget
 from harness.cell.run import run_cell
 from harness.cell.settings import RunSettings
-from harness.commands.display import cell_records, console, print_cells, print_json
-from harness.commands.notices import Notices, print_warnings
-from harness.commands.progress import progress
+from harness.commands.display import cell_records, console, print_cells, print_json, print_warnings
+from harness.commands.progress import Notices, progress
 from harness.execution.devices import RunPlan, resolve_devices, worker_threads
 from harness.execution.run_grid import run_grid
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed

@@ -189,11 +189,7 @@ def _rows(table: pyarrow.Table, place: str) -> tuple[Instruction, ...]:
 
 
 def rows_sha256(rows: Sequence[Instruction]) -> str:
-    """The SHA-256 of the rows in order, whatever file format they came in.
-
-    It is taken over one line per row: the JSON list [instruction, input, output], UTF-8, without
-    blanks, with a line break.
-    """
+    """The `content_sha256` of the rows, as [instruction, input, output], whatever their format."""
     return content_sha256([row.instruction, row.input, row.output] for row in rows)
 
 

@@ -52,7 +52,12 @@ def describe_environment(device: str | None = None) -> dict[str, str]:
         **package_versions(),
     }
     if device is not None:
-        described["device"] = _describe_device(device)
+        import torch
+
+        if device.startswith("cuda"):
+            described["device"] = torch.cuda.get_device_name(device)
+        else:
+            described["device"] = f"{processor()}, {torch.get_num_threads()} threads"
     return described
 
 
@@ -87,14 +92,6 @@ def git_commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _describe_device(device: str) -> str:
-    import torch
-
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    return f"{processor()}, {torch.get_num_threads()} threads"
 
 
 def processor() -> str:

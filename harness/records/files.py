@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -26,14 +25,15 @@ LARGE_BYTES = 256 * 2**20
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary file beside `path`, which takes its place when the block ends.
+    """Gives the path of a temporary file, which takes the place of `path` when the block ends.
 
     It is flushed to disk before. Where the block raises, `path` is as it was.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    with _temporary(path, folder=False) as temporary:
+    with _temporary(path) as folder:
+        temporary = folder / path.name
         yield temporary
         temporary.chmod(0o644)
         flush(temporary)
@@ -54,14 +54,14 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     Raises:
         StorageError: the folder cannot be written.
     """
-    with _temporary(path, folder=True) as temporary:
+    with _temporary(path) as temporary:
         yield temporary
         temporary.chmod(0o755)
         for file in sorted(temporary.rglob("*")):
             if file.is_file():
                 file.chmod(0o644)
                 flush(file)
-        with _temporary(path, folder=True) as old:
+        with _temporary(path) as old:
             if replace and path.exists():
                 path.replace(old)
             temporary.replace(path)
@@ -69,34 +69,23 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _temporary(path: Path, *, folder: bool) -> Iterator[Path]:
-    """Gives a hidden file or folder beside `path`, named after it and removed at the end.
+def _temporary(path: Path) -> Iterator[Path]:
+    """Gives a hidden folder beside `path`, named after it and removed at the end if still there.
 
     Raises:
         StorageError: in place of an OSError of the block.
     """
-    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{path.name}."
-        if folder:
-            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix))
-        else:
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
-            os.close(handle)
-            temporary = Path(name)
-        yield temporary
+        with tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True
+        ) as temporary:
+            yield Path(temporary)
     except OSError as fault:
         raise StorageError(
             f"{path}: cannot be written ({one_line(fault.strerror or fault)}); free space or "
             "choose another folder, then run the same command again"
         ) from fault
-    finally:
-        if temporary is not None:
-            if folder:
-                shutil.rmtree(temporary, ignore_errors=True)
-            else:
-                temporary.unlink(missing_ok=True)
 
 
 def flush(path: Path) -> None:

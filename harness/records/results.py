@@ -180,16 +180,14 @@ class CellResult:
         """
         new = {score.key for score in benchmark_scores}
         kept = tuple(score for score in self.scores if score.key not in new)
-        times = dict(self.evaluation_seconds)
-        if benchmark_scores:
-            times[benchmark_scores[0].benchmark] = seconds
+        times = {score.benchmark: seconds for score in benchmark_scores}
         known = {score.key for score in kept}
         made_in = {k: v for k, v in self.evaluation_environments.items() if k in known}
         made_in |= {} if environment is None else dict.fromkeys(sorted(new), environment)
         return replace(
             self,
             scores=kept + benchmark_scores,
-            evaluation_seconds=times,
+            evaluation_seconds={**self.evaluation_seconds, **times},
             evaluation_environments=made_in,
         )
 

@@ -83,7 +83,7 @@ class GridRuns:
                 "zbench.kind": "cell",
                 "zbench.grid": self.grid.name,
                 "zbench.cell_id": cell.id,
-                "zbench.owner": owner(),
+                "zbench.owner": f"{platform.node()}:{os.getpid()}",
             },
         )
         params = [Param(key, str(value)[:6000]) for key, value in cell_params(cell).items()]
@@ -196,10 +196,6 @@ class GridRuns:
                     tracked.append(found)
         return tracked
 
-    def file(self, tracked: TrackedRun, name: str) -> Path | None:
-        """Local path of one of a run's files, see `Store.file`."""
-        return self.store.file(tracked, name)
-
 
 def _finished(runs: Sequence[Run], state: CellState) -> bool:
     content = content_hash(state.folder)
@@ -209,14 +205,9 @@ def _finished(runs: Sequence[Run], state: CellState) -> bool:
     )
 
 
-def owner() -> str:
-    """Host and id of this process."""
-    return f"{platform.node()}:{os.getpid()}"
-
-
-def is_alive(name: str) -> bool:
-    """Whether another process of this host still runs; False for one of another host."""
-    host, _, number = name.rpartition(":")
+def is_alive(owner: str) -> bool:
+    """Whether another process, `<host>:<id>`, of this host still runs; False for another host."""
+    host, _, number = owner.rpartition(":")
     if host != platform.node() or not number.isdigit() or int(number) == os.getpid():
         return False
     try:
