@@ -123,13 +123,10 @@ PLAIN = {
 
 def join_place(place: str, steps: list[str | int]) -> str:
     """A place in a file: `join_place("a.yaml", ["blocks", 0])` is `a.yaml: blocks[0]`."""
-    path = place
     for step in steps:
-        if isinstance(step, int):
-            path += f"[{step}]"
-        else:
-            path += ("." if ": " in path else ": ") + str(step)
-    return path
+        dot = "." if ": " in place else ": "
+        place += f"[{step}]" if isinstance(step, int) else f"{dot}{step}"
+    return place
 
 
 def _fields_at(spec: type[BaseModel], steps: list[str | int]) -> list[str]:

@@ -44,7 +44,6 @@ def run_cell_command(
     check_gpus_per_cell(grid.states, len(devices), f"--device {device}")
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
     tracker = Tracker(grid.spec, uri, grid.runs_dir, grid.states)
-    tracker.start()
     screen = console(quiet=as_json)
     print_warnings(screen, warnings)
     notices = Notices(screen, grid.states)

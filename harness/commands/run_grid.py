@@ -99,9 +99,7 @@ def _start_tracker(grid: OpenGrid, uri: str, has_work: bool) -> Tracker | None:
         return None
     from harness.tracking.live import Tracker
 
-    tracker = Tracker(grid.spec, uri, grid.runs_dir, grid.states)
-    tracker.start()
-    return tracker
+    return Tracker(grid.spec, uri, grid.runs_dir, grid.states)
 
 
 def _print_summary(screen: Console, grid: OpenGrid, devices: Sequence[str]) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from harness.demo.world import world_folder
 from harness.errors import StorageError, UsageError, did_you_mean, one_line
@@ -87,7 +86,7 @@ def _read_cell(folder: Path) -> tuple[Cell, CellResult | None]:
     file = folder / CELL_FILE
     try:
         cell = Cell.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, ValidationError) as fault:
+    except (OSError, ValueError, KeyError) as fault:
         raise StorageError(
             f"{file}: cannot be read ({one_line(fault)}); run the cell's grid again"
         ) from fault

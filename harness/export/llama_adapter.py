@@ -74,10 +74,8 @@ def read_llama_adapter(
         parsed = PROMPT_METHODS[found].model_validate(dict(options))
     except ValidationError as error:
         raise UsageError(describe_faults(error, "--option", PROMPT_METHODS[found])[0]) from error
-    if found == "zero-init-nonlinear":
-        converted, parsed = _generator(file, tensors, shape, parsed)
-    else:
-        converted, parsed = _rows(file, tensors, shape, parsed)
+    convert = _generator if found == "zero-init-nonlinear" else _rows
+    converted, parsed = convert(file, tensors, shape, parsed)
     if found != "random-init":
         for index in parsed.adapted_layers(shape):
             converted[f"{DECODER}layers.{index}.self_attn.prompt.prompt_gate"] = gates[index]

@@ -41,9 +41,7 @@ def select_cells(cells: Sequence[Cell], only: str | None) -> list[Cell]:
     if not only:
         return list(cells)
     words = only.split()
-    chosen = [
-        cell for cell in cells if all(word in cell.label or word in cell.id for word in words)
-    ]
+    chosen = [c for c in cells if all(word in c.label or word in c.id for word in words)]
     if not chosen:
         raise UsageError(f"--only {only!r}: matches no cell; `zbench plan GRID` lists their labels")
     return chosen

@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,25 +29,20 @@ RETRY_SECONDS = 30.0
 """Between two attempts to reach a server that does not answer."""
 
 
-@dataclass
 class Tracker:
-    """A listener that logs a run's events to MLflow.
+    """A listener that logs a run's events to MLflow, from a thread that first makes the database.
 
     While the server does not answer, events are kept and tried again; what is still missing at the
     end is named in `problem`, and `sync` makes up for it.
     """
 
-    grid: GridSpec
-    uri: str
-    runs_dir: Path
-    states: Sequence[CellState]
-    problem: str | None = None
-    _events: queue.SimpleQueue[Event | None] = field(default_factory=queue.SimpleQueue)
-    _closing: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Starts the thread, which first makes the database."""
+    def __init__(
+        self, grid: GridSpec, uri: str, runs_dir: Path, states: Sequence[CellState]
+    ) -> None:
+        self.grid, self.uri, self.runs_dir, self.states = grid, uri, runs_dir, states
+        self.problem: str | None = None
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -58,10 +53,9 @@ class Tracker:
         """Waits until everything is logged; returns the problem, if there is one."""
         self._closing.set()
         self._events.put(None)
-        if self._thread is not None:
-            self._thread.join(timeout)
-            if self._thread.is_alive():
-                self.problem = f"MLflow at {hide_password(self.uri)}: too slow; gave up waiting"
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self.problem = f"MLflow at {hide_password(self.uri)}: too slow; gave up waiting"
         return self.problem
 
     def _run(self) -> None:

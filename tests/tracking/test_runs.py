@@ -227,7 +227,7 @@ def test_a_file_that_cannot_be_read_is_a_warning_and_not_a_missing_file(
     assert not caplog.records
     remote = replace(local, artifact_uri="mlflow-artifacts:/1/artifacts")
     away = Store("http://127.0.0.1:9")
-    assert away.store.file(remote, STEPS_FILE) is None
+    assert away.file(remote, STEPS_FILE) is None
     (message,) = (r.getMessage() for r in caplog.records if r.name == "harness.tracking.store")
     assert message == (
         f"a/lora: left out {STEPS_FILE}, which cannot be read: MLflow at http://127.0.0.1:9: no "
