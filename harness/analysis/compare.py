@@ -215,9 +215,9 @@ def _tracked_side(
     name: str, labels: Sequence[str], runs_dir: Path, tracking_uri: str | None
 ) -> Side:
     from harness.tracking.lookup import RunLookup
-    from harness.tracking.study import study_uri
+    from harness.tracking.store import resolve_uri
 
-    lookup = RunLookup(study_uri(runs_dir, tracking_uri))
+    lookup = RunLookup(resolve_uri(None, runs_dir, tracking_uri))
     runs: list[str] = []
     problem = ""
     try:

@@ -79,7 +79,7 @@ class ResultSource:
         found: Path | None = path
         if is_elsewhere and self.problem is None and cell_id in self.tracked:
             name = path.relative_to(self.folders[cell_id]).as_posix()
-            found = self.runs.file(self.tracked[cell_id], name)
+            found = self.runs.store.file(self.tracked[cell_id], name)
         return pd.read_parquet(found) if found is not None and found.is_file() else None
 
     def environment(self) -> dict[str, str]:

@@ -26,7 +26,7 @@ from harness.grid.folders import (
     locked,
 )
 from harness.grid.schema import Cell
-from harness.grid.status import is_trained, missing_tasks
+from harness.grid.status import LocalInputs, is_trained
 from harness.methods import METHODS
 from harness.models.devices import free_memory, is_out_of_memory
 from harness.records.environment import describe_environment, prepare_torch
@@ -58,7 +58,8 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
         estimate = settings.estimates.get(cell.id, {})
         result = read_result(run.folder) or CellResult(cell.record(), cell.id, estimate=estimate)
         trained = is_trained(cell, result)
-        tasks = missing_tasks(cell, result, settings.data_root) if trained else cell.tasks
+        inputs = LocalInputs(settings.data_root)
+        tasks = inputs.missing_tasks(cell, result) if trained else cell.tasks
         if trained and not tasks:
             return result
         prepare_torch(settings.threads)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from harness.commands import display
 from harness.commands.display import new_table, print_json, print_line, print_plan_warnings
-from harness.commands.notices import print_warnings
 from harness.commands.progress import format_seconds
 from harness.errors import UsageError
 from harness.estimate.compute import disk_needs
@@ -49,7 +48,7 @@ def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
         print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})
     else:
         _print_plan(display.console(), grid.spec.name, rows)
-        print_warnings(display.console(), warnings)
+        display.print_warnings(display.console(), warnings)
     return 0
 
 

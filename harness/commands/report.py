@@ -8,8 +8,7 @@ from pathlib import Path
 from harness.analysis.frames import cells_frame, losses_frame, scores_frame
 from harness.analysis.sources import ResultSource
 from harness.commands import display
-from harness.commands.display import print_json
-from harness.commands.notices import grid_warnings
+from harness.commands.display import grid_warnings, print_json
 from harness.errors import ReportError
 from harness.grid.workspace import OpenGrid
 
@@ -21,7 +20,7 @@ def report_command(
     from harness.analysis.inputs import ReportInput
     from harness.records.environment import git_commit, package_versions
     from harness.report import build_report
-    from harness.tracking.uri import default_uri, resolve_uri, shown_uri
+    from harness.tracking.store import default_uri, resolve_uri, shown_uri
 
     states = grid.states
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)

@@ -137,10 +137,10 @@ def _track(
     study: Study, files: Sequence[Path], runs_dir: Path, option: str | None, seconds: float
 ) -> str:
     """Logs one run; returns the line that says where, or why it could not be logged."""
-    from harness.tracking.study import log_study, study_uri
-    from harness.tracking.uri import hide_password
+    from harness.tracking.store import hide_password, resolve_uri
+    from harness.tracking.study import log_study
 
-    uri = study_uri(runs_dir, option)
+    uri = resolve_uri(None, runs_dir, option)
     metrics = {"seconds": seconds}
     for row in study.find():
         assert row.slope is not None
