@@ -39,49 +39,30 @@ def run_requests(lm: LM, loaded: Sequence[LoadedBenchmark]) -> Mapping[str, Any]
 
 @contextlib.contextmanager
 def lm_eval_session(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """The context in which lm-eval's model classes are made of a model, and run."""
-    with _quiet(), _compiled_templates(), _unchanged(model, tokenizer):
-        yield
+    """The context in which lm-eval's model classes are made of a model, and run.
 
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps chatter out: warnings about every model object and every long request."""
-    names = ("lm_eval", "transformers.tokenization_utils_base")
-    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
-    for logger in levels:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _compiled_templates() -> Iterator[None]:
-    """Compiles each prompt template once: lm-eval compiles it anew for every document."""
-    environment = lm_eval.utils.env
-    environment.from_string = lru_cache(maxsize=1024)(environment.from_string)
-    try:
-        yield
-    finally:
-        del environment.from_string
-
-
-@contextlib.contextmanager
-def _unchanged(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """Puts the model in evaluation mode, and undoes what HFLM changes."""
+    The model is in evaluation mode; what HFLM changes of it and of the tokenizer is undone.
+    """
+    # They warn about every model object and every long request.
+    chatty = map(logging.getLogger, ("lm_eval", "transformers.tokenization_utils_base"))
+    levels = {logger: logger.level for logger in chatty}
     training = [(module, module.training) for module in model.modules()]
-    use_cache = getattr(model.config, "use_cache", None)
-    pad_token = tokenizer.pad_token
-    model.eval()
-    # Keys and values are kept where the scorer asks for it, and nowhere else.
-    model.config.use_cache = False
+    use_cache, pad_token = getattr(model.config, "use_cache", None), tokenizer.pad_token
+    # lm-eval compiles each prompt template anew for every document.
+    templates = lm_eval.utils.env
+    templates.from_string = lru_cache(maxsize=1024)(templates.from_string)
     try:
+        for logger in levels:
+            logger.setLevel(logging.ERROR)
+        model.eval()
+        # Keys and values are kept where the scorer asks for it, and nowhere else.
+        model.config.use_cache = False
         yield
     finally:
         for module, mode in training:
             module.training = mode
         model.config.use_cache = use_cache
         tokenizer.pad_token = pad_token
+        del templates.from_string
+        for logger, level in levels.items():
+            logger.setLevel(level)

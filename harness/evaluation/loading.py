@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from harness.evaluation.data_versions import (
 from harness.evaluation.local_data import read_split, subjects_in
 from harness.evaluation.task_files import folder_of
 from harness.evaluation.tasks import TaskSpec, data_fingerprint, local_files, uses_fallback
+from harness.evaluation.trial import first_line
 
 
 class KeptTask(ConfigurableTask):
@@ -59,27 +60,19 @@ class KeptTask(ConfigurableTask):
         if self.files is None:
             super().download(dataset_kwargs, **kwargs)
             return
-        config = self.config
-        splits = (
-            config.training_split,
-            config.validation_split,
-            config.test_split,
-            config.fewshot_split,
-        )
-        self.dataset = {
-            # lm-eval lists few-shot documents even for 0 shots; nothing reads them.
-            split: self._read(self.files[split]) if split in self.files else Dataset.from_dict({})
-            for split in splits
-            if split is not None
-        }
-
-    def _read(self, file: Path) -> Dataset:
-        return read_split(
-            file,
-            self.benchmark.columns,
-            subject_column=self.benchmark.subject_column,
-            subject=self.config.dataset_name,
-        )
+        self.dataset = {}
+        for kind in ("training_split", "validation_split", "test_split", "fewshot_split"):
+            split = getattr(self.config, kind)
+            if split in self.files:
+                self.dataset[split] = read_split(
+                    self.files[split],
+                    self.benchmark.columns,
+                    subject_column=self.benchmark.subject_column,
+                    subject=self.config.dataset_name,
+                )
+            elif split is not None:
+                # lm-eval lists few-shot documents even for 0 shots; nothing reads them.
+                self.dataset[split] = Dataset.from_dict({})
 
     @property
     def eval_docs(self) -> Dataset:
@@ -126,30 +119,24 @@ class LoadedBenchmark:
             try:
                 member.build_all_requests(limit=self.task.limit)
             except Exception as fault:
-                reason = str(fault).splitlines()[0] if str(fault) else "no message"
                 raise EvaluationError(
                     f"{name}: lm-eval cannot make prompts of {self.data_source} "
-                    f"({type(fault).__name__}: {reason}); look for an empty or wrong cell"
+                    f"({first_line(fault)}); look for an empty or wrong cell"
                 ) from fault
         return sum(len(member.instances) for member in self.tasks.values())
 
 
-_LOADED: dict[tuple[TaskSpec, Path | None, str | None], LoadedBenchmark] = {}
-
-
 def load_benchmark(task: TaskSpec, data_root: Path | None) -> LoadedBenchmark:
-    """Returns the task objects of a benchmark, the same ones for the same data.
+    """The task objects of a benchmark, the same ones for the same data.
 
     Raises:
         DataError: a local file is missing or broken, or the hub cannot be read.
         EvaluationError: lm-eval cannot make its prompts from the data.
     """
-    key = (task, data_root, data_fingerprint(task, data_root))
-    if key not in _LOADED:
-        _LOADED[key] = _load(task, data_root, key[2])
-    return _LOADED[key]
+    return _load(task, data_root, data_fingerprint(task, data_root))
 
 
+@cache
 def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> LoadedBenchmark:
     benchmark = task.benchmark
     if data_root is None and benchmark.hub is None:
@@ -187,7 +174,7 @@ def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> Lo
 
 
 def _hub_contents(task: TaskSpec, tasks: Mapping[str, KeptTask]) -> dict[str, tuple[str, Content]]:
-    """Returns what each split holds that was read from the hub: of all subjects together."""
+    """What each split holds that was read from the hub: of all subjects together."""
     found = {}
     for split, file in task.benchmark.split_files(task.num_shots).items():
         available = next(iter(tasks.values())).dataset[split].column_names
@@ -204,7 +191,7 @@ def _hub_contents(task: TaskSpec, tasks: Mapping[str, KeptTask]) -> dict[str, tu
 def _build_error(
     benchmark: Benchmark, files: Mapping[str, Path] | None, fault: Exception
 ) -> ZbenchError:
-    reason = f"{type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else 'no message'}"
+    reason = first_line(fault)
     if files is None:
         assert benchmark.hub is not None
         return DataError(
@@ -218,7 +205,7 @@ def _build_error(
 def _build(
     benchmark: Benchmark, files: Mapping[str, Path] | None
 ) -> tuple[dict[str, KeptTask], dict[str, Group]]:
-    """Returns the leaf tasks and the groups of a benchmark, by name."""
+    """The leaf tasks and the groups of a benchmark, by name."""
     name, folder = benchmark.name, folder_of(benchmark.task_folder)
     # One folder is indexed, not lm-eval's 14,000 files.
     index = TaskManager(include_defaults=False, include_path=str(folder)).task_index

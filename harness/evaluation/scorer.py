@@ -46,15 +46,15 @@ class EncodingCache:
         self._encodings: dict[tuple[str, str], Encoding] = {}
 
     def get(self, pair: tuple[str, str], encode: Callable[[str, str], Encoding]) -> Encoding:
-        """Returns the pair's encoding, and keeps it while there is room."""
+        """The pair's encoding, kept while there is room."""
         if pair in self._encodings:
             return self._encodings[pair]
-        context, answer = encode(*pair)
-        size = len(context) + len(answer)
+        encoding = encode(*pair)
+        size = sum(map(len, encoding))
         if self._num_tokens + size <= MAX_KEPT_TOKENS:
-            self._encodings[pair] = context, answer
+            self._encodings[pair] = encoding
             self._num_tokens += size
-        return context, answer
+        return encoding
 
 
 class Scorer(ModelObject):
@@ -105,13 +105,13 @@ class Scorer(ModelObject):
         self._refusal = reason_against(model)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Answer]:
-        """Returns (log-likelihood in nats, whether greedy) of each answer, as `HFLM` does."""
+        """(Log-likelihood in nats, whether greedy) of each answer, as `HFLM` gives it."""
         self._task_names = [request.task_name or "" for request in requests]
         answers: list[Answer] = super().loglikelihood(requests, disable_tqdm=True)
         return answers
 
     def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
-        """Returns the token ids of a text, as `HFLM` does."""
+        """The token ids of a text, as `HFLM` gives them."""
         return self._encode(string, *args, **kwargs)
 
     def _encode_pair(self, context: str, continuation: str) -> Encoding:
@@ -121,7 +121,7 @@ class Scorer(ModelObject):
         self, requests: list[Any], disable_tqdm: bool = True, override_bs: int | None = None
     ) -> list[Answer]:
         if override_bs is not None:  # a batch of rolling windows
-            return self._hflm(requests, override_bs)
+            return list(super()._loglikelihood_tokens(requests, True, override_bs))
         numbers: dict[Query, list[int]] = {}
         for number, (name, request) in enumerate(zip(self._task_names, requests, strict=True)):
             numbers.setdefault(self._query(name, *request), []).append(number)
@@ -138,7 +138,7 @@ class Scorer(ModelObject):
     def _query(
         self, name: str, pair: tuple[str, str], context: list[int], answer: list[int]
     ) -> Query:
-        """Returns a request as the model gets it, cut to its positions as HFLM cuts it."""
+        """A request as the model gets it, cut to its positions as HFLM cuts it."""
         if not 0 < len(answer) <= self.max_length:
             raise EvaluationError(
                 f"{name}: the answer {pair[1][:60]!r} is {len(answer)} tokens long and the "
@@ -167,7 +167,10 @@ class Scorer(ModelObject):
                     self.batching.effective,
                     lambda query, value, greedy: done(query, (value, greedy)),
                     before=lambda run: check_sharing(
-                        self.model, run, self._plain_value, self.mixed_precision_dtype
+                        self.model,
+                        run,
+                        lambda query: self._answer_plainly([query], 1)[0][0],
+                        self.mixed_precision_dtype,
                     ),
                 )
                 self.batching = replace(self.batching, effective=effective)
@@ -196,7 +199,7 @@ class Scorer(ModelObject):
 
         def score_rest(batch_size: int) -> None:
             while rounds:
-                answers = self._answers_of_hflm(rounds[0], batch_size)
+                answers = self._answer_plainly(rounds[0], batch_size)
                 for query, answer in zip(rounds.popleft(), answers, strict=True):
                     on_done(query, answer)
 
@@ -208,14 +211,6 @@ class Scorer(ModelObject):
             one="score one question",
         )
 
-    def _plain_value(self, query: Query) -> float:
-        return self._answers_of_hflm([query], 1)[0][0]
-
-    def _answers_of_hflm(self, queries: Sequence[Query], batch_size: int) -> list[Answer]:
-        return self._hflm([(None, *query.split()) for query in queries], batch_size)
-
-    def _hflm(self, requests: list[Any], batch_size: int) -> list[Answer]:
-        answers: list[Answer] = super()._loglikelihood_tokens(
-            requests, disable_tqdm=True, override_bs=batch_size
-        )
-        return answers
+    def _answer_plainly(self, queries: Sequence[Query], batch_size: int) -> list[Answer]:
+        requests = [(None, *query.split()) for query in queries]
+        return self._loglikelihood_tokens(requests, override_bs=batch_size)

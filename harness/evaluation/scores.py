@@ -18,7 +18,7 @@ from harness.records.results import TaskScore
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Returns the identity of a fast tokenizer: of all that decides its token ids.
+    """The identity of a fast tokenizer: of all that decides its token ids.
 
     Truncation and padding are left out: they are what the last call set, not the tokenizer's own.
     """
@@ -35,7 +35,7 @@ def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def prompts_sha256(loaded: LoadedBenchmark) -> str:
-    """Returns the identity of a benchmark's prompts: of the texts of its requests, in order."""
+    """The identity of a benchmark's prompts: of the texts of its requests, in order."""
     digest = hashlib.sha256()
     for name, task in loaded.tasks.items():
         for request in task.instances:
@@ -54,7 +54,7 @@ def task_scores(
     response_flags: Callable[[list[str]], dict[str, int]] = lambda _members: {},
     **shared: Any,
 ) -> tuple[TaskScore, ...]:
-    """Returns the benchmark's scores, then those of its subjects where it is a group.
+    """The benchmark's scores, then those of its subjects where it is a group.
 
     Args:
         loaded: the benchmark.
@@ -107,20 +107,18 @@ def task_scores(
 
 
 def _value(result: dict[str, Any], metric: str) -> tuple[float, float | None]:
-    """Returns lm-eval's value and standard error; None where it says `N/A`."""
+    """lm-eval's value and standard error; None where it says `N/A`."""
     stderr = result[f"{metric}_stderr,none"]
     known = not isinstance(stderr, str) and stderr is not None and math.isfinite(stderr)
     return float(result[f"{metric},none"]), float(stderr) if known else None
 
 
 def _macro(values: list[tuple[float, float | None]]) -> tuple[float, float | None]:
-    """Returns the mean over subjects and its standard error, sqrt(sum of squares) / count."""
+    """The mean over subjects and its standard error, sqrt(sum of squares) / count."""
     count = len(values)
     mean = sum(value for value, _ in values) / count
-    errors = [stderr for _, stderr in values if stderr is not None]
-    if len(errors) < count:
-        return mean, None
-    return mean, math.sqrt(sum(stderr**2 for stderr in errors)) / count
+    squares = [stderr**2 for _, stderr in values if stderr is not None]
+    return mean, math.sqrt(sum(squares)) / count if len(squares) == count else None
 
 
 def _note(
@@ -130,7 +128,7 @@ def _note(
     warnings: Sequence[str],
     deviations: Sequence[str],
 ) -> str | None:
-    """Returns what is to be known of a score of some of a benchmark's tasks: see `task_scores`."""
+    """What is to be known of a score of some of a benchmark's tasks: see `task_scores`."""
     notes = [loaded.note, *(mismatch.note for mismatch in loaded.mismatches), *warnings]
     if cut := sum(lm.truncated[member] for member in members):
         total = sum(len(loaded.tasks[member].instances) for member in members)
@@ -148,7 +146,7 @@ def _note(
 
 
 def question_id(loaded: LoadedBenchmark, doc: Mapping[str, Any]) -> str:
-    """Returns the data set's own name of an item, else a hash of its content."""
+    """The data set's own name of an item, else a hash of its content."""
     benchmark = loaded.task.benchmark
     if benchmark.id_column and doc.get(benchmark.id_column):
         return str(doc[benchmark.id_column])
