@@ -26,13 +26,13 @@ from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.evaluation.outcome import TaskOutcome
+    from harness.evaluation.scores import TaskOutcome
 
 
 def evaluate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: TaskSpec, **settings: Any
 ) -> TaskOutcome:
-    """Returns the scores of a model on one benchmark, with its items: see `evaluate_together`."""
+    """Scores of a model on one benchmark, with its items: see `evaluate_together`."""
     (outcome,) = evaluate_together(model, tokenizer, [task], **settings)
     return outcome
 
@@ -47,7 +47,7 @@ def evaluate_together(
     token_budget: int = DEFAULT_TOKEN_BUDGET,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[TaskOutcome]:
-    """Returns the scores of a model on benchmarks that have requests in common, with their items.
+    """Scores of a model on benchmarks that have requests in common, with their items.
 
     Log-likelihoods are those of `lm_eval.simple_evaluate` on the same model and items; what their
     requests share is computed once. Benchmarks of the paper's protocol are generated, one by one.

@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,6 @@ class KeptTask(ConfigurableTask):
     """Local file by split; None for the hub."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self._kept_docs: Dataset | None = None
         self._kept_requests: list[Any] | None = None
         super().__init__(config={key: value for key, value in config.items() if key != "class"})
 
@@ -74,12 +73,10 @@ class KeptTask(ConfigurableTask):
                 # lm-eval lists few-shot documents even for 0 shots; nothing reads them.
                 self.dataset[split] = Dataset.from_dict({})
 
-    @property
+    @cached_property
     def eval_docs(self) -> Dataset:
         """The documents; `process_docs` runs once, not at each look."""
-        if self._kept_docs is None:
-            self._kept_docs = super().eval_docs
-        return self._kept_docs
+        return super().eval_docs
 
     def build_all_requests(self, **kwargs: Any) -> None:
         """Builds the requests the first time; then hands out the same ones, without answers."""
@@ -151,7 +148,17 @@ def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> Lo
         except ZbenchError:
             raise
         except Exception as fault:
-            raise _build_error(benchmark, files, fault) from fault
+            reason = first_line(fault)
+            if files is not None:
+                raise EvaluationError(
+                    f"{files[benchmark.eval_split]}: lm-eval cannot read it as {task.name} "
+                    f"({reason})"
+                ) from fault
+            assert benchmark.hub is not None
+            raise DataError(
+                f"{task.name}: cannot read {benchmark.hub[0]} from the hub ({reason}); allow "
+                "network access, fill the hub's cache, or give local files with --data-root"
+            ) from fault
     for member in tasks.values():
         _set_shots(member, task)
     if data_root is None or files is None:
@@ -186,20 +193,6 @@ def _hub_contents(task: TaskSpec, tasks: Mapping[str, KeptTask]) -> dict[str, tu
         ]
         found[split] = file, split_content(task.benchmark, columns, rows)
     return found
-
-
-def _build_error(
-    benchmark: Benchmark, files: Mapping[str, Path] | None, fault: Exception
-) -> ZbenchError:
-    reason = first_line(fault)
-    if files is None:
-        assert benchmark.hub is not None
-        return DataError(
-            f"{benchmark.name}: cannot read {benchmark.hub[0]} from the hub ({reason}); "
-            "allow network access, fill the hub's cache, or give local files with --data-root"
-        )
-    place = files[benchmark.eval_split]
-    return EvaluationError(f"{place}: lm-eval cannot read it as {benchmark.name} ({reason})")
 
 
 def _build(
@@ -250,13 +243,9 @@ def _set_shots(member: KeptTask, task: TaskSpec) -> None:
 
 def _hub_commit(tasks: Mapping[str, KeptTask]) -> str:
     """The commit that the hub's files came from, as their addresses say it; else `main`."""
-    for task in tasks.values():
-        for split in task.dataset.values():
-            for address in split.info.download_checksums or {}:
-                _, at, rest = str(address).partition("@")
-                if at:
-                    return rest.partition("/")[0]
-    return "main"
+    splits = [split for task in tasks.values() for split in task.dataset.values()]
+    addresses = (str(one) for split in splits for one in split.info.download_checksums or {})
+    return next((one.split("@")[1].partition("/")[0] for one in addresses if "@" in one), "main")
 
 
 def _rows_sha256(tasks: Mapping[str, KeptTask], num_shots: int) -> str:

@@ -6,15 +6,31 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import pandas
 from transformers import PreTrainedTokenizerBase
 
 from harness.evaluation.benchmarks import MACRO_METRIC
 from harness.evaluation.loading import LoadedBenchmark
-from harness.evaluation.model_object import ModelObject
+from harness.evaluation.model_object import Batching, ModelObject
 from harness.evaluation.tasks import lm_eval_version
 from harness.records.results import TaskScore
+
+
+@dataclass(frozen=True)
+class TaskOutcome:
+    """Scores of one benchmark, and what they were made of."""
+
+    scores: tuple[TaskScore, ...]
+    """Those of the benchmark first, metric by metric; then of each subject where it is a group."""
+    items: pandas.DataFrame
+    """One row per item; the protocol's `items_frame` names the columns."""
+    batching: Batching
+    """How the requests were put together."""
+    warnings: tuple[str, ...] = ()
+    """What the reader of the scores must know; it stands in their notes too."""
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -145,11 +161,14 @@ def _note(
     return "; ".join(filter(None, notes)) or None
 
 
-def question_id(loaded: LoadedBenchmark, doc: Mapping[str, Any]) -> str:
-    """The data set's own name of an item, else a hash of its content."""
-    benchmark = loaded.task.benchmark
-    if benchmark.id_column and doc.get(benchmark.id_column):
-        return str(doc[benchmark.id_column])
-    content = {column: doc[column] for column in benchmark.columns}
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def item_keys(loaded: LoadedBenchmark, name: str, sample: Mapping[str, Any]) -> dict[str, Any]:
+    """What names an item of an lm-eval task: `task`, `doc_id`, and as `question_id` the data set's
+    own id, else a hash of its content.
+    """
+    benchmark, doc = loaded.task.benchmark, sample["doc"]
+    own = benchmark.id_column and doc.get(benchmark.id_column)
+    if not own:
+        content = {column: doc[column] for column in benchmark.columns}
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
+        own = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {"task": name, "doc_id": int(sample["doc_id"]), "question_id": str(own)}

@@ -175,7 +175,7 @@ def record_layer(model: nn.Module, layer: Any, ids: Tensor) -> LayerActivations:
 
     def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden = args[0] if args else kwargs["hidden_states"]
-        rotary = kwargs.get("position_embeddings", args[1] if len(args) > 1 else None)
+        rotary = kwargs["position_embeddings"] if "position_embeddings" in kwargs else args[1]
         seen.extend(_double(tensor)[0] for tensor in (hidden, *rotary))
 
     def leave(_module: nn.Module, args: tuple[Any, ...]) -> None:
