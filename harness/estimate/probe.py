@@ -114,9 +114,7 @@ class GridForecast:
     @property
     def worker_seconds(self) -> float:
         """All workers together: GPU seconds, or a CPU's core seconds."""
-        once: dict[str, float] = {}
-        for cell in self.cells:
-            once |= cell.prepare_seconds
+        once = {name: s for cell in self.cells for name, s in cell.prepare_seconds.items()}
         workers = min(self.probe.workers, len(self.cells))
         own = sum(cell.seconds for cell in self.cells)
         return own + workers * (self.probe.start_seconds + sum(once.values()))

@@ -19,7 +19,7 @@ from harness.evaluation.memory import halve_until_it_fits
 from harness.evaluation.model_object import ModelObject, OnProgress
 from harness.evaluation.prefix_trie.checks import check_sharing, reason_against
 from harness.evaluation.prefix_trie.forward import TrieForward
-from harness.evaluation.prefix_trie.scoring import score_queries
+from harness.evaluation.prefix_trie.scoring import Done, score_queries
 from harness.evaluation.prefix_trie.trie import Query
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET
 from harness.evaluation.trial import WrongResultError, attention_window
@@ -127,9 +127,9 @@ class Scorer(ModelObject):
             numbers.setdefault(self._query(name, *request), []).append(number)
         answers: list[Answer] = [(math.nan, False)] * len(requests)
 
-        def on_done(query: Query, answer: Answer) -> None:
+        def on_done(query: Query, value: float, greedy: bool) -> None:
             for number in numbers[query]:
-                answers[number] = answer
+                answers[number] = value, greedy
                 self.count_done(len(requests))
 
         self._score(list(numbers), on_done)
@@ -149,13 +149,13 @@ class Scorer(ModelObject):
         self.truncated[name] += len(context) + len(answer) > len(tokens)
         return Query(fed=tuple(tokens[:-1]), targets=tuple(answer))
 
-    def _score(self, queries: list[Query], on_done: Callable[[Query, Answer], None]) -> None:
+    def _score(self, queries: list[Query], on_done: Done) -> None:
         """Scores queries over their trie, and one by one those that cannot be."""
         left = dict.fromkeys(queries)
 
-        def done(query: Query, answer: Answer) -> None:
+        def done(query: Query, value: float, greedy: bool) -> None:
             del left[query]
-            on_done(query, answer)
+            on_done(query, value, greedy)
 
         window = attention_window(self.model)
         if self._refusal is None:
@@ -165,7 +165,7 @@ class Scorer(ModelObject):
                     TrieForward(self.model, self.autocast),
                     fitting,
                     self.batching.effective,
-                    lambda query, value, greedy: done(query, (value, greedy)),
+                    done,
                     before=lambda run: check_sharing(
                         self.model,
                         run,
@@ -183,9 +183,7 @@ class Scorer(ModelObject):
             self.batching = replace(self.batching, fallback=reason)
             self._score_plainly(list(left), done)
 
-    def _score_plainly(
-        self, queries: list[Query], on_done: Callable[[Query, Answer], None]
-    ) -> None:
+    def _score_plainly(self, queries: list[Query], on_done: Done) -> None:
         """Scores queries as HFLM does."""
         # By length of the answer, for the case that the class's docstring tells; then the longest
         # first, so that memory runs out early.
@@ -201,7 +199,7 @@ class Scorer(ModelObject):
             while rounds:
                 answers = self._answer_plainly(rounds[0], batch_size)
                 for query, answer in zip(rounds.popleft(), answers, strict=True):
-                    on_done(query, answer)
+                    on_done(query, *answer)
 
         halve_until_it_fits(
             score_rest,

@@ -123,11 +123,9 @@ def descend(
             kept = np.nonzero(~done)[0]
             if not len(kept):
                 return ends, lowest, converged
-            problem, state = (
-                problem.take(kept),
-                (index, theta, chi2, damping, waited, matrix, slope),
-            )
-            index, theta, chi2, damping, waited, matrix, slope = (each[kept] for each in state)
+            index, problem = index[kept], problem.take(kept)
+            theta, chi2, damping, waited = theta[kept], chi2[kept], damping[kept], waited[kept]
+            matrix, slope = matrix[kept], slope[kept]
     ends[index], lowest[index] = theta, chi2
     return ends, lowest, converged
 

@@ -194,6 +194,8 @@ def layer_terms(layer: Any, prompt: Any, seen: LayerActivations) -> LayerTerms:
 
     `prompt` is the layer's PromptAttention, with free rows.
     """
+    from scipy.special import softmax
+
     rows = _double(prompt.rows)
     query = _rotate(_heads(layer, "q_proj", seen.hidden), seen)
     groups = len(query) // len(_heads(layer, "k_proj", rows))
@@ -207,9 +209,10 @@ def layer_terms(layer: Any, prompt: Any, seen: LayerActivations) -> LayerTerms:
     prompt_scores = scale * query @ prompt_key.swapaxes(1, 2)
     factors = np.ones((len(query), len(rows) + len(seen.hidden)))
     if prompt.gate is None:
-        gates = _softmax(np.concatenate([prompt_scores, token_scores], axis=2))
+        gates = softmax(np.concatenate([prompt_scores, token_scores], axis=2), axis=2)
     else:
-        gates = np.concatenate([_softmax(prompt_scores), _softmax(token_scores)], axis=2)
+        both = [softmax(scores, axis=2) for scores in (prompt_scores, token_scores)]
+        gates = np.concatenate(both, axis=2)
         factors[:, : len(rows)] = _double(prompt.gate_strength())[:, :, 0]
     return LayerTerms(np.concatenate(values, axis=1), gates, factors)
 
@@ -228,11 +231,6 @@ def _rotate(x: Array, seen: LayerActivations) -> Array:
     half = x.shape[-1] // 2
     rotated = np.concatenate([-x[..., half:], x[..., :half]], axis=-1)
     return x * seen.cosine + rotated * seen.sine
-
-
-def _softmax(scores: Array) -> Array:
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def _double(tensor: Any) -> Array:

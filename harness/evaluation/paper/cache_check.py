@@ -30,10 +30,8 @@ def reason_against_cache(
 ) -> str | None:
     """Why a model is to generate without kept keys and values; None where it may keep them.
 
-    Args:
-        model: in evaluation mode, under the precision it is to run in.
-        prompts: what it is to continue; the longest and the shortest are tried.
-        autocast_dtype: what the model computes in where that is not its own dtype.
+    It is in evaluation mode, under the precision it is to run in: `autocast_dtype`, or its own
+    dtype. The longest and the shortest of the prompts are tried.
     """
     if reason := virtual_tokens(model):
         return reason
