@@ -4,9 +4,9 @@ Known without a model: `benchmarks` lists what there is, from `task_files` of lm
 package, `protocols` how each is measured, `tasks` what a grid may ask for, and `data_versions`
 which version of the data is meant. With one, `evaluate_together` lets `loading` build lm-eval's
 task objects over local files (`local_data`) or the hub, and hands them to the protocol's scorer:
-`scoring` for log-likelihoods, the folder `paper` for free generation. Both make a `model_object` of
-lm-eval's model class and run it under lm-eval's evaluator (`lm_eval_session`); `scores` turns its
-results into records.
+`scoring` for log-likelihoods, the folder `paper` for free generation. Both run a model object of
+lm-eval's model class under lm-eval's evaluator (`lm_eval_session`); `scores` turns its results into
+records.
 
 Log-likelihoods are computed by `scorer`, lm-eval's model class, over the folder `prefix_trie`:
 what requests begin with in common is computed once. `trial` finds out which models that suits,

@@ -15,8 +15,8 @@ from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
+from harness.evaluation.lm_eval_session import ModelObject, OnProgress
 from harness.evaluation.memory import halve_until_it_fits
-from harness.evaluation.model_object import ModelObject, OnProgress
 from harness.evaluation.prefix_trie.checks import check_sharing, reason_against
 from harness.evaluation.prefix_trie.forward import TrieForward
 from harness.evaluation.prefix_trie.scoring import Done, score_queries

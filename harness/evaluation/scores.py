@@ -13,8 +13,8 @@ import pandas
 from transformers import PreTrainedTokenizerBase
 
 from harness.evaluation.benchmarks import MACRO_METRIC
+from harness.evaluation.lm_eval_session import Batching, ModelObject
 from harness.evaluation.loading import LoadedBenchmark
-from harness.evaluation.model_object import Batching, ModelObject
 from harness.evaluation.tasks import lm_eval_version
 from harness.records.results import TaskScore
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
 from harness.evaluation.benchmarks import Decoding
-from harness.evaluation.model_object import ModelObject, OnProgress
+from harness.evaluation.lm_eval_session import ModelObject, OnProgress
 from harness.evaluation.paper.cache_check import reason_against_cache
 from harness.evaluation.paper.generator import Generator, Prompt, Response
 from harness.evaluation.tasks import DEFAULT_NUM_ROWS

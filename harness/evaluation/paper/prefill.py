@@ -40,10 +40,7 @@ class Prefilled:
 
 
 class _PromptLayer(PrefixLayer):
-    """Keeps what it computes, and tells the model how long the prefix is."""
-
-    def __init__(self, prefix: Layer | None) -> None:
-        super().__init__(prefix, keep=True)
+    """Tells the model how long the prefix is."""
 
     def get_seq_length(self) -> int:
         """Returns P."""
@@ -80,8 +77,9 @@ def _run(model: Any, rows: Sequence[tuple[int, ...]], prefix: Prefix) -> tuple[T
     # Padding stands behind, where no token of the row sees it: no mask is needed.
     tokens_BT = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
     last_B = [number * width + len(row) - 1 for number, row in enumerate(rows)]
-    before = prefix.layers or [None] * model.config.get_text_config().num_hidden_layers
-    layers = [_PromptLayer(layer) for layer in before]
+    count = model.config.get_text_config().num_hidden_layers
+    before: Sequence[Layer | None] = prefix.layers or [None] * count
+    layers = [_PromptLayer(layer, keep=True) for layer in before]
     positions_1T = torch.arange(start, start + width, device=device)[None]
     with logits_at(model, torch.tensor(last_B, device=device)):
         logits = model(
