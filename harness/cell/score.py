@@ -20,7 +20,7 @@ from harness.records.results import CellResult, write_result
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.evaluation.outcome import TaskOutcome
+    from harness.evaluation.scores import TaskOutcome
     from harness.evaluation.tasks import TaskSpec
     from harness.models.loading import Base
 
