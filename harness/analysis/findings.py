@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.cautions import Cautions, find_cautions
+from harness.analysis.cautions import columns_at_chance, seeds_behind
 from harness.analysis.columns import Group, is_aggregate
 from harness.analysis.comparisons import Comparison, compare, compare_with_published, headlines
 from harness.analysis.costs import cost_lines
@@ -54,7 +54,10 @@ class Findings:
     """Published scores of base models, each with ours (0..1)."""
     scores: pd.DataFrame
     """Rows of the scores frame that are a whole benchmark's."""
-    cautions: Cautions
+    num_seeds: tuple[int, int] | None
+    """See `seeds_behind`."""
+    at_chance: list[tuple[str, Group, list[str]]]
+    """See `columns_at_chance`."""
 
 
 def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -> Findings:
@@ -94,5 +97,6 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
         costs=tuple(cost_lines(data.cells)),
         anchors=tuple(published.anchor_scores(scores)),
         scores=scores,
-        cautions=find_cautions(measured, published),
+        num_seeds=seeds_behind(measured),
+        at_chance=columns_at_chance(measured),
     )

@@ -50,7 +50,7 @@ def build_report(data: ReportInput, folder: Path) -> Report:
     from harness.analysis.findings import find
     from harness.report import contents
     from harness.report.figures import FORMATS
-    from harness.report.page import panel_images, render_page
+    from harness.report.page import panel_images
     from harness.report.reuse import earlier_images, figures_key
 
     if data.scores.empty:
@@ -71,7 +71,7 @@ def build_report(data: ReportInput, folder: Path) -> Report:
         names += [f"{drawing.name}.{suffix}" for suffix in FORMATS]
     names.append(page.name)
     shown = [(drawing, images[drawing.name]) for drawing in drawings]
-    write_text(page, render_page(contents.page_of(findings, shown, names, figures_key=key)))
+    write_text(page, contents.page_html(findings, shown, names, figures_key=key))
     return Report(
         page=page,
         files=tuple(folder / name for name in names),

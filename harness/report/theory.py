@@ -12,16 +12,7 @@ from pathlib import Path
 
 from harness.errors import StorageError
 from harness.report.numbers import MISSING
-from harness.report.page import (
-    Page,
-    Section,
-    drawing_html,
-    folded_html,
-    list_html,
-    paragraphs_html,
-    render_page,
-    tables_html,
-)
+from harness.report.page import Section, html, panel_images, render_page
 from harness.report.render import Row, Table, row
 from harness.report.theory_figure import drawings
 from harness.theory.identity import STRENGTH, Identity
@@ -30,58 +21,57 @@ from harness.theory.statements import cautions, exponent_text, number_text, slop
 from harness.theory.summary import LATE, STUDY_FILE, Study
 from harness.theory.summary import Row as SlopeRow
 
-ANCHOR, SECTION_TITLE = "theory", "Convergence rates (our simulation)"
 GATES_SET = (
     f"The gates are set to tanh(g) = {STRENGTH:g} for this table; before training they are 0 and "
     "the prompts add nothing."
 )
 
 
-def theory_section(folder: Path) -> Section | None:
-    """The section of the study that `zbench theory` left in a folder, None without one.
+def theory_section(folder: Path) -> str:
+    """HTML of the study that `zbench theory` left in a folder, nothing without one.
 
     A study that cannot be read is reported in its place: the report is about the grid.
     """
     path = folder / STUDY_FILE
     if not path.is_file():
-        return None
+        return ""
     try:
         study = Study.from_json(path.read_text(encoding="utf-8"), place=path.name)
     except (StorageError, OSError, UnicodeDecodeError) as fault:
-        return Section(ANCHOR, SECTION_TITLE, paragraphs_html([f"{fault}."]))
-    return Section(ANCHOR, SECTION_TITLE, section_html(study))
+        return html("paragraphs", [f"{fault}."])
+    return section_html(study)
 
 
 def section_html(study: Study) -> str:
     """Figure, findings, tables and cautions of a study."""
     parts = [
-        paragraphs_html([size_text(study)]),
-        *map(drawing_html, drawings(study)),
-        list_html(statements(study)),
-        tables_html([slope_table(study)]),
+        html("paragraphs", [size_text(study)]),
+        *(html("drawing", drawing, panel_images(drawing)) for drawing in drawings(study)),
+        html("bullets", statements(study)),
+        html("tables", [slope_table(study)]),
         "<h3>What may not be read from it</h3>",
-        list_html(cautions(study)),
+        html("bullets", cautions(study)),
     ]
     if study.identities:
-        tables = tables_html([identity_table(found) for found in study.identities])
-        parts.append(folded_html("Attention as a mixture of experts, on the demo model", tables))
+        tables = html("tables", [identity_table(found) for found in study.identities])
+        title = "Attention as a mixture of experts, on the demo model"
+        parts.append(html("folded", title, tables))
     return "\n".join(parts)
 
 
 def theory_page(study: Study, file_names: Sequence[str]) -> str:
     """A page with this study alone."""
-    names = paragraphs_html([", ".join(file_names)])
+    names = html("paragraphs", [", ".join(file_names)])
     return render_page(
-        Page(
-            grid_name=f"theory, {study.size}",
-            heading="Convergence rates of prompts and gates",
-            status=size_text(study),
-            lead=(),
-            sections=(
-                Section(ANCHOR, SECTION_TITLE, section_html(study)),
-                Section("files", "Files beside this page", names),
-            ),
-        )
+        grid_name=f"theory, {study.size}",
+        heading="Convergence rates of prompts and gates",
+        status=size_text(study),
+        lead=(),
+        figures_key="",
+        sections=(
+            Section("theory", "Convergence rates (our simulation)", section_html(study)),
+            Section("files", "Files beside this page", names),
+        ),
     )
 
 
