@@ -151,8 +151,8 @@ def cell_differences(first: CellResult, second: CellResult) -> list[Difference]:
     found += _differ("training", "precision", one.precision, other.precision)
     for name in ENVIRONMENT:
         if name != "tokenizers":
-            values = first.environment.get(name), second.environment.get(name)
-            found += _differ("training", name, *values)
+            one_value, other_value = first.environment.get(name), second.environment.get(name)
+            found += _differ("training", name, one_value, other_value)
     return found
 
 
@@ -195,9 +195,10 @@ def request_differences(pair: tuple[Request, Request]) -> list[Difference]:
     found += _data_differences(one, other)
     metrics = [list(dict.fromkeys(score.metric for score in request.scores)) for request in pair]
     if set(metrics[0]) != set(metrics[1]):
-        found += _differ("evaluation", "metrics", *metrics)
+        found += _differ("evaluation", "metrics", metrics[0], metrics[1])
     for name in ENVIRONMENT:
-        found += _differ("evaluation", name, *(request.environment.get(name) for request in pair))
+        one_value, other_value = (request.environment.get(name) for request in pair)
+        found += _differ("evaluation", name, one_value, other_value)
     # What makes another request key.
     in_key = {"protocol", "shots", "limit", "metrics", "token budget", "temperature", "lm-eval"}
     if not any(difference.what in in_key for difference in found):

@@ -14,10 +14,9 @@ from harness.analysis.findings import Findings
 from harness.analysis.paper_tables import TABLE_1, TABLE_2
 from harness.report import comparison_tables, costs, listings, responses, tables
 from harness.report.bridge import BRIDGE, bridge_drawing
-from harness.report.efficiency import efficiency_drawing
+from harness.report.curves import efficiency_drawing, loss_drawing
 from harness.report.figures import Drawing, styles_of
 from harness.report.gates import MEANING, gate_drawing, share_table
-from harness.report.losses import loss_drawing
 from harness.report.page import Section, html, render_page
 from harness.report.reading import caution_sentences, headline_sentences, status_line
 from harness.report.render import Table, to_latex, to_markdown, to_text

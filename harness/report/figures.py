@@ -159,20 +159,19 @@ def styles_of(variants: Sequence[Variant]) -> dict[str, tuple[str, str]]:
     }
 
 
-def drawn_methods(variants: Sequence[Variant], model: str) -> set[str]:
-    """Labels that a model's figures show: all, or of too many those that stand for methods."""
+def drawn_methods(variants: Sequence[Variant], model: str) -> tuple[set[str], str]:
+    """Labels that a model's figures show, and what their captions say of the others.
+
+    All are shown, or of too many those that stand for their methods.
+    """
     mine = [v for v in variants if v.model == model and v.method_name != BASE]
     labels = {variant.method for variant in mine}
     if len(labels) <= MOST_METHODS:
-        return labels
-    return {variant.method for variant in representatives(mine)}
-
-
-def left_out(variants: Sequence[Variant], model: str) -> str:
-    """What a caption says of labels that are not drawn."""
-    labels = {v.method for v in variants if v.model == model and v.method_name != BASE}
-    number = len(labels - drawn_methods(variants, model))
-    return f" Not drawn, for their number: {number} other settings of these methods." * (number > 0)
+        return labels, ""
+    drawn = {variant.method for variant in representatives(mine)}
+    number = len(labels - drawn)
+    left_out = f" Not drawn, for their number: {number} other settings of these methods."
+    return drawn, left_out * (number > 0)
 
 
 def draw_curve(
