@@ -8,7 +8,7 @@ settings of a column, there are several groups, and so several tables.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,7 @@ class Group:
         return column + (NOTED if any(self.deviations.get(part) for part in parts) else "")
 
     def suffix(self) -> str:
-        """Returns what file names of this group end with: nothing for the first of lm-eval."""
+        """What file names of this group end with: nothing for the first of lm-eval."""
         mark = PROTOCOLS[self.protocol].mark
         return (f"-{mark}" if mark else "") + (f"-{self.rank + 1}" if self.rank else "")
 
@@ -175,10 +175,9 @@ def _group(
         if not ranked:
             lender = PROTOCOLS[protocol].borrows.get(column)
             ranked = by_column.get((lender, column), [])[:1] if lender else []
-        if len(ranked) == 1:
-            settings[column] = ranked[0]
-        elif rank < len(ranked):
-            settings[column] = ranked[rank]
+        place = 0 if len(ranked) == 1 else rank
+        if place < len(ranked):
+            settings[column] = ranked[place]
     found = {column: _deviations(rows[setting]) for column, setting in settings.items()}
     return Group(protocol, settings, rank, {column: d for column, d in found.items() if d})
 
@@ -203,9 +202,8 @@ def _order(setting: Setting, num_cells: int) -> tuple[Any, ...]:
 
 def _settings(
     scores: pd.DataFrame, benchmarks: Mapping[str, Benchmark]
-) -> list[tuple[Setting, str, pd.DataFrame]]:
+) -> Iterator[tuple[Setting, str, pd.DataFrame]]:
     """Each setting of a column of the paper, the column, and its rows."""
-    found = []
     for name, benchmark in benchmarks.items():
         if benchmark.column is None:
             continue
@@ -218,8 +216,7 @@ def _settings(
         for setting in dict.fromkeys(settings):
             mask = [each == setting for each in settings]
             chosen = aggregate[mask].drop_duplicates("cell_id", keep="last")
-            found.append((setting, benchmark.column, chosen))
-    return found
+            yield setting, benchmark.column, chosen
 
 
 def is_aggregate(scores: pd.DataFrame) -> pd.Series:

@@ -158,7 +158,7 @@ def cell_differences(first: CellResult, second: CellResult) -> list[Difference]:
 
 def _record_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
     found = []
-    one, other = dict(_flatten(first)), dict(_flatten(second))
+    one, other = dict(flatten(first)), dict(flatten(second))
     for name in dict.fromkeys([*one, *other]):
         section = name.partition(".")[0]
         if section in ("train", "data") and None in (first.get(section), second.get(section)):
@@ -170,10 +170,11 @@ def _record_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> 
     return found
 
 
-def _flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of a nested record, each with its dotted name."""
     for key, value in record.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

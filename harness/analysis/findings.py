@@ -12,8 +12,8 @@ from harness.analysis.columns import Group, is_aggregate
 from harness.analysis.comparisons import Comparison, compare, compare_with_published, headlines
 from harness.analysis.costs import cost_lines
 from harness.analysis.curves import EfficiencyCurves, LossCurves, efficiency_curves, loss_curves
+from harness.analysis.frames import ReportInput
 from harness.analysis.gates import GateCurves, ShareLine, gate_curves, share_lines
-from harness.analysis.inputs import ReportInput
 from harness.analysis.measurements import Measurements
 from harness.analysis.paper_tables import TABLE_1, TABLE_2, Line, PaperTable, table_lines
 from harness.analysis.published import Anchor, Published, load_published
@@ -61,12 +61,7 @@ class Findings:
 
 
 def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -> Findings:
-    """All findings of a grid's results.
-
-    Args:
-        data: the results.
-        benchmarks: by name; by default those that ship.
-    """
+    """All findings of a grid's results; its benchmarks are by default those that ship."""
     from harness.evaluation.benchmarks import BENCHMARKS
 
     measured, published = Measurements(data, benchmarks or BENCHMARKS), load_published()

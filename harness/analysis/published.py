@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.analysis.columns import Group, weights_of
 from harness.analysis.measurements import BASE
@@ -95,7 +95,7 @@ class Published:
 
         Args:
             column: of the tables.
-            group: ours.
+            group: how ours were measured.
             num_items: of our score, of an average the sum over its parts; None without a score yet.
         """
         parts = weights_of(column)
@@ -140,19 +140,15 @@ class Published:
         Args:
             scores: whole benchmarks' rows of the scores frame.
         """
-        found = []
-        for anchor in self.anchors:
-            ours = scores[
-                (scores["model"] == anchor.model)
-                & (scores["method_name"] == BASE)
-                & (scores["benchmark"] == anchor.benchmark)
-                & (scores["metric"] == anchor.metric)
-                & (scores["protocol"] == self.anchor_protocol)
-                & (scores["shots"] == self.anchor_shots)
-                & scores["limit"].isna()
-            ]
-            found += [(anchor, float(value)) for value in ours["value"]]
-        return found
+        whole = scores[(scores["method_name"] == BASE) & scores["limit"].isna()]
+        names = ["model", "benchmark", "metric", "protocol", "shots"]
+        setting = (self.anchor_protocol, self.anchor_shots)
+        return [
+            (anchor, float(value))
+            for anchor in self.anchors
+            for *ours, value in whole[[*names, "value"]].itertuples(index=False)
+            if tuple(ours) == (anchor.model, anchor.benchmark, anchor.metric, *setting)
+        ]
 
 
 @cache
@@ -167,8 +163,7 @@ def load_published() -> Published:
         source=paper["source"],
         columns={name: PublishedColumn(**entry) for name, entry in paper["columns"].items()},
         tables={
-            name: tuple(_published_row(entry) for entry in rows)
-            for name, rows in paper["tables"].items()
+            name: tuple(_row(**entry) for entry in rows) for name, rows in paper["tables"].items()
         },
         loss_source=losses["source"],
         losses=tuple(
@@ -182,7 +177,5 @@ def load_published() -> Published:
     )
 
 
-def _published_row(entry: Mapping[str, Any]) -> PublishedRow:
-    head = ("model", "method", "params")
-    values = {name: value for name, value in entry.items() if name not in head}
-    return PublishedRow(**{name: entry[name] for name in head}, values=values)
+def _row(model: str, method: str, params: str | None, **values: float) -> PublishedRow:
+    return PublishedRow(model, method, params, values)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.analysis.inputs import ReportInput
+from harness.analysis.frames import ReportInput
 from harness.errors import ReportError
 from harness.records.files import write_bytes, write_text
 
@@ -54,7 +54,13 @@ def build_report(data: ReportInput, folder: Path) -> Report:
     from harness.report.reuse import earlier_images, figures_key
 
     if data.scores.empty:
-        raise ReportError(_nothing(data))
+        name = data.grid_name
+        failed = int((data.cells["status"] == "failed").sum()) if len(data.cells) else 0
+        look = f" ({failed} failed: see `zbench status {name}`)" if failed else ""
+        raise ReportError(
+            f"grid '{name}': nothing to report, no cell has a score yet{look}; "
+            f"run `zbench run-grid {name}` first"
+        )
     findings = find(data)
     page, key = folder / "index.html", figures_key(findings)
     drawings = contents.drawings(findings)
@@ -76,14 +82,4 @@ def build_report(data: ReportInput, folder: Path) -> Report:
         page=page,
         files=tuple(folder / name for name in names),
         terminal=contents.terminal_text(findings),
-    )
-
-
-def _nothing(data: ReportInput) -> str:
-    name = data.grid_name
-    failed = int((data.cells["status"] == "failed").sum()) if len(data.cells) else 0
-    look = f" ({failed} failed: see `zbench status {name}`)" if failed else ""
-    return (
-        f"grid '{name}': nothing to report, no cell has a score yet{look}; "
-        f"run `zbench run-grid {name}` first"
     )

@@ -34,13 +34,9 @@ def fit_decay(examples: Sequence[float], errors: Sequence[float]) -> Slope | Non
 
     if len(examples) < FEWEST_SHARES or min(errors) <= 0:
         return None
-    x, y = np.log(examples), np.log(errors)
-    spread = float(((x - x.mean()) ** 2).sum())
-    slope = float((x - x.mean()) @ y) / spread
-    rest = y - y.mean() - slope * (x - x.mean())
-    df = len(examples) - 2
-    reach = t_quantile(0.975, df) * float(np.sqrt(rest @ rest / df / spread))
-    return Slope(slope, slope - reach, slope + reach)
+    (slope, _), covariance = np.polyfit(np.log(examples), np.log(errors), 1, cov=True)
+    reach = t_quantile(0.975, len(examples) - 2) * float(covariance[0, 0]) ** 0.5
+    return Slope(float(slope), float(slope) - reach, float(slope) + reach)
 
 
 def bridge_drawing(

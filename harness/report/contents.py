@@ -173,13 +173,9 @@ def page_html(
     *,
     figures_key: str,
 ) -> str:
-    """The page.
+    """The page, with figures that each come with the images of their panels.
 
-    Args:
-        findings: of the grid.
-        figures: each with the images of its panels.
-        file_names: what was written beside the page.
-        figures_key: see `harness.report.reuse`.
+    What was written beside it is named; for the figures' key see `harness.report.reuse`.
     """
     data = findings.data
     return render_page(

@@ -74,12 +74,7 @@ class Drawing:
     panels: tuple[Plot, ...]
 
     def render(self, format_name: str, *, panel: Plot | None = None) -> bytes:
-        """The figure in one of FORMATS.
-
-        Args:
-            format_name: which.
-            panel: draws only this one, without title and background.
-        """
+        """The figure in one of FORMATS; of one panel alone, without title and background."""
         return self.files((format_name,), panel=panel)[format_name]
 
     def files(
@@ -179,11 +174,8 @@ def draw_curve(
 ) -> None:
     """Draws a method: its seeds as small marks, their mean as a line, their range as a band.
 
-    Args:
-        axes: is drawn on.
-        points: place on the horizontal axis, and the seeds' values there.
-        style: colour and marker.
-        label: for the legend.
+    Points are a place on the horizontal axis and the seeds' values there; the style is a colour
+    and a marker.
     """
     colour, marker = style
     xs = [x for x, _ in points]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.analysis.findings import Findings
-from harness.analysis.inputs import ReportInput
+from harness.analysis.frames import ReportInput
 from harness.report.numbers import interval_text, p_text, points
 
 

@@ -30,13 +30,7 @@ STDERR = (
 
 
 def paper_tables(paper: PaperTable, findings: Findings, digits: int = 2) -> list[Table]:
-    """A table of the paper, once per group.
-
-    Args:
-        paper: which table.
-        findings: of the grid.
-        digits: decimals of a percent.
-    """
+    """A table of the paper, once per group; `digits` are the decimals of a percent."""
     return [_table(findings, group, paper, digits) for group in findings.measured.groups]
 
 
