@@ -110,23 +110,14 @@ def scores_of(task: TaskSpec, result: CellResult) -> tuple[TaskScore, ...]:
     return tuple(score for score in alike if score.key == alike[-1].key)
 
 
-def cells_frame(
-    states: Sequence[CellState], results: Mapping[str, CellResult] | None = None
-) -> pd.DataFrame:
-    """One row per planned cell: identity, status, costs, final gates, error.
-
-    Results by cell id are read instead of those of the cells' folders.
-    """
+def cells_frame(states: Sequence[CellState], results: Mapping[str, CellResult]) -> pd.DataFrame:
+    """One row per planned cell: identity, status, costs, final gates, error."""
     import pandas as pd
 
-    rows = []
-    for state in states:
-        result = state.result if results is None else results.get(state.cell.id)
-        rows.append(cell_identity(state.cell) | _costs(state, result))
-    frame = _typed(pd.DataFrame(rows))
-    for column in _NUMBERS:
-        frame[column] = frame[column].astype("float64")
-    return frame
+    rows = [
+        cell_identity(state.cell) | _costs(state, results.get(state.cell.id)) for state in states
+    ]
+    return _typed(pd.DataFrame(rows)).astype(dict.fromkeys(_NUMBERS, "float64"))
 
 
 def _costs(state: CellState, result: CellResult | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from harness.analysis.columns import Group, is_missing
 from harness.analysis.comparisons import name_of
 from harness.analysis.measurements import BASE, Measurements, Variant
 from harness.analysis.stats import t_quantile
-from harness.report.figures import Drawing, Plot, draw_curve, file_name
+from harness.report.figures import Drawing, Plot, Styles, draw_curve, file_name
 from harness.theory.slopes import Slope
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def fit_decay(examples: Sequence[float], errors: Sequence[float]) -> Slope | Non
 
 
 def bridge_drawing(
-    measured: Measurements, group: Group, model: str, styles: Mapping[str, tuple[str, str]]
+    measured: Measurements, group: Group, model: str, styles: Styles
 ) -> Drawing | None:
     """Error against examples on log-log axes; None where no method has enough shares."""
     plots = []
@@ -88,7 +88,7 @@ def _error_curves(measured: Measurements, group: Group, model: str, column: str)
     }
 
 
-def _draw(axes: Axes, *, curves: Curves, styles: Mapping[str, tuple[str, str]]) -> None:
+def _draw(axes: Axes, *, curves: Curves, styles: Styles) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     for method, points in curves.items():
@@ -106,7 +106,7 @@ def _draw(axes: Axes, *, curves: Curves, styles: Mapping[str, tuple[str, str]]) 
     _write_slopes(axes, curves, styles)
 
 
-def _write_slopes(axes: Axes, curves: Curves, styles: Mapping[str, tuple[str, str]]) -> None:
+def _write_slopes(axes: Axes, curves: Curves, styles: Styles) -> None:
     """Writes each method's slope in its colour, below the curves."""
     lines = []
     for method, points in curves.items():

@@ -124,7 +124,7 @@ def drawings(findings: Findings) -> list[Drawing]:
     styles = styles_of(list(measured.cells))
     found = [
         *(efficiency_drawing(findings, *key, styles) for key in findings.efficiency),
-        *(loss_drawing(curves, measured, styles) for curves in findings.losses),
+        *(loss_drawing(findings, curves, styles) for curves in findings.losses),
         *(gate_drawing(curves) for curves in findings.gates),
         *(
             bridge_drawing(measured, group, model, styles)

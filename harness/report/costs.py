@@ -56,13 +56,8 @@ def failure_table(findings: Findings) -> list[Table]:
     """Failed cells and why each failed, where any did."""
     cells = findings.data.cells
     failed = cells[cells["status"] == "failed"].to_dict("records")
-    table = Table(
-        name="failures",
-        title="Failed cells",
-        header=("Cell", "Error"),
-        rows=tuple(row(str(record["label"]), _error(record)) for record in failed),
-        num_text_columns=2,
-    )
+    rows = tuple(row(str(record["label"]), _error(record)) for record in failed)
+    table = Table("failures", "Failed cells", ("Cell", "Error"), rows, num_text_columns=2)
     return [table] if failed else []
 
 
@@ -108,12 +103,5 @@ def environment_table(findings: Findings) -> list[Table]:
             rows.append(row(name, ", ".join(map(str, value))))
         elif not is_missing(value):
             rows.append(row(name, str(value)))
-    return [
-        Table(
-            name="environment",
-            title="Environment",
-            header=("What", "Value"),
-            rows=tuple(rows),
-            num_text_columns=2,
-        )
-    ]
+    head = ("What", "Value")
+    return [Table("environment", "Environment", head, tuple(rows), num_text_columns=2)]

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.columns import Group
 from harness.analysis.curves import EfficiencyCurves, LossCurves
 from harness.analysis.findings import Findings
-from harness.analysis.measurements import BASE, Measurements, Variant, name_of
-from harness.report.figures import INK, Drawing, Plot, draw_curve, drawn_methods, file_name
+from harness.analysis.measurements import BASE, Variant, name_of
+from harness.report.figures import INK, Drawing, Plot, Styles, draw_curve, drawn_methods, file_name
 from harness.report.numbers import share_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-Styles = Mapping[str, tuple[str, str]]
-"""Colour and marker by method label."""
 
 
 def efficiency_drawing(findings: Findings, group: Group, model: str, styles: Styles) -> Drawing:
@@ -93,10 +90,10 @@ def _place(variant: Variant, variants: Sequence[Variant]) -> float:
     return (variant.fraction or 0.0) * step ** (beside.index(variant) - (len(beside) - 1) / 2)
 
 
-def loss_drawing(found: LossCurves, measured: Measurements, styles: Styles) -> Drawing:
+def loss_drawing(findings: Findings, found: LossCurves, styles: Styles) -> Drawing:
     """Training loss per epoch of each method, beside the published curves where there are any."""
     model, published = found.model, found.published
-    drawn, left_out = drawn_methods(list(measured.cells), model)
+    drawn, left_out = drawn_methods(list(findings.measured.cells), model)
     curves = {v: epochs for v, epochs in found.epochs.items() if v.method in drawn}
     theirs = {curve.method: curve.values for curve in published}
     draw = partial(_draw_losses, curves=curves, published=theirs, styles=styles)
@@ -107,7 +104,7 @@ def loss_drawing(found: LossCurves, measured: Measurements, styles: Styles) -> D
     source = ""
     if published:
         notes = "".join(f"; {curve.method} {curve.note}" for curve in published if curve.note)
-        source = f" Dashed, hollow marks: published ({found.published_source}{notes})."
+        source = f" Dashed, hollow marks: published ({findings.published.loss_source}{notes})."
     share = share_text(found.fraction)
     return Drawing(
         name=f"training-loss-{file_name(model)}",

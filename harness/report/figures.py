@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.measurements import BASE, Variant, representatives
@@ -45,6 +46,9 @@ MORE_STYLES = (
 
 MOST_METHODS = len(STYLES) + len(MORE_STYLES)
 """In one figure: more have no styles of their own."""
+
+Styles = Mapping[str, tuple[str, str]]
+"""Colour and marker by method label."""
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -142,16 +146,14 @@ def file_name(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", model)
 
 
-def styles_of(variants: Sequence[Variant]) -> dict[str, tuple[str, str]]:
+def styles_of(variants: Sequence[Variant]) -> Styles:
     """Colour and marker by method label, the same for every figure of a report."""
     labels = {v.method: v.method_name for v in variants if v.method_name != BASE}
     styles = {
         label: STYLES[name] for label, name in labels.items() if label == name and name in STYLES
     }
     others = sorted(set(labels) - set(styles))
-    return styles | {
-        label: MORE_STYLES[index % len(MORE_STYLES)] for index, label in enumerate(others)
-    }
+    return styles | dict(zip(others, cycle(MORE_STYLES), strict=False))
 
 
 def drawn_methods(variants: Sequence[Variant], model: str) -> tuple[set[str], str]:

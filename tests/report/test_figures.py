@@ -26,8 +26,8 @@ def draw_efficiency(findings: Findings) -> Drawing:
 
 
 def draw_losses(findings: Findings) -> Drawing:
-    measured = findings.measured
-    return loss_drawing(findings.losses[0], measured, styles_of(list(measured.cells)))
+    styles = styles_of(list(findings.measured.cells))
+    return loss_drawing(findings, findings.losses[0], styles)
 
 
 def axes_of(panel: Plot):
