@@ -80,7 +80,10 @@ class Group:
     def title(self) -> str:
         """One line that tells the group from the others: protocol, shots, limit, deviations."""
         parts = [PROTOCOLS[self.protocol].title, _shots(self.settings), _limits(self.settings)]
-        return " · ".join([*parts, *_temperatures(self.settings)])
+        drawn = {one.temperature for one in self.settings.values() if one.temperature is not None}
+        if drawn:
+            parts.append(f"temperature {', '.join(f'{each:g}' for each in sorted(drawn))}")
+        return " · ".join(parts)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -132,11 +135,6 @@ def _limits(settings: Mapping[str, Setting]) -> str:
     if len(by_limit) == 1:
         return next(iter(sizes.values()))
     return ", ".join(f"{' '.join(names)} {sizes[limit]}" for limit, names in by_limit.items())
-
-
-def _temperatures(settings: Mapping[str, Setting]) -> list[str]:
-    found = {one.temperature for one in settings.values() if one.temperature is not None}
-    return [f"temperature {', '.join(f'{each:g}' for each in sorted(found))}"] if found else []
 
 
 def find_groups(

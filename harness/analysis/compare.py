@@ -127,19 +127,6 @@ def _answers(side: Side, request: Request, metric: str) -> Answers | None:
     return answers if len(answers) == len(values) else {}
 
 
-def _score_row(
-    one: TaskScore, other: TaskScore, first: Answers | None, second: Answers | None
-) -> ScoreRow:
-    row = ScoreRow(one.benchmark, one.metric, one, other)
-    if first is None or second is None:
-        return replace(row, unpaired="no records of the items")
-    if not (_agree(first, one) and _agree(second, other)):
-        return replace(row, unpaired="the items' records do not give the score")
-    if list(first) != list(second):
-        return replace(row, unpaired="other items")
-    return _paired(row, first, second)
-
-
 def _groups(answers: Answers, metric: str) -> list[np.ndarray]:
     """Answers of each subject where the metric is a mean over subjects, else of all items."""
     import numpy as np
@@ -155,20 +142,29 @@ def _agree(answers: Answers, score: TaskScore) -> bool:
     return bool(means) and abs(float(sum(means) / len(means)) - score.value) < MAX_ERROR
 
 
-def _paired(row: ScoreRow, first: Answers, second: Answers) -> ScoreRow:
+def _score_row(
+    one: TaskScore, other: TaskScore, first: Answers | None, second: Answers | None
+) -> ScoreRow:
     import numpy as np
 
     from harness.analysis.stats import Sample, combine, mcnemar_exact
 
+    row = ScoreRow(one.benchmark, one.metric, one, other)
+    if first is None or second is None:
+        return replace(row, unpaired="no records of the items")
+    if not (_agree(first, one) and _agree(second, other)):
+        return replace(row, unpaired="the items' records do not give the score")
+    if list(first) != list(second):
+        return replace(row, unpaired="other items")
     gained = {item: second[item] - answer for item, answer in first.items()}
     tables = [group[None, :] for group in _groups(gained, row.metric)]
     estimate = combine(
         [Sample(items.mean(axis=1), items, None, items.size, 1 / len(tables)) for items in tables]
     )
     p_value = estimate.p_value
-    one, other = (np.array(list(answers.values())) for answers in (first, second))
-    if len(tables) == 1 and np.isin([one, other], (0.0, 1.0)).all():
-        p_value = mcnemar_exact(other, one)
+    answers = [np.array(list(found.values())) for found in (second, first)]
+    if len(tables) == 1 and np.isin(answers, (0.0, 1.0)).all():
+        p_value = mcnemar_exact(*answers)
     return replace(
         row,
         interval=estimate.interval,

@@ -91,12 +91,8 @@ class Published:
     def matches(self, column: str, group: Group, num_items: int | None) -> bool:
         """Whether our column was measured as the published one was.
 
-        An average matches where all of its parts do.
-
-        Args:
-            column: of the tables.
-            group: how ours were measured.
-            num_items: of our score, of an average the sum over its parts; None without a score yet.
+        An average matches where all of its parts do; its number of items is the sum over them.
+        Without a score yet, the number of items is None.
         """
         parts = weights_of(column)
         same_items = num_items in (None, sum(self.columns[part].num_items for part in parts))
@@ -137,8 +133,7 @@ class Published:
     def anchor_scores(self, scores: pd.DataFrame) -> list[tuple[Anchor, float]]:
         """Anchors with our score (0..1) of the same base model, measured in the same way.
 
-        Args:
-            scores: whole benchmarks' rows of the scores frame.
+        The rows of the scores frame are those of whole benchmarks.
         """
         whole = scores[(scores["method_name"] == BASE) & scores["limit"].isna()]
         names = ["model", "benchmark", "metric", "protocol", "shots"]

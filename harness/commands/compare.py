@@ -112,34 +112,29 @@ def _print_scores(console: Console, rows: tuple[ScoreRow, ...]) -> None:
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
     """A comparison as plain values; scores and intervals are 0..1."""
-    fields = ("protocol", "benchmark", "metric", "shots", "limit", "value")
-    only = [
-        [{name: getattr(score, name) for name in fields} for score in scores]
-        for scores in (comparison.only_first, comparison.only_second)
-    ]
-    sides = [
+    first, second = (
         {"label": side.label, "cell_id": side.result.cell_id, "place": side.place}
         for side in (comparison.first, comparison.second)
-    ]
+    )
+    fields = ("protocol", "benchmark", "metric", "shots", "limit", "value")
     return {
-        "first": sides[0],
-        "second": sides[1],
+        "first": first,
+        "second": second,
         "differences": [asdict(difference) for difference in comparison.differences],
         "not_recorded_by_either": list(comparison.unknown),
         "scores": [
             {
-                "benchmark": row.benchmark,
-                "metric": row.metric,
-                "first": row.first.value,
-                "second": row.second.value,
-                "difference": row.difference,
-                "interval": row.interval,
-                "p_value": row.p_value,
-                "items": row.num_items,
-                "unpaired": row.unpaired,
+                **_values(row, "benchmark", "metric"),
+                **{"first": row.first.value, "second": row.second.value},
+                **_values(row, "difference", "interval", "p_value"),
+                **{"items": row.num_items, "unpaired": row.unpaired},
             }
             for row in comparison.rows
         ],
-        "only_first": only[0],
-        "only_second": only[1],
+        "only_first": [_values(score, *fields) for score in comparison.only_first],
+        "only_second": [_values(score, *fields) for score in comparison.only_second],
     }
+
+
+def _values(record: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in names}

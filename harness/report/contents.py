@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 from harness.analysis.findings import Findings
 from harness.analysis.paper_tables import TABLE_1, TABLE_2
@@ -127,9 +128,8 @@ def drawings(findings: Findings) -> list[Drawing]:
         *(loss_drawing(findings, curves, styles) for curves in findings.losses),
         *(gate_drawing(curves) for curves in findings.gates),
         *(
-            bridge_drawing(measured, group, model, styles)
-            for group in measured.groups
-            for model in measured.models
+            bridge_drawing(measured, *key, styles)
+            for key in product(measured.groups, measured.models)
         ),
     ]
     return [drawing for drawing in found if drawing is not None]
