@@ -14,8 +14,7 @@ from harness.commands import display
 from harness.errors import TrackingError, UsageError
 from harness.records.files import write_text
 from harness.report.render import to_text
-from harness.report.theory import slope_table
-from harness.report.theory_files import slope_records, write_study
+from harness.report.theory import slope_records, slope_table, write_study
 from harness.theory.identity import show_identities
 from harness.theory.statements import cautions, statements
 from harness.theory.study import Errors, Plan, jobs_of, make_suite, run_jobs
