@@ -210,7 +210,7 @@ def _settings(
             & (scores["metric"] == benchmark.primary_metric)
             & is_aggregate(scores)
         ]
-        settings = [setting_of(row) for row in aggregate.to_dict("records")]
+        settings = [_setting_of(row) for row in aggregate.to_dict("records")]
         for setting in dict.fromkeys(settings):
             mask = [each == setting for each in settings]
             chosen = aggregate[mask].drop_duplicates("cell_id", keep="last")
@@ -223,8 +223,7 @@ def is_aggregate(scores: pd.DataFrame) -> pd.Series:
     return (scores["task"] == scores["benchmark"]) | (num_tasks == 1)
 
 
-def setting_of(row: Mapping[str, Any]) -> Setting:
-    """How a row of the scores frame was measured."""
+def _setting_of(row: Mapping[str, Any]) -> Setting:
     return Setting(
         benchmark=str(row["benchmark"]),
         protocol=str(row["protocol"]),

@@ -47,10 +47,6 @@ class Difference:
     """`McNemar, exact`, `t, items` or `t, items × seeds`."""
 
 
-Items = tuple["pd.Index", "np.ndarray"]
-"""(items,) what names each item, and (seeds, items) its scores."""
-
-
 class Measurements:
     """The scores of a grid, asked by variant, group and column."""
 
@@ -189,8 +185,8 @@ class Measurements:
             stderrs = np.array([score["stderr"] for score in scores], dtype=float)
         return Sample(values, None, stderrs, int(scores[0]["n"]), weight)
 
-    def _table(self, cell_ids: list[str], setting: Setting) -> Items | None:
-        """Scores of seeds on items; None unless all answered the same items."""
+    def _table(self, cell_ids: list[str], setting: Setting) -> tuple[pd.Index, np.ndarray] | None:
+        """(items,) names and (seeds, items) scores; None unless all answered the same items."""
         import numpy as np
 
         rows = [self._item_scores(cell_id, setting) for cell_id in cell_ids]

@@ -84,10 +84,6 @@ class Published:
         rows = (row for row in self.tables[table] if (row.model, row.method) == (model, method))
         return next(rows, None)
 
-    def models(self) -> set[str]:
-        """Models that have published rows."""
-        return {row.model for rows in self.tables.values() for row in rows}
-
     def matches(self, column: str, group: Group, num_items: int | None) -> bool:
         """Whether our column was measured as the published one was.
 

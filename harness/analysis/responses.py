@@ -86,9 +86,7 @@ def order_lines(measured: Measurements) -> list[OrderLine]:
         for variant in measured.tabled:
             cells = [c for c in measured.cells[variant].values() if c in given and c in shuffled]
             if cells:
-                first, second = (
-                    fmean(found[cell] for cell in cells) for found in (given, shuffled)
-                )
+                first, second = (fmean(f[cell] for cell in cells) for f in (given, shuffled))
                 difference = _difference(measured, variant, *names)
                 lines.append(OrderLine(variant, title, first, second, difference))
     return lines

@@ -3,7 +3,7 @@
 What the numbers mean is found in `harness.analysis`; here it is printed.
 
 contents     which tables and figures there are, and where each stands: begin here
-tables, comparison_tables, responses, gates, listings, costs    the tables; numbers: in print
+tables, gates, listings, costs    the tables; numbers: in print
 curves, gates, bridge    the figures; figures: what they share; reuse: drawn earlier
 reading      what the page says in words
 theory       the convergence rates of `zbench theory`

@@ -13,7 +13,7 @@ from itertools import product
 
 from harness.analysis.findings import Findings
 from harness.analysis.paper_tables import TABLE_1, TABLE_2
-from harness.report import comparison_tables, costs, listings, responses, tables
+from harness.report import costs, listings, tables
 from harness.report.bridge import BRIDGE, bridge_drawing
 from harness.report.curves import efficiency_drawing, loss_drawing
 from harness.report.figures import Drawing, styles_of
@@ -62,20 +62,20 @@ TABLES = (
     ),
     TableKind(
         "comparisons",
-        comparison_tables.comparison_tables,
-        comparison_tables.comparison_records,
+        tables.comparison_tables,
+        tables.comparison_records,
         file="comparisons",
         formats=("md", "tex"),
         in_terminal=True,
     ),
     TableKind(
         "comparisons",
-        comparison_tables.comparison_lists,
+        tables.comparison_lists,
         file="comparisons",
         folded="Every comparison with interval and p",
     ),
-    TableKind("responses", responses.flag_tables, file="responses"),
-    TableKind("responses", responses.order_table, file="responses"),
+    TableKind("responses", listings.flag_tables, file="responses"),
+    TableKind("responses", listings.order_table, file="responses"),
     TableKind("gates", share_table),
     TableKind("protocol", listings.protocol_tables),
     TableKind("published", listings.published_tables),
@@ -157,8 +157,8 @@ def _csv(records: Sequence[dict[str, object]]) -> str:
 
 def terminal_text(findings: Findings) -> str:
     """What the terminal shows: how much is done, and the main tables."""
-    shown = [entry.tables for entry in TABLES if entry.in_terminal]
-    found = [table for build in shown for table in build(findings, digits=TERMINAL_DIGITS)]
+    shown = [entry for entry in TABLES if entry.in_terminal]
+    found = [table for entry in shown for table in entry.tables(findings, digits=TERMINAL_DIGITS)]
     # Each note once, at the end: the tables stand close together.
     notes = dict.fromkeys(note for table in found for note in table.notes)
     texts = [to_text(replace(table, notes=()), TERMINAL_WIDTH) for table in found]

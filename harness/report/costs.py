@@ -15,23 +15,22 @@ from harness.report.render import Table, blocks, row
 
 def cost_table(findings: Findings) -> list[Table]:
     """What training and evaluation cost."""
-    lines = []
-    for line in findings.costs:
-        variant = line["variant"]
-        lines.append(
-            [
-                *(variant.model, name_of(variant), share_text(variant.fraction)),
-                f"{line['num_done']} of {line['num_cells']}",
-                short_count(line["trainable_parameters"]),
-                *(number(line[name], ",.0f") for name in ("examples", "steps")),
-                *(short_seconds(line[name]) for name in ("seconds", "evaluation_seconds")),
-                short_seconds(line["predicted_seconds"]),
-                number(line["measured_ratio"], ".2f"),
-                number(line["tokens_per_second"], ",.0f"),
-                number(line["peak_memory_bytes"], ".2f", 2**-30),
-                number(line["peak_learning_rate"], ".3g"),
-            ]
-        )
+    lines = [
+        [
+            *(line["variant"].model, name_of(line["variant"])),
+            share_text(line["variant"].fraction),
+            f"{line['num_done']} of {line['num_cells']}",
+            short_count(line["trainable_parameters"]),
+            *(number(line[name], ",.0f") for name in ("examples", "steps")),
+            *(short_seconds(line[name]) for name in ("seconds", "evaluation_seconds")),
+            short_seconds(line["predicted_seconds"]),
+            number(line["measured_ratio"], ".2f"),
+            number(line["tokens_per_second"], ",.0f"),
+            number(line["peak_memory_bytes"], ".2f", 2**-30),
+            number(line["peak_learning_rate"], ".3g"),
+        ]
+        for line in findings.costs
+    ]
     table = Table(
         name="costs",
         title="Costs (means over the seeds that are done)",
@@ -68,19 +67,15 @@ def _error(record: Mapping[Any, Any]) -> str:
 
 def cell_table(findings: Findings) -> list[Table]:
     """Status of every planned cell."""
-    rows, places = [], ("precision", "device")
-    for record in findings.data.cells.to_dict("records"):
-        gates = [record.get(f"final_gate_{kind}_abs") for kind in ("mean", "max")]
-        rows.append(
-            row(
-                str(record["label"]),
-                str(record["cell_id"])[:12],
-                str(record["status"]),
-                *("" if is_missing(record.get(n)) else str(record[n]) for n in places),
-                _error(record),
-                *(number(gate, ".3f") for gate in gates),
-            )
+    rows = [
+        row(
+            *(str(record["label"]), str(record["cell_id"])[:12], str(record["status"])),
+            *("" if is_missing(record.get(n)) else str(record[n]) for n in ("precision", "device")),
+            _error(record),
+            *(number(record.get(f"final_gate_{kind}_abs"), ".3f") for kind in ("mean", "max")),
         )
+        for record in findings.data.cells.to_dict("records")
+    ]
     table = Table(
         name="cells",
         title="Cells",

@@ -126,19 +126,15 @@ def _draw(panels: list[Plot], title: str) -> Figure:
         figure.suptitle(title)
     num_rows = 0
     if entries:
-        ncols = min(len(entries), _legend_columns(list(entries), len(panels)))
+        # As many columns as keep the legend as wide as the panels.
+        fitting = (90 * len(panels)) // (max(map(len, entries)) + 8)
+        ncols = max(1, min(4, len(entries), fitting))
         num_rows = -(-len(entries) // ncols)
         place: dict[str, Any] = {"loc": "outside lower center", "ncols": ncols, "frameon": False}
         figure.legend(list(entries.values()), list(entries), fontsize=9, **place)
     # The panels keep their size: a long legend makes the figure taller.
     figure.set_size_inches(5.4 * len(panels), 4.0 + 0.19 * max(0, num_rows - 3))
     return figure
-
-
-def _legend_columns(labels: Sequence[str], num_panels: int) -> int:
-    """How many columns keep the legend as wide as the panels."""
-    longest = max((len(label) for label in labels), default=1)
-    return max(1, min(4, (90 * num_panels) // (longest + 8)))
 
 
 def file_name(model: str) -> str:

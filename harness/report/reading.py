@@ -64,7 +64,8 @@ def caution_sentences(findings: Findings) -> list[str]:
         "of chance, or below it: no row shows that anything was learned there."
         for model, group, columns in findings.at_chance
     ]
-    if findings.published.models() & set(measured.models):
+    published = {row.model for rows in findings.published.tables.values() for row in rows}
+    if published & set(measured.models):
         lines.append(
             "The paper's ARC, MMLU and TruthfulQA come from free generation scored by string "
             "matching, not from log-likelihoods: they stand beside columns of the paper protocol "

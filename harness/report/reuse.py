@@ -38,10 +38,7 @@ def figures_key(findings: Findings) -> str:
 def earlier_images(page: Path, key: str, drawings: Sequence[Drawing]) -> dict[str, list[str]]:
     """Images on an earlier page by drawing, of those that are unchanged and have all their files.
 
-    Args:
-        page: the earlier page, which need not be there.
-        key: of the figures as they are now.
-        drawings: those of the report.
+    The page need not be there; the key is that of the figures as they are now.
     """
     text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
     found = _KEY.search(text)

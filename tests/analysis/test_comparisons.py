@@ -9,12 +9,8 @@ from harness.analysis.measurements import Measurements
 from harness.analysis.published import load_published
 from harness.analysis.stats import holm
 from harness.evaluation.benchmarks import BENCHMARKS
-from harness.report.comparison_tables import (
-    comparison_lists,
-    comparison_records,
-    comparison_tables,
-)
 from harness.report.render import to_markdown
+from harness.report.tables import comparison_lists, comparison_records, comparison_tables
 
 
 @pytest.fixture

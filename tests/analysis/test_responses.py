@@ -9,9 +9,8 @@ import pandas as pd
 from harness.analysis.findings import Findings
 from harness.analysis.responses import FLAGS
 from harness.evaluation.benchmarks import BENCHMARKS
-from harness.report.listings import score_records
+from harness.report.listings import flag_tables, order_table, score_records
 from harness.report.render import to_markdown
-from harness.report.responses import flag_tables, order_table
 
 GIVEN = replace(
     BENCHMARKS["truthfulqa_mc1"], name="gen", title="Generated", protocol="paper", chance=None
