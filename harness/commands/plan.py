@@ -216,8 +216,8 @@ def _estimate_lines(grid_name: str, found: GridEstimate) -> Iterator[str]:
 
 
 def _total(grid_name: str, found: GridEstimate) -> str:
-    known = [cell.flops for cell in found.cells if cell.flops is not None]
-    text = f"{grid_name}: {len(found.cells)} cells to do, {sum(known) / 1e18:,.2f} EFLOP, "
+    flops = sum(cell.flops or 0.0 for cell in found.cells)
+    text = f"{grid_name}: {len(found.cells)} cells to do, {flops / 1e18:,.2f} EFLOP, "
     if found.gpu_hours is None:
         some = sum(cell.gpu_hours or 0.0 for cell in found.cells)
         text += f"more than {some:,.1f} GPU hours (not all can be estimated)"

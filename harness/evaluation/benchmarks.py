@@ -86,11 +86,9 @@ class Benchmark:
         return {split: f"{self.data_folder}/{split}.parquet" for split in self.splits}
 
     def split_files(self, shots: int) -> dict[str, str]:
-        """Returns the files that a run with `shots` reads, by split: few-shot data only if used."""
-        splits = [self.eval_split]
-        if shots and self.few_shot_split:
-            splits.append(self.few_shot_split)
-        return {split: self.files[split] for split in splits}
+        """The files that a run with `shots` reads, by split: few-shot data only if used."""
+        splits = (self.eval_split, self.few_shot_split if shots else None)
+        return {split: self.files[split] for split in splits if split}
 
 
 def _entry(name: str, folder: str, like: Benchmark | None = None, **own: Any) -> Benchmark:
@@ -99,8 +97,8 @@ def _entry(name: str, folder: str, like: Benchmark | None = None, **own: Any) ->
     `own` are fields that the YAML does not decide, or that this package sets otherwise; all others
     are those of `like`.
     """
-    fields: dict[str, Any] = {"data_folder": name, "protocol": LM_EVAL}
-    fields |= (vars(like) if like else {}) | own
+    inherited = vars(like) if like else {}
+    fields: dict[str, Any] = {"data_folder": name, "protocol": LM_EVAL} | inherited | own
     protocol: Protocol = fields["protocol"]
     task = find_task(folder, name)
     assert task is not None, f"{folder} has no task '{name}'"
@@ -111,11 +109,10 @@ def _entry(name: str, folder: str, like: Benchmark | None = None, **own: Any) ->
     takes_examples = task.get("num_fewshot") != 0  # lm-eval: 0 says that the prompt is fixed
     examples = task.get("fewshot_split") or task.get("training_split")
     path, generation = task.get("dataset_path"), task.get("generation_kwargs", {})
-    decoding = (
-        Decoding(generation["temperature"], generation["top_p"], generation["max_gen_toks"])
-        if protocol.generates
-        else None
-    )
+    decoding = None
+    if protocol.generates:
+        limit = generation["max_gen_toks"]
+        decoding = Decoding(generation["temperature"], generation["top_p"], limit)
     defined = {
         "name": name,
         "task_folder": folder,

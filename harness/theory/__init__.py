@@ -5,7 +5,7 @@ It illustrates the theorems of arXiv 2502.03029; docs/theory.md derives the form
 world       known parts, truth, box; what makes a truth unfit
 regression  the regression functions and their derivatives
 sampling    exact design: counts and means instead of n observations
-descent     Levenberg-Marquardt in a box, batched; fitting: starts, the best of them
+fitting     Levenberg-Marquardt in a box, batched; starts, and the best of them
 losses      Voronoi cells and matchings; slopes: exponents with bootstrap intervals
 scenarios   fixed truths and truths that move with n
 prediction  exponents by theorem or derivation; what the Cramér-Rao bound gives over the same n

@@ -163,10 +163,8 @@ def _prompted_model(method_name: str, seed: int) -> tuple[nn.Module, list[str], 
 
 def attention_of(model: nn.Module, index: int) -> Any:
     """The attention layer of an index: the module with query, key and value projections."""
-    for module in model.modules():
-        if hasattr(module, "q_proj") and getattr(module, "layer_idx", None) == index:
-            return module
-    raise AssertionError(f"no attention layer {index}")
+    layers = (module for module in model.modules() if hasattr(module, "q_proj"))
+    return next(layer for layer in layers if getattr(layer, "layer_idx", None) == index)
 
 
 def record_layer(model: nn.Module, layer: Any, ids: Tensor) -> LayerActivations:

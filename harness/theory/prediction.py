@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.theory.descent import GAUGE_WEIGHT
-from harness.theory.fitting import bounds
+from harness.theory.fitting import GAUGE_WEIGHT, bounds
 from harness.theory.losses import matched_losses
 from harness.theory.regression import make_design
 from harness.theory.sampling import grid_inputs

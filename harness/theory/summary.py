@@ -93,16 +93,11 @@ class Study:
     """Attention as a mixture of experts; empty where it was not computed."""
 
     def find(self, **properties: Any) -> list[Row]:
-        """Rows with a slope whose scenario or quantity has these properties."""
-        return [
-            row
-            for row in self.rows
-            if row.slope is not None
-            and all(
-                (row.quantity if key == "quantity" else getattr(row.scenario, key)) == value
-                for key, value in properties.items()
-            )
-        ]
+        """Rows with a slope whose quantity and fields of the scenario are these."""
+        sloped = [row for row in self.rows if row.slope is not None]
+        fields = [vars(row.scenario) | {"quantity": row.quantity} for row in sloped]
+        wanted = properties.items()
+        return [row for row, own in zip(sloped, fields, strict=True) if wanted <= own.items()]
 
     def to_json(self) -> str:
         """The text of the study's file."""

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
-from harness.theory.descent import Problem, descend
-from harness.theory.fitting import bounds, draw_starts, fit
+from harness.theory.fitting import Problem, bounds, descend, draw_starts, fit
 from harness.theory.regression import Regression, make_design
 from harness.theory.sampling import draw_on_grid, grid_inputs
 from harness.theory.world import TRUTH, WORLD, Box

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.theory.descent import Problem
-from harness.theory.fitting import draw_starts, fit
+from harness.theory.fitting import Problem, draw_starts, fit
 from harness.theory.regression import Regression, make_design
 from harness.theory.sampling import (
     Sample,

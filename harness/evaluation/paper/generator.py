@@ -12,8 +12,8 @@ from harness.errors import EvaluationError
 from harness.evaluation.benchmarks import Decoding
 from harness.evaluation.memory import halve_until_it_fits
 from harness.evaluation.paper.cache_check import plain_logits
-from harness.evaluation.paper.pool import Pool
-from harness.evaluation.paper.prefill import (
+from harness.evaluation.paper.pool import (
+    Pool,
     Prefilled,
     Prefix,
     common_prefix,

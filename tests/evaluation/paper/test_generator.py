@@ -15,8 +15,7 @@ from harness.evaluation.benchmarks import Decoding
 from harness.evaluation.paper import generator as generator_module
 from harness.evaluation.paper.cache_check import reason_against_cache
 from harness.evaluation.paper.generator import Generator, Prompt, Response
-from harness.evaluation.paper.pool import Pool
-from harness.evaluation.paper.prefill import common_prefix
+from harness.evaluation.paper.pool import Pool, common_prefix
 from harness.evaluation.paper.sampling import choose_tokens, random_stream
 from harness.methods import METHODS
 from tests.evaluation.test_scorer import family
