@@ -1,4 +1,4 @@
-"""Laws that every method of METHODS keeps; a new method is tested by being listed there."""
+"""The paper's methods on Llama: names, counts and figures; test_laws.py has the laws of all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch import nn
 
 from harness.errors import MethodError
 from harness.methods import METHODS, check_options
-from harness.methods.neighbours import NEIGHBOURS
 from harness.models.loading import count_parameters, load_trained, save_trained, trained_parameters
 from harness.training.spec import TrainSpec
 from tests.fixtures.tiny_models import (
@@ -29,11 +28,6 @@ from tests.fixtures.tiny_models import (
     trained_on_meta,
 )
 
-NEIGHBOURING = tuple(method.name for method in NEIGHBOURS)
-NAMES = tuple(name for name in METHODS if name not in (*NEIGHBOURING, "adapter"))
-"""Those of the paper; tests/methods/test_neighbours.py has the others."""
-TRAINING = tuple(name for name in NAMES if METHODS[name].trains)
-
 PUBLISHED_COUNTS = {
     "base": (0, 0),
     "full": (6_738_415_616, 13_015_864_320),
@@ -43,6 +37,9 @@ PUBLISHED_COUNTS = {
     "zero-init-nonlinear": (2_669_568, 3_336_240),
 }
 """For 7B and 13B; the paper prints 1.2M and 1.9M, 2.6M and 3.3M, 4.2M, 7B (its table 2)."""
+NAMES = tuple(PUBLISHED_COUNTS)
+"""Those of the paper; tests/methods/test_neighbours.py has its neighbours."""
+TRAINING = tuple(name for name in NAMES if METHODS[name].trains)
 
 
 def expected_names(name: str, model: nn.Module) -> set[str]:
