@@ -79,14 +79,9 @@ class ReportError(ZbenchError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of an error line that names what exists.
+    """The end of an error line that names what exists, as `; did you mean 'x'? (known: ...)`.
 
-    Args:
-        name: what the user wrote.
-        known: the names that exist.
-
-    Returns:
-        `; did you mean 'x'? (known: ...)`, or only the known names where none is near.
+    It is only the known names where none is near.
     """
     names = [str(entry) for entry in known]
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails, InitErrorDetails
+from pydantic_core import InitErrorDetails
 
 from harness.errors import did_you_mean
 
@@ -73,7 +73,7 @@ def describe_faults(error: ValidationError, place: str, spec: type[BaseModel]) -
     Args:
         error: what pydantic found.
         place: the prefix of each line, for example `paper.yaml: blocks[0]`.
-        spec: the spec that was validated; its fields are offered for a misspelt key.
+        spec: what was validated; its fields are offered for a misspelt key.
     """
     return [f"{join_place(place, steps)}: {said}" for steps, said in _described(error, spec)]
 
@@ -96,67 +96,49 @@ def _described(
         else:
             got = fault["input"]
             shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
-            yield steps, f"{_plain(fault)}{shown}"
+            plain = PLAIN.get(fault["type"])
+            said = plain.format(**fault.get("ctx", {})) if plain else fault["msg"]
+            yield steps, said.removeprefix("Value error, ") + shown
 
 
-def _plain(fault: ErrorDetails) -> str:
-    context = fault.get("ctx", {})
-    match fault["type"]:
-        case "greater_than_equal":
-            return f"must be at least {context['ge']}"
-        case "greater_than":
-            return f"must be more than {context['gt']}"
-        case "less_than_equal":
-            return f"must be at most {context['le']}"
-        case "less_than":
-            return f"must be less than {context['lt']}"
-        case "literal_error":
-            return f"must be one of {context['expected']}"
-        case "float_parsing" | "float_type" | "finite_number":
-            return "must be a number"
-        case "int_parsing" | "int_type" | "int_from_float":
-            return "must be a whole number"
-        case "string_pattern_mismatch":
-            return "must be letters, digits and . _ - (in a label also = , + [ ]), nothing else"
-        case "string_too_long":
-            return f"must have at most {context['max_length']} characters"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return "must be a mapping of keys to values"
-        case "list_type" | "tuple_type":
-            return "must be a list"
-        case "too_short":
-            return "is empty; add at least one"
-    return str(fault["msg"]).removeprefix("Value error, ")
+PLAIN = {
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "literal_error": "must be one of {expected}",
+    **dict.fromkeys(("float_parsing", "float_type", "finite_number"), "must be a number"),
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "must be a whole number"),
+    "string_pattern_mismatch": "must be letters, digits and . _ - (in a label also = , + [ ]), "
+    "nothing else",
+    "string_too_long": "must have at most {max_length} characters",
+    **dict.fromkeys(
+        ("model_type", "model_attributes_type", "dict_type"), "must be a mapping of keys to values"
+    ),
+    **dict.fromkeys(("list_type", "tuple_type"), "must be a list"),
+    "too_short": "is empty; add at least one",
+}
+"""What is wrong, by pydantic's type of fault; filled from the fault's context."""
 
 
 def join_place(place: str, steps: list[str | int]) -> str:
     """A place in a file: `join_place("a.yaml", ["blocks", 0])` is `a.yaml: blocks[0]`."""
-    path = place
     for step in steps:
-        if isinstance(step, int):
-            path += f"[{step}]"
-        else:
-            path += ("." if ": " in path else ": ") + str(step)
-    return path
+        dot = "." if ": " in place else ": "
+        place += f"[{step}]" if isinstance(step, int) else f"{dot}{step}"
+    return place
 
 
 def _fields_at(spec: type[BaseModel], steps: list[str | int]) -> list[str]:
     """The field names of the spec found along `steps`, as far as types tell."""
-    current: type[BaseModel] | None = spec
     for step in steps:
-        if isinstance(step, int) or current is None:
-            continue
-        field = current.model_fields.get(str(step))
-        if field is not None:
-            current = _spec_inside(field.annotation) or current
-    return list(current.model_fields) if current else []
+        if (field := spec.model_fields.get(str(step))) is not None:
+            spec = _spec_inside(field.annotation) or spec
+    return list(spec.model_fields)
 
 
 def _spec_inside(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = _spec_inside(inner)
-        if found is not None:
-            return found
-    return None
+    inner = map(_spec_inside, getattr(annotation, "__args__", ()))
+    return next(filter(None, inner), None)

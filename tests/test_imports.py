@@ -71,6 +71,16 @@ def test_imports_point_down(module: str) -> None:
         assert own or height[part(target)] < height[part(module)], f"{module} imports {target}"
 
 
+def test_the_document_draws_the_same_floors() -> None:
+    text = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawn: list[list[str]] = []
+    for line in text.split("```text\n")[1].split("```")[0].splitlines():
+        if line[:2].strip():
+            drawn.append([])
+        drawn[-1].append(line.split()[1 if line[:2].strip() else 0])
+    assert [sorted(floor) for floor in reversed(drawn)] == [sorted(floor) for floor in FLOORS]
+
+
 def test_no_circle_of_files() -> None:
     try:
         TopologicalSorter(GRAPH).prepare()

@@ -8,7 +8,7 @@ settings of a column, there are several groups, and so several tables.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,10 @@ class Group:
     def title(self) -> str:
         """One line that tells the group from the others: protocol, shots, limit, deviations."""
         parts = [PROTOCOLS[self.protocol].title, _shots(self.settings), _limits(self.settings)]
-        return " · ".join([*parts, *_temperatures(self.settings)])
+        drawn = {one.temperature for one in self.settings.values() if one.temperature is not None}
+        if drawn:
+            parts.append(f"temperature {', '.join(f'{each:g}' for each in sorted(drawn))}")
+        return " · ".join(parts)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -107,7 +110,7 @@ class Group:
         return column + (NOTED if any(self.deviations.get(part) for part in parts) else "")
 
     def suffix(self) -> str:
-        """Returns what file names of this group end with: nothing for the first of lm-eval."""
+        """What file names of this group end with: nothing for the first of lm-eval."""
         mark = PROTOCOLS[self.protocol].mark
         return (f"-{mark}" if mark else "") + (f"-{self.rank + 1}" if self.rank else "")
 
@@ -132,11 +135,6 @@ def _limits(settings: Mapping[str, Setting]) -> str:
     if len(by_limit) == 1:
         return next(iter(sizes.values()))
     return ", ".join(f"{' '.join(names)} {sizes[limit]}" for limit, names in by_limit.items())
-
-
-def _temperatures(settings: Mapping[str, Setting]) -> list[str]:
-    found = {one.temperature for one in settings.values() if one.temperature is not None}
-    return [f"temperature {', '.join(f'{each:g}' for each in sorted(found))}"] if found else []
 
 
 def find_groups(
@@ -175,10 +173,9 @@ def _group(
         if not ranked:
             lender = PROTOCOLS[protocol].borrows.get(column)
             ranked = by_column.get((lender, column), [])[:1] if lender else []
-        if len(ranked) == 1:
-            settings[column] = ranked[0]
-        elif rank < len(ranked):
-            settings[column] = ranked[rank]
+        place = 0 if len(ranked) == 1 else rank
+        if place < len(ranked):
+            settings[column] = ranked[place]
     found = {column: _deviations(rows[setting]) for column, setting in settings.items()}
     return Group(protocol, settings, rank, {column: d for column, d in found.items() if d})
 
@@ -203,9 +200,8 @@ def _order(setting: Setting, num_cells: int) -> tuple[Any, ...]:
 
 def _settings(
     scores: pd.DataFrame, benchmarks: Mapping[str, Benchmark]
-) -> list[tuple[Setting, str, pd.DataFrame]]:
+) -> Iterator[tuple[Setting, str, pd.DataFrame]]:
     """Each setting of a column of the paper, the column, and its rows."""
-    found = []
     for name, benchmark in benchmarks.items():
         if benchmark.column is None:
             continue
@@ -218,8 +214,7 @@ def _settings(
         for setting in dict.fromkeys(settings):
             mask = [each == setting for each in settings]
             chosen = aggregate[mask].drop_duplicates("cell_id", keep="last")
-            found.append((setting, benchmark.column, chosen))
-    return found
+            yield setting, benchmark.column, chosen
 
 
 def is_aggregate(scores: pd.DataFrame) -> pd.Series:

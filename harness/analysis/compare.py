@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ class Side:
     """Its folder, or its MLflow run."""
     result: CellResult
     items: Callable[[str, str], Path | None]
-    """Returns the file of the per-item records of a benchmark and request key, if there is one."""
+    """File of the per-item records of a benchmark and request key, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,7 @@ def compare(first: Side, second: Side) -> Comparison:
         for metric in dict.fromkeys(score.metric for request in pair for score in request.scores):
             one, other = (request.score(metric) for request in pair)
             if one is not None and other is not None:
-                answers = (
-                    _answers(s, r, metric) for s, r in zip((first, second), pair, strict=True)
-                )
+                answers = _answers(first, pair[0], metric), _answers(second, pair[1], metric)
                 rows.append(_score_row(one, other, *answers))
             elif one is not None:
                 only_first.append(one)
@@ -128,19 +127,6 @@ def _answers(side: Side, request: Request, metric: str) -> Answers | None:
     return answers if len(answers) == len(values) else {}
 
 
-def _score_row(
-    one: TaskScore, other: TaskScore, first: Answers | None, second: Answers | None
-) -> ScoreRow:
-    row = ScoreRow(one.benchmark, one.metric, one, other)
-    if first is None or second is None:
-        return replace(row, unpaired="no records of the items")
-    if not (_agree(first, one) and _agree(second, other)):
-        return replace(row, unpaired="the items' records do not give the score")
-    if list(first) != list(second):
-        return replace(row, unpaired="other items")
-    return _paired(row, first, second)
-
-
 def _groups(answers: Answers, metric: str) -> list[np.ndarray]:
     """Answers of each subject where the metric is a mean over subjects, else of all items."""
     import numpy as np
@@ -156,20 +142,29 @@ def _agree(answers: Answers, score: TaskScore) -> bool:
     return bool(means) and abs(float(sum(means) / len(means)) - score.value) < MAX_ERROR
 
 
-def _paired(row: ScoreRow, first: Answers, second: Answers) -> ScoreRow:
+def _score_row(
+    one: TaskScore, other: TaskScore, first: Answers | None, second: Answers | None
+) -> ScoreRow:
     import numpy as np
 
     from harness.analysis.stats import Sample, combine, mcnemar_exact
 
+    row = ScoreRow(one.benchmark, one.metric, one, other)
+    if first is None or second is None:
+        return replace(row, unpaired="no records of the items")
+    if not (_agree(first, one) and _agree(second, other)):
+        return replace(row, unpaired="the items' records do not give the score")
+    if list(first) != list(second):
+        return replace(row, unpaired="other items")
     gained = {item: second[item] - answer for item, answer in first.items()}
     tables = [group[None, :] for group in _groups(gained, row.metric)]
     estimate = combine(
         [Sample(items.mean(axis=1), items, None, items.size, 1 / len(tables)) for items in tables]
     )
     p_value = estimate.p_value
-    one, other = (np.array(list(answers.values())) for answers in (first, second))
-    if len(tables) == 1 and np.isin([one, other], (0.0, 1.0)).all():
-        p_value = mcnemar_exact(other, one)
+    answers = [np.array(list(found.values())) for found in (second, first)]
+    if len(tables) == 1 and np.isin(answers, (0.0, 1.0)).all():
+        p_value = mcnemar_exact(*answers)
     return replace(
         row,
         interval=estimate.interval,
@@ -180,7 +175,7 @@ def _paired(row: ScoreRow, first: Answers, second: Answers) -> ScoreRow:
 
 
 def find_side(name: str, *, runs_dir: Path, tracking_uri: str | None) -> Side:
-    """Returns the result that a name means.
+    """The result that a name means.
 
     Args:
         name: a cell's, by the rule of `grid.selection`; or an MLflow run's id or name.
@@ -196,40 +191,28 @@ def find_side(name: str, *, runs_dir: Path, tracking_uri: str | None) -> Side:
         folder = find_folder(name, runs_dir)
     except UnknownCell as unknown:
         return _tracked_side(name, unknown.labels, runs_dir, tracking_uri)
-    return _side_of(folder, name)
-
-
-def _side_of(folder: Path, name: str) -> Side:
     result = read_result(folder)
     if result is None:
         raise UsageError(f"{name}: has no result yet in {folder}; run its grid first")
-    return Side(
-        label=stored_label(folder) or result.cell_id,
-        place=str(folder),
-        result=result,
-        items=lambda benchmark, key: items_path(folder, benchmark, key),
-    )
+    label = stored_label(folder) or result.cell_id
+    return Side(label, str(folder), result, partial(items_path, folder))
 
 
 def _tracked_side(
     name: str, labels: Sequence[str], runs_dir: Path, tracking_uri: str | None
 ) -> Side:
     from harness.tracking.lookup import RunLookup
-    from harness.tracking.study import study_uri
+    from harness.tracking.store import resolve_uri
 
-    lookup = RunLookup(study_uri(runs_dir, tracking_uri))
+    lookup = RunLookup(resolve_uri(None, runs_dir, tracking_uri))
     runs: list[str] = []
     problem = ""
     try:
         if lookup.exists():
             run = lookup.find(name)
             if run is not None:
-                return Side(
-                    label=run.label,
-                    place=f"MLflow run {run.run_id}",
-                    result=run.result,
-                    items=lambda benchmark, key: lookup.items_file(run, benchmark, key),
-                )
+                place = f"MLflow run {run.run_id}"
+                return Side(run.label, place, run.result, partial(lookup.items_file, run))
             runs = lookup.names()
     except TrackingError as fault:
         if tracking_uri is not None:

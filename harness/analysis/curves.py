@@ -30,8 +30,7 @@ class LossCurves:
     fraction: float
     epochs: Mapping[Variant, Mapping[int, list[float]]]
     """By epoch (from 0): the loss of each seed."""
-    published: tuple[PublishedLoss, ...]
-    published_source: str
+    published: list[PublishedLoss]
 
 
 def efficiency_curves(measured: Measurements, group: Group, model: str) -> list[EfficiencyCurves]:
@@ -63,4 +62,4 @@ def loss_curves(measured: Measurements, published: Published, model: str) -> Los
         return None
     known = [curve for curve in published.losses if curve.model == model and largest == 1.0]
     epochs_of = {variant: found[variant] for variant in measured.cells if variant in found}
-    return LossCurves(model, largest, epochs_of, tuple(known), published.loss_source)
+    return LossCurves(model, largest, epochs_of, known)

@@ -17,6 +17,36 @@ Moves = Literal["score", "low bits"]
 item over where two answers are all but equal."""
 Part = Literal["cell", "base model", "training", "evaluation"]
 
+FIELDS = {
+    "protocol": "protocol",
+    "task_version": "task version",
+    "shots": "shots",
+    "limit": "limit",
+    "prompts_sha256": "prompts",
+    "tokenizer_sha256": "tokenizer",
+    "bos": "BOS",
+    "temperature": "temperature",
+    "precision": "precision",
+    "token_budget": "token budget",
+    "fallback": "not over the trie, because",
+    "scored_with": "scored together with",
+    "lm_eval_version": "lm-eval",
+    "note": "note",
+}
+"""What counts of a score: its fields, and what they are called."""
+ENVIRONMENT = ("transformers", "tokenizers", "peft", "torch", "device")
+"""What counts of an environment; a score has its own version of lm-eval."""
+LOW_BITS = {FIELDS[name] for name in ("token_budget", "fallback", "scored_with")}
+LOW_BITS |= {"torch", "device"}
+"""What moves low bits alone."""
+NONE_MEANS_NONE = {
+    "limit": "all items",
+    "fallback": "nothing",
+    "note": "nothing",
+    "temperature": "nothing is drawn",
+}
+"""Fields that hold None where there is nothing, not where nothing was recorded."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -85,8 +115,7 @@ def pair_requests(
                     left.remove(one)
                     right.remove(other)
                     break
-    order = {id(request): index for index, request in enumerate(first)}
-    pairs.sort(key=lambda pair: order[id(pair[0])])
+    pairs.sort(key=lambda pair: first.index(pair[0]))
     return pairs, left, right
 
 
@@ -96,58 +125,56 @@ def _settings(request: Request) -> tuple[str, int, int | None]:
 
 
 def _differ(
-    part: Part,
-    what: str,
-    values: tuple[Any, Any],
-    moves: Moves = "score",
-    none: str = NOT_RECORDED,
+    part: Part, what: str, first: Any, second: Any, none: str = NOT_RECORDED
 ) -> list[Difference]:
     """The difference between two values, if there is one."""
-    if values[0] == values[1]:
+    if first == second:
         return []
-    first, second = (_text(value, none) for value in values)
-    return [Difference(part, what, first, second, moves)]
+    moves: Moves = "low bits" if what in LOW_BITS else "score"
+    return [Difference(part, what, _text(first, none), _text(second, none), moves)]
 
 
 def cell_differences(first: CellResult, second: CellResult) -> list[Difference]:
     """What differs between two cells as such: what was trained, on what, and with what."""
-    bases = first.base, second.base
     found = _record_differences(first.cell, second.cell)
-    found += _differ("base model", "weights", (_weights(bases[0]), _weights(bases[1])))
+    found += _differ("base model", "weights", _weights(first.base), _weights(second.base))
     for key, what in (("tokenizer_sha256", "tokenizer"), ("precision", "precision")):
-        found += _differ("base model", what, (bases[0].get(key), bases[1].get(key)))
+        found += _differ("base model", what, first.base.get(key), second.base.get(key))
     one, other = first.train, second.train
     if one is None or other is None:
         return found
     drawn_alike = all(first.cell.get(key) == second.cell.get(key) for key in ("fraction", "seed"))
     if drawn_alike and one.data_sha256 != other.data_sha256:
-        found += _differ("training", "rows trained on", (one.data_sha256, other.data_sha256))
+        found += _differ("training", "rows trained on", one.data_sha256, other.data_sha256)
     else:
-        contents = one.data_content_sha256, other.data_content_sha256
-        found += _differ("training", "data", contents)
-    found += _differ("training", "precision", (one.precision, other.precision))
-    environments = first.environment, second.environment
-    return found + _environment_differences("training", environments, ("lm-eval", "tokenizers"))
+        found += _differ("training", "data", one.data_content_sha256, other.data_content_sha256)
+    found += _differ("training", "precision", one.precision, other.precision)
+    for name in ENVIRONMENT:
+        if name != "tokenizers":
+            one_value, other_value = first.environment.get(name), second.environment.get(name)
+            found += _differ("training", name, one_value, other_value)
+    return found
 
 
 def _record_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
     found = []
-    one, other = dict(_flatten(first)), dict(_flatten(second))
+    one, other = dict(flatten(first)), dict(flatten(second))
     for name in dict.fromkeys([*one, *other]):
         section = name.partition(".")[0]
         if section in ("train", "data") and None in (first.get(section), second.get(section)):
             continue  # one of the two is not trained, which its method says
         if section == "options" and first.get("method") != second.get("method"):
             continue  # another method's
-        values = one.get(name), other.get(name)
-        found += _differ("cell", name.removeprefix("options."), values, none="none")
+        what = name.removeprefix("options.")
+        found += _differ("cell", what, one.get(name), other.get(name), none="none")
     return found
 
 
-def _flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of a nested record, each with its dotted name."""
     for key, value in record.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -159,75 +186,25 @@ def _weights(base: Mapping[str, Any]) -> str | None:
     return None
 
 
-ENVIRONMENT: tuple[tuple[str, str, Moves], ...] = (
-    ("lm_eval", "lm-eval", "score"),
-    ("transformers", "transformers", "score"),
-    ("tokenizers", "tokenizers", "score"),
-    ("peft", "peft", "score"),
-    ("torch", "torch", "low bits"),
-    ("device", "device", "low bits"),
-)
-"""What counts of an environment: its key, its name, and what it can move."""
-
-
-def _environment_differences(
-    part: Part, environments: tuple[Mapping[str, Any], Mapping[str, Any]], leave_out: Sequence[str]
-) -> list[Difference]:
-    first, second = environments
-    return [
-        difference
-        for key, what, moves in ENVIRONMENT
-        if what not in leave_out
-        for difference in _differ(part, what, (first.get(key), second.get(key)), moves)
-    ]
-
-
-FIELDS: tuple[tuple[str, str, Moves], ...] = (
-    ("protocol", "protocol", "score"),
-    ("task_version", "task version", "score"),
-    ("shots", "shots", "score"),
-    ("limit", "limit", "score"),
-    ("prompts_sha256", "prompts", "score"),
-    ("tokenizer_sha256", "tokenizer", "score"),
-    ("bos", "BOS", "score"),
-    ("temperature", "temperature", "score"),
-    ("precision", "precision", "score"),
-    ("token_budget", "token budget", "low bits"),
-    ("fallback", "not over the trie, because", "low bits"),
-    ("scored_with", "scored together with", "low bits"),
-    ("lm_eval_version", "lm-eval", "score"),
-    ("note", "note", "score"),
-)
-"""What counts of a score: its field, its name, and what it can move."""
-NONE_MEANS_NONE = {
-    "limit": "all items",
-    "fallback": "nothing",
-    "note": "nothing",
-    "temperature": "nothing is drawn",
-}
-"""Fields that hold None where there is nothing, not where nothing was recorded."""
-
-
 def request_differences(pair: tuple[Request, Request]) -> list[Difference]:
     """What differs between two evaluations of one benchmark."""
     one, other = (request.scores[0] for request in pair)
-    metrics = [dict.fromkeys(score.metric for score in request.scores) for request in pair]
     found: list[Difference] = []
-    for field, what, moves in FIELDS:
+    for field, what in FIELDS.items():
         none = NONE_MEANS_NONE.get(field, NOT_RECORDED)
-        found += _differ(
-            "evaluation", what, (getattr(one, field), getattr(other, field)), moves, none
-        )
+        found += _differ("evaluation", what, getattr(one, field), getattr(other, field), none)
     found += _data_differences(one, other)
+    metrics = [list(dict.fromkeys(score.metric for score in request.scores)) for request in pair]
     if set(metrics[0]) != set(metrics[1]):
-        found += _differ("evaluation", "metrics", (list(metrics[0]), list(metrics[1])))
-    environments = pair[0].environment, pair[1].environment
-    found += _environment_differences("evaluation", environments, ("lm-eval",))
+        found += _differ("evaluation", "metrics", metrics[0], metrics[1])
+    for name in ENVIRONMENT:
+        one_value, other_value = (request.environment.get(name) for request in pair)
+        found += _differ("evaluation", name, one_value, other_value)
     # What makes another request key.
     in_key = {"protocol", "shots", "limit", "metrics", "token budget", "temperature", "lm-eval"}
     if not any(difference.what in in_key for difference in found):
         what = "zbench's evaluation recipe (request key)"
-        found += _differ("evaluation", what, (pair[0].key, pair[1].key))
+        found += _differ("evaluation", what, pair[0].key, pair[1].key)
     return [replace(entry, benchmarks=(pair[0].benchmark,)) for entry in found]
 
 
@@ -239,7 +216,7 @@ def _data_differences(one: TaskScore, other: TaskScore) -> list[Difference]:
     if a == b:
         return []
     sources = f"{one.data_source}: {_text(a)}", f"{other.data_source}: {_text(b)}"
-    return _differ("evaluation", "data", sources)
+    return _differ("evaluation", "data", *sources)
 
 
 def merge(differences: Sequence[Difference]) -> list[Difference]:
@@ -253,20 +230,20 @@ def merge(differences: Sequence[Difference]) -> list[Difference]:
 
 def unknown_of(pairs: Sequence[tuple[Request, Request]]) -> list[str]:
     """What neither of two results recorded, so that nothing can be said of it."""
-    found: dict[str, None] = {}
+    found: list[str] = []
     for pair in pairs:
         one, other = (request.scores[0] for request in pair)
         # Responses are generated without a budget of tokens.
         without = {"token_budget"} if one.temperature is not None else set()
-        for field, what, _ in FIELDS:
-            if field in NONE_MEANS_NONE or field in without:
-                continue
-            if getattr(one, field) is None is getattr(other, field):
-                found[what] = None
-        for key, what, _ in ENVIRONMENT:
-            if all(request.environment.get(key) is None for request in pair) and what != "lm-eval":
-                found[what] = None
-    return list(found)
+        found += [
+            what
+            for field, what in FIELDS.items()
+            if field not in NONE_MEANS_NONE.keys() | without
+            and getattr(one, field) is None is getattr(other, field)
+        ]
+        made_in = [request.environment for request in pair]
+        found += [key for key in ENVIRONMENT if all(each.get(key) is None for each in made_in)]
+    return list(dict.fromkeys(found))
 
 
 def _text(value: Any, none: str = NOT_RECORDED) -> str:

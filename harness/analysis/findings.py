@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.cautions import Cautions, find_cautions
-from harness.analysis.columns import Group, is_aggregate
+from harness.analysis.columns import COLUMNS, Group, is_aggregate
 from harness.analysis.comparisons import Comparison, compare, compare_with_published, headlines
-from harness.analysis.costs import cost_lines
 from harness.analysis.curves import EfficiencyCurves, LossCurves, efficiency_curves, loss_curves
+from harness.analysis.frames import ReportInput
 from harness.analysis.gates import GateCurves, ShareLine, gate_curves, share_lines
-from harness.analysis.inputs import ReportInput
-from harness.analysis.measurements import Measurements
+from harness.analysis.measurements import BASE, Measurements, variant_of
 from harness.analysis.paper_tables import TABLE_1, TABLE_2, Line, PaperTable, table_lines
 from harness.analysis.published import Anchor, Published, load_published
 from harness.analysis.responses import FlagLine, OrderLine, flag_lines, order_lines
@@ -23,6 +21,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.evaluation.benchmarks import Benchmark
+
+
+COSTS = (
+    *("examples", "steps", "seconds", "evaluation_seconds"),
+    *("tokens_per_second", "peak_memory_bytes", "peak_learning_rate"),
+)
+"""Columns of the cells frame."""
+PREDICTED = ["expected_training_seconds", "expected_scoring_seconds"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +60,14 @@ class Findings:
     """Published scores of base models, each with ours (0..1)."""
     scores: pd.DataFrame
     """Rows of the scores frame that are a whole benchmark's."""
-    cautions: Cautions
+    num_seeds: tuple[int, int] | None
+    """See `seeds_behind`."""
+    at_chance: list[tuple[str, Group, list[str]]]
+    """See `columns_at_chance`."""
 
 
 def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -> Findings:
-    """All findings of a grid's results.
-
-    Args:
-        data: the results.
-        benchmarks: by name; by default those that ship.
-    """
+    """All findings of a grid's results; its benchmarks are by default those that ship."""
     from harness.evaluation.benchmarks import BENCHMARKS
 
     measured, published = Measurements(data, benchmarks or BENCHMARKS), load_published()
@@ -94,5 +98,69 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
         costs=tuple(cost_lines(data.cells)),
         anchors=tuple(published.anchor_scores(scores)),
         scores=scores,
-        cautions=find_cautions(measured, published),
+        num_seeds=seeds_behind(measured),
+        at_chance=columns_at_chance(measured),
     )
+
+
+def seeds_behind(measured: Measurements) -> tuple[int, int] | None:
+    """The fewest and the most trained seeds behind a score of the tables; None without scores."""
+    counts = {
+        len(measured.seed_scores(variant, group, column))
+        for group in measured.groups
+        for column in group.settings
+        for variant in measured.tabled
+        if variant.method_name != BASE
+    } - {0}
+    return (min(counts), max(counts)) if counts else None
+
+
+def columns_at_chance(measured: Measurements) -> list[tuple[str, Group, list[str]]]:
+    """Model, group and the columns in which no row is two standard errors above chance."""
+    found = [
+        (model, group, [c for c in COLUMNS if _is_at_chance(measured, group, model, c)])
+        for group in measured.groups
+        for model in measured.models
+    ]
+    return [entry for entry in found if entry[2]]
+
+
+def _is_at_chance(measured: Measurements, group: Group, model: str, column: str) -> bool:
+    chance = measured.chance(group, column)
+    found = [measured.estimate(v, group, column) for v in measured.table_variants(model)]
+    estimates = [estimate for estimate in found if estimate is not None]
+    return bool(estimates) and all(
+        chance is not None
+        and estimate.stderr is not None
+        and estimate.value - chance <= 2 * estimate.stderr
+        for estimate in estimates
+    )
+
+
+def cost_lines(cells: pd.DataFrame) -> list[dict[str, Any]]:
+    """Costs of every variant of the cells frame, in its order; NaN where nothing is known.
+
+    `variant`; `num_done` and `num_cells`; `trainable_parameters`; the means of COSTS over the
+    finished cells; `predicted_seconds` of training and scoring per finished cell that has a
+    prediction, and `measured_ratio`, measured over predicted seconds of those cells.
+    """
+    lines = []
+    columns = list(dict.fromkeys([*cells, *COSTS, *PREDICTED]))
+    keys = ["model", "method", "method_name", "method_title", "fraction"]
+    for _, part in cells.reindex(columns=columns).groupby(keys, sort=False, dropna=False):
+        done = part[part["status"] == "done"]
+        known = done.dropna(subset=[*PREDICTED, "evaluation_seconds"])
+        predicted = float(known[PREDICTED].sum().sum()) or float("nan")
+        measured = float(known[["seconds", "evaluation_seconds"]].sum().sum())
+        lines.append(
+            {
+                "variant": variant_of(part.iloc[0].to_dict()),
+                "num_done": len(done),
+                "num_cells": len(part),
+                "trainable_parameters": part["trainable_parameters"].mean(),
+                **{name: float(done[name].astype(float).mean()) for name in COSTS},
+                "predicted_seconds": predicted / max(1, len(known)),
+                "measured_ratio": measured / predicted,
+            }
+        )
+    return lines

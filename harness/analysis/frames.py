@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.tasks import TaskSpec, request_key
@@ -30,6 +31,33 @@ _NUMBERS = (
     *("expected_training_seconds", "expected_scoring_seconds"),
 )
 """Columns that may hold nothing at all."""
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """All that a report is made from; frames as this file makes them."""
+
+    grid_name: str
+    grid_title: str
+    grid_yaml: str
+    """The grid's text as the user wrote it."""
+    scores: pd.DataFrame
+    """One row per cell × task × metric."""
+    cells: pd.DataFrame
+    """One row per planned cell, done or not."""
+    losses: pd.DataFrame
+    """One row per cell × epoch."""
+    items: Callable[[str, str], pd.DataFrame | None] = field(default=lambda _cell, _benchmark: None)
+    """Per-item records of (cell_id, benchmark), None where there are none."""
+    traces: Callable[[str, str], pd.DataFrame | None] = field(default=lambda _cell, _file: None)
+    """What a method kept of a cell's training, by (cell_id, file name); None where there is none.
+    See `harness.methods.method.TelemetryCallback.frames`."""
+    theory: Path | None = None
+    """The folder of `zbench theory`; it may hold nothing yet."""
+    notes: tuple[str, ...] = ()
+    """The grid's own lines for the page: what its world is, why its scores are as they are."""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """Versions, host, device, date, git commit, tracking address."""
 
 
 def cell_identity(cell: Cell) -> dict[str, Any]:
@@ -63,7 +91,7 @@ def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd
 
 
 def scores_of(task: TaskSpec, result: CellResult) -> tuple[TaskScore, ...]:
-    """Returns the scores that answer what a grid asks for: one request's, or none.
+    """The scores that answer what a grid asks for: one request's, or none.
 
     The very request comes first; else the last one with the same shots, limit and temperature,
     measured with another version of lm-eval or of zbench, which stands with every score.
@@ -82,25 +110,14 @@ def scores_of(task: TaskSpec, result: CellResult) -> tuple[TaskScore, ...]:
     return tuple(score for score in alike if score.key == alike[-1].key)
 
 
-def cells_frame(
-    states: Sequence[CellState], results: Mapping[str, CellResult] | None = None
-) -> pd.DataFrame:
-    """One row per planned cell: identity, status, costs, final gates, error.
-
-    Args:
-        states: the grid's cells, as their folders tell.
-        results: results by cell id to read from instead of the folders'.
-    """
+def cells_frame(states: Sequence[CellState], results: Mapping[str, CellResult]) -> pd.DataFrame:
+    """One row per planned cell: identity, status, costs, final gates, error."""
     import pandas as pd
 
-    rows = []
-    for state in states:
-        result = state.result if results is None else results.get(state.cell.id)
-        rows.append(cell_identity(state.cell) | _costs(state, result))
-    frame = _typed(pd.DataFrame(rows))
-    for column in _NUMBERS:
-        frame[column] = frame[column].astype("float64")
-    return frame
+    rows = [
+        cell_identity(state.cell) | _costs(state, results.get(state.cell.id)) for state in states
+    ]
+    return _typed(pd.DataFrame(rows)).astype(dict.fromkeys(_NUMBERS, "float64"))
 
 
 def _costs(state: CellState, result: CellResult | None) -> dict[str, Any]:

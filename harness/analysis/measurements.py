@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from harness.analysis.inputs import ReportInput
+    from harness.analysis.frames import ReportInput
     from harness.evaluation.benchmarks import Benchmark
 
 Seed = int | None
@@ -115,33 +115,23 @@ class Measurements:
     def seed_scores(self, variant: Variant, group: Group, column: str) -> dict[Seed, float]:
         """Score (0..1) of each seed that has all parts of the column."""
         weights = weights_of(column)
-        seeds = self._seeds(variant, group, column)
         return {
             seed: sum(
                 weight * self._scores[group.settings[part]][cell_id]["value"]
                 for part, weight in weights.items()
             )
-            for seed, cell_id in seeds.items()
+            for seed, cell_id in self._seeds(variant, group, column).items()
         }
 
     def estimate(self, variant: Variant, group: Group, column: str) -> Estimate | None:
         """Mean over items and seeds; None where a part of the column is missing."""
         key = (variant, group, column)
         if key not in self._estimates:
-            self._estimates[key] = self._estimate(variant, group, column)
+            cell_ids = list(self._seeds(variant, group, column).values())
+            parts = weights_of(column).items() if cell_ids else ()
+            samples = [self._sample(cell_ids, group.settings[part], w) for part, w in parts]
+            self._estimates[key] = combine(samples) if samples else None
         return self._estimates[key]
-
-    def _estimate(self, variant: Variant, group: Group, column: str) -> Estimate | None:
-        cell_ids = list(self._seeds(variant, group, column).values())
-        if not cell_ids:
-            return None
-        weights = weights_of(column)
-        return combine(
-            [
-                self._sample(cell_ids, group.settings[part], weight)
-                for part, weight in weights.items()
-            ]
-        )
 
     def difference(
         self, left: Variant, right: Variant, group: Group, column: str

@@ -114,22 +114,22 @@ def _num_parameters(measured: Measurements, variant: Variant) -> int | None:
 
 
 def _best_columns(line: Line, rivals: Sequence[Line]) -> frozenset[str]:
-    if line not in rivals:
-        return frozenset()
-    rivals = [
+    variant = line.variant
+    others = [
         other
         for other in rivals
-        if other.variant.model == line.variant.model
-        and other.variant.method_name != line.variant.method_name
+        if other.variant.model == variant.model and other.variant.method_name != variant.method_name
     ]
-    best = set()
-    for column in TABLE_COLUMNS:
-        ours = _printed(line.estimates[column])
-        theirs = [_printed(other.estimates[column]) for other in rivals]
-        if ours is not None and theirs and all(each is not None and ours > each for each in theirs):
-            best.add(column)
-    return frozenset(best)
+    return frozenset(
+        column
+        for column, ours in line.estimates.items()
+        if line in rivals
+        and others
+        and all(_is_better(ours, other.estimates[column]) for other in others)
+    )
 
 
-def _printed(estimate: Estimate | None) -> float | None:
-    return None if estimate is None else round(100 * estimate.value, DIGITS)
+def _is_better(ours: Estimate | None, theirs: Estimate | None) -> bool:
+    if ours is None or theirs is None:
+        return False
+    return round(100 * ours.value, DIGITS) > round(100 * theirs.value, DIGITS)

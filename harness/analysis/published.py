@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.analysis.columns import Group, weights_of
 from harness.analysis.measurements import BASE
@@ -91,12 +91,8 @@ class Published:
     def matches(self, column: str, group: Group, num_items: int | None) -> bool:
         """Whether our column was measured as the published one was.
 
-        An average matches where all of its parts do.
-
-        Args:
-            column: of the tables.
-            group: ours.
-            num_items: of our score, of an average the sum over its parts; None without a score yet.
+        An average matches where all of its parts do; its number of items is the sum over them.
+        Without a score yet, the number of items is None.
         """
         parts = weights_of(column)
         same_items = num_items in (None, sum(self.columns[part].num_items for part in parts))
@@ -137,22 +133,17 @@ class Published:
     def anchor_scores(self, scores: pd.DataFrame) -> list[tuple[Anchor, float]]:
         """Anchors with our score (0..1) of the same base model, measured in the same way.
 
-        Args:
-            scores: whole benchmarks' rows of the scores frame.
+        The rows of the scores frame are those of whole benchmarks.
         """
-        found = []
-        for anchor in self.anchors:
-            ours = scores[
-                (scores["model"] == anchor.model)
-                & (scores["method_name"] == BASE)
-                & (scores["benchmark"] == anchor.benchmark)
-                & (scores["metric"] == anchor.metric)
-                & (scores["protocol"] == self.anchor_protocol)
-                & (scores["shots"] == self.anchor_shots)
-                & scores["limit"].isna()
-            ]
-            found += [(anchor, float(value)) for value in ours["value"]]
-        return found
+        whole = scores[(scores["method_name"] == BASE) & scores["limit"].isna()]
+        names = ["model", "benchmark", "metric", "protocol", "shots"]
+        setting = (self.anchor_protocol, self.anchor_shots)
+        return [
+            (anchor, float(value))
+            for anchor in self.anchors
+            for *ours, value in whole[[*names, "value"]].itertuples(index=False)
+            if tuple(ours) == (anchor.model, anchor.benchmark, anchor.metric, *setting)
+        ]
 
 
 @cache
@@ -167,8 +158,7 @@ def load_published() -> Published:
         source=paper["source"],
         columns={name: PublishedColumn(**entry) for name, entry in paper["columns"].items()},
         tables={
-            name: tuple(_published_row(entry) for entry in rows)
-            for name, rows in paper["tables"].items()
+            name: tuple(_row(**entry) for entry in rows) for name, rows in paper["tables"].items()
         },
         loss_source=losses["source"],
         losses=tuple(
@@ -182,7 +172,5 @@ def load_published() -> Published:
     )
 
 
-def _published_row(entry: Mapping[str, Any]) -> PublishedRow:
-    head = ("model", "method", "params")
-    values = {name: value for name, value in entry.items() if name not in head}
-    return PublishedRow(**{name: entry[name] for name in head}, values=values)
+def _row(model: str, method: str, params: str | None, **values: float) -> PublishedRow:
+    return PublishedRow(model, method, params, values)

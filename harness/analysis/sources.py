@@ -9,7 +9,7 @@ from typing import Any
 from harness.analysis.frames import scores_of
 from harness.errors import TrackingError
 from harness.grid.folders import items_path
-from harness.grid.schema import Cell, GridSpec
+from harness.grid.schema import GridSpec
 from harness.grid.status import CellState
 from harness.records.results import CellResult
 
@@ -23,13 +23,7 @@ class ResultSource:
     """
 
     def __init__(
-        self,
-        grid: GridSpec,
-        cells: list[Cell],
-        states: list[CellState],
-        *,
-        runs_dir: Path,
-        uri: str,
+        self, grid: GridSpec, states: list[CellState], *, runs_dir: Path, uri: str
     ) -> None:
         from harness.tracking.runs import GridRuns
 
@@ -79,7 +73,7 @@ class ResultSource:
         found: Path | None = path
         if is_elsewhere and self.problem is None and cell_id in self.tracked:
             name = path.relative_to(self.folders[cell_id]).as_posix()
-            found = self.runs.file(self.tracked[cell_id], name)
+            found = self.runs.store.file(self.tracked[cell_id], name)
         return pd.read_parquet(found) if found is not None and found.is_file() else None
 
     def environment(self) -> dict[str, str]:

@@ -81,10 +81,8 @@ def combine(samples: Sequence[Sample]) -> Estimate:
     share. Benchmarks' items are independent; their seeds are the same models, which S² of the sum
     takes in. One seed: Σ w² (sample variance over items)/n, as lm-eval's own standard error. Where
     a benchmark lacks its items' records, the mean of its squared standard errors stands for the
-    item term: an upper bound, since it counts the rest twice.
-
-    Args:
-        samples: one or more, with the same seeds in the same order.
+    item term: an upper bound, since it counts the rest twice. Samples are one or more, with the
+    same seeds in the same order.
     """
     import numpy as np
 
@@ -154,14 +152,10 @@ def mean_squares(items: np.ndarray) -> tuple[float, float]:
 
 
 def mcnemar_exact(first: np.ndarray, second: np.ndarray) -> float:
-    """Exact two-sided p of McNemar's test on paired right/wrong answers.
+    """Exact two-sided p of McNemar's test on right/wrong answers, (n,) of 0 and 1, to n items.
 
     Under the null each item that only one of the two got right is as likely the one's as the
     other's (McNemar, Psychometrika 1947): a binomial test of the discordant items at 1/2.
-
-    Args:
-        first: (n,) of 0 and 1.
-        second: (n,) of 0 and 1, the same items.
     """
     wins = int(((first == 1) & (second == 0)).sum())
     losses = int(((first == 0) & (second == 1)).sum())

@@ -34,13 +34,12 @@ class SmallerBudget(TrainingError):
 def smaller_budget(run: CellRun, *, used: int, longest: int) -> Exception:
     """Stores half of a budget that was too large; returns the error to leave the process with.
 
+    That is SmallerBudget, or a plain TrainingError where single sequences are too large.
+
     Args:
         run: the one that is out of memory.
         used: tokens of a forward pass.
         longest: tokens of the longest sequence.
-
-    Returns:
-        SmallerBudget, or a plain TrainingError where single sequences are too large.
 
     Raises:
         StorageError: the budget cannot be stored.
@@ -136,14 +135,11 @@ def check_memory(run: CellRun) -> None:
     )
     gpu = torch.cuda.get_device_properties(device).total_memory
     if needed > gpu:
+        sharded = "raise gpus_per_cell or " if trained == cell.model.shape.num_parameters else ""
         raise TrainingError(
             f"{cell.label}: weights and optimizer need {needed / 1e9:.0f} GB and activations more, "
             f"but {torch.cuda.get_device_name(device)} has {gpu / 1e9:.0f} GB; "
-            + (
-                "raise gpus_per_cell or take a larger GPU"
-                if trained == cell.model.shape.num_parameters
-                else "take a larger GPU"
-            )
+            f"{sharded}take a larger GPU"
         )
 
 

@@ -26,30 +26,27 @@ from harness.grid.folders import (
     locked,
 )
 from harness.grid.schema import Cell
-from harness.grid.status import is_trained, missing_tasks
+from harness.grid.status import LocalInputs, is_trained
 from harness.methods import METHODS
 from harness.models.devices import free_memory, is_out_of_memory
 from harness.records.environment import describe_environment, prepare_torch
 from harness.records.events import CellEnded, CellStarted, Emit, Warned
 from harness.records.files import write_text
 from harness.records.results import CellError, CellResult, read_result, write_result
-from harness.training.signals import Stopped, handle_signals
+from harness.training.signals import SignalFlags, Stopped, handle_signals
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.data.instructions import Instructions
+    from harness.cell.train import Trained
     from harness.models.loading import Base
 
 
 def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
-    """Trains, saves and scores a cell, as far as that is not done yet.
+    """Trains, saves and scores a cell, as far as that is not done yet; returns its whole result.
 
     Everything is stored as it comes: a killed run resumes from the last checkpoint or benchmark.
     `emit` gets an event for every step.
-
-    Returns:
-        The cell's whole result, as stored in its folder.
 
     Raises:
         SmallerBudget: out of memory, which is no failure: run the cell in a fresh process.
@@ -61,7 +58,8 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
         estimate = settings.estimates.get(cell.id, {})
         result = read_result(run.folder) or CellResult(cell.record(), cell.id, estimate=estimate)
         trained = is_trained(cell, result)
-        tasks = missing_tasks(cell, result, settings.data_root) if trained else cell.tasks
+        inputs = LocalInputs(settings.data_root)
+        tasks = inputs.missing_tasks(cell, result) if trained else cell.tasks
         if trained and not tasks:
             return result
         prepare_torch(settings.threads)
@@ -72,13 +70,10 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
             base, model = _load_trained(run, result)
             result = replace(result, base=result.base or base.identity, error=None)
         else:
-            from harness.cell.train import save_training, train_cell
+            from harness.cell.train import save_training
 
             with handle_signals() as flags:
-                data = _read_data(run)
-                base = _load_base(run)
-                model = METHODS[cell.method].apply(base.model, cell.options, cell.seed or 0)
-                training = train_cell(run, base, model, data, flags)
+                base, model, training = _train(run, flags)
                 result = CellResult(
                     cell=result.cell,
                     cell_id=cell.id,
@@ -107,15 +102,10 @@ def follow_cell(cell: Cell, settings: RunSettings) -> None:
     Raises:
         ZbenchError: what went wrong, in one line.
     """
-    from harness.cell.train import train_cell
-
     prepare_torch(settings.threads)
     run = CellRun(cell, settings, cell_folder(settings.runs_dir, cell), emit=lambda event: None)
     with handle_signals() as flags:
-        data = _read_data(run)
-        base = _load_base(run)
-        model = METHODS[cell.method].apply(base.model, cell.options, cell.seed or 0)
-        train_cell(run, base, model, data, flags)
+        _train(run, flags)
 
 
 @contextlib.contextmanager
@@ -138,16 +128,19 @@ def _failures_recorded(run: CellRun) -> Iterator[None]:
     emit_end(None)
 
 
-def _read_data(run: CellRun) -> Instructions:
-    """Reads the training data and emits the start, before anything large is loaded."""
-    from harness.cell.train import read_training_data
+def _train(run: CellRun, flags: SignalFlags) -> tuple[Base, PreTrainedModel, Trained]:
+    """Trains the method on a freshly loaded base; data and memory are checked before that."""
+    from harness.cell.train import read_training_data, train_cell
 
-    assert run.cell.train is not None
-    data = read_training_data(run.cell, run.settings.data_root)
-    run.warn(training_note(run.cell.data.source, str(data.identity["sha256"])))
-    _emit_start(run, run.cell.train.total_steps(len(data.rows)))
+    cell = run.cell
+    assert cell.train is not None
+    data = read_training_data(cell, run.settings.data_root)
+    run.warn(training_note(cell.data.source, str(data.identity["sha256"])))
+    _emit_start(run, cell.train.total_steps(len(data.rows)))
     check_memory(run)
-    return data
+    base = _load_base(run)
+    model = METHODS[cell.method].apply(base.model, cell.options, cell.seed or 0)
+    return base, model, train_cell(run, base, model, data, flags)
 
 
 def _emit_start(run: CellRun, total_steps: int) -> None:
@@ -208,8 +201,11 @@ def _check_same_base(cell: Cell, result: CellResult, base: Base) -> None:
 def describe(fault: BaseException) -> str:
     """The first line of an error's message, with its type where it is not zbench's own."""
     if is_out_of_memory(fault):
+        on_gpu = any(name in str(fault) for name in ("CUDA", "CUBLAS", "CUDNN"))
+        full, larger = ("GPU", "GPU") if on_gpu else ("machine's memory", "machine")
         return (
-            "out of memory before the first step; free it of other processes, or take a larger GPU"
+            f"out of memory before the first step; free the {full} of other processes, or take a "
+            f"larger {larger}"
         )
     lines = str(fault).strip().splitlines()
     text = lines[0] if lines else "no message"

@@ -20,7 +20,7 @@ from harness.records.results import CellResult, write_result
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.evaluation.outcome import TaskOutcome
+    from harness.evaluation.scores import TaskOutcome
     from harness.evaluation.tasks import TaskSpec
     from harness.models.loading import Base
 
@@ -32,17 +32,9 @@ def score_cell(
     tasks: Sequence[TaskSpec],
     result: CellResult,
 ) -> CellResult:
-    """Scores a model on benchmarks; stores each score with its per-item records.
+    """The cell's result so far with the scores of more benchmarks, stored one by one.
 
-    Args:
-        run: the cell's.
-        base: the tokenizer, and the precision of the scores.
-        model: the base model with what was trained on it.
-        tasks: benchmarks to score.
-        result: the cell's, so far.
-
-    Returns:
-        The result with the scores.
+    With each score its per-item records are stored. `base` gives the tokenizer and the precision.
 
     Raises:
         EvaluationError: a benchmark cannot be scored; the scores before it are stored.

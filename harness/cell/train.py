@@ -104,14 +104,9 @@ def train_cell(
 ) -> Trained:
     """Trains a cell from its latest good checkpoint, or from the beginning.
 
-    Where several processes train it, all of them call this; rank 0 alone writes checkpoints.
-
-    Args:
-        run: the cell's.
-        base: the base model.
-        model: the base model with the method applied to it; trained in place.
-        data: the rows to train on.
-        flags: what signals ask for; deferred from the first step on.
+    Where several processes train it, all of them call this; rank 0 alone writes checkpoints. The
+    model, with the method applied to it, is trained in place; signals are deferred from the first
+    step on.
 
     Raises:
         SmallerBudget: out of memory; call it again in a fresh process.
@@ -134,13 +129,12 @@ def train_cell(
             measured = fit(
                 model,
                 examples,
-                cell.train,
+                cell.train.model_copy(update={"token_budget": budget}),
                 seed=cell.seed,
                 device=settings.device,
                 precision=base.identity["precision"],
-                pad_token_id=_pad_token_id(base),
+                pad_token_id=0,  # any token serves: it is masked everywhere
                 callbacks=[statistics, events, LossWatch(run.warn), checkpoints],
-                token_budget=budget,
                 resume=resume,
             )
             gathered = gather_trained(model)
@@ -179,42 +173,25 @@ def _checkpoints(
     )
 
 
-def _pad_token_id(base: Base) -> int:
-    """A token for padding; it is masked everywhere, so that any one serves."""
-    tokenizer = base.tokenizer
-    if tokenizer.pad_token_id is not None:
-        return int(tokenizer.pad_token_id)
-    return int(tokenizer.eos_token_id)
-
-
 def save_training(run: CellRun, model: PreTrainedModel, trained: Trained) -> TrainResult:
     """Saves a cell's adapter, its steps and its telemetry; returns what was measured.
 
     Raises:
         StorageError: a file cannot be written.
     """
+    import pandas as pd
+
     cell, folder, measured = run.cell, run.folder, trained.measured
     counted = METHODS[cell.method].count_parameters(cell.model.shape, cell.options)
     assert measured.trainable_parameters == counted, "count_parameters differs from the model"
     base_name = cell.model.source or cell.model.path
     adapter = folder / ADAPTER_FOLDER
     save_trained(model, adapter, base_name=base_name, tensors=trained.gathered)
-    write_steps(folder / STEPS_FILE, trained.records)
+    steps = [{**vars(step), **step.statistics} for step in trained.records]
+    write_frame(folder / STEPS_FILE, pd.DataFrame(steps).drop(columns="statistics"))
     for name, frame in (trained.telemetry.frames() if trained.telemetry else {}).items():
         write_frame(folder / name, frame)
     root = run.settings.data_root
     if root is None or cell.data.path is None:
         return measured
     return replace(measured, data_file_sha256=sha256_of_file(root / cell.data.path))
-
-
-def write_steps(path: Path, steps: Sequence[StepRecord]) -> None:
-    """Writes one row per optimizer step.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-    import pandas as pd
-
-    rows = [{**vars(step), **step.statistics} for step in steps]
-    write_frame(path, pd.DataFrame(rows).drop(columns="statistics"))

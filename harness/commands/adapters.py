@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,13 +35,7 @@ def import_adapter_command(
 
 def _print_exported(exported: Exported, as_json: bool) -> None:
     if as_json:
-        print_json(
-            {
-                "folder": str(exported.folder),
-                "method": exported.method,
-                "num_parameters": exported.num_parameters,
-            }
-        )
+        print_json(asdict(exported) | {"folder": str(exported.folder)})
         return
     text = f"{exported.folder}: {exported.method}, {exported.num_parameters:,} parameters"
     print_line(console(), text)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.compare import Comparison, ScoreRow
 from harness.analysis.differences import Difference
 from harness.commands import display
-from harness.commands.display import print_json
+from harness.commands.display import new_table, print_json, print_line
 from harness.records.results import TaskScore
 from harness.report.numbers import interval_text, p_text, percent, points
 
@@ -40,27 +40,23 @@ def compare_command(
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Prints the differences, then the scores side by side."""
     for letter, side in (("A", comparison.first), ("B", comparison.second)):
-        _say(console, f"{letter}  {side.label}  ({side.result.cell_id}, {side.place})")
+        print_line(console, f"{letter}  {side.label}  ({side.result.cell_id}, {side.place})")
     console.print()
     if comparison.differences:
         _print_differences(console, comparison)
     else:
-        _say(console, NONE_FOUND)
+        print_line(console, NONE_FOUND)
     if comparison.unknown:
-        _say(console, f"Neither recorded: {', '.join(comparison.unknown)}.")
+        print_line(console, f"Neither recorded: {', '.join(comparison.unknown)}.")
     console.print()
     if comparison.rows:
         _print_scores(console, comparison.rows)
     else:
-        _say(console, "No score that both have.")
+        print_line(console, "No score that both have.")
     for letter, scores in (("A", comparison.only_first), ("B", comparison.only_second)):
         if scores:
             listed = ", ".join(f"{_named(score)} {percent(score.value)}" for score in scores)
-            _say(console, f"Only {letter} has: {listed}")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+            print_line(console, f"Only {letter} has: {listed}")
 
 
 def _named(score: TaskScore) -> str:
@@ -69,17 +65,16 @@ def _named(score: TaskScore) -> str:
 
 
 def _print_differences(console: Console, comparison: Comparison) -> None:
-    from rich.table import Table
     from rich.text import Text
 
     num = len(comparison.differences)
     title = f"{num} difference{'s' * (num > 1)} that can move a score"
     if all(difference.moves == "low bits" for difference in comparison.differences):
         title += ", by its low bits alone"
-    _say(console, title)
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("of", "what", "A", "B", "can move"):
-        table.add_column(column, overflow="fold")
+    print_line(console, title)
+    table = new_table(["of", "what", "A", "B", "can move"], [])
+    for column in table.columns:
+        column.overflow = "fold"
     benchmarks = {row.benchmark for row in comparison.rows}
     for difference in comparison.differences:
         moves = "the score" if difference.moves == "score" else "its low bits"
@@ -96,61 +91,50 @@ def _of(difference: Difference, benchmarks: set[str]) -> str:
 
 
 def _print_scores(console: Console, rows: tuple[ScoreRow, ...]) -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("percent")
-    for column in ("A", "SE", "B", "SE", "B − A", "95% interval", "p", "items"):
-        table.add_column(column, justify="right")
+    numbers = ("A", "SE", "B", "SE", "B − A", "95% interval", "p", "items")
+    table = new_table(["percent"], numbers)
     for row in rows:
-        interval, items = row.unpaired or "", str(row.num_items)
         if row.interval is not None:
-            interval = interval_text(row.interval)
+            interval, items = interval_text(row.interval), str(row.num_items)
         else:
+            interval = row.unpaired or ""
             items = " and ".join(dict.fromkeys(str(s.n) for s in (row.first, row.second)))
         both = [percent(v) for s in (row.first, row.second) for v in (s.value, s.stderr)]
         texts = [*both, points(row.difference), interval, p_text(row.p_value), items]
         table.add_row(*map(Text, [f"{row.benchmark} {row.metric}", *texts]))
     console.print(table)
     if any(row.interval for row in rows):
-        _say(
-            console,
-            "Interval and p: of B − A in points, paired by item; they know the items alone, not "
-            "what another seed would give.",
-        )
+        known = "they know the items alone, not what another seed would give."
+        print_line(console, f"Interval and p: of B − A in points, paired by item; {known}")
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
     """A comparison as plain values; scores and intervals are 0..1."""
-    fields = ("protocol", "benchmark", "metric", "shots", "limit", "value")
-    only = [
-        [{name: getattr(score, name) for name in fields} for score in scores]
-        for scores in (comparison.only_first, comparison.only_second)
-    ]
-    sides = [
+    first, second = (
         {"label": side.label, "cell_id": side.result.cell_id, "place": side.place}
         for side in (comparison.first, comparison.second)
-    ]
+    )
+    fields = ("protocol", "benchmark", "metric", "shots", "limit", "value")
     return {
-        "first": sides[0],
-        "second": sides[1],
+        "first": first,
+        "second": second,
         "differences": [asdict(difference) for difference in comparison.differences],
         "not_recorded_by_either": list(comparison.unknown),
         "scores": [
             {
-                "benchmark": row.benchmark,
-                "metric": row.metric,
-                "first": row.first.value,
-                "second": row.second.value,
-                "difference": row.difference,
-                "interval": row.interval,
-                "p_value": row.p_value,
-                "items": row.num_items,
-                "unpaired": row.unpaired,
+                **_values(row, "benchmark", "metric"),
+                **{"first": row.first.value, "second": row.second.value},
+                **_values(row, "difference", "interval", "p_value"),
+                **{"items": row.num_items, "unpaired": row.unpaired},
             }
             for row in comparison.rows
         ],
-        "only_first": only[0],
-        "only_second": only[1],
+        "only_first": [_values(score, *fields) for score in comparison.only_first],
+        "only_second": [_values(score, *fields) for score in comparison.only_second],
     }
+
+
+def _values(record: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in names}

@@ -1,4 +1,4 @@
-"""What several commands print: lines, JSON, the closing table of cells, the warnings of a plan."""
+"""What several commands print: lines, JSON, the closing table of cells, warnings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis.canary import grid_alarms
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.grid.folders import LOG_FILE
 from harness.grid.status import CellState
@@ -80,13 +81,7 @@ def _primary_scores(state: CellState) -> dict[str, float]:
 
 
 def print_cells(console: Console, states: Sequence[CellState], problem: str | None = None) -> None:
-    """Prints each cell's scores, or its error.
-
-    Args:
-        console: the terminal.
-        states: the cells.
-        problem: what is not in MLflow, if anything is not.
-    """
+    """Prints each cell's scores, or its error; and `problem`, what is not in MLflow."""
     from rich.text import Text
 
     names = list(dict.fromkeys(task.name for state in states for task in state.cell.tasks))
@@ -134,6 +129,17 @@ def print_tracking_problem(console: Console, problem: str | None) -> None:
     if problem:
         text = f"warning: not all is in MLflow ({problem}); `zbench sync` makes up for it"
         print_line(console, text, "yellow")
+
+
+def grid_warnings(states: Sequence[CellState]) -> list[str]:
+    """What a reader of a grid's results must know, one line each."""
+    return [str(alarm) for alarm in grid_alarms(states)]
+
+
+def print_warnings(console: Console, warnings: Sequence[str]) -> None:
+    """Prints one line for each warning."""
+    for text in warnings:
+        print_line(console, f"warning: {text}", "yellow")
 
 
 def print_plan_warnings(console: Console, rows: Sequence[PlanRow]) -> None:

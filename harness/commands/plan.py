@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from harness.commands import display
 from harness.commands.display import new_table, print_json, print_line, print_plan_warnings
-from harness.commands.notices import print_warnings
 from harness.commands.progress import format_seconds
 from harness.errors import UsageError
 from harness.estimate.compute import disk_needs
@@ -49,7 +48,7 @@ def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
         print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})
     else:
         _print_plan(display.console(), grid.spec.name, rows)
-        print_warnings(display.console(), warnings)
+        display.print_warnings(display.console(), warnings)
     return 0
 
 
@@ -66,13 +65,10 @@ def estimate_command(
     """Prints what is left to do of a grid in hours, money, memory and disk."""
     if hardware is not None and probe:
         raise UsageError("--hardware and --probe: give one of them; a probe measures this machine")
-    if hardware is None and not probe:
-        raise UsageError("--price-per-hour: needs --hardware or --probe")
     if probe:
-        return _probe_command(
-            grid, price_per_hour=price_per_hour, device=device, workers=workers, as_json=as_json
-        )
-    assert hardware is not None
+        return _probe_command(grid, price_per_hour, device, workers, as_json)
+    if hardware is None:
+        raise UsageError("--price-per-hour: needs --hardware or --probe")
     _check_inputs(grid)
     found = estimate_grid(
         grid.states,
@@ -90,12 +86,7 @@ def estimate_command(
 
 
 def _probe_command(
-    grid: OpenGrid,
-    *,
-    price_per_hour: float | None,
-    device: str,
-    workers: int | None,
-    as_json: bool,
+    grid: OpenGrid, price_per_hour: float | None, device: str, workers: int | None, as_json: bool
 ) -> int:
     """Measures this machine, keeps the times, and prints what they make of the grid."""
     prepare_run(grid)

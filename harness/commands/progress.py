@@ -1,4 +1,4 @@
-"""Live progress: bars in a terminal, a line per finished cell in a log."""
+"""What is shown while cells run: bars, in a log a line per finished cell, and warnings."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.commands.display import print_line
+from harness.analysis.canary import alarms
+from harness.commands.display import print_line, print_warnings
+from harness.errors import StorageError
 from harness.estimate.plan import plan_rows
+from harness.grid.schema import is_base
 from harness.grid.status import CellState
-from harness.records.events import CellEnded, CellStarted, Emit, Event, Scoring, StepDone
+from harness.records.events import CellEnded, CellStarted, Emit, Event, Scoring, StepDone, Warned
+from harness.records.results import read_result
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,21 +33,49 @@ def progress(console: Console, states: Sequence[CellState], rows: int | None) ->
     if not console.is_terminal:
         yield _Lines(console, states)
         return
-    with _progress_bars(console) as bars:
-        yield _Bars(bars, states, rows)
-
-
-def _progress_bars(console: Console) -> Progress:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    return Progress(
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[text]}"),
         TimeElapsedColumn(),
         console=console,
         transient=True,
-    )
+    ) as bars:
+        yield _Bars(bars, states, rows)
+
+
+class Notices:
+    """Prints each warning of cells once; and, as soon as a base model is scored, its alarms."""
+
+    def __init__(self, console: Console, states: Sequence[CellState]) -> None:
+        self.console = console
+        self.states = {state.cell.id: state for state in states}
+        self.printed: dict[str, None] = {}
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Warned):
+            state = self.states.get(event.cell_id)
+            label = state.cell.label if state else event.cell_id
+            self._warn(event.message, label, always=event.restarts)
+        elif isinstance(event, CellEnded) and event.cell_id in self.states:
+            state = self.states[event.cell_id]
+            if is_base(state.cell):
+                self._check_base(state)
+
+    def _check_base(self, base: CellState) -> None:
+        try:
+            result = read_result(base.folder)
+        except StorageError:  # reported where the cells are listed
+            return
+        for alarm in alarms(base.cell, result):
+            self._warn(str(alarm))
+
+    def _warn(self, text: str, label: str | None = None, *, always: bool = False) -> None:
+        if always or text not in self.printed:  # many cells have the same model and data
+            self.printed[text] = None
+            print_warnings(self.console, [f"{label}: {text}" if label else text])
 
 
 class _Lines:
@@ -86,12 +118,13 @@ class _Bars:
         self.tasks: dict[str, TaskID] = {}
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, CellStarted | CellEnded) and event.cell_id in self.tasks:
+            # At a start, a fresh process has taken the cell on.
+            self.bars.remove_task(self.tasks.pop(event.cell_id))
         if isinstance(event, CellStarted):
             from rich.markup import escape
 
             self.num_steps[event.cell_id] = event.total_steps
-            if event.cell_id in self.tasks:  # a fresh process has taken it on
-                self.bars.remove_task(self.tasks.pop(event.cell_id))
             self.tasks[event.cell_id] = self.bars.add_task(
                 escape(self.labels[event.cell_id]), total=max(event.total_steps, 1), text="loading"
             )
@@ -113,8 +146,6 @@ class _Bars:
         elif isinstance(event, CellEnded):
             self.finished.add(event.cell_id)
             self.failed += event.error is not None
-            if event.cell_id in self.tasks:
-                self.bars.remove_task(self.tasks.pop(event.cell_id))
         self._overall()
 
     def _update(self, cell_id: str, **what: Any) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
-from harness.analysis.frames import cells_frame, losses_frame, scores_frame
+from harness.analysis.frames import ReportInput, cells_frame, losses_frame, scores_frame
 from harness.analysis.sources import ResultSource
 from harness.commands import display
-from harness.commands.display import print_json
-from harness.commands.notices import grid_warnings
+from harness.commands.display import grid_warnings, print_json, print_line
 from harness.errors import ReportError
 from harness.grid.workspace import OpenGrid
 
@@ -18,10 +17,9 @@ def report_command(
     grid: OpenGrid, *, reports_dir: Path, tracking_uri: str | None, as_json: bool
 ) -> int:
     """Renders a grid's report from the cells' folders, and from MLflow for what they lack."""
-    from harness.analysis.inputs import ReportInput
     from harness.records.environment import git_commit, package_versions
     from harness.report import build_report
-    from harness.tracking.uri import default_uri, resolve_uri, shown_uri
+    from harness.tracking.store import default_uri, resolve_uri, shown_uri
 
     states = grid.states
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
@@ -30,13 +28,12 @@ def report_command(
             f"{grid.spec.name}: no cell has a result in {grid.runs_dir}; "
             f"run `zbench run-grid {grid.argument}` first, with the same --runs-dir"
         )
-    source = ResultSource(grid.spec, grid.cells, states, runs_dir=grid.runs_dir, uri=uri)
+    source = ResultSource(grid.spec, states, runs_dir=grid.runs_dir, uri=uri)
     console = display.console(quiet=as_json)
     for fault in [state.fault for state in states if state.status == "stale"][:1]:
-        console.print(f"warning: {fault}", markup=False, highlight=False, soft_wrap=True)
+        print_line(console, f"warning: {fault}")
     if source.problem:
-        warning = f"warning: {source.problem}; read the cells' own files"
-        console.print(warning, markup=False, highlight=False, soft_wrap=True)
+        print_line(console, f"warning: {source.problem}; read the cells' own files")
     environment = source.environment() | {
         "report made with": f"zbench {package_versions()['zbench']}, {git_commit() or 'no commit'}",
         "tracking": "the cells' own files" if source.problem else shown_uri(uri, grid.runs_dir),

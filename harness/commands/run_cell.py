@@ -11,11 +11,9 @@ from typing import Literal
 from harness.cell.memory import SmallerBudget
 from harness.cell.run import run_cell
 from harness.cell.settings import RunSettings
-from harness.commands.display import cell_records, console, print_cells, print_json
-from harness.commands.notices import Notices, print_warnings
-from harness.commands.progress import progress
-from harness.execution.devices import resolve_devices, worker_threads
-from harness.execution.plan import RunPlan
+from harness.commands.display import cell_records, console, print_cells, print_json, print_warnings
+from harness.commands.progress import Notices, progress
+from harness.execution.devices import RunPlan, resolve_devices, worker_threads
 from harness.execution.run_grid import run_grid
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed
 from harness.grid.folders import CellBusy
@@ -23,7 +21,7 @@ from harness.grid.selection import find_cell
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
 from harness.records.events import Emit, Event
 from harness.tracking.live import Tracker
-from harness.tracking.uri import resolve_uri
+from harness.tracking.store import resolve_uri
 from harness.training.signals import handle_signals
 
 
@@ -46,7 +44,6 @@ def run_cell_command(
     check_gpus_per_cell(grid.states, len(devices), f"--device {device}")
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
     tracker = Tracker(grid.spec, uri, grid.runs_dir, grid.states)
-    tracker.start()
     screen = console(quiet=as_json)
     print_warnings(screen, warnings)
     notices = Notices(screen, grid.states)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,24 +12,24 @@ from harness.cell.settings import RunSettings
 from harness.commands.display import (
     cell_records,
     console,
+    grid_warnings,
     new_table,
     print_cells,
     print_json,
     print_plan_warnings,
     print_tracking_problem,
+    print_warnings,
 )
-from harness.commands.notices import Notices, grid_warnings, print_warnings
-from harness.commands.progress import progress
+from harness.commands.progress import Notices, progress
 from harness.errors import UsageError, did_you_mean
 from harness.estimate.plan import PlanRow, plan_rows
 from harness.estimate.probe import expected_seconds
-from harness.execution.devices import resolve_devices, worker_threads
-from harness.execution.plan import GridOutcome, RunPlan
-from harness.execution.run_grid import EXECUTORS, run_grid
+from harness.execution.devices import RunPlan, resolve_devices, worker_threads
+from harness.execution.run_grid import EXECUTORS, GridOutcome, run_grid
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
-from harness.tracking.uri import default_uri, hide_password, resolve_uri
+from harness.tracking.store import default_uri, hide_password, resolve_uri
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,9 +104,7 @@ def _start_tracker(grid: OpenGrid, uri: str, has_work: bool) -> Tracker | None:
         return None
     from harness.tracking.live import Tracker
 
-    tracker = Tracker(grid.spec, uri, grid.runs_dir, grid.states)
-    tracker.start()
-    return tracker
+    return Tracker(grid.spec, uri, grid.runs_dir, grid.states)
 
 
 def _print_summary(screen: Console, grid: OpenGrid, devices: Sequence[str]) -> None:
@@ -113,8 +112,7 @@ def _print_summary(screen: Console, grid: OpenGrid, devices: Sequence[str]) -> N
     from rich.text import Text
 
     states = grid.states
-    counts = {name: sum(state.status == name for state in states)
-              for name in ("done", "to do", "running", "failed")}  # fmt: skip
+    counts = Counter(state.status for state in states)
     to_do = counts["to do"] + counts["failed"]
     running = f", {counts['running']} running elsewhere" if counts["running"] else ""
     again = f" ({counts['failed']} of them failed before)" if counts["failed"] else ""

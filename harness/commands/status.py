@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from harness.commands.display import (
     cell_records,
     console,
+    grid_warnings,
     log_line,
     print_json,
     print_line,
     print_notes,
+    print_warnings,
 )
-from harness.commands.notices import grid_warnings, print_warnings
 from harness.grid.folders import CHECKPOINTS_FOLDER, LOG_FILE
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid

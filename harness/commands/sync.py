@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.commands.display import console, print_line
 from harness.grid.workspace import OpenGrid
 from harness.tracking.runs import GridRuns
-from harness.tracking.uri import hide_password, resolve_uri
+from harness.tracking.store import hide_password, resolve_uri
 
 
 def sync_command(grid: OpenGrid, *, tracking_uri: str | None) -> int:

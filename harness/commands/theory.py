@@ -14,8 +14,7 @@ from harness.commands import display
 from harness.errors import TrackingError, UsageError
 from harness.records.files import write_text
 from harness.report.render import to_text
-from harness.report.theory import slope_table
-from harness.report.theory_files import slope_records, write_study
+from harness.report.theory import slope_records, slope_table, write_study
 from harness.theory.identity import show_identities
 from harness.theory.statements import cautions, statements
 from harness.theory.study import Errors, Plan, jobs_of, make_suite, run_jobs
@@ -57,8 +56,7 @@ def theory_command(
     Args:
         size: `quick`, `final` or `full`.
         reports_dir: files go to its folder `theory`.
-        runs_dir: holds the default MLflow store.
-        tracking_uri: another store; None for MLFLOW_TRACKING_URI or the default.
+        tracking_uri: None for MLFLOW_TRACKING_URI, or the default store in `runs_dir`.
         as_json: prints the slopes as JSON, and all else on stderr.
         workers: processes; None for two, or one where there is one core.
 
@@ -101,17 +99,16 @@ def run_study(
     """A suite's study, and the errors of each of its fits, with a bar while it runs."""
     from rich.progress import Progress
 
-    jobs: list[Callable[[], object]] = [*jobs_of(plans, SEED)]
-    if size != WITHOUT_LAYER:
-        # First: loading what it needs takes longer than any fit.
-        jobs.insert(0, show_identities)
+    # The layer first: loading what it needs takes longer than any fit.
+    layer = () if size == WITHOUT_LAYER else (show_identities,)
+    jobs: list[Callable[[], object]] = [*layer, *jobs_of(plans, SEED)]
     if not console.is_terminal:
         console.print(f"{len(jobs)} jobs", highlight=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         running = run_jobs(jobs, workers=workers)
         results = list(bar.track(running, total=len(jobs), description="fits"))
     found = [result for result in results if isinstance(result, Errors)]
-    identities = results[0] if size != WITHOUT_LAYER else ()
+    identities = results[0] if layer else ()
     assert isinstance(identities, tuple)
     return replace(summarise(found, size=size, seed=SEED), identities=identities), found
 
@@ -137,16 +134,16 @@ def _track(
     study: Study, files: Sequence[Path], runs_dir: Path, option: str | None, seconds: float
 ) -> str:
     """Logs one run; returns the line that says where, or why it could not be logged."""
-    from harness.tracking.study import log_study, study_uri
-    from harness.tracking.uri import hide_password
+    from harness.tracking.store import hide_password, resolve_uri
+    from harness.tracking.study import log_study
 
-    uri = study_uri(runs_dir, option)
+    uri = resolve_uri(None, runs_dir, option)
     metrics = {"seconds": seconds}
     for row in study.find():
         assert row.slope is not None
-        for name, value in vars(row.slope).items():
-            name = "slope" if name == "value" else name
-            metrics[f"{row.scenario.name}/{row.quantity}/{name}"] = value
+        head, slope = f"{row.scenario.name}/{row.quantity}", row.slope
+        metrics |= {f"{head}/slope": slope.value, f"{head}/low": slope.low}
+        metrics[f"{head}/high"] = slope.high
     params = {
         "size": study.size,
         "seed": study.seed,

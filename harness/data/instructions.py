@@ -198,20 +198,14 @@ def _rows(table: pyarrow.Table, place: str) -> tuple[Instruction, ...]:
                 f"{place}: row {row} (the first is 0) has no {name}; fill it (an empty text is "
                 "allowed) or remove the row"
             )
-        if not pyarrow.types.is_string(column.type) and not pyarrow.types.is_large_string(
-            column.type
-        ):
+        if column.type not in (pyarrow.string(), pyarrow.large_string()):
             raise DataError(f"{place}: column {name} holds {column.type}, not text")
         columns.append(column.to_pylist())
     return tuple(Instruction(*values) for values in zip(*columns, strict=True))
 
 
 def rows_sha256(rows: Sequence[Instruction]) -> str:
-    """The SHA-256 of the rows in order, whatever file format they came in.
-
-    It is taken over one line per row: the JSON list [instruction, input, output], UTF-8, without
-    blanks, with a line break.
-    """
+    """The `content_sha256` of the rows, as [instruction, input, output], whatever their format."""
     return content_sha256([row.instruction, row.input, row.output] for row in rows)
 
 
@@ -246,7 +240,7 @@ def epoch_batches(num_rows: int, batch_size: int, *, seed: int, epoch: int) -> I
 
 
 def shuffled(count: int, key: str) -> list[int]:
-    """Returns 0..count-1 sorted by the SHA-256 of `key/index`.
+    """0..count-1 sorted by the SHA-256 of `key/index`.
 
     A hash, not a library's generator: the order is the same in every version of everything.
     """
@@ -277,7 +271,7 @@ def format_prompt(instruction: Instruction) -> str:
 def tokenize(
     rows: Sequence[Instruction], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> list[Example]:
-    """Returns BOS + tokens of (prompt + output as one text) + EOS, cut after `max_length` tokens.
+    """BOS + tokens of (prompt + output as one text) + EOS, cut after `max_length` tokens.
 
     As many leading tokens count as prompt as the prompt alone has. LLaMA's tokenizer joins the
     colon that ends the prompt with a first "-" of a response (3.3% of Alpaca); that token then
@@ -314,7 +308,7 @@ def tokenize(
 
 
 def _encode(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Returns plain tokens; a text that spells a special token gets its letters, not the token."""
+    """Plain tokens; a text that spells a special token gets its letters, not the token."""
     encoded = tokenizer(
         texts,
         add_special_tokens=False,

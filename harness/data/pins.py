@@ -93,11 +93,9 @@ def content_sha256(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def training_mismatch(source: str | None, path: Path) -> Mismatch | None:
-    """How a local file of instructions differs from the pinned version of its source.
+    """How a local parquet file of instructions differs from the pinned version of its source.
 
-    Args:
-        source: the hub's repository that it is said to be a copy of; None for data of one's own.
-        path: a parquet file.
+    `source` is the hub's repository that it is said to be a copy of; None for data of one's own.
 
     Raises:
         DataError: it is no parquet, or lacks a column.
@@ -128,7 +126,7 @@ def _training_pin(source: str | None) -> Pin | None:
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pyarrow.Table:
-    """Returns columns of a parquet file.
+    """Columns of a parquet file.
 
     Raises:
         DataError: it is missing, is no parquet, or lacks a column.

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def common_prefix_length(left: Sequence[Any], right: Sequence[Any]) -> int:
-    """Returns how many leading items two sequences of one type share."""
+    """How many leading items two sequences of one type share."""
     # By bisection: slices are compared at the speed of C.
     low, high = 0, min(len(left), len(right))
     while low < high:

@@ -126,12 +126,9 @@ def tokens_of_pass(cell: Cell, mean_length: float) -> float:
 
 
 def training_bytes(cell: Cell, precision: str, tokens: float) -> float:
-    """Peak on each GPU while a cell is trained.
+    """Peak on each GPU while a cell is trained, with so many tokens in a forward pass.
 
-    Args:
-        cell: a cell that trains.
-        precision: of the frozen base.
-        tokens: of a forward pass: see `tokens_of_pass`.
+    `precision` is that of the frozen base; `tokens_of_pass` gives the tokens.
     """
     shape, gpus = cell.model.shape, cell.gpus_per_cell
     total, trained = shape.num_parameters, trained_parameters(cell)
@@ -182,7 +179,7 @@ def checkpoint_bytes(cell: Cell) -> float:
     """What a cell's checkpoints take while it trains: the last two and one being written, each
     with weights and both moments in fp32.
     """
-    return 3 * 12.0 * (trained_parameters(cell) if cell.train is not None else 0)
+    return 3 * 12.0 * trained_parameters(cell) if cell.train is not None else 0.0
 
 
 def result_bytes(cell: Cell, num_items: int) -> float:
@@ -194,13 +191,9 @@ def result_bytes(cell: Cell, num_items: int) -> float:
 def disk_needs(
     states: Sequence[CellState], needs: Sequence[Need], runs_dir: Path, num_devices: int = 1
 ) -> DiskNeeds:
-    """Returns what the cells that are to do take on disk.
+    """What the cells that are to do take on disk, `num_devices` of which train at once.
 
-    Args:
-        states: the grid's cells.
-        needs: of `find_needs`.
-        runs_dir: where results go; it need not be there.
-        num_devices: cells that train at once.
+    `needs` are those of `find_needs`; `runs_dir`, where results go, need not be there.
     """
     work = [state for state in states if state.status != "done"]
     results = 0.0
@@ -209,8 +202,8 @@ def disk_needs(
         results += result_bytes(state.cell, sum(count.items for count in counts if count))
     untrained = sorted((checkpoint_bytes(s.cell) for s in work if not s.trained), reverse=True)
     at_once = max(1, num_devices // max((s.cell.gpus_per_cell for s in work), default=1))
-    place = next(folder for folder in (runs_dir.absolute(), *runs_dir.absolute().parents)
-                 if folder.is_dir())  # fmt: skip
+    folders = (runs_dir.absolute(), *runs_dir.absolute().parents)
+    place = next(folder for folder in folders if folder.is_dir())
     return DiskNeeds(
         results=results,
         checkpoints=sum(untrained[:at_once]),

@@ -10,19 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.estimate.compute import (
-    DiskNeeds,
-    activation_bytes,
-    computed_tokens,
-    disk_needs,
-    scoring_bytes,
-    scoring_flops,
-    tokens_of_pass,
-    training_bytes,
-    training_flops,
-    weight_bytes,
-    workload,
-)
+from harness.estimate import compute
 from harness.estimate.gpus import Gpu, find_gpu
 from harness.estimate.needs import Need, find_needs
 from harness.estimate.tokens import (
@@ -112,7 +100,7 @@ class GridEstimate:
     done_seconds: float
     """Measured, of what is done already: training and scoring."""
     needs: tuple[Need, ...]
-    disk: DiskNeeds
+    disk: compute.DiskNeeds
 
     @property
     def gpu_hours(self) -> float | None:
@@ -153,7 +141,7 @@ def estimate_grid(
     data_root: Path | None,
     num_rows: int | None,
 ) -> GridEstimate:
-    """Returns what is left to do of a grid's cells on a GPU.
+    """What is left to do of a grid's cells on a GPU.
 
     Args:
         states: the cells.
@@ -179,25 +167,19 @@ def estimate_grid(
         done_cells=len(states) - len(work),
         done_seconds=sum(_measured_seconds(state) for state in states),
         needs=tuple(needs),
-        disk=disk_needs(work, needs, runs_dir),
+        disk=compute.disk_needs(work, needs, runs_dir),
     )
 
 
 def _measured_seconds(state: CellState) -> float:
-    if state.result is None:
+    result = state.result
+    if result is None:
         return 0.0
-    train = state.result.train.seconds if state.result.train is not None else 0.0
-    return train + sum(state.result.evaluation_seconds.values())
+    return (result.train.seconds if result.train else 0.0) + sum(result.evaluation_seconds.values())
 
 
 def estimate_cell(state: CellState, gpu: Gpu, tokens_of: TokensOf) -> CellEstimate:
-    """Returns what is left to do of a cell on a GPU.
-
-    Args:
-        state: the cell, and what of it is done.
-        gpu: what it runs on.
-        tokens_of: gives the tokens of one epoch of a cell that trains; None where nothing tells.
-    """
+    """What is left to do of a cell on a GPU; `tokens_of` gives the tokens of one epoch."""
     cell, notes = state.cell, []
     precision = gpu.precision(cell.train.precision if cell.train else "auto")
     peak, gpus = gpu.peak_flops(precision), 1 if state.trained else cell.gpus_per_cell
@@ -248,9 +230,9 @@ def _training(
     assert cell.train is not None
     if tokens is None:
         return None, None, None
-    epochs, work = cell.train.epochs, workload(cell)
-    flops = training_flops(work, cell.model.shape, tokens)
-    return epochs * tokens.tokens, epochs * computed_tokens(work, tokens), epochs * flops
+    epochs, work = cell.train.epochs, compute.workload(cell)
+    flops = compute.training_flops(work, cell.model.shape, tokens)
+    return epochs * tokens.tokens, epochs * compute.computed_tokens(work, tokens), epochs * flops
 
 
 def _scoring(state: CellState) -> list[ScoringTokens] | None:
@@ -276,34 +258,34 @@ def _scoring_seconds(
 
 
 def _scoring_flops(cell: Cell, scored: Sequence[ScoringTokens]) -> float:
-    return sum(scoring_flops(cell.model.shape, one) for one in scored)
+    return sum(compute.scoring_flops(cell.model.shape, one) for one in scored)
 
 
 def _peak_bytes(state: CellState, precision: str, tokens: TrainingTokens | None) -> float | None:
-    scoring = scoring_bytes(state.cell, precision)
+    scoring = compute.scoring_bytes(state.cell, precision)
     if state.trained:
         return scoring
     if tokens is None:
         return None
-    passed = tokens_of_pass(state.cell, tokens.tokens / tokens.rows)
-    return max(scoring, training_bytes(state.cell, precision, passed))
+    passed = compute.tokens_of_pass(state.cell, tokens.tokens / tokens.rows)
+    return max(scoring, compute.training_bytes(state.cell, precision, passed))
 
 
 def _smaller_passes(state: CellState, precision: str, gpu: Gpu, memory: float) -> tuple[bool, str]:
     """Whether a cell that needs more than a GPU has fits with fewer tokens at once."""
     cell = state.cell
     needs = f"needs {memory / 1e9:,.0f} GB, {gpu.title} has {gpu.memory_gb:g}"
-    scores = scoring_bytes(cell, precision) <= gpu.memory_bytes
+    scores = compute.scoring_bytes(cell, precision) <= gpu.memory_bytes
     if cell.train is not None and not state.trained and scores:
-        room = gpu.memory_bytes - training_bytes(cell, precision, 0)
-        tokens = int(room / activation_bytes(cell, precision))
+        room = gpu.memory_bytes - compute.training_bytes(cell, precision, 0)
+        tokens = int(room / compute.activation_bytes(cell, precision))
         if tokens >= cell.train.max_length:
             return True, f"{needs}: fits with at most {tokens:,} tokens in a forward pass"
     return False, f"{needs}: does not fit"
 
 
 def _model_bytes(cell: Cell, precision: str) -> int:
-    return weight_bytes(precision) * cell.model.shape.num_parameters
+    return compute.weight_bytes(precision) * cell.model.shape.num_parameters
 
 
 def _weakest(counts: Sequence[TrainingTokens | ScoringTokens | None]) -> str:

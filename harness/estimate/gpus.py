@@ -64,7 +64,7 @@ def known_gpus() -> dict[str, Gpu]:
 
 
 def find_gpu(name: str) -> Gpu:
-    """Returns the GPU of a name.
+    """The GPU of a name.
 
     Raises:
         UsageError: there is none; the nearest names are told.
@@ -77,10 +77,8 @@ def find_gpu(name: str) -> Gpu:
 
 def gpu_of_device(device_name: str) -> tuple[str, Gpu] | None:
     """The name and figures of a GPU as its driver calls it; None where it is new."""
-    for name, gpu in known_gpus().items():
-        if device_name in gpu.aliases:
-            return name, gpu
-    return None
+    gpus = known_gpus().items()
+    return next(((name, gpu) for name, gpu in gpus if device_name in gpu.aliases), None)
 
 
 def device_name(device: str) -> str | None:
@@ -93,4 +91,4 @@ def device_name(device: str) -> str | None:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip().splitlines()[0] if done.stdout.strip() else None
+    return next(iter(done.stdout.strip().splitlines()), None)

@@ -40,7 +40,7 @@ class Need:
 
 
 def find_needs(states: Sequence[CellState], data_root: Path | None) -> list[Need]:
-    """Returns what the cells that are to do read, each thing once."""
+    """What the cells that are to do read, each thing once."""
     found: dict[tuple[str, str], Need] = {}
     for state in states:
         if state.status != "done":
@@ -61,27 +61,22 @@ def _model(model: ModelSpec, data_root: Path | None) -> Need:
     folder = local_folder(model, data_root)
     if folder is not None:
         return Need("model", str(folder), folder.is_dir())
-    if model.source is None:
-        return Need("model", str(model.path), False, access=UNDER_DATA_ROOT)
     here = local_model(model, data_root) is not None
-    size = DOWNLOAD_BYTES * model.shape.num_parameters
-    return Need(
-        "model",
-        f"{model.source}@{model.revision}",
-        here,
-        size,
-        None if here else _access(model.source),
-    )
+    return _of_hub("model", model, here, DOWNLOAD_BYTES * model.shape.num_parameters)
 
 
 def _data(data: DataSpec, data_root: Path | None) -> Need:
     file = local_data(data, data_root)
     if file is not None:
         return Need("data", str(file), file.is_file())
-    if data.source is None:
-        return Need("data", str(data.path), False, access=UNDER_DATA_ROOT)
-    here, name = _data_is_cached(data.source), f"{data.source}@{data.revision}"
-    return Need("data", name, here, access=None if here else _access(data.source))
+    return _of_hub("data", data, data.source is not None and _data_is_cached(data.source))
+
+
+def _of_hub(kind: str, spec: ModelSpec | DataSpec, here: bool, size: float | None = None) -> Need:
+    if spec.source is None:
+        return Need(kind, str(spec.path), False, access=UNDER_DATA_ROOT)
+    access = None if here else _access(spec.source)
+    return Need(kind, f"{spec.source}@{spec.revision}", here, size, access)
 
 
 def _benchmark(task: TaskSpec, data_root: Path | None) -> Need:

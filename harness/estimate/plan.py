@@ -35,12 +35,7 @@ class PlanRow:
 
 
 def plan_rows(states: Sequence[CellState], rows: int | None) -> list[PlanRow]:
-    """Returns one row per cell.
-
-    Args:
-        states: the cells, as far as they are.
-        rows: size of the training data, or None where it is unknown.
-    """
+    """One row per cell; `rows` is the size of the training data, None where it is unknown."""
     return [_plan_row(state, rows) for state in states]
 
 

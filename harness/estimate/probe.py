@@ -28,12 +28,7 @@ from pydantic import TypeAdapter
 from harness.errors import TrainingError, ZbenchError
 from harness.estimate.costs import CellEstimate, estimate_cell
 from harness.estimate.gpus import device_name, gpu_of_device
-from harness.estimate.probe_worker import (
-    PairTime,
-    ProbeSettings,
-    begin_worker,
-    measure,
-)
+from harness.estimate.probe_worker import PairTime, ProbeSettings, begin_worker, measure
 from harness.estimate.tokens import FOLDER, num_items, token_counter
 from harness.evaluation.tasks import scored_together
 from harness.grid.schema import Cell
@@ -119,9 +114,7 @@ class GridForecast:
     @property
     def worker_seconds(self) -> float:
         """All workers together: GPU seconds, or a CPU's core seconds."""
-        once: dict[str, float] = {}
-        for cell in self.cells:
-            once |= cell.prepare_seconds
+        once = {name: s for cell in self.cells for name, s in cell.prepare_seconds.items()}
         workers = min(self.probe.workers, len(self.cells))
         own = sum(cell.seconds for cell in self.cells)
         return own + workers * (self.probe.start_seconds + sum(once.values()))
@@ -147,7 +140,7 @@ def pair_key(cell: Cell) -> str:
 
 
 def representatives(cells: Sequence[Cell]) -> list[Cell]:
-    """Returns the largest cell of each model and method, with the tasks of all of them."""
+    """The largest cell of each model and method, with the tasks of all of them."""
     found: dict[str, Cell] = {}
     for cell in cells:
         known = found.setdefault(pair_key(cell), cell)
@@ -163,13 +156,9 @@ def run_probe(
     devices: Sequence[str],
     on_done: Callable[[str], None],
 ) -> dict[str, PairTime]:
-    """Returns the times of each model and method of `cells`, by `pair_key`.
+    """The times of each model and method of `cells`, by `pair_key`, on one worker per device.
 
-    Args:
-        cells: of the grid.
-        settings: where and how workers run.
-        devices: one worker each.
-        on_done: told of each model and method that is measured.
+    `on_done` is called with the key of each that is measured.
 
     Raises:
         ZbenchError: one could not be measured; the line says why.
@@ -215,12 +204,11 @@ def write_probe(runs_dir: Path, probe: Probe) -> None:
     known = read_probe(runs_dir)
     if known is not None and replace(known, pairs={}) == replace(probe, pairs={}):
         probe = replace(probe, pairs=known.pairs | probe.pairs)
-    text = json.dumps(asdict(probe), indent=1)
-    write_text(runs_dir / FOLDER / PROBE_FILE, text + "\n")
+    write_text(runs_dir / FOLDER / PROBE_FILE, json.dumps(asdict(probe), indent=1) + "\n")
 
 
 def read_probe(runs_dir: Path) -> Probe | None:
-    """Returns the probe that is kept, or None where there is none that can be read."""
+    """The probe that is kept, or None where there is none that can be read."""
     try:
         return TypeAdapter(Probe).validate_json((runs_dir / FOLDER / PROBE_FILE).read_bytes())
     except (OSError, ValueError):
@@ -228,13 +216,7 @@ def read_probe(runs_dir: Path) -> Probe | None:
 
 
 def forecast_cell(state: CellState, probe: Probe, num_rows: int | None) -> CellForecast | None:
-    """Returns the seconds of what is left of a cell; None where the probe does not tell.
-
-    Args:
-        state: the cell, and what of it is done.
-        probe: of this machine.
-        num_rows: of the training data.
-    """
+    """Seconds of what is left of a cell, on `num_rows` training rows; None where nothing tells."""
     cell, times = state.cell, probe.pairs.get(pair_key(state.cell))
     if times is None or state.status == "done":
         return None
@@ -272,17 +254,11 @@ def forecast_grid(states: Sequence[CellState], probe: Probe, num_rows: int | Non
 def expected_seconds(
     states: Sequence[CellState], devices: Sequence[str], runs_dir: Path, num_rows: int | None
 ) -> dict[str, dict[str, Any]]:
-    """Returns training_seconds, scoring_seconds and their source, by cell id, where known.
+    """Seconds of training and of scoring, and their source, by cell id, where known.
 
-    From the last probe of this machine where there is one for the model and method, else from the
-    GPU's data sheet where it is a known one. Counts nothing that takes time: sizes of data are
-    known ones.
-
-    Args:
-        states: the cells that are to do.
-        devices: one worker each.
-        runs_dir: where a probe is kept.
-        num_rows: of the training data.
+    From the last probe of this machine, kept in `runs_dir`, where there is one for the model and
+    method, else from the GPU's data sheet where it is a known one. Counts nothing that takes time:
+    sizes of data are known ones.
     """
     here = device_name(devices[0]) if states and devices else None
     if here is None:

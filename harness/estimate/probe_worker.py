@@ -97,7 +97,7 @@ class _Subject:
 
 
 def measure(cell: Cell, settings: ProbeSettings) -> PairTime:
-    """Returns the times of one model and method; runs in a worker process.
+    """The times of one model and method; runs in a worker process.
 
     Raises:
         ZbenchError: it cannot be trained or scored.
@@ -272,14 +272,14 @@ def _evaluate(subject: _Subject, group: Sequence[TaskSpec], items: int) -> float
     """Scores about `items` items, which a group has per subject, and returns how many it were."""
     from harness.evaluation import evaluate_together
 
-    limits = [math.ceil(items / num_subjects(task)) for task in group]
+    limited = []
+    for task in group:
+        limit = math.ceil(items / num_subjects(task))
+        limited.append(task.model_copy(update={"limit": min(limit, task.limit or limit)}))
     outcome = evaluate_together(
         subject.model,
         subject.base.tokenizer,
-        [
-            task.model_copy(update={"limit": min(limit, task.limit or limit)})
-            for task, limit in zip(group, limits, strict=True)
-        ],
+        limited,
         data_root=subject.settings.data_root,
         precision=subject.base.identity["precision"],
     )

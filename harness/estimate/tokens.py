@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from os.path import commonprefix
 from pathlib import Path
@@ -104,14 +104,14 @@ TokensOf = Callable[[Cell], TrainingTokens | None]
 
 
 def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: int | None) -> TokensOf:
-    """Returns a function that gives the tokens of one epoch of a cell that trains.
+    """A function that gives the tokens of one epoch of a cell that trains.
 
     Counted where the data and the model's tokenizer lie on this machine; else from constants, where
     the data set is known; else from the characters of local data; None where nothing tells. Lengths
     that were counted are kept in `runs_dir`; `num_rows` is the size of the training data.
     """
-    orders: dict[tuple[int, int], list[int]] = {}
-    lengths: dict[tuple[DataSpec, Path], RowLengths] = {}
+    lengths_of = cache(partial(_kept_lengths, data_root=data_root, runs_dir=runs_dir))
+    order_of = cache(shuffled)
 
     def count(cell: Cell) -> TrainingTokens | None:
         assert cell.train is not None
@@ -120,14 +120,10 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: int | Non
         data, model = local_data(cell.data, data_root), local_model(cell.model, data_root)
         data_is_here = data is not None and data.is_file()
         if data_is_here and model is not None and (model / "tokenizer.json").is_file():
-            key = (cell.data, model)
-            if key not in lengths:
-                lengths[key] = _kept_lengths(cell.data, model, data_root, runs_dir)
-            total, seed = len(lengths[key].whole), cell.seed or 0
-            if (seed, total) not in orders:
-                orders[seed, total] = shuffled(total, f"fraction/{seed}")  # as `choose` draws
-            rows = orders[seed, total][: num_examples(cell.fraction, total)]
-            return training_tokens(lengths[key], rows, limit)
+            lengths = lengths_of(cell.data, model)
+            total = len(lengths.whole)
+            order = order_of(total, f"fraction/{cell.seed or 0}")  # as `choose` draws
+            return training_tokens(lengths, order[: num_examples(cell.fraction, total)], limit)
         if num_rows is None:
             return None
         wanted = num_examples(cell.fraction, num_rows)
@@ -153,9 +149,9 @@ def _kept_lengths(
     path, tokenizer_file = local_data(data, data_root), tokenizer_folder / "tokenizer.json"
     config = tokenizer_folder / "tokenizer_config.json"  # says whether there is a BOS
     assert path is not None
-    read = [sha256_of_file(path), sha256_of_file(tokenizer_file)]
-    read.append(sha256_of_file(config) if config.is_file() else "")
-    key = hashlib.sha256(" ".join(read).encode()).hexdigest()[:16]
+    files = (path, tokenizer_file, config)
+    read = " ".join(sha256_of_file(file) if file.is_file() else "" for file in files)
+    key = hashlib.sha256(read.encode()).hexdigest()[:16]
     kept = runs_dir / FOLDER / f"lengths-{key}.json"
     with contextlib.suppress(OSError, ValueError):
         return TypeAdapter(RowLengths).validate_json(kept.read_bytes())
@@ -180,15 +176,15 @@ def row_lengths(rows: Sequence[Instruction], tokenizer: PreTrainedTokenizerBase)
     Raises:
         ModelError: the tokenizer has no EOS.
     """
-    examples = tokenize(rows, tokenizer, UNCUT)
+    examples, forms = tokenize(rows, tokenizer, UNCUT), [bool(row.input) for row in rows]
     prompts: dict[bool, list[tuple[int, ...]]] = {True: [], False: []}
-    for row, example in zip(rows, examples, strict=True):
-        prompts[bool(row.input)].append(example.token_ids[: example.num_prompt_tokens])
+    for form, example in zip(forms, examples, strict=True):
+        prompts[form].append(example.token_ids[: example.num_prompt_tokens])
     shared = {form: len(commonprefix(alike)) for form, alike in prompts.items()}
     return RowLengths(
         whole=tuple(len(example.token_ids) for example in examples),
         prompt=tuple(example.num_prompt_tokens for example in examples),
-        shared_prefix=tuple(shared[bool(row.input)] for row in rows),
+        shared_prefix=tuple(shared[form] for form in forms),
     )
 
 
@@ -209,9 +205,8 @@ def training_tokens(lengths: RowLengths, rows: Iterable[int], max_length: int) -
 def _known() -> dict[str, Any]:
     import yaml
 
-    place = resources.files("harness") / "estimate/known_tokens.yaml"
-    known: dict[str, Any] = yaml.safe_load(place.read_text(encoding="utf-8"))
-    return known
+    text = (resources.files("harness") / "estimate/known_tokens.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
 
 
 def _tokenizer_family(shape: ModelShape) -> str:
@@ -222,17 +217,10 @@ def _tokenizer_family(shape: ModelShape) -> str:
 def known_training_tokens(
     source: str | None, shape: ModelShape, rows: int, max_length: int
 ) -> TrainingTokens | None:
-    """Returns the expected size of `rows` rows of a data set that was counted once.
+    """The expected size of `rows` evenly drawn rows of a data set that was counted once.
 
-    Args:
-        source: the data set's name on the hub.
-        shape: of the model, which tells its tokenizer.
-        rows: how many of its rows, drawn evenly.
-        max_length: where they are cut.
-
-    Returns:
-        The size, of source `known` under a counted tokenizer and cut-off, `estimated` from
-        characters under another; None of a data set that was not counted.
+    Its source is `known` under a counted tokenizer, told by the model's shape, and cut-off, and
+    `estimated` from characters under another; None of a data set that was not counted.
     """
     data = _known()["training"].get(source)
     if data is None:
@@ -269,7 +257,7 @@ def _tokens_of_characters(
 
 
 def scoring_tokens(tasks: Sequence[TaskSpec], shape: ModelShape) -> ScoringTokens | None:
-    """Returns the size of scoring tasks together; None for a benchmark that was not counted.
+    """The size of scoring tasks together; None for a benchmark that was not counted.
 
     The constants scale with the items. Under another tokenizer than they were counted with, or
     with other shots, they are estimates.

@@ -4,9 +4,9 @@ Known without a model: `benchmarks` lists what there is, from `task_files` of lm
 package, `protocols` how each is measured, `tasks` what a grid may ask for, and `data_versions`
 which version of the data is meant. With one, `evaluate_together` lets `loading` build lm-eval's
 task objects over local files (`local_data`) or the hub, and hands them to the protocol's scorer:
-`scoring` for log-likelihoods, the folder `paper` for free generation. Both make a `model_object` of
-lm-eval's model class and run it under lm-eval's evaluator (`lm_eval_session`); `scores` turns its
-results into records.
+`scoring` for log-likelihoods, the folder `paper` for free generation. Both run a model object of
+lm-eval's model class under lm-eval's evaluator (`lm_eval_session`); `scores` turns its results into
+records.
 
 Log-likelihoods are computed by `scorer`, lm-eval's model class, over the folder `prefix_trie`:
 what requests begin with in common is computed once. `trial` finds out which models that suits,
@@ -26,13 +26,13 @@ from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.evaluation.outcome import TaskOutcome
+    from harness.evaluation.scores import TaskOutcome
 
 
 def evaluate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: TaskSpec, **settings: Any
 ) -> TaskOutcome:
-    """Returns the scores of a model on one benchmark, with its items: see `evaluate_together`."""
+    """Scores of a model on one benchmark, with its items: see `evaluate_together`."""
     (outcome,) = evaluate_together(model, tokenizer, [task], **settings)
     return outcome
 
@@ -47,7 +47,7 @@ def evaluate_together(
     token_budget: int = DEFAULT_TOKEN_BUDGET,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[TaskOutcome]:
-    """Returns the scores of a model on benchmarks that have requests in common, with their items.
+    """Scores of a model on benchmarks that have requests in common, with their items.
 
     Log-likelihoods are those of `lm_eval.simple_evaluate` on the same model and items; what their
     requests share is computed once. Benchmarks of the paper's protocol are generated, one by one.

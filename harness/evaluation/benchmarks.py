@@ -94,7 +94,7 @@ class Benchmark:
 
 
 def _entry(name: str, folder: str, like: Benchmark | None = None, **own: Any) -> Benchmark:
-    """Returns a benchmark as the YAML of its task in a folder (`package:folder`) defines it.
+    """A benchmark as the YAML of its task in a folder (`package:folder`) defines it.
 
     `own` are fields that the YAML does not decide, or that this package sets otherwise; all others
     are those of `like`.
@@ -189,19 +189,20 @@ _REAL: tuple[Benchmark, ...] = (
 
 
 def _generated(real: str, name: str, title: str, **own: Any) -> Benchmark:
-    """Returns a benchmark's items under the paper's protocol."""
-    differences = {
-        "protocol": PAPER,
-        "title": f"{title} (generated)",
+    """A benchmark's items under the paper's protocol."""
+    return _entry(
+        name,
+        "harness:evaluation/paper/tasks",
+        next(entry for entry in _REAL if entry.name == real),
+        protocol=PAPER,
+        title=f"{title} (generated)",
         # A response is no choice at random: it may name none.
-        "chance": None,
-        "shares_requests": None,
-    }
-    folder = "harness:evaluation/paper/tasks"
-    return _entry(name, folder, _OF_NAME[real], **differences | own)
+        chance=None,
+        shares_requests=None,
+        **own,
+    )
 
 
-_OF_NAME = {entry.name: entry for entry in _REAL}
 _PAPER = (
     _generated("arc_easy", "paper_arc_easy", "ARC-Easy"),
     _generated("arc_challenge", "paper_arc_challenge", "ARC-Challenge"),
@@ -217,7 +218,7 @@ _PAPER = (
 
 
 def _demo(real: Benchmark) -> Benchmark | None:
-    """Returns a benchmark's analogue in the embedded world; None where there is no YAML of one."""
+    """A benchmark's analogue in the embedded world; None where there is no YAML of one."""
     name = f"demo_{real.name}"
     folder = "harness:demo/tasks"
     if real.protocol is not LM_EVAL:  # a protocol of this package has its tasks in its own folder

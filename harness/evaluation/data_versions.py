@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from harness.data.pins import (
     pins,
     read_columns,
 )
-from harness.evaluation.benchmarks import Benchmark
+from harness.evaluation.benchmarks import BENCHMARKS, Benchmark
 from harness.evaluation.tasks import TaskSpec, local_files
 from harness.records.files import known_sha256_of_file
 
@@ -31,32 +31,31 @@ Row = Mapping[str, Any]
 
 
 def split_content(benchmark: Benchmark, columns: Sequence[str], rows: Iterable[Row]) -> Content:
-    """Returns the identity of one split's rows, which come in the data set's order; see
-    `columns_of`.
+    """The identity of one split's rows, which come in the data set's order; see `columns_of`.
 
     Rows of several subjects count subject by subject: the hub gives each by itself.
     """
     ordered, subject = list(rows), benchmark.subject_column
     if subject is not None:
         ordered.sort(key=lambda row: str(row[subject]))
-    shown = _RENDERINGS.get(benchmark.name)
-    values = (shown(row) if shown else [row[name] for name in columns] for row in ordered)
+    if benchmark.name == "hellaswag":  # whose columns are more than a model ever sees
+        return Content(len(ordered), content_sha256(map(_hellaswag, ordered)))
+    values = ([row[name] for name in columns] for row in ordered)
     return Content(len(ordered), content_sha256(values))
 
 
 def columns_of(benchmark: Benchmark, file: str, available: Sequence[str]) -> tuple[str, ...]:
-    """Returns the columns that make a split's content.
+    """The columns that make a split's content.
 
     These are the pinned ones where it has them, so that all benchmarks that read a file agree on
     what it holds; else those that the task reads.
     """
     pin = _pin(benchmark, file)
-    has_pinned = pin is not None and set(pin.columns) <= set(available)
-    return pin.columns if pin is not None and has_pinned else benchmark.columns
+    return pin.columns if pin and set(pin.columns) <= set(available) else benchmark.columns
 
 
 def local_contents(task: TaskSpec, data_root: Path) -> dict[str, tuple[str, Content]]:
-    """Returns (file under the data root, content) of each split that a task reads from local files.
+    """(File under the data root, content) of each split that a task reads from local files.
 
     Raises:
         DataError: a file is missing, is no parquet, or lacks a column.
@@ -69,7 +68,7 @@ def local_contents(task: TaskSpec, data_root: Path) -> dict[str, tuple[str, Cont
 
 
 def task_content_sha256(contents: Mapping[str, tuple[str, Content]]) -> str:
-    """Returns the content identity of all splits that a task reads: of one split its own."""
+    """The content identity of all splits that a task reads: of one split its own."""
     sums = [content.sha256 for _, (_, content) in sorted(contents.items())]
     return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
@@ -77,21 +76,19 @@ def task_content_sha256(contents: Mapping[str, tuple[str, Content]]) -> str:
 def mismatches(
     benchmark: Benchmark, contents: Mapping[str, tuple[str, Content]], place: str
 ) -> list[Mismatch]:
-    """Returns the splits that are not the pinned ones; a split without a pin is none of them.
+    """The splits that are not the pinned ones; a split without a pin is none of them.
 
     `place` is what to call their place in a message: a data root, or `hub: repository`.
     """
-    found = []
-    for file, content in contents.values():
-        pin = _pin(benchmark, file)
-        if pin is not None and content.sha256 != pin.content_sha256:
-            where = place if place.startswith("hub:") else str(Path(place) / file)
-            found.append(Mismatch(where, content, pin))
-    return found
+    return [
+        Mismatch(place if place.startswith("hub:") else str(Path(place) / file), content, pin)
+        for file, content in contents.values()
+        if (pin := _pin(benchmark, file)) and content.sha256 != pin.content_sha256
+    ]
 
 
 def local_mismatches(task: TaskSpec, data_root: Path) -> list[Mismatch]:
-    """Returns the local files of a task that are not the pinned version.
+    """The local files of a task that are not the pinned version.
 
     Raises:
         DataError: a file is missing, is no parquet, or lacks a column.
@@ -114,8 +111,6 @@ def _file_content(benchmark: Benchmark, file: str, path: Path) -> Content:
 
 @lru_cache(maxsize=64)
 def _read_content(name: str, file: str, path: Path, _size: int, _changed: int) -> Content:
-    from harness.evaluation.benchmarks import BENCHMARKS
-
     benchmark = BENCHMARKS[name]
     columns = columns_of(benchmark, file, _columns_in(path))
     return split_content(benchmark, columns, read_columns(path, columns).to_pylist())
@@ -135,7 +130,3 @@ def _hellaswag(row: Row) -> list[Any]:
 
 def _shown(text: str) -> str:
     return " ".join(_MARKER.sub("", text.replace(" [title]", ". ")).split())
-
-
-_RENDERINGS: Mapping[str, Callable[[Row], list[Any]]] = {"hellaswag": _hellaswag}
-"""By benchmark: what counts of a row where its columns are more than a model ever sees."""

@@ -1,19 +1,96 @@
-"""lm-eval's evaluator around a model object: nothing is printed, and nothing is left changed."""
+"""lm-eval around a model object: the base of both protocols' model classes, and its evaluator.
+
+Nothing is printed, and nothing is left changed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import lm_eval.utils
+import torch
 from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate
+from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.evaluation.loading import LoadedBenchmark
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How requests were run together; in half precision it moves the low bits of scores."""
+
+    setting: int
+    """Tokens of a forward pass, padding included; or responses side by side."""
+    effective: int
+    """What fitted in memory: the setting, or less where it was halved."""
+    fallback: str | None = None
+    """Why requests were run the plain way; None where none were."""
+
+
+class ModelObject(HFLM):
+    """A causal language model on its device, with its tokenizer.
+
+    Args:
+        autocast_dtype: torch's name of what the model computes in; None for its own dtype.
+        batch_setting: see `Batching`.
+        on_progress: called with (requests done, requests in all).
+
+    Attributes:
+        truncated: number of requests that lost their beginning to the model's length, by task.
+        batching: how the requests so far were run.
+    """
+
+    unit: str
+    """Of the batch setting."""
+    plainly: str
+    """How the plain way is called in a note."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        autocast_dtype: str | None,
+        batch_setting: int,
+        on_progress: OnProgress | None,
+        **hflm: Any,
+    ) -> None:
+        super().__init__(
+            pretrained=model, tokenizer=tokenizer, mixed_precision_dtype=autocast_dtype, **hflm
+        )
+        self.truncated: Counter[str] = Counter()
+        self.batching = Batching(batch_setting, batch_setting)
+        self._on_progress = on_progress
+        self._num_done = 0
+
+    @property
+    def room(self) -> str:
+        """What requests that lost their beginning are longer than."""
+        return f"the model's {self.max_length} positions"
+
+    def count_done(self, num_requests: int) -> None:
+        """Tells of one more request that is done, of so many in all."""
+        self._num_done += 1
+        if self._on_progress is not None:
+            self._on_progress(self._num_done, num_requests)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Returns the context of a forward pass."""
+        return torch.autocast(
+            device_type=self.device.type,
+            dtype=self.mixed_precision_dtype,
+            enabled=self.mixed_precision_dtype is not None,
+        )
 
 
 def run_requests(lm: LM, loaded: Sequence[LoadedBenchmark]) -> Mapping[str, Any]:
@@ -39,49 +116,30 @@ def run_requests(lm: LM, loaded: Sequence[LoadedBenchmark]) -> Mapping[str, Any]
 
 @contextlib.contextmanager
 def lm_eval_session(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """The context in which lm-eval's model classes are made of a model, and run."""
-    with _quiet(), _compiled_templates(), _unchanged(model, tokenizer):
-        yield
+    """The context in which lm-eval's model classes are made of a model, and run.
 
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps chatter out: warnings about every model object and every long request."""
-    names = ("lm_eval", "transformers.tokenization_utils_base")
-    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
-    for logger in levels:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _compiled_templates() -> Iterator[None]:
-    """Compiles each prompt template once: lm-eval compiles it anew for every document."""
-    environment = lm_eval.utils.env
-    environment.from_string = lru_cache(maxsize=1024)(environment.from_string)
-    try:
-        yield
-    finally:
-        del environment.from_string
-
-
-@contextlib.contextmanager
-def _unchanged(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """Puts the model in evaluation mode, and undoes what HFLM changes."""
+    The model is in evaluation mode; what HFLM changes of it and of the tokenizer is undone.
+    """
+    # They warn about every model object and every long request.
+    chatty = map(logging.getLogger, ("lm_eval", "transformers.tokenization_utils_base"))
+    levels = {logger: logger.level for logger in chatty}
     training = [(module, module.training) for module in model.modules()]
-    use_cache = getattr(model.config, "use_cache", None)
-    pad_token = tokenizer.pad_token
-    model.eval()
-    # Keys and values are kept where the scorer asks for it, and nowhere else.
-    model.config.use_cache = False
+    use_cache, pad_token = getattr(model.config, "use_cache", None), tokenizer.pad_token
+    # lm-eval compiles each prompt template anew for every document.
+    templates = lm_eval.utils.env
+    templates.from_string = lru_cache(maxsize=1024)(templates.from_string)
     try:
+        for logger in levels:
+            logger.setLevel(logging.ERROR)
+        model.eval()
+        # Keys and values are kept where the scorer asks for it, and nowhere else.
+        model.config.use_cache = False
         yield
     finally:
         for module, mode in training:
             module.training = mode
         model.config.use_cache = use_cache
         tokenizer.pad_token = pad_token
+        del templates.from_string
+        for logger, level in levels.items():
+            logger.setLevel(level)

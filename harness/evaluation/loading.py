@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from harness.evaluation.data_versions import (
 from harness.evaluation.local_data import read_split, subjects_in
 from harness.evaluation.task_files import folder_of
 from harness.evaluation.tasks import TaskSpec, data_fingerprint, local_files, uses_fallback
+from harness.evaluation.trial import first_line
 
 
 class KeptTask(ConfigurableTask):
@@ -50,7 +51,6 @@ class KeptTask(ConfigurableTask):
     """Local file by split; None for the hub."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self._kept_docs: Dataset | None = None
         self._kept_requests: list[Any] | None = None
         super().__init__(config={key: value for key, value in config.items() if key != "class"})
 
@@ -59,34 +59,24 @@ class KeptTask(ConfigurableTask):
         if self.files is None:
             super().download(dataset_kwargs, **kwargs)
             return
-        config = self.config
-        splits = (
-            config.training_split,
-            config.validation_split,
-            config.test_split,
-            config.fewshot_split,
-        )
-        self.dataset = {
-            # lm-eval lists few-shot documents even for 0 shots; nothing reads them.
-            split: self._read(self.files[split]) if split in self.files else Dataset.from_dict({})
-            for split in splits
-            if split is not None
-        }
+        self.dataset = {}
+        for kind in ("training_split", "validation_split", "test_split", "fewshot_split"):
+            split = getattr(self.config, kind)
+            if split in self.files:
+                self.dataset[split] = read_split(
+                    self.files[split],
+                    self.benchmark.columns,
+                    subject_column=self.benchmark.subject_column,
+                    subject=self.config.dataset_name,
+                )
+            elif split is not None:
+                # lm-eval lists few-shot documents even for 0 shots; nothing reads them.
+                self.dataset[split] = Dataset.from_dict({})
 
-    def _read(self, file: Path) -> Dataset:
-        return read_split(
-            file,
-            self.benchmark.columns,
-            subject_column=self.benchmark.subject_column,
-            subject=self.config.dataset_name,
-        )
-
-    @property
+    @cached_property
     def eval_docs(self) -> Dataset:
         """The documents; `process_docs` runs once, not at each look."""
-        if self._kept_docs is None:
-            self._kept_docs = super().eval_docs
-        return self._kept_docs
+        return super().eval_docs
 
     def build_all_requests(self, **kwargs: Any) -> None:
         """Builds the requests the first time; then hands out the same ones, without answers."""
@@ -126,30 +116,24 @@ class LoadedBenchmark:
             try:
                 member.build_all_requests(limit=self.task.limit)
             except Exception as fault:
-                reason = str(fault).splitlines()[0] if str(fault) else "no message"
                 raise EvaluationError(
                     f"{name}: lm-eval cannot make prompts of {self.data_source} "
-                    f"({type(fault).__name__}: {reason}); look for an empty or wrong cell"
+                    f"({first_line(fault)}); look for an empty or wrong cell"
                 ) from fault
         return sum(len(member.instances) for member in self.tasks.values())
 
 
-_LOADED: dict[tuple[TaskSpec, Path | None, str | None], LoadedBenchmark] = {}
-
-
 def load_benchmark(task: TaskSpec, data_root: Path | None) -> LoadedBenchmark:
-    """Returns the task objects of a benchmark, the same ones for the same data.
+    """The task objects of a benchmark, the same ones for the same data.
 
     Raises:
         DataError: a local file is missing or broken, or the hub cannot be read.
         EvaluationError: lm-eval cannot make its prompts from the data.
     """
-    key = (task, data_root, data_fingerprint(task, data_root))
-    if key not in _LOADED:
-        _LOADED[key] = _load(task, data_root, key[2])
-    return _LOADED[key]
+    return _load(task, data_root, data_fingerprint(task, data_root))
 
 
+@cache
 def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> LoadedBenchmark:
     benchmark = task.benchmark
     if data_root is None and benchmark.hub is None:
@@ -164,7 +148,17 @@ def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> Lo
         except ZbenchError:
             raise
         except Exception as fault:
-            raise _build_error(benchmark, files, fault) from fault
+            reason = first_line(fault)
+            if files is not None:
+                raise EvaluationError(
+                    f"{files[benchmark.eval_split]}: lm-eval cannot read it as {task.name} "
+                    f"({reason})"
+                ) from fault
+            assert benchmark.hub is not None
+            raise DataError(
+                f"{task.name}: cannot read {benchmark.hub[0]} from the hub ({reason}); allow "
+                "network access, fill the hub's cache, or give local files with --data-root"
+            ) from fault
     for member in tasks.values():
         _set_shots(member, task)
     if data_root is None or files is None:
@@ -187,7 +181,7 @@ def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> Lo
 
 
 def _hub_contents(task: TaskSpec, tasks: Mapping[str, KeptTask]) -> dict[str, tuple[str, Content]]:
-    """Returns what each split holds that was read from the hub: of all subjects together."""
+    """What each split holds that was read from the hub: of all subjects together."""
     found = {}
     for split, file in task.benchmark.split_files(task.num_shots).items():
         available = next(iter(tasks.values())).dataset[split].column_names
@@ -201,24 +195,10 @@ def _hub_contents(task: TaskSpec, tasks: Mapping[str, KeptTask]) -> dict[str, tu
     return found
 
 
-def _build_error(
-    benchmark: Benchmark, files: Mapping[str, Path] | None, fault: Exception
-) -> ZbenchError:
-    reason = f"{type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else 'no message'}"
-    if files is None:
-        assert benchmark.hub is not None
-        return DataError(
-            f"{benchmark.name}: cannot read {benchmark.hub[0]} from the hub ({reason}); "
-            "allow network access, fill the hub's cache, or give local files with --data-root"
-        )
-    place = files[benchmark.eval_split]
-    return EvaluationError(f"{place}: lm-eval cannot read it as {benchmark.name} ({reason})")
-
-
 def _build(
     benchmark: Benchmark, files: Mapping[str, Path] | None
 ) -> tuple[dict[str, KeptTask], dict[str, Group]]:
-    """Returns the leaf tasks and the groups of a benchmark, by name."""
+    """The leaf tasks and the groups of a benchmark, by name."""
     name, folder = benchmark.name, folder_of(benchmark.task_folder)
     # One folder is indexed, not lm-eval's 14,000 files.
     index = TaskManager(include_defaults=False, include_path=str(folder)).task_index
@@ -263,13 +243,9 @@ def _set_shots(member: KeptTask, task: TaskSpec) -> None:
 
 def _hub_commit(tasks: Mapping[str, KeptTask]) -> str:
     """The commit that the hub's files came from, as their addresses say it; else `main`."""
-    for task in tasks.values():
-        for split in task.dataset.values():
-            for address in split.info.download_checksums or {}:
-                _, at, rest = str(address).partition("@")
-                if at:
-                    return rest.partition("/")[0]
-    return "main"
+    splits = [split for task in tasks.values() for split in task.dataset.values()]
+    addresses = (str(one) for split in splits for one in split.info.download_checksums or {})
+    return next((one.split("@")[1].partition("/")[0] for one in addresses if "@" in one), "main")
 
 
 def _rows_sha256(tasks: Mapping[str, KeptTask], num_shots: int) -> str:

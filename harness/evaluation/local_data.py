@@ -17,7 +17,7 @@ from harness.errors import DataError
 def read_split(
     path: Path, columns: Sequence[str], *, subject_column: str | None, subject: str | None
 ) -> Dataset:
-    """Returns a parquet file's rows, in memory: nothing is written to any cache.
+    """A parquet file's rows, in memory: nothing is written to any cache.
 
     Only those of one subject where the column that tells subjects apart, and its value, are given.
 
@@ -41,7 +41,7 @@ def read_split(
 
 
 def subjects_in(path: Path, subject_column: str) -> list[str]:
-    """Returns the sorted values of a file's subject column.
+    """The sorted values of a file's subject column.
 
     Raises:
         DataError: the file is missing, no parquet, or lacks the column.

@@ -25,20 +25,15 @@ def halve_until_it_fits(
     Raises:
         EvaluationError: the smallest size does not fit.
     """
-    while not _fits(work, size):
+    while True:
+        try:
+            work(size)
+            return size
+        except (RuntimeError, MemoryError) as fault:
+            if not is_out_of_memory(fault):
+                raise
         free_memory(device)  # outside of the handler, whose traceback holds on to the tensors
         if size // 2 < smallest:
             raise EvaluationError(f"the memory is too small to {one} at a time; take a larger GPU")
         logger.warning("memory ran out with %d %s at once; going on with %d", size, unit, size // 2)
         size //= 2
-    return size
-
-
-def _fits(work: Callable[[int], None], size: int) -> bool:
-    try:
-        work(size)
-    except (RuntimeError, MemoryError) as fault:
-        if not is_out_of_memory(fault):
-            raise
-        return False
-    return True

@@ -15,11 +15,11 @@ from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
+from harness.evaluation.lm_eval_session import ModelObject, OnProgress
 from harness.evaluation.memory import halve_until_it_fits
-from harness.evaluation.model_object import ModelObject, OnProgress
 from harness.evaluation.prefix_trie.checks import check_sharing, reason_against
 from harness.evaluation.prefix_trie.forward import TrieForward
-from harness.evaluation.prefix_trie.scoring import score_queries
+from harness.evaluation.prefix_trie.scoring import Done, score_queries
 from harness.evaluation.prefix_trie.trie import Query
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET
 from harness.evaluation.trial import WrongResultError, attention_window
@@ -46,15 +46,15 @@ class EncodingCache:
         self._encodings: dict[tuple[str, str], Encoding] = {}
 
     def get(self, pair: tuple[str, str], encode: Callable[[str, str], Encoding]) -> Encoding:
-        """Returns the pair's encoding, and keeps it while there is room."""
+        """The pair's encoding, kept while there is room."""
         if pair in self._encodings:
             return self._encodings[pair]
-        context, answer = encode(*pair)
-        size = len(context) + len(answer)
+        encoding = encode(*pair)
+        size = sum(map(len, encoding))
         if self._num_tokens + size <= MAX_KEPT_TOKENS:
-            self._encodings[pair] = context, answer
+            self._encodings[pair] = encoding
             self._num_tokens += size
-        return context, answer
+        return encoding
 
 
 class Scorer(ModelObject):
@@ -105,13 +105,13 @@ class Scorer(ModelObject):
         self._refusal = reason_against(model)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Answer]:
-        """Returns (log-likelihood in nats, whether greedy) of each answer, as `HFLM` does."""
+        """(Log-likelihood in nats, whether greedy) of each answer, as `HFLM` gives it."""
         self._task_names = [request.task_name or "" for request in requests]
         answers: list[Answer] = super().loglikelihood(requests, disable_tqdm=True)
         return answers
 
     def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
-        """Returns the token ids of a text, as `HFLM` does."""
+        """The token ids of a text, as `HFLM` gives them."""
         return self._encode(string, *args, **kwargs)
 
     def _encode_pair(self, context: str, continuation: str) -> Encoding:
@@ -121,15 +121,15 @@ class Scorer(ModelObject):
         self, requests: list[Any], disable_tqdm: bool = True, override_bs: int | None = None
     ) -> list[Answer]:
         if override_bs is not None:  # a batch of rolling windows
-            return self._hflm(requests, override_bs)
+            return list(super()._loglikelihood_tokens(requests, True, override_bs))
         numbers: dict[Query, list[int]] = {}
         for number, (name, request) in enumerate(zip(self._task_names, requests, strict=True)):
             numbers.setdefault(self._query(name, *request), []).append(number)
         answers: list[Answer] = [(math.nan, False)] * len(requests)
 
-        def on_done(query: Query, answer: Answer) -> None:
+        def on_done(query: Query, value: float, greedy: bool) -> None:
             for number in numbers[query]:
-                answers[number] = answer
+                answers[number] = value, greedy
                 self.count_done(len(requests))
 
         self._score(list(numbers), on_done)
@@ -138,7 +138,7 @@ class Scorer(ModelObject):
     def _query(
         self, name: str, pair: tuple[str, str], context: list[int], answer: list[int]
     ) -> Query:
-        """Returns a request as the model gets it, cut to its positions as HFLM cuts it."""
+        """A request as the model gets it, cut to its positions as HFLM cuts it."""
         if not 0 < len(answer) <= self.max_length:
             raise EvaluationError(
                 f"{name}: the answer {pair[1][:60]!r} is {len(answer)} tokens long and the "
@@ -149,13 +149,13 @@ class Scorer(ModelObject):
         self.truncated[name] += len(context) + len(answer) > len(tokens)
         return Query(fed=tuple(tokens[:-1]), targets=tuple(answer))
 
-    def _score(self, queries: list[Query], on_done: Callable[[Query, Answer], None]) -> None:
+    def _score(self, queries: list[Query], on_done: Done) -> None:
         """Scores queries over their trie, and one by one those that cannot be."""
         left = dict.fromkeys(queries)
 
-        def done(query: Query, answer: Answer) -> None:
+        def done(query: Query, value: float, greedy: bool) -> None:
             del left[query]
-            on_done(query, answer)
+            on_done(query, value, greedy)
 
         window = attention_window(self.model)
         if self._refusal is None:
@@ -165,9 +165,12 @@ class Scorer(ModelObject):
                     TrieForward(self.model, self.autocast),
                     fitting,
                     self.batching.effective,
-                    lambda query, value, greedy: done(query, (value, greedy)),
+                    done,
                     before=lambda run: check_sharing(
-                        self.model, run, self._plain_value, self.mixed_precision_dtype
+                        self.model,
+                        run,
+                        lambda query: self._answer_plainly([query], 1)[0][0],
+                        self.mixed_precision_dtype,
                     ),
                 )
                 self.batching = replace(self.batching, effective=effective)
@@ -180,9 +183,7 @@ class Scorer(ModelObject):
             self.batching = replace(self.batching, fallback=reason)
             self._score_plainly(list(left), done)
 
-    def _score_plainly(
-        self, queries: list[Query], on_done: Callable[[Query, Answer], None]
-    ) -> None:
+    def _score_plainly(self, queries: list[Query], on_done: Done) -> None:
         """Scores queries as HFLM does."""
         # By length of the answer, for the case that the class's docstring tells; then the longest
         # first, so that memory runs out early.
@@ -196,9 +197,9 @@ class Scorer(ModelObject):
 
         def score_rest(batch_size: int) -> None:
             while rounds:
-                answers = self._answers_of_hflm(rounds[0], batch_size)
+                answers = self._answer_plainly(rounds[0], batch_size)
                 for query, answer in zip(rounds.popleft(), answers, strict=True):
-                    on_done(query, answer)
+                    on_done(query, *answer)
 
         halve_until_it_fits(
             score_rest,
@@ -208,14 +209,6 @@ class Scorer(ModelObject):
             one="score one question",
         )
 
-    def _plain_value(self, query: Query) -> float:
-        return self._answers_of_hflm([query], 1)[0][0]
-
-    def _answers_of_hflm(self, queries: Sequence[Query], batch_size: int) -> list[Answer]:
-        return self._hflm([(None, *query.split()) for query in queries], batch_size)
-
-    def _hflm(self, requests: list[Any], batch_size: int) -> list[Answer]:
-        answers: list[Answer] = super()._loglikelihood_tokens(
-            requests, disable_tqdm=True, override_bs=batch_size
-        )
-        return answers
+    def _answer_plainly(self, queries: Sequence[Query], batch_size: int) -> list[Answer]:
+        requests = [(None, *query.split()) for query in queries]
+        return self._loglikelihood_tokens(requests, override_bs=batch_size)

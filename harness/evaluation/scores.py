@@ -6,19 +6,35 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import pandas
 from transformers import PreTrainedTokenizerBase
 
 from harness.evaluation.benchmarks import MACRO_METRIC
+from harness.evaluation.lm_eval_session import Batching, ModelObject
 from harness.evaluation.loading import LoadedBenchmark
-from harness.evaluation.model_object import ModelObject
 from harness.evaluation.tasks import lm_eval_version
 from harness.records.results import TaskScore
 
 
+@dataclass(frozen=True)
+class TaskOutcome:
+    """Scores of one benchmark, and what they were made of."""
+
+    scores: tuple[TaskScore, ...]
+    """Those of the benchmark first, metric by metric; then of each subject where it is a group."""
+    items: pandas.DataFrame
+    """One row per item; the protocol's `items_frame` names the columns."""
+    batching: Batching
+    """How the requests were put together."""
+    warnings: tuple[str, ...] = ()
+    """What the reader of the scores must know; it stands in their notes too."""
+
+
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Returns the identity of a fast tokenizer: of all that decides its token ids.
+    """The identity of a fast tokenizer: of all that decides its token ids.
 
     Truncation and padding are left out: they are what the last call set, not the tokenizer's own.
     """
@@ -35,7 +51,7 @@ def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def prompts_sha256(loaded: LoadedBenchmark) -> str:
-    """Returns the identity of a benchmark's prompts: of the texts of its requests, in order."""
+    """The identity of a benchmark's prompts: of the texts of its requests, in order."""
     digest = hashlib.sha256()
     for name, task in loaded.tasks.items():
         for request in task.instances:
@@ -54,7 +70,7 @@ def task_scores(
     response_flags: Callable[[list[str]], dict[str, int]] = lambda _members: {},
     **shared: Any,
 ) -> tuple[TaskScore, ...]:
-    """Returns the benchmark's scores, then those of its subjects where it is a group.
+    """The benchmark's scores, then those of its subjects where it is a group.
 
     Args:
         loaded: the benchmark.
@@ -107,20 +123,18 @@ def task_scores(
 
 
 def _value(result: dict[str, Any], metric: str) -> tuple[float, float | None]:
-    """Returns lm-eval's value and standard error; None where it says `N/A`."""
+    """lm-eval's value and standard error; None where it says `N/A`."""
     stderr = result[f"{metric}_stderr,none"]
     known = not isinstance(stderr, str) and stderr is not None and math.isfinite(stderr)
     return float(result[f"{metric},none"]), float(stderr) if known else None
 
 
 def _macro(values: list[tuple[float, float | None]]) -> tuple[float, float | None]:
-    """Returns the mean over subjects and its standard error, sqrt(sum of squares) / count."""
+    """The mean over subjects and its standard error, sqrt(sum of squares) / count."""
     count = len(values)
     mean = sum(value for value, _ in values) / count
-    errors = [stderr for _, stderr in values if stderr is not None]
-    if len(errors) < count:
-        return mean, None
-    return mean, math.sqrt(sum(stderr**2 for stderr in errors)) / count
+    squares = [stderr**2 for _, stderr in values if stderr is not None]
+    return mean, math.sqrt(sum(squares)) / count if len(squares) == count else None
 
 
 def _note(
@@ -130,7 +144,7 @@ def _note(
     warnings: Sequence[str],
     deviations: Sequence[str],
 ) -> str | None:
-    """Returns what is to be known of a score of some of a benchmark's tasks: see `task_scores`."""
+    """What is to be known of a score of some of a benchmark's tasks: see `task_scores`."""
     notes = [loaded.note, *(mismatch.note for mismatch in loaded.mismatches), *warnings]
     if cut := sum(lm.truncated[member] for member in members):
         total = sum(len(loaded.tasks[member].instances) for member in members)
@@ -147,11 +161,14 @@ def _note(
     return "; ".join(filter(None, notes)) or None
 
 
-def question_id(loaded: LoadedBenchmark, doc: Mapping[str, Any]) -> str:
-    """Returns the data set's own name of an item, else a hash of its content."""
-    benchmark = loaded.task.benchmark
-    if benchmark.id_column and doc.get(benchmark.id_column):
-        return str(doc[benchmark.id_column])
-    content = {column: doc[column] for column in benchmark.columns}
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def item_keys(loaded: LoadedBenchmark, name: str, sample: Mapping[str, Any]) -> dict[str, Any]:
+    """What names an item of an lm-eval task: `task`, `doc_id`, and as `question_id` the data set's
+    own id, else a hash of its content.
+    """
+    benchmark, doc = loaded.task.benchmark, sample["doc"]
+    own = benchmark.id_column and doc.get(benchmark.id_column)
+    if not own:
+        content = {column: doc[column] for column in benchmark.columns}
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
+        own = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {"task": name, "doc_id": int(sample["doc_id"]), "question_id": str(own)}

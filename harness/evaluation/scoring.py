@@ -14,9 +14,8 @@ from harness.errors import EvaluationError
 from harness.evaluation.bos import bos_warning, describe_bos
 from harness.evaluation.lm_eval_session import lm_eval_session, run_requests
 from harness.evaluation.loading import LoadedBenchmark
-from harness.evaluation.outcome import TaskOutcome
 from harness.evaluation.scorer import EncodingCache, Scorer
-from harness.evaluation.scores import question_id, task_scores, tokenizer_sha256
+from harness.evaluation.scores import TaskOutcome, item_keys, task_scores, tokenizer_sha256
 from harness.evaluation.tasks import request_key
 
 _ENCODINGS: dict[str, EncodingCache] = {}
@@ -41,20 +40,24 @@ def score_benchmarks(
             tokenizer ends every text with EOS, the memory is too small for one question, or the
             answers are no numbers.
     """
-    _check_tokenizer(tokenizer)
-    encodings = _ENCODINGS.setdefault(tokenizer_sha256(tokenizer), EncodingCache())
+    # lm-eval splits context + answer at the context's length, so a closing EOS shifts the answer.
+    if tokenizer.encode("a")[-1] == tokenizer.eos_token_id:
+        raise EvaluationError(
+            "the tokenizer appends EOS to every text, which log-likelihood tasks cannot score; set "
+            "add_eos_token to false in its tokenizer_config.json"
+        )
     with lm_eval_session(model, tokenizer):
         scorer = Scorer(
             model,
             tokenizer,
             precision=precision,
             token_budget=token_budget,
-            encodings=encodings,
+            encodings=_ENCODINGS.setdefault(tokenizer_sha256(tokenizer), EncodingCache()),
             on_progress=on_progress,
         )
         results = run_requests(scorer, loaded)
     warning = bos_warning(tokenizer, model.config)
-    names = [benchmark.task.name for benchmark in loaded]
+    names = tuple(benchmark.task.name for benchmark in loaded)
     outcomes = []
     for benchmark in loaded:
         items = items_frame(benchmark, results["samples"])
@@ -73,19 +76,10 @@ def score_benchmarks(
     return outcomes
 
 
-def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
-    # lm-eval splits context + answer at the context's length, so a closing EOS shifts the answer.
-    if tokenizer.encode("a")[-1] == tokenizer.eos_token_id:
-        raise EvaluationError(
-            "the tokenizer appends EOS to every text, which log-likelihood tasks cannot score; set "
-            "add_eos_token to false in its tokenizer_config.json"
-        )
-
-
 def items_frame(
     loaded: LoadedBenchmark, samples: Mapping[str, Sequence[dict[str, Any]]]
 ) -> pandas.DataFrame:
-    """Returns one row per item, in the order of the data set, task by task.
+    """One row per item, in the order of the data set, task by task.
 
     Columns: `task` (lm-eval's name), `doc_id` (its number in the task), `question_id` (the data
     set's own id, else a hash of the content), `choices_loglikelihoods` (nats, summed over the
@@ -104,7 +98,6 @@ def items_frame(
 
 
 def _item(loaded: LoadedBenchmark, name: str, sample: dict[str, Any]) -> dict[str, Any]:
-    benchmark = loaded.task.benchmark
     delimiter = loaded.tasks[name].config.target_delimiter
     log_likelihoods = [float(value) for value, _ in sample["filtered_resps"]]
     lengths = [len(answer) - len(delimiter) for _, answer in sample["arguments"]]
@@ -114,14 +107,12 @@ def _item(loaded: LoadedBenchmark, name: str, sample: dict[str, Any]) -> dict[st
         for value, length in zip(log_likelihoods, lengths, strict=True)
     ]
     return {
-        "task": name,
-        "doc_id": int(sample["doc_id"]),
-        "question_id": question_id(loaded, sample["doc"]),
+        **item_keys(loaded, name, sample),
         "choices_loglikelihoods": log_likelihoods,
         "choice_lengths": lengths,
         "prediction": int(np.argmax(log_likelihoods)),
         "prediction_norm": int(np.argmax(by_length)) if "acc_norm" in metrics else None,
-        "gold": _gold(benchmark.true_labels, name, sample, len(lengths)),
+        "gold": _gold(loaded.task.benchmark.true_labels, name, sample, len(lengths)),
         **metrics,
     }
 

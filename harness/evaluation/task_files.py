@@ -25,7 +25,7 @@ _Loader.add_constructor("!function", lambda _loader, node: node.value)
 
 @cache
 def folder_of(place: str) -> Path:
-    """Returns the folder of `package:folder`, such as `lm_eval:tasks/arc`; imports nothing."""
+    """The folder of `package:folder`, such as `lm_eval:tasks/arc`; imports nothing."""
     package, _, folder = place.partition(":")
     found = find_spec(package)
     assert found is not None
@@ -34,7 +34,7 @@ def folder_of(place: str) -> Path:
 
 
 def find_task(place: str, name: str) -> dict[str, Any] | None:
-    """Returns what the YAML of a task says, with its includes; None where there is no such file.
+    """What the YAML of a task says, with its includes; None where there is no such file.
 
     A file has the name of its task. A group stands for its members, whose names begin with its own:
     what the first of them says, without its own part of the data.
@@ -55,10 +55,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 @cache
 def lm_eval_names() -> frozenset[str]:
-    """Returns the tasks and groups that lm-eval defines; reads all of its 14,000 files."""
+    """The tasks and groups that lm-eval defines; reads all of its 14,000 files."""
     line = re.compile(r'^[\s"]*(?:task|group)"?:\s*["\']?([\w.-]+)["\']?\s*$', re.M)
-    texts = (
-        path.read_text(encoding="utf-8", errors="replace")
+    return frozenset(
+        name
         for path in folder_of("lm_eval:tasks").rglob("*.yaml")
+        for name in line.findall(path.read_text(encoding="utf-8", errors="replace"))
     )
-    return frozenset(name for text in texts for name in line.findall(text))

@@ -58,15 +58,11 @@ class TaskSpec(Spec):
         return name
 
     @model_validator(mode="after")
-    def _shots_possible(self) -> Self:
+    def _possible(self) -> Self:
         if self.num_shots and self.benchmark.few_shot_split is None:
             raise ValueError(
                 f"{self.name} takes no few-shot examples (its prompt is fixed): remove 'shots'"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _temperature_possible(self) -> Self:
         if self.temperature is not None and self.benchmark.decoding is None:
             raise ValueError(
                 f"{self.name} scores log-likelihoods and generates nothing: remove 'temperature'"
@@ -93,9 +89,7 @@ class TaskSpec(Spec):
 
 
 def unknown_benchmark(name: object) -> str:
-    """Returns what is wrong with a name that is no benchmark here: lm-eval may have it, or a near
-    one.
-    """
+    """What is wrong with a name that is no benchmark here: lm-eval may have it, or a near one."""
     known = f"one of {', '.join(BENCHMARKS)}, or add an entry in harness/evaluation/benchmarks.py"
     if not isinstance(name, str):
         return f"a task needs a name; use {known}"
@@ -112,12 +106,12 @@ def unknown_benchmark(name: object) -> str:
 
 @cache
 def lm_eval_version() -> str:
-    """Returns the installed lm-eval's version without importing it."""
+    """The installed lm-eval's version; imports nothing of it."""
     return version("lm_eval")
 
 
 def request_key(task: TaskSpec, token_budget: int = DEFAULT_TOKEN_BUDGET) -> str:
-    """Returns what identifies a request for scores, known before anything runs.
+    """What identifies a request for scores, known before anything runs.
 
     Two requests of the same key on the same weights, data and tokenizer give the same scores.
     """
@@ -138,7 +132,7 @@ def request_key(task: TaskSpec, token_budget: int = DEFAULT_TOKEN_BUDGET) -> str
 
 
 def scored_together(tasks: Sequence[TaskSpec]) -> list[tuple[TaskSpec, ...]]:
-    """Returns the tasks in groups to be given to `evaluate_together`, in the order of the first.
+    """The tasks in groups to be given to `evaluate_together`, in the order of the first.
 
     Tasks that have requests in common, such as TruthfulQA's mc1 and mc2, form one group.
     """
@@ -151,35 +145,32 @@ def scored_together(tasks: Sequence[TaskSpec]) -> list[tuple[TaskSpec, ...]]:
 
 
 def local_files(task: TaskSpec, data_root: Path) -> dict[str, Path]:
-    """Returns the files that a task reads, by split, fallbacks resolved.
+    """The files that a task reads, by split, fallbacks resolved.
 
     Raises:
         DataError: a file is missing.
     """
-    benchmark = task.benchmark
     paths = {}
-    for split, name in benchmark.split_files(task.num_shots).items():
-        path = data_root / name
-        fallback = benchmark.fallbacks.get(split)
-        if not path.is_file() and fallback and (data_root / fallback).is_file():
-            path = data_root / fallback
-        if not path.is_file():
+    for split, name in task.benchmark.split_files(task.num_shots).items():
+        places = [data_root / name, data_root / task.benchmark.fallbacks.get(split, name)]
+        found = next((path for path in places if path.is_file()), None)
+        if found is None:
             raise DataError(
-                f"{path}: no such file; {task.name} reads its {split} split from it "
+                f"{places[0]}: no such file; {task.name} reads its {split} split from it "
                 "(--data-root names the folder; leave it out to read the hub)"
             )
-        paths[split] = path
+        paths[split] = found
     return paths
 
 
 def uses_fallback(task: TaskSpec, files: Mapping[str, Path]) -> bool:
-    """Tells whether one of `files` stands in for the benchmark's own."""
+    """Whether one of `files` stands in for the benchmark's own."""
     fallbacks = task.benchmark.fallbacks
     return any(split in fallbacks and path.match(fallbacks[split]) for split, path in files.items())
 
 
 def data_fingerprint(task: TaskSpec, data_root: Path | None) -> str | None:
-    """Returns the sha256 over the local files that a task reads, None where it reads the hub.
+    """The sha256 over the local files that a task reads, None where it reads the hub.
 
     Of one file it is the file's own sha256, of several that of their `<sha256>  <name>` lines.
 

@@ -41,9 +41,13 @@ def try_once(model: Any, kind: Hashable, compare: Callable[[], None]) -> None:
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as fault:
         if is_out_of_memory(fault):
             raise
-        reason = str(fault).splitlines()[0] if str(fault) else "no message"
-        raise WrongResultError(f"{type(fault).__name__}: {reason}") from fault
+        raise WrongResultError(first_line(fault)) from fault
     passed.add(kind)
+
+
+def first_line(fault: Exception) -> str:
+    """An exception's type, and its message up to the first line break."""
+    return f"{type(fault).__name__}: {[*str(fault).splitlines(), 'no message'][0]}"
 
 
 def virtual_tokens(model: Any) -> str | None:

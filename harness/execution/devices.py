@@ -1,20 +1,31 @@
-"""The devices and CPU threads of a run, found without importing torch."""
+"""Where a grid runs: its devices and CPU threads, found without importing torch."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import dataclass
 
+from harness.cell.settings import RunSettings
 from harness.errors import UsageError
 
 
+@dataclass(frozen=True)
+class RunPlan:
+    """Where a grid's cells run."""
+
+    settings: RunSettings
+    devices: tuple[str, ...]
+    """One worker process each: `cpu`, or `cuda:0`, ..."""
+
+
 def resolve_devices(setting: str, *, workers: int | None, num_cells: int) -> tuple[str, ...]:
-    """Names one device per worker process.
+    """One device per worker process.
 
     Args:
         setting: `auto`, `cpu`, `cuda` (all of them), or a list such as `cuda:0,cuda:1`.
-        workers: number of workers on the CPU; None for one per core.
-        num_cells: cells to run, an upper bound of the workers.
+        workers: on the CPU; None for one per core.
+        num_cells: an upper bound of the workers.
 
     Raises:
         UsageError: the setting names no device, or one that this machine lacks.
@@ -22,8 +33,7 @@ def resolve_devices(setting: str, *, workers: int | None, num_cells: int) -> tup
     if setting == "auto":
         setting = "cuda" if count_cuda_devices() else "cpu"
     if setting == "cpu":
-        count = min(workers or available_cores(), max(num_cells, 1))
-        return ("cpu",) * count
+        return ("cpu",) * min(workers or available_cores(), max(num_cells, 1))
     found = count_cuda_devices()
     known = [f"cuda:{index}" for index in range(found)]
     wanted = known if setting == "cuda" else [name.strip() for name in setting.split(",")]

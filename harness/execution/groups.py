@@ -22,7 +22,7 @@ from typing import Any
 from harness.cell.memory import SmallerBudget
 from harness.cell.run import record_failure
 from harness.errors import TrainingError
-from harness.execution.plan import RunPlan
+from harness.execution.devices import RunPlan
 from harness.execution.worker import RankFailed, work
 from harness.grid.folders import LOG_FILE, cell_folder
 from harness.grid.status import CellState
@@ -88,9 +88,7 @@ class CellGroup:
     """The ranks of one cell; rank 0 runs it, the others train with it.
 
     Args:
-        state: the cell.
         devices: indices in `plan.devices`.
-        plan: where the cell runs.
         idle: workers of these devices; a cell of one device takes the one that there is.
         timeout_seconds: how long a rank waits for the others.
     """
@@ -186,10 +184,7 @@ class CellGroup:
         """Receives until every rank has exited, so that none waits for room in its pipe.
 
         A rank that waits for another that has failed cannot handle SIGTERM: the first failure ends
-        it too.
-
-        Args:
-            deadline: of the monotonic clock.
+        it too. So does the deadline, of the monotonic clock.
         """
         while not self.over and not self.failures and time.monotonic() < deadline:
             self._update(timeout=0.5)

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 
+from harness.execution.devices import RunPlan
 from harness.execution.groups import CellGroup, Worker, retire
-from harness.execution.plan import RunPlan
 from harness.execution.scheduling import Allotment
 from harness.grid.status import CellState
 from harness.records.events import Event

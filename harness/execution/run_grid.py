@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
+from harness.execution.devices import RunPlan
 from harness.execution.local import run_local
-from harness.execution.plan import GridOutcome, RunPlan
 from harness.grid.schema import is_base
 from harness.grid.status import CellState
 from harness.records.events import CellEnded, Emit, Event
@@ -28,6 +29,18 @@ in EXECUTORS.
 EXECUTORS: dict[str, Executor] = {"local": run_local}
 
 
+@dataclass(frozen=True)
+class GridOutcome:
+    """Ids of the cells by how their run ended."""
+
+    done: tuple[str, ...]
+    failed: tuple[str, ...]
+    skipped: tuple[str, ...]
+    """Done before, running elsewhere, or not reached."""
+    interrupted: bool = False
+    """Whether ctrl-C or SIGTERM ended the run."""
+
+
 def run_grid(
     states: Sequence[CellState], plan: RunPlan, listeners: Sequence[Emit], executor: str = "local"
 ) -> GridOutcome:
@@ -37,12 +50,6 @@ def run_grid(
     `harness.analysis.canary`) before the others are paid for. A cell's failure does not stop the
     others. An interrupt (ctrl-C, SIGTERM) stops the workers once they have written a checkpoint; a
     second one kills them. What is stored is kept.
-
-    Args:
-        states: the grid's cells.
-        plan: where they run.
-        listeners: the display and the tracker, for instance.
-        executor: a name of EXECUTORS.
     """
     work = [state for state in states if state.status in ("to do", "failed")]
     work.sort(key=lambda state: not is_base(state.cell))

@@ -14,12 +14,7 @@ def devices_needed(state: CellState) -> int:
 
 
 def check_gpus_per_cell(states: Iterable[CellState], num_devices: int, setting: str) -> None:
-    """Refuses cells that need more devices than there are.
-
-    Args:
-        states: the cells to run.
-        num_devices: devices of the run.
-        setting: the user's flag, for the message.
+    """Refuses cells that need more devices than `setting`, the user's flag, gives.
 
     Raises:
         UsageError: a cell needs more; the message names the first and counts the others.
@@ -40,11 +35,7 @@ class Allotment:
     Cells that need more devices go first, so that large ones do not wait for many small ones to
     end together. While the first in the queue waits, a later cell overtakes it only on devices that
     the first can do without, so that it waits only for cells that began before its turn. No cell
-    starves.
-
-    Args:
-        states: the cells, in the order of the grid.
-        num_devices: devices, with indices from 0.
+    starves. Devices are their indices, from 0.
     """
 
     def __init__(self, states: Sequence[CellState], num_devices: int) -> None:
@@ -53,11 +44,6 @@ class Allotment:
         self._free = list(range(num_devices))
         self._overtaken: set[int] = set()
         """Devices of cells that overtook the first in the queue."""
-
-    @property
-    def waiting(self) -> bool:
-        """Whether a cell has not started."""
-        return bool(self._waiting)
 
     def next(self) -> tuple[CellState, tuple[int, ...]] | None:
         """The next cell to start with its devices, or None where none can start now."""

@@ -42,11 +42,7 @@ class RankFailed:
 def work(pipe: Connection, device: str, settings: RunSettings, parent: int) -> None:
     """Runs the cells that come through the pipe until it closes: the process's whole life.
 
-    Args:
-        pipe: to the parent; events go back through it.
-        device: `cpu`, or `cuda:0`, ...
-        settings: where the cells run; a process that is one of several ranks exits with its cell.
-        parent: process id.
+    Events go back through the pipe. A process that is one of several ranks exits with its cell.
     """
     ranks = settings.rank_info
     environment = ranks.environment if ranks.world_size > 1 else {}
@@ -138,7 +134,7 @@ def prepare_worker(
     Args:
         device: the only one that it sees, `cpu` or `cuda:0`, ...
         threads: CPU threads.
-        parent: id of the process that started it.
+        parent: process id.
         environment: variables for the libraries that it will import.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
@@ -174,11 +170,7 @@ def log_progress(event: Event) -> None:
 
 
 def log_to(path: Path, prefix: str = "") -> None:
-    """Sends all that this process prints, C libraries included, to the cell's log.
-
-    Args:
-        path: of the log; it is appended to.
-        prefix: before every line of logging.
+    """Appends all that this process prints, C libraries included, to the cell's log.
 
     Raises:
         StorageError: the log cannot be written.

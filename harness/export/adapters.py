@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from harness.demo.world import world_folder
 from harness.errors import StorageError, UsageError, did_you_mean, one_line
@@ -51,7 +49,7 @@ def export_cell(cell: str, output: Path, *, runs_dir: Path, data_root: Path | No
     Args:
         cell: a cell's name, by the rule of `grid.selection`.
         output: a new or empty folder.
-        runs_dir: folder of the cells.
+        runs_dir: where cells are kept.
         data_root: where a relative path of the base model begins; for whole models.
 
     Raises:
@@ -67,7 +65,8 @@ def export_cell(cell: str, output: Path, *, runs_dir: Path, data_root: Path | No
         raise UsageError(f"{record.label}: not trained yet; run its grid first")
     trained = folder / ADAPTER_FOLDER
     whole_model = not (trained / CONFIG_FILE).is_file()
-    with _new_folder(output) as temporary:
+    _check_new(output)
+    with atomic_folder(output) as temporary:
         if whole_model:
             size = result.train.trainable_parameters
             if data_root is None and record.world is not None:
@@ -87,7 +86,7 @@ def _read_cell(folder: Path) -> tuple[Cell, CellResult | None]:
     file = folder / CELL_FILE
     try:
         cell = Cell.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, ValidationError) as fault:
+    except (OSError, ValueError, KeyError) as fault:
         raise StorageError(
             f"{file}: cannot be read ({one_line(fault)}); run the cell's grid again"
         ) from fault
@@ -134,7 +133,8 @@ def import_llama_adapter(
     """
     shape, base_name = _find_shape(model)
     adapter = read_llama_adapter(file, shape, method=method, options=_parse_options(options))
-    with _new_folder(output) as temporary:
+    _check_new(output)
+    with atomic_folder(output) as temporary:
         save_tensors(temporary / WEIGHTS_FILE, adapter.tensors)
         config = adapter_config(adapter, shape, base_name)
         (temporary / CONFIG_FILE).write_text(config, encoding="utf-8")
@@ -183,15 +183,6 @@ def _llama_adapter_card(file: Path, method: str, base_name: str) -> str:
     )
 
 
-@contextlib.contextmanager
-def _new_folder(output: Path) -> Iterator[Path]:
-    """Gives a temporary folder, which becomes `output` when the block ends.
-
-    Raises:
-        UsageError: `output` is there and not empty.
-        StorageError: the folder cannot be written.
-    """
+def _check_new(output: Path) -> None:
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UsageError(f"{output}: is there already and not empty; give a new folder")
-    with atomic_folder(output) as temporary:
-        yield temporary

@@ -74,10 +74,8 @@ def read_llama_adapter(
         parsed = PROMPT_METHODS[found].model_validate(dict(options))
     except ValidationError as error:
         raise UsageError(describe_faults(error, "--option", PROMPT_METHODS[found])[0]) from error
-    if found == "zero-init-nonlinear":
-        converted, parsed = _generator(file, tensors, shape, parsed)
-    else:
-        converted, parsed = _rows(file, tensors, shape, parsed)
+    convert = _generator if found == "zero-init-nonlinear" else _rows
+    converted, parsed = convert(file, tensors, shape, parsed)
     if found != "random-init":
         for index in parsed.adapted_layers(shape):
             converted[f"{DECODER}layers.{index}.self_attn.prompt.prompt_gate"] = gates[index]
@@ -96,14 +94,9 @@ def _read(file: Path) -> dict[str, Tensor]:
             f"{file}: is no file of tensors alone, or damaged ({type(fault).__name__}); nothing "
             "else is read, because unpickling can run code"
         ) from fault
-    if (
-        not isinstance(content, dict)
-        or not content
-        or not all(
-            isinstance(name, str) and isinstance(value, torch.Tensor)
-            for name, value in content.items()
-        )
-    ):
+    entries = content.items() if isinstance(content, dict) else ()
+    named = [isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in entries]
+    if not named or not all(named):
         raise ModelError(f"{file}: holds no dictionary of tensors; give a LLaMA-Adapter .pth")
     for name, value in content.items():
         if name != ROWS and name not in GENERATOR and not GATE.fullmatch(name):

@@ -8,7 +8,7 @@ import yaml
 
 from harness.grid.schema import Cell
 from harness.methods import METHODS
-from harness.records.results import CellResult, TaskScore
+from harness.records.results import CellResult
 
 CARD_FILE = "README.md"
 
@@ -16,10 +16,7 @@ CARD_FILE = "README.md"
 def model_card(cell: Cell, result: CellResult, *, whole_model: bool = False) -> str:
     """The card of a cell's weights, in the hub's form: YAML head and Markdown.
 
-    Args:
-        cell: the cell.
-        result: its training and scores so far.
-        whole_model: whether the folder holds a full model rather than an adapter.
+    `whole_model` says whether the folder holds a full model rather than an adapter.
     """
     base = cell.model.source or cell.model.path or cell.model_name
     head: dict[str, Any] = {
@@ -72,18 +69,17 @@ def _scores(result: CellResult) -> str:
     shown = [score for score in result.scores if score.task == score.benchmark]
     if not shown:
         return "None yet."
-    rows = ["| benchmark | protocol | shots | metric | score, % | standard error | items |"]
-    rows.append("| --- | --- | --- | --- | --- | --- | --- |")
-    rows += [_row(score) for score in shown]
+    rows = [
+        "| benchmark | protocol | shots | metric | score, % | standard error | items |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for score in shown:
+        error = "-" if score.stderr is None else f"{100 * score.stderr:.2f}"
+        rows.append(
+            f"| {score.benchmark} | {score.protocol} | {score.shots} | {score.metric} | "
+            f"{100 * score.value:.2f} | {error} | {score.n} |"
+        )
     return "\n".join(rows)
-
-
-def _row(score: TaskScore) -> str:
-    error = "-" if score.stderr is None else f"{100 * score.stderr:.2f}"
-    return (
-        f"| {score.benchmark} | {score.protocol} | {score.shots} | {score.metric} | "
-        f"{100 * score.value:.2f} | {error} | {score.n} |"
-    )
 
 
 def cell_grid(cell: Cell) -> str:

@@ -1,22 +1,75 @@
-"""What is checked of a grid before it runs: local files, their versions, fractions of the data."""
+"""What is checked of a grid: its combinations as it is read, and its local data before it runs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from harness.data.instructions import DataSpec
+from harness.data.instructions import DataSpec, num_examples
 from harness.data.pins import training_mismatch
 from harness.demo.world import world_folder
-from harness.errors import DataError, UsageError, did_you_mean
+from harness.errors import DataError, MethodError, UsageError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
 from harness.evaluation.tasks import TaskSpec, local_files
-from harness.grid.combinations import fraction_fault
-from harness.grid.schema import Cell, GridSpec
+from harness.grid.schema import Cell, GridSpec, expand
+from harness.methods import METHODS, check_options
 
 DATA_ROOT_VARIABLE = "ZBENCH_DATA_ROOT"
+
+
+def combination_faults(grid: GridSpec) -> Iterator[str]:
+    """Yields one line per fault: twins, options that do not fit a model, labels used twice."""
+    yield from _twins(grid)
+    labels: dict[str, Cell] = {}
+    for cell in expand(grid):
+        try:
+            check_options(METHODS[cell.method], cell.options, cell.model.shape)
+            _check_quantization(cell)
+        except MethodError as misfit:
+            yield f"{cell.model_name} with {cell.method_label}: {misfit}"
+        if labels.setdefault(cell.label, cell).id != cell.id:
+            yield (
+                f"two different cells are called '{cell.label}'; give one of the methods a `label`"
+            )
+        if (fault := fraction_fault(cell, grid.data.num_rows)) is not None:
+            yield fault
+
+
+def _twins(grid: GridSpec) -> Iterator[str]:
+    """Yields a fault for every pair of labels that stand for the same cells."""
+    labels: dict[str, str] = {}
+    for choice in (choice for block in grid.blocks for choice in block.methods):
+        meaning = choice.model_dump_json(exclude={"label"}, serialize_as_any=True)
+        other = labels.setdefault(meaning, choice.label)
+        if other != choice.label:
+            yield f"methods '{other}' and '{choice.label}' have the same settings; keep one"
+
+
+def _check_quantization(cell: Cell) -> None:
+    """Checks that there is something frozen to quantise, without loading anything.
+
+    Raises:
+        MethodError: every parameter is trained.
+    """
+    if cell.train is None or cell.train.base_quantization is None:
+        return
+    method, shape = METHODS[cell.method], cell.model.shape
+    if method.count_parameters(shape, cell.options) == shape.num_parameters:
+        raise MethodError(
+            f"train.base_quantization: nothing is frozen in '{method.name}'; leave it out"
+        )
+
+
+def fraction_fault(cell: Cell, num_rows: int | None) -> str | None:
+    """Why a cell's fraction selects no example, as far as the data's size is known."""
+    if num_rows is None or cell.fraction is None or num_examples(cell.fraction, num_rows) > 0:
+        return None
+    return (
+        f"fraction {cell.fraction:g} of {num_rows} rows selects no example; it must be more than "
+        f"{0.5 / num_rows:.2g}"
+    )
 
 
 def resolve_data_root(grid: GridSpec, option: Path | None, runs_dir: Path) -> Path | None:
@@ -25,16 +78,13 @@ def resolve_data_root(grid: GridSpec, option: Path | None, runs_dir: Path) -> Pa
     Raises:
         UsageError: the folder that was named is not there.
     """
-    named = option
-    if named is None and grid.world is None and os.environ.get(DATA_ROOT_VARIABLE):
-        named = Path(os.environ[DATA_ROOT_VARIABLE])
-    if named is not None:
-        if not named.is_dir():
-            raise UsageError(f"--data-root {named}: no such folder")
-        return named.resolve()
-    if grid.world == "demo":
+    if option is None and grid.world is not None:
         return world_folder(runs_dir)
-    return None
+    if option is None and (named := os.environ.get(DATA_ROOT_VARIABLE)):
+        option = Path(named)
+    if option is not None and not option.is_dir():
+        raise UsageError(f"--data-root {option}: no such folder")
+    return option and option.resolve()
 
 
 def check_sources(cells: Iterable[Cell], data_root: Path | None) -> None:
@@ -62,11 +112,6 @@ def check_data_versions(cells: Iterable[Cell], data_root: Path | None, *, allow:
 
     What a cell trains on counts where the grid says that it is a copy of a pinned data set. A file
     that cannot be read counts as none: the run itself tells what is wrong with it.
-
-    Args:
-        cells: what is to run.
-        data_root: the folder of local data; None where the hub is read.
-        allow: whether they are returned; else they are refused.
 
     Raises:
         UsageError: there are some, and `allow` is not set.
@@ -120,8 +165,7 @@ def _model_fault(
 
 def _data_fault(data: DataSpec, data_root: Path | None) -> str | None:
     if data_root is None:
-        relative = f"data.path: {data.path} is relative; {_PLACE}"
-        return relative if data.source is None else None
+        return f"data.path: {data.path} is relative; {_PLACE}" if data.source is None else None
     if data.path is None or (data_root / data.path).is_file():
         return None
     return f"data.path: no file {data_root / data.path}{_near(data_root / data.path)}"

@@ -44,12 +44,9 @@ def cell_folders(runs_dir: Path) -> dict[str, Path]:
 
 
 def cell_folder(runs_dir: Path, cell: Cell, known: dict[str, Path] | None = None) -> Path:
-    """The folder of a cell: the one that carries its id, under whatever label.
+    """The folder of a cell that need not have begun: the one that carries its id, if there is one.
 
-    Args:
-        runs_dir: where cells are kept.
-        cell: one that need not have begun.
-        known: `cell_folders(runs_dir)`, for whoever asks for many.
+    `known` is `cell_folders(runs_dir)`, for whoever asks for many.
     """
     known = cell_folders(runs_dir) if known is None else known
     return known.get(cell.id) or runs_dir / "cells" / f"{cell.slug}--{cell.id}"
@@ -79,24 +76,21 @@ def locked(folder: Path) -> Iterator[None]:
         CellBusy: another process holds it.
         StorageError: the folder cannot be written or locked.
     """
-    with _held(folder):
-        yield
-
-
-def _held(folder: Path) -> IO[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK_FILE).open("a+")
         for _ in range(20):  # a reader of the state holds it for an instant
-            if _try_lock(file, fcntl.LOCK_EX):
-                return file
+            if held := _try_lock(file, fcntl.LOCK_EX):
+                break
             time.sleep(0.05)
     except OSError as fault:
         raise StorageError(
             f"{folder}: cannot be written ({fault.strerror}); choose another folder with --runs-dir"
         ) from fault
-    file.close()
-    raise CellBusy(f"{folder}: another process is running this cell; wait for it")
+    with file:
+        if not held:
+            raise CellBusy(f"{folder}: another process is running this cell; wait for it")
+        yield
 
 
 def is_running(folder: Path) -> bool:

@@ -26,7 +26,7 @@ from harness.data.instructions import DataSpec
 from harness.errors import GridError, MethodError, ModelError, did_you_mean
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.tasks import TaskSpec, unknown_benchmark
-from harness.grid.combinations import combination_faults
+from harness.grid.checks import combination_faults
 from harness.grid.schema import (
     LONGEST_LABEL,
     DeviceCount,
@@ -179,7 +179,7 @@ def _read_method(raw: dict[str, Any], known: _Known) -> MethodChoice:
 
 
 def merge_settings(lower: Mapping[str, object], upper: Mapping[str, object]) -> dict[str, object]:
-    """Returns `lower` overridden by `upper`; one of exclusive settings replaces the others."""
+    """`lower` overridden by `upper`; one of exclusive settings replaces the others."""
     replaced = {
         name
         for group in EXCLUSIVE
@@ -271,7 +271,6 @@ def resolve_grid(raw: Any, *, place: str, text: str = "", folder: Path | None = 
     """The grid that the parsed YAML `raw` means.
 
     Args:
-        raw: what the YAML parser gave.
         place: the file's name, the beginning of every fault's line.
         text: the file's text, kept for the report.
         folder: the file's folder, which the paths of `adapter` are relative to.

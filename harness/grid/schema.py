@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import product
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
@@ -127,22 +128,17 @@ class Cell(Spec):
         return raw
 
     def record(self) -> dict[str, Any]:
-        """Returns all that decides the trained weights, as plain values."""
-        model: dict[str, Any]
-        if self.model.source is not None:
-            model = {"source": self.model.source, "revision": self.model.revision}
-        else:
+        """All that decides the trained weights, as plain values."""
+        model: dict[str, Any] = {"source": self.model.source, "revision": self.model.revision}
+        if self.model.source is None:
             model = {"name": self.model_name, "shape": self.model.shape.identity()}
-        data: dict[str, Any] | None = None
-        train: dict[str, Any] | None = None
+        data = train = None
         if self.train is not None:
             train = self.train.model_dump(exclude=NOT_IN_ID)
             train = {key: value for key, value in train.items() if key not in ADDED or value}
-            data = (
-                {"source": self.data.source, "revision": self.data.revision}
-                if self.data.source is not None
-                else {"path": self.data.path}
-            )
+            data = {"source": self.data.source, "revision": self.data.revision}
+            if self.data.source is None:
+                data = {"path": self.data.path}
         return {
             "recipe": RECIPE,
             "world": self.world,
@@ -174,7 +170,7 @@ class Cell(Spec):
     @property
     def slug(self) -> str:
         """The label as a part of a folder's name."""
-        return slug_of(self.label)
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.label.replace("%", "pct")).strip("-")
 
 
 def label_of(model_name: str, method_label: str, fraction: float | None, seed: int | None) -> str:
@@ -182,11 +178,6 @@ def label_of(model_name: str, method_label: str, fraction: float | None, seed: i
     if fraction is None:
         return f"{model_name}/{method_label}"
     return f"{model_name}/{method_label}/{100 * fraction:g}%/seed{seed}"
-
-
-def slug_of(label: str) -> str:
-    """A label as a part of a folder's name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", label.replace("%", "pct")).strip("-")
 
 
 def expand(grid: GridSpec) -> list[Cell]:
@@ -210,32 +201,26 @@ def expand(grid: GridSpec) -> list[Cell]:
     return list(cells.values())
 
 
-def _block_cells(grid: GridSpec, block: Block) -> list[Cell]:
-    cells = []
-    for model in block.models:
-        for choice in block.methods:
-            trains = choice.train is not None
-            pairs: list[tuple[float | None, int | None]] = [
-                (fraction, seed) for fraction in block.fractions for seed in block.seeds
-            ]
-            for fraction, seed in pairs if trains else [(None, None)]:
-                cells.append(
-                    Cell(
-                        model_name=model,
-                        model=grid.models[model],
-                        method=choice.method,
-                        method_label=choice.label,
-                        options=choice.options,
-                        fraction=fraction,
-                        seed=seed,
-                        data=grid.data,
-                        train=choice.train,
-                        world=grid.world and f"{grid.world}-{DEMO_VERSION}",
-                        tasks=block.tasks,
-                        gpus_per_cell=block.gpus_per_cell if trains else 1,
-                    )
-                )
-    return cells
+def _block_cells(grid: GridSpec, block: Block) -> Iterator[Cell]:
+    for model, choice in product(block.models, block.methods):
+        pairs: Iterable[tuple[float | None, int | None]] = [(None, None)]
+        if choice.train is not None:
+            pairs = product(block.fractions, block.seeds)
+        for fraction, seed in pairs:
+            yield Cell(
+                model_name=model,
+                model=grid.models[model],
+                method=choice.method,
+                method_label=choice.label,
+                options=choice.options,
+                fraction=fraction,
+                seed=seed,
+                data=grid.data,
+                train=choice.train,
+                world=grid.world and f"{grid.world}-{DEMO_VERSION}",
+                tasks=block.tasks,
+                gpus_per_cell=1 if choice.train is None else block.gpus_per_cell,
+            )
 
 
 def is_base(cell: Cell) -> bool:

@@ -41,9 +41,7 @@ def select_cells(cells: Sequence[Cell], only: str | None) -> list[Cell]:
     if not only:
         return list(cells)
     words = only.split()
-    chosen = [
-        cell for cell in cells if all(word in cell.label or word in cell.id for word in words)
-    ]
+    chosen = [c for c in cells if all(word in c.label or word in c.id for word in words)]
     if not chosen:
         raise UsageError(f"--only {only!r}: matches no cell; `zbench plan GRID` lists their labels")
     return chosen
@@ -52,20 +50,14 @@ def select_cells(cells: Sequence[Cell], only: str | None) -> list[Cell]:
 def find_cell(cells: Sequence[Cell], name: str, *, grid: str | None = None) -> Cell:
     """The cell of a grid that `name` means, by the rule of this module.
 
-    Args:
-        cells: the grid's.
-        name: of the cell.
-        grid: what the user called the grid; `GRID:CELL` may name no other.
+    `grid` is what the user called the grid; `GRID:CELL` may name no other.
 
     Raises:
         UsageError: there is no such cell, or several.
     """
     before, colon, after = name.partition(":")
     wanted = after if colon and before == grid else name
-    found = _matches(wanted, {cell.id: (cell.label, cell.slug) for cell in cells})
-    if not found:
-        raise UnknownCell(wanted, [cell.label for cell in cells])
-    chosen = _only_one(wanted, found)
+    chosen = _match(wanted, {cell.id: (cell.label, cell.slug) for cell in cells})
     return next(cell for cell in cells if cell.id == chosen)
 
 
@@ -73,10 +65,6 @@ def find_folder(name: str, runs_dir: Path) -> Path:
     """The folder of the stored cell that `name` means, by the rule of this module.
 
     The folder's `result.json` or `cell.json` stands for the folder.
-
-    Args:
-        name: of the cell.
-        runs_dir: where cells are kept.
 
     Raises:
         UnknownCell: no cell that was begun has this name.
@@ -97,24 +85,19 @@ def find_folder(name: str, runs_dir: Path) -> Path:
         for cell_id, folder in folders.items()
         if (folder / CELL_FILE).is_file()
     }
-    found = _matches(name, names)
-    if not found:
-        raise UnknownCell(name, filter(None, (label for label, _ in names.values())), runs_dir)
-    return folders[_only_one(name, found)]
+    return folders[_match(name, names, runs_dir)]
 
 
-def _matches(name: str, names: Mapping[str, Iterable[str]]) -> list[str]:
-    """The ids that `name` means, of cells given as id -> label and slug."""
+def _match(name: str, names: Mapping[str, tuple[str, str]], place: Path | None = None) -> str:
+    """The id that `name` means, of cells given as id -> label and slug."""
     cell_id = Path(name).name.rpartition("--")[2]  # of a folder, `<slug>--<id>`
     if cell_id in names:
-        return [cell_id]
-    if exact := [known for known, labels in names.items() if name in labels]:
-        return exact
-    return [known for known in names if len(name) >= SHORTEST_ID and known.startswith(name)]
-
-
-def _only_one(name: str, ids: Sequence[str]) -> str:
-    if len(ids) > 1:
-        listed = ", ".join(ids)
-        raise UsageError(f"{name}: {len(ids)} cells have this name ({listed}); give an id")
-    return ids[0]
+        return cell_id
+    begun = [known for known in names if len(name) >= SHORTEST_ID and known.startswith(name)]
+    found = [known for known, labels in names.items() if name in labels] or begun
+    if not found:
+        raise UnknownCell(name, filter(None, (label for label, _ in names.values())), place)
+    if len(found) > 1:
+        listed = ", ".join(found)
+        raise UsageError(f"{name}: {len(found)} cells have this name ({listed}); give an id")
+    return found[0]

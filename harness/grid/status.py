@@ -85,12 +85,12 @@ class LocalInputs:
         """
         weights = result.base.get("weights_sha256")
         data = None if result.train is None else result.train.data_file_sha256
-        found = [
-            (weights, *self._weights(cell.model)) if weights is not None else None,
-            (data, *self._data(cell.data)) if data is not None else None,
-        ]
-        for then, what, now in filter(None, found):
-            if now is not None and now != then:
+        used = ((weights, self._weights, cell.model), (data, self._data, cell.data))
+        for then, find, spec in used:
+            if then is None:
+                continue
+            what, now = find(spec)
+            if now not in (None, then):
                 return (
                     f"{cell.label}: {what} changed since the cell was made (SHA-256 {then[:12]}, "
                     f"now {now[:12]}); bring back what was used, or give another --runs-dir"
@@ -106,13 +106,6 @@ class LocalInputs:
         if self.data_root is None or data.path is None:
             return "", None
         return str(self.data_root / data.path), known_sha256_of_file(self.data_root / data.path)
-
-
-def missing_tasks(
-    cell: Cell, result: CellResult | None, data_root: Path | None
-) -> tuple[TaskSpec, ...]:
-    """The tasks of one cell that have no score: see `LocalInputs.missing_tasks`."""
-    return LocalInputs(data_root).missing_tasks(cell, result)
 
 
 def read_states(

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from harness.data.instructions import count_rows
+from harness.demo.world import world_folder, write_world
 from harness.errors import UsageError
 from harness.grid.checks import (
     check_data_versions,
@@ -76,11 +77,9 @@ def prepare_run(grid: OpenGrid, *, allow_data_mismatch: bool = False) -> list[st
             another version of its data set.
     """
     check_writable(grid.runs_dir)
-    if grid.spec.world == "demo" and grid.data_root is not None:
-        from harness.demo.world import world_folder, write_world
-
-        if grid.data_root == world_folder(grid.runs_dir):
-            write_world(grid.data_root)
+    world = world_folder(grid.runs_dir)
+    if grid.spec.world is not None and grid.data_root == world:
+        write_world(world)
     check_sources(grid.cells, grid.data_root)
     check_fractions(grid.cells, grid.num_rows)
     return check_data_versions(grid.cells, grid.data_root, allow=allow_data_mismatch)

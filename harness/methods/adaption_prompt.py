@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.errors import MethodError
-from harness.methods.zero_init.options import PromptOptions
+from harness.methods.method import Method
+from harness.methods.zero_init.options import PAPER_PROMPTS, PromptOptions, prompt_workload
 from harness.models.adapters import insert_adapter
 from harness.models.shape import ModelShape, shape_of
 
@@ -75,3 +76,14 @@ def _check_family(shape: ModelShape) -> None:
             f"model has {shape.num_attention_heads} of {shape.head_size}, hidden size "
             f"{shape.hidden_size}; take zero-init-linear"
         )
+
+
+ADAPTION_PROMPT = Method(
+    name="adaption-prompt",
+    title="LLaMA-Adapter (PEFT variant)",
+    options=AdaptionPromptOptions,
+    recipe=PAPER_PROMPTS,
+    apply=apply_adaption_prompt,
+    count_parameters=count_adaption_prompt,
+    workload=prompt_workload,
+)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import functools
+from typing import Annotated
 
 from pydantic import Field
 
-from harness.methods.lora import LoraOptions, apply_lora, count_lora
+from harness.methods.lora import LoraOptions, apply_lora, count_lora, lora_workload
+from harness.methods.method import Method
 from harness.methods.targets import LLAMA_LINEAR, Targets, target_sizes
 from harness.models.shape import ModelShape
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel
 
 DORA_ALPACA: dict[str, object] = {
     "epochs": 1,
@@ -37,15 +35,6 @@ class DoraOptions(LoraOptions):
     targets: Targets = LLAMA_LINEAR
 
 
-def apply_dora(model: PreTrainedModel, options: DoraOptions, seed: int) -> PeftModel:
-    """Freezes the model, inserts PEFT's DoRA layers, and wraps it.
-
-    Raises:
-        MethodError: the rank is too high for a target, or the model has no such layers.
-    """
-    return apply_lora(model, options, seed, use_dora=True)
-
-
 def count_dora(shape: ModelShape, options: DoraOptions) -> int:
     """LoRA's parameters, and a magnitude per output of each target.
 
@@ -54,3 +43,14 @@ def count_dora(shape: ModelShape, options: DoraOptions) -> int:
     """
     outputs = sum(size[1] for size in target_sizes(shape, options.targets))
     return count_lora(shape, options) + shape.num_hidden_layers * outputs
+
+
+DORA = Method(
+    name="dora",
+    title="DoRA",
+    options=DoraOptions,
+    recipe=DORA_ALPACA,
+    apply=functools.partial(apply_lora, use_dora=True),
+    count_parameters=count_dora,
+    workload=lora_workload,
+)

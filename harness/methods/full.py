@@ -1,10 +1,10 @@
-"""Full fine-tuning: every parameter is trained."""
+"""Full fine-tuning, which trains every parameter, and the base model, which trains none."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.methods.method import MethodOptions, Workload
+from harness.methods.method import Method, MethodOptions, Workload
 from harness.models.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -40,3 +40,35 @@ def count_full(shape: ModelShape, options: MethodOptions) -> int:
 def full_workload(shape: ModelShape, options: MethodOptions) -> Workload:
     """Every weight of the model has a gradient."""
     return Workload(trains_base=True)
+
+
+FULL = Method(
+    name="full",
+    title="Full fine-tuning",
+    options=MethodOptions,
+    recipe=STANFORD_ALPACA,
+    apply=apply_full,
+    count_parameters=count_full,
+    workload=full_workload,
+)
+
+
+def apply_nothing(model: PreTrainedModel, options: MethodOptions, seed: int) -> PreTrainedModel:
+    """Freezes the whole model."""
+    return model.requires_grad_(False)
+
+
+def count_nothing(shape: ModelShape, options: MethodOptions) -> int:
+    """None are trained."""
+    return 0
+
+
+BASE = Method(
+    name="base",
+    title="Base model",
+    options=MethodOptions,
+    recipe={},
+    apply=apply_nothing,
+    count_parameters=count_nothing,
+    trains=False,
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.methods.lora import ALPACA_LORA
-from harness.methods.method import MethodOptions
+from harness.methods.method import Method, MethodOptions
 from harness.methods.targets import FEED_FORWARD_OUTPUTS, Targets, check_layers, target_sizes
 from harness.models.adapters import insert_adapter
 from harness.models.shape import ModelShape
@@ -57,3 +57,13 @@ def count_ia3(shape: ModelShape, options: Ia3Options) -> int:
         for target, (inputs, outputs) in zip(options.targets, sizes, strict=True)
     ]
     return shape.num_hidden_layers * sum(scaled)
+
+
+IA3 = Method(
+    name="ia3",
+    title="(IA)³",
+    options=Ia3Options,
+    recipe=IA3_RATE,
+    apply=apply_ia3,
+    count_parameters=count_ia3,
+)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from harness.errors import MethodError, ModelError
-from harness.methods.method import MethodOptions
+from harness.methods.method import Method, MethodOptions
 from harness.methods.zero_init.options import check_base
 from harness.models.adapter_folder import (
     CONFIG_FILE,
@@ -23,8 +23,6 @@ from harness.models.shape import ModelShape
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
-
-ADVICE = "correct the grid's `adapter`, or copy the folder again"
 
 
 class AdapterOptions(MethodOptions):
@@ -67,7 +65,8 @@ def apply_imported(model: PreTrainedModel, options: AdapterOptions, seed: int) -
     folder = Path(options.adapter)
     if options.sha256 and adapter_sha256(folder) != options.sha256:
         raise ModelError(f"{folder}: has changed since the grid was read; run the command again")
-    adapted = attach_adapter(model, folder, advice=ADVICE)
+    advice = "correct the grid's `adapter`, or copy the folder again"
+    adapted = attach_adapter(model, folder, advice=advice)
     return adapted.requires_grad_(False).eval()
 
 
@@ -84,3 +83,14 @@ def count_imported(shape: ModelShape, options: AdapterOptions) -> int:
         except ModelError as fault:
             raise MethodError(str(fault)) from fault
     return adapter_size(Path(options.adapter))
+
+
+ADAPTER = Method(
+    name="adapter",
+    title="Imported adapter",
+    options=AdapterOptions,
+    recipe={},
+    apply=apply_imported,
+    count_parameters=count_imported,
+    trains=False,
+)

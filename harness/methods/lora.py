@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from harness.errors import MethodError
-from harness.methods.method import MethodOptions, Workload
+from harness.methods.method import Method, MethodOptions, Workload
 from harness.methods.targets import Targets, check_layers, target_sizes
 from harness.models.adapters import insert_adapter
 from harness.models.shape import ModelShape, shape_of
@@ -90,3 +90,14 @@ def lora_workload(shape: ModelShape, options: LoraOptions) -> Workload:
     """Every token passes the two added matrices of each target."""
     added = count_lora(shape, options)
     return Workload(added_weights=added, shares_prefix=not options.dropout)
+
+
+LORA = Method(
+    name="lora",
+    title="LoRA",
+    options=LoraOptions,
+    recipe=ALPACA_LORA,
+    apply=apply_lora,
+    count_parameters=count_lora,
+    workload=lora_workload,
+)

@@ -42,11 +42,11 @@ class Registry(Mapping[str, Method]):
             KeyError: there is none; the line says which there are.
             MethodError: the name stands for several methods, or its package is broken.
         """
-        entries = self._entry_points.get(name, [])
-        if name in self._own and not entries:
-            return self._own[name]
-        if not entries:
+        if name not in self:
             raise KeyError(f"no such method '{name}'{did_you_mean(str(name), self)}")
+        entries = self._entry_points.get(name)
+        if not entries:
+            return self._own[name]
         if name in self._own or len(entries) > 1:
             places = " and ".join(_place(entry) for entry in entries)
             raise MethodError(f"{places}: there is a method '{name}' already; {ADVICE}")
@@ -73,26 +73,20 @@ class Registry(Mapping[str, Method]):
 
 
 def _load(entry: EntryPoint) -> Method:
-    """Imports a method.
-
-    Raises:
-        MethodError: it cannot be imported, is no `Method`, or has another name.
-    """
+    place, value = _place(entry), entry.value
     try:
         method = entry.load()
     except Exception as fault:
         raise MethodError(
-            f"{_place(entry)}: {entry.value} cannot be imported ({_cause(fault)}); {ADVICE}"
+            f"{place}: {value} cannot be imported ({_cause(fault)}); {ADVICE}"
         ) from fault
     if not isinstance(method, Method):
-        raise MethodError(
-            f"{_place(entry)}: {entry.value} is {type(method).__name__}, not a "
-            f"harness.methods.Method; {ADVICE}"
-        )
+        kind = type(method).__name__
+        raise MethodError(f"{place}: {value} is {kind}, not a harness.methods.Method; {ADVICE}")
     if method.name != entry.name:
         raise MethodError(
-            f"{_place(entry)}: the method of {entry.value} is called '{method.name}'; give the "
-            "entry point and the method one name"
+            f"{place}: the method of {value} is called '{method.name}'; give the entry point and "
+            "the method one name"
         )
     apply = method.apply
 
@@ -101,7 +95,7 @@ def _load(entry: EntryPoint) -> Method:
         try:
             return apply(*arguments)
         except ModuleNotFoundError as fault:  # heavy imports stand inside of `apply`
-            raise MethodError(f"{_place(entry)}: {_cause(fault)}; {ADVICE}") from fault
+            raise MethodError(f"{place}: {_cause(fault)}; {ADVICE}") from fault
 
     return replace(method, apply=applied)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from harness.methods.method import MethodOptions, Workload
+from harness.methods.method import Method, MethodOptions, Workload
 from harness.models.adapters import insert_adapter
 from harness.models.shape import ModelShape, shape_of
 
@@ -113,3 +113,23 @@ def prompt_tuning_workload(shape: ModelShape, options: PromptTuningOptions) -> W
     """Tokens before each row's own, which pass the layers and are attended to."""
     count = options.num_virtual_tokens
     return Workload(virtual_keys=count, virtual_tokens=count, shares_prefix=False)
+
+
+PREFIX_TUNING = Method(
+    name="prefix-tuning",
+    title="Prefix-tuning",
+    options=PrefixTuningOptions,
+    recipe=VIRTUAL_TOKENS,
+    apply=apply_prefix_tuning,
+    count_parameters=count_prefix_tuning,
+    workload=prefix_tuning_workload,
+)
+PROMPT_TUNING = Method(
+    name="prompt-tuning",
+    title="Prompt tuning",
+    options=PromptTuningOptions,
+    recipe=VIRTUAL_TOKENS,
+    apply=apply_prompt_tuning,
+    count_parameters=count_prompt_tuning,
+    workload=prompt_tuning_workload,
+)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from harness.methods.method import MethodOptions
+from harness.methods.method import Method, MethodOptions
 from harness.methods.targets import LLAMA_LINEAR, Targets, check_layers, target_sizes
 from harness.models.adapters import insert_adapter
 from harness.models.shape import ModelShape
@@ -68,3 +68,13 @@ def count_vera(shape: ModelShape, options: VeraOptions) -> int:
     """
     sizes = target_sizes(shape, options.targets)
     return shape.num_hidden_layers * sum(options.rank + outputs for _, outputs in sizes)
+
+
+VERA = Method(
+    name="vera",
+    title="VeRA",
+    options=VeraOptions,
+    recipe=VERA_ALPACA,
+    apply=apply_vera,
+    count_parameters=count_vera,
+)

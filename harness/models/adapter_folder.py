@@ -44,10 +44,8 @@ _NOT_COMPARED = _IMPORTED_BY_NAME | frozenset(
 def save_adapter(model: PeftModel, folder: Path, *, base_name: str | None = None) -> None:
     """Writes the adapter's configuration and tensors to `folder`, whole or not at all.
 
-    Args:
-        model: its adapter is called `default`.
-        folder: made where it is absent; other files in it are left alone.
-        base_name: the base model's name on the hub or path, for whoever loads the adapter.
+    Other files in the folder are left alone. `base_name`, the base model's name on the hub or path,
+    is for whoever loads the adapter.
 
     Raises:
         StorageError: the files cannot be written; what was there before is still there.
@@ -73,12 +71,8 @@ def save_adapter(model: PeftModel, folder: Path, *, base_name: str | None = None
 def load_adapter(model: PeftModel, folder: Path, *, advice: str) -> None:
     """Reads an adapter's tensors into a model that has the same adapter.
 
-    Nothing is changed unless type, settings, names and shapes agree exactly.
-
-    Args:
-        model: its adapter is called `default`.
-        folder: an adapter folder.
-        advice: what to do where the folder cannot be used; the end of the error's line.
+    Nothing is changed unless type, settings, names and shapes agree exactly. `advice`, what to do
+    where the folder cannot be used, ends the error's line.
 
     Raises:
         ModelError: a file is missing or damaged, or holds another method's or model's adapter.
@@ -169,12 +163,8 @@ def load_tensors(path: Path, own: Mapping[str, Tensor], *, advice: str) -> None:
 def reading_tensors(path: Path, *, advice: str) -> Iterator[None]:
     """Runs a block that reads a safetensors file.
 
-    Args:
-        path: of the file.
-        advice: what to do where it cannot be read; the end of the error's line.
-
     Raises:
-        ModelError: it is missing or damaged.
+        ModelError: it is missing or damaged; the line ends with the advice.
     """
     from safetensors import SafetensorError
 
@@ -194,12 +184,11 @@ def check_tensors(path: Path, found: Mapping[str, Tensor], expected: Mapping[str
     """
     faults = [f"{name} is missing" for name in expected if name not in found]
     faults += [f"{name} is unexpected" for name in found if name not in expected]
-    for name, tensor in expected.items():
-        if name in found and found[name].shape != tensor.shape:
-            faults.append(
-                f"{name} is {dimensions(found[name].shape)}, the model's is "
-                f"{dimensions(tensor.shape)}"
-            )
+    faults += [
+        f"{name} is {dimensions(found[name].shape)}, the model's is {dimensions(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
     if faults:
         raise ModelError(f"{path}: not of this method and model: {first_faults(faults)}")
 

@@ -17,7 +17,6 @@ from harness.models.adapter_folder import (
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
-    from torch import nn
     from transformers import PreTrainedModel
 
 
@@ -62,13 +61,6 @@ def insert_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> Pef
     # New modules begin in training mode, where their dropout works.
     adapted.train(training)
     return adapted
-
-
-def is_peft_model(model: nn.Module) -> bool:
-    """Whether a model is PEFT's wrapper around another."""
-    from peft import PeftModel
-
-    return isinstance(model, PeftModel)
 
 
 def attach_adapter(model: PreTrainedModel, folder: Path, *, advice: str) -> PeftModel:

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 
-_HUB_FILES = ["*.json", "model*.safetensors"]
-
-
 def local_folder(spec: ModelSpec, data_root: Path | None) -> Path | None:
     """The folder that a model's `path` names; None where the hub's copy is read."""
     if spec.path is None:
@@ -37,10 +34,6 @@ def local_folder(spec: ModelSpec, data_root: Path | None) -> Path | None:
 
 def find_checkpoint(spec: ModelSpec, data_root: Path | None) -> Path:
     """The folder of a model, downloaded from the hub where it has to be.
-
-    Args:
-        spec: a folder (`path`) or a hub repository (`source`).
-        data_root: what a relative path is relative to.
 
     Raises:
         ModelError: it is missing, gated, or out of reach.
@@ -74,9 +67,8 @@ def _snapshot(spec: ModelSpec) -> Path:
     assert spec.source is not None
     name = f"{spec.source}@{spec.revision}"
     try:
-        return Path(
-            snapshot_download(spec.source, revision=spec.revision, allow_patterns=_HUB_FILES)
-        )
+        files = ["*.json", "model*.safetensors"]
+        return Path(snapshot_download(spec.source, revision=spec.revision, allow_patterns=files))
     except GatedRepoError as fault:
         raise ModelError(
             f"{name}: gated; accept its licence at https://huggingface.co/{spec.source}, then run "

@@ -8,6 +8,7 @@ other is refused by name.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -87,6 +88,7 @@ def _interleaved(module: Any, rows_LD: Tensor) -> tuple[Tensor, Tensor]:
     return key_LHd, value_LHd
 
 
+_gemma = functools.partial(Family, norms_per_layer=4, starts_with_bos=True)
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
@@ -94,22 +96,8 @@ FAMILIES: dict[str, Family] = {
         Family("mistral", "Mistral", _separate, starts_with_bos=True),
         Family("qwen2", "Qwen2", _separate, projection_biases=True),
         Family("qwen3", "Qwen3", _head_normed, key_norm="head"),
-        Family(
-            "gemma2",
-            "Gemma 2",
-            _separate,
-            norms_per_layer=4,
-            soft_capped=True,
-            starts_with_bos=True,
-        ),
-        Family(
-            "gemma3_text",
-            "Gemma 3 (text)",
-            _head_normed,
-            norms_per_layer=4,
-            key_norm="head",
-            starts_with_bos=True,
-        ),
+        _gemma("gemma2", "Gemma 2", _separate, soft_capped=True),
+        _gemma("gemma3_text", "Gemma 3 (text)", _head_normed, key_norm="head"),
         Family("phi3", "Phi-3", _fused, layout="fused"),
         Family("gpt_neox", "GPT-NeoX", _interleaved, layout="interleaved", attention="attention"),
         Family("olmo", "OLMo", _clipped, norms_per_layer=0),

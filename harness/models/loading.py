@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelError, one_line
 from harness.models.adapter_folder import (
@@ -21,7 +21,6 @@ from harness.models.adapter_folder import (
     load_tensors,
     save_adapter,
 )
-from harness.models.adapters import is_peft_model
 from harness.models.checkpoint import (
     check_shape,
     find_checkpoint,
@@ -37,7 +36,6 @@ from harness.models.shape import shape_of
 from harness.records.files import atomic_file, save_tensors, sha256_of_files
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor, nn
     from transformers import (
         BitsAndBytesConfig,
@@ -76,9 +74,9 @@ def load_base(
     Args:
         spec: which one, and the shape that it must have.
         data_root: what a relative `spec.path` is relative to.
-        device: where the model goes, such as `cpu` or `cuda:0`.
+        device: such as `cpu` or `cuda:0`.
         precision: of the weights; what quantised ones are multiplied in.
-        quantization: of the weight matrices, or None.
+        quantization: of the weight matrices.
 
     Raises:
         ModelError: the checkpoint is missing, damaged, or of another shape; or it cannot be
@@ -193,16 +191,16 @@ def save_trained(
     An adapter of PEFT is written in PEFT's own format, anything else as the trained tensors.
 
     Args:
-        model: with or without PEFT's wrapper.
-        folder: made where it is absent.
         base_name: the base model's name on the hub or path, for an adapter's configuration.
         tensors: the trained tensors, where the model holds only a part of them.
 
     Raises:
         StorageError: a file cannot be written.
     """
-    if is_peft_model(model):
-        save_adapter(cast("PeftModel", model), folder, base_name=base_name)
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        save_adapter(model, folder, base_name=base_name)
     else:
         with atomic_file(folder / TRAINED_FILE) as temporary:
             save_tensors(temporary, trained_parameters(model) if tensors is None else tensors)
@@ -216,7 +214,9 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     Raises:
         ModelError: a file is missing or damaged, or holds another method's or model's tensors.
     """
-    if is_peft_model(model):
-        load_adapter(cast("PeftModel", model), folder, advice=TRAIN_AGAIN)
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        load_adapter(model, folder, advice=TRAIN_AGAIN)
     else:
         load_tensors(folder / TRAINED_FILE, trained_parameters(model), advice=TRAIN_AGAIN)

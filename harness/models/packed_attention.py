@@ -78,12 +78,7 @@ class _TakeRows(torch.autograd.Function):
 
 
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """`x[rows]`, whose gradient is summed in fp32.
-
-    Args:
-        x: (N, ...).
-        rows: (M,), indices into N.
-    """
+    """`x[rows]`, (M, ...) of (N, ...), whose gradient is summed in fp32."""
     taken: Tensor = _TakeRows.apply(x, rows)
     return taken
 
@@ -106,11 +101,7 @@ def attend_packed(
 
     Args:
         attention: runs on each bucket.
-        module: the attention layer.
-        query_1HNd: of the row, with their rotary positions.
-        key_1GNd: of the row, with their rotary positions.
-        value_1GNd: of the row.
-        packing: where the tokens of each sequence are.
+        query_1HNd: with rotary positions, as the keys.
         causal: whether `attention` is causal where it is given no mask; else it always gets one
             to add to the scores.
         **kwargs: for `attention`; a `sliding_window` is heeded in the mask.
@@ -138,15 +129,12 @@ def _bucket_mask(
 ) -> Tensor | None:
     """A causal mask with the sliding window, (1, 1, T, T), bool or added; None where not needed."""
     length, device = bucket.length, query_BHTd.device
-    if window is not None and length <= window:
-        window = None
-    if window is None and causal:
+    window = length if window is None else window
+    if causal and length <= window:
         return None
     steps_T = torch.arange(length, device=device)
     distance_TT = steps_T[:, None] - steps_T
-    visible_TT = distance_TT >= 0
-    if window is not None:
-        visible_TT &= distance_TT < window
+    visible_TT = (distance_TT >= 0) & (distance_TT < window)
     if causal:
         return visible_TT[None, None]
     zeros_TT = torch.zeros(length, length, dtype=query_BHTd.dtype, device=device)

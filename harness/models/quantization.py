@@ -22,12 +22,7 @@ Quantization = Literal["int8", "nf4"]
 def quantization_config(
     quantization: Quantization | None, dtype: str, device: str
 ) -> BitsAndBytesConfig | None:
-    """What transformers loads a model with; None where nothing is quantised.
-
-    Args:
-        quantization: of the weight matrices.
-        dtype: of the multiplications, torch's name of it.
-        device: where the model goes.
+    """What transformers loads a model with, multiplied in `dtype`; None where nothing is quantised.
 
     Raises:
         ModelError: bitsandbytes is not installed, or the device is no CUDA device.

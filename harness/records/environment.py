@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
@@ -40,8 +41,7 @@ def prepare_torch(threads: int) -> None:
 def describe_environment(device: str | None = None) -> dict[str, str]:
     """What a reader needs to know of the machine, as text by name.
 
-    Args:
-        device: a torch device to describe; torch is only imported where it is given.
+    `device` is a torch device to describe; torch is only imported where it is given.
     """
     described = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -52,19 +52,22 @@ def describe_environment(device: str | None = None) -> dict[str, str]:
         **package_versions(),
     }
     if device is not None:
-        described["device"] = _describe_device(device)
+        import torch
+
+        if device.startswith("cuda"):
+            described["device"] = torch.cuda.get_device_name(device)
+        else:
+            described["device"] = f"{processor()}, {torch.get_num_threads()} threads"
     return described
 
 
 @cache
 def package_versions() -> dict[str, str]:
     """The installed versions of the packages that make the numbers."""
-    versions = {}
+    versions = dict.fromkeys(PACKAGES, "not installed")
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
     return versions
 
 
@@ -91,20 +94,10 @@ def git_commit() -> str | None:
         return None
 
 
-def _describe_device(device: str) -> str:
-    import torch
-
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    return f"{processor()}, {torch.get_num_threads()} threads"
-
-
 def processor() -> str:
     """The name of the CPU."""
-    try:
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -26,14 +25,15 @@ LARGE_BYTES = 256 * 2**20
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary file beside `path`, which takes its place when the block ends.
+    """Gives the path of a temporary file, which takes the place of `path` when the block ends.
 
     It is flushed to disk before. Where the block raises, `path` is as it was.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    with _temporary(path, folder=False) as temporary:
+    with _temporary(path) as folder:
+        temporary = folder / path.name
         yield temporary
         temporary.chmod(0o644)
         flush(temporary)
@@ -54,14 +54,14 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     Raises:
         StorageError: the folder cannot be written.
     """
-    with _temporary(path, folder=True) as temporary:
+    with _temporary(path) as temporary:
         yield temporary
         temporary.chmod(0o755)
         for file in sorted(temporary.rglob("*")):
             if file.is_file():
                 file.chmod(0o644)
                 flush(file)
-        with _temporary(path, folder=True) as old:
+        with _temporary(path) as old:
             if replace and path.exists():
                 path.replace(old)
             temporary.replace(path)
@@ -69,34 +69,23 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _temporary(path: Path, *, folder: bool) -> Iterator[Path]:
-    """Gives a hidden file or folder beside `path`, named after it and removed at the end.
+def _temporary(path: Path) -> Iterator[Path]:
+    """Gives a hidden folder beside `path`, named after it and removed at the end if still there.
 
     Raises:
         StorageError: in place of an OSError of the block.
     """
-    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{path.name}."
-        if folder:
-            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix))
-        else:
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
-            os.close(handle)
-            temporary = Path(name)
-        yield temporary
+        with tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True
+        ) as temporary:
+            yield Path(temporary)
     except OSError as fault:
         raise StorageError(
             f"{path}: cannot be written ({one_line(fault.strerror or fault)}); free space or "
             "choose another folder, then run the same command again"
         ) from fault
-    finally:
-        if temporary is not None:
-            if folder:
-                shutil.rmtree(temporary, ignore_errors=True)
-            else:
-                temporary.unlink(missing_ok=True)
 
 
 def flush(path: Path) -> None:
@@ -152,8 +141,7 @@ def sha256_of_file(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    stat = path.stat()
-    return _sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    return _sha256(*_version(path))
 
 
 def fresh_sha256_of_file(path: Path) -> str:
@@ -169,10 +157,10 @@ def fresh_sha256_of_file(path: Path) -> str:
 def known_sha256_of_file(path: Path) -> str | None:
     """The SHA-256 of a file where that takes no long reading, else None."""
     try:
-        stat = path.stat()
-        if stat.st_size < LARGE_BYTES:
-            return sha256_of_file(path)
-        return _remembered().get(_key(str(path.resolve()), stat.st_size, stat.st_mtime_ns))
+        name, size, changed = _version(path)
+        if size < LARGE_BYTES:
+            return _sha256(name, size, changed)
+        return _remembered().get(f"{name} {size} {changed}")
     except OSError:
         return None
 
@@ -203,17 +191,21 @@ def sha256_of_json(content: object) -> str:
 
 @lru_cache(maxsize=1024)
 def _sha256(path: str, size: int, changed: int) -> str:
-    key = _key(path, size, changed)
-    if size >= LARGE_BYTES and (known := _remembered().get(key)) is not None:
+    if size < LARGE_BYTES:
+        return fresh_sha256_of_file(Path(path))
+    key = f"{path} {size} {changed}"
+    if (known := _remembered().get(key)) is not None:
         return known
     content = fresh_sha256_of_file(Path(path))
-    if size >= LARGE_BYTES:
-        _remember(key, content)
+    with contextlib.suppress(StorageError, RuntimeError):  # without it, time is lost alone
+        write_text(_memory(), json.dumps(_remembered() | {key: content}, indent=1))
     return content
 
 
-def _key(path: str, size: int, changed: int) -> str:
-    return f"{path} {size} {changed}"
+def _version(path: Path) -> tuple[str, int, int]:
+    """What differs once a file has changed: its place, size in bytes, and time of change in ns."""
+    stat = path.stat()
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
 
 
 def _memory() -> Path:
@@ -227,9 +219,3 @@ def _remembered() -> dict[str, str]:
         return known
     except (OSError, ValueError, RuntimeError):
         return {}
-
-
-def _remember(key: str, content: str) -> None:
-    """Adds to what is remembered; a cache that cannot be written costs time alone."""
-    with contextlib.suppress(StorageError, RuntimeError):
-        write_text(_memory(), json.dumps(_remembered() | {key: content}, indent=1))

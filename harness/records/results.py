@@ -174,25 +174,20 @@ class CellResult:
         seconds: float,
         environment: Mapping[str, Any] | None = None,
     ) -> CellResult:
-        """A copy in which `benchmark_scores` replace those of the same key.
+        """A copy in which the scores of one evaluation replace those of the same key.
 
-        Args:
-            benchmark_scores: of one evaluation.
-            seconds: what it took.
-            environment: where and with what it was made.
+        `seconds` is what it took, and `environment` where and with what it was made.
         """
         new = {score.key for score in benchmark_scores}
         kept = tuple(score for score in self.scores if score.key not in new)
-        times = dict(self.evaluation_seconds)
-        if benchmark_scores:
-            times[benchmark_scores[0].benchmark] = seconds
+        times = {score.benchmark: seconds for score in benchmark_scores}
         known = {score.key for score in kept}
         made_in = {k: v for k, v in self.evaluation_environments.items() if k in known}
         made_in |= {} if environment is None else dict.fromkeys(sorted(new), environment)
         return replace(
             self,
             scores=kept + benchmark_scores,
-            evaluation_seconds=times,
+            evaluation_seconds={**self.evaluation_seconds, **times},
             evaluation_environments=made_in,
         )
 

@@ -4,7 +4,7 @@ What the numbers mean is found in `harness.analysis`; here it is printed.
 
 contents     which tables and figures there are, and where each stands: begin here
 tables, comparison_tables, responses, gates, listings, costs    the tables; numbers: in print
-efficiency, losses, gates, bridge    the figures; figures: what they share; reuse: drawn earlier
+curves, gates, bridge    the figures; figures: what they share; reuse: drawn earlier
 reading      what the page says in words
 theory       the convergence rates of `zbench theory`
 render, page    a table as Markdown, LaTeX and text; the HTML file
@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.analysis.inputs import ReportInput
+from harness.analysis.frames import ReportInput
 from harness.errors import ReportError
 from harness.records.files import write_bytes, write_text
 
@@ -50,11 +50,17 @@ def build_report(data: ReportInput, folder: Path) -> Report:
     from harness.analysis.findings import find
     from harness.report import contents
     from harness.report.figures import FORMATS
-    from harness.report.page import panel_images, render_page
+    from harness.report.page import panel_images
     from harness.report.reuse import earlier_images, figures_key
 
     if data.scores.empty:
-        raise ReportError(_nothing(data))
+        name = data.grid_name
+        failed = int((data.cells["status"] == "failed").sum()) if len(data.cells) else 0
+        look = f" ({failed} failed: see `zbench status {name}`)" if failed else ""
+        raise ReportError(
+            f"grid '{name}': nothing to report, no cell has a score yet{look}; "
+            f"run `zbench run-grid {name}` first"
+        )
     findings = find(data)
     page, key = folder / "index.html", figures_key(findings)
     drawings = contents.drawings(findings)
@@ -71,19 +77,9 @@ def build_report(data: ReportInput, folder: Path) -> Report:
         names += [f"{drawing.name}.{suffix}" for suffix in FORMATS]
     names.append(page.name)
     shown = [(drawing, images[drawing.name]) for drawing in drawings]
-    write_text(page, render_page(contents.page_of(findings, shown, names, figures_key=key)))
+    write_text(page, contents.page_html(findings, shown, names, figures_key=key))
     return Report(
         page=page,
         files=tuple(folder / name for name in names),
         terminal=contents.terminal_text(findings),
-    )
-
-
-def _nothing(data: ReportInput) -> str:
-    name = data.grid_name
-    failed = int((data.cells["status"] == "failed").sum()) if len(data.cells) else 0
-    look = f" ({failed} failed: see `zbench status {name}`)" if failed else ""
-    return (
-        f"grid '{name}': nothing to report, no cell has a score yet{look}; "
-        f"run `zbench run-grid {name}` first"
     )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harness.analysis.columns import Group, is_missing
-from harness.analysis.comparisons import name_of
-from harness.analysis.measurements import BASE, Measurements, Variant
+from harness.analysis.columns import Group
+from harness.analysis.measurements import Measurements, name_of
 from harness.analysis.stats import t_quantile
-from harness.report.figures import Drawing, Plot, draw_curve, file_name
+from harness.report.figures import Drawing, Plot, Styles, draw_curve, file_name
 from harness.theory.slopes import Slope
 
 if TYPE_CHECKING:
@@ -21,8 +20,8 @@ BRIDGE = "error-and-examples"
 """Begins the names of the drawings."""
 FEWEST_SHARES = 3
 """A slope's interval needs one point more than a line has parameters."""
-Curves = dict[str, list[tuple[Variant, float, list[float]]]]
-"""By method: variant, number of examples and the seeds' errors at each share, ascending."""
+Curves = dict[tuple[str, str], list[tuple[float, list[float]]]]
+"""By a method's label and its printed name: number of examples and the seeds' errors, ascending."""
 
 
 def fit_decay(examples: Sequence[float], errors: Sequence[float]) -> Slope | None:
@@ -34,17 +33,13 @@ def fit_decay(examples: Sequence[float], errors: Sequence[float]) -> Slope | Non
 
     if len(examples) < FEWEST_SHARES or min(errors) <= 0:
         return None
-    x, y = np.log(examples), np.log(errors)
-    spread = float(((x - x.mean()) ** 2).sum())
-    slope = float((x - x.mean()) @ y) / spread
-    rest = y - y.mean() - slope * (x - x.mean())
-    df = len(examples) - 2
-    reach = t_quantile(0.975, df) * float(np.sqrt(rest @ rest / df / spread))
-    return Slope(slope, slope - reach, slope + reach)
+    (slope, _), covariance = np.polyfit(np.log(examples), np.log(errors), 1, cov=True)
+    reach = t_quantile(0.975, len(examples) - 2) * float(covariance[0, 0]) ** 0.5
+    return Slope(float(slope), float(slope) - reach, float(slope) + reach)
 
 
 def bridge_drawing(
-    measured: Measurements, group: Group, model: str, styles: Mapping[str, tuple[str, str]]
+    measured: Measurements, group: Group, model: str, styles: Styles
 ) -> Drawing | None:
     """Error against examples on log-log axes; None where no method has enough shares."""
     plots = []
@@ -72,35 +67,32 @@ def bridge_drawing(
 
 
 def _error_curves(measured: Measurements, group: Group, model: str, column: str) -> Curves:
-    examples = {
-        record["cell_id"]: None if is_missing(record["examples"]) else float(record["examples"])
-        for record in measured.data.cells.to_dict("records")
-    }
+    known = measured.data.cells.dropna(subset=["examples"])
+    examples = dict(zip(known["cell_id"], known["examples"].astype(float), strict=True))
     curves: Curves = {}
     for variant, cells in measured.cells.items():
-        if variant.model != model or variant.method_name == BASE or variant.fraction is None:
+        if variant.model != model or variant.fraction is None:
             continue
         errors = [1 - score for score in measured.seed_scores(variant, group, column).values()]
-        counts = [examples[cell_id] for cell_id in cells.values()]
-        known = [count for count in counts if count]
-        if known and sum(errors) > 0:
-            curves.setdefault(variant.method, []).append((variant, known[0], errors))
+        counts = [examples[cell_id] for cell_id in cells.values() if examples.get(cell_id)]
+        if counts and sum(errors) > 0:
+            key = variant.method, name_of(variant)
+            curves.setdefault(key, []).append((counts[0], errors))
     return {
-        method: sorted(points, key=lambda point: point[1])
-        for method, points in curves.items()
+        key: sorted(points, key=lambda point: point[0])
+        for key, points in curves.items()
         if len(points) >= FEWEST_SHARES
     }
 
 
-def _draw(axes: Axes, *, curves: Curves, styles: Mapping[str, tuple[str, str]]) -> None:
+def _draw(axes: Axes, *, curves: Curves, styles: Styles) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator
 
-    for method, points in curves.items():
-        known = [(examples, errors) for _, examples, errors in points]
-        draw_curve(axes, known, styles[method], name_of(points[0][0]))
+    for (method, name), points in curves.items():
+        draw_curve(axes, points, styles[method], name)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    ticks = sorted({examples for points in curves.values() for _, examples, _ in points})
+    ticks = sorted({examples for points in curves.values() for examples, _ in points})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -110,16 +102,16 @@ def _draw(axes: Axes, *, curves: Curves, styles: Mapping[str, tuple[str, str]]) 
     _write_slopes(axes, curves, styles)
 
 
-def _write_slopes(axes: Axes, curves: Curves, styles: Mapping[str, tuple[str, str]]) -> None:
+def _write_slopes(axes: Axes, curves: Curves, styles: Styles) -> None:
     """Writes each method's slope in its colour, below the curves."""
     lines = []
-    for method, points in curves.items():
-        means = [sum(errors) / len(errors) for _, _, errors in points]
-        decay = fit_decay([examples for _, examples, _ in points], means)
+    for (method, name), points in curves.items():
+        means = [sum(errors) / len(errors) for _, errors in points]
+        decay = fit_decay([examples for examples, _ in points], means)
         if decay is not None:
             reach = f"[{decay.low:.2f}, {decay.high:.2f}]"
             numbers = f"slope {decay.value:.2f} {reach}".replace("-", "−")
-            lines.append((f"{name_of(points[0][0])}: {numbers}", method))
+            lines.append((f"{name}: {numbers}", method))
     low, high = (math.log10(limit) for limit in axes.get_ylim())
     share = 0.06 * (len(lines) + 1)
     axes.set_ylim(10 ** (low - (high - low) * share / (1 - share)), 10**high)

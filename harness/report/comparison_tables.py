@@ -23,11 +23,6 @@ def comparison_tables(findings: Findings, digits: int = 2) -> list[Table]:
     return [_wide(found, group, digits) for group, found in findings.comparisons.items()]
 
 
-def comparison_lists(findings: Findings) -> list[Table]:
-    """Comparisons with one row each (interval, p and test), once per group."""
-    return [_long(found, group) for group, found in findings.comparisons.items()]
-
-
 def _wide(comparisons: Sequence[Comparison], group: Group, digits: int) -> Table:
     lines: list[list[str | Entry]] = []
     for model, label in dict.fromkeys((entry.model, entry.label) for entry in comparisons):
@@ -79,29 +74,35 @@ def _difference(entry: Comparison | None, digits: int) -> Entry:
     return Entry(points(entry.estimate.value, digits) + star, error)
 
 
-def _long(comparisons: Sequence[Comparison], group: Group) -> Table:
-    lines = []
-    for entry in comparisons:
-        found = [MISSING] * 8
-        if entry.estimate is not None:
-            found = [
-                *(entry.test, points(entry.estimate.value), percent(entry.estimate.stderr)),
-                interval_text(entry.estimate.interval),
-                *(p_text(entry.p_value), p_text(entry.p_holm)),
-                *(str(entry.estimate.num_seeds), str(entry.estimate.num_items)),
-            ]
-        lines.append([entry.model, entry.label, entry.column, *found])
-    return Table(
-        name="comparisons-list" + group.suffix(),
-        title="Every comparison",
-        subtitle=group.title,
-        header=(
-            *("Model", "Difference", "Column", "Test"),
-            *("Points", "SE", "95% interval", "p", "p (Holm)", "Seeds", "Items"),
-        ),
-        rows=blocks(lines, 2),
-        num_text_columns=4,
-    )
+def comparison_lists(findings: Findings) -> list[Table]:
+    """Comparisons with one row each (interval, p and test), once per group."""
+    tables = []
+    for group, comparisons in findings.comparisons.items():
+        lines = []
+        for entry in comparisons:
+            found = [MISSING] * 8
+            if entry.estimate is not None:
+                found = [
+                    *(entry.test, points(entry.estimate.value), percent(entry.estimate.stderr)),
+                    interval_text(entry.estimate.interval),
+                    *(p_text(entry.p_value), p_text(entry.p_holm)),
+                    *(str(entry.estimate.num_seeds), str(entry.estimate.num_items)),
+                ]
+            lines.append([entry.model, entry.label, entry.column, *found])
+        tables.append(
+            Table(
+                name="comparisons-list" + group.suffix(),
+                title="Every comparison",
+                subtitle=group.title,
+                header=(
+                    *("Model", "Difference", "Column", "Test"),
+                    *("Points", "SE", "95% interval", "p", "p (Holm)", "Seeds", "Items"),
+                ),
+                rows=blocks(lines, 2),
+                num_text_columns=4,
+            )
+        )
+    return tables
 
 
 def comparison_records(findings: Findings) -> list[dict[str, object]]:

@@ -9,16 +9,16 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 from harness.analysis.findings import Findings
 from harness.analysis.paper_tables import TABLE_1, TABLE_2
-from harness.report import comparison_tables, costs, listings, page, responses, tables
+from harness.report import comparison_tables, costs, listings, responses, tables
 from harness.report.bridge import BRIDGE, bridge_drawing
-from harness.report.efficiency import efficiency_drawing
+from harness.report.curves import efficiency_drawing, loss_drawing
 from harness.report.figures import Drawing, styles_of
 from harness.report.gates import MEANING, gate_drawing, share_table
-from harness.report.losses import loss_drawing
-from harness.report.page import Page, Section
+from harness.report.page import Section, html, render_page
 from harness.report.reading import caution_sentences, headline_sentences, status_line
 from harness.report.render import Table, to_latex, to_markdown, to_text
 from harness.report.theory import theory_section
@@ -125,12 +125,11 @@ def drawings(findings: Findings) -> list[Drawing]:
     styles = styles_of(list(measured.cells))
     found = [
         *(efficiency_drawing(findings, *key, styles) for key in findings.efficiency),
-        *(loss_drawing(curves, measured, styles) for curves in findings.losses),
+        *(loss_drawing(findings, curves, styles) for curves in findings.losses),
         *(gate_drawing(curves) for curves in findings.gates),
         *(
-            bridge_drawing(measured, group, model, styles)
-            for group in measured.groups
-            for model in measured.models
+            bridge_drawing(measured, *key, styles)
+            for key in product(measured.groups, measured.models)
         ),
     ]
     return [drawing for drawing in found if drawing is not None]
@@ -167,28 +166,24 @@ def terminal_text(findings: Findings) -> str:
     return "\n".join([status, *texts, *(textwrap.fill(note, TERMINAL_WIDTH) for note in notes)])
 
 
-def page_of(
+def page_html(
     findings: Findings,
     figures: Sequence[tuple[Drawing, Sequence[str]]],
     file_names: Sequence[str],
     *,
     figures_key: str,
-) -> Page:
-    """The HTML page's contents.
+) -> str:
+    """The page, with figures that each come with the images of their panels.
 
-    Args:
-        findings: of the grid.
-        figures: each with the images of its panels.
-        file_names: what was written beside the page.
-        figures_key: see `harness.report.reuse`.
+    What was written beside it is named; for the figures' key see `harness.report.reuse`.
     """
     data = findings.data
-    return Page(
+    return render_page(
         grid_name=data.grid_name,
         heading=data.grid_title,
         status=status_line(data) + ".",
         lead=(*data.notes, *headline_sentences(findings)),
-        sections=tuple(_sections(findings, figures, file_names)),
+        sections=list(_sections(findings, figures, file_names)),
         figures_key=figures_key,
     )
 
@@ -196,14 +191,22 @@ def page_of(
 def _sections(
     findings: Findings, figures: Sequence[tuple[Drawing, Sequence[str]]], file_names: Sequence[str]
 ) -> Iterator[Section]:
-    errors_explained = False
+    data, errors_explained = findings.data, False
+    texts = {
+        "theory": theory_section(data.theory) if data.theory is not None else "",
+        "reading": html("bullets", caution_sentences(findings)),
+        "grid": html("text", data.grid_yaml),
+        "files": html("paragraphs", [", ".join(file_names)]),
+    }
     for anchor, title in SECTIONS.items():
         drawn = [
-            page.drawing_html(drawing, images)
+            html("drawing", drawing, images)
             for drawing, images in figures
             if drawing.name.startswith(f"{anchor}-")
         ]
-        parts = [_introduction(findings, anchor, file_names, has_figures=bool(drawn)), *drawn]
+        said = {"gates": MEANING} if drawn else NOTHING_DRAWN
+        parts = [html("paragraphs", [said[anchor]]) if anchor in said else texts.get(anchor, "")]
+        parts += drawn
         for entry in TABLES:
             if entry.section == anchor and (found := entry.tables(findings)):
                 for index, table in enumerate(found):
@@ -211,26 +214,7 @@ def _sections(
                         caption = tuple(text for text in table.caption if text != tables.STDERR)
                         found[index] = replace(table, caption=caption)
                     errors_explained |= tables.STDERR in table.caption
-                body = page.tables_html(found)
-                parts.append(page.folded_html(entry.folded, body) if entry.folded else body)
+                body = html("tables", found)
+                parts.append(html("folded", entry.folded, body) if entry.folded else body)
         if body := "\n".join(part for part in parts if part):
             yield Section(anchor, title, body)
-
-
-def _introduction(
-    findings: Findings, anchor: str, file_names: Sequence[str], *, has_figures: bool
-) -> str:
-    """HTML that a section begins with."""
-    data = findings.data
-    if anchor in NOTHING_DRAWN:
-        return "" if has_figures else page.paragraphs_html([NOTHING_DRAWN[anchor]])
-    if anchor == "gates":
-        return page.paragraphs_html([MEANING] if has_figures else [])
-    if anchor == "theory":
-        section = theory_section(data.theory) if data.theory is not None else None
-        return section.body if section else ""
-    if anchor == "reading":
-        return page.list_html(caution_sentences(findings.cautions))
-    if anchor == "grid":
-        return page.text_html(data.grid_yaml)
-    return page.paragraphs_html([", ".join(file_names)] if anchor == "files" else [])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.analysis.columns import is_missing
+from harness.analysis.differences import flatten
 from harness.analysis.findings import Findings
 from harness.analysis.measurements import name_of
 from harness.report.numbers import number, share_text, short_count, short_seconds
@@ -55,13 +56,8 @@ def failure_table(findings: Findings) -> list[Table]:
     """Failed cells and why each failed, where any did."""
     cells = findings.data.cells
     failed = cells[cells["status"] == "failed"].to_dict("records")
-    table = Table(
-        name="failures",
-        title="Failed cells",
-        header=("Cell", "Error"),
-        rows=tuple(row(str(record["label"]), _error(record)) for record in failed),
-        num_text_columns=2,
-    )
+    rows = tuple(row(str(record["label"]), _error(record)) for record in failed)
+    table = Table("failures", "Failed cells", ("Cell", "Error"), rows, num_text_columns=2)
     return [table] if failed else []
 
 
@@ -101,24 +97,11 @@ def cell_table(findings: Findings) -> list[Table]:
 
 def environment_table(findings: Findings) -> list[Table]:
     """What the grid ran on, as names and values."""
-    rows = [row(str(name), str(value)) for name, value in _flatten(findings.data.environment)]
-    table = Table(
-        name="environment",
-        title="Environment",
-        header=("What", "Value"),
-        rows=tuple(rows),
-        num_text_columns=2,
-    )
-    return [table]
-
-
-def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in mapping.items():
-        if isinstance(value, Mapping):
-            found += _flatten(value, f"{prefix}{name}.")
-        elif isinstance(value, list | tuple):
-            found.append((prefix + str(name), ", ".join(map(str, value))))
+    rows = []
+    for name, value in flatten(findings.data.environment):
+        if isinstance(value, list | tuple):
+            rows.append(row(name, ", ".join(map(str, value))))
         elif not is_missing(value):
-            found.append((prefix + str(name), value))
-    return found
+            rows.append(row(name, str(value)))
+    head = ("What", "Value")
+    return [Table("environment", "Environment", head, tuple(rows), num_text_columns=2)]

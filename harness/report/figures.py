@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.measurements import BASE, Variant, representatives
@@ -46,6 +47,9 @@ MORE_STYLES = (
 MOST_METHODS = len(STYLES) + len(MORE_STYLES)
 """In one figure: more have no styles of their own."""
 
+Styles = Mapping[str, tuple[str, str]]
+"""Colour and marker by method label."""
+
 FORMATS = ("png", "svg", "pdf")
 
 _METADATA: dict[str, dict[str, None]] = {
@@ -74,12 +78,7 @@ class Drawing:
     panels: tuple[Plot, ...]
 
     def render(self, format_name: str, *, panel: Plot | None = None) -> bytes:
-        """The figure in one of FORMATS.
-
-        Args:
-            format_name: which.
-            panel: draws only this one, without title and background.
-        """
+        """The figure in one of FORMATS; of one panel alone, without title and background."""
         return self.files((format_name,), panel=panel)[format_name]
 
     def files(
@@ -147,32 +146,29 @@ def file_name(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", model)
 
 
-def styles_of(variants: Sequence[Variant]) -> dict[str, tuple[str, str]]:
+def styles_of(variants: Sequence[Variant]) -> Styles:
     """Colour and marker by method label, the same for every figure of a report."""
     labels = {v.method: v.method_name for v in variants if v.method_name != BASE}
     styles = {
         label: STYLES[name] for label, name in labels.items() if label == name and name in STYLES
     }
     others = sorted(set(labels) - set(styles))
-    return styles | {
-        label: MORE_STYLES[index % len(MORE_STYLES)] for index, label in enumerate(others)
-    }
+    return styles | dict(zip(others, cycle(MORE_STYLES), strict=False))
 
 
-def drawn_methods(variants: Sequence[Variant], model: str) -> set[str]:
-    """Labels that a model's figures show: all, or of too many those that stand for methods."""
+def drawn_methods(variants: Sequence[Variant], model: str) -> tuple[set[str], str]:
+    """Labels that a model's figures show, and what their captions say of the others.
+
+    All are shown, or of too many those that stand for their methods.
+    """
     mine = [v for v in variants if v.model == model and v.method_name != BASE]
     labels = {variant.method for variant in mine}
     if len(labels) <= MOST_METHODS:
-        return labels
-    return {variant.method for variant in representatives(mine)}
-
-
-def left_out(variants: Sequence[Variant], model: str) -> str:
-    """What a caption says of labels that are not drawn."""
-    labels = {v.method for v in variants if v.model == model and v.method_name != BASE}
-    number = len(labels - drawn_methods(variants, model))
-    return f" Not drawn, for their number: {number} other settings of these methods." * (number > 0)
+        return labels, ""
+    drawn = {variant.method for variant in representatives(mine)}
+    number = len(labels - drawn)
+    left_out = f" Not drawn, for their number: {number} other settings of these methods."
+    return drawn, left_out * (number > 0)
 
 
 def draw_curve(
@@ -180,11 +176,8 @@ def draw_curve(
 ) -> None:
     """Draws a method: its seeds as small marks, their mean as a line, their range as a band.
 
-    Args:
-        axes: is drawn on.
-        points: place on the horizontal axis, and the seeds' values there.
-        style: colour and marker.
-        label: for the legend.
+    Points are a place on the horizontal axis and the seeds' values there; the style is a colour
+    and a marker.
     """
     colour, marker = style
     xs = [x for x, _ in points]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.findings import Findings
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
 
 MEANING = (
     "A gate's strength scales what a head takes from its prompt: tanh(g), or g itself where the "
@@ -67,6 +66,7 @@ def gate_drawing(curves: GateCurves) -> Drawing:
     name = name_of(variant)
     which = f"Seed {curves.seed}" + f" of {count}; only this one is drawn" * (count > 1)
     others = curves.num_other_settings
+    course = partial(_draw_means, means=curves.means)
     more = f" Not drawn, but in the table below: {others} other settings of the method."
     return Drawing(
         name=f"gates-{file_name(variant.model)}-{file_name(variant.method)}",
@@ -78,62 +78,51 @@ def gate_drawing(curves: GateCurves) -> Drawing:
             "|strength| over a layer's heads, at the steps that were read."
         ),
         panels=(
-            Plot("Gates after the last step", _heat_map(curves.last)),
-            Plot("Mean |strength| of each layer over the steps", _curves(curves.means)),
+            Plot("Gates after the last step", partial(_draw_map, table=curves.last)),
+            Plot("Mean |strength| of each layer over the steps", course),
         ),
     )
 
 
-def _heat_map(table: pd.DataFrame) -> Callable[[Axes], None]:
-    def draw(axes: Axes) -> None:
-        from matplotlib import colormaps
-
-        values = table.to_numpy()
-        limit = float(abs(values).max()) or 1.0
-        # So few colours that vector formats hold the colour bar as shapes, not as a picture.
-        colours = colormaps["RdBu_r"].resampled(41)
-        mesh = axes.pcolormesh(values, cmap=colours, vmin=-limit, vmax=limit, edgecolors="face")
-        axes.set_axisbelow(True)
-        axes.set_xticks(*_ticks(table.columns))
-        axes.set_yticks(*_ticks(table.index))
-        axes.tick_params(length=0)
-        axes.set_xlabel("Head")
-        axes.set_ylabel("Layer")
-        bar = axes.figure.colorbar(mesh, ax=axes, label="Strength")
-        assert bar.solids is not None
-        bar.solids.set_edgecolor("face")  # else viewers leave light lines between the colours
-
-    return draw
-
-
-def _curves(means: pd.DataFrame) -> Callable[[Axes], None]:
-    def draw(axes: Axes) -> None:
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import BoundaryNorm
-
-        layers = means.columns.to_numpy()
-        colours = _layer_colours(len(layers))
-        for place, layer in enumerate(layers):
-            axes.plot(means.index, means[layer], color=colours(place), linewidth=1.6)
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("Optimizer step")
-        axes.set_ylabel("Mean |strength| over heads")
-        norm = BoundaryNorm(range(len(layers) + 1), len(layers))
-        places, texts = _ticks(layers)
-        bar = axes.figure.colorbar(ScalarMappable(norm, colours), ax=axes, label="Layer")
-        bar.set_ticks(places, labels=texts)
-        bar.ax.tick_params(length=0)
-
-    return draw
-
-
-def _layer_colours(number: int) -> Colormap:
-    """One colour per layer, none so dark or so light that it is lost on the page."""
+def _draw_map(axes: Axes, *, table: pd.DataFrame) -> None:
     from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap
 
+    values = table.to_numpy()
+    limit = float(abs(values).max()) or 1.0
+    # So few colours that vector formats hold the colour bar as shapes, not as a picture.
+    colours = colormaps["RdBu_r"].resampled(41)
+    mesh = axes.pcolormesh(values, cmap=colours, vmin=-limit, vmax=limit, edgecolors="face")
+    axes.set_axisbelow(True)
+    axes.set_xticks(*_ticks(table.columns))
+    axes.set_yticks(*_ticks(table.index))
+    axes.tick_params(length=0)
+    axes.set_xlabel("Head")
+    axes.set_ylabel("Layer")
+    bar = axes.figure.colorbar(mesh, ax=axes, label="Strength")
+    assert bar.solids is not None
+    bar.solids.set_edgecolor("face")  # else viewers leave light lines between the colours
+
+
+def _draw_means(axes: Axes, *, means: pd.DataFrame) -> None:
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+
+    layers = means.columns.to_numpy()
+    number = len(layers)
+    # One colour per layer, none so dark or so light that it is lost on the page.
     span = [0.22 + 0.62 * place / max(1, number - 1) for place in range(number)]
-    return ListedColormap([colormaps["plasma"](place) for place in span])
+    colours = ListedColormap([colormaps["plasma"](place) for place in span])
+    for place, layer in enumerate(layers):
+        axes.plot(means.index, means[layer], color=colours(place), linewidth=1.6)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("Optimizer step")
+    axes.set_ylabel("Mean |strength| over heads")
+    norm = BoundaryNorm(range(number + 1), number)
+    places, texts = _ticks(layers)
+    bar = axes.figure.colorbar(ScalarMappable(norm, colours), ax=axes, label="Layer")
+    bar.set_ticks(places, labels=texts)
+    bar.ax.tick_params(length=0)
 
 
 def _ticks(names: np.ndarray | Any) -> tuple[list[float], list[str]]:

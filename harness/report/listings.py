@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.analysis.columns import TABLE_COLUMNS, Group, is_missing
+from harness.analysis.columns import TABLE_COLUMNS, is_missing
 from harness.analysis.findings import Findings
-from harness.analysis.measurements import Measurements, name_of, variant_of
+from harness.analysis.measurements import name_of, variant_of
 from harness.analysis.paper_tables import TABLE_1, TABLE_2
 from harness.analysis.responses import FLAGS
 from harness.report.numbers import MISSING, count, percent, points, share_text
@@ -57,49 +57,49 @@ def score_records(findings: Findings) -> list[dict[str, object]]:
 
 def protocol_tables(findings: Findings) -> list[Table]:
     """How each column was measured, once per group."""
-    return [_protocol_table(findings.measured, group) for group in findings.measured.groups]
-
-
-def _protocol_table(measured: Measurements, group: Group) -> Table:
-    rows, warnings = [], []
-    for column, setting in group.settings.items():
-        found = {
-            name: measured.distinct(setting, name)
-            for name in ("data_source", "precision", "tokenizer_sha256")
-        }
-        sources, precisions = (
-            ", ".join(sorted(set().union(*found[name].values())))
-            for name in ("data_source", "precision")
-        )
-        sizes = measured.rows[setting]["n"]
-        rows.append(
-            row(
-                *(column, setting.benchmark, setting.protocol, setting.metric),
-                *(sources, setting.data[:8], precisions, str(setting.shots)),
-                "all" if setting.limit is None else str(setting.limit),
-                "–".join(map(str, sorted({int(sizes.min()), int(sizes.max())}))),
-                *(setting.task_version, setting.lm_eval_version),
+    measured, tables = findings.measured, []
+    for group in measured.groups:
+        rows, warnings = [], []
+        for column, setting in group.settings.items():
+            found = {
+                name: measured.distinct(setting, name)
+                for name in ("data_source", "precision", "tokenizer_sha256")
+            }
+            sources, precisions = (
+                ", ".join(sorted(set().union(*found[name].values())))
+                for name in ("data_source", "precision")
             )
+            sizes = measured.rows[setting]["n"]
+            rows.append(
+                row(
+                    *(column, setting.benchmark, setting.protocol, setting.metric),
+                    *(sources, setting.data[:8], precisions, str(setting.shots)),
+                    "all" if setting.limit is None else str(setting.limit),
+                    "–".join(map(str, sorted({int(sizes.min()), int(sizes.max())}))),
+                    *(setting.task_version, setting.lm_eval_version),
+                )
+            )
+            warnings += [
+                f"Warning: {column} of {model} was measured with more than one {name}: "
+                f"{', '.join(value[:12] for value in values)}."
+                for name in ("precision", "tokenizer_sha256")
+                for model, values in found[name].items()
+                if len(values) > 1
+            ]
+        table = Table(
+            name="protocol" + group.suffix(),
+            title="How each column was measured",
+            subtitle=group.title,
+            header=(
+                *("Column", "Benchmark", "Protocol", "Metric", "Items from", "Identity"),
+                *("Precision", "Shots", "Limit", "Items", "Version", "lm-eval"),
+            ),
+            rows=tuple(rows),
+            notes=(*group.notes, *warnings),
+            num_text_columns=7,
         )
-        warnings += [
-            f"Warning: {column} of {model} was measured with more than one {name}: "
-            f"{', '.join(value[:12] for value in values)}."
-            for name in ("precision", "tokenizer_sha256")
-            for model, values in found[name].items()
-            if len(values) > 1
-        ]
-    return Table(
-        name="protocol" + group.suffix(),
-        title="How each column was measured",
-        subtitle=group.title,
-        header=(
-            *("Column", "Benchmark", "Protocol", "Metric", "Items from", "Identity", "Precision"),
-            *("Shots", "Limit", "Items", "Version", "lm-eval"),
-        ),
-        rows=tuple(rows),
-        notes=(*group.notes, *warnings),
-        num_text_columns=7,
-    )
+        tables.append(table)
+    return tables
 
 
 def published_tables(findings: Findings) -> list[Table]:

@@ -77,10 +77,7 @@ def share_text(fraction: float | None) -> str:
 def estimate_record(estimate: Estimate | None, name: str, unit: str) -> dict[str, object]:
     """Value, standard error and ends of the interval times 100, as columns of a CSV.
 
-    Args:
-        estimate: None leaves all of them empty.
-        name: of the value's column.
-        unit: ends the columns' names.
+    The columns' names end with the unit; without an estimate all are empty.
     """
     low, high = (estimate.interval if estimate else None) or (None, None)
     value, stderr = (estimate.value, estimate.stderr) if estimate else (None, None)

@@ -7,13 +7,11 @@ in the templates, which escape all text.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.report.figures import INK, Drawing
-from harness.report.render import Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,20 +30,6 @@ class Section:
     """HTML."""
 
 
-@dataclass(frozen=True)
-class Page:
-    """What the template prints."""
-
-    grid_name: str
-    heading: str
-    status: str
-    lead: tuple[str, ...]
-    """Sentences at the top."""
-    sections: tuple[Section, ...]
-    figures_key: str = ""
-    """What the figures were drawn from, see `harness.report.reuse`."""
-
-
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -56,50 +40,19 @@ def _environment() -> Environment:
     )
 
 
-def _macros() -> Any:
-    return _environment().get_template("macros.html.j2").module
+def html(macro: str, *arguments: object) -> str:
+    """What a macro of `macros.html.j2`, which escapes all text, makes of its arguments."""
+    return str(getattr(_environment().get_template("macros.html.j2").module, macro)(*arguments))
 
 
-def render_page(page: Page) -> str:
-    """Page as HTML."""
-    return _environment().get_template("page.html.j2").render(page=page)
-
-
-def tables_html(tables: Sequence[Table]) -> str:
-    """Tables one below the other, each scrolling sideways in a narrow window."""
-    return str(_macros().tables(tables))
-
-
-def folded_html(title: str, body: str) -> str:
-    """Something long (HTML) behind a line to click on."""
-    from markupsafe import Markup
-
-    return str(_macros().folded(title, Markup(body)))
-
-
-def paragraphs_html(lines: Sequence[str]) -> str:
-    """One paragraph per line."""
-    return str(_macros().paragraphs(lines))
-
-
-def list_html(lines: Sequence[str]) -> str:
-    """Bullet list."""
-    return str(_macros().bullets(lines))
-
-
-def text_html(text: str) -> str:
-    """Text as it is, in a box."""
-    return str(_macros().text(text))
-
-
-def drawing_html(drawing: Drawing, images: Sequence[str] = ()) -> str:
-    """Figure, each panel an image of its own, so that a narrow window stacks them.
+def render_page(**parts: object) -> str:
+    """The page as HTML.
 
     Args:
-        drawing: the figure.
-        images: its panels as `panel_images` makes them, where they are at hand.
+        parts: `grid_name`, `heading`, `status`, `lead` (sentences at the top), `sections` and
+            `figures_key` (what the figures were drawn from, see `harness.report.reuse`).
     """
-    return str(_macros().drawing(drawing, images or panel_images(drawing)))
+    return _environment().get_template("page.html.j2").render(parts)
 
 
 def panel_images(drawing: Drawing) -> list[str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from harness.analysis.cautions import Cautions
 from harness.analysis.findings import Findings
-from harness.analysis.inputs import ReportInput
+from harness.analysis.frames import ReportInput
 from harness.report.numbers import interval_text, p_text, points
 
 
@@ -35,23 +34,27 @@ def headline_sentences(findings: Findings) -> list[str]:
     return lines
 
 
-def caution_sentences(cautions: Cautions) -> list[str]:
+def caution_sentences(findings: Findings) -> list[str]:
     """What may be read from the report and what not."""
-    lines = _about_seeds(cautions.seeds)
-    if cautions.num_open:
+    measured, cells = findings.measured, findings.data.cells
+    lines = _about_seeds(findings.num_seeds)
+    num_open = int((cells["status"] != "done").sum())
+    if num_open:
         lines.append(
-            f"{cautions.num_open} of {cautions.num_cells} cells are not done: their rows rest on "
-            "fewer seeds, or show dashes. A failed cell may still have given scores before it "
-            "failed."
+            f"{num_open} of {len(cells)} cells are not done: their rows rest on fewer seeds, or "
+            "show dashes. A failed cell may still have given scores before it failed."
         )
-    lines += [f"{label}: {note}." for label, note in cautions.training_notes]
-    if cautions.is_demo:
+    noted = cells.reindex(columns=["label", "training_note"]).dropna()
+    lines += [f"{label}: {note}." for label, note in noted.itertuples(index=False)]
+    settings = [setting for group in measured.groups for setting in group.settings.values()]
+    worlds = {measured.benchmarks[setting.benchmark].world for setting in settings}
+    if worlds == {"demo"}:
         lines.append(
             "The benchmarks are those of one small invented world that ships with the package; "
             "the columns carry the names of what they stand for. They show the pipeline and the "
             "methods at work, and say nothing of ARC, MMLU, HellaSwag, TruthfulQA or of LLaMA."
         )
-    if cautions.has_limit:
+    if any(setting.limit is not None for setting in settings):
         lines.append(
             "Scores with a limit are of the first items of each task only: not the benchmarks', "
             "and not comparable with anybody's full scores."
@@ -59,9 +62,9 @@ def caution_sentences(cautions: Cautions) -> list[str]:
     lines += [
         f"{', '.join(columns)} ({model}, {group.title}): every row is within two standard errors "
         "of chance, or below it: no row shows that anything was learned there."
-        for model, group, columns in cautions.at_chance
+        for model, group, columns in findings.at_chance
     ]
-    if cautions.has_published:
+    if findings.published.models() & set(measured.models):
         lines.append(
             "The paper's ARC, MMLU and TruthfulQA come from free generation scored by string "
             "matching, not from log-likelihoods: they stand beside columns of the paper protocol "

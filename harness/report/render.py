@@ -56,12 +56,7 @@ def row(*entries: str | Entry, starts_block: bool = False, is_reference: bool = 
 
 
 def blocks(lines: Iterable[Sequence[str | Entry]], num_keys: int = 1) -> tuple[Row, ...]:
-    """Rows in blocks of equal first entries, which stand in the first row of each alone.
-
-    Args:
-        lines: entries of each row.
-        num_keys: how many entries name a block.
-    """
+    """Rows in blocks of equal first `num_keys` entries, which the first row of each shows alone."""
     rows, previous = [], None
     for line in lines:
         starts = line[:num_keys] != previous

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from harness.analysis.columns import Group
 from harness.analysis.findings import Findings
 from harness.analysis.responses import FLAGS
 from harness.analysis.stats import Estimate
@@ -12,38 +11,33 @@ from harness.report.render import Table, blocks, row
 
 def flag_tables(findings: Findings) -> list[Table]:
     """Response flags by variant and column, once per group that has any."""
-    return [_flag_table(findings, group) for group, lines in findings.flags.items() if lines]
-
-
-def _flag_table(findings: Findings, group: Group) -> Table:
-    rows = [
-        [
-            *(
-                line.variant.model,
-                findings.measured.row_name(line.variant),
-                line.column,
-                str(line.num_responses),
-            ),
-            percent(line.score.value if line.score else None, 1),
-            *(percent(share, 1) for share in line.shares.values()),
+    tables = []
+    for group, lines in findings.flags.items():
+        rows = [
+            [
+                *(line.variant.model, findings.measured.row_name(line.variant), line.column),
+                *(str(line.num_responses), percent(line.score.value if line.score else None, 1)),
+                *(percent(share, 1) for share in line.shares.values()),
+            ]
+            for line in lines
         ]
-        for line in findings.flags[group]
-    ]
-    return Table(
-        name="responses" + group.suffix(),
-        title="Responses that the score alone does not tell",
-        subtitle=group.title,
-        header=("Model", "Method", "Column", "Responses", "Score", *FLAGS.values()),
-        rows=blocks(rows, 2),
-        caption=(
-            "Percent of all responses, over the seeds. Names several: more than one option occurs "
-            "in the response, which is wrong by the rule, whatever it says. Empty: nothing was "
-            "said. Right by similarity alone: no option occurs, and the right one is the most "
-            "similar text. Gold stands first: the right option is the first of the list, where "
-            "ties of similarity fall.",
-        ),
-        num_text_columns=3,
-    )
+        table = Table(
+            name="responses" + group.suffix(),
+            title="Responses that the score alone does not tell",
+            subtitle=group.title,
+            header=("Model", "Method", "Column", "Responses", "Score", *FLAGS.values()),
+            rows=blocks(rows, 2),
+            caption=(
+                "Percent of all responses, over the seeds. Names several: more than one option "
+                "occurs in the response, which is wrong by the rule, whatever it says. Empty: "
+                "nothing was said. Right by similarity alone: no option occurs, and the right one "
+                "is the most similar text. Gold stands first: the right option is the first of the "
+                "list, where ties of similarity fall.",
+            ),
+            num_text_columns=3,
+        )
+        tables += [table] if rows else []
+    return tables
 
 
 def order_table(findings: Findings) -> list[Table]:

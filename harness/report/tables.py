@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
 from harness.analysis.columns import TABLE_COLUMNS, Group
@@ -30,13 +31,7 @@ STDERR = (
 
 
 def paper_tables(paper: PaperTable, findings: Findings, digits: int = 2) -> list[Table]:
-    """A table of the paper, once per group.
-
-    Args:
-        paper: which table.
-        findings: of the grid.
-        digits: decimals of a percent.
-    """
+    """A table of the paper, once per group; `digits` are the decimals of a percent."""
     return [_table(findings, group, paper, digits) for group in findings.measured.groups]
 
 
@@ -67,7 +62,6 @@ def _table(findings: Findings, group: Group, paper: PaperTable, digits: int) -> 
 
 
 def _caption(findings: Findings, group: Group, paper: PaperTable) -> tuple[str, ...]:
-    """Sentences below a paper's table."""
     lines, measured = findings.lines[paper, group], findings.measured
     metrics = ", ".join(f"{c} {setting.metric}" for c, setting in group.settings.items())
     texts = [
@@ -146,31 +140,28 @@ def _published_row(line: Line, published: PublishedRow, paper: PaperTable) -> Ro
 
 def table_records(paper: PaperTable, findings: Findings) -> list[dict[str, object]]:
     """A table of the paper as tidy records, one per row and column, for its CSV."""
-    return [
-        _record(paper, group, line, column)
-        for group in findings.measured.groups
-        for line in findings.lines[paper, group]
-        for column in TABLE_COLUMNS
-    ]
-
-
-def _record(paper: PaperTable, group: Group, line: Line, column: str) -> dict[str, object]:
-    estimate, setting = line.estimates[column], group.settings.get(column)
-    published = line.published if column in line.matches else None
-    return {
-        "table": paper.name,
-        "protocol": setting.protocol if setting else group.protocol,
-        "model": line.variant.model,
-        "method": line.variant.method,
-        "fraction": line.variant.fraction,
-        "trainable_parameters": line.num_parameters,
-        "column": column,
-        "metric": setting.metric if setting else None,
-        "shots": setting.shots if setting else None,
-        "limit": setting.limit if setting else None,
-        "num_seeds": estimate.num_seeds if estimate else None,
-        "num_items": estimate.num_items if estimate else None,
-        **estimate_record(estimate, "value", "percent"),
-        "stderr_from_items": estimate.from_items if estimate else None,
-        "published_percent": published.values[column] if published else None,
-    }
+    records: list[dict[str, object]] = []
+    for group in findings.measured.groups:
+        for line, column in product(findings.lines[paper, group], TABLE_COLUMNS):
+            estimate, setting = line.estimates[column], group.settings.get(column)
+            published = line.published if column in line.matches else None
+            records.append(
+                {
+                    "table": paper.name,
+                    "protocol": setting.protocol if setting else group.protocol,
+                    "model": line.variant.model,
+                    "method": line.variant.method,
+                    "fraction": line.variant.fraction,
+                    "trainable_parameters": line.num_parameters,
+                    "column": column,
+                    "metric": setting.metric if setting else None,
+                    "shots": setting.shots if setting else None,
+                    "limit": setting.limit if setting else None,
+                    "num_seeds": estimate.num_seeds if estimate else None,
+                    "num_items": estimate.num_items if estimate else None,
+                    **estimate_record(estimate, "value", "percent"),
+                    "stderr_from_items": estimate.from_items if estimate else None,
+                    "published_percent": published.values[column] if published else None,
+                }
+            )
+    return records

@@ -1,4 +1,4 @@
-"""The theory in a report: the simulated rates, as `zbench theory` left them beside it.
+"""The theory in print: the files of `zbench theory`, and its section of a report.
 
 The simulation is our illustration of the theorems of arXiv 2502.03029; the paper has no such
 figure.
@@ -6,23 +6,17 @@ figure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import StorageError
+from harness.records.files import write_bytes
+from harness.report.figures import FORMATS
 from harness.report.numbers import MISSING
-from harness.report.page import (
-    Page,
-    Section,
-    drawing_html,
-    folded_html,
-    list_html,
-    paragraphs_html,
-    render_page,
-    tables_html,
-)
-from harness.report.render import Row, Table, row
+from harness.report.page import Section, html, panel_images, render_page
+from harness.report.render import Row, Table, row, to_markdown
 from harness.report.theory_figure import drawings
 from harness.theory.identity import STRENGTH, Identity
 from harness.theory.slopes import FEWEST_OBSERVATIONS, verdict
@@ -30,58 +24,60 @@ from harness.theory.statements import cautions, exponent_text, number_text, slop
 from harness.theory.summary import LATE, STUDY_FILE, Study
 from harness.theory.summary import Row as SlopeRow
 
-ANCHOR, SECTION_TITLE = "theory", "Convergence rates (our simulation)"
+if TYPE_CHECKING:
+    from harness.theory.study import Errors
+
 GATES_SET = (
     f"The gates are set to tanh(g) = {STRENGTH:g} for this table; before training they are 0 and "
     "the prompts add nothing."
 )
 
 
-def theory_section(folder: Path) -> Section | None:
-    """The section of the study that `zbench theory` left in a folder, None without one.
+def theory_section(folder: Path) -> str:
+    """HTML of the study that `zbench theory` left in a folder, nothing without one.
 
     A study that cannot be read is reported in its place: the report is about the grid.
     """
     path = folder / STUDY_FILE
     if not path.is_file():
-        return None
+        return ""
     try:
         study = Study.from_json(path.read_text(encoding="utf-8"), place=path.name)
     except (StorageError, OSError, UnicodeDecodeError) as fault:
-        return Section(ANCHOR, SECTION_TITLE, paragraphs_html([f"{fault}."]))
-    return Section(ANCHOR, SECTION_TITLE, section_html(study))
+        return html("paragraphs", [f"{fault}."])
+    return section_html(study)
 
 
 def section_html(study: Study) -> str:
     """Figure, findings, tables and cautions of a study."""
     parts = [
-        paragraphs_html([size_text(study)]),
-        *map(drawing_html, drawings(study)),
-        list_html(statements(study)),
-        tables_html([slope_table(study)]),
+        html("paragraphs", [size_text(study)]),
+        *(html("drawing", drawing, panel_images(drawing)) for drawing in drawings(study)),
+        html("bullets", statements(study)),
+        html("tables", [slope_table(study)]),
         "<h3>What may not be read from it</h3>",
-        list_html(cautions(study)),
+        html("bullets", cautions(study)),
     ]
     if study.identities:
-        tables = tables_html([identity_table(found) for found in study.identities])
-        parts.append(folded_html("Attention as a mixture of experts, on the demo model", tables))
+        tables = html("tables", [identity_table(found) for found in study.identities])
+        title = "Attention as a mixture of experts, on the demo model"
+        parts.append(html("folded", title, tables))
     return "\n".join(parts)
 
 
 def theory_page(study: Study, file_names: Sequence[str]) -> str:
     """A page with this study alone."""
-    names = paragraphs_html([", ".join(file_names)])
+    names = html("paragraphs", [", ".join(file_names)])
     return render_page(
-        Page(
-            grid_name=f"theory, {study.size}",
-            heading="Convergence rates of prompts and gates",
-            status=size_text(study),
-            lead=(),
-            sections=(
-                Section(ANCHOR, SECTION_TITLE, section_html(study)),
-                Section("files", "Files beside this page", names),
-            ),
-        )
+        grid_name=f"theory, {study.size}",
+        heading="Convergence rates of prompts and gates",
+        status=size_text(study),
+        lead=(),
+        figures_key="",
+        sections=(
+            Section("theory", "Convergence rates (our simulation)", section_html(study)),
+            Section("files", "Files beside this page", names),
+        ),
     )
 
 
@@ -176,3 +172,92 @@ def identity_table(found: Identity) -> Table:
             *([] if is_joint else [GATES_SET]),
         ),
     )
+
+
+def write_study(study: Study, found: Iterable[Errors], folder: Path) -> list[Path]:
+    """Writes a study and returns the files, the page last; the same study gives the same bytes.
+
+    theory.json is what a report reads; slopes.csv has a row per slope, points.csv one per mean
+    error, fits.csv one per fit, experts.csv one per term of the mixture of experts.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    contents = {
+        STUDY_FILE: study.to_json().encode(),
+        "slopes.csv": _csv(slope_records(study)),
+        "points.csv": _csv(_head(r) | vars(point) for r in study.rows for point in r.points),
+        "fits.csv": _csv(_fits(found)),
+    }
+    if study.identities:
+        contents["experts.csv"] = _csv(_experts(study))
+    for drawing in drawings(study):
+        contents |= {f"{drawing.name}.{suffix}": drawing.render(suffix) for suffix in FORMATS}
+    contents["slopes.md"] = to_markdown(slope_table(study)).encode()
+    contents["index.html"] = theory_page(study, list(contents)).encode()
+    for name, content in contents.items():
+        write_bytes(folder / name, content)
+    return [folder / name for name in contents]
+
+
+def slope_records(study: Study) -> list[dict[str, object]]:
+    """A record per slope, those without an expected exponent too."""
+    return [
+        {
+            **_head(row),
+            "expected": row.expected.exponent if row.expected else None,
+            "source": row.expected.source if row.expected else None,
+            "slope": row.slope.value,
+            "low": row.slope.low,
+            "high": row.slope.high,
+            "late_slope": row.late_slope.value if row.late_slope else None,
+            "late_low": row.late_slope.low if row.late_slope else None,
+            "late_high": row.late_slope.high if row.late_slope else None,
+            "bound_slope": row.predicted,
+            "interval": row.verdict if row.expected else None,
+        }
+        for row in study.rows
+        if row.slope is not None
+    ]
+
+
+def _head(row: SlopeRow) -> dict[str, object]:
+    return {
+        "scenario": row.scenario.name,
+        "truth": row.scenario.setting_title,
+        "model": row.scenario.model_title,
+        "rate": row.scenario.rate if row.scenario.is_sequence else None,
+        "quantity": row.quantity,
+    }
+
+
+def _fits(found: Iterable[Errors]) -> Iterator[dict[str, object]]:
+    for errors in found:
+        columns = {"chi2": errors.chi2, "converged": errors.converged, **errors.losses}
+        head = {"scenario": errors.scenario.name, "n": errors.n}
+        for index, values in enumerate(zip(*columns.values(), strict=True)):
+            yield head | {"repetition": index} | dict(zip(columns, values, strict=True))
+
+
+def _experts(study: Study) -> Iterator[dict[str, object]]:
+    for found in study.identities:
+        for term in found.terms:
+            yield {
+                "method": found.method,
+                "layer": found.layer,
+                "head": found.head,
+                "position": found.position,
+                "expert": term.expert,
+                "is_prompt": term.is_prompt,
+                "gate": term.gate,
+                "strength": found.strength if term.is_prompt else None,
+                "value": term.value,
+                "contribution": term.contribution,
+            }
+
+
+def _csv(records: Iterable[Mapping[str, object]]) -> bytes:
+    """Records as CSV: all their columns, empty where a record has none or a NaN."""
+    import pandas as pd
+
+    return pd.DataFrame(list(records)).to_csv(index=False, lineterminator="\n").encode()

@@ -5,9 +5,8 @@ A model has the colour and marker of its method in the reports; a sequence's rat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.report.figures import INK, STYLES, Drawing, Plot
@@ -37,40 +36,35 @@ _PROMPTS = "Error of the prompts"
 
 def drawings(study: Study) -> list[Drawing]:
     """Figures of fixed and of moving truths; panels without a row are left out."""
+    single = study.find(family="fixed", extra_atoms=0, quantity="single")
+    over = study.find(family="fixed", extra_atoms=1, quantity="over")
+    copies = study.find(family="copy", quantity="voronoi")
+    gates = study.find(family="gate", quantity="prompt")
+    exact, extra = "as many prompts fitted as there are", "one prompt too many: over-fitted cells"
+    drift, falls = "Prompts drift to copies of experts", "Gate (joint: prompt mass) falls"
+    panels = {
+        "Fixed": (
+            _plot(f"(a) Fixed truth, {exact}", _PROMPTS, single, {-0.5: True}),
+            _plot(f"(b) Fixed truth, {extra}", f"{_PROMPTS} in that cell", over, {-0.25: True}),
+        ),
+        "Moving": (
+            _plot(f"(c) {drift} as n⁻ᵃ", "Voronoi loss D", copies, {-0.5: False}),
+            _plot(f"(d) {falls} as n⁻ᵃ", _PROMPTS, gates, {-0.25: True, -0.5: False}),
+        ),
+    }
     titled = "errors of prompts and gates against the number of observations (our simulation)"
-    found = (
-        Drawing("theory-fixed", f"Fixed truths: {titled}", OURS, tuple(_fixed(study))),
-        Drawing("theory-moving", f"Moving truths: {titled}", OURS, tuple(_moving(study))),
-    )
-    return [drawing for drawing in found if drawing.panels]
+    return [
+        Drawing(f"theory-{kind.lower()}", f"{kind} truths: {titled}", OURS, plots)
+        for kind, found in panels.items()
+        if (plots := tuple(plot for plot in found if plot is not None))
+    ]
 
 
-def _fixed(study: Study) -> Iterator[Plot]:
-    rows = study.find(family="fixed", extra_atoms=0, quantity="single")
-    title = "Fixed truth, as many prompts fitted as there are"
-    yield from _plot("a", title, _PROMPTS, rows, {-0.5: True})
-    rows = study.find(family="fixed", extra_atoms=1, quantity="over")
-    title = "Fixed truth, one prompt too many: over-fitted cells"
-    yield from _plot("b", title, f"{_PROMPTS} in that cell", rows, {-0.25: True})
-
-
-def _moving(study: Study) -> Iterator[Plot]:
-    rows = study.find(family="copy", quantity="voronoi")
-    title = "Prompts drift to copies of experts as n⁻ᵃ"
-    yield from _plot("c", title, "Voronoi loss D", rows, {-0.5: False})
-    rows = study.find(family="gate", quantity="prompt")
-    title = "Gate (joint: prompt mass) falls as n⁻ᵃ"
-    yield from _plot("d", title, _PROMPTS, rows, {-0.25: True, -0.5: False})
-
-
-def _plot(
-    letter: str, title: str, label: str, rows: Sequence[Row], guides: Mapping[float, bool]
-) -> Iterator[Plot]:
-    """Yields a panel where there are rows.
+def _plot(title: str, label: str, rows: Sequence[Row], guides: Mapping[float, bool]) -> Plot | None:
+    """A panel, where there are rows.
 
     Args:
-        letter: names the panel in its title and in the legend, which panels share.
-        title: its condition.
+        title: its condition, after the letter that names it in the legend, which panels share.
         label: of the vertical axis.
         rows: what it shows.
         guides: exponent of a guide line -> whether it is drawn above the curves, else below.
@@ -80,26 +74,22 @@ def _plot(
         (row for row in rows if row.scenario.rate in _DASHES),
         key=lambda row: order.index((row.scenario.gating, row.scenario.is_linear)),
     )
-    if shown:
-        draw = partial(_draw, letter=letter, label=label, rows=shown, guides=guides)
-        yield Plot(f"({letter}) {title}", draw)
 
+    def draw(axes: Axes) -> None:
+        for row in shown:
+            _draw_row(axes, row, title.partition(" ")[0])
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        for exponent, is_above in guides.items():
+            _draw_guide(axes, shown, exponent, is_above)
+        axes.set_xlabel("Number of observations n")
+        axes.set_ylabel(label)
 
-def _draw(
-    axes: Axes, *, letter: str, label: str, rows: Sequence[Row], guides: Mapping[float, bool]
-) -> None:
-    """Draws means with two standard errors, and guide lines; leaves the legend to the figure."""
-    for row in rows:
-        _draw_row(axes, row, letter)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    for exponent, is_above in guides.items():
-        _draw_guide(axes, rows, exponent, is_above)
-    axes.set_xlabel("Number of observations n")
-    axes.set_ylabel(label)
+    return Plot(title, draw) if shown else None
 
 
 def _draw_row(axes: Axes, row: Row, letter: str) -> None:
+    """Draws means with two standard errors; leaves the legend to the figure."""
     colour, marker = _STYLES[row.scenario.gating, row.scenario.is_linear]
     points = [point for point in row.points if point.mean > 0]
     rate = f", a = {Fraction(row.scenario.rate)}" if row.scenario.is_sequence else ""
@@ -116,7 +106,7 @@ def _draw_row(axes: Axes, row: Row, letter: str) -> None:
         linestyle=_DASHES[row.scenario.rate],
         elinewidth=1,
         capsize=2,
-        label=f"({letter}) {row.scenario.model_title}{rate}{slope}",
+        label=f"{letter} {row.scenario.model_title}{rate}{slope}",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,14 +30,7 @@ def gradients(
 ) -> dict[str, Tensor]:
     """The trained tensors' gradients of the summed loss, as training computes them."""
     module = ResponseLoss(model.train())
-    cpu = torch.device("cpu")
-    for batch in module.micro_batches(
-        number_sequences(examples),
-        token_budget=token_budget,
-        pad_token_id=0,
-        device=cpu,
-        share=share,
-    ):
+    for batch in _micro_batches(module, examples, token_budget, share=share):
         with dropout_rng(dropout_key(batch, 5)):
             module(batch).backward()
     return _taken_gradients(model)
@@ -71,15 +64,18 @@ def _taken_gradients(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def _micro_batches(
+    module: ResponseLoss, examples: Sequence[Example], budget: int, *, share: bool
+) -> Iterator[MicroBatch]:
+    sequences, cpu = number_sequences(examples), torch.device("cpu")
+    return module.micro_batches(
+        sequences, token_budget=budget, pad_token_id=0, device=cpu, share=share
+    )
+
+
 def whole_batch(module: ResponseLoss, examples: Sequence[Example], *, share: bool) -> MicroBatch:
     """All examples in one micro-batch."""
-    (batch,) = module.micro_batches(
-        number_sequences(examples),
-        token_budget=1000,
-        pad_token_id=0,
-        device=torch.device("cpu"),
-        share=share,
-    )
+    (batch,) = _micro_batches(module, examples, 1000, share=share)
     return batch
 
 

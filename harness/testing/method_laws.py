@@ -100,6 +100,12 @@ def perturb(model: Any, *, seed: int = 7) -> Any:
     return model
 
 
+@torch.no_grad()
+def _logits(model: Any) -> torch.Tensor:
+    logits: torch.Tensor = model(token_ids()).logits
+    return logits
+
+
 def base_name(name: str, known: Container[str]) -> str | None:
     """A parameter's name in the base model, whose names are `known`; None where it is added."""
     name = name.replace(".base_layer.", ".").replace(".self_attn.model.", ".self_attn.")
@@ -201,29 +207,22 @@ class MethodLaws:
     def test_untrained_it_is_the_base_model(self, family: str) -> None:
         if not self.starts_as_base:
             pytest.skip("this method changes the model before it is trained")
-        with torch.no_grad():
-            expected = tiny_model(family)(token_ids()).logits
-            assert torch.equal(self.adapted(family)(token_ids()).logits, expected)
+        assert torch.equal(_logits(self.adapted(family)), _logits(tiny_model(family)))
 
     def test_saved_and_loaded_it_gives_the_same_logits(self, family: str, tmp_path: Path) -> None:
         model = perturb(self.adapted(family))
         save_trained(model, tmp_path)
         fresh = self.adapted(family, seed=6)
         load_trained(fresh, tmp_path)
-        with torch.no_grad():
-            expected = model(token_ids()).logits
-            assert torch.equal(fresh(token_ids()).logits, expected)
+        assert torch.equal(_logits(fresh), _logits(model))
 
     def test_a_copy_is_independent(self, family: str) -> None:
         model = perturb(self.adapted(family))
-        with torch.no_grad():
-            expected = model(token_ids()).logits
-            copied = copy.deepcopy(model)
-            assert torch.equal(copied(token_ids()).logits, expected)
-            perturb(copied, seed=2)
-            assert torch.equal(model(token_ids()).logits, expected)
-            changed = not torch.equal(copied(token_ids()).logits, expected)
-        assert changed == self.method.trains
+        expected, copied = _logits(model), copy.deepcopy(model)
+        assert torch.equal(_logits(copied), expected)
+        perturb(copied, seed=2)
+        assert torch.equal(_logits(model), expected)
+        assert torch.equal(_logits(copied), expected) == (not self.method.trains)
 
     def test_any_token_budget_gives_the_gradient_of_one_sequence_at_a_time(
         self, family: str
@@ -275,16 +274,9 @@ class MethodLaws:
         ids = token_ids()
         for use_cache in (True, False):
             torch.manual_seed(4)  # generate() samples from the global generator
-            written.append(
-                model.generate(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
-                    max_new_tokens=8,
-                    do_sample=sample,
-                    use_cache=use_cache,
-                    pad_token_id=0,
-                )
-            )
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            options = {"do_sample": sample, "use_cache": use_cache, "pad_token_id": 0}
+            written.append(model.generate(**inputs, **options, max_new_tokens=8))
         assert torch.equal(*written)
         assert written[0].shape[1] > ids.shape[1]
 

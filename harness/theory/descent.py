@@ -54,7 +54,7 @@ class Problem:
         return replace(self, design=design, mean=mean, weight=self.weight[index])
 
     def gauge_row(self, theta: Array) -> tuple[Array, Array]:
-        """Returns log sum exp(b) less its target, (S,), and its derivative by b, (S, L)."""
+        """Log sum exp(b) less its target, (S,), and its derivative by b, (S, L)."""
         _, biases, _ = self.model.unpack(theta)
         powers = np.exp(biases)
         total = powers.sum(axis=1, keepdims=True)
@@ -68,7 +68,7 @@ class Problem:
         return total
 
     def normal_equations(self, theta: Array, found: Evaluation) -> tuple[Array, Array]:
-        """Returns J^T W J, (S, K, K), and J^T W (y - f), (S, K)."""
+        """J^T W J, (S, K, K), and J^T W (y - f), (S, K)."""
         jacobian = self.model.jacobian(found, self.design)
         count, size = jacobian.shape[:2]
         weighted = (jacobian * self.weight[:, None, None]).reshape(count, size, -1)
@@ -89,12 +89,8 @@ def descend(
 ) -> tuple[Array, Array, np.ndarray]:
     """Minimises chi^2 from each start.
 
-    Args:
-        problem: S problems.
-        theta: starts inside the box, (S, K).
-        low: lowest parameters, (K,).
-        high: highest, (K,).
-        max_iterations: steps tried at most.
+    Starts theta, (S, K), lie inside the box from `low` to `high`, (K,); at most `max_iterations`
+    steps are tried.
 
     Returns:
         The end points (S, K), their chi^2 (S,), and whether each converged (S,).
@@ -113,8 +109,7 @@ def descend(
         after = problem.chi2(trial, found.f)
         better = after < chi2
         waited = np.where(better, np.where(chi2 - after < SMALL_DECREASE, waited + 1, 0), waited)
-        damping *= np.where(better, ACCEPTED_FACTOR, REJECTED_FACTOR)
-        damping = np.maximum(damping, 1e-12)
+        damping = np.maximum(damping * np.where(better, ACCEPTED_FACTOR, REJECTED_FACTOR), 1e-12)
         if better.any():
             chosen = np.nonzero(better)[0]
             theta[chosen], chi2[chosen] = trial[chosen], after[chosen]
@@ -140,12 +135,10 @@ def _step(
 ) -> Array:
     """Damped Gauss-Newton steps, (S, K); 0 for frozen parameters."""
     frozen = ((theta <= low) & (slope < 0)) | ((theta >= high) & (slope > 0))
-    free = ~frozen
-    size = matrix.shape[1]
     diagonal = np.einsum("skk->sk", matrix)
     ridge = damping[:, None] * diagonal + 1e-12 * diagonal.max(axis=1, keepdims=True)
-    system = matrix * (free[:, :, None] & free[:, None, :])
-    system[:, np.arange(size), np.arange(size)] += np.where(frozen, 1.0, ridge)
+    system = matrix * ~(frozen[:, :, None] | frozen[:, None, :])
+    np.einsum("skk->sk", system)[...] += np.where(frozen, 1.0, ridge)
     step = np.linalg.solve(system, np.where(frozen, 0.0, slope)[..., None])[..., 0]
     longest = np.abs(step).max(axis=1, keepdims=True)
     return step * np.minimum(1.0, LONGEST_STEP / np.maximum(longest, 1e-300))

@@ -17,7 +17,6 @@ from harness.theory.world import Array, Box, Truth
 BLOCK_NUMBERS = 400_000
 """In the Jacobians of a block of fits: what a processor's cache holds."""
 
-
 PROMPT_SPREAD, BIAS_SPREAD, ALPHA_SPREAD = 0.15, 0.075, 0.1
 """Standard deviations of the starting points around the truth."""
 
@@ -61,14 +60,12 @@ def draw_starts(
     owners = np.empty(shape, dtype=int)
     owners[..., :length] = np.arange(length)
     if extra:
-        turn = np.broadcast_to(np.arange(num_starts)[None, :, None], (*shape[:2], extra))
+        turn, first = np.arange(num_starts)[:, None], np.arange(extra) == 0
         drawn = random.integers(length, size=(*shape[:2], extra))
-        first = np.arange(extra) == 0
         owners[..., length:] = np.where(first & (turn < length), turn % length, drawn)
     multiplicity = (owners[..., :, None] == owners[..., None, :]).sum(axis=-1)
-    prompts = truth.prompts[owners]
+    prompts, biases = truth.prompts[owners], truth.biases[owners] - np.log(multiplicity)
     prompts = prompts + PROMPT_SPREAD * random.standard_normal(prompts.shape)
-    biases = truth.biases[owners] - np.log(multiplicity)
     biases = biases + BIAS_SPREAD * random.standard_normal(shape)
     alpha = truth.alpha + ALPHA_SPREAD * random.standard_normal(shape[:2])
     return model.pack(prompts, biases, alpha)
@@ -83,13 +80,9 @@ def fit(
     gauge: float = 0.0,
     max_iterations: int = 300,
 ) -> Fit:
-    """Least-squares fits, the best of the starts for each repetition.
+    """Least-squares fits, the best of the starts (R, T, K) for each repetition.
 
     Args:
-        model: what is fitted.
-        sample: R repetitions.
-        starts: (R, T, K).
-        box: where the parameters stay.
         gauge: zero-init: log sum exp(b) of the truth. One added residual pulls the fit's there,
             which costs nothing where no bound binds, since a common constant of b changes nothing.
         max_iterations: of each start.

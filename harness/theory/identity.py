@@ -100,11 +100,7 @@ class LayerTerms:
 
 
 def show_identities(seed: int = 0) -> tuple[Identity, ...]:
-    """The identity on the demo model's last layer, for zero-init and for joint attention.
-
-    Args:
-        seed: draws the prompts.
-    """
+    """The identity on the demo model's last layer, for zero-init and for joint attention."""
     return tuple(_show(method, seed) for method in METHODS_SHOWN)
 
 
@@ -175,38 +171,31 @@ def attention_of(model: nn.Module, index: int) -> Any:
 
 def record_layer(model: nn.Module, layer: Any, ids: Tensor) -> LayerActivations:
     """Runs a model on one sequence and returns the layer's activations; hooks are removed."""
-    seen: dict[str, Any] = {}
+    seen: list[Array] = []
 
     def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen["hidden"] = args[0] if args else kwargs["hidden_states"]
-        seen["rotary"] = kwargs.get("position_embeddings", args[1] if len(args) > 1 else None)
+        hidden = args[0] if args else kwargs["hidden_states"]
+        rotary = kwargs["position_embeddings"] if "position_embeddings" in kwargs else args[1]
+        seen.extend(_double(tensor)[0] for tensor in (hidden, *rotary))
 
     def leave(_module: nn.Module, args: tuple[Any, ...]) -> None:
-        seen["output"] = args[0]
+        seen.append(_double(args[0])[0].reshape(seen[0].shape[0], -1, layer.head_dim))
 
-    hooks = [
+    with (
         layer.register_forward_pre_hook(enter, with_kwargs=True),
         layer.o_proj.register_forward_pre_hook(leave),
-    ]
-    try:
+    ):
         model(input_ids=ids)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    hidden, output = _double(seen["hidden"])[0], _double(seen["output"])[0]
-    cosine, sine = (_double(tensor)[0] for tensor in seen["rotary"])
-    heads = output.reshape(len(output), -1, layer.head_dim)
-    return LayerActivations(hidden, cosine, sine, heads)
+    return LayerActivations(*seen)
 
 
 def layer_terms(layer: Any, prompt: Any, seen: LayerActivations) -> LayerTerms:
     """Every expert and gate of a layer, from its input and weights, in float64.
 
-    Args:
-        layer: the attention layer.
-        prompt: its PromptAttention, with free rows.
-        seen: its activations.
+    `prompt` is the layer's PromptAttention, with free rows.
     """
+    from scipy.special import softmax
+
     rows = _double(prompt.rows)
     query = _rotate(_heads(layer, "q_proj", seen.hidden), seen)
     groups = len(query) // len(_heads(layer, "k_proj", rows))
@@ -220,15 +209,16 @@ def layer_terms(layer: Any, prompt: Any, seen: LayerActivations) -> LayerTerms:
     prompt_scores = scale * query @ prompt_key.swapaxes(1, 2)
     factors = np.ones((len(query), len(rows) + len(seen.hidden)))
     if prompt.gate is None:
-        gates = _softmax(np.concatenate([prompt_scores, token_scores], axis=2))
+        gates = softmax(np.concatenate([prompt_scores, token_scores], axis=2), axis=2)
     else:
-        gates = np.concatenate([_softmax(prompt_scores), _softmax(token_scores)], axis=2)
+        both = [softmax(scores, axis=2) for scores in (prompt_scores, token_scores)]
+        gates = np.concatenate(both, axis=2)
         factors[:, : len(rows)] = _double(prompt.gate_strength())[:, :, 0]
     return LayerTerms(np.concatenate(values, axis=1), gates, factors)
 
 
 def _heads(layer: Any, projection: str, x: Array) -> Array:
-    """Returns W x of a layer's projection by head, (heads, rows, d)."""
+    """W x of a layer's projection by head, (heads, rows, d)."""
     linear = getattr(layer, projection)
     y = x @ _double(linear.weight).T
     if linear.bias is not None:
@@ -241,11 +231,6 @@ def _rotate(x: Array, seen: LayerActivations) -> Array:
     half = x.shape[-1] // 2
     rotated = np.concatenate([-x[..., half:], x[..., :half]], axis=-1)
     return x * seen.cosine + rotated * seen.sine
-
-
-def _softmax(scores: Array) -> Array:
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def _double(tensor: Any) -> Array:

@@ -43,11 +43,7 @@ def cell_losses(model: Regression, truth: Truth, theta: Array) -> dict[str, Arra
     single, over: the largest |Dp_i| over cells with one atom and with several; over_mean: its mean
     by weight over the latter; centre: the largest |sum w_i Dp_i| / sum w_i over them; mass,
     voronoi: the last sum and all of D above; alpha: |alpha - alpha*|; empty: cells with no atom.
-
-    Args:
-        model: the fitted one.
-        truth: what was to be found.
-        theta: estimates, (R, K).
+    Estimates theta are (R, K).
     """
     prompts, weights, true_weights, gate = _atoms_of(model, truth, theta)
     offset = prompts[:, :, None] - truth.prompts
@@ -61,12 +57,11 @@ def cell_losses(model: Regression, truth: Truth, theta: Array) -> dict[str, Arra
     moved = np.linalg.norm(np.einsum("ri,riq,rij->rjq", weights, own, member), axis=-1)
     shared = np.where(is_alone, 0, weights)
     off_mass = np.abs(mass - true_weights).sum(axis=1)
-    share = np.where(mass > 0, moved / np.where(mass > 0, mass, 1), 0)
     losses = {
         "single": _largest(distance, is_alone),
         "over": _largest(distance, ~is_alone),
         "over_mean": _ratio((shared * distance).sum(axis=1), shared.sum(axis=1)),
-        "centre": _largest(share, count > 1),
+        "centre": _largest(_ratio(moved, mass), count > 1),
         "mass": off_mass,
         "voronoi": (weights * np.where(is_alone, distance, distance**2)).sum(axis=1)
         + off_mass
@@ -81,11 +76,7 @@ def matched_losses(model: Regression, truth: Truth, theta: Array) -> dict[str, A
 
     The atoms are matched so that sum |Dp_i| is least. prompt: the largest |Dp_i|; mass: sum |w_i -
     w*_i|; voronoi: sum w_i |Dp_i| + mass (+ the gate's part, as above); alpha: |alpha - alpha*|.
-
-    Args:
-        model: the fitted one.
-        truth: what was to be found; L = P.
-        theta: estimates, (R, K).
+    Estimates theta are (R, K), and L = P.
     """
     prompts, weights, true_weights, gate = _atoms_of(model, truth, theta)
     orders = np.array(list(permutations(range(len(truth.prompts)))))
@@ -111,7 +102,7 @@ def function_loss(model: Regression, theta: Array, f: Array, design: Design) -> 
 def _atoms_of(
     model: Regression, truth: Truth, theta: Array
 ) -> tuple[Array, Array, Array, Array | float]:
-    """Returns p (R, P, q), w (R, P), w* (L,) and |tanh alpha - tanh alpha*| (0 for joint)."""
+    """p (R, P, q), w (R, P), w* (L,) and |tanh alpha - tanh alpha*| (0 for joint)."""
     prompts, biases, alpha = model.unpack(theta)
     weights, true_weights = np.exp(biases), np.exp(truth.biases)
     if model.gating == "joint":

@@ -1,11 +1,14 @@
-"""What the Cramér-Rao bound predicts where as many atoms are fitted as there are.
+"""What theory gives: exponents in the limit, and slopes over the n at hand.
 
-Near the truth a least-squares estimate is normal with covariance (J^T W J)^-1, W = n / (M sigma^2)
-at each of M inputs. Drawing from it and measuring as fits are measured tells what a slope must be
-over the n at hand, where the limit's exponent is not reached yet.
+The latter are the Cramér-Rao bound's, where as many atoms are fitted as there are. Near the truth a
+least-squares estimate is normal with covariance (J^T W J)^-1, W = n / (M sigma^2) at each of M
+inputs. Drawing from it and measuring as fits are measured tells what a slope must be over the n at
+hand, where the limit's exponent is not reached yet.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,10 +21,56 @@ from harness.theory.scenarios import Scenario
 from harness.theory.world import Array
 
 NUM_DRAWS = 2000
+THEOREM = "the paper's theorem"
+"""Of arXiv 2502.03029, zero-initialised attention; up to a power of log n."""
+SHARED = "arXiv 2410.02200"
+"""The same group's theorem on prefix tuning with shared keys and values; up to a power of log n."""
+DERIVED = "derived here"
+"""In docs/theory.md."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """error ~ n^exponent."""
+
+    exponent: float
+    source: str
+
+
+def expectations(scenario: Scenario) -> dict[str, Expectation]:
+    """Expected exponents of a scenario, by quantity; tables show these alone.
+
+    Those of sequences are limits: they hold once the truth is close to where it goes.
+    """
+    rate, is_joint = scenario.rate, scenario.gating == "joint"
+    if scenario.family == "copy":
+        slow = 2 * rate if is_joint else 0.0
+        return {
+            "prompt": Expectation(-0.5 + (rate if is_joint else 0.0), DERIVED),
+            "mass": Expectation(-0.5 + slow, DERIVED),
+            "voronoi": Expectation(-0.5 + slow, DERIVED),
+        }
+    if scenario.family == "gate":
+        return {"prompt": Expectation(-0.5 + rate, DERIVED)}
+    if scenario.family == "merge":
+        power = 2 if is_joint or scenario.knows_alpha else 4
+        return {"prompt": Expectation(-0.5 + power * rate, DERIVED)}
+    source = SHARED if is_joint else THEOREM
+    found = {"single": Expectation(-0.5, source)}
+    if scenario.extra_atoms:
+        found |= {
+            "over": Expectation(-0.25, source),
+            "over_mean": Expectation(-0.25, DERIVED),
+            "centre": Expectation(-0.5, DERIVED),
+        }
+    found["voronoi"] = Expectation(-0.5, source)
+    if not is_joint:
+        found["alpha"] = Expectation(-0.5, source)
+    return found
 
 
 def fisher_information(scenario: Scenario, n: int) -> Array:
-    """Returns J^T W J at the truth of n observations, (K, K), with the gauge's row."""
+    """J^T W J at the truth of n observations, (K, K), with the gauge's row."""
     problem = scenario.problem(n)
     model, truth, world = problem.true_model(), problem.truth, problem.world
     theta = model.pack_truth(truth)
@@ -40,13 +89,7 @@ def fisher_information(scenario: Scenario, n: int) -> Array:
 
 
 def predict_errors(scenario: Scenario, n: int, random: np.random.Generator) -> dict[str, Array]:
-    """Losses of draws from the bound's normal distribution, cut to the box.
-
-    Args:
-        scenario: one with L' = L.
-        n: observations.
-        random: makes the draws.
-    """
+    """Losses of draws from the bound's normal distribution, cut to the box; L' = L."""
     problem = scenario.problem(n)
     model, truth = problem.true_model(), problem.truth
     (theta,) = model.pack_truth(truth)

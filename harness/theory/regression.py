@@ -102,7 +102,7 @@ class Regression:
         return self.pack(truth.prompts, truth.biases, truth.alpha)[None]
 
     def unpack(self, theta: Array) -> tuple[Array, Array, Array]:
-        """Returns p (S, L, q), b (S, L) and alpha (S,) of parameter vectors (S, K)."""
+        """p (S, L, q), b (S, L) and alpha (S,) of parameter vectors (S, K)."""
         size = self.num_atoms * self.world.key.shape[1]
         prompts = theta[:, :size].reshape(len(theta), self.num_atoms, -1)
         biases = theta[:, size : size + self.num_atoms]
@@ -111,7 +111,7 @@ class Regression:
         return prompts, biases, alpha
 
     def evaluate(self, theta: Array, design: Design) -> Evaluation:
-        """Returns f at every input, with the parts of its derivatives."""
+        """f at every input, with the parts of its derivatives."""
         prompts, biases, alpha = self.unpack(theta)
         images, jacobian = self._images(prompts)
         scores = (images @ self.world.key.T) @ design.x + biases[:, :, None]
@@ -134,7 +134,7 @@ class Regression:
         return Evaluation(f, share, value, centre, strength, jacobian)
 
     def jacobian(self, found: Evaluation, design: Design) -> Array:
-        """Returns df/dtheta, (S, K, m, M).
+        """df/dtheta, (S, K, m, M).
 
         With c = tanh(alpha) and r = g (zero-init), or c = 1 and r = f (joint):
         df/db_i = c pi_i (v_i - r);  df/dp_i = df/db_i (x^T B Z_i) + c pi_i C Z_i with
@@ -157,7 +157,7 @@ class Regression:
         return full
 
     def _images(self, prompts: Array) -> tuple[Array, Array]:
-        """Returns z (S, L, q) and dz/dp (S or 1, L or 1, q, q)."""
+        """z (S, L, q) and dz/dp (S or 1, L or 1, q, q)."""
         if self.is_linear:
             return prompts, np.eye(prompts.shape[-1])[None, None]
         hidden = np.tanh(prompts @ self.world.hidden.T)
@@ -172,11 +172,10 @@ def make_design(experts: PretrainedExperts, x: Array) -> Design:
         + experts.linear @ x
         + experts.offset[None, :, None]
     )
-    shift = np.broadcast_to(
-        experts.shift[None, :, :, None], (len(x), *experts.shift.shape, x.shape[-1])
-    )
-    values = shift.copy()
-    if experts.slope is not None:
+    shift = experts.shift[None, :, :, None]
+    if experts.slope is None:
+        values = np.tile(shift, (len(x), 1, 1, x.shape[-1]))
+    else:
         values = np.tanh(np.einsum("kmd,sdM->skmM", experts.slope, x) + shift)
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     weights /= weights.sum(axis=1, keepdims=True)

@@ -43,15 +43,9 @@ def grid_inputs(world: World, side: int = GRID_SIDE) -> Array:
 def draw_on_grid(
     world: World, f: Array, design: Design, n: int, repetitions: int, random: np.random.Generator
 ) -> Sample:
-    """Returns n observations on the grid, for each repetition, as counts and means.
+    """n observations on the grid, for each repetition, as counts and means.
 
-    Args:
-        world: gives sigma.
-        f: the true function at the grid's inputs, (m, M).
-        design: of the grid.
-        n: observations.
-        repetitions: R.
-        random: draws them.
+    f is the true function at the inputs of the grid's design, (m, M).
     """
     size = f.shape[-1]
     counts = random.multinomial(n, np.full(size, 1 / size), size=repetitions).astype(float)

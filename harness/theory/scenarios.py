@@ -137,11 +137,7 @@ class Scenario:
 
 
 def draw_truth(index: int) -> tuple[World, Truth]:
-    """Returns B, C, three prompts and biases drawn at random, prompts at least 1 apart.
-
-    Args:
-        index: which draw; the same index gives the same truth.
-    """
+    """B, C, three prompts and biases, drawn at random by `index`; prompts are at least 1 apart."""
     random = np.random.default_rng([RANDOM_SEED, index])
     while True:
         key, value = random.normal(0, 1, (2, 2, 2))
@@ -153,7 +149,7 @@ def draw_truth(index: int) -> tuple[World, Truth]:
 
 
 def fixed(extras: tuple[int, ...], *, has_nonlinear_joint: bool = False) -> Iterator[Scenario]:
-    """Yields the fixed truth for each model, with L' = L + each of `extras`."""
+    """The fixed truth for each model, with L' = L + each of `extras`."""
     for extra in extras:
         yield Scenario("fixed", "zero-init", extra_atoms=extra)
         yield Scenario("fixed", "zero-init", is_linear=False, extra_atoms=extra)
@@ -163,7 +159,7 @@ def fixed(extras: tuple[int, ...], *, has_nonlinear_joint: bool = False) -> Iter
 
 
 def sequences(family: Family, rates: tuple[float, ...]) -> Iterator[Scenario]:
-    """Yields a sequence of truths for both models at each rate."""
+    """A sequence of truths for both models at each rate."""
     for rate in rates:
         yield Scenario(family, "joint", rate=rate)
         yield Scenario(family, "zero-init", rate=rate)
@@ -172,7 +168,7 @@ def sequences(family: Family, rates: tuple[float, ...]) -> Iterator[Scenario]:
 
 
 def drawn(family: Family, num_draws: int) -> Iterator[Scenario]:
-    """Yields each draw for both models, with as many prompts as there are and with one more."""
+    """Each draw for both models, with as many prompts as there are and with one more."""
     for draw in range(num_draws):
         for extra in (0, 1):
             yield Scenario(family, "zero-init", extra_atoms=extra, draw=draw)

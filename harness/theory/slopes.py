@@ -51,13 +51,8 @@ def fit_slope(
 
     The mean, not the mean logarithm: an over-fitted cell's error is near 0 in a part of the
     repetitions. The interval is a percentile bootstrap over the repetitions within each n; it
-    knows nothing of a lack of fit to a line.
-
-    Args:
-        sizes: n, ascending.
-        errors: for each n, the errors of the repetitions; NaN is left out.
-        random: of the bootstrap.
-        fewest: smaller n are left out.
+    knows nothing of a lack of fit to a line. `sizes` are n, ascending, `errors` those of the
+    repetitions at each; NaN and n below `fewest` are left out.
 
     Returns:
         None where fewer than two n have an error above 0.
@@ -78,7 +73,7 @@ def fit_slope(
 
 
 def logarithmic_slope(power: float, sizes: Sequence[int]) -> float:
-    """Returns the log-log slope over these n of (log n / n)^power, the form of the theorems."""
+    """The log-log slope over these n of (log n / n)^power, the form of the theorems."""
     log_n = np.log([n for n in sizes if n >= FEWEST_OBSERVATIONS])
     curve = power * (np.log(log_n) - log_n)
     return float(np.polyfit(log_n, curve, 1)[0])

@@ -57,19 +57,17 @@ def statements(study: Study) -> list[str]:
         for gating, model in _MODELS.items()
         for quantity, title in _HEADLINES.items()
     ]
-    others = [study.find(family="fixed", quantity=name) for name in ("over_mean", "centre")]
-    others.append(study.find(family="fixed", quantity="voronoi"))
+    names = ("over_mean", "centre", "voronoi")
+    others = [row for name in names for row in study.find(family="fixed", quantity=name)]
     groups += [
-        ("Fixed truths, Voronoi loss, and mean and centre of over-fitted cells", sum(others, [])),
+        ("Fixed truths, Voronoi loss, and mean and centre of over-fitted cells", others),
         ("Drawn truths (B, C, prompts and biases at random)", study.find(family="random")),
         ("Continuous x instead of the grid", study.find(family="continuous")),
         ("Truths that move with n", [row for row in study.find() if row.scenario.rate]),
     ]
-    lines = []
-    for title, found in groups:
-        if rows := [row for row in found if row.expected]:
-            lines.append(f"{title}: {agreement(rows)}.")
-    return [*lines, *_comparisons(study)]
+    expected = [(title, [row for row in found if row.expected]) for title, found in groups]
+    agreements = [f"{title}: {agreement(rows)}." for title, rows in expected if rows]
+    return [*agreements, *_comparisons(study)]
 
 
 def agreement(rows: Sequence[Row]) -> str:
@@ -141,9 +139,7 @@ def _slope_verdict(row: Row) -> str:
 
 
 def _is_above(row: Row, other: Row) -> bool:
-    assert row.slope is not None
-    assert other.slope is not None
-    return row.slope.low > other.slope.high
+    return bool(row.slope and other.slope and row.slope.low > other.slope.high)
 
 
 def cautions(study: Study) -> list[str]:

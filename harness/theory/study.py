@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import signal
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,7 +40,7 @@ class Plan:
 
 
 def half_decades(first: float, last: float) -> tuple[int, ...]:
-    """Returns n from 10^first to 10^last by half decades."""
+    """n from 10^first to 10^last by half decades."""
     return tuple(round(10 ** (i / 2)) for i in range(round(2 * first), round(2 * last) + 1))
 
 
@@ -107,14 +109,13 @@ def measure(plan: Plan, n: int, seed: int) -> Errors:
         sample = observe(world, each, design, noise)
     else:
         sample = draw_on_grid(world, f, grid, n, plan.repetitions, random)
-    starts = draw_starts(problem.model, truth, plan.repetitions, plan.starts, random)
+    model = problem.model
+    starts = draw_starts(model, truth, plan.repetitions, plan.starts, random)
     gauge = float(np.log(np.exp(truth.biases).sum()))
-    found = fit(
-        problem.model, sample, starts, problem.box, gauge=gauge, max_iterations=plan.iterations
-    )
+    found = fit(model, sample, starts, problem.box, gauge=gauge, max_iterations=plan.iterations)
     losses_of = matched_losses if scenario.is_sequence else cell_losses
-    losses = losses_of(problem.model, truth, found.theta)
-    losses["function"] = function_loss(problem.model, found.theta, f, grid)
+    losses = losses_of(model, truth, found.theta)
+    losses["function"] = function_loss(model, found.theta, f, grid)
     return Errors(scenario, n, losses, found.chi2, found.converged, found.starts_at_best)
 
 
@@ -124,33 +125,18 @@ def jobs_of(plans: Sequence[Plan], seed: int) -> list[Callable[[], Errors]]:
 
 
 def run_jobs(jobs: Sequence[Callable[[], object]], *, workers: int) -> Iterator[object]:
-    """Runs functions, on processes where `workers` is above 1; yields results in their order.
-
-    Args:
-        jobs: functions that can be pickled, such as those of `jobs_of`.
-        workers: processes; 1 works in this one.
-    """
+    """Runs picklable functions, and yields results in their order; 1 worker is this process."""
     if workers == 1:
         yield from (job() for job in jobs)
         return
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
-    # Fresh processes: a fork would take this one's threads and locks with it.
+    # Fresh processes: a fork would take this one's threads and locks with it. They leave ctrl-C to
+    # this one, which stops the pool.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts)
+    pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
     try:
-        yield from pool.map(_call, jobs)
+        yield from pool.map(operator.call, jobs)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _call(job: Callable[[], object]) -> object:
-    return job()
-
-
-def _ignore_interrupts() -> None:
-    """Leaves ctrl-C to the parent, which stops the pool."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from harness.errors import StorageError
-from harness.theory.expectations import Expectation, expectations
 from harness.theory.identity import Identity
 from harness.theory.losses import TITLES
-from harness.theory.prediction import predict_errors
+from harness.theory.prediction import Expectation, expectations, predict_errors
 from harness.theory.scenarios import Scenario
 from harness.theory.slopes import FEWEST_OBSERVATIONS, Slope, fit_slope, verdict
 from harness.theory.study import Errors
@@ -111,14 +110,10 @@ class Study:
 
     @staticmethod
     def from_json(text: str, *, place: str) -> Study:
-        """The study that a text holds.
-
-        Args:
-            text: of the file.
-            place: the file's path, for errors.
+        """The study that a file's text holds.
 
         Raises:
-            StorageError: it holds none, or one of another version.
+            StorageError: it holds none, or one of another version; `place` is named.
         """
         from pydantic import TypeAdapter
 
@@ -181,11 +176,9 @@ def _predicted(scenario: Scenario, sizes: Sequence[int], seed: int) -> dict[str,
         predict_errors(scenario, n, _generator(seed, scenario.name, f"prediction {n}"))
         for n in used
     ]
+    means = {name: [each[name].mean() for each in draws] for name in draws[0]}
     log_n = np.log(used)
-    return {
-        quantity: float(np.polyfit(log_n, np.log([each[quantity].mean() for each in draws]), 1)[0])
-        for quantity in draws[0]
-    }
+    return {name: float(np.polyfit(log_n, np.log(m), 1)[0]) for name, m in means.items()}
 
 
 def _point(n: int, errors: np.ndarray) -> Point:
@@ -194,16 +187,12 @@ def _point(n: int, errors: np.ndarray) -> Point:
 
 
 def _effort(scenario: Scenario, group: Sequence[Errors]) -> Effort:
-    empty = [
-        int(errors.losses["empty"].sum())
-        for errors in group
-        if "empty" in errors.losses and errors.n >= FEWEST_OBSERVATIONS
-    ]
+    late = [errors.losses for errors in group if errors.n >= FEWEST_OBSERVATIONS]
     return Effort(
         scenario=scenario,
         converged=float(np.concatenate([errors.converged for errors in group]).mean()),
         starts_at_best=float(np.concatenate([e.starts_at_best for e in group]).mean()),
-        empty_cells=sum(empty),
+        empty_cells=sum(int(losses["empty"].sum()) for losses in late if "empty" in losses),
     )
 
 

@@ -105,13 +105,8 @@ TRUTH = Truth(
 
 
 def copied_experts(world: World, prompts: Array, biases: Array) -> PretrainedExperts:
-    """Pre-trained experts that are copies of prompts: scores (B p_k)^T x + b_k, values C p_k.
-
-    Args:
-        world: gives B and C.
-        prompts: (N, q).
-        biases: (N,).
-    """
+    """Pre-trained experts that are copies of prompts (N, q) with biases (N,): scores
+    (B p_k)^T x + b_k, values C p_k."""
     count, size = prompts.shape[0], world.key.shape[0]
     return PretrainedExperts(
         quadratic=np.zeros((count, size, size)),
@@ -128,9 +123,6 @@ def check_truth(
     """Checks that a truth can be estimated, and returns one line for each weakness that it has.
 
     Args:
-        world: the known parts.
-        truth: what is to be estimated.
-        box: where it is searched.
         has_gate: whether the model is zero-initialised attention.
         num_atoms: L' of the fit.
 
@@ -171,15 +163,13 @@ def _faults(world: World, truth: Truth, box: Box, has_gate: bool, num_atoms: int
             f"prompts {first} and {second} are equal: they are one prompt with the sum of the "
             "masses; leave one out or move it"
         )
-    outside = [
-        name
-        for name, values, low, high in (
-            ("prompts", prompts, -box.prompt, box.prompt),
-            ("biases", truth.biases, box.bias_low, box.bias_high),
-            ("alpha", np.array([truth.alpha]), box.alpha_low, box.alpha_high),
-        )
-        if (name != "alpha" or has_gate) and not ((values >= low) & (values <= high)).all()
+    ranges = [
+        ("prompts", prompts, -box.prompt, box.prompt),
+        ("biases", truth.biases, box.bias_low, box.bias_high),
     ]
+    if has_gate:
+        ranges.append(("alpha", np.array(truth.alpha), box.alpha_low, box.alpha_high))
+    outside = [name for name, x, low, high in ranges if not ((x >= low) & (x <= high)).all()]
     if outside:
         yield (
             f"{' and '.join(outside)} of the truth lie outside the box {box}; "

@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,7 @@ from harness.records.events import CellEnded, CellStarted, Event, StepDone
 from harness.records.results import read_result
 from harness.tracking.metrics import step_metrics
 from harness.tracking.runs import GridRuns
-from harness.tracking.store import MAX_BATCH, store_errors
-from harness.tracking.uri import hide_password
+from harness.tracking.store import MAX_BATCH, hide_password, store_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -30,25 +29,20 @@ RETRY_SECONDS = 30.0
 """Between two attempts to reach a server that does not answer."""
 
 
-@dataclass
 class Tracker:
-    """A listener that logs a run's events to MLflow.
+    """A listener that logs a run's events to MLflow, from a thread that first makes the database.
 
     While the server does not answer, events are kept and tried again; what is still missing at the
     end is named in `problem`, and `sync` makes up for it.
     """
 
-    grid: GridSpec
-    uri: str
-    runs_dir: Path
-    states: Sequence[CellState]
-    problem: str | None = None
-    _events: queue.SimpleQueue[Event | None] = field(default_factory=queue.SimpleQueue)
-    _closing: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Starts the thread, which first makes the database."""
+    def __init__(
+        self, grid: GridSpec, uri: str, runs_dir: Path, states: Sequence[CellState]
+    ) -> None:
+        self.grid, self.uri, self.runs_dir, self.states = grid, uri, runs_dir, states
+        self.problem: str | None = None
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -59,10 +53,9 @@ class Tracker:
         """Waits until everything is logged; returns the problem, if there is one."""
         self._closing.set()
         self._events.put(None)
-        if self._thread is not None:
-            self._thread.join(timeout)
-            if self._thread.is_alive():
-                self.problem = f"MLflow at {hide_password(self.uri)}: too slow; gave up waiting"
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self.problem = f"MLflow at {hide_password(self.uri)}: too slow; gave up waiting"
         return self.problem
 
     def _run(self) -> None:
@@ -114,20 +107,16 @@ class _LiveLog:
 
     def _take(self, event: Event) -> None:
         if isinstance(event, CellStarted) and event.total_steps:
+            if event.cell_id in self.run_ids:  # a fresh process emits all steps again
+                self._flush()
+                self.runs.client.set_terminated(self.run_ids.pop(event.cell_id), "KILLED")
             cell = self.states[event.cell_id].cell
-            self._leave(event.cell_id)
             self.run_ids[event.cell_id] = self.runs.create_cell_run(cell)
         elif isinstance(event, StepDone) and event.cell_id in self.run_ids:
             self.pending.setdefault(event.cell_id, []).extend(step_metrics(event))
         elif isinstance(event, CellEnded) and not event.elsewhere:
             self._flush()
             self._end(event)
-
-    def _leave(self, cell_id: str) -> None:
-        """Closes the run of a process that a fresh one replaces, which emits all steps again."""
-        if cell_id in self.run_ids:
-            self._flush()
-            self.runs.client.set_terminated(self.run_ids.pop(cell_id), "KILLED")
 
     def _end(self, event: CellEnded) -> None:
         folder = Path(event.folder)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from harness.errors import UsageError
 from harness.grid.folders import items_path
 from harness.records.results import RESULT_FILE
-from harness.tracking.store import Store, TrackedRun, store_errors
-from harness.tracking.uri import hide_password
+from harness.tracking.store import Store, TrackedRun, hide_password, store_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -35,9 +34,9 @@ class RunLookup:
             TrackingError: the store cannot be reached.
         """
         named = [run for run in self._runs if name in (run.info.run_id, run.info.run_name)]
-        complete = [run for run in named if "zbench.content" in run.data.tags]
         if not named:
             return None
+        complete = [run for run in named if "zbench.content" in run.data.tags]
         if not complete:
             raise UsageError(
                 f"{name}: this MLflow run holds no result (its cell runs or has failed); "

@@ -83,7 +83,7 @@ class GridRuns:
                 "zbench.kind": "cell",
                 "zbench.grid": self.grid.name,
                 "zbench.cell_id": cell.id,
-                "zbench.owner": owner(),
+                "zbench.owner": f"{platform.node()}:{os.getpid()}",
             },
         )
         params = [Param(key, str(value)[:6000]) for key, value in cell_params(cell).items()]
@@ -159,9 +159,7 @@ class GridRuns:
     def replay(self, state: CellState, runs: Sequence[Run] | None = None) -> None:
         """Logs all that a cell's folder holds, into the run of its training where there is one.
 
-        Args:
-            state: of the cell, with a result.
-            runs: of the cell, newest first; None to list them.
+        `runs` are the cell's, newest first; None to list them.
         """
         assert state.result is not None
         if runs is None:
@@ -181,7 +179,7 @@ class GridRuns:
         self.client.set_tag(run_id, "zbench.training", training_hash(result))
 
     def read(self) -> list[TrackedRun]:
-        """Reads the newest complete run of each cell of the experiment.
+        """The newest complete run of each cell of the experiment.
 
         Raises:
             TrackingError: the store or its artifacts cannot be read.
@@ -198,14 +196,6 @@ class GridRuns:
                     tracked.append(found)
         return tracked
 
-    def items_file(self, tracked: TrackedRun, name: str) -> Path | None:
-        """Local path of a run's per-item records, see `Store.file`."""
-        return self.store.file(tracked, f"{ITEMS_FOLDER}/{name}")
-
-    def file(self, tracked: TrackedRun, name: str) -> Path | None:
-        """Local path of one of a run's files, see `Store.file`."""
-        return self.store.file(tracked, name)
-
 
 def _finished(runs: Sequence[Run], state: CellState) -> bool:
     content = content_hash(state.folder)
@@ -215,14 +205,9 @@ def _finished(runs: Sequence[Run], state: CellState) -> bool:
     )
 
 
-def owner() -> str:
-    """Host and id of this process."""
-    return f"{platform.node()}:{os.getpid()}"
-
-
-def is_alive(name: str) -> bool:
-    """Whether another process of this host still runs; False for one of another host."""
-    host, _, number = name.rpartition(":")
+def is_alive(owner: str) -> bool:
+    """Whether another process, `<host>:<id>`, of this host still runs; False for another host."""
+    host, _, number = owner.rpartition(":")
     if host != platform.node() or not number.isdigit() or int(number) == os.getpid():
         return False
     try:

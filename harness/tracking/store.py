@@ -1,10 +1,11 @@
-"""An MLflow store: where it is opened, listed, written in batches and read back."""
+"""An MLflow store: its URI, and how it is opened, listed, written in batches and read back."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from harness.errors import TrackingError
+from harness.grid.schema import GridSpec
 from harness.records.results import RESULT_FILE, CellResult, read_result
-from harness.tracking.uri import tracking_error
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
@@ -31,6 +32,48 @@ ENVIRONMENT = {
 """A server that is down is noticed within seconds, and nothing else is called."""
 MAX_BATCH = 1000
 """Metrics in one request, the most that MLflow takes."""
+
+
+def default_uri(runs_dir: Path) -> str:
+    """The tracking URI of a runs folder: `sqlite:///<runs>/mlflow.db`."""
+    return f"sqlite:///{(runs_dir / 'mlflow.db').resolve()}"
+
+
+def resolve_uri(grid: GridSpec | None, runs_dir: Path, option: str | None) -> str:
+    """The URI of the option, else of MLFLOW_TRACKING_URI, of the grid, or the default."""
+    chosen = option or os.environ.get("MLFLOW_TRACKING_URI") or (grid and grid.tracking.uri)
+    return chosen or default_uri(runs_dir)
+
+
+def hide_password(uri: str) -> str:
+    """The URI without the user and password that it may carry."""
+    scheme, separator, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    path = re.sub(r"(password=)[^&]*", r"\1***", path)
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def shown_uri(uri: str, runs_dir: Path) -> str:
+    """The URI for a page that others read: no password, and no folder above `runs_dir`."""
+    if uri == default_uri(runs_dir) and not runs_dir.is_absolute():
+        return f"sqlite:///{runs_dir / 'mlflow.db'}"
+    return hide_password(uri)
+
+
+@contextlib.contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """Turns what goes wrong with a store into a TrackingError that names it, in one line."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as fault:
+        said = " ".join(str(fault).split()) or type(fault).__name__
+        silence = re.search(r"\[Errno -?\d+\] ([A-Z][a-z ]+)|(timed out)", said)
+        if silence and uri.startswith("http"):
+            said = f"no answer ({silence[1] or silence[2]})"
+        said = said.replace(uri, hide_password(uri))[:300]
+        raise TrackingError(f"MLflow at {hide_password(uri)}: {said}") from fault
 
 
 @dataclass(frozen=True)
@@ -133,23 +176,11 @@ class Store:
         from mlflow.artifacts import download_artifacts
 
         try:
-            return Path(
-                download_artifacts(run_id=run_id, artifact_path=name, tracking_uri=self.uri)
-            )
+            found = download_artifacts(run_id=run_id, artifact_path=name, tracking_uri=self.uri)
+            return Path(found)
         except Exception:  # of many kinds, also where the run has no such artifact
             with store_errors(self.uri):
                 folder = name.rpartition("/")[0] or None
                 if name in {entry.path for entry in self.client.list_artifacts(run_id, folder)}:
                     raise
             return None
-
-
-@contextlib.contextmanager
-def store_errors(uri: str) -> Iterator[None]:
-    """Turns what goes wrong with a store into a TrackingError that names it."""
-    try:
-        yield
-    except TrackingError:
-        raise
-    except Exception as fault:
-        raise tracking_error(uri, fault) from fault

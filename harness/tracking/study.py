@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.records.environment import git_commit, package_versions
 from harness.tracking.store import Store, store_errors
-from harness.tracking.uri import default_uri
-
-
-def study_uri(runs_dir: Path, option: str | None) -> str:
-    """The URI of the option, else of MLFLOW_TRACKING_URI, or the default of `runs_dir`."""
-    return option or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(runs_dir)
 
 
 def log_study(
@@ -27,16 +20,9 @@ def log_study(
     metrics: Mapping[str, float],
     files: Sequence[Path],
 ) -> str:
-    """Logs a finished run and returns its id.
+    """Logs a finished run of an experiment, which is made where there is none; returns its id.
 
-    Args:
-        uri: of the store; a local SQLite file is made where there is none.
-        runs_dir: holds the artifacts of a local store.
-        experiment: is made where there is none.
-        name: of the run.
-        params: what was asked for.
-        metrics: what was found.
-        files: go to the run's artifacts.
+    `runs_dir` holds the artifacts, copies of `files`, of a local store.
 
     Raises:
         TrackingError: the store cannot be reached, or refuses.

@@ -122,12 +122,8 @@ class Training:
         Raises:
             ModelError: the state is another model's.
         """
-        followed = {
-            name.removeprefix(CALLBACK_STATE): value
-            for name, value in tensors.items()
-            if name.startswith(CALLBACK_STATE)
-        }
         own = {k: v for k, v in tensors.items() if not k.startswith(CALLBACK_STATE)}
+        followed = {k.removeprefix(CALLBACK_STATE): v for k, v in tensors.items() if k not in own}
         self.train_step.load_state(own)
         for callback in self.callbacks:
             callback.load_state(followed)

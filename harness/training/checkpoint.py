@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,13 +69,8 @@ class TrainingState:
 def save_checkpoint(folder: Path, state: TrainingState, identity: Mapping[str, Any]) -> Path:
     """Writes a checkpoint beside the others, whole or not at all, and removes all but the last two.
 
-    Args:
-        folder: of the cell's checkpoints; made where it is absent.
-        state: the training's.
-        identity: which training it belongs to, as plain values; `read_checkpoint` compares it.
-
-    Returns:
-        The checkpoint's own folder.
+    `identity` says in plain values which training it belongs to; `read_checkpoint` compares it.
+    Returns the checkpoint's own folder.
 
     Raises:
         StorageError: it cannot be written; the earlier ones are as they were.
@@ -88,7 +83,7 @@ def save_checkpoint(folder: Path, state: TrainingState, identity: Mapping[str, A
             "identity": dict(identity),
             "versions": package_versions(),
             "tensors_sha256": fresh_sha256_of_file(temporary / TENSORS_FILE),
-            "progress": state.progress.to_json(),
+            "progress": asdict(state.progress),
         }
         record = {"sha256": sha256_of_json(content), "content": content}
         (temporary / RECORD_FILE).write_text(json.dumps(record), encoding="utf-8")
@@ -185,16 +180,13 @@ class Checkpoints(Callback):
             for old in (path for pattern in TEMPORARY for path in self.folder.glob(pattern)):
                 shutil.rmtree(old, ignore_errors=True)
         found = checkpoint_folders(self.folder)
-        for index, folder in enumerate(found):
+        for folder in found:
             try:
                 state = read_checkpoint(folder, self.identity)
             except TrainingError as fault:
-                is_last = index + 1 == len(found)
-                rest = (
-                    "none is left: the training begins again"
-                    if is_last
-                    else "the one before is used"
-                )
+                rest = "the one before is used"
+                if folder == found[-1]:
+                    rest = "none is left: the training begins again"
                 self._warn(f"checkpoint left out: {fault}; {rest}")
             else:
                 logger.info("resumes from %s", folder)
@@ -232,13 +224,10 @@ class Checkpoints(Callback):
         return Action.SAVE if due or self.flags.save else Action.CONTINUE
 
     def save(self, state: TrainingState, *, wait: bool = False) -> None:
-        """Writes a state in a thread, while the training continues.
+        """Writes a state in a thread, while the training continues; its progress is copied first.
 
-        A full disk costs a warning, and the last good checkpoint stays.
-
-        Args:
-            state: a copy of the training's; its progress is copied here.
-            wait: return when it is written; with 0 minutes between two it always is.
+        A full disk costs a warning, and the last good checkpoint stays. With `wait`, or 0 minutes
+        between two, it is written on return.
         """
         self.wait()
         self.flags.save = False

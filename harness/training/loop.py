@@ -37,7 +37,6 @@ def fit(
     precision: str,
     pad_token_id: int,
     callbacks: Sequence[Callback] = (),
-    token_budget: int | None = None,
     resume: TrainingState | None = None,
 ) -> TrainResult:
     """Trains what requires gradients in `model`, in place, and leaves it in evaluation mode.
@@ -48,15 +47,13 @@ def fit(
 
     Args:
         model: a causal language model on `device`; its trained tensors are fp32.
-        examples: what to train on; those without labels are passed over.
-        spec: how.
+        examples: those without labels are passed over.
         seed: decides the order of the examples and the dropout masks.
         device: such as `cpu` or `cuda`.
         precision: of the frozen base, `fp32`, `bf16` or `fp16`.
         pad_token_id: any token of the vocabulary; no result depends on it.
         callbacks: follow the training, in this order; `Checkpoints` comes last, since a training
             that is told to stop ends there.
-        token_budget: tokens of a forward pass; takes precedence over that of `spec`.
         resume: a checkpoint of this very training.
 
     Raises:
@@ -71,9 +68,8 @@ def fit(
         device=torch.device(device),
         precision=precision,
         pad_token_id=pad_token_id,
-        token_budget=token_budget,
     )
-    resolve_budget(train_step.token_budget, examples, train_step.device)  # fail early
+    resolve_budget(spec.token_budget, examples, train_step.device)  # fail early
     training = Training(train_step, examples, Progress.begin(spec.epochs), tuple(callbacks))
     if resume is not None:
         training.load_state(resume.tensors)
@@ -184,12 +180,10 @@ def _check_finite(training: Training, step: int, rate: float, totals: BatchTotal
     if math.isfinite(totals.loss) and (math.isfinite(totals.gradient_norm) or totals.skipped):
         return
     notes = [callback.failure_note(training) for callback in training.callbacks]
+    rest = "; ".join(["lower the learning rate or set max_gradient_norm", *filter(None, notes)])
     raise TrainingError(
         f"step {step}: the loss is {totals.loss / totals.labels:.4g} and the gradient's norm "
-        f"{totals.gradient_norm:.4g} (learning rate {rate:.3g}); "
-        + "; ".join(
-            ["lower the learning rate or set max_gradient_norm", *(note for note in notes if note)]
-        )
+        f"{totals.gradient_norm:.4g} (learning rate {rate:.3g}); {rest}"
     )
 
 

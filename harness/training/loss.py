@@ -75,7 +75,6 @@ class ResponseLoss(nn.Module):
             sequences: all of the batch that this process trains on, in any order.
             token_budget: tokens of a forward pass, padding counted; no sequence is longer.
             pad_token_id: any token; no result depends on it.
-            device: where the parts go.
             share: whether shared prefixes are computed once, where that is exact.
         """
         if not sequences:
@@ -90,15 +89,14 @@ class ResponseLoss(nn.Module):
 
     def forward(self, batch: MicroBatch) -> Tensor:
         """The sum of the labels' cross-entropies, fp32, in nats."""
+        base = _base(self.model)
         if isinstance(batch, PaddedBatch):
             if _is_prompt_learning(self.model):
                 logits = _logits_after_prompts(self.model, batch.input_ids_BT, batch.positions)
                 return functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
-            base = _base(self.model)
             arguments: dict[str, Any] = {"input_ids": batch.input_ids_BT}
             attention = base.config._attn_implementation
         else:
-            base = _base(self.model)
             assert self.attention is not None
             attention = self.attention
             arguments = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,8 +42,7 @@ class MethodStatistics(Callback):
 
     def on_train_begin(self, training: Training) -> None:
         if self.telemetry is not None and not training.progress.records:
-            with torch.no_grad(), training.train_step.autocast():
-                self.telemetry.on_train_begin(_texts(training))
+            _probe(training, self.telemetry.on_train_begin)
 
     def on_gradients(self, training: Training, step: int, totals: BatchTotals) -> None:
         at_ends = step in (1, training.total_steps)
@@ -58,8 +57,7 @@ class MethodStatistics(Callback):
 
     def on_train_end(self, training: Training) -> None:
         if self.telemetry is not None:
-            with torch.no_grad(), training.train_step.autocast():
-                self.telemetry.on_train_end(_texts(training))
+            _probe(training, self.telemetry.on_train_end)
 
     def result_figures(self, training: Training) -> Mapping[str, float]:
         return self._read(training) if self.telemetry is None else self.telemetry.statistics()
@@ -80,5 +78,6 @@ class MethodStatistics(Callback):
         return self.statistics(training.train_step.model) if self.statistics else {}
 
 
-def _texts(training: Training) -> list[tuple[int, ...]]:
-    return [example.token_ids for example in training.examples[:PROBE_TEXTS]]
+def _probe(training: Training, hook: Callable[[Sequence[Sequence[int]]], None]) -> None:
+    with torch.no_grad(), training.train_step.autocast():
+        hook([example.token_ids for example in training.examples[:PROBE_TEXTS]])

@@ -6,6 +6,7 @@ alone.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 def number_sequences(examples: Sequence[Example]) -> list[TokenSequence]:
     """The examples that have labels, longest first, each with its index in that order."""
-    labelled = [example for example in examples if example.num_labels]
-    labelled.sort(key=lambda example: len(example.token_ids), reverse=True)
+    labelled = (example for example in examples if example.num_labels)
+    ordered = sorted(labelled, key=lambda example: len(example.token_ids), reverse=True)
     return [
         TokenSequence(index, example.token_ids, example.num_prompt_tokens)
-        for index, example in enumerate(labelled)
+        for index, example in enumerate(ordered)
     ]
 
 
@@ -59,10 +60,8 @@ def packed_rows(
     """Yields packed rows of at most `token_budget` nodes, all about as long.
 
     Args:
-        sequences: at least one.
-        token_budget: no sequence has more tokens.
+        sequences: at least one, none of more than `token_budget` tokens.
         share: whether shared prefixes are computed once.
-        device: where the rows go.
     """
     if share:  # sequences with a common prefix become neighbours
         ordered = sorted(sequences, key=lambda one: one.token_ids)
@@ -83,14 +82,11 @@ def balanced_cuts(sizes: Sequence[int], shared: Sequence[int], budget: int) -> l
     """
     fewest = len(_cuts(sizes, shared, budget))
     total = sum(size - common for size, common in zip(sizes, shared, strict=True))
-    low, high = max(max(sizes), math.ceil(total / fewest)), budget
-    while low < high:
-        middle = (low + high) // 2
-        if len(_cuts(sizes, shared, middle)) <= fewest:
-            high = middle
-        else:
-            low = middle + 1
-    return _cuts(sizes, shared, high)
+    capacities = range(max(max(sizes), math.ceil(total / fewest)), budget + 1)
+    smallest = bisect.bisect_left(
+        capacities, True, key=lambda capacity: len(_cuts(sizes, shared, capacity)) <= fewest
+    )
+    return _cuts(sizes, shared, capacities[smallest])
 
 
 def _cuts(sizes: Sequence[int], shared: Sequence[int], capacity: int) -> list[slice]:

@@ -10,6 +10,7 @@ Shapes: N nodes, M slots (rows of all buckets), B sequences of a bucket, T their
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,11 +68,10 @@ class PackedRow:
 
 def shared_inputs(sequences: Sequence[TokenSequence]) -> list[int]:
     """For each of the sorted sequences, the number of nodes that it shares with the one before."""
-    shared = [0] * len(sequences)
-    for index in range(1, len(sequences)):
-        before, own = sequences[index - 1], sequences[index]
+    shared = [0]
+    for before, own in itertools.pairwise(sequences):
         count = common_prefix_length(before.token_ids, own.token_ids)
-        shared[index] = min(count, before.num_inputs, own.num_inputs)
+        shared.append(min(count, before.num_inputs, own.num_inputs))
     return shared
 
 
@@ -84,7 +84,6 @@ def pack(
         sequences: where anything is shared, sorted by their tokens: then what a sequence shares
             with any before it, it shares with the one just before.
         shared: leading nodes that each has in common with the one before; the first's is ignored.
-        device: where the row goes.
     """
     ids: list[int] = []
     depths: list[Indices] = []
@@ -113,15 +112,13 @@ def pack(
 
 
 def _pack_attention(nodes_of: Sequence[Indices], num_nodes: int, device: torch.device) -> Packing:
-    order = sorted(range(len(nodes_of)), key=lambda index: -len(nodes_of[index]))
+    ordered = sorted(nodes_of, key=len, reverse=True)
     buckets, slots = [], []
-    for part in bucket_cuts([len(nodes_of[index]) for index in order]):
-        chosen = order[part]
-        width = len(nodes_of[chosen[0]])
+    for part in bucket_cuts([len(nodes) for nodes in ordered]):
+        chosen = ordered[part]
+        width = len(chosen[0])
         buckets.append(Bucket(len(chosen), width))
-        for index in chosen:
-            nodes = nodes_of[index]
-            slots.append((nodes, width))
+        slots += [(nodes, width) for nodes in chosen]
     node_of_slot = np.concatenate(
         [np.pad(nodes, (0, width - len(nodes)), mode="edge") for nodes, width in slots]
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.models.loading import trained_parameters
@@ -67,12 +68,8 @@ class Ranks:
     ) -> Iterator[tuple[T, float, bool]]:
         """Yields micro-batches with their weights, as many on every rank; the last is marked.
 
-        A rank that has fewer than another computes one of weight 0, since every pass of a sharded
-        model needs all ranks.
-
-        Args:
-            own: this rank's micro-batches; perhaps none.
-            dummy_batch: makes one for a rank that has none.
+        A rank that has fewer than another, perhaps none, computes one of weight 0, since every pass
+        of a sharded model needs all ranks.
         """
         count = self.highest(len(own))
         for index in range(count):
@@ -102,13 +99,8 @@ def parallelize(
 ) -> nn.Module:
     """Wraps a module, whose output is a summed loss, for the ranks that train it.
 
-    Make the optimizer afterwards: sharding replaces the parameters.
-
-    Args:
-        module: holds the model; changed in place where it is sharded.
-        layers: the decoder layers, each gathered by itself where the model is sharded.
-        ranks: who trains it.
-        precision: of the frozen base.
+    Where the model is sharded, it is changed in place and each of its decoder layers is gathered by
+    itself. Make the optimizer afterwards: sharding replaces the parameters.
     """
     if ranks.size == 1:
         return module
@@ -148,8 +140,6 @@ def gather_trained(model: nn.Module) -> dict[str, Tensor] | None:
 
     See `gather`: all ranks call it, and rank 0 alone gets them.
     """
-    from torch.distributed.tensor import DTensor
-
     parameters = trained_parameters(model)
     is_sharded = any(isinstance(value, DTensor) for value in parameters.values())
     return gather(parameters) if is_sharded else None
@@ -161,8 +151,6 @@ def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     All ranks call it. One sharded tensor is gathered after the other, so that a device holds one
     whole tensor at a time. `shard_of` goes the other way.
     """
-    from torch.distributed.tensor import DTensor
-
     gathered = {}
     leads = not dist.is_initialized() or dist.get_rank() == 0
     for name, value in tensors.items():
@@ -178,8 +166,6 @@ def shard_of(whole: Tensor, like: Tensor) -> Tensor:
 
     Where the other is not sharded, that is the tensor itself, on the other's device.
     """
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
     moved = whole.to(like.device)
     if not isinstance(like, DTensor):
         return moved
@@ -187,6 +173,4 @@ def shard_of(whole: Tensor, like: Tensor) -> Tensor:
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    from torch.distributed.tensor import DTensor
-
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.training.step import BatchTotals
@@ -67,14 +67,9 @@ class Progress:
 
     def copy(self) -> Progress:
         """A copy that further steps do not change."""
-        lists = {"losses": [*self.losses], "labels": [*self.labels], "records": [*self.records]}
-        return Progress(**{**vars(self), **lists})
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; floats survive JSON to the last bit."""
-        return asdict(self)
+        return replace(self, losses=[*self.losses], labels=[*self.labels], records=[*self.records])
 
     @staticmethod
     def from_json(raw: Mapping[str, Any]) -> Progress:
-        """Reads what `to_json` gave."""
+        """From its fields as JSON, which floats survive to the last bit."""
         return Progress(**{**raw, "records": [StepRecord(**record) for record in raw["records"]]})

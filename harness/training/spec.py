@@ -94,7 +94,7 @@ class TrainSpec(Spec):
         return float(math.ceil((self.warmup_ratio or 0.0) * self.total_steps(num_examples)))
 
     def learning_rate_at(self, step: int, num_examples: int) -> float:
-        """Learning rate of an optimizer step.
+        """Learning rate of an optimizer step, counted from 1.
 
         With s steps done before this one, w steps of warm-up and n steps in all:
 
@@ -105,10 +105,6 @@ class TrainSpec(Spec):
         So the first of several warm-up steps has rate 0, and the last step a rate just above 0.
         LLaMA-Adapter's schedule is this (its epoch is s / steps_per_epoch, a fraction), and so
         are the schedules of transformers that Alpaca-LoRA and Stanford Alpaca use.
-
-        Args:
-            step: number of the step, from 1.
-            num_examples: sequences of one epoch.
         """
         done, peak = step - 1, self.peak_learning_rate
         warmup, total = self.warmup(num_examples), self.total_steps(num_examples)

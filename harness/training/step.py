@@ -8,6 +8,7 @@ matrices are multiplied as they are. In fp16 the loss is scaled: its gradients w
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -20,10 +21,9 @@ from harness.data.instructions import Example
 from harness.errors import ModelError
 from harness.methods.row_dropout import dropout_rng
 from harness.models.loading import trained_parameters
-from harness.training.loss import MicroBatch, ResponseLoss, dropout_key
+from harness.training.loss import ResponseLoss, dropout_key
 from harness.training.loss_scale import LossScale
 from harness.training.micro_batches import number_sequences, resolve_budget
-from harness.training.packing import TokenSequence
 from harness.training.parallel import (
     COMPUTE_DTYPES,
     Ranks,
@@ -84,10 +84,8 @@ class TrainStep:
         device: torch.device,
         precision: str,
         pad_token_id: int,
-        token_budget: int | None = None,
     ) -> None:
         self.model, self.spec, self.device = model, spec, device
-        self.token_budget = spec.token_budget if token_budget is None else token_budget
         self.pad_token_id = pad_token_id
         self.compute_dtype = COMPUTE_DTYPES.get(precision)
         assert all(tensor.dtype == torch.float32 for tensor in trained_parameters(model).values())
@@ -120,15 +118,17 @@ class TrainStep:
         are those of the whole batch, the same on every rank.
         """
         labels = sum(example.num_labels for example in examples)
-        budget = resolve_budget(self.token_budget, examples, self.device)
+        budget = resolve_budget(self.spec.token_budget, examples, self.device)
         sequences = number_sequences(examples)
-        batches = self._micro_batches(self.ranks.shard(sequences), budget)
-
-        def dummy_batch() -> MicroBatch:
-            return self._micro_batches(sequences[-1:], budget)[0]
-
+        split = functools.partial(
+            self.loss.micro_batches,
+            token_budget=budget,
+            pad_token_id=self.pad_token_id,
+            device=self.device,
+        )
+        batches, shortest = list(split(self.ranks.shard(sequences))), sequences[-1:]
         losses = []
-        for batch, weight, last in self.ranks.lockstep(batches, dummy_batch):
+        for batch, weight, last in self.ranks.lockstep(batches, lambda: next(split(shortest))):
             with gradient_sync(self.module, last=last):
                 with self.autocast(), dropout_rng(dropout_key(batch, key)):
                     loss = self.module(batch)
@@ -147,16 +147,6 @@ class TrainStep:
             )
         tokens = sum(len(example.token_ids) for example in examples if example.num_labels)
         return BatchTotals(total, labels, tokens, gradient_norm, self._skipped)
-
-    def _micro_batches(self, sequences: Sequence[TokenSequence], budget: int) -> list[MicroBatch]:
-        return list(
-            self.loss.micro_batches(
-                sequences,
-                token_budget=budget,
-                pad_token_id=self.pad_token_id,
-                device=self.device,
-            )
-        )
 
     def update(self, learning_rate: float) -> None:
         """Takes the optimizer's step, unless it is to be skipped, and clears the gradients."""

@@ -24,7 +24,7 @@ from harness.grid.schema import Cell, expand
 from harness.records.files import write_frame
 from harness.records.results import CellResult, TaskScore
 from harness.tracking.runs import GridRuns
-from harness.tracking.uri import default_uri
+from harness.tracking.store import default_uri
 from tests.grid.test_loader import GRID
 from tests.records.test_results import RESULT, SCORE
 from tests.tracking.test_runs import empty_store, states, store

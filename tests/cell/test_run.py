@@ -158,4 +158,6 @@ def test_errors_are_told_in_one_line() -> None:
     assert describe(StorageError("a\nb")) == "a"
     assert describe(ValueError("why")) == "ValueError: why"
     out_of_memory = torch.OutOfMemoryError("CUDA out of memory. Tried ...")
-    assert "take a larger GPU" in describe(out_of_memory)
+    assert "free the GPU of other processes, or take a larger GPU" in describe(out_of_memory)
+    on_cpu = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate ...")
+    assert "free the machine's memory of other processes" in describe(on_cpu)

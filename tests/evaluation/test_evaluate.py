@@ -25,8 +25,8 @@ from transformers import (
 )
 
 from harness.evaluation import evaluate, evaluate_together
-from harness.evaluation.outcome import TaskOutcome
 from harness.evaluation.prefix_trie.forward import TrieForward, width_of
+from harness.evaluation.scores import TaskOutcome
 from harness.evaluation.tasks import TaskSpec, local_files
 from harness.methods import METHODS
 from tests.evaluation.conftest import other_notes

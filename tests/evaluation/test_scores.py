@@ -16,8 +16,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from harness.errors import EvaluationError
 from harness.evaluation import evaluate
-from harness.evaluation.outcome import TaskOutcome
-from harness.evaluation.scores import tokenizer_sha256
+from harness.evaluation.scores import TaskOutcome, tokenizer_sha256
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec, request_key
 from scripts.make_schema_page import CHOICE_ITEMS, ITEMS
 from tests.evaluation.conftest import other_notes, write_rows

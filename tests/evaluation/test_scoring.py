@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from harness.errors import EvaluationError
 from harness.evaluation.loading import load_benchmark
-from harness.evaluation.outcome import TaskOutcome
+from harness.evaluation.scores import TaskOutcome
 from harness.evaluation.scoring import score_benchmarks
 from harness.evaluation.tasks import TaskSpec
 

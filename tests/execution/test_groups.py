@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from harness.cell.settings import RunSettings
 from harness.demo.world import write_world
+from harness.execution.devices import RunPlan
 from harness.execution.groups import CellGroup
-from harness.execution.plan import GridOutcome, RunPlan
-from harness.execution.run_grid import run_grid
+from harness.execution.run_grid import GridOutcome, run_grid
 from harness.grid.folders import cell_folder, is_running
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand

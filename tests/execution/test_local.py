@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from harness.cell.settings import RunSettings
-from harness.execution.plan import RunPlan
+from harness.execution.devices import RunPlan
 from harness.execution.run_grid import run_grid
 from harness.grid.folders import is_running
 from harness.grid.resolver import resolve_grid

@@ -15,7 +15,7 @@ from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.folders import cell_folder, check_writable, locked
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
-from harness.grid.status import LocalInputs, missing_tasks, read_states
+from harness.grid.status import LocalInputs, read_states
 from harness.records.files import sha256_of_file
 from harness.records.results import CellError, write_result
 from tests.grid.test_loader import GRID
@@ -110,8 +110,8 @@ def test_another_limit_is_another_request(cells: list[Cell]) -> None:
     cell = cells[1]
     result = replace(RESULT, scores=scored(cell))
     other = cell.model_copy(update={"tasks": (TaskSpec(name="mmlu", limit=6),)})
-    assert missing_tasks(cell, result, None) == ()
-    assert missing_tasks(other, result, None) == other.tasks
+    assert LocalInputs(None).missing_tasks(cell, result) == ()
+    assert LocalInputs(None).missing_tasks(other, result) == other.tasks
 
 
 def test_other_items_under_the_data_root_are_scored_anew(cells: list[Cell], tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_other_items_under_the_data_root_are_scored_anew(cells: list[Cell], tmp_
     (tmp_path / "arc_easy").mkdir()
     (tmp_path / "arc_easy" / "test.parquet").write_bytes(b"items")
     result = replace(RESULT, scores=scored(cell))
-    assert missing_tasks(cell, result, tmp_path) == cell.tasks
+    assert LocalInputs(tmp_path).missing_tasks(cell, result) == cell.tasks
 
 
 def test_a_held_folder_is_running_and_refused_to_others(cells: list[Cell], tmp_path: Path) -> None:

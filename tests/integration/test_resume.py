@@ -52,7 +52,6 @@ def train(
     training: TrainSpec | None = None,
     follow: MethodStatistics | None = None,
     warn: Callable[[str], None] = print,
-    **others: Any,
 ) -> TrainResult:
     """Trains, from the latest checkpoint where there is one, and is told to stop after a step."""
 
@@ -73,7 +72,6 @@ def train(
         pad_token_id=0,
         callbacks=[*([follow] if follow else []), *callbacks, *([kept] if kept else [])],
         resume=kept.latest() if kept is not None else None,
-        **others,
     )
 
 
@@ -186,7 +184,7 @@ def test_another_budget_gives_the_same_training_up_to_rounding(tmp_path: Path) -
     expected = train(whole)
     with pytest.raises(Stopped):
         train(adapted("full"), checkpoints(tmp_path), stop_at=6)
-    found = train(resumed, checkpoints(tmp_path), token_budget=30)
+    found = train(resumed, checkpoints(tmp_path), training=spec(token_budget=30))
     assert found.epoch_losses == pytest.approx(expected.epoch_losses, rel=1e-5)
     assert found.tokens == expected.tokens
 

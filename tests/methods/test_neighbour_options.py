@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from harness.errors import MethodError
+from harness.methods import METHODS
 from harness.models.loading import count_parameters
 from harness.models.shape import shape_of
 from harness.training.spec import TrainSpec
@@ -19,7 +20,7 @@ from tests.fixtures.tiny_models import (
     tiny_model,
     trained_on_meta,
 )
-from tests.methods.test_neighbours import METHODS, NAMES, OPTIONS, adapted
+from tests.methods.test_neighbours import NAMES, OPTIONS, adapted
 
 COUNTS = {
     # LoRA of rank 64 on all linear layers (159.9M and 250.3M in VeRA's table 4), and magnitudes.

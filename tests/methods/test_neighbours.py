@@ -13,7 +13,7 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from harness.data.instructions import Example
-from harness.methods.neighbours import NEIGHBOURS
+from harness.methods import METHODS
 from harness.methods.row_dropout import RowDropout, dropout_rng
 from harness.models.adapter_folder import adapter_size
 from harness.models.adapters import attach_adapter
@@ -22,8 +22,7 @@ from harness.training.loss import ResponseLoss, dropout_key
 from harness.training.micro_batches import number_sequences
 from tests.fixtures.tiny_models import stir, tiny_model, token_ids
 
-METHODS = {method.name: method for method in NEIGHBOURS}
-NAMES = tuple(METHODS)
+NAMES = ("dora", "ia3", "vera", "prefix-tuning", "prompt-tuning", "adaption-prompt")
 PROMPT_LEARNING = ("prefix-tuning", "prompt-tuning")
 OPTIONS: dict[str, dict[str, object]] = {
     "dora": {"rank": 4},

@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from harness.analysis.findings import Findings
-from harness.report.efficiency import efficiency_drawing
+from harness.report.curves import efficiency_drawing, loss_drawing
 from harness.report.figures import FORMATS, MOST_METHODS, STYLES, Drawing, Plot, styles_of
-from harness.report.losses import loss_drawing
 
 SIGNATURES = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 
@@ -27,8 +26,8 @@ def draw_efficiency(findings: Findings) -> Drawing:
 
 
 def draw_losses(findings: Findings) -> Drawing:
-    measured = findings.measured
-    return loss_drawing(findings.losses[0], measured, styles_of(list(measured.cells)))
+    styles = styles_of(list(findings.measured.cells))
+    return loss_drawing(findings, findings.losses[0], styles)
 
 
 def axes_of(panel: Plot):

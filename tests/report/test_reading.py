@@ -6,7 +6,7 @@ from harness.report.reading import caution_sentences, headline_sentences, status
 
 
 def cautions_of(results) -> str:
-    return "\n".join(caution_sentences(results.findings().cautions))
+    return "\n".join(caution_sentences(results.findings()))
 
 
 def test_status_counts_every_planned_cell(small_grid) -> None:

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from harness.report.page import tables_html
+from harness.report.page import html
 from harness.report.render import (
     Entry,
     Row,
@@ -66,7 +66,7 @@ def test_html_is_escaped_and_closed(table) -> None:
         def handle_endtag(self, tag) -> None:
             assert open_tags.pop() == tag
 
-    text = tables_html([table])
+    text = html("tables", [table])
     Parser().feed(text)
     assert open_tags == []
     assert "<i>" not in text

@@ -17,7 +17,7 @@ from harness.grid.status import read_states
 from harness.records.events import CellEnded, CellStarted, Event, StepDone, Warned
 from harness.tracking.live import Tracker, _LiveLog
 from harness.tracking.runs import GridRuns
-from harness.tracking.uri import default_uri
+from harness.tracking.store import default_uri
 from tests.grid.test_loader import GRID
 from tests.grid.test_status import scored
 from tests.records.test_results import RESULT
@@ -46,7 +46,6 @@ def test_events_become_one_finished_run(grid: GridSpec, tmp_path: Path, empty_st
     told = events(grid, tmp_path / "elsewhere")
     states = read_states(expand(grid), runs_dir=tmp_path, data_root=None)
     tracker = Tracker(grid, default_uri(tmp_path), tmp_path, states)
-    tracker.start()
     for event in told:
         tracker(event)
     assert tracker.close() is None
@@ -111,5 +110,4 @@ def test_what_fails_is_tried_again_and_logged_once(
 
 def test_a_server_that_never_answers_is_named_at_the_end(grid: GridSpec, tmp_path: Path) -> None:
     tracker = Tracker(grid, "http://127.0.0.1:9", tmp_path, [])
-    tracker.start()
     assert tracker.close() == "MLflow at http://127.0.0.1:9: no answer (Connection refused)"

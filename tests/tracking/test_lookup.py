@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import TrackingError
 from harness.tracking.lookup import RunLookup
-from harness.tracking.uri import default_uri
+from harness.tracking.store import default_uri
 from tests.tracking.test_runs import empty_store
 
 __all__ = ["empty_store"]

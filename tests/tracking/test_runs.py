@@ -22,8 +22,14 @@ from harness.grid.status import CellState, read_states
 from harness.records.files import write_frame
 from harness.records.results import CellError, CellResult, write_result
 from harness.tracking.runs import GridRuns
-from harness.tracking.store import Store, TrackedRun
-from harness.tracking.uri import default_uri, hide_password, resolve_uri, shown_uri
+from harness.tracking.store import (
+    Store,
+    TrackedRun,
+    default_uri,
+    hide_password,
+    resolve_uri,
+    shown_uri,
+)
 from tests.grid.test_loader import GRID
 from tests.grid.test_status import scored
 from tests.records.test_results import RESULT
@@ -98,11 +104,11 @@ def test_what_is_read_back_is_what_was_stored(
     runs.sync(states(grid, tmp_path))
     (tracked,) = runs.read()
     assert tracked.result == replace(result, cell=cell.record(), cell_id=cell.id)
-    name = items_path(tmp_path, "mmlu", tracked.result.scores[1].key).name
-    path = runs.items_file(tracked, name)
+    name = str(items_path(Path(), "mmlu", tracked.result.scores[1].key))
+    path = runs.store.file(tracked, name)
     assert path is not None
     assert pd.read_parquet(path)["acc"].tolist() == [1.0, 0.0]
-    assert runs.items_file(tracked, "nothing.parquet") is None
+    assert runs.store.file(tracked, "items/nothing.parquet") is None
 
 
 def test_what_a_method_kept_of_its_training_is_read_back(
@@ -117,11 +123,11 @@ def test_what_a_method_kept_of_its_training_is_read_back(
     store(cell, tmp_path, replace(RESULT, scores=scored(cell), train=train))
     runs.sync(states(grid, tmp_path))
     (tracked,) = runs.read()
-    path = runs.file(tracked, "gates.parquet")
+    path = runs.store.file(tracked, "gates.parquet")
     assert path is not None
     assert not path.is_relative_to(cell_folder(tmp_path, cell))
     assert pd.read_parquet(path).equals(gates)
-    assert runs.file(tracked, "attention_share.parquet") is None
+    assert runs.store.file(tracked, "attention_share.parquet") is None
     (run,) = runs.cell_runs()[cell.id]
     assert run.data.metrics["probe/prompt_mass_share/after"] == 0.25
     # Of the steps: the last one's, not logged again with the result.
@@ -217,7 +223,7 @@ def test_a_file_that_cannot_be_read_is_a_warning_and_not_a_missing_file(
     runs: GridRuns, caplog: pytest.LogCaptureFixture
 ) -> None:
     local = TrackedRun("1", "a/lora", "2", RESULT, Path("/nowhere").as_uri())
-    assert runs.file(local, STEPS_FILE) is None
+    assert runs.store.file(local, STEPS_FILE) is None
     assert not caplog.records
     remote = replace(local, artifact_uri="mlflow-artifacts:/1/artifacts")
     away = Store("http://127.0.0.1:9")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import TrackingError
-from harness.tracking.study import log_study, study_uri
-from harness.tracking.uri import default_uri
+from harness.tracking.store import default_uri, resolve_uri
+from harness.tracking.study import log_study
 
 
 def log(uri, tmp_path, files=(), metrics=None) -> str:
@@ -50,7 +50,7 @@ def test_the_option_takes_precedence_over_the_environment_and_the_default(
     tmp_path, monkeypatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert study_uri(tmp_path, None) == default_uri(tmp_path)
+    assert resolve_uri(None, tmp_path, None) == default_uri(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there:1")
-    assert study_uri(tmp_path, None) == "http://there:1"
-    assert study_uri(tmp_path, "http://here:1") == "http://here:1"
+    assert resolve_uri(None, tmp_path, None) == "http://there:1"
+    assert resolve_uri(None, tmp_path, "http://here:1") == "http://here:1"

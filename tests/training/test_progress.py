@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -17,7 +18,7 @@ def test_sums_survive_json() -> None:
         record = StepRecord(step, 0, loss, 1e-3 * step, 8, 0.5 * step, 16.0, 1000 * step)
         progress.add(record, BatchTotals(4 * loss, 4, 8, 1.0))
     progress.peak_memory_bytes = 5
-    found = Progress.from_json(json.loads(json.dumps(progress.to_json())))
+    found = Progress.from_json(json.loads(json.dumps(asdict(progress))))
     assert found == progress
     assert (found.step, found.tokens, found.seconds) == (25, 200, 12.5)
     assert found.labels == [100]

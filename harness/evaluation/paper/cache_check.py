@@ -28,26 +28,20 @@ MAX_ERROR_IN_HALF = 0.3
 def reason_against_cache(
     model: Any, prompts: Sequence[tuple[int, ...]], autocast_dtype: torch.dtype | None
 ) -> str | None:
-    """Returns why a model is to generate without kept keys and values; None where it may keep them.
+    """Why a model is to generate without kept keys and values; None where it may keep them.
 
-    Args:
-        model: in evaluation mode, under the precision it is to run in.
-        prompts: what it is to continue; the longest and the shortest are tried.
-        autocast_dtype: what the model computes in where that is not its own dtype.
+    It is in evaluation mode, under the precision it is to run in: `autocast_dtype`, or its own
+    dtype. The longest and the shortest of the prompts are tried.
     """
     if reason := virtual_tokens(model):
         return reason
     half = (autocast_dtype or model.dtype) != torch.float32
-    ordered = sorted(prompts, key=len)
-    window = attention_window(model)
-    beyond_window = window is not None and len(ordered[-1]) >= window
     limit = MAX_ERROR_IN_HALF if half else MAX_ERROR
+    ordered, window = sorted(prompts, key=len), attention_window(model)
+    beyond_window = window is not None and len(ordered[-1]) >= window
+    kind = ("pool", autocast_dtype, beyond_window)
     try:
-        try_once(
-            model,
-            ("pool", autocast_dtype, beyond_window),
-            lambda: _compare(model, [ordered[0], ordered[-1]], limit),
-        )
+        try_once(model, kind, lambda: _compare(model, [ordered[0], ordered[-1]], limit))
     except WrongResultError as fault:
         return str(fault)
     return None
@@ -72,7 +66,7 @@ def _compare(model: Any, prompts: list[tuple[int, ...]], limit: float) -> None:
 
 
 def _difference(found_BV: Tensor, expected_BV: Tensor) -> float:
-    """Returns the largest difference of the likeliest tokens' log-probabilities, in nats."""
+    """The largest difference of the likeliest tokens' log-probabilities, in nats."""
     expected_BV, found_BV = (logits.float().log_softmax(-1) for logits in (expected_BV, found_BV))
     best_B1 = expected_BV.argmax(-1, keepdim=True)
     return float((found_BV.gather(-1, best_B1) - expected_BV.gather(-1, best_B1)).abs().max())
@@ -80,7 +74,7 @@ def _difference(found_BV: Tensor, expected_BV: Tensor) -> float:
 
 @torch.no_grad()
 def plain_logits(model: Any, rows: Sequence[Sequence[int]]) -> Tensor:
-    """Returns the logits (B, V) of the token after each row.
+    """The logits (B, V) of the token after each row.
 
     The rows have one length: there is no padding, which would change what virtual tokens see.
     """

@@ -55,7 +55,7 @@ class Response:
 
 
 OnDone = Callable[[int, Response], None]
-"""Told of each prompt's number and response, once."""
+"""Called with each prompt's number and response, once."""
 
 
 @dataclass(eq=False)
@@ -64,6 +64,16 @@ class _Sequence:
     prompt: Prompt
     stream: Random
     tokens: list[int] = field(default_factory=list)
+
+
+_Rows = list[_Sequence | None]
+"""Sequences side by side; None for one that has ended."""
+
+
+def _going(rows: _Rows) -> tuple[list[int], list[_Sequence]]:
+    """The numbers of the rows that have not ended, and their sequences."""
+    numbered = [(number, one) for number, one in enumerate(rows) if one is not None]
+    return [number for number, _ in numbered], [one for _, one in numbered]
 
 
 @dataclass
@@ -120,52 +130,40 @@ class Generator:
 
     def _run_pool(self, left: dict[int, Prompt], on_done: OnDone) -> None:
         queue = _Queue(self.model, self._sequences(left))
-        pool, active = Pool(self.model), list[_Sequence | None]()
+        pool, active = Pool(self.model), _Rows()
         while queue or any(active):
-            free = self.num_rows - sum(one is not None for one in active)
+            free = self.num_rows - len(active) + active.count(None)
             if queue and free * REFILL_SHARE >= self.num_rows:
                 active = self._admit(queue, pool, active, on_done)
             elif active.count(None) * DROP_SHARE >= len(active):
-                kept = [number for number, one in enumerate(active) if one is not None]
+                kept, going = _going(active)
                 pool.arrange(kept)
-                active = [active[number] for number in kept]
+                active = [*going]
             if any(active):
                 logits = pool.step([one.tokens[-1] if one else 0 for one in active])
                 active = self._choose(logits, active, on_done)
 
-    def _admit(
-        self,
-        queue: _Queue,
-        pool: Pool,
-        active: list[_Sequence | None],
-        on_done: OnDone,
-    ) -> list[_Sequence | None]:
-        """Returns the pool's sequences after new ones have joined, with their first token."""
-        kept = [number for number, one in enumerate(active) if one is not None]
-        going = [active[number] for number in kept]
+    def _admit(self, queue: _Queue, pool: Pool, active: _Rows, on_done: OnDone) -> _Rows:
+        """The pool's sequences after new ones have joined, with their first token."""
+        kept, going = _going(active)
         joining: list[tuple[Prefilled, list[int]]] = []
         while queue and len(going) < self.num_rows:
             sequences, prefix = queue.take(self.num_rows - len(going))
-            prefilled = prefill_prompts(
-                self.model, [one.prompt.tokens for one in sequences], prefix
-            )
-            started = self._choose(prefilled.logits_BV, sequences, on_done)
-            chosen = [number for number, one in enumerate(started) if one is not None]
+            tokens = [one.prompt.tokens for one in sequences]
+            prefilled = prefill_prompts(self.model, tokens, prefix)
+            chosen, started = _going(self._choose(prefilled.logits_BV, sequences, on_done))
             joining.append((prefilled, chosen))
-            going += [started[number] for number in chosen]
+            going += started
         pool.arrange(kept, joining)
-        return going
+        return [*going]
 
-    def _choose(
-        self, logits: Any, active: Sequence[_Sequence | None], on_done: OnDone
-    ) -> list[_Sequence | None]:
+    def _choose(self, logits: Any, active: Sequence[_Sequence | None], on_done: OnDone) -> _Rows:
         """Gives each sequence its next token; returns None for those that end."""
         draws = [0.0 if one is None else one.stream.random() for one in active]
         chosen = choose_tokens(logits, self.decoding, draws)
-        going: list[_Sequence | None] = []
-        for one, token in zip(active, chosen, strict=True):
+        going = [*active]
+        for row, (one, token) in enumerate(zip(active, chosen, strict=True)):
             if one is None:
-                going.append(None)
                 continue
             if token == NOT_A_NUMBER:
                 raise EvaluationError(
@@ -177,9 +175,7 @@ class Generator:
                 one.tokens.append(token)
             if ended or len(one.tokens) == self.decoding.max_new_tokens:
                 on_done(one.number, Response(tuple(one.tokens), ended))
-                going.append(None)
-            else:
-                going.append(one)
+                going[row] = None
         return going
 
     def _run_plainly(self, left: dict[int, Prompt], on_done: OnDone) -> None:
@@ -190,11 +186,9 @@ class Generator:
             for start in range(0, len(alike), self.num_rows):
                 active = alike[start : start + self.num_rows]
                 while active:
-                    logits = plain_logits(
-                        self.model, [[*s.prompt.tokens, *s.tokens] for s in active]
-                    )
-                    going = self._choose(logits, active, on_done)
-                    active = [one for one in going if one is not None]
+                    rows = [[*one.prompt.tokens, *one.tokens] for one in active]
+                    logits = plain_logits(self.model, rows)
+                    active = _going(self._choose(logits, active, on_done))[1]
 
     def _sequences(self, left: dict[int, Prompt]) -> list[_Sequence]:
         return [
@@ -220,7 +214,7 @@ class _Queue:
         return bool(self._groups)
 
     def take(self, count: int) -> tuple[list[_Sequence], Prefix]:
-        """Returns the next sequences of one group, at most `count` and TOKENS_AT_ONCE."""
+        """The next sequences of one group, at most `count` and TOKENS_AT_ONCE."""
         group = self._groups[0]
         if self._prefix is None:
             tokens = common_prefix([one.prompt.tokens for one in group])

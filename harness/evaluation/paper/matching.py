@@ -35,13 +35,13 @@ class Verdict:
 
 
 def response_of(text: str) -> str:
-    """Returns what follows the last mark; all of a text that has none."""
+    """What follows the last mark; all of a text that has none."""
     return text.rpartition(RESPONSE_MARK)[2]
 
 
 @lru_cache(maxsize=65536)
 def judge(text: str, options: tuple[str, ...], gold: int) -> Verdict:
-    """Returns the verdict on a generated text.
+    """The verdict on a generated text.
 
     Args:
         text: with the prompt before it or without; what follows the last mark counts.
@@ -49,7 +49,8 @@ def judge(text: str, options: tuple[str, ...], gold: int) -> Verdict:
         gold: number of the right one.
     """
     response = response_of(text)
-    named = [number for number, option in enumerate(options) if _is_named(option, response)]
+    letters = response.lower()
+    named = [n for n, option in enumerate(options) if option.removesuffix(".").lower() in letters]
     several = len(named) > 1
     prediction = None if several else _prediction(named, _most_similar(options, response), gold)
     right = prediction == gold
@@ -68,10 +69,6 @@ def _prediction(named: list[int], similar: int | None, gold: int) -> int | None:
     if similar is None or named == [gold]:
         return named[0] if named else None
     return similar
-
-
-def _is_named(option: str, response: str) -> bool:
-    return option.removesuffix(".").lower() in response.lower()
 
 
 def _most_similar(options: Sequence[str], response: str) -> int | None:

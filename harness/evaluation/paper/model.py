@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
 from harness.evaluation.benchmarks import Decoding
-from harness.evaluation.model_object import ModelObject, OnProgress
+from harness.evaluation.lm_eval_session import ModelObject, OnProgress
 from harness.evaluation.paper.cache_check import reason_against_cache
 from harness.evaluation.paper.generator import Generator, Prompt, Response
 from harness.evaluation.tasks import DEFAULT_NUM_ROWS
@@ -72,7 +72,7 @@ class GeneratingModel(ModelObject):
         return f"the {self.longest_prompt} of {super().room} that the response leaves"
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
-        """Returns BOS and the text's tokens; no BOS where the tokenizer has none."""
+        """BOS and the text's tokens; no BOS where the tokenizer has none."""
         encoded = self.tokenizer(
             text,
             add_special_tokens=False,
@@ -81,18 +81,15 @@ class GeneratingModel(ModelObject):
             verbose=False,
         )
         bos = self.tokenizer.bos_token_id
-        return (*(() if bos is None else (bos,)), *encoded["input_ids"])
+        return tuple(token for token in (bos, *encoded["input_ids"]) if token is not None)
 
     def decode_response(self, prompt: tuple[int, ...], response: tuple[int, ...]) -> str:
-        """Returns the text that a response adds to the prompt's."""
-        tail = list(prompt[-TAIL:])
-        before, whole = (
-            self.tokenizer.decode(
-                tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-            for tokens in (tail, [*tail, *response])
+        """The text that a response adds to the prompt's."""
+        tail = prompt[-TAIL:]
+        before, whole = self.tokenizer.batch_decode(
+            [tail, tail + response], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        return str(whole)[len(str(before)) :]
+        return str(whole)[len(before) :]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         """Returns the response to each request."""

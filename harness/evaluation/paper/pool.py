@@ -65,11 +65,9 @@ class Pool:
     def arrange(
         self, kept: Sequence[int], joining: Sequence[tuple[Prefilled, Sequence[int]]] = ()
     ) -> None:
-        """Keeps some sequences, in this order, and puts computed prompts behind them.
+        """Keeps some sequences, by number and in this order, and puts computed prompts behind them.
 
-        Args:
-            kept: numbers of sequences that stay.
-            joining: computed prompts, each with the numbers of those that join.
+        `joining` has computed prompts, each with the numbers of those that join.
         """
         lengths = [self.lengths[number] for number in kept]
         for prefilled, chosen in joining:
@@ -93,10 +91,8 @@ class Pool:
             # Zeros: what is masked must still be a number.
             return torch.cat([pad(one, (0, 0, width - one.shape[2], SLACK)) for one in pieces_BGSd])
 
-        count = len(self._layers) if kept else len(joining[0][0].layers)
-        self._layers = [
-            _PoolLayer(moved(layer, 0), moved(layer, 1), width) for layer in range(count)
-        ]
+        layers = range(len(self._layers) if kept else len(joining[0][0].layers))
+        self._layers = [_PoolLayer(moved(layer, 0), moved(layer, 1), width) for layer in layers]
         self._width, self.lengths = width, lengths
 
     @torch.no_grad()
@@ -126,7 +122,7 @@ class Pool:
 
 
 def _aligned(prefilled: Prefilled, states_NGSd: Tensor, chosen: Sequence[int]) -> Tensor:
-    """Returns the states of some prompts, moved so that each ends at the last column."""
+    """The states of some prompts, moved so that each ends at the last column."""
     lengths = [prefilled.lengths[number] for number in chosen]
     width, device = max(lengths), states_NGSd.device
     starts_N1 = width - torch.tensor(lengths, device=device)[:, None]

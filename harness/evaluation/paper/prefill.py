@@ -23,8 +23,8 @@ class Prefix:
     """Tokens that several prompts begin with, computed."""
 
     tokens: tuple[int, ...]
-    layers: list[Layer] | None
-    """Keys and values, (1, G, P, d) each; None where P = 0."""
+    layers: list[Layer]
+    """Keys and values, (1, G, P, d) each; empty where P = 0."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,7 @@ class Prefilled:
 
 
 class _PromptLayer(PrefixLayer):
-    """Keeps what it computes, and tells the model how long the prefix is."""
-
-    def __init__(self, prefix: Layer | None) -> None:
-        super().__init__(prefix, keep=True)
+    """Tells the model how long the prefix is."""
 
     def get_seq_length(self) -> int:
         """Returns P."""
@@ -51,7 +48,7 @@ class _PromptLayer(PrefixLayer):
 
 
 def common_prefix(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Returns what all prompts begin with, less than the whole of any; () for a single one."""
+    """What all prompts begin with, less than the whole of any; () for a single one."""
     if len(prompts) < 2:
         return ()
     first, last = min(prompts), max(prompts)  # what these two share, all between them do
@@ -61,34 +58,28 @@ def common_prefix(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
 
 @torch.no_grad()
 def compute_prefix(model: Any, tokens: tuple[int, ...]) -> Prefix:
-    """Returns the computed prefix of prompts."""
-    if not tokens:
-        return Prefix((), None)
-    return Prefix(tokens, _run(model, [tokens], Prefix((), None))[1])
+    """The computed prefix of prompts."""
+    none = Prefix((), [])
+    return Prefix(tokens, _run(model, [tokens], none)[1]) if tokens else none
 
 
 @torch.no_grad()
 def prefill_prompts(model: Any, prompts: Sequence[tuple[int, ...]], prefix: Prefix) -> Prefilled:
-    """Returns prompts, computed side by side.
-
-    Args:
-        prompts: each begins with the prefix and goes on behind it.
-        prefix: computed once for all of them.
-    """
+    """Prompts, computed side by side; each begins with the prefix and continues behind it."""
     tails = [prompt[len(prefix.tokens) :] for prompt in prompts]
     logits_BV, layers = _run(model, tails, prefix)
     return Prefilled(logits_BV, layers, [len(prompt) for prompt in prompts])
 
 
 def _run(model: Any, rows: Sequence[tuple[int, ...]], prefix: Prefix) -> tuple[Tensor, list[Layer]]:
-    """Returns the logits of each row's last token, and the layers' keys and values."""
+    """The logits of each row's last token, and the layers' keys and values."""
     device, width, start = model.device, max(map(len, rows)), len(prefix.tokens)
     # Padding stands behind, where no token of the row sees it: no mask is needed.
     tokens_BT = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
     last_B = [number * width + len(row) - 1 for number, row in enumerate(rows)]
     count = model.config.get_text_config().num_hidden_layers
-    before = [None] * count if prefix.layers is None else prefix.layers
-    layers = [_PromptLayer(layer) for layer in before]
+    before: Sequence[Layer | None] = prefix.layers or [None] * count
+    layers = [_PromptLayer(layer, keep=True) for layer in before]
     positions_1T = torch.arange(start, start + width, device=device)[None]
     with logits_at(model, torch.tensor(last_B, device=device)):
         logits = model(

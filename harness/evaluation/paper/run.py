@@ -11,11 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.evaluation.lm_eval_session import lm_eval_session, run_requests
 from harness.evaluation.loading import LoadedBenchmark
-from harness.evaluation.outcome import TaskOutcome
 from harness.evaluation.paper.documents import question_of
-from harness.evaluation.paper.matching import judge
+from harness.evaluation.paper.matching import RESPONSE_FLAGS, judge
 from harness.evaluation.paper.model import GeneratingModel
-from harness.evaluation.scores import question_id, task_scores
+from harness.evaluation.scores import TaskOutcome, item_keys, task_scores
 from harness.evaluation.tasks import DEFAULT_NUM_ROWS, TaskSpec, request_key
 
 
@@ -58,7 +57,7 @@ def score_benchmarks(
             results,
             generating,
             deviations=_deviations(benchmark.task, generating),
-            response_flags=partial(_count_flags, items, benchmark),
+            response_flags=partial(_count_flags, items),
             key=request_key(benchmark.task),
             precision=precision,
             # The protocol puts it there, whatever the tokenizer does.
@@ -73,14 +72,14 @@ def items_frame(
     samples: Mapping[str, Sequence[dict[str, Any]]],
     model: GeneratingModel,
 ) -> pandas.DataFrame:
-    """Returns one row per item, in the order of the data set, task by task.
+    """One row per item, in the order of the data set, task by task.
 
     Columns: `task` (lm-eval's name), `doc_id` (its number in the task), `question_id` (the data
     set's own id, else a hash of the content), `response` (the generated text), `num_tokens` of it,
     `ended` (by itself, not at the largest number of tokens), `prediction` (number of the option
     that it is taken for, missing where none), `gold`, `acc`, and one column per response flag.
     """
-    rows, flags = [], loaded.task.benchmark.protocol.response_flags
+    rows = []
     for name in loaded.tasks:
         for sample in samples[name]:
             text = sample["filtered_resps"][0]
@@ -88,16 +87,14 @@ def items_frame(
             response = model.responses[name, int(sample["doc_id"])]
             rows.append(
                 {
-                    "task": name,
-                    "doc_id": int(sample["doc_id"]),
-                    "question_id": question_id(loaded, sample["doc"]),
+                    **item_keys(loaded, name, sample),
                     "response": text,
                     "num_tokens": len(response.tokens),
                     "ended": response.ended,
                     "prediction": judge(text, question.options, question.gold).prediction,
                     "gold": question.gold,
                     "acc": float(sample["acc"]),
-                    **{flag: bool(sample[flag]) for flag in flags},
+                    **{flag: bool(sample[flag]) for flag in RESPONSE_FLAGS},
                 }
             )
     frame = pandas.DataFrame(rows)
@@ -105,12 +102,9 @@ def items_frame(
     return frame
 
 
-def _count_flags(
-    items: pandas.DataFrame, loaded: LoadedBenchmark, members: list[str]
-) -> dict[str, int]:
+def _count_flags(items: pandas.DataFrame, members: list[str]) -> dict[str, int]:
     chosen = items[items["task"].isin(members)]
-    flags = loaded.task.benchmark.protocol.response_flags
-    return {flag: int(chosen[flag].sum()) for flag in flags}
+    return {flag: int(chosen[flag].sum()) for flag in RESPONSE_FLAGS}
 
 
 def _deviations(task: TaskSpec, model: GeneratingModel) -> list[str]:

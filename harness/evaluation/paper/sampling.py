@@ -30,12 +30,9 @@ def random_stream(seed: int, prompt: str) -> random.Random:
 
 
 def choose_tokens(logits_BV: Tensor, decoding: Decoding, draws: Sequence[float]) -> list[int]:
-    """Returns the next token of each row; NOT_A_NUMBER where its logits are none.
+    """The next token of each row; NOT_A_NUMBER where its logits are none.
 
-    Args:
-        logits_BV: of the model.
-        decoding: temperature and top-p.
-        draws: a random number in [0, 1) for each row, not used at temperature 0.
+    `draws` has a random number in [0, 1) for each row, not used at temperature 0.
     """
     highest_B, tokens_B = logits_BV.max(dim=-1)
     if decoding.temperature > 0:

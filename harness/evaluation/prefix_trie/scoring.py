@@ -24,7 +24,7 @@ LOGITS_AT_ONCE = 128
 """Positions whose logits are turned into fp32 together."""
 
 Done = Callable[[Query, float, bool], None]
-"""Told of each answer: its log-likelihood in nats, and whether the model would say it greedily."""
+"""Called with each answer's log-likelihood in nats, and whether the model would say it greedily."""
 
 
 def score_queries(
@@ -42,7 +42,7 @@ def score_queries(
     Args:
         queries: what to score, without repeats.
         token_budget: tokens of a forward pass, padding included.
-        on_done: told of each query that is scored, once.
+        on_done: called with each query that is scored, once.
         before: called with each round's run before it starts; may raise.
 
     Raises:

@@ -81,12 +81,9 @@ class PromptAttention(nn.Module):
         """Adds an adapter's prompt.
 
         Args:
-            adapter: its name.
             rows: the initial free prompt, (L, D); None where a generator makes it.
             generator: the shared generator; None where the prompt is free.
-            num_heads: H.
             gate_activation: tanh or identity, applied to the gates; None for random-init.
-            device: of the layer.
         """
         assert (rows is None) != (generator is None)
         if rows is not None:

@@ -51,15 +51,9 @@ class PromptGenerator(nn.Module):
         random: torch.Generator,
         device: torch.device,
     ) -> None:
-        """Adds an adapter's generator.
+        """Adds an adapter's generator, whose initial values `random` draws on the CPU.
 
-        Args:
-            adapter: its name.
-            prompt_length: L.
-            hidden_size: of the embedding and of the hidden layer.
-            activation: between the two linear layers.
-            random: draws the initial values, on the CPU.
-            device: where the generator goes.
+        `hidden_size` is that of the embedding and of the hidden layer.
         """
         embedding = torch.randn(self.num_layers, hidden_size, generator=random)
         # skip_init draws nothing from the global generator; every value is drawn below.

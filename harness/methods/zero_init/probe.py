@@ -15,7 +15,6 @@ from harness.methods.method import PROBE_TEXTS
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
     from torch import Tensor, nn
 
     from harness.methods.zero_init.attention import PromptAttention
@@ -49,28 +48,30 @@ def attention_shares(model: nn.Module, texts: Sequence[Sequence[int]]) -> pd.Dat
     before the output projection) is p + w: p from the prompt rows, gate included, and w from the
     tokens. It counts what the weights alone do not: prompts may have long values.
 
-    Args:
-        model: in evaluation mode; gradients need not be off.
-        texts: token ids; at least one.
-
-    Returns:
-        One row per layer and head: `layer`, `head`, `mass_share`, `norm_share`.
+    The model is in evaluation mode; there is at least one text. One row per layer and head:
+    `layer`, `head`, `mass_share`, `norm_share`.
     """
     import pandas as pd
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     prompts = prompts_of(model)
     found: dict[int, Tensor] = {}
     with torch.no_grad():
-        ids, real = _batch(texts, next(model.parameters()).device)
+        device = next(model.parameters()).device
+        cut = [torch.tensor(text[:PROBE_TOKENS], device=device) for text in texts[:PROBE_TEXTS]]
+        ids = pad_sequence(cut, batch_first=True)
+        real = pad_sequence([torch.ones_like(text).bool() for text in cut], batch_first=True)
 
         def look(prompt: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _output: Any) -> None:
             found[prompt.layer_index] = _shares(prompt, args, kwargs, real)
 
         hooks = [prompt.register_forward_hook(look, with_kwargs=True) for prompt in prompts]
         try:
-            # No mask: in causal attention no real token attends to the padding after it.
-            _decoder(model)(input_ids=ids, use_cache=False)
+            inner: Any = getattr(model, "get_base_model", lambda: model)()
+            # The decoder without the head: no logits are computed. Without a mask: in causal
+            # attention no real token attends to the padding after it.
+            inner.base_model(input_ids=ids, use_cache=False)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -86,24 +87,6 @@ def attention_shares(model: nn.Module, texts: Sequence[Sequence[int]]) -> pd.Dat
     ).astype({"layer": "int16", "head": "int16"})
 
 
-def _decoder(model: Any) -> nn.Module:
-    """The decoder without the head: no logits are computed."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    decoder: nn.Module = inner.base_model
-    return decoder
-
-
-def _batch(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids, and a mask of those that are no padding, each (B, T)."""
-    import torch
-
-    cut = [list(text[:PROBE_TOKENS]) for text in texts[:PROBE_TEXTS]]
-    width = max(len(text) for text in cut)
-    ids = torch.tensor([text + [0] * (width - len(text)) for text in cut])
-    real = torch.arange(width)[None] < torch.tensor([[len(text)] for text in cut])
-    return ids.to(device), real.to(device)
-
-
 def _shares(
     prompt: PromptAttention, args: tuple[Any, ...], kwargs: Mapping[str, Any], real: Tensor
 ) -> Tensor:
@@ -115,7 +98,6 @@ def _shares(
 
     module, query, key, value, mask, base_attention = args
     given = (module, query, key, value, mask)
-    base_attention = _in_full_precision(base_attention)
 
     def output_of(attention: AttentionFunction) -> Tensor:
         output_BTHd, _ = prompt.forward(*given, attention, **kwargs)
@@ -126,18 +108,23 @@ def _shares(
         mass_H = strength_H / (1 + strength_H)
         prompt_BTHd = output_of(_no_output)
         own = {name: value for name, value in kwargs.items() if name != "causal"}
-        tokens_BTHd = base_attention(*given, **own)[0].float()
+        tokens_BTHd = _in_full_precision(base_attention)(*given, **own)[0].float()
     else:
         assert prompt.rows is not None
         length = prompt.rows.shape[0]
-        ones = _with_values(base_attention, lambda value, rows: rows.expand_as(value), length)
-        mass_H = _mean(output_of(ones).mean(-1), real)
-        prompt_BTHd = output_of(
-            _with_values(base_attention, lambda value, rows: value * rows, length)
-        )
-        tokens_BTHd = output_of(
-            _with_values(base_attention, lambda value, rows: value * (1 - rows), length)
-        )
+
+        def output_on(change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+            """With the values `change(value, rows)`, rows 1 for the prompt's and 0 for others."""
+
+            def changed(value: Tensor) -> Tensor:
+                rows_S = torch.arange(value.shape[2], device=value.device) < length
+                return change(value, rows_S[:, None].to(value.dtype))
+
+            return output_of(_in_full_precision(base_attention, changed))
+
+        mass_H = _mean(output_on(lambda value, rows: rows.expand_as(value)).mean(-1), real)
+        prompt_BTHd = output_on(lambda value, rows: value * rows)
+        tokens_BTHd = output_on(lambda value, rows: value * (1 - rows))
     prompt_BTH, tokens_BTH = prompt_BTHd.norm(dim=-1), tokens_BTHd.norm(dim=-1)
     both_BTH = prompt_BTH + tokens_BTH
     # Both are 0 where values are zero, such as a padding token's at a closed gate.
@@ -155,27 +142,13 @@ def _mean(values_BTH: Tensor, real_BT: Tensor) -> Tensor:
 def _no_output(
     _module: nn.Module, query_BHTd: Tensor, *_args: Any, **_: Any
 ) -> tuple[Tensor, None]:
-    """A base attention whose output is zero."""
     return query_BHTd.new_zeros(query_BHTd.shape).transpose(1, 2), None
 
 
-def _with_values(
-    base_attention: AttentionFunction, change: Callable[[Tensor, Tensor], Tensor], length: int
+def _in_full_precision(
+    base_attention: AttentionFunction, change: Callable[[Tensor], Tensor] = lambda value: value
 ) -> AttentionFunction:
-    """The attention on other values: `change(values, rows)`, rows 1 for the prompt's."""
-    import torch
-
-    def attend(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        rows_S1 = (torch.arange(value.shape[2], device=value.device) < length).to(value.dtype)
-        return base_attention(module, query, key, change(value, rows_S1[:, None]), mask, **kwargs)
-
-    return attend
-
-
-def _in_full_precision(base_attention: AttentionFunction) -> AttentionFunction:
-    """The attention, computed in fp32."""
+    """The attention on changed values, computed in fp32."""
     import torch
 
     def attend(
@@ -184,6 +157,7 @@ def _in_full_precision(base_attention: AttentionFunction) -> AttentionFunction:
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.float()
         with torch.autocast(query.device.type, enabled=False):
-            return base_attention(module, query.float(), key.float(), value.float(), mask, **kwargs)
+            value = change(value).float()
+            return base_attention(module, query.float(), key.float(), value, mask, **kwargs)
 
     return attend

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from harness.methods.zero_init.probe import attention_shares, prompts_of
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -36,8 +38,6 @@ class PromptTelemetry:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        from harness.methods.zero_init.probe import prompts_of
-
         self.model = model
         self._prompts = [prompt for prompt in prompts_of(model) if prompt.gate is not None]
         self._gates = [prompt.gate for prompt in self._prompts if prompt.gate is not None]
@@ -51,16 +51,11 @@ class PromptTelemetry:
 
     def on_train_begin(self, texts: Sequence[Sequence[int]]) -> None:
         """Measures the prompts' share of attention; see `probe.attention_shares`."""
-        self._probe("before", texts)
+        self._shares["before"] = attention_shares(self.model, texts)
 
     def on_train_end(self, texts: Sequence[Sequence[int]]) -> None:
         """Measures the prompts' share of attention; see `probe.attention_shares`."""
-        self._probe("after", texts)
-
-    def _probe(self, when: str, texts: Sequence[Sequence[int]]) -> None:
-        from harness.methods.zero_init.probe import attention_shares
-
-        self._shares[when] = attention_shares(self.model, texts)
+        self._shares["after"] = attention_shares(self.model, texts)
 
     def on_gradients(self) -> None:
         """Computes the norms of the gradients, which the step clears."""
@@ -98,13 +93,10 @@ class PromptTelemetry:
         """The gates over the training (where there are any), and the shares (where probed)."""
         import pandas as pd
 
-        frames = {}
-        if self._readings:
-            frames[GATES_FILE] = self._gate_frame()
+        frames = {GATES_FILE: self._gate_frame()} if self._readings else {}
         if self._shares:
-            parts = [frame.assign(when=when) for when, frame in self._shares.items()]
-            frame = pd.concat(parts, ignore_index=True)
-            frames[SHARES_FILE] = frame[["when", *frame.columns.drop("when")]]
+            shares = pd.concat(self._shares, names=["when"])
+            frames[SHARES_FILE] = shares.reset_index("when").reset_index(drop=True)
         return frames
 
     def state(self) -> dict[str, np.ndarray]:
@@ -142,17 +134,14 @@ class PromptTelemetry:
         import pandas as pd
 
         strengths = np.stack([reading for _, reading in self._readings])  # (readings, layers, H)
-        steps = np.array([step for step, _ in self._readings], dtype=np.int32)
-        layers = np.array([prompt.layer_index for prompt in self._prompts], dtype=np.int16)
-        heads = np.arange(strengths.shape[2], dtype=np.int16)
-        step, layer, head = np.meshgrid(steps, layers, heads, indexing="ij")
-        return pd.DataFrame(
-            {
-                "step": step.ravel(),
-                "layer": layer.ravel(),
-                "head": head.ravel(),
-                "strength": strengths.astype(np.float32).ravel(),
-            }
+        steps = [step for step, _ in self._readings]
+        layers = [prompt.layer_index for prompt in self._prompts]
+        rows = pd.MultiIndex.from_product(
+            [steps, layers, range(strengths.shape[2])], names=["step", "layer", "head"]
+        )
+        frame = pd.DataFrame({"strength": strengths.ravel()}, index=rows).reset_index()
+        return frame.astype(
+            {"step": "int32", "layer": "int16", "head": "int16", "strength": "float32"}
         )
 
 
@@ -172,8 +161,6 @@ def gate_statistics(model: nn.Module) -> dict[str, float]:
     device; nothing for a model without gates.
     """
     import torch
-
-    from harness.methods.zero_init.probe import prompts_of
 
     prompts = [prompt for prompt in prompts_of(model) if prompt.gate is not None]
     if not prompts:

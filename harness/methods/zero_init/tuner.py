@@ -183,7 +183,18 @@ class PromptTuner(BaseTuner):
         layer.device = device
         rows = generator = None
         if isinstance(options, GeneratedPromptOptions):
-            generator = self._generator(adapter_name, options, device)
+            generator = getattr(self.model.get_decoder(), GENERATOR)
+            if adapter_name not in generator.prompt_embedding:
+                generator.device = device  # the first layer's
+                generator.add(
+                    adapter_name,
+                    prompt_length=options.prompt_length,
+                    hidden_size=options.hidden_size,
+                    activation=options.activation,
+                    random=self._random,
+                    device=device,
+                )
+                generator.set_adapter(self.active_adapters)
         else:
             size = (options.prompt_length, self._shape.hidden_size)
             rows = torch.randn(size, generator=self._random)
@@ -197,24 +208,6 @@ class PromptTuner(BaseTuner):
             device=device,
         )
         layer.set_adapter(self.active_adapters)
-
-    def _generator(
-        self, adapter: str, options: GeneratedPromptOptions, device: torch.device
-    ) -> GeneratorLayer:
-        """The decoder's generator, with this adapter's layers; they are on the first device."""
-        generator: GeneratorLayer = getattr(self.model.get_decoder(), GENERATOR)
-        if adapter not in generator.prompt_embedding:
-            generator.device = device
-            generator.add(
-                adapter,
-                prompt_length=options.prompt_length,
-                hidden_size=options.hidden_size,
-                activation=options.activation,
-                random=self._random,
-                device=device,
-            )
-            generator.set_adapter(self.active_adapters)
-        return generator
 
     def set_adapter(self, adapter_name: Any, inference_mode: bool = False) -> None:
         """Switches to an adapter.

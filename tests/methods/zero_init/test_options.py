@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from harness.errors import MethodError
-from harness.methods.zero_init.apply import apply_prompts
+from harness.methods.zero_init import apply_prompts
 from harness.methods.zero_init.attention import PromptAttention
 from harness.methods.zero_init.options import (
     GatedPromptOptions,

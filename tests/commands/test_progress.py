@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.commands.notices import Notices, grid_warnings
+from harness.commands.display import grid_warnings
+from harness.commands.progress import Notices
 from harness.grid.folders import cell_folder
 from harness.grid.loader import load_grid
 from harness.grid.schema import Cell, expand
