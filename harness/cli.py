@@ -52,15 +52,14 @@ DeviceOption = Annotated[
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="CPU processes; default one per core.")
 ]
+ExecutorOption = Annotated[str, typer.Option("--executor", help="Who runs the cells.")]
 MismatchOption = Annotated[
     bool, typer.Option("--allow-data-mismatch", help="Data of another version; scores say so.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-RUNS = Path("runs")
-REPORTS = Path("reports")
-INTERRUPTED = 130
-"""Exit code after ctrl-C or SIGTERM."""
+RUNS, REPORTS = Path("runs"), Path("reports")
+INTERRUPTED = 130  # exit code after ctrl-C or SIGTERM
 
 
 def _open(grid: str, runs_dir: Path, data_root: Path | None, only: str | None = None) -> OpenGrid:
@@ -90,6 +89,7 @@ def run_grid_command(
     only: OnlyOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
+    executor: ExecutorOption = "local",
     allow_data_mismatch: MismatchOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -102,6 +102,7 @@ def run_grid_command(
         tracking_uri=tracking_uri,
         device=device,
         workers=workers,
+        executor=executor,
         allow_data_mismatch=allow_data_mismatch,
         as_json=as_json,
     )

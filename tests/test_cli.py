@@ -17,7 +17,8 @@ from tests.integration.test_end_to_end import grid_text
 COMMON = {"--runs-dir", "--data-root", "--debug", "--help"}
 FLAGS = {
     "run-grid": COMMON
-    | {"--tracking-uri", "--only", "--device", "--workers", "--allow-data-mismatch", "--json"},
+    | {"--tracking-uri", "--only", "--device", "--workers", "--allow-data-mismatch", "--json"}
+    | {"--executor"},
     "report": COMMON | {"--reports-dir", "--tracking-uri", "--only", "--json"},
     "plan": COMMON
     | {"--hardware", "--probe", "--price-per-hour", "--only", "--device", "--workers", "--json"},
@@ -87,6 +88,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         (["run-cell", "paper", "llama-7b/bse"], "did you mean 'llama-7b/base'?"),
         (["run-grid", "rehearsal"], "--data-root names the folder of local data"),
         (["run-grid", "paper", "--device", "gpu"], "'gpu' is no device"),
+        (["run-grid", "paper", "--executor", "locl"], "no such executor; did you mean 'local'?"),
         (["run-grid", "paper", "--device", "cuda:99"], "cuda:99 is not there"),
     ],
 )

@@ -83,3 +83,11 @@ def test_every_picture_of_the_readme_is_there() -> None:
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
     assert pictures
     assert [path for path in pictures if not (ROOT / path).is_file()] == []
+
+
+def test_every_path_of_the_contributors_guide_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"\b(?:harness|tests|docs|benchmarks)/[\w/.-]*\w", text))
+    named = {path for path in paths if "mine" not in path and "/x/" not in path}
+    assert len(named) > 20
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []

@@ -21,10 +21,11 @@ from harness.commands.display import (
     print_warnings,
 )
 from harness.commands.progress import Notices, progress
+from harness.errors import UsageError, did_you_mean
 from harness.estimate.plan import PlanRow, plan_rows
 from harness.estimate.probe import expected_seconds
 from harness.execution.devices import RunPlan, resolve_devices, worker_threads
-from harness.execution.run_grid import GridOutcome, run_grid
+from harness.execution.run_grid import EXECUTORS, GridOutcome, run_grid
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
@@ -44,8 +45,12 @@ def run_grid_command(
     workers: int | None,
     as_json: bool,
     allow_data_mismatch: bool = False,
+    executor: str = "local",
 ) -> int:
     """Runs what is to do, showing it as it goes; logs to MLflow beside it."""
+    if executor not in EXECUTORS:
+        known = did_you_mean(executor, EXECUTORS)
+        raise UsageError(f"--executor {executor}: no such executor{known}")
     warnings = prepare_run(grid, allow_data_mismatch=allow_data_mismatch)
     refuse_changed_inputs(grid.states)
     work = [state for state in grid.states if state.status in ("to do", "failed")]
@@ -69,7 +74,7 @@ def run_grid_command(
     )
     listeners = [Notices(screen, grid.states)] + ([tracker] if tracker else [])
     with progress(screen, work, grid.num_rows) as show:
-        outcome = run_grid(grid.states, plan, [show, *listeners])
+        outcome = run_grid(grid.states, plan, [show, *listeners], executor)
     after = grid.read_states() if work else grid.states
     problem = tracker.close() if tracker else None
     _print_outcome(screen, after, outcome, uri, problem)

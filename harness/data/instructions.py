@@ -96,6 +96,22 @@ def read_instructions(spec: DataSpec, *, data_root: Path | None) -> Instructions
     return Instructions(rows, source | {"sha256": rows_sha256(rows), "num_rows": len(rows)})
 
 
+def count_rows(spec: DataSpec, data_root: Path | None) -> int | None:
+    """The size of an instruction set without reading it: as stated, or in the local file's footer.
+
+    None where neither tells, or where the file is broken: reading it says how.
+    """
+    if spec.num_rows is not None or data_root is None or spec.path is None:
+        return spec.num_rows
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return int(pyarrow.parquet.read_metadata(data_root / spec.path).num_rows)
+    except (pyarrow.ArrowException, OSError):
+        return None
+
+
 def _read_parquet(path: Path, spec: DataSpec) -> pyarrow.Table:
     import pyarrow
     import pyarrow.parquet

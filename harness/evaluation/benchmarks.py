@@ -217,7 +217,9 @@ _PAPER = (
 def _demo(real: Benchmark) -> Benchmark | None:
     """A benchmark's analogue in the embedded world; None where there is no YAML of one."""
     name = f"demo_{real.name}"
-    folder = "harness:evaluation/paper/demo_tasks" if real.decoding else "harness:demo/tasks"
+    folder = "harness:demo/tasks"
+    if real.protocol is not LM_EVAL:  # a protocol of this package has its tasks in its own folder
+        folder = real.task_folder.removesuffix("tasks") + "demo_tasks"
     if find_task(folder, name) is None:
         return None
     analogue = _entry(

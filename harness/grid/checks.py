@@ -72,20 +72,6 @@ def fraction_fault(cell: Cell, num_rows: int | None) -> str | None:
     )
 
 
-def count_rows(data: DataSpec, data_root: Path | None) -> int | None:
-    """The size of the training data: as stated, or read from the local file's footer."""
-    if data.num_rows is not None:
-        return data.num_rows
-    if data_root is None or data.path is None or not (data_root / data.path).is_file():
-        return None
-    import pyarrow.parquet
-
-    try:
-        return int(pyarrow.parquet.read_metadata(data_root / data.path).num_rows)
-    except Exception:
-        return None  # the run itself tells what is wrong with the file
-
-
 def resolve_data_root(grid: GridSpec, option: Path | None, runs_dir: Path) -> Path | None:
     """The data root: the option's, else that of the environment, else the embedded world's.
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from harness.data.instructions import count_rows
 from harness.demo.world import world_folder, write_world
 from harness.errors import UsageError
 from harness.grid.checks import (
     check_data_versions,
     check_fractions,
     check_sources,
-    count_rows,
     resolve_data_root,
 )
 from harness.grid.folders import check_writable

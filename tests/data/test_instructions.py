@@ -18,6 +18,7 @@ from harness.data.instructions import (
     DataSpec,
     Instruction,
     choose,
+    count_rows,
     epoch_batches,
     format_prompt,
     num_examples,
@@ -222,6 +223,16 @@ def test_order_depends_on_seed_and_epoch() -> None:
 
 
 # Reading
+
+
+def test_rows_are_counted_as_stated_or_from_the_footer(tmp_path: Path) -> None:
+    assert count_rows(LOCAL, tmp_path) is None
+    frame().to_parquet(tmp_path / "rows.parquet")
+    assert count_rows(LOCAL, tmp_path) == len(ROWS)
+    assert count_rows(LOCAL, None) is None
+    assert count_rows(DataSpec(path="rows.parquet", num_rows=7), tmp_path) == 7
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1")
+    assert count_rows(LOCAL, tmp_path) is None
 
 
 def test_parquet_gives_its_rows(tmp_path: Path) -> None:

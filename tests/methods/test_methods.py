@@ -1,4 +1,4 @@
-"""Laws that every method of METHODS keeps; a new method is tested by being listed there."""
+"""The paper's methods on Llama: names, counts and figures; test_laws.py has the laws of all."""
 
 from __future__ import annotations
 
