@@ -1,4 +1,4 @@
-"""The folders of cells: where they are, what is in them, and who holds one."""
+"""The folders of cells: where they are, what is in them, and their locks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from harness.grid.schema import Cell, label_of
 CELL_FILE = "cell.json"
 """The cell as its grid described it."""
 LOCK_FILE = ".lock"
+LOCK_ATTEMPTS, LOCK_RETRY_SECONDS = 20, 0.05  # is_running() briefly holds LOCK_SH
 LOG_FILE = "log.txt"
 STEPS_FILE = "steps.parquet"
 """One row per optimizer step."""
@@ -44,7 +45,7 @@ def cell_folders(runs_dir: Path) -> dict[str, Path]:
 
 
 def cell_folder(runs_dir: Path, cell: Cell, known: dict[str, Path] | None = None) -> Path:
-    """The folder of a cell that need not have begun: the one that carries its id, if there is one.
+    """The folder of a cell, begun or not: found by id, even if its label has changed.
 
     `known` is `cell_folders(runs_dir)`, for whoever asks for many.
     """
@@ -70,19 +71,19 @@ def stored_label(folder: Path) -> str | None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds a cell's folder for one process; the operating system frees it when that dies.
+    """Locks a cell's folder for one process; the operating system unlocks it when that dies.
 
     Raises:
-        CellBusy: another process holds it.
+        CellBusy: another process holds the lock.
         StorageError: the folder cannot be written or locked.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK_FILE).open("a+")
-        for _ in range(20):  # a reader of the state holds it for an instant
+        for _ in range(LOCK_ATTEMPTS):
             if held := _try_lock(file, fcntl.LOCK_EX):
                 break
-            time.sleep(0.05)
+            time.sleep(LOCK_RETRY_SECONDS)
     except OSError as fault:
         raise StorageError(
             f"{folder}: cannot be written ({fault.strerror}); choose another folder with --runs-dir"
@@ -94,7 +95,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process holds the cell's folder; two that ask do not see each other."""
+    """Whether it is locked; concurrent callers share LOCK_SH and do not block each other."""
     try:
         with (folder / LOCK_FILE).open("r+") as file:
             return not _try_lock(file, fcntl.LOCK_SH)

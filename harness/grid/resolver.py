@@ -1,7 +1,7 @@
-"""What the keys of a grid file mean: names looked up, settings merged, all faults at once.
+"""Validates the parsed YAML in one pydantic pass, and resolves names and defaults.
 
-The file is validated in one pass of pydantic: a validator that finds a fault, or validates a part
-of its own, raises it with its place, and pydantic continues with the rest of the file.
+A validator that finds a fault, or validates a part of its own, raises it with its place, and
+pydantic continues with the rest of the file: all errors are reported together.
 """
 
 from __future__ import annotations
@@ -47,23 +47,24 @@ EXCLUSIVE = (
     ("learning_rate", "base_learning_rate"),
     ("warmup_epochs", "warmup_ratio", "warmup_steps"),
 )
-"""Settings of which one replaces the others when a later layer sets it."""
+"""Mutually exclusive groups: setting one drops the lower layer's others."""
 
 
 @dataclass
-class _Known:
+class _Context:
     """What the entries of a file refer to; filled as the file is validated from top to bottom."""
 
     folder: Path
     models: list[str]
     methods: dict[str, MethodChoice | None]
-    """Choices by label; None where one is not validated yet, or has faults."""
+    """Choices by label; None where one is not validated yet, or has faults. No None survives into
+    a GridSpec: `methods` is validated before `blocks`, and its faults refuse the file."""
     train: dict[str, Any] = field(default_factory=dict)
     """The grid's training settings; empty where they have faults."""
 
 
-def _known(info: ValidationInfo) -> _Known:
-    assert isinstance(info.context, _Known)
+def _context(info: ValidationInfo) -> _Context:
+    assert isinstance(info.context, _Context)
     return info.context
 
 
@@ -74,7 +75,7 @@ def _free_name(name: str) -> str:
 
 
 def _known_model(name: str, info: ValidationInfo) -> str:
-    models = _known(info).models
+    models = _context(info).models
     if name not in models:
         raise Fault(f"no such model '{name}'{did_you_mean(name, models)}")
     return name
@@ -82,9 +83,10 @@ def _known_model(name: str, info: ValidationInfo) -> str:
 
 def _grid_train(settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
     faults = Faults()
+    # A dummy rate: TrainSpec needs one; the method's recipe supplies it later.
     faults.validate(TrainSpec, merge_settings({"learning_rate": 1.0}, settings))
     faults.check()
-    _known(info).train = settings
+    _context(info).train = settings
     return settings
 
 
@@ -97,7 +99,7 @@ def _task(entry: Any) -> Any:
     return record
 
 
-def _once(tasks: Sequence[TaskSpec]) -> Sequence[TaskSpec]:
+def _unique_tasks(tasks: Sequence[TaskSpec]) -> Sequence[TaskSpec]:
     names, faults = [task.name for task in tasks], Faults()
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         faults.add(f"'{name}' stands {names.count(name)} times; keep one")
@@ -105,25 +107,25 @@ def _once(tasks: Sequence[TaskSpec]) -> Sequence[TaskSpec]:
     return tasks
 
 
-def _choice(entry: Any, info: ValidationInfo) -> MethodChoice | None:
+def _parse_block_method(entry: Any, info: ValidationInfo) -> MethodChoice | None:
     """What an entry of a block's methods means; None for a label that has faults."""
-    known = _known(info)
+    context = _context(info)
     if isinstance(entry, Mapping):
-        return _read_method(dict(entry), known)
-    if isinstance(entry, str) and entry in known.methods:
-        return known.methods[entry]
+        return _read_method(dict(entry), context)
+    if isinstance(entry, str) and entry in context.methods:
+        return context.methods[entry]
     if isinstance(entry, str) and entry in METHODS:
-        return _read_method({"method": entry}, known)
-    names = [*known.methods, *(name for name in METHODS if name not in known.methods)]
+        return _read_method({"method": entry}, context)
+    names = [*context.methods, *(name for name in METHODS if name not in context.methods)]
     raise Fault(f"no such method '{entry}'{did_you_mean(str(entry), names)}")
 
 
-def _named(entry: Any, info: ValidationInfo) -> MethodChoice:
+def _parse_named_method(entry: Any, info: ValidationInfo) -> MethodChoice:
     """What an entry of the grid's `methods` means, for the blocks that name its label."""
     if not isinstance(entry, Mapping):
         raise Fault("must be a mapping of keys to values")
-    choice = _read_method(dict(entry), _known(info))
-    _known(info).methods[str(entry["label"])] = choice
+    choice = _read_method(dict(entry), _context(info))
+    _context(info).methods[str(entry["label"])] = choice
     return choice
 
 
@@ -137,13 +139,14 @@ def _with_labels(methods: Any) -> Any:
     }
 
 
-def _read_method(raw: dict[str, Any], known: _Known) -> MethodChoice:
+def _read_method(raw: dict[str, Any], context: _Context) -> MethodChoice:
     """A method with its options and its training settings, from the keys of its entry.
 
     Raises:
         ValidationError: every fault of the entry.
     """
     label = raw.pop("label", None)
+    # Without `method`, the name is `adapter` if that key is there, else the label.
     name = raw.pop("method", "adapter" if "adapter" in raw else label)
     own = raw.pop("train", {})
     if not isinstance(name, str) or name not in METHODS:
@@ -157,7 +160,7 @@ def _read_method(raw: dict[str, Any], known: _Known) -> MethodChoice:
         faults.add("must be a mapping of keys to values", "train")
         own = {}
     if name == "adapter" and isinstance(raw.get("adapter"), str):
-        folder = (known.folder / Path(raw["adapter"]).expanduser()).resolve()
+        folder = (context.folder / Path(raw["adapter"]).expanduser()).resolve()
         label = label or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name)
         raw |= {"adapter": str(folder), "sha256": ""}
         try:
@@ -166,7 +169,7 @@ def _read_method(raw: dict[str, Any], known: _Known) -> MethodChoice:
             faults.add(str(fault), "adapter")
     options = faults.validate(method.options, raw)
     if method.trains:
-        settings = merge_settings(merge_settings(method.recipe, known.train), own)
+        settings = merge_settings(merge_settings(method.recipe, context.train), own)
         train = faults.validate(TrainSpec, settings, "train")
     elif own:
         faults.add(f"'{name}' trains nothing; leave it out", "train")
@@ -179,7 +182,7 @@ def _read_method(raw: dict[str, Any], known: _Known) -> MethodChoice:
 
 
 def merge_settings(lower: Mapping[str, object], upper: Mapping[str, object]) -> dict[str, object]:
-    """`lower` overridden by `upper`; one of exclusive settings replaces the others."""
+    """`lower` overridden by `upper`; setting one of an EXCLUSIVE group drops `lower`'s others."""
     replaced = {
         name
         for group in EXCLUSIVE
@@ -196,32 +199,34 @@ def _default_label(name: str, options: MethodOptions, train: Mapping[str, Any]) 
         for key, value in options.model_dump(exclude_unset=True).items()
         if value != type(options).model_fields[key].default
     } | dict(train)
-    parts = ",".join(f"{key}={_short(value)}" for key, value in changed.items())
+    parts = ",".join(f"{key}={_format_value(value)}" for key, value in changed.items())
     label = f"{name}[{parts}]" if parts else name
     if len(label) <= LONGEST_LABEL:
         return label
     return label[: LONGEST_LABEL - 7] + "+" + hashlib.sha256(label.encode()).hexdigest()[:6]
 
 
-def _short(value: object) -> str:
+def _format_value(value: object) -> str:
     return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-ONE = Field(min_length=1)
-Tasks = Annotated[list[Annotated[TaskSpec, BeforeValidator(_task)]], ONE, AfterValidator(_once)]
-Choice = Annotated[MethodChoice, PlainValidator(_choice)]
-Named = Annotated[MethodChoice, PlainValidator(_named)]
+NON_EMPTY = Field(min_length=1)
+Tasks = Annotated[
+    list[Annotated[TaskSpec, BeforeValidator(_task)]], NON_EMPTY, AfterValidator(_unique_tasks)
+]
+BlockMethod = Annotated[MethodChoice, PlainValidator(_parse_block_method)]
+NamedMethod = Annotated[MethodChoice, PlainValidator(_parse_named_method)]
 
 
 class BlockFile(Spec):
     """The keys of one block."""
 
-    models: list[Annotated[str, AfterValidator(_known_model)]] | None = None
+    models: Annotated[list[Annotated[str, AfterValidator(_known_model)]], NON_EMPTY] | None = None
     """Names of `models`; all of them where absent."""
-    methods: Annotated[list[Choice], ONE]
+    methods: Annotated[list[BlockMethod], NON_EMPTY]
     """Method names, labels of the grid's `methods`, or mappings with `method` and options."""
-    fractions: Annotated[list[Fraction], ONE] = [1.0]
-    seeds: Annotated[list[Seed], ONE] = [0]
+    fractions: Annotated[list[Fraction], NON_EMPTY] = [1.0]
+    seeds: Annotated[list[Seed], NON_EMPTY] = [0]
     tasks: Tasks | None = None
     """The grid's tasks where absent."""
     gpus_per_cell: DeviceCount | None = None
@@ -231,6 +236,7 @@ class BlockFile(Spec):
 class GridFile(Spec):
     """The keys of a grid file; later ones refer to earlier ones."""
 
+    # Order matters: validators of later fields read what earlier ones filled into the context.
     name: Annotated[
         str,
         Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=80),
@@ -239,16 +245,16 @@ class GridFile(Spec):
     title: str | None = None
     notes: list[str] = []
     world: Literal["demo"] | None = None
-    models: Annotated[dict[str, ModelSpec], ONE]
+    models: Annotated[dict[str, ModelSpec], NON_EMPTY]
     data: DataSpec = DataSpec()
     train: Annotated[dict[str, Any], AfterValidator(_grid_train)] = {}
     """Training settings for all methods; they take precedence over a method's recipe."""
-    methods: Annotated[dict[str, Named], BeforeValidator(_with_labels)] = {}
+    methods: Annotated[dict[str, NamedMethod], BeforeValidator(_with_labels)] = {}
     """Named settings of methods: label -> `method`, its options, and `train`."""
     tasks: Tasks
     gpus_per_cell: DeviceCount = 1
     """Devices that train a cell, where its block says nothing else."""
-    blocks: Annotated[list[BlockFile], ONE]
+    blocks: Annotated[list[BlockFile], NON_EMPTY]
     tracking: TrackingSpec = TrackingSpec()
 
     def spec(self, text: str) -> GridSpec:
@@ -282,11 +288,11 @@ def resolve_grid(raw: Any, *, place: str, text: str = "", folder: Path | None = 
         raise GridError([f"{place}: must be a mapping with name, models, tasks and blocks"])
     labels = {key: list(value) if isinstance(value := raw.get(key), Mapping) else []
               for key in ("models", "methods")}  # fmt: skip
-    known = _Known(folder or Path(), labels["models"], dict.fromkeys(labels["methods"]))
+    context = _Context(folder or Path(), labels["models"], dict.fromkeys(labels["methods"]))
     try:
-        grid = GridFile.model_validate(raw, context=known).spec(text)
+        grid = GridFile.model_validate(raw, context=context).spec(text)
     except ValidationError as error:
         raise GridError(dict.fromkeys(describe_faults(error, place, GridFile))) from None
     if faults := [f"{place}: {fault}" for fault in combination_faults(grid)]:
-        raise GridError(dict.fromkeys(faults))
+        raise GridError(dict.fromkeys(faults))  # ordered de-duplication
     return grid

@@ -21,7 +21,7 @@ from harness.spec import Spec
 from harness.training.spec import TrainSpec
 
 RECIPE = 1
-"""Raised by every change of code that changes what a cell's trained weights are."""
+"""Incremented by every code change that alters trained weights; all cell ids change then."""
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -34,9 +34,9 @@ Label = Annotated[
 NOT_IN_ID = {"token_budget", "checkpoint_minutes"}
 """Training settings that never change the trained weights."""
 RETIRED = {"micro_batch_size"}
-"""Those of earlier versions, which stored cells still name."""
-ADDED = {"base_quantization"}
-"""Settings that came after ids were first given: one that is absent leaves the id as it was."""
+"""Training settings ignored when reading stored cells."""
+OMITTED_FROM_ID_WHEN_UNSET = {"base_quantization"}
+"""Training settings that are part of the id only where they are set."""
 
 
 class TrackingSpec(Spec):
@@ -76,7 +76,7 @@ class GridSpec(Spec):
     name: str
     title: str
     notes: tuple[str, ...]
-    """Lines that the report prints: what may and may not be read from the numbers."""
+    """Caveats printed in the report."""
     world: Literal["demo"] | None
     """The embedded world that stands in for the data root."""
     models: dict[str, ModelSpec]
@@ -88,7 +88,7 @@ class GridSpec(Spec):
 
 
 class Cell(Spec):
-    """One model trained one way and scored; `id` names the trained weights and nothing else."""
+    """One model trained one way and scored."""
 
     model_name: str
     """Name of the model in the grid."""
@@ -101,9 +101,9 @@ class Cell(Spec):
     options: SerializeAsAny[MethodOptions]
     """The method's options."""
     fraction: Fraction | None
-    """Share of the training rows; None for the untrained base model."""
+    """Share of the training rows; None for a method that trains nothing (`base`, `adapter`)."""
     seed: Seed | None
-    """Seed of all that is drawn; None for the untrained base model."""
+    """Seed of all that is drawn; None for a method that trains nothing (`base`, `adapter`)."""
     data: DataSpec
     """The training rows."""
     train: TrainSpec | None
@@ -118,10 +118,15 @@ class Cell(Spec):
 
     @model_validator(mode="before")
     @classmethod
-    def _typed_options(cls, raw: Any) -> Any:
+    def _drop_retired_keys(cls, raw: Any) -> Any:
         if isinstance(raw, Mapping) and isinstance(raw.get("train"), Mapping):
             kept = {key: value for key, value in raw["train"].items() if key not in RETIRED}
-            raw = {**raw, "train": kept}
+            return {**raw, "train": kept}
+        return raw
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse_options(cls, raw: Any) -> Any:
         if isinstance(raw, Mapping) and isinstance(raw.get("options"), Mapping):
             options = METHODS[raw["method"]].options.model_validate(raw["options"])
             return {**raw, "options": options}
@@ -135,7 +140,8 @@ class Cell(Spec):
         data = train = None
         if self.train is not None:
             train = self.train.model_dump(exclude=NOT_IN_ID)
-            train = {key: value for key, value in train.items() if key not in ADDED or value}
+            unset = {key for key in OMITTED_FROM_ID_WHEN_UNSET if not train[key]}
+            train = {key: value for key, value in train.items() if key not in unset}
             data = {"source": self.data.source, "revision": self.data.revision}
             if self.data.source is None:
                 data = {"path": self.data.path}
@@ -153,11 +159,15 @@ class Cell(Spec):
 
     @cached_property
     def id(self) -> str:
-        """Twelve hexadecimal digits of the SHA-256 of the canonical JSON of `record()`."""
+        """Configuration hash: the first 12 hex digits of the SHA-256 of `record()`.
+
+        Not in it: the device that `precision: auto` resolves on, and the content of local weights
+        and data, which status.py compares.
+        """
         return sha256_of_json(self.record())[:12]
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy, which does not keep the id where `update` changes what it hashes."""
+        """A copy. Drops the cached id, so that it is recomputed."""
         copied = super().model_copy(update=update, deep=deep)
         copied.__dict__.pop("id", None)
         return copied
@@ -174,7 +184,7 @@ class Cell(Spec):
 
 
 def label_of(model_name: str, method_label: str, fraction: float | None, seed: int | None) -> str:
-    """The label of a cell; fraction and seed are None for the untrained base model."""
+    """The label of a cell; fraction and seed are None where nothing is trained."""
     if fraction is None:
         return f"{model_name}/{method_label}"
     return f"{model_name}/{method_label}/{100 * fraction:g}%/seed{seed}"
@@ -183,8 +193,8 @@ def label_of(model_name: str, method_label: str, fraction: float | None, seed: i
 def expand(grid: GridSpec) -> list[Cell]:
     """The grid's cells in the order of its blocks, each once.
 
-    A cell that stands in several blocks is scored on the tasks of all of them, and has the devices
-    of the block that gives most. A method that trains nothing gives one cell per model, whatever
+    A cell that appears in several blocks is scored on the tasks of all of them, and uses the
+    largest gpus_per_cell. A method that trains nothing gives one cell per model, whatever
     the fractions and seeds, and needs one device.
     """
     cells: dict[str, Cell] = {}
@@ -194,7 +204,7 @@ def expand(grid: GridSpec) -> list[Cell]:
             if known is None:
                 cells[cell.id] = cell
                 continue
-            tasks = dict.fromkeys(known.tasks + cell.tasks)
+            tasks = dict.fromkeys(known.tasks + cell.tasks)  # ordered de-duplication
             devices = max(known.gpus_per_cell, cell.gpus_per_cell)
             update = {"tasks": tuple(tasks), "gpus_per_cell": devices}
             cells[cell.id] = known.model_copy(update=update)

@@ -1,4 +1,4 @@
-"""What is done, to do, running or failed: read from the cells' folders alone."""
+"""The status of each cell, in order of precedence: stale > done > running > failed > to do."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def is_trained(cell: Cell, result: CellResult | None) -> bool:
 
 
 class LocalInputs:
-    """What the files under a data root hold; each is looked up once, however many cells read it."""
+    """Hashes of the local files that cells read; each is looked up once, whatever the cells."""
 
     def __init__(self, data_root: Path | None) -> None:
         self.data_root = data_root
@@ -81,7 +81,7 @@ class LocalInputs:
         """What a result was made from that is no longer the same, in one line, or None.
 
         A cell's id names its data and its model; this compares the content of the local files with
-        what was used, where that takes no long reading.
+        what was used, only if cheap: small or already hashed files; else not compared.
         """
         weights = result.base.get("weights_sha256")
         data = None if result.train is None else result.train.data_file_sha256
@@ -114,7 +114,7 @@ def read_states(
     """How far each cell is, in the order given."""
     folders, inputs = cell_folders(runs_dir), LocalInputs(data_root)
     collects = gc.isenabled()
-    gc.disable()  # nothing here is garbage, and looking for it takes as long as all the rest
+    gc.disable()  # garbage collections over the many records took half of the time
     try:
         return [_read_state(cell, cell_folder(runs_dir, cell, folders), inputs) for cell in cells]
     finally:

@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
 
-PREFIX = "packed_"
-"""Begins the names under which attention over packed rows is registered."""
+PACKED_ATTENTION_PREFIX = "packed_"
+"""Begins the AttentionInterface names of attention over packed rows."""
 
 AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
 """As in transformers' AttentionInterface: `attention(module, query, key, value, mask, **kwargs)`
@@ -154,20 +154,26 @@ def own_attention(model: Any) -> tuple[str, AttentionFunction]:
     return f"eager_of_{model.config.model_type}", code.eager_attention_forward
 
 
+def implementation_of(name: str) -> str:
+    """The `attn_implementation` that a name of `own_attention` was made from."""
+    return name.partition("_of_")[0]
+
+
 def register_packed(model: Any) -> str:
-    """Registers the model's own attention for packed rows, and gives the name.
+    """Registers an AttentionInterface function for packed rows; returns its name.
 
     Layers must be passed the argument `packing`. Registering again changes nothing.
 
     Args:
         model: on the attention `sdpa` or `eager`, or on another that takes `packing` itself.
     """
-    name, attention = own_attention(model)
+    own_name, attention = own_attention(model)
     if model.config._attn_implementation in ("sdpa", "eager"):
-        attention = functools.partial(attend_packed, attention, causal=name == "sdpa")
-    AttentionInterface.register(f"{PREFIX}{name}", attention)
-    AttentionMaskInterface.register(f"{PREFIX}{name}", _no_mask)
-    return f"{PREFIX}{name}"
+        attention = functools.partial(attend_packed, attention, causal=own_name == "sdpa")
+    name = f"{PACKED_ATTENTION_PREFIX}{own_name}"
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, _no_mask)
+    return name
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

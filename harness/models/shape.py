@@ -131,7 +131,7 @@ class ModelShape(Spec):
         return {name: (own, others) for name, (own, others) in pairs.items() if own != others}
 
     def identity(self) -> dict[str, Any]:
-        """The sizes for a cell's id; the Llama family, which ids began with, is unnamed."""
+        """The sizes for a cell's id; `model_type` is left out for the Llama family."""
         sizes = self.model_dump()
         if self.model_type == "llama":
             del sizes["model_type"]

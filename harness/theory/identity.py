@@ -190,11 +190,11 @@ def record_layer(model: nn.Module, layer: Any, ids: Tensor) -> LayerActivations:
 def layer_terms(layer: Any, prompt: Any, seen: LayerActivations) -> LayerTerms:
     """Every expert and gate of a layer, from its input and weights, in float64.
 
-    `prompt` is the layer's PromptAttention, with free rows.
+    `prompt` is the layer's PromptAttention, with trained virtual tokens.
     """
     from scipy.special import softmax
 
-    rows = _double(prompt.rows)
+    rows = _double(prompt.virtual_tokens)
     query = _rotate(_heads(layer, "q_proj", seen.hidden), seen)
     groups = len(query) // len(_heads(layer, "k_proj", rows))
     token_key = _rotate(_heads(layer, "k_proj", seen.hidden), seen).repeat(groups, axis=0)

@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.nn.modules.dropout import _DropoutNd
 
 from harness.methods.row_dropout import DropoutKey, RowDropout
-from harness.methods.zero_init.attention import PREFIX as PROMPTS_PREFIX
+from harness.methods.zero_init.attention import PROMPT_ATTENTION_PREFIX
 from harness.models.families import FAMILIES
 from harness.models.packed_attention import register_packed, using_attention
 from harness.training.cross_entropy import summed_cross_entropy
@@ -185,7 +185,8 @@ def packing_refusal(model: Any) -> str | None:
     if base.config.model_type not in FAMILIES:
         return f"the attention of {base.config.model_type} has not been checked"
     implementation = str(base.config._attn_implementation)
-    if implementation not in ("sdpa", "eager") and not implementation.startswith(PROMPTS_PREFIX):
+    prompts = implementation.startswith(PROMPT_ATTENTION_PREFIX)
+    if implementation not in ("sdpa", "eager") and not prompts:
         return f"the attention implementation {implementation} has not been checked"
     if getattr(base.config, "attention_dropout", 0):
         return "its attention has dropout, whose mask would depend on the layout"

@@ -160,6 +160,12 @@ def test_no_tasks_are_refused() -> None:
     assert faults_of(grid_with({"tasks": []})) == ("g.yaml: tasks: is empty; add at least one",)
 
 
+@pytest.mark.parametrize("key", ["models", "tasks"])
+def test_an_empty_list_in_a_block_is_refused(key: str) -> None:
+    raw = grid_with({"blocks": [{"methods": ["base"], key: []}]})
+    assert faults_of(raw) == (f"g.yaml: blocks[0].{key}: is empty; add at least one",)
+
+
 def test_a_rate_of_the_grid_replaces_the_recipes() -> None:
     raw = grid_with({"train": {"learning_rate": 0.5}})
     cells = expand(resolve_grid(raw, place="g.yaml"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from harness.errors import MethodError
 from harness.methods.method import Method
 from harness.methods.zero_init.options import (
     PAPER_PROMPTS,
@@ -28,11 +29,14 @@ def apply_prompts(model: PreTrainedModel, options: PromptOptions, seed: int) -> 
     The class of the options says which method it is.
 
     Raises:
-        MethodError: the model or its attention implementation is not supported, or too shallow.
+        MethodError: the model or its attention is not supported, too shallow, or carries prompts.
     """
+    from harness.methods.zero_init.attention import PROMPT_ATTENTION_PREFIX
     from harness.methods.zero_init.tuner import PromptConfig, check_attention
     from harness.models.adapters import insert_adapter
 
+    if model.config._attn_implementation.startswith(PROMPT_ATTENTION_PREFIX):
+        raise MethodError("this model carries prompts already; apply a method to a fresh base")
     check_attention(model)
     (method,) = (name for name, kind in PROMPT_METHODS.items() if kind is type(options))
     config = PromptConfig(

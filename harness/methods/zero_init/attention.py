@@ -1,7 +1,9 @@
 """Attention with prompts (arXiv 2502.03029, section 3), on every supported family of decoders.
 
-For one head, with the rotated queries Q, keys K and values V of the tokens, and the keys K_p and
-values V_p that the layer's own frozen projections make of the prompt, without rotation:
+A prompt is L learned virtual tokens per layer. Random-init and linear: the virtual tokens are
+parameters; non-linear: made by the hypernetwork of `generator.py`. For one head, with the rotated
+queries Q, keys K and values V of the tokens, and the keys K_p and values V_p that the layer's own
+frozen projections make of the prompt, without rotation:
 
     zero-init     softmax(Q K^T / sqrt(d)) V + tanh(g) softmax(Q K_p^T / sqrt(d)) V_p
     random-init   softmax(Q [K_p; K]^T / sqrt(d)) [V_p; V]
@@ -12,8 +14,8 @@ the model runs on without prompts.
 
 The model calls this code through transformers' AttentionInterface, in its own attention layers. A
 layer that carries a prompt has a child module `prompt`; a generator, which all layers share, is a
-child of the decoder. `forward` keeps nothing on a module: keys and values of a prompt that were
-cached under `no_grad` would never train.
+child of the decoder. K_p and V_p are recomputed on every call: caching them under `no_grad` would
+keep them from training.
 
 Shapes: B batch, T queries, S keys of tokens (those in the KV cache included), H query heads, G
 key-value heads, d head size, D hidden size, L prompt length. A name such as `query_BHTd` ends in
@@ -39,8 +41,8 @@ PROMPT = "prompt"
 """Name of the module with the prompt and the gates inside an attention layer."""
 GENERATOR = "generator"
 """Name of the shared generator inside the decoder."""
-PREFIX = "prompts_on_"
-"""Begins the names under which attention with prompts is registered."""
+PROMPT_ATTENTION_PREFIX = "prompts_on_"
+"""Begins the AttentionInterface names of attention with prompts."""
 
 
 class PromptAttention(nn.Module):
@@ -61,7 +63,7 @@ class PromptAttention(nn.Module):
         super().__init__()
         self.layer_index = layer_index
         self.family = family
-        self.prompt_rows = nn.ParameterDict()
+        self.prompt_rows = nn.ParameterDict()  # the name in saved adapters
         self.prompt_gate = nn.ParameterDict()
         self._gate_activations: dict[str, str | None] = {}
         # A tuple is not registered as a child: the generator's parameters keep the one name that
@@ -72,7 +74,7 @@ class PromptAttention(nn.Module):
         self,
         adapter: str,
         *,
-        rows: Tensor | None,
+        virtual_tokens: Tensor | None,
         generator: PromptGenerator | None,
         num_heads: int,
         gate_activation: str | None,
@@ -81,13 +83,13 @@ class PromptAttention(nn.Module):
         """Adds an adapter's prompt.
 
         Args:
-            rows: the initial free prompt, (L, D); None where a generator makes it.
+            virtual_tokens: their initial values, (L, D); None where a generator makes them.
             generator: the shared generator; None where the prompt is free.
             gate_activation: tanh or identity, applied to the gates; None for random-init.
         """
-        assert (rows is None) != (generator is None)
-        if rows is not None:
-            self.prompt_rows[adapter] = nn.Parameter(rows.to(device))
+        assert (virtual_tokens is None) != (generator is None)
+        if virtual_tokens is not None:
+            self.prompt_rows[adapter] = nn.Parameter(virtual_tokens.to(device))
         if generator is not None:
             self._generators[adapter] = (generator,)
         if gate_activation is not None:
@@ -109,8 +111,8 @@ class PromptAttention(nn.Module):
         return name if name in self._gate_activations else None
 
     @property
-    def rows(self) -> nn.Parameter | None:
-        """The active adapter's free prompt, (L, D); None where a generator makes it."""
+    def virtual_tokens(self) -> nn.Parameter | None:
+        """The active adapter's virtual tokens, (L, D), if they are parameters, not generated."""
         found: nn.Parameter | None = self.prompt_rows.get(self.active or "")
         return found
 
@@ -157,7 +159,7 @@ class PromptAttention(nn.Module):
             mask: (B or 1, H or 1, T, S), bool (True is visible) or added to the scores; or None.
             base_attention: the attention function that the base model runs on.
             causal: whether `base_attention` is causal where it is given no mask.
-            packing: of a packed row, where each sequence's tokens are; B is 1 then.
+            packing: `Packing` of models/packed_attention.py (B is 1); None for padded batches.
             **kwargs: for `base_attention`.
         """
 
@@ -173,12 +175,13 @@ class PromptAttention(nn.Module):
         key_LGd, value_LGd = self.family.project(module, self.prompt().to(query_BHTd))
         key_GLd, value_GLd = key_LGd.transpose(0, 1), value_LGd.transpose(0, 1)
         if self.gate is None:
-            prompt = (key_GLd, value_GLd)
-            return run(
-                functools.partial(
-                    joint_attention, prompt=prompt, base_attention=base_attention, causal=causal
-                )
+            attention = functools.partial(
+                joint_attention,
+                prompt_kv=(key_GLd, value_GLd),
+                base_attention=base_attention,
+                causal=causal,
             )
+            return run(attention)
         output_BTHd, weights = run(base_attention)
         # On a packed row too: its tokens all attend to one prompt, whatever sequence they are of.
         prompt_BTHd = gated_prompt_attention(
@@ -203,8 +206,8 @@ def gated_prompt_attention(
 ) -> Tensor:
     """Zero-init's second term, tanh(g) softmax(Q K_p^T · scaling) V_p: (B, T, H, d).
 
-    Every query attends to all L rows. tanh(g) scales the L values instead of the T outputs: the
-    same by linearity, and cheaper.
+    Every query attends to all L virtual tokens. tanh(g) scales the L values instead of the T
+    outputs: the same by linearity, and cheaper.
 
     Args:
         query_BHTd: rotated queries.
@@ -215,9 +218,9 @@ def gated_prompt_attention(
         soft_cap: c, where the family bounds its scores s by c · tanh(s / c), as Gemma 2 does.
     """
     batch, heads, _, size = query_BHTd.shape
-    groups = heads // key_GLd.shape[0]
-    key_HLd = key_GLd.repeat_interleave(groups, dim=0)
-    value_HLd = value_GLd.repeat_interleave(groups, dim=0)
+    heads_per_kv = heads // key_GLd.shape[0]
+    key_HLd = key_GLd.repeat_interleave(heads_per_kv, dim=0)
+    value_HLd = value_GLd.repeat_interleave(heads_per_kv, dim=0)
     gated_HLd = (strength_H11 * value_HLd).to(value_HLd.dtype)
     if soft_cap is not None:
         scores_BHTL = query_BHTd @ key_HLd.transpose(1, 2)
@@ -240,7 +243,7 @@ def joint_attention(
     value_BGSd: Tensor,
     mask: Tensor | None,
     *,
-    prompt: tuple[Tensor, Tensor],
+    prompt_kv: tuple[Tensor, Tensor],
     base_attention: AttentionFunction,
     causal: bool,
     **kwargs: Any,
@@ -250,21 +253,22 @@ def joint_attention(
     The arguments are those of `PromptAttention.forward`; every query attends to the whole prompt.
 
     Args:
-        prompt: K_p and V_p, each (G, L, d).
+        prompt_kv: K_p and V_p, each (G, L, d).
 
     Raises:
-        MethodError: transformers generates with continuous batching, whose cache is not (B, S).
+        MethodError: the keys are in a paged cache (continuous batching).
     """
     if kwargs.get("cache") is not None:
         raise MethodError("random-init: continuous batching is not supported; use generate()")
-    key_GLd, value_GLd = prompt
+    key_GLd, value_GLd = prompt_kv
     (batch, heads, num_queries, size), length = query_BHTd.shape, key_GLd.shape[1]
     # One query, as in decoding with a cache, attends to all keys.
     shifted = causal and mask is None and num_queries > 1
     if shifted:
         # In a causal kernel, row i attends to columns 0..i. With L zero queries in front, whose
         # outputs are dropped, query t is row L + t and attends to the L columns of the prompt and
-        # to tokens 0..t: no mask has to be made.
+        # to tokens 0..t: no mask has to be made. Precondition: prefill. With mask None and T > 1
+        # transformers guarantees no past keys.
         query_BHTd = torch.cat([query_BHTd.new_zeros(batch, heads, length, size), query_BHTd], 2)
         # A static cache has unused entries behind the T tokens.
         key_BGSd, value_BGSd = key_BGSd[:, :, :num_queries], value_BGSd[:, :, :num_queries]
@@ -279,16 +283,17 @@ def joint_attention(
         mask,
         **kwargs,
     )
+    # Shifted implies sdpa, whose weights are None.
     return (output_BTHd[:, length:] if shifted else output_BTHd), weights
 
 
 def register_prompts(model: PreTrainedModel) -> str:
-    """Registers attention with prompts on the model's own, `sdpa` or `eager`, and gives its name.
+    """Registers an AttentionInterface function that wraps the model's attention; returns its name.
 
-    Layers without a `prompt` run the model's own attention. Registering again changes nothing.
+    Layers without a `prompt` run that attention, `sdpa` or `eager`. Repeating it changes nothing.
     """
     own_name, base_attention = own_attention(model)
-    name = f"{PREFIX}{own_name}"
+    name = f"{PROMPT_ATTENTION_PREFIX}{own_name}"
 
     def attend(
         module: nn.Module,

@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class PromptGenerator(nn.Module):
-    """The prompts of all layers, made from an embedding of each; one generator for each adapter.
+    """Hypernetwork that makes the prompts of all layers from their embeddings; one per adapter.
 
     Args:
         model_size: D.
@@ -48,14 +48,14 @@ class PromptGenerator(nn.Module):
         prompt_length: int,
         hidden_size: int,
         activation: str,
-        random: torch.Generator,
+        rng: torch.Generator,
         device: torch.device,
     ) -> None:
-        """Adds an adapter's generator, whose initial values `random` draws on the CPU.
+        """Adds an adapter's generator, whose initial values `rng` draws on the CPU.
 
         `hidden_size` is that of the embedding and of the hidden layer.
         """
-        embedding = torch.randn(self.num_layers, hidden_size, generator=random)
+        embedding = torch.randn(self.num_layers, hidden_size, generator=rng)
         # skip_init draws nothing from the global generator; every value is drawn below.
         hidden = nn.utils.skip_init(nn.Linear, hidden_size, hidden_size)
         output = nn.utils.skip_init(nn.Linear, hidden_size, prompt_length * self.model_size)
@@ -63,9 +63,9 @@ class PromptGenerator(nn.Module):
         # Generated prompts start near zero.
         small = 1e-3 * math.sqrt(3 / (hidden_size * self.model_size))
         with torch.no_grad():
-            hidden.weight.uniform_(-usual, usual, generator=random)
-            hidden.bias.uniform_(-usual, usual, generator=random)
-            output.weight.uniform_(-small, small, generator=random)
+            hidden.weight.uniform_(-usual, usual, generator=rng)
+            hidden.bias.uniform_(-usual, usual, generator=rng)
+            output.weight.uniform_(-small, small, generator=rng)
             output.bias.zero_()
         self.prompt_embedding[adapter] = nn.Parameter(embedding.to(device))
         self.prompt_hidden[adapter] = hidden.to(device)

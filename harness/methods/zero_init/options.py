@@ -24,7 +24,7 @@ PAPER_PROMPTS: dict[str, object] = {
     "max_length": 512,
 }
 """The paper's recipe for all prompt methods (arXiv 2502.03029, appendix; LLaMA-Adapter's code):
-0.009 is a base rate, 2.25e-3 at batch 64."""
+0.009 is the reference learning rate at a batch of 256: lr = 0.009 · batch / 256, 2.25e-3 at 64."""
 
 FIRST_LAYERS_LEFT_OUT = 2
 """The paper adapts 30 of 32 and 38 of 40 layers."""
@@ -36,7 +36,7 @@ class PromptOptions(MethodOptions):
     """Options of `random-init`, and those that all prompt methods share."""
 
     prompt_length: Annotated[int, Field(ge=1, le=1024)] = 10
-    """L, the number of prompt rows in each adapted layer."""
+    """L, the number of virtual tokens in each adapted layer."""
     num_layers: Annotated[int, Field(ge=1)] | None = None
     """How many of the last layers carry a prompt; all but the first two where absent."""
 
@@ -74,9 +74,9 @@ class GeneratedPromptOptions(GatedPromptOptions):
     """Options of `zero-init-nonlinear`."""
 
     activation: Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid"] = "relu"
-    """Between the two linear layers of the generator; leaky_relu has slope 0.1."""
+    """Activation between the two linear layers of the hypernetwork; leaky_relu has slope 0.1."""
     hidden_size: Annotated[int, Field(ge=1, le=65536)] = 64
-    """Size of the generator's layer embedding and of its hidden layer."""
+    """Hidden size of the hypernetwork's linear layers, and of its layer embeddings."""
 
 
 PROMPT_METHODS: dict[str, type[PromptOptions]] = {
@@ -90,7 +90,7 @@ PROMPT_METHODS: dict[str, type[PromptOptions]] = {
 def check_base(stated: Mapping[str, Any], found: ModelShape) -> None:
     """Checks that an adapter's `base_shape` is that of a model.
 
-    The sizes of the vocabulary and of the feed-forward layers may differ.
+    The sizes of the vocabulary and of the feed-forward layers may differ, and tie_word_embeddings.
 
     Raises:
         ModelError: it is not; every size that differs is named.
@@ -123,12 +123,12 @@ def count_prompts(shape: ModelShape, options: PromptOptions) -> int:
     if not isinstance(options, GeneratedPromptOptions):
         return layers * prompt_size + gates
     hidden = options.hidden_size
-    embeddings = shape.num_hidden_layers * hidden
+    embeddings = shape.num_hidden_layers * hidden  # of all layers, also those without a prompt
     return embeddings + (hidden + 1) * hidden + (hidden + 1) * prompt_size + gates
 
 
 def prompt_workload(shape: ModelShape, options: PromptOptions) -> Workload:
-    """Gradients stop at the first layer with a prompt; each token attends to the prompt's rows.
+    """Gradients stop at the first layer with a prompt; each token attends to the virtual tokens.
 
     Raises:
         MethodError: the model has too few layers.

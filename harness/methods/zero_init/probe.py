@@ -29,7 +29,9 @@ def prompts_of(model: nn.Module) -> list[PromptAttention]:
     from harness.methods.zero_init.attention import PromptAttention
 
     found = [module for module in model.modules() if isinstance(module, PromptAttention)]
-    return [prompt for prompt in found if prompt.gate is not None or prompt.rows is not None]
+    return [
+        prompt for prompt in found if prompt.gate is not None or prompt.virtual_tokens is not None
+    ]
 
 
 def attention_shares(model: nn.Module, texts: Sequence[Sequence[int]]) -> pd.DataFrame:
@@ -110,8 +112,8 @@ def _shares(
         own = {name: value for name, value in kwargs.items() if name != "causal"}
         tokens_BTHd = _in_full_precision(base_attention)(*given, **own)[0].float()
     else:
-        assert prompt.rows is not None
-        length = prompt.rows.shape[0]
+        assert prompt.virtual_tokens is not None
+        length = prompt.virtual_tokens.shape[0]
 
         def output_on(change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
             """With the values `change(value, rows)`, rows 1 for the prompt's and 0 for others."""

@@ -1,7 +1,7 @@
-"""The prompt methods as a method of PEFT: what `PeftModel` needs to insert, save and load them.
+"""The prompt methods as a PEFT tuner: what `PeftModel` needs to insert, save and load them.
 
-PEFT's list of methods is a closed enumeration. `register` extends it, and importing `harness` calls
-`register` as soon as PEFT is there, so that `PeftModel.from_pretrained` knows these folders.
+Importing this module registers the methods; `peft_hook` imports it as soon as PEFT is imported, so
+that `PeftModel.from_pretrained` can load these adapter folders.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import nn
 from harness.errors import MethodError
 from harness.methods.zero_init.attention import (
     GENERATOR,
-    PREFIX,
     PROMPT,
+    PROMPT_ATTENTION_PREFIX,
     PromptAttention,
     register_prompts,
 )
@@ -35,16 +35,17 @@ from harness.methods.zero_init.options import (
 )
 from harness.models.adapter_folder import WEIGHTS_FILE, check_tensors
 from harness.models.families import FAMILIES, refusal
+from harness.models.packed_attention import implementation_of
 from harness.models.shape import shape_of
 from harness.spec import describe_faults
 
 PEFT_TYPE = "ZERO_INIT_PROMPT"
-"""The `peft_type` in adapter_config.json."""
+"""The `peft_type` in adapter_config.json: a historical id in saved files, also of random-init."""
 
 
 @dataclass
 class PromptConfig(PeftConfig):
-    """The adapter_config.json of a prompt adapter; its fields have a grid's names.
+    """The adapter_config.json of zero-initialised attention (not PEFT's prompt tuning).
 
     Raises:
         MethodError: an unknown method, or options that it does not have.
@@ -82,7 +83,7 @@ class PromptConfig(PeftConfig):
 
 
 class _Layer(BaseTunerLayer):
-    """What PEFT asks of a layer that is added beside the base's modules and wraps none of them."""
+    """BaseTunerLayer glue for modules that wrap no base layer."""
 
     # PEFT reads a base layer's, and there is none.
     weight = bias = None  # type: ignore[assignment]
@@ -101,7 +102,7 @@ class _Layer(BaseTunerLayer):
 
 
 class PromptLayer(PromptAttention, _Layer):
-    """The prompts of one attention layer, as PEFT switches, saves, loads and deletes them."""
+    """Zero-initialised attention (not PEFT's prompt tuning): the prompts of one attention layer."""
 
     adapter_layer_names = ("prompt_rows", "prompt_gate")
     other_param_names = ("_gate_activations", "_generators")
@@ -115,9 +116,13 @@ class GeneratorLayer(PromptGenerator, _Layer):
 
 
 class PromptTuner(BaseTuner):
-    """Inserts prompts into the attention layers of a decoder, beside those of other adapters."""
+    """Inserts zero-initialised attention (not PEFT's prompt tuning) beside that of other adapters.
 
-    # Part of the names of trained tensors, but not of the modules that hold them.
+    PEFT calls `_prepare_model`, then `_check_target_module_exists` per module, then
+    `_create_and_replace` per match.
+    """
+
+    # The substring of state_dict keys by which PEFT finds adapter weights.
     prefix = "prompt_"
     tuner_layer_cls = (PromptLayer, GeneratorLayer)  # type: ignore[assignment]  # for isinstance
     target_module_mapping: dict[str, list[str]] = {}
@@ -144,7 +149,7 @@ class PromptTuner(BaseTuner):
                     "already; unload it, or load the other under another name with load_adapter"
                 )
         adapted = peft_config.parsed.adapted_layers(shape)
-        if not model.config._attn_implementation.startswith(PREFIX):
+        if not model.config._attn_implementation.startswith(PROMPT_ATTENTION_PREFIX):
             check_attention(model)
             model.set_attn_implementation(register_prompts(model))
         decoder = model.get_decoder()
@@ -152,8 +157,8 @@ class PromptTuner(BaseTuner):
         self._layer_of = {
             id(getattr(decoder.layers[index], self._family.attention)): index for index in adapted
         }
-        # Drawn on the CPU in fp32: one seed gives one start on every device, in any precision.
-        self._random = torch.Generator(device="cpu").manual_seed(peft_config.seed)
+        # Drawn on the CPU in fp32: the same initial values on every device, in any precision.
+        self._rng = torch.Generator(device="cpu").manual_seed(peft_config.seed)
         generated = isinstance(peft_config.parsed, GeneratedPromptOptions)
         if generated and not hasattr(decoder, GENERATOR):
             generator = GeneratorLayer(
@@ -181,7 +186,7 @@ class PromptTuner(BaseTuner):
             layer = PromptLayer(layer_index=self._layer_of[id(target)], family=self._family)
             target.add_module(PROMPT, layer.train(target.training))
         layer.device = device
-        rows = generator = None
+        virtual_tokens = generator = None
         if isinstance(options, GeneratedPromptOptions):
             generator = getattr(self.model.get_decoder(), GENERATOR)
             if adapter_name not in generator.prompt_embedding:
@@ -191,17 +196,17 @@ class PromptTuner(BaseTuner):
                     prompt_length=options.prompt_length,
                     hidden_size=options.hidden_size,
                     activation=options.activation,
-                    random=self._random,
+                    rng=self._rng,
                     device=device,
                 )
                 generator.set_adapter(self.active_adapters)
         else:
             size = (options.prompt_length, self._shape.hidden_size)
-            rows = torch.randn(size, generator=self._random)
+            virtual_tokens = torch.randn(size, generator=self._rng)
         gated = isinstance(options, GatedPromptOptions)
         layer.add(
             adapter_name,
-            rows=rows,
+            virtual_tokens=virtual_tokens,
             generator=generator,
             num_heads=self._shape.num_attention_heads,
             gate_activation=options.gate_activation if gated else None,
@@ -256,9 +261,8 @@ class PromptTuner(BaseTuner):
                 delattr(module, PROMPT)
         if hasattr(decoder, GENERATOR):
             delattr(decoder, GENERATOR)
-        model.set_attn_implementation(
-            model.config._attn_implementation.removeprefix(PREFIX).partition("_of_")[0]
-        )
+        own_name = model.config._attn_implementation.removeprefix(PROMPT_ATTENTION_PREFIX)
+        model.set_attn_implementation(implementation_of(own_name))
         del model.peft_config
         return model
 
@@ -277,8 +281,6 @@ def check_attention(model: Any) -> None:
     if family not in FAMILIES:
         raise MethodError(refusal(family))
     implementation = model.config._attn_implementation
-    if implementation.startswith(PREFIX):
-        raise MethodError("this model carries prompts already; apply a method to a fresh base")
     if implementation not in ("sdpa", "eager"):
         raise MethodError(
             f"prompt methods run on the attention implementations sdpa and eager, not on "
@@ -290,6 +292,7 @@ def register() -> None:
     """Makes PEFT know prompt adapters; calling it again changes nothing."""
     if PEFT_TYPE in PeftType.__members__:
         return
+    # PeftType is a closed str Enum: this adds a member by hand.
     member = str.__new__(PeftType, PEFT_TYPE)
     member._name_ = PEFT_TYPE
     member._value_ = PEFT_TYPE
@@ -303,5 +306,4 @@ def register() -> None:
     assert PEFT_TYPE_TO_TUNER_MAPPING[member] is PromptTuner
 
 
-# Here, not in the importer: whoever imports this module first, PEFT knows it from then on.
 register()

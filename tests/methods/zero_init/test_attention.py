@@ -239,7 +239,7 @@ def test_initial_values_have_the_stated_distributions() -> None:
 @pytest.mark.parametrize("method", ["random-init", "zero-init-linear"])
 def test_free_prompts_start_as_standard_normals(method: str) -> None:
     model = adapted(method, tiny_model(hidden_size=256))
-    rows = model.get_decoder().layers[3].self_attn.prompt.rows
+    rows = model.get_decoder().layers[3].self_attn.prompt.virtual_tokens
     assert rows.shape == (10, 256)
     assert abs(rows.mean()) < 0.08
     assert abs(rows.std() - 1) < 0.06

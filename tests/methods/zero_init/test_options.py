@@ -135,5 +135,5 @@ def test_every_prompt_row_counts(method: str) -> None:
         assert (rows.abs().amax(dim=1) > 0).all()
     else:
         for index in (2, 3):
-            rows = model.get_decoder().layers[index].self_attn.prompt.rows.grad
+            rows = model.get_decoder().layers[index].self_attn.prompt.virtual_tokens.grad
             assert (rows.abs().amax(dim=1) > 0).all()

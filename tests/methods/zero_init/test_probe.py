@@ -110,9 +110,9 @@ def joint_attention(
         query = layer.q_proj(hidden).view(1, length, 4, 8).transpose(1, 2)
         key = layer.k_proj(hidden).view(1, length, 2, 8).transpose(1, 2)
         query, key = apply_rotary_pos_emb(query, key, *positions)
-        rows = layer.k_proj(prompt.rows).view(10, 2, 8).transpose(0, 1)
+        rows = layer.k_proj(prompt.virtual_tokens).view(10, 2, 8).transpose(0, 1)
         keys = torch.cat([rows, key[0]], dim=1).repeat_interleave(2, dim=0)
-        both = layer.v_proj(torch.cat([prompt.rows, hidden])).view(10 + length, 2, 8)
+        both = layer.v_proj(torch.cat([prompt.virtual_tokens, hidden])).view(10 + length, 2, 8)
         values = both.transpose(0, 1).repeat_interleave(2, dim=0)
         scores = query[0] @ keys.transpose(1, 2) / 8**0.5
         future = torch.ones(length, length).triu(1).bool()
@@ -139,11 +139,11 @@ def test_norm_share_is_of_what_the_gates_add(name: str) -> None:
 
 
 def test_parts_of_one_softmax_add_up() -> None:
-    """With prompt rows whose values are zero the output is the words' alone."""
+    """With virtual tokens whose values are zero the output is the words' alone."""
     model = adapted("random-init", moved=True)
     with torch.no_grad():
         for prompt in prompts_of(model):
-            prompt.rows.zero_()
+            prompt.virtual_tokens.zero_()
     shares = attention_shares(model, TEXTS)
     assert (shares["norm_share"] == 0).all()
     assert (shares["mass_share"] > 0.01).all()  # a key of zeros still has its weight
