@@ -85,7 +85,7 @@ def test_callbacks_are_called_in_order_and_resume_with_their_state(tmp_path: Pat
     )
     calls = ["begin 0"]
     for step in (1, 2):
-        calls += [f"gradients {step}", f"figures {step}", f"step {step}"]
+        calls += [f"gradients {step}", f"metrics {step}", f"step {step}"]
     calls += ["begin 2", "gradients 3", "metrics 3", "step 3", "end 3"]
     assert log == [f"{name} {call}" for call in calls for name in "ab"]
     assert result.final_statistics == {"a/steps": 3.0, "b/steps": 3.0}
@@ -93,3 +93,13 @@ def test_callbacks_are_called_in_order_and_resume_with_their_state(tmp_path: Pat
     assert [dict(record.statistics) for record in state.progress.records] == [
         {"a/steps": float(step), "b/steps": float(step)} for step in (1, 2, 3)
     ]
+
+
+def test_callbacks_that_would_overwrite_each_others_state_are_refused(tmp_path: Path) -> None:
+    same = [Counter("a", []), Counter("a", []), Checkpoints(tmp_path, {}, minutes=0.0)]
+    with pytest.raises(AssertionError, match="two callbacks use one name in a checkpoint"):
+        fit(
+            *(adapted("lora"), EXAMPLES, spec(epochs=1)),
+            **{"seed": 0, "device": "cpu", "precision": "fp32", "pad_token_id": 0},
+            callbacks=same,
+        )
