@@ -148,7 +148,7 @@ class Checkpoints(Callback):
         folder: the folder of the cell's checkpoints.
         identity: the training run that they belong to, in plain values.
         minutes: the time between two checkpoints; 0 writes one after every step.
-        flags: what signals ask for.
+        flags: the requests of signals, which are read after every step.
         warn: gets one line on what is wrong, where training continues nevertheless.
         writes: whether this process writes them; of several ranks, rank 0 does.
     """

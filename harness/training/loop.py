@@ -47,7 +47,7 @@ def fit(
 
     Args:
         model: a causal language model on `device`; its trained tensors are fp32.
-        examples: those without labels are skipped.
+        examples: the training examples; those without labels are skipped.
         seed: decides the order of the examples and the dropout masks.
         device: a torch device, such as `cpu` or `cuda`.
         precision: the compute precision (autocast dtype), also the storage dtype of frozen weights;

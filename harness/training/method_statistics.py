@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 STATISTICS_EVERY = 10
-"""Optimizer steps between two readings of a method's statistics: each reading waits for the
-device. The first and the last step are always read, unless skipped or without labels."""
+"""Optimizer steps between two readings of a method's statistics: each reading is a
+host-device sync. The first and the last step are always read, unless skipped or without labels."""
 
 
 class MethodStatistics(Callback):
