@@ -54,7 +54,7 @@ def begun_training(size: str, name: str, device: str, num_steps: int) -> tuple[P
         precision="fp32",
         pad_token_id=0,
     )
-    train_step.gradients([Example(tuple(range(1, 17)), 4)] * 2, 0)
+    train_step.backward([Example(tuple(range(1, 17)), 4)] * 2, 0)
     train_step.update(1e-3)
     figures: dict[str, float] = {}
     if method.statistics is not None:

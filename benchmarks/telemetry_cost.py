@@ -49,17 +49,17 @@ class TimedTelemetry(PromptTelemetry):
         self.seconds += self.clock() - start
         return found
 
-    def on_train_begin(self, texts: Sequence[Sequence[int]]) -> None:
-        self._timed(super().on_train_begin, texts)
+    def start(self, token_ids: Sequence[Sequence[int]]) -> None:
+        self._timed(super().start, token_ids)
 
-    def on_train_end(self, texts: Sequence[Sequence[int]]) -> None:
-        self._timed(super().on_train_end, texts)
+    def finish(self, token_ids: Sequence[Sequence[int]]) -> None:
+        self._timed(super().finish, token_ids)
 
-    def on_gradients(self) -> None:
-        self._timed(super().on_gradients)
+    def observe_gradients(self) -> None:
+        self._timed(super().observe_gradients)
 
-    def on_step(self, step: int) -> dict[str, float]:
-        found: dict[str, float] = self._timed(super().on_step, step)
+    def collect(self, step: int) -> dict[str, float]:
+        found: dict[str, float] = self._timed(super().collect, step)
         return found
 
 

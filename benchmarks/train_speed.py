@@ -181,7 +181,7 @@ def gradient_difference(method: str, size: str, examples: Sequence[Any]) -> floa
     train_step = TrainStep(
         model, TrainSpec(learning_rate=1e-4), device=device, precision="fp32", pad_token_id=0
     )
-    train_step.gradients(examples, 1)
+    train_step.backward(examples, 1)
     return max(
         ((value.grad - expected[name]).norm() / expected[name].norm()).item()
         for name, value in parameters.items()

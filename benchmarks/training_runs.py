@@ -106,7 +106,7 @@ def _zbench(model: Any, token_budget: int | None) -> Callable[[Batches], float |
 
     def train(batches: Batches) -> None:
         for examples in batches:
-            train_step.gradients(examples, 1)
+            train_step.backward(examples, 1)
             train_step.update(1e-4)
 
     return train

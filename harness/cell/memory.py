@@ -1,7 +1,7 @@
 """Out of memory: what a cell needs at least, and the token budget that is effective after it.
 
-A training that runs out of memory resumes in a fresh process (a full allocator never recovers all)
-with half the tokens in a forward pass; the gradient stays the same. The effective budget is kept in
+A run that is out of memory resumes in a fresh process (a full allocator never recovers all) with
+half the tokens in a forward pass; the gradient stays the same. The effective budget is kept in
 `token_budgets.json` in the runs folder, per model, method and GPU; remove it to try more again.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cell.settings import CellRun
+from harness.cell.settings import CellContext
 from harness.errors import StorageError, TrainingError
 from harness.grid.schema import Cell
 from harness.methods import METHODS
@@ -28,38 +28,41 @@ BUDGETS_FILE = "token_budgets.json"
 
 
 class SmallerBudget(TrainingError):
-    """Out of memory: the cell is to resume in a fresh process with a smaller token budget."""
+    """Out of memory: a request to retry in a fresh process with a smaller budget, not a failure.
+
+    It is a TrainingError so that a caller that does not retry reports it in one line.
+    """
 
 
-def smaller_budget(run: CellRun, *, used: int, longest: int) -> Exception:
+def smaller_budget(context: CellContext, *, used: int, longest: int) -> Exception:
     """Stores half of a budget that was too large; returns the error to leave the process with.
 
     That is SmallerBudget, or a plain TrainingError where single sequences are too large.
 
     Args:
-        run: the one that is out of memory.
-        used: tokens of a forward pass.
-        longest: tokens of the longest sequence.
+        context: the context of the cell that is out of memory.
+        used: the token budget of its forward passes.
+        longest: the number of tokens of the longest sequence.
 
     Raises:
         StorageError: the budget cannot be stored.
     """
     if used <= longest:
         return TrainingError(
-            f"{run.cell.label}: out of memory with one sequence of {longest} tokens at a time; "
+            f"{context.cell.label}: out of memory with one sequence of {longest} tokens at a time; "
             "take a larger GPU, free this one of other processes, or lower train.max_length"
         )
     # Below the longest sequence a budget changes nothing: one sequence is the least.
     smaller = max(used // 2, longest)
-    key = budget_key(run.cell, run.settings.device)
-    store_budget(run.settings.runs_dir, key, smaller)
+    key = budget_key(context.cell, context.settings.device)
+    store_budget(context.settings.runs_dir, key, smaller)
     return SmallerBudget(
         f"out of memory with {used} tokens in a forward pass; resumes with {smaller} in a fresh "
         "process"
     )
 
 
-def effective_budget(run: CellRun, examples: Sequence[Example]) -> int:
+def effective_budget(context: CellContext, examples: Sequence[Example]) -> int:
     """Tokens of a forward pass: as set, but no more than the stored budget.
 
     Raises:
@@ -69,7 +72,7 @@ def effective_budget(run: CellRun, examples: Sequence[Example]) -> int:
 
     from harness.training.micro_batches import longest_sequence, resolve_budget
 
-    cell, settings = run.cell, run.settings
+    cell, settings = context.cell, context.settings
     assert cell.train is not None
     setting = settings.token_budget or cell.train.token_budget
     wanted = resolve_budget(setting, examples, torch.device(settings.device))
@@ -115,13 +118,13 @@ def store_budget(runs_dir: Path, key: str, budget: int) -> None:
         raise StorageError(f"{path}: cannot be written ({fault.strerror})") from fault
 
 
-def check_memory(run: CellRun) -> None:
+def check_memory(context: CellContext) -> None:
     """Refuses a cell whose weights and optimizer alone are larger than a GPU; never on a CPU.
 
     Raises:
         TrainingError: they do not fit.
     """
-    cell, device = run.cell, run.settings.device
+    cell, device = context.cell, context.settings.device
     if not device.startswith("cuda"):
         return
     import torch
@@ -130,7 +133,7 @@ def check_memory(run: CellRun) -> None:
     needed = memory_bytes(
         cell.model.shape.num_parameters,
         trained,
-        num_devices=run.settings.rank_info.world_size,
+        num_devices=context.settings.rank_info.world_size,
         quantization=cell.train.base_quantization if cell.train else None,
     )
     gpu = torch.cuda.get_device_properties(device).total_memory

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from harness.cell.settings import CellRun
+from harness.cell.settings import CellContext
 from harness.data.pins import training_note
 from harness.errors import EvaluationError
 from harness.grid.folders import items_path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def score_cell(
-    run: CellRun,
+    context: CellContext,
     base: Base,
     model: PreTrainedModel,
     tasks: Sequence[TaskSpec],
@@ -41,40 +41,40 @@ def score_cell(
     """
     from harness.evaluation.tasks import scored_together
 
-    cell = run.cell
-    environment = describe_environment(run.settings.device)
+    cell = context.cell
+    environment = describe_environment(context.settings.device)
     content = result.train.data_content_sha256 if result.train else None
     if cell.train is None:
         result = replace(result, environment=environment)
     for group in scored_together(tasks):
         start = time.monotonic()
-        outcomes = _evaluate(run, base, model, group)
-        seconds = (time.monotonic() - start) / len(group)
+        outcomes = _evaluate(context, base, model, group)
+        seconds = (time.monotonic() - start) / len(group)  # group time divided equally
         for task, outcome in zip(group, outcomes, strict=True):
             key = outcome.scores[0].key
-            write_frame(items_path(run.folder, task.name, key), outcome.items)
+            write_frame(items_path(context.folder, task.name, key), outcome.items)
             result = result.with_scores(outcome.scores, seconds, environment)
             result = result.with_note(training_note(cell.data.source, content))
-            write_result(run.folder, result)
+            write_result(context.folder, result)
             for warning in outcome.warnings:
-                run.warn(f"{task.name}: {warning}")
+                context.warn(f"{task.name}: {warning}")
     return result
 
 
 def _evaluate(
-    run: CellRun, base: Base, model: PreTrainedModel, group: Sequence[TaskSpec]
+    context: CellContext, base: Base, model: PreTrainedModel, group: Sequence[TaskSpec]
 ) -> list[TaskOutcome]:
     from harness.evaluation import evaluate_together
 
-    name = "+".join(task.name for task in group)
+    cell_id, name = context.cell.id, "+".join(task.name for task in group)
     try:
         return evaluate_together(
             model,
             base.tokenizer,
             group,
-            data_root=run.settings.data_root,
+            data_root=context.settings.data_root,
             precision=base.identity["precision"],
-            on_progress=lambda done, total: run.emit(Scoring(run.cell.id, name, done, total)),
+            on_progress=lambda done, total: context.emit(Scoring(cell_id, name, done, total)),
         )
     except Exception as fault:
         if is_out_of_memory(fault):

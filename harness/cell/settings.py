@@ -1,4 +1,4 @@
-"""Where a cell is run, on which device, and who hears of it."""
+"""Where a cell is run, on which device, and its event callback."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from harness.training.process_group import RankInfo
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Where and on what a cell is run; nothing here changes what is measured."""
+    """Execution settings. None is part of the cell id.
+
+    `device` resolves `precision: auto`; `threads` and `token_budget` may change low-order bits.
+    """
 
     runs_dir: Path
     data_root: Path | None
     """Folder of local data sets and checkpoints; None to read from the hub."""
     device: str = "cpu"
-    """A torch device of this process, `cpu` or `cuda`."""
+    """A torch device, `cpu` or `cuda`; each worker sees one GPU, so no index."""
     threads: int = 1
     """CPU threads; on the CPU another number moves the low bits of every result."""
     rank_info: RankInfo = RankInfo()
@@ -33,13 +36,13 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
-class CellRun:
-    """One run of a cell in this process."""
+class CellContext:
+    """A cell to run in this process, with its settings, folder and event callback."""
 
     cell: Cell
     settings: RunSettings
     folder: Path
-    """The cell's own; rank 0 writes in it."""
+    """The cell's folder; rank 0 writes in it."""
     emit: Emit
 
     def warn(self, message: str | None) -> None:

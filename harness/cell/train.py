@@ -1,6 +1,6 @@
 """Training one cell: its data, its callbacks, its checkpoints, and what is saved of it.
 
-Loaded with torch; `harness.cell.run` calls it when there is something to train.
+Imports torch; run.py imports it lazily, so that a cell that is done starts quickly.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cell.memory import effective_budget, smaller_budget
-from harness.cell.settings import CellRun
+from harness.cell.settings import CellContext
 from harness.data.instructions import (
     DataSpec,
     Instructions,
@@ -22,16 +22,17 @@ from harness.data.instructions import (
     rows_sha256,
     tokenize,
 )
+from harness.errors import MethodError
 from harness.grid.folders import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, STEPS_FILE
 from harness.grid.schema import Cell
 from harness.methods import METHODS
 from harness.methods.method import TelemetryCallback
 from harness.models.devices import is_out_of_memory
-from harness.models.loading import save_trained, trained_parameters
+from harness.models.loading import count_parameters, save_trained, trained_parameters
 from harness.records.events import StepDone
 from harness.records.files import sha256_of_file, write_frame
 from harness.records.results import TrainResult
-from harness.training.callback import Callback, Training
+from harness.training.callback import Callback, TrainingRun
 from harness.training.checkpoint import Checkpoints
 from harness.training.loop import fit
 from harness.training.loss_watch import LossWatch
@@ -50,36 +51,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A training of a cell, to be saved."""
+class TrainingOutput:
+    """What `train_cell` returns, to be saved."""
 
-    measured: TrainResult
+    result: TrainResult
     records: Sequence[StepRecord]
     telemetry: TelemetryCallback | None
-    gathered: Mapping[str, Tensor] | None
-    """The trained tensors of a sharded model; None where the process holds the whole model."""
+    gathered_tensors: Mapping[str, Tensor] | None
+    """FSDP: the trained tensors, whole, on rank 0; None where the process holds the whole model."""
 
 
 class StepEvents(Callback):
     """Emits an event for every step, first for those that were taken before the checkpoint."""
 
-    def __init__(self, run: CellRun) -> None:
-        self._run = run
+    def __init__(self, context: CellContext) -> None:
+        self._context = context
         self.records: list[StepRecord] = []
-        """All steps of the training."""
+        """All steps of the training run."""
 
-    def on_train_begin(self, training: Training) -> None:
+    def on_train_begin(self, training: TrainingRun) -> None:
         for record in training.progress.records:
             self._add(record, restored=True)
 
-    def on_step(self, training: Training, record: StepRecord) -> None:
+    def on_step(self, training: TrainingRun, record: StepRecord) -> None:
         self._add(record, restored=False)
 
     def _add(self, record: StepRecord, *, restored: bool) -> None:
         self.records.append(record)
         values = asdict(record)
         del values["seconds"], values["tokens"]
-        self._run.emit(StepDone(self._run.cell.id, **values, restored=restored))
+        self._context.emit(StepDone(self._context.cell.id, **values, restored=restored))
 
 
 def read_training_data(cell: Cell, data_root: Path | None) -> Instructions:
@@ -94,14 +95,14 @@ def read_training_data(cell: Cell, data_root: Path | None) -> Instructions:
     return replace(data, rows=choose(data.rows, cell.fraction, cell.seed))
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=4)  # cells of one worker share a data set
 def _instructions(spec: DataSpec, data_root: Path | None) -> Instructions:
     return read_instructions(spec, data_root=data_root)
 
 
 def train_cell(
-    run: CellRun, base: Base, model: PreTrainedModel, data: Instructions, flags: SignalFlags
-) -> Trained:
+    context: CellContext, base: Base, model: PreTrainedModel, data: Instructions, flags: SignalFlags
+) -> TrainingOutput:
     """Trains a cell from its latest good checkpoint, or from the beginning.
 
     Where several processes train it, all of them call this; rank 0 alone writes checkpoints. The
@@ -109,89 +110,107 @@ def train_cell(
     step on.
 
     Raises:
+        MethodError: the method's `count_parameters` differs from what its `apply` made trainable.
         SmallerBudget: out of memory; call it again in a fresh process.
         Stopped: a signal asked for it.
         ZbenchError: what went wrong.
     """
-    cell, settings = run.cell, run.settings
+    cell, settings = context.cell, context.settings
     assert cell.train is not None
     assert cell.seed is not None
+    _check_parameter_count(cell, model)
     examples = tokenize(data.rows, base.tokenizer, cell.train.max_length)
-    data_sha256 = rows_sha256(data.rows)
-    budget = effective_budget(run, examples)
+    data_sha256 = rows_sha256(data.rows)  # of the chosen fraction of the rows, in order
+    budget = effective_budget(context, examples)
     statistics = MethodStatistics.of(METHODS[cell.method], model)
-    events = StepEvents(run)
-    checkpoints = _checkpoints(run, base, model, data_sha256, flags)
+    events = StepEvents(context)
+    checkpoints = _checkpoints(context, base, model, data_sha256, flags)
     resume = checkpoints.latest()
-    flags.deferred = True
-    try:
-        with joined(settings.rank_info, settings.device):
-            measured = fit(
+    flags.deferred = True  # from here on; reset by leaving handle_signals
+    with joined(settings.rank_info, settings.device):
+        try:
+            result = fit(
                 model,
                 examples,
                 cell.train.model_copy(update={"token_budget": budget}),
                 seed=cell.seed,
                 device=settings.device,
                 precision=base.identity["precision"],
-                pad_token_id=0,  # any token serves: it is masked everywhere
-                callbacks=[statistics, events, LossWatch(run.warn), checkpoints],
+                # Any token id works: rows are right-padded, attention is causal, and the loss reads
+                # real positions only.
+                pad_token_id=0,
+                callbacks=[statistics, events, LossWatch(context.warn), checkpoints],
                 resume=resume,
+                data_sha256=data_sha256,
             )
-            gathered = gather_trained(model)
-    except Exception as fault:
-        if not is_out_of_memory(fault):
-            raise
-        raise smaller_budget(run, used=budget, longest=longest_sequence(examples)) from fault
-    finally:
-        checkpoints.wait()
-    content = data.identity["sha256"]
-    measured = replace(measured, data_sha256=data_sha256, data_content_sha256=content)
-    return Trained(measured, events.records, statistics.telemetry, gathered)
+        except Exception as fault:
+            if not is_out_of_memory(fault):
+                raise
+            longest = longest_sequence(examples)
+            raise smaller_budget(context, used=budget, longest=longest) from fault
+        finally:
+            checkpoints.wait()
+        gathered = gather_trained(model)
+    # The identity's is the hash of all rows of the data set, before a fraction is chosen.
+    result = replace(result, data_content_sha256=data.identity["sha256"])
+    return TrainingOutput(result, events.records, statistics.telemetry, gathered)
+
+
+def _check_parameter_count(cell: Cell, model: PreTrainedModel) -> None:
+    """Refuses a method that does not train as many parameters as it says."""
+    counted = METHODS[cell.method].count_parameters(cell.model.shape, cell.options)
+    trained, _ = count_parameters(model)
+    if trained != counted:
+        raise MethodError(
+            f"{cell.label}: count_parameters of '{cell.method}' gives {counted} trained parameters,"
+            f" but its apply leaves {trained} with requires_grad; correct one of the two"
+        )
 
 
 def _checkpoints(
-    run: CellRun, base: Base, model: PreTrainedModel, data_sha256: str, flags: SignalFlags
+    context: CellContext, base: Base, model: PreTrainedModel, data_sha256: str, flags: SignalFlags
 ) -> Checkpoints:
     """The cell's checkpoints; each belongs to one cell, data set, base model and shape."""
-    assert run.cell.train is not None
+    assert context.cell.train is not None
     shapes = {name: list(value.shape) for name, value in trained_parameters(model).items()}
-    trained = hashlib.sha256(repr(sorted(shapes.items())).encode()).hexdigest()
+    shapes_sha256 = hashlib.sha256(repr(sorted(shapes.items())).encode()).hexdigest()
     base_keys = ("weights_sha256", "commit", "tokenizer_sha256", "precision")
     identity = {
-        "cell_id": run.cell.id,
+        "cell_id": context.cell.id,
         "data_sha256": data_sha256,
-        "trained_tensors_sha256": trained,
+        "trained_tensors_sha256": shapes_sha256,  # names and shapes, not values
         **{f"base.{key}": base.identity.get(key) for key in base_keys},
     }
     return Checkpoints(
-        run.folder / CHECKPOINTS_FOLDER,
+        context.folder / CHECKPOINTS_FOLDER,
         identity,
-        minutes=run.cell.train.checkpoint_minutes,
+        minutes=context.cell.train.checkpoint_minutes,
         flags=flags,
-        warn=run.warn,
-        writes=run.settings.rank_info.rank == 0,
+        warn=context.warn,
+        writes=context.settings.rank_info.rank == 0,
     )
 
 
-def save_training(run: CellRun, model: PreTrainedModel, trained: Trained) -> TrainResult:
-    """Saves a cell's adapter, its steps and its telemetry; returns what was measured.
+def save_training(
+    context: CellContext, model: PreTrainedModel, output: TrainingOutput
+) -> TrainResult:
+    """Saves a cell's adapter, its steps and its telemetry; returns its result.
 
     Raises:
         StorageError: a file cannot be written.
     """
     import pandas as pd
 
-    cell, folder, measured = run.cell, run.folder, trained.measured
-    counted = METHODS[cell.method].count_parameters(cell.model.shape, cell.options)
-    assert measured.trainable_parameters == counted, "count_parameters differs from the model"
+    cell, folder = context.cell, context.folder
     base_name = cell.model.source or cell.model.path
     adapter = folder / ADAPTER_FOLDER
-    save_trained(model, adapter, base_name=base_name, tensors=trained.gathered)
-    steps = [{**vars(step), **step.statistics} for step in trained.records]
+    save_trained(model, adapter, base_name=base_name, tensors=output.gathered_tensors)
+    steps = [{**vars(step), **step.statistics} for step in output.records]
     write_frame(folder / STEPS_FILE, pd.DataFrame(steps).drop(columns="statistics"))
-    for name, frame in (trained.telemetry.frames() if trained.telemetry else {}).items():
+    for name, frame in (output.telemetry.frames() if output.telemetry else {}).items():
         write_frame(folder / name, frame)
-    root = run.settings.data_root
+    root = context.settings.data_root
     if root is None or cell.data.path is None:
-        return measured
-    return replace(measured, data_file_sha256=sha256_of_file(root / cell.data.path))
+        return output.result
+    # The local file's bytes; the other two hashes are of rows.
+    return replace(output.result, data_file_sha256=sha256_of_file(root / cell.data.path))

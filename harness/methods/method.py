@@ -20,7 +20,7 @@ class MethodOptions(Spec):
     """Options of a method; this class itself is for methods that have none."""
 
     def identity(self) -> dict[str, Any]:
-        """Returns what of them decides the trained weights; part of a cell's id."""
+        """The options that decide the trained weights; part of a cell's id."""
         return self.model_dump()
 
 
@@ -48,34 +48,33 @@ class Workload:
 
 
 class TelemetryCallback(Protocol):
-    """Follows one training of a model without changing it: the training's bits stay the same.
+    """Follows one training run of a model without changing it: its bits stay the same.
 
-    `MethodStatistics` of `harness.training.method_statistics` calls it. `on_gradients` and
-    `on_step` are called at the steps that are read only: the first, the last and every tenth. A
-    checkpoint holds its `state`; a training that resumes begins with `load_state` instead of
-    `on_train_begin`.
+    `MethodStatistics` of `harness.training.method_statistics` calls it. `observe_gradients` and
+    `collect` are called at the steps that are read only: the first, the last and every tenth. A
+    checkpoint holds its `state`; a resumed run begins with `load_state` instead of `start`.
     """
 
-    def on_train_begin(self, texts: Sequence[Sequence[int]]) -> None:
+    def start(self, token_ids: Sequence[Sequence[int]]) -> None:
         """Called before the first step, in evaluation mode, with a few token sequences."""
 
-    def on_gradients(self) -> None:
-        """Called with the gradients that the optimizer is about to take; waits for no device."""
+    def observe_gradients(self) -> None:
+        """Called with the gradients before the optimizer step; must not sync with the device."""
 
-    def on_step(self, step: int) -> dict[str, float]:
-        """Figures of a step that the optimizer has taken, by MLflow's names; waits once."""
+    def collect(self, step: int) -> dict[str, float]:
+        """Metrics after the optimizer step, by their names in MLflow; one host-device sync."""
 
-    def on_train_end(self, texts: Sequence[Sequence[int]]) -> None:
-        """Called after the last step, as `on_train_begin` is."""
+    def finish(self, token_ids: Sequence[Sequence[int]]) -> None:
+        """Called after the last step, as `start` is before the first."""
 
     def statistics(self) -> dict[str, float]:
-        """Figures of the whole training: those last read, and those from its begin and end."""
+        """Metrics of the whole run: those last read, and those from its start and finish."""
 
     def frames(self) -> dict[str, pd.DataFrame]:
         """Frames to keep beside the result, by the names of their parquet files."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that a training that resumes must know of it, by names of its own."""
+        """All that a resumed run must know of it, by names of its own."""
 
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Puts back what `state` gave."""
@@ -105,11 +104,11 @@ class Method:
     Raises MethodError for options that do not fit the shape.
     """
     statistics: Callable[[nn.Module], dict[str, float]] | None = None
-    """Figures of the method's own state, logged during training; None where it has none."""
+    """Metrics of the method's own state, logged during training; None where it has none."""
     telemetry: Callable[[nn.Module], TelemetryCallback] | None = None
-    """Makes a callback that follows a training of the adapted model, instead of `statistics`."""
+    """Makes the telemetry of a run of the adapted model; it is used instead of `statistics`."""
     trains: bool = True
-    """False for the untrained base model."""
+    """False for methods that train nothing: `base`, `adapter`."""
     workload: Callable[[ModelShape, Any], Workload] | None = None
     """`workload(shape, options)` is what the method makes a model compute, for `zbench plan`.
 

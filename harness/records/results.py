@@ -28,7 +28,7 @@ class TrainResult:
     """What training a cell gave and cost."""
 
     steps: int
-    """Optimizer steps."""
+    """Scheduled optimizer steps; a batch without labels is skipped and its number left out."""
     examples: int
     """Training examples of one epoch."""
     tokens: int
@@ -42,13 +42,15 @@ class TrainResult:
     seconds: float
     """Wall-clock time of the training loop."""
     tokens_per_second: float
-    """Mean over the training, padding not counted."""
+    """Mean over the training run, padding not counted."""
     peak_memory_bytes: int
-    """Peak of the device's allocator on CUDA, peak resident set of the process on CPU."""
+    """Bytes: peak of torch's allocator on CUDA, peak resident set on CPU; maximum over all
+    processes of this run."""
     peak_learning_rate: float
-    """Highest rate of a step; below the recipe's where the warm-up outlasts the training."""
+    """Highest rate of a step; below the recipe's where the warm-up outlasts the training run."""
     precision: str
-    """Precision of the frozen base: bf16, fp16 or fp32."""
+    """Compute precision (autocast dtype), also the storage dtype of frozen weights: bf16, fp16 or
+    fp32; trained parameters are fp32."""
     device: str
     """torch device that trained it, such as `cpu` or `cuda`."""
     data_sha256: str
@@ -59,9 +61,9 @@ class TrainResult:
     """SHA-256 of the content of all rows that could be drawn; None in records of older versions."""
     final_statistics: Mapping[str, float] = Field(default_factory=dict)
     """Statistics of the method after the last step, such as `gate/mean_abs`, and what it probed
-    before and after the training, `probe/...`."""
+    before and after training, `probe/...`."""
     note: str | None = None
-    """What a reader must know of this training, such as a loss that exploded on its way."""
+    """What a reader must know of this training run, such as a loss that exploded on its way."""
 
 
 @dataclass(frozen=True, config=ConfigDict(validate_by_name=True, validate_by_alias=True))
@@ -148,7 +150,7 @@ class CellResult:
     cell_id: str
     """Id of the cell."""
     train: TrainResult | None = None
-    """What training gave; None before it, and for the untrained base model."""
+    """What training gave; None before it, and for methods that train nothing: `base`, `adapter`."""
     base: Mapping[str, Any] = Field(default_factory=dict)
     """Identity of the base model: source, commit, weights_sha256, tokenizer_sha256, precision."""
     scores: tuple[TaskScore, ...] = ()

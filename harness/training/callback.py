@@ -1,4 +1,4 @@
-"""Callbacks of the training loop, and the training as they see it."""
+"""Callbacks of the training loop, and the training run as they see it."""
 
 from __future__ import annotations
 
@@ -19,43 +19,48 @@ if TYPE_CHECKING:
 
     from harness.data.instructions import Example
 
-CALLBACK_STATE = "trace/"
-"""Prefix of the names of the callbacks' tensors in a checkpoint."""
+CALLBACK_STATE_PREFIX = "trace/"
+"""Prefix of the names of the callbacks' tensors in a checkpoint; stored files fix its value."""
 
 
 class Callback:
-    """Follows a training; every hook does nothing unless it is overridden.
+    """Follows a training run; every hook does nothing unless it is overridden.
 
-    `fit` calls each hook of all callbacks in the order in which it was given them. A hook that
-    raises ends the training. All ranks of a cell have the same callbacks.
+    The hooks are those of transformers' TrainerCallback where both have them: `on_gradients` is its
+    `on_pre_optimizer_step`, `on_step` its `on_step_end`. `fit` calls each hook of all callbacks in
+    the order in which it was given them. A hook that raises ends the run: `Checkpoints` raises
+    Stopped in `on_step`, so that it comes last. All ranks of a cell have the same callbacks.
     """
 
-    def on_train_begin(self, training: Training) -> None:
-        """Called before the first step here, in evaluation mode; not in the measured time."""
+    def on_train_begin(self, training: TrainingRun) -> None:
+        """Called before the process' first step (again after a resume), in eval mode, untimed."""
 
-    def on_gradients(self, training: Training, step: int, totals: BatchTotals) -> None:
-        """Called with the gradients that the optimizer is about to take, clipped."""
+    def on_gradients(self, training: TrainingRun, step: int, totals: BatchTotals) -> None:
+        """Called after backward, unscaling and clipping (if any), before the optimizer step.
 
-    def step_figures(self, training: Training, step: int) -> Mapping[str, float]:
-        """Figures for the record of a step that the optimizer has just taken."""
+        Also called on a skipped step, see `totals.skipped`.
+        """
+
+    def step_metrics(self, training: TrainingRun, step: int) -> Mapping[str, float]:
+        """Metrics for the record of a step that the optimizer has just taken."""
         return {}
 
-    def on_step(self, training: Training, record: StepRecord) -> None:
+    def on_step(self, training: TrainingRun, record: StepRecord) -> None:
         """Called after a step, which is part of `training.progress` by then."""
 
-    def on_train_end(self, training: Training) -> None:
-        """Called after the last step, in evaluation mode; not in the measured time."""
+    def on_train_end(self, training: TrainingRun) -> None:
+        """Called after the last step, in eval mode, untimed."""
 
-    def result_figures(self, training: Training) -> Mapping[str, float]:
-        """Figures for the result of the training."""
+    def result_metrics(self, training: TrainingRun) -> Mapping[str, float]:
+        """Metrics for the result of the training run."""
         return {}
 
-    def failure_note(self, training: Training) -> str | None:
-        """A clause for the message of a training whose loss is not finite."""
+    def failure_note(self, training: TrainingRun) -> str | None:
+        """A clause for the message of a run whose loss is not finite."""
         return None
 
     def state(self) -> Mapping[str, Tensor]:
-        """What a checkpoint keeps of it; names differ between callbacks."""
+        """What a checkpoint keeps of it, by names that no other callback uses."""
         return {}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -68,13 +73,13 @@ class OnStep(Callback):
     def __init__(self, function: Callable[[StepRecord], object]) -> None:
         self.function = function
 
-    def on_step(self, training: Training, record: StepRecord) -> None:
+    def on_step(self, training: TrainingRun, record: StepRecord) -> None:
         self.function(record)
 
 
 @dataclass
-class Training:
-    """A training as its callbacks see it."""
+class TrainingRun:
+    """A training run as its callbacks see it."""
 
     train_step: TrainStep
     examples: Sequence[Example]
@@ -88,9 +93,9 @@ class Training:
 
     @property
     def peak_memory_bytes(self) -> int:
-        """Peak of torch's allocator on CUDA, else of the process' resident set.
+        """Peak of torch's allocator on CUDA, else of the resident set, in bytes.
 
-        That of the training's earlier processes counts too.
+        It is the maximum over this process and the run's earlier ones, before a resume.
         """
         device = self.train_step.device
         if device.type == "cuda":
@@ -100,21 +105,23 @@ class Training:
             peak = peak if sys.platform == "darwin" else 1024 * peak
         return max(peak, self.progress.peak_memory_bytes)
 
-    def result_figures(self) -> dict[str, float]:
-        """Figures of all callbacks and of the training step itself, the finite ones.
+    def result_metrics(self) -> dict[str, float]:
+        """Metrics of all callbacks and of the training step; non-finite ones are dropped.
 
-        A result is JSON, which has finite numbers only; a figure is no reason to lose a training.
+        JSON has none, and a metric is no reason to lose a training run.
         """
         sources: Iterable[Mapping[str, float]] = [
-            *(callback.result_figures(self) for callback in self.callbacks),
-            self.train_step.figures(),
+            *(callback.result_metrics(self) for callback in self.callbacks),
+            self.train_step.metrics(),
         ]
         return {k: v for source in sources for k, v in source.items() if math.isfinite(v)}
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the tensors of a checkpoint, on the CPU of rank 0; all ranks call it."""
-        followed = {k: v for callback in self.callbacks for k, v in callback.state().items()}
-        return self.train_step.state() | {f"{CALLBACK_STATE}{k}": v for k, v in followed.items()}
+        states = [callback.state() for callback in self.callbacks]
+        followed = {f"{CALLBACK_STATE_PREFIX}{k}": v for state in states for k, v in state.items()}
+        assert len(followed) == sum(map(len, states)), "two callbacks use one name in a checkpoint"
+        return self.train_step.state() | followed
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts weights, optimizer and callbacks back to where `state` was taken.
@@ -122,8 +129,10 @@ class Training:
         Raises:
             ModelError: the state is another model's.
         """
-        own = {k: v for k, v in tensors.items() if not k.startswith(CALLBACK_STATE)}
-        followed = {k.removeprefix(CALLBACK_STATE): v for k, v in tensors.items() if k not in own}
+        own = {k: v for k, v in tensors.items() if not k.startswith(CALLBACK_STATE_PREFIX)}
+        followed = {
+            k.removeprefix(CALLBACK_STATE_PREFIX): v for k, v in tensors.items() if k not in own
+        }
         self.train_step.load_state(own)
         for callback in self.callbacks:
             callback.load_state(followed)

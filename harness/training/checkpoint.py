@@ -1,4 +1,4 @@
-"""A training's checkpoints, from which a killed cell resumes.
+"""Checkpoints of a training run, from which a killed cell resumes.
 
 Each is a folder `step-00000120` of two files, written under a temporary name, flushed and renamed:
 `state.safetensors` (trained tensors, AdamW's moments, the callbacks' state) and `checkpoint.json`
@@ -30,7 +30,7 @@ from harness.records.files import (
     save_tensors,
     sha256_of_json,
 )
-from harness.training.callback import Callback, Training
+from harness.training.callback import Callback, TrainingRun
 from harness.training.progress import Progress, StepRecord
 from harness.training.signals import SignalFlags, Stopped
 
@@ -54,22 +54,22 @@ class Action(IntEnum):
     CONTINUE = 0
     SAVE = 1
     STOP = 2
-    """Save, then end the training."""
+    """Save, then end the training run."""
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """All that a training needs to resume to the same bits."""
+    """All that a training run needs to resume to the same bits."""
 
     progress: Progress
     tensors: Mapping[str, Tensor]
-    """`Training.state()`."""
+    """`TrainingRun.state()`."""
 
 
 def save_checkpoint(folder: Path, state: TrainingState, identity: Mapping[str, Any]) -> Path:
     """Writes a checkpoint beside the others, whole or not at all, and removes all but the last two.
 
-    `identity` says in plain values which training it belongs to; `read_checkpoint` compares it.
+    `identity` says in plain values which run it belongs to; `read_checkpoint` compares it.
     Returns the checkpoint's own folder.
 
     Raises:
@@ -87,7 +87,7 @@ def save_checkpoint(folder: Path, state: TrainingState, identity: Mapping[str, A
         }
         record = {"sha256": sha256_of_json(content), "content": content}
         (temporary / RECORD_FILE).write_text(json.dumps(record), encoding="utf-8")
-    # Those of later steps were left out as damaged: this training takes those steps again.
+    # Those of later steps were left out as damaged: this run takes those steps again.
     kept = [found for found in checkpoint_folders(folder) if found <= target][:KEPT]
     for found in checkpoint_folders(folder):
         if found not in kept:
@@ -129,7 +129,7 @@ def _check_identity(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any
     for key in sorted(set(then) | set(now)):
         if then.get(key) != now.get(key):
             raise TrainingError(
-                f"{folder}: of another training ({key} was {str(then.get(key))[:60]}, is "
+                f"{folder}: of another training run ({key} was {str(then.get(key))[:60]}, is "
                 f"{str(now.get(key))[:60]})"
             )
 
@@ -142,14 +142,14 @@ def _warn_of_versions(folder: Path, then: Mapping[str, str]) -> None:
 
 
 class Checkpoints(Callback):
-    """Writes checkpoints of a training when they are due, and ends it when a signal asks for it.
+    """Writes checkpoints of a run when they are due, and ends it when a signal asks for it.
 
     Args:
-        folder: of the cell's checkpoints.
-        identity: which training they belong to.
-        minutes: between two; 0 writes one after every step.
-        flags: what signals ask for.
-        warn: told in one line what is wrong, where the training continues nevertheless.
+        folder: the folder of the cell's checkpoints.
+        identity: the training run that they belong to, in plain values.
+        minutes: the time between two checkpoints; 0 writes one after every step.
+        flags: the requests of signals, which are read after every step.
+        warn: gets one line on what is wrong, where training continues nevertheless.
         writes: whether this process writes them; of several ranks, rank 0 does.
     """
 
@@ -186,7 +186,7 @@ class Checkpoints(Callback):
             except TrainingError as fault:
                 rest = "the one before is used"
                 if folder == found[-1]:
-                    rest = "none is left: the training begins again"
+                    rest = "none is left: training begins again"
                 self._warn(f"checkpoint left out: {fault}; {rest}")
             else:
                 logger.info("resumes from %s", folder)
@@ -194,7 +194,7 @@ class Checkpoints(Callback):
                 return state
         return None
 
-    def on_step(self, training: Training, record: StepRecord) -> None:
+    def on_step(self, training: TrainingRun, record: StepRecord) -> None:
         # All ranks do the same: the most that any of them needs.
         action = training.train_step.ranks.highest(self.due_action())
         if action == Action.CONTINUE:
@@ -205,10 +205,10 @@ class Checkpoints(Callback):
         if action == Action.STOP:
             raise Stopped
 
-    def on_train_end(self, training: Training) -> None:
+    def on_train_end(self, training: TrainingRun) -> None:
         self.wait()
 
-    def failure_note(self, training: Training) -> str | None:
+    def failure_note(self, training: TrainingRun) -> str | None:
         self.wait()
         return None if self.last is None else f"the last good checkpoint is {self.last}"
 
@@ -224,7 +224,7 @@ class Checkpoints(Callback):
         return Action.SAVE if due or self.flags.save else Action.CONTINUE
 
     def save(self, state: TrainingState, *, wait: bool = False) -> None:
-        """Writes a state in a thread, while the training continues; its progress is copied first.
+        """Writes a state in a thread, while training continues; its progress is copied first.
 
         A full disk costs a warning, and the last good checkpoint stays. With `wait`, or 0 minutes
         between two, it is written on return.
@@ -250,5 +250,5 @@ class Checkpoints(Callback):
         except StorageError as fault:
             if not self._failed:
                 kept = f"the last good one is {self.last}" if self.last else "there is none yet"
-                self._warn(f"no checkpoint: {fault}; {kept}, and the training continues")
+                self._warn(f"no checkpoint: {fault}; {kept}, and training continues")
             self._failed = True

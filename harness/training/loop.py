@@ -16,8 +16,8 @@ from harness.data.instructions import Example, epoch_batches
 from harness.errors import TrainingError
 from harness.models.loading import count_parameters
 from harness.records.results import TrainResult
-from harness.training.callback import Callback, Training
-from harness.training.checkpoint import TrainingState
+from harness.training.callback import Callback, TrainingRun
+from harness.training.checkpoint import Checkpoints, TrainingState
 from harness.training.loss_watch import explosion_note
 from harness.training.micro_batches import resolve_budget
 from harness.training.progress import Progress, StepRecord
@@ -38,30 +38,33 @@ def fit(
     pad_token_id: int,
     callbacks: Sequence[Callback] = (),
     resume: TrainingState | None = None,
+    data_sha256: str = "",
 ) -> TrainResult:
     """Trains what requires gradients in `model`, in place, and leaves it in evaluation mode.
 
-    On a CPU the same call gives the same bits, whatever the callbacks, in one go or resumed. Any
-    token budget gives the same result up to rounding, dropout included. The SHA-256 of the data is
-    the caller's to add to the result.
+    Bitwise reproducible on CPU (same thread count), also when resumed, whatever the callbacks. Any
+    token budget gives the same result up to rounding, dropout included.
 
     Args:
         model: a causal language model on `device`; its trained tensors are fp32.
-        examples: those without labels are passed over.
+        examples: the training examples; those without labels are skipped.
         seed: decides the order of the examples and the dropout masks.
-        device: such as `cpu` or `cuda`.
-        precision: of the frozen base, `fp32`, `bf16` or `fp16`.
+        device: a torch device, such as `cpu` or `cuda`.
+        precision: the compute precision (autocast dtype), also the storage dtype of frozen weights;
+            `fp32`, `bf16` or `fp16`.
         pad_token_id: any token of the vocabulary; no result depends on it.
-        callbacks: follow the training, in this order; `Checkpoints` comes last, since a training
-            that is told to stop ends there.
-        resume: a checkpoint of this very training.
+        callbacks: follow the run, in this order; `Checkpoints` comes last, since a run that is told
+            to stop ends there.
+        resume: a checkpoint of this run.
+        data_sha256: the SHA-256 of the training rows, for the result.
 
     Raises:
         Stopped: a signal asked for it; a checkpoint is written.
-        TrainingError: a loss or gradient is not finite (no weight is spoiled by it), no example has
-            a label, or the token budget is less than the longest sequence.
+        TrainingError: a loss or gradient is not finite (raised before the optimizer step), no
+            example has a label, or the token budget is less than the longest sequence.
     """
     _check(spec, examples)
+    assert not any(isinstance(callback, Checkpoints) for callback in callbacks[:-1])
     train_step = TrainStep(
         model,
         spec,
@@ -70,7 +73,7 @@ def fit(
         pad_token_id=pad_token_id,
     )
     resolve_budget(spec.token_budget, examples, train_step.device)  # fail early
-    training = Training(train_step, examples, Progress.begin(spec.epochs), tuple(callbacks))
+    training = TrainingRun(train_step, examples, Progress.begin(spec.epochs), tuple(callbacks))
     if resume is not None:
         training.load_state(resume.tensors)
         training.progress = resume.progress
@@ -81,7 +84,7 @@ def fit(
     training.progress.peak_memory_bytes = train_step.ranks.highest(training.peak_memory_bytes)
     for callback in training.callbacks:
         callback.on_train_end(training)
-    return _result(training, seconds, precision=precision, device=device)
+    return _result(training, seconds, precision, device, data_sha256)
 
 
 def _check(spec: TrainSpec, examples: Sequence[Example]) -> None:
@@ -93,7 +96,7 @@ def _check(spec: TrainSpec, examples: Sequence[Example]) -> None:
     warmup, steps = spec.warmup(len(examples)), spec.total_steps(len(examples))
     if warmup >= steps:
         logger.warning(
-            "the warm-up (%g steps) is not shorter than the training (%d steps): the learning "
+            "the warm-up (%g steps) is not shorter than the training run (%d steps): the learning "
             "rate ends at %.3g and never reaches its peak of %.3g",
             warmup,
             steps,
@@ -102,7 +105,7 @@ def _check(spec: TrainSpec, examples: Sequence[Example]) -> None:
         )
 
 
-def _take_steps(training: Training, seed: int) -> float:
+def _take_steps(training: TrainingRun, seed: int) -> float:
     """Takes the steps that follow those of the progress; returns the seconds of all steps."""
     train_step, progress = training.train_step, training.progress
     spec, examples = train_step.spec, training.examples
@@ -113,27 +116,27 @@ def _take_steps(training: Training, seed: int) -> float:
     try:
         for step, epoch, batch in _optimizer_batches(spec, examples, seed, progress.step + 1):
             begun = time.perf_counter()
-            with _seeded(train_step.device, f"step/{seed}/{step}") as key:
-                totals = train_step.gradients(batch, key)
+            with _seeded(train_step.device, f"step/{seed}/{step}") as step_seed:
+                totals = train_step.backward(batch, step_seed)
             rate = spec.learning_rate_at(step, len(examples))
             _check_finite(training, step, rate, totals)
             for callback in training.callbacks:
                 callback.on_gradients(training, step, totals)
-            train_step.update(rate)
-            figures: dict[str, float] = {}
+            train_step.update(rate, skip=totals.skipped)
+            metrics: dict[str, float] = {}
             for callback in training.callbacks:
-                figures |= callback.step_figures(training, step)
+                metrics |= callback.step_metrics(training, step)
             now = time.perf_counter()
             record = StepRecord(
                 step=step,
                 epoch=epoch,
-                loss=totals.loss / totals.labels,
+                loss=totals.loss_sum / totals.num_labels,
                 learning_rate=rate,
-                tokens=totals.tokens,
+                tokens=totals.num_tokens,
                 seconds=now - start,
-                tokens_per_second=totals.tokens / (now - begun),
+                tokens_per_second=totals.num_tokens / (now - begun),
                 time_ms=time.time_ns() // 1_000_000,
-                statistics=figures,
+                statistics=metrics,
             )
             progress.add(record, totals)
             for callback in training.callbacks:
@@ -147,7 +150,10 @@ def _take_steps(training: Training, seed: int) -> float:
 def _optimizer_batches(
     spec: TrainSpec, examples: Sequence[Example], seed: int, first: int
 ) -> Iterator[tuple[int, int, list[Example]]]:
-    """Yields step, epoch (from 0) and examples of each batch that has labels, from a step on."""
+    """Yields step, epoch (from 0) and examples of the scheduled batches, from step `first` on.
+
+    A batch without labels is skipped, and its number left out.
+    """
     per_epoch = spec.steps_per_epoch(len(examples))
     for epoch in range(spec.epochs):
         batches = epoch_batches(len(examples), spec.batch_size, seed=seed, epoch=epoch)
@@ -160,34 +166,36 @@ def _optimizer_batches(
 
 
 @contextlib.contextmanager
-def _seeded(device: torch.device, key: str) -> Iterator[int]:
-    """Seeds the global generators, and puts them back afterwards; yields the seed, 63 bits.
+def _seeded(device: torch.device, seed_string: str) -> Iterator[int]:
+    """Seeds the global generators from a string, restores them after; yields the 63-bit seed.
 
     One seed per step, so that a step needs nothing of the steps before it.
     """
-    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
+    step_seed = int.from_bytes(hashlib.sha256(seed_string.encode()).digest()[:8], "big") >> 1
     on_cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_cuda else []):
-        torch.default_generator.manual_seed(number)
+        torch.default_generator.manual_seed(step_seed)
         if on_cuda:
             with torch.cuda.device(device):
-                torch.cuda.manual_seed(number)
-        yield number
+                torch.cuda.manual_seed(step_seed)
+        yield step_seed
 
 
-def _check_finite(training: Training, step: int, rate: float, totals: BatchTotals) -> None:
-    """Ends a training before a loss or gradient that is not finite spoils its weights."""
-    if math.isfinite(totals.loss) and (math.isfinite(totals.gradient_norm) or totals.skipped):
+def _check_finite(training: TrainingRun, step: int, rate: float, totals: BatchTotals) -> None:
+    """Raises TrainingError for a loss or gradient that is not finite, before the optimizer step."""
+    if math.isfinite(totals.loss_sum) and (math.isfinite(totals.gradient_norm) or totals.skipped):
         return
     notes = [callback.failure_note(training) for callback in training.callbacks]
     rest = "; ".join(["lower the learning rate or set max_gradient_norm", *filter(None, notes)])
     raise TrainingError(
-        f"step {step}: the loss is {totals.loss / totals.labels:.4g} and the gradient's norm "
-        f"{totals.gradient_norm:.4g} (learning rate {rate:.3g}); {rest}"
+        f"step {step}: the loss is {totals.loss_sum / totals.num_labels:.4g} and the gradient's "
+        f"norm {totals.gradient_norm:.4g} (learning rate {rate:.3g}); {rest}"
     )
 
 
-def _result(training: Training, seconds: float, *, precision: str, device: str) -> TrainResult:
+def _result(
+    training: TrainingRun, seconds: float, precision: str, device: str, data_sha256: str
+) -> TrainResult:
     progress = training.progress
     trainable, total = count_parameters(training.train_step.model)
     return TrainResult(
@@ -205,7 +213,7 @@ def _result(training: Training, seconds: float, *, precision: str, device: str) 
         peak_learning_rate=progress.highest_rate,
         precision=precision,
         device=device,
-        data_sha256="",
-        final_statistics=training.result_figures(),
+        data_sha256=data_sha256,
+        final_statistics=training.result_metrics(),
         note=explosion_note(progress.records),
     )

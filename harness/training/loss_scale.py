@@ -26,8 +26,8 @@ class LossScale:
         enabled: False leaves the factor at 1 and lets no step be skipped.
 
     Attributes:
-        factor: of the loss now.
-        skipped_steps: whose gradients overflowed, so far.
+        factor: the current factor of the loss.
+        skipped_steps: the number of steps so far whose gradients overflowed.
     """
 
     def __init__(self, *, enabled: bool) -> None:
@@ -45,8 +45,8 @@ class LossScale:
     def overflowed(self, gradient_norm: float) -> bool:
         """Whether a step is to be skipped; sets the factor of the next one.
 
-        A gradient that is not finite with a factor of 1 is no overflow of scaling: the training
-        has failed then.
+        A gradient that is not finite with a factor of 1 is no overflow of scaling: the run has
+        failed then.
         """
         if not self.enabled:
             return False
@@ -62,7 +62,7 @@ class LossScale:
         return True
 
     def state(self) -> dict[str, float]:
-        """What a training that resumes needs to know."""
+        """What a resumed run needs to know."""
         return {
             "factor": self.factor,
             "good_steps": self._good_steps,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from harness.training.callback import Callback, Training
+from harness.training.callback import Callback, TrainingRun
 from harness.training.progress import StepRecord
 
 WINDOW_STEPS = 10
@@ -15,16 +15,16 @@ than that of the window before. The first step's loss is that of weights that no
 
 
 class LossWatch(Callback):
-    """Warns once when the loss explodes; a training that resumes does not warn again."""
+    """Warns once when the loss explodes; a resumed run does not warn again."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
         self._warned = False
 
-    def on_train_begin(self, training: Training) -> None:
+    def on_train_begin(self, training: TrainingRun) -> None:
         self._warned = explosion_note(training.progress.records) is not None
 
-    def on_step(self, training: Training, record: StepRecord) -> None:
+    def on_step(self, training: TrainingRun, record: StepRecord) -> None:
         if not self._warned and (message := explosion(training.progress.records)):
             self._warned = True
             self._warn(message)
@@ -46,7 +46,7 @@ def explosion(records: Sequence[StepRecord]) -> str | None:
 
 
 def explosion_note(records: Sequence[StepRecord]) -> str | None:
-    """What a reader of the result must know: the first explosion, and how the training ended."""
+    """What a reader of the result must know: the first explosion, and how the run ended."""
     ends = range(WINDOW_STEPS, len(records) + 1, WINDOW_STEPS)
     message = next((text for end in ends if (text := explosion(records[:end]))), None)
     if message is None:

@@ -1,4 +1,4 @@
-"""The method's own figures, read now and then while it trains."""
+"""Logs the method's own metrics while it trains."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.methods.method import PROBE_TEXTS, Method, TelemetryCallback
-from harness.training.callback import Callback, Training
+from harness.training.callback import Callback, TrainingRun
 from harness.training.step import BatchTotals
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 STATISTICS_EVERY = 10
-"""Optimizer steps between two readings of a method's statistics: each reading waits for the
-device. The first and the last step are always read."""
+"""Optimizer steps between two readings of a method's statistics: each reading is a
+host-device sync. The first and the last step are always read, unless skipped or without labels."""
 
 
 class MethodStatistics(Callback):
-    """Reads a method's statistics, or lets its telemetry follow the training instead.
+    """Logs a method's metrics every STATISTICS_EVERY steps, from its telemetry if that is given.
 
     Args:
         statistics: the method's `statistics`.
-        telemetry: what the method's `telemetry` made for the model.
+        telemetry: the telemetry that the method's `telemetry` made for the model.
     """
 
     def __init__(
@@ -40,29 +40,30 @@ class MethodStatistics(Callback):
         """Follows a model that `method` has been applied to."""
         return cls(method.statistics, method.telemetry(model) if method.telemetry else None)
 
-    def on_train_begin(self, training: Training) -> None:
+    def on_train_begin(self, training: TrainingRun) -> None:
         if self.telemetry is not None and not training.progress.records:
-            _probe(training, self.telemetry.on_train_begin)
+            _probe(training, self.telemetry.start)
 
-    def on_gradients(self, training: Training, step: int, totals: BatchTotals) -> None:
+    def on_gradients(self, training: TrainingRun, step: int, totals: BatchTotals) -> None:
         at_ends = step in (1, training.total_steps)
         self._due = (at_ends or step % STATISTICS_EVERY == 0) and not totals.skipped
         if self._due and self.telemetry is not None:
-            self.telemetry.on_gradients()
+            self.telemetry.observe_gradients()
 
-    def step_figures(self, training: Training, step: int) -> Mapping[str, float]:
+    def step_metrics(self, training: TrainingRun, step: int) -> Mapping[str, float]:
         if not self._due:
             return {}
-        return self._read(training) if self.telemetry is None else self.telemetry.on_step(step)
+        return self._read(training) if self.telemetry is None else self.telemetry.collect(step)
 
-    def on_train_end(self, training: Training) -> None:
+    def on_train_end(self, training: TrainingRun) -> None:
         if self.telemetry is not None:
-            _probe(training, self.telemetry.on_train_end)
+            _probe(training, self.telemetry.finish)
 
-    def result_figures(self, training: Training) -> Mapping[str, float]:
+    def result_metrics(self, training: TrainingRun) -> Mapping[str, float]:
         return self._read(training) if self.telemetry is None else self.telemetry.statistics()
 
-    def failure_note(self, training: Training) -> str | None:
+    def failure_note(self, training: TrainingRun) -> str | None:
+        # The gates are the one state that is known to diverge with the loss; few methods have any.
         gate = self._read(training).get("gate/max_abs")
         return None if gate is None else f"the largest gate is {gate:.3g}"
 
@@ -74,10 +75,11 @@ class MethodStatistics(Callback):
         if self.telemetry is not None:
             self.telemetry.load_state({name: value.numpy() for name, value in tensors.items()})
 
-    def _read(self, training: Training) -> dict[str, float]:
+    def _read(self, training: TrainingRun) -> dict[str, float]:
         return self.statistics(training.train_step.model) if self.statistics else {}
 
 
-def _probe(training: Training, hook: Callable[[Sequence[Sequence[int]]], None]) -> None:
+def _probe(training: TrainingRun, hook: Callable[[Sequence[Sequence[int]]], None]) -> None:
+    """Calls a hook of the telemetry with the token ids of the first examples."""
     with torch.no_grad(), training.train_step.autocast():
         hook([example.token_ids for example in training.examples[:PROBE_TEXTS]])

@@ -1,6 +1,6 @@
 """The process group of a cell that several devices train.
 
-Every process (a rank) holds one device and runs the same training. An optimizer batch is divided
+Every process (a rank) holds one device and runs the same loop. An optimizer batch is divided
 among them by tokens; the result is the same for any number of ranks, up to rounding. Rank 0 alone
 writes files and emits events.
 """

@@ -1,4 +1,4 @@
-"""How far a training is: its steps so far, and what they add up to."""
+"""How far a training run is: its steps so far, and what they add up to."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StepRecord:
     time_ms: int
     """Unix time in milliseconds."""
     statistics: Mapping[str, float] = field(default_factory=dict)
-    """Figures of the callbacks, such as the method's own; empty between two readings."""
+    """Metrics of the callbacks, such as the method's own; empty between two readings."""
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Progress:
 
     @staticmethod
     def begin(epochs: int) -> Progress:
-        """The progress of a training that has taken no step."""
+        """The progress of a run that has taken no step."""
         return Progress(losses=[0.0] * epochs, labels=[0] * epochs)
 
     @property
@@ -58,9 +58,9 @@ class Progress:
 
     def add(self, record: StepRecord, totals: BatchTotals) -> None:
         """Counts one more step."""
-        self.losses[record.epoch] += totals.loss
-        self.labels[record.epoch] += totals.labels
-        self.tokens += totals.tokens
+        self.losses[record.epoch] += totals.loss_sum
+        self.labels[record.epoch] += totals.num_labels
+        self.tokens += totals.num_tokens
         self.highest_rate = max(self.highest_rate, record.learning_rate)
         self.seconds = record.seconds
         self.records.append(record)

@@ -1,4 +1,4 @@
-"""Signals that a training handles between two steps, not in the middle of one.
+"""Signals that a training run handles between two steps, not in the middle of one.
 
 SIGTERM and SIGINT (a scheduler's, ctrl-C): write a checkpoint and exit. SIGUSR1 (a scheduler's
 warning, such as `sbatch --signal=USR1@120`): write a checkpoint and continue.
@@ -30,7 +30,7 @@ class SignalFlags:
     save: bool = False
     stop: bool = False
     deferred: bool = False
-    """Whether a training runs, which checks `stop` between steps; else a signal acts at once."""
+    """Whether the loop runs, which checks `stop` between steps; else a signal acts at once."""
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Hyper-parameters of a training, and its learning rate schedule."""
+"""Hyper-parameters of a training run, and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -50,14 +50,15 @@ class TrainSpec(Spec):
     max_length: Annotated[int, Field(ge=2)] = 512
     """A sequence is cut after this many tokens, BOS and EOS included."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Precision of the frozen base; trained tensors are always fp32. auto: bf16 on CUDA, fp32 on
-    CPU. fp16, with a loss scale, is for GPUs without bf16."""
+    """Compute precision (autocast dtype), also the storage dtype of frozen weights; trained
+    parameters are fp32. auto: bf16 on CUDA, fp32 on CPU. fp16, with loss scaling, is for GPUs
+    without bf16."""
     base_quantization: Literal["int8", "nf4"] | None = None
     """Quantization of the frozen base's matrices, 8 or 4 bits through bitsandbytes; they are
     multiplied in `precision`."""
     checkpoint_minutes: NonNegativeFloat = 10.0
     """Minutes between two checkpoints, 0 for one after every step; not part of a cell's id: a
-    training that resumes from one gives the same result."""
+    run that resumes from one gives the same result."""
 
     @model_validator(mode="after")
     def _one_rate_one_warmup(self) -> Self:

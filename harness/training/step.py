@@ -1,9 +1,8 @@
 """One optimizer batch: its gradient, summed over micro-batches, and the step that follows it.
 
 Precision. Trained tensors, their gradients and the optimizer's state are fp32. The frozen base is
-fp32, bf16 or fp16; in half precision the forward pass runs under autocast, so that fp32 matrices
-(LoRA's, and all of `full`'s) are multiplied in it while AdamW steps their fp32 masters. Frozen
-matrices are multiplied as they are. In fp16 the loss is scaled: its gradients would underflow.
+fp32, bf16 or fp16; in half precision the forward pass runs under autocast. Autocast casts trained
+fp32 weights; AdamW updates fp32 master weights. fp16 uses dynamic loss scaling.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ from harness.training.parallel import (
 )
 from harness.training.spec import TrainSpec
 
-SCALE = "scale/"
-"""Prefix of the names of fp16's loss scale in a checkpoint."""
+SCALE_PREFIX = "scale/"
+"""Prefix of the names of fp16's loss scale in a checkpoint; stored files fix its value."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +44,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     """The trained tensors as AdamW's parameter groups: with weight decay, and without.
 
     Weight matrices, embeddings, prompts and gates decay; biases and the weights of norms do not.
-    The tensor's name and its module's class decide, not its number of axes, by which a flat gate
-    would pass for a bias.
+    The tensor's name and its module's class decide.
     """
+    # Not ndim < 2, the usual rule: it would exempt 1-D gates (PEFT's adaption-prompt).
     decaying: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in trained_parameters(model).items():
@@ -62,11 +61,12 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 class BatchTotals:
     """Totals of one optimizer batch, over all ranks and micro-batches."""
 
-    loss: float
+    loss_sum: float
     """Sum of the cross-entropies of its labels, in nats."""
-    labels: int
-    tokens: int
-    """Real tokens, padding not counted."""
+    num_labels: int
+    """Number of label tokens."""
+    num_tokens: int
+    """Real tokens: a shared prefix counts once per sequence, examples without labels not at all."""
     gradient_norm: float
     """Norm of the mean loss' gradient, before clipping."""
     skipped: bool = False
@@ -102,7 +102,6 @@ class TrainStep:
             fused=device.type in ("cpu", "cuda") or None,
         )
         self.loss_scale = LossScale(enabled=precision == "fp16")
-        self._skipped = False
 
     def autocast(self) -> torch.autocast:
         """The context in which the model runs."""
@@ -110,14 +109,14 @@ class TrainStep:
             self.device.type, self.compute_dtype, enabled=self.compute_dtype is not None
         )
 
-    def gradients(self, examples: Sequence[Example], key: int) -> BatchTotals:
-        """Computes the gradient of the mean loss over all labels of an optimizer batch.
+    def backward(self, examples: Sequence[Example], dropout_seed: int) -> BatchTotals:
+        """Computes the gradient of the mean loss over all labels of an optimizer batch, clipped.
 
         The sum over the labels is divided by their number in the whole batch, so that the split
-        into ranks and micro-batches changes nothing. `key` decides the dropout masks. The totals
-        are those of the whole batch, the same on every rank.
+        into ranks and micro-batches changes nothing. `dropout_seed` decides the dropout masks. The
+        totals are those of the whole batch, the same on every rank.
         """
-        labels = sum(example.num_labels for example in examples)
+        num_labels = sum(example.num_labels for example in examples)
         budget = resolve_budget(self.spec.token_budget, examples, self.device)
         sequences = number_sequences(examples)
         split = functools.partial(
@@ -130,34 +129,35 @@ class TrainStep:
         losses = []
         for batch, weight, last in self.ranks.lockstep(batches, lambda: next(split(shortest))):
             with gradient_sync(self.module, last=last):
-                with self.autocast(), dropout_rng(dropout_key(batch, key)):
+                with self.autocast(), dropout_rng(dropout_key(batch, dropout_seed)):
                     loss = self.module(batch)
-                # DDP and FSDP average the gradients of the ranks: their sum is asked for.
-                (weight * self.loss_scale.factor * loss / labels * self.ranks.size).backward()
+                # DDP and FSDP average over ranks; multiply by the world size to get the sum.
+                (weight * self.loss_scale.factor * loss / num_labels * self.ranks.size).backward()
             losses.append(weight * loss.detach())
         self.loss_scale.divide(self.parameters)
         norm = clip_gradients(self.parameters, self.spec.max_gradient_norm)
-        *sums, gradient_norm = torch.stack([*losses, norm]).tolist()  # the step's one wait
-        total = self.ranks.total(math.fsum(sums))
-        self._skipped = math.isfinite(total) and self.loss_scale.overflowed(gradient_norm)
-        if self._skipped:
+        # The single host-device sync of a step (with one process).
+        *sums, gradient_norm = torch.stack([*losses, norm]).tolist()
+        loss_sum = self.ranks.total(math.fsum(sums))
+        skipped = math.isfinite(loss_sum) and self.loss_scale.overflowed(gradient_norm)
+        if skipped:
             logger.warning(
                 "gradients overflowed in fp16: the step is skipped, the loss is scaled by %g now",
                 self.loss_scale.factor,
             )
-        tokens = sum(len(example.token_ids) for example in examples if example.num_labels)
-        return BatchTotals(total, labels, tokens, gradient_norm, self._skipped)
+        num_tokens = sum(len(example.token_ids) for example in examples if example.num_labels)
+        return BatchTotals(loss_sum, num_labels, num_tokens, gradient_norm, skipped)
 
-    def update(self, learning_rate: float) -> None:
-        """Takes the optimizer's step, unless it is to be skipped, and clears the gradients."""
+    def update(self, learning_rate: float, *, skip: bool = False) -> None:
+        """Takes the optimizer's step, unless `skip` (see BatchTotals), and clears the gradients."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        if not self._skipped:
+        if not skip:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def figures(self) -> dict[str, float]:
-        """Figures of fp16's loss scale for the result; nothing in other precisions."""
+    def metrics(self) -> dict[str, float]:
+        """Metrics of fp16's loss scale for the result; nothing in other precisions."""
         if not self.loss_scale.enabled:
             return {}
         return {
@@ -169,8 +169,8 @@ class TrainStep:
         """A copy of the trained tensors and AdamW's state, by kind and parameter's name.
 
         `parameter/<name>`, and once a step is taken `exp_avg/<name>`, `exp_avg_sq/<name>` and
-        `step/<name>`; in fp16 also `scale/<name>`. All ranks call it; rank 0 alone gets the
-        tensors, whole and on the CPU.
+        `step/<name>`; in fp16 also `scale/<factor|good_steps|skipped_steps>`. All ranks call it;
+        rank 0 alone gets the tensors, whole and on the CPU.
         """
         found: dict[str, torch.Tensor] = {}
         for name, parameter in trained_parameters(self.model).items():
@@ -180,7 +180,7 @@ class TrainStep:
         found = gather(found)
         if self.loss_scale.enabled:
             for name, number in self.loss_scale.state().items():
-                found[f"{SCALE}{name}"] = torch.tensor(number, dtype=torch.float64)
+                found[f"{SCALE_PREFIX}{name}"] = torch.tensor(number, dtype=torch.float64)
         return found
 
     def load_state(self, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -189,7 +189,7 @@ class TrainStep:
         Raises:
             ModelError: names or shapes are those of another model; nothing is changed.
         """
-        scale = {k: float(v) for k, v in tensors.items() if k.startswith(SCALE)}
+        scale = {k: float(v) for k, v in tensors.items() if k.startswith(SCALE_PREFIX)}
         tensors = {k: v for k, v in tensors.items() if k not in scale}
         parameters = trained_parameters(self.model)
         stored = {key.partition("/")[2] for key in tensors}
@@ -208,4 +208,4 @@ class TrainStep:
                 own = shard_of(value, parameter) if value.shape == parameter.shape else value
                 self.optimizer.state[parameter][kind] = own.to(self.device, copy=True)
         if scale and self.loss_scale.enabled:
-            self.loss_scale.load_state({k.removeprefix(SCALE): v for k, v in scale.items()})
+            self.loss_scale.load_state({k.removeprefix(SCALE_PREFIX): v for k, v in scale.items()})

@@ -19,7 +19,7 @@ from harness.cell.memory import (
     store_budget,
     stored_budgets,
 )
-from harness.cell.settings import CellRun, RunSettings
+from harness.cell.settings import CellContext, RunSettings
 from harness.demo.world import write_world
 from harness.errors import TrainingError
 from harness.execution.devices import RunPlan
@@ -54,11 +54,11 @@ def virtual_bytes(process: int) -> int:
 
 def test_budgets_are_halved_down_to_one_sequence_and_kept(tmp_path: Path) -> None:
     cell, tried = one_cell(), []
-    run = CellRun(
+    context = CellContext(
         cell, RunSettings(tmp_path, None), cell_folder(tmp_path, cell), lambda event: None
     )
     used = 1000
-    while isinstance(fault := smaller_budget(run, used=used, longest=120), SmallerBudget):
+    while isinstance(fault := smaller_budget(context, used=used, longest=120), SmallerBudget):
         tried.append(used)
         assert "\n" not in str(fault)
         found = stored_budgets(tmp_path).get(budget_key(cell, "cpu"))

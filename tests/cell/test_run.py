@@ -13,12 +13,12 @@ import yaml
 from harness.cell.run import describe, record_failure, run_cell
 from harness.cell.settings import RunSettings
 from harness.demo.world import write_world
-from harness.errors import ModelError, StorageError
+from harness.errors import MethodError, ModelError, StorageError
 from harness.grid.folders import CellBusy, cell_folder, locked
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.methods import METHODS
-from harness.records.events import Event, Warned
+from harness.records.events import Event, StepDone, Warned
 from harness.records.results import read_result, write_result
 from tests.fixtures.tiny_checkpoint import edit_json
 from tests.integration.test_end_to_end import grid_text
@@ -131,6 +131,21 @@ def test_other_training_data_than_the_pinned_are_told_beside_every_score(
     assert {score.note for score in result.scores} == {notice.message}
 
 
+def test_a_method_that_miscounts_is_refused_before_the_first_step(
+    cell: Cell, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, told = METHODS[cell.method], []
+    counted = method.count_parameters(cell.model.shape, cell.options)
+    miscounting = replace(method, count_parameters=lambda shape, options: counted + 1)
+    monkeypatch.setitem(METHODS._own, cell.method, miscounting)
+    with pytest.raises(
+        MethodError, match=rf"gives {counted + 1} .* leaves {counted} with"
+    ) as caught:
+        run_cell(cell, RunSettings(runs_dir=tmp_path, data_root=world), told.append)
+    assert cell.label in str(caught.value)
+    assert not any(isinstance(event, StepDone) for event in told)
+
+
 def test_a_cell_that_another_process_runs_is_left_to_it(
     cell: Cell, world: Path, tmp_path: Path
 ) -> None:
@@ -158,6 +173,6 @@ def test_errors_are_told_in_one_line() -> None:
     assert describe(StorageError("a\nb")) == "a"
     assert describe(ValueError("why")) == "ValueError: why"
     out_of_memory = torch.OutOfMemoryError("CUDA out of memory. Tried ...")
-    assert "free the GPU of other processes, or take a larger GPU" in describe(out_of_memory)
+    assert "free the memory of other processes, or use a larger GPU" in describe(out_of_memory)
     on_cpu = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate ...")
-    assert "free the machine's memory of other processes" in describe(on_cpu)
+    assert "or use a larger machine" in describe(on_cpu)

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, of this very training, the older where the newer is damaged."""
+"""Checkpoints: whole or absent, of this run, the older where the newer is damaged."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ def belong_to(key: str) -> Callable[[Path], None]:
         (flip(TENSORS_FILE), "its SHA-256 is another"),
         (flip(RECORD_FILE), "its SHA-256 is another"),
         (lose, "damaged or incomplete"),
-        (belong_to("cell_id"), "of another training (cell_id was another, is 0123456789ab)"),
-        (belong_to("data_sha256"), "of another training (data_sha256 was another, is d)"),
-        (belong_to("base.commit"), "of another training (base.commit was another, is None)"),
+        (belong_to("cell_id"), "of another training run (cell_id was another, is 0123456789ab)"),
+        (belong_to("data_sha256"), "of another training run (data_sha256 was another, is d)"),
+        (belong_to("base.commit"), "of another training run (base.commit was another, is None)"),
     ],
 )
 def test_a_checkpoint_that_is_not_good_is_told_of_and_the_older_one_used(
@@ -130,7 +130,7 @@ def test_where_none_is_good_the_training_begins_again(tmp_path: Path) -> None:
     told: list[str] = []
     assert checkpoints(tmp_path, told).latest() is None
     assert len(told) == 2
-    assert told[1].endswith("none is left: the training begins again")
+    assert told[1].endswith("none is left: training begins again")
 
 
 def test_what_a_killed_process_left_half_written_is_cleared(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_the_last_good_one_and_warns_once(tmp_path: Path) -> 
             save_checkpoint(tmp_path, state_at(20, size=100_000), IDENTITY)
     (line,) = told
     assert "cannot be written" in line
-    assert line.endswith("the training continues")
+    assert line.endswith("and training continues")
     assert str(tmp_path / "step-00000005") in line
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
     mine.save(state_at(20, size=100_000), wait=True)
@@ -203,7 +203,7 @@ def test_what_is_written_beside_the_training_is_of_the_step_it_was_due_at(tmp_pa
         adapted("full"), TrainSpec(learning_rate=1e-2), device=torch.device("cpu"),
         precision="fp32", pad_token_id=0,
     )  # fmt: skip
-    train_step.gradients(random_examples(2), 0)
+    train_step.backward(random_examples(2), 0)
     train_step.update(1e-2)
     mine, state = (
         checkpoints(tmp_path, told),
@@ -211,7 +211,7 @@ def test_what_is_written_beside_the_training_is_of_the_step_it_was_due_at(tmp_pa
     )
     expected = {name: tensor.clone() for name, tensor in state.tensors.items()}
     mine.save(state)
-    train_step.gradients(random_examples(2), 0)  # the training continues
+    train_step.backward(random_examples(2), 0)  # the training continues
     train_step.update(1e-2)
     state.progress.records.append(state.progress.records[0])
     mine.wait()

@@ -65,7 +65,7 @@ def test_an_fp16_base_trains_fp32_tensors(name: str) -> None:
     half = train(name, "fp16")
     assert half.losses == pytest.approx(exact, rel=1e-2)
     assert all(value.dtype == torch.float32 for value in half.trained.values())
-    assert half.figures["fp16/loss_scale"] >= 1
+    assert half.metrics["fp16/loss_scale"] >= 1
 
 
 class Overflows:
@@ -126,7 +126,7 @@ def overflow_on_one(rank: int) -> tuple[Outcome, Outcome]:
 def test_all_ranks_skip_the_same_step(tmp_path: Path) -> None:
     first, second = run_ranks(overflow_on_one, tmp_path)
     for mine, other in zip(first, second, strict=True):
-        assert mine.figures == other.figures
-        assert mine.figures["fp16/skipped_steps"] >= 1
+        assert mine.metrics == other.metrics
+        assert mine.metrics["fp16/skipped_steps"] >= 1
         assert mine.steps == other.steps
         assert all(torch.isfinite(value).all() for value in mine.trained.values())

@@ -1,4 +1,4 @@
-"""A method's figures are read at chosen steps, its telemetry called in a fixed order."""
+"""A method's metrics are read at chosen steps, its telemetry called in a fixed order."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ class CallLog:
         self.calls: list[tuple[object, ...]] = []
         self.clock = 0.0
 
-    def on_train_begin(self, texts: Sequence[Sequence[int]]) -> None:
-        self._look("before", texts)
+    def start(self, token_ids: Sequence[Sequence[int]]) -> None:
+        self._look("before", token_ids)
 
-    def on_train_end(self, texts: Sequence[Sequence[int]]) -> None:
-        self._look("after", texts)
+    def finish(self, token_ids: Sequence[Sequence[int]]) -> None:
+        self._look("after", token_ids)
 
-    def _look(self, when: str, texts: Sequence[Sequence[int]]) -> None:
+    def _look(self, when: str, token_ids: Sequence[Sequence[int]]) -> None:
         assert not self.model.training
         assert not torch.is_grad_enabled()
         self.clock += 1000.0
-        self.calls.append((when, [tuple(text) for text in texts]))
+        self.calls.append((when, [tuple(ids) for ids in token_ids]))
 
-    def on_gradients(self) -> None:
+    def observe_gradients(self) -> None:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.calls.append(("gradients", all(p.grad is not None for p in trained)))
 
-    def on_step(self, step: int) -> dict[str, float]:
+    def collect(self, step: int) -> dict[str, float]:
         self.calls.append(("step", step))
         return {"a": float(step)}
 

@@ -47,7 +47,7 @@ class Outcome:
     steps: list[tuple[int, float, int]]
     """Number, loss and tokens."""
     trained: dict[str, torch.Tensor]
-    figures: dict[str, float]
+    metrics: dict[str, float]
     local_elements: int
     """Of the trained tensors, those that lie here."""
 
@@ -79,7 +79,7 @@ def train(
         losses=result.epoch_losses,
         steps=[(record.step, record.loss, record.tokens) for record in steps],
         trained=trained_state(model) if gathered is None else gathered,
-        figures=dict(result.final_statistics),
+        metrics=dict(result.final_statistics),
         local_elements=sum(tensor.numel() for tensor in local),
     )
 
@@ -166,18 +166,18 @@ def test_every_rank_takes_part_in_every_pass(tmp_path: Path) -> None:
 def seen_examples(rank: int) -> list[list[tuple[int, ...]]]:
     """Returns the sequences of every optimizer step that this rank computes."""
     seen: list[list[tuple[int, ...]]] = []
-    gradients = TrainStep.gradients
+    backward = TrainStep.backward
 
-    def look(train_step: TrainStep, examples: Sequence[Example], key: int) -> BatchTotals:
+    def look(train_step: TrainStep, examples: Sequence[Example], dropout_seed: int) -> BatchTotals:
         shard = train_step.ranks.shard(number_sequences(examples))
         seen.append([one.token_ids for one in shard])
-        return gradients(train_step, examples, key)
+        return backward(train_step, examples, dropout_seed)
 
-    TrainStep.gradients = look  # type: ignore[method-assign]
+    TrainStep.backward = look  # type: ignore[method-assign]
     try:
         train("zero-init-linear")
     finally:
-        TrainStep.gradients = gradients  # type: ignore[method-assign]
+        TrainStep.backward = backward  # type: ignore[method-assign]
     return seen
 
 

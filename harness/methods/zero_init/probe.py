@@ -35,7 +35,7 @@ def prompts_of(model: nn.Module) -> list[PromptAttention]:
 
 
 def attention_shares(model: nn.Module, texts: Sequence[Sequence[int]]) -> pd.DataFrame:
-    """The prompts' share of attention by layer and head; one wait for the device.
+    """The prompts' share of attention by layer and head; one host-device sync.
 
     The first PROBE_TEXTS texts, each cut to PROBE_TOKENS tokens, go through the model at once,
     padded on the right. Both shares are means over their real tokens, prompt and response alike

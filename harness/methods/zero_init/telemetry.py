@@ -1,6 +1,6 @@
 """Telemetry of the prompt methods: gates, gradient norms, and the prompt's share of attention.
 
-It reads and never writes: no module, no gradient, no random number is touched, so that a training
+It reads and never writes: no module, no gradient, no random number is touched, so that a run
 with it gives the same bits as one without.
 """
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from harness.methods.zero_init.attention import PromptAttention
 
 GATES_FILE = "gates.parquet"
-"""Gates over the training: step, layer, head, strength (signed; tanh(g), or g for `identity`)."""
+"""Gates over the run: step, layer, head, strength (signed; tanh(g), or g for `identity`)."""
 SHARES_FILE = "attention_share.parquet"
-"""The frames of `probe.attention_shares` before and after the training (column `when`)."""
+"""The frames of `probe.attention_shares` before and after training (column `when`)."""
 SHARES = ("mass", "norm")
 """The two measures of a prompt's share in SHARES_FILE: columns `mass_share` and `norm_share`."""
 
@@ -30,10 +30,10 @@ SHARES = ("mass", "norm")
 class PromptTelemetry:
     """The `TelemetryCallback` of a model that carries prompts.
 
-    Figures by MLflow's names: those of `gate_statistics`; `gate/gradient_norm` over all gates and
+    Metrics, named as in MLflow: those of `gate_statistics`; `gate/gradient_norm` over all gates and
     `prompt/gradient_norm` over all else that is trained (free prompts or their generator), both
     of the gradients as the optimizer takes them in the step that is read, clipped where the recipe
-    clips; and of the whole training `probe/prompt_mass_share/before`, `.../after` and
+    clips; and of the whole run `probe/prompt_mass_share/before`, `.../after` and
     `probe/prompt_norm_share/...`, means over layers and heads.
     """
 
@@ -49,22 +49,22 @@ class PromptTelemetry:
         self._readings: list[tuple[int, np.ndarray]] = []
         self._shares: dict[str, pd.DataFrame] = {}
 
-    def on_train_begin(self, texts: Sequence[Sequence[int]]) -> None:
+    def start(self, token_ids: Sequence[Sequence[int]]) -> None:
         """Measures the prompts' share of attention; see `probe.attention_shares`."""
-        self._shares["before"] = attention_shares(self.model, texts)
+        self._shares["before"] = attention_shares(self.model, token_ids)
 
-    def on_train_end(self, texts: Sequence[Sequence[int]]) -> None:
+    def finish(self, token_ids: Sequence[Sequence[int]]) -> None:
         """Measures the prompts' share of attention; see `probe.attention_shares`."""
-        self._shares["after"] = attention_shares(self.model, texts)
+        self._shares["after"] = attention_shares(self.model, token_ids)
 
-    def on_gradients(self) -> None:
+    def observe_gradients(self) -> None:
         """Computes the norms of the gradients, which the step clears."""
         self._norms = [gradient_norm(self._others)]
         if self._gates:
             self._norms.append(gradient_norm(self._gates))
 
-    def on_step(self, step: int) -> dict[str, float]:
-        """The gates after a step and the norms of its gradients: one wait for the device."""
+    def collect(self, step: int) -> dict[str, float]:
+        """The gates after a step and the norms of its gradients: one host-device sync."""
         import torch
 
         parts = [*_strengths(self._prompts), *self._norms]
@@ -82,7 +82,7 @@ class PromptTelemetry:
         return dict(self._last)
 
     def statistics(self) -> dict[str, float]:
-        """The figures of the last reading and the prompts' mean shares."""
+        """The metrics of the last reading and the prompts' mean shares."""
         found = dict(self._last)
         for when, frame in self._shares.items():
             for name in SHARES:
@@ -90,7 +90,7 @@ class PromptTelemetry:
         return found
 
     def frames(self) -> dict[str, pd.DataFrame]:
-        """The gates over the training (where there are any), and the shares (where probed)."""
+        """The gates over the training run (where there are any), and the shares (where probed)."""
         import pandas as pd
 
         frames = {GATES_FILE: self._gate_frame()} if self._readings else {}
@@ -100,7 +100,7 @@ class PromptTelemetry:
         return frames
 
     def state(self) -> dict[str, np.ndarray]:
-        """The readings, the shares column by column, and the figures last read."""
+        """The readings, the shares column by column, and the metrics last read."""
         import numpy as np
 
         found = {f"last/{name}": np.array(value) for name, value in self._last.items()}
@@ -146,7 +146,7 @@ class PromptTelemetry:
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
-    """Euclidean norm of the parameters' gradients together; waits for no device."""
+    """Euclidean norm of the parameters' gradients together; no host-device sync."""
     import torch
 
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
