@@ -15,7 +15,7 @@ from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
-from harness.evaluation.lm_eval_session import ModelObject, OnProgress
+from harness.evaluation.lm_eval_session import InMemoryHFLM, OnProgress
 from harness.evaluation.memory import halve_until_it_fits
 from harness.evaluation.prefix_trie.checks import check_sharing, reason_against
 from harness.evaluation.prefix_trie.forward import TrieForward
@@ -57,7 +57,7 @@ class EncodingCache:
         return encoding
 
 
-class Scorer(ModelObject):
+class Scorer(InMemoryHFLM):
     """lm-eval's model class over a model object, which computes what requests share once.
 
     Log-likelihoods are those of `HFLM`; rolling ones and generation are `HFLM`'s own. One case
@@ -65,13 +65,13 @@ class Scorer(ModelObject):
     scores all but the longest answer at wrong positions (with its `logits_cache`, the default);
     here each gets what `HFLM` gives it alone.
 
-    Args, beside those of `ModelObject`:
+    Args, beside those of `InMemoryHFLM`:
         precision: bf16, fp16 or fp32; in half precision the model runs under autocast.
         token_budget: tokens of a forward pass, padding included.
         encodings: of earlier requests under the same tokenizer.
     """
 
-    unit, plainly = "tokens", "scored request by request"
+    unit, fallback_note = "tokens", "scored request by request"
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class Scorer(ModelObject):
         if left:
             longer = f"requests are longer than the attention's window of {window} tokens"
             reason = self._refusal or f"{len(left)} {longer}"
-            logger.warning("%s: %s", self.plainly, reason)
+            logger.warning("%s: %s", self.fallback_note, reason)
             self.batching = replace(self.batching, fallback=reason)
             self._score_plainly(list(left), done)
 
