@@ -14,7 +14,7 @@ from harness.evaluation.trial import (
     WrongResultError,
     attention_window,
     try_once,
-    virtual_tokens,
+    virtual_token_refusal,
 )
 
 NUM_STEPS = 3
@@ -33,7 +33,7 @@ def reason_against_cache(
     It is in evaluation mode, under the precision it is to run in: `autocast_dtype`, or its own
     dtype. The longest and the shortest of the prompts are tried.
     """
-    if reason := virtual_tokens(model):
+    if reason := virtual_token_refusal(model):
         return reason
     half = (autocast_dtype or model.dtype) != torch.float32
     limit = MAX_ERROR_IN_HALF if half else MAX_ERROR
