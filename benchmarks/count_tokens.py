@@ -24,7 +24,7 @@ from harness.demo.world import write_world
 from harness.estimate.tokens import row_lengths, training_tokens
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.loading import load_benchmark
-from harness.evaluation.prefix_trie.trie import Query, Segment, Trie
+from harness.evaluation.prefix_trie.trie import Request, Segment, plan_spans
 from harness.evaluation.scorer import Scorer
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec
 
@@ -87,7 +87,7 @@ def count_scoring(
     num_benchmarks = len(names.split("+"))
     print(f"counting {names}", file=sys.stderr, flush=True)
     scorer = Scorer(model, tokenizer)
-    queries: set[Query] = set()
+    requests: set[Request] = set()
     num_items, num_requests, whole, subjects = 0, 0, 0, 0
     for name in names.split("+"):
         loaded = load_benchmark(TaskSpec(name=name, shots=shots, limit=limit), root)
@@ -97,12 +97,14 @@ def count_scoring(
             whole += len(task.eval_docs)
             num_items += len({one.doc_id for one in task.instances})
             for one in task.instances:
-                queries.add(scorer._query(name, one.args, *scorer._encode_pair(*one.args)))
-    trie = Trie(
-        sorted(queries, key=lambda q: q.fed), largest_segment=DEFAULT_TOKEN_BUDGET, width=width
+                requests.add(scorer._request(name, one.args, *scorer._encode_pair(*one.args)))
+    spans = plan_spans(
+        sorted(requests, key=lambda one: one.input_ids),
+        largest_segment=DEFAULT_TOKEN_BUDGET,
+        hidden_size=width,
     )
     segments: set[Segment] = set()
-    for span in trie.spans:
+    for span in spans:
         segment: Segment | None = span.segment
         while segment is not None and segment not in segments:
             segments.add(segment)
@@ -115,9 +117,7 @@ def count_scoring(
         "items": num_items // num_benchmarks,
         "requests": num_requests,
         "tokens": sum(one.size for one in segments),
-        "scored": len(
-            {(s.segment.number, s.index + i) for s in trie.spans for i in range(s.count)}
-        ),
+        "scored": len({(s.segment.number, s.index + i) for s in spans for i in range(s.count)}),
         "pairs": sum(int(one.size * (one.start + one.size)) for one in segments),
     }
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from harness.cell.memory import memory_bytes
 from harness.estimate.needs import Need
 from harness.estimate.tokens import ScoringTokens, TrainingTokens, scoring_tokens
-from harness.evaluation.prefix_trie.batches import SCORED_SHARE
+from harness.evaluation.prefix_trie.batches import MAX_SCORED_FRACTION
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET as SCORING_BUDGET
 from harness.grid.schema import Cell
 from harness.grid.status import CellState
@@ -152,7 +152,7 @@ def scoring_bytes(cell: Cell, precision: str) -> float:
     weights = weight_bytes(precision) * max(0, shape.num_parameters - trained) + 4.0 * trained
     width = 12 * shape.hidden_size + 6 * shape.intermediate_size
     keys = 2 * weight_bytes(precision) * shape.num_hidden_layers * shape.key_value_size
-    logits = shape.vocab_size * LOGIT_BYTES / SCORED_SHARE
+    logits = shape.vocab_size * LOGIT_BYTES * MAX_SCORED_FRACTION
     return weights + SCORING_BUDGET * (width + keys + logits) + CONTEXT_BYTES
 
 

@@ -34,10 +34,10 @@ class Batching:
     effective: int
     """What fitted in memory: the setting, or less where it was halved."""
     fallback: str | None = None
-    """Why requests were run the plain way; None where none were."""
+    """Why requests were run without shared or cached keys and values; None where none were."""
 
 
-class ModelObject(HFLM):
+class InMemoryHFLM(HFLM):
     """A causal language model on its device, with its tokenizer.
 
     Args:
@@ -52,8 +52,8 @@ class ModelObject(HFLM):
 
     unit: str
     """Of the batch setting."""
-    plainly: str
-    """How the plain way is called in a note."""
+    fallback_note: str
+    """How scores were computed where `Batching.fallback` is set: the note's text."""
 
     def __init__(
         self,

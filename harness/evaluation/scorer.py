@@ -1,4 +1,4 @@
-"""lm-eval's model class over a model object, scoring requests over the trie of their tokens."""
+"""HFLM subclass for an in-memory model, with prefix caching across requests."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
-from harness.evaluation.lm_eval_session import ModelObject, OnProgress
+from harness.evaluation.lm_eval_session import InMemoryHFLM, OnProgress
 from harness.evaluation.memory import halve_until_it_fits
-from harness.evaluation.prefix_trie.checks import check_sharing, reason_against
+from harness.evaluation.prefix_trie.checks import check_sharing, static_refusal
 from harness.evaluation.prefix_trie.forward import TrieForward
-from harness.evaluation.prefix_trie.scoring import Done, score_queries
-from harness.evaluation.prefix_trie.trie import Query
+from harness.evaluation.prefix_trie.scoring import OnDone, score_requests
+from harness.evaluation.prefix_trie.trie import Request
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET
 from harness.evaluation.trial import WrongResultError, attention_window
 
@@ -30,9 +30,9 @@ Answer = tuple[float, bool]
 
 MAX_KEPT_TOKENS = 4_000_000
 """Encodings are kept for the next model up to so many tokens in all (about 100 MB)."""
-PLAIN_BATCH_SIZE = 8
-"""Requests of a forward pass where nothing is shared."""
-PLAIN_ROUND = 256
+UNSHARED_BATCH_SIZE = 8
+"""Requests of a forward pass where HFLM scores without prefix sharing."""
+UNSHARED_ROUND = 256
 """Requests given to HFLM at once there: what is scored when memory runs out stays scored."""
 
 logger = logging.getLogger(__name__)
@@ -57,21 +57,22 @@ class EncodingCache:
         return encoding
 
 
-class Scorer(ModelObject):
-    """lm-eval's model class over a model object, which computes what requests share once.
+class Scorer(InMemoryHFLM):
+    """HFLM for an in-memory model, which computes prefixes that requests share once.
 
     Log-likelihoods are those of `HFLM`; rolling ones and generation are `HFLM`'s own. One case
     differs: of requests that have the same text and split it at different positions, lm-eval 0.4.13
     scores all but the longest answer at wrong positions (with its `logits_cache`, the default);
     here each gets what `HFLM` gives it alone.
 
-    Args, beside those of `ModelObject`:
+    Args, beside those of `InMemoryHFLM`:
         precision: bf16, fp16 or fp32; in half precision the model runs under autocast.
         token_budget: tokens of a forward pass, padding included.
         encodings: of earlier requests under the same tokenizer.
     """
 
-    unit, plainly = "tokens", "scored request by request"
+    # "Request by request", as stored notes say: by HFLM in batches, without prefix sharing.
+    unit, fallback_note = "tokens", "scored request by request"
 
     def __init__(
         self,
@@ -91,21 +92,23 @@ class Scorer(ModelObject):
             autocast_dtype={"bf16": "bfloat16", "fp16": "float16"}.get(precision),
             batch_setting=token_budget,
             on_progress=on_progress,
-            batch_size=PLAIN_BATCH_SIZE,
-            # Logits stay what the model computes. A softmax in bf16 would round log-likelihoods of
-            # 64 to 128 nats to multiples of 0.5, and tie answers that the model tells apart.
+            batch_size=UNSHARED_BATCH_SIZE,
+            # Logits stay what the model computes, and the softmax is in fp32: bf16 spacing at
+            # 64-128 is 0.5, which would tie distinct answers.
             softmax_dtype="float32",
         )
         # Resolved once: HFLM looks it up in the configuration several times per request.
         self._max_length = self.max_length
         self._encodings = EncodingCache() if encodings is None else encodings
-        # The answers of a question follow each other: their context is encoded once.
+        # The answers of a question follow each other: their context is encoded once. HFLM slices
+        # the list and never changes it, so all may share it.
         self._encode = lru_cache(maxsize=2)(super().tok_encode)
         self._task_names: list[str] = []
-        self._refusal = reason_against(model)
+        self._refusal = static_refusal(model)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Answer]:
         """(Log-likelihood in nats, whether greedy) of each answer, as `HFLM` gives it."""
+        # HFLM calls `_loglikelihood_tokens` once, with all requests in order, without their tasks.
         self._task_names = [request.task_name or "" for request in requests]
         answers: list[Answer] = super().loglikelihood(requests, disable_tqdm=True)
         return answers
@@ -122,23 +125,23 @@ class Scorer(ModelObject):
     ) -> list[Answer]:
         if override_bs is not None:  # a batch of rolling windows
             return list(super()._loglikelihood_tokens(requests, True, override_bs))
-        numbers: dict[Query, list[int]] = {}
+        numbers: dict[Request, list[int]] = {}
         for number, (name, request) in enumerate(zip(self._task_names, requests, strict=True)):
-            numbers.setdefault(self._query(name, *request), []).append(number)
+            numbers.setdefault(self._request(name, *request), []).append(number)
         answers: list[Answer] = [(math.nan, False)] * len(requests)
 
-        def on_done(query: Query, value: float, greedy: bool) -> None:
-            for number in numbers[query]:
+        def on_done(request: Request, value: float, greedy: bool) -> None:
+            for number in numbers[request]:
                 answers[number] = value, greedy
                 self.count_done(len(requests))
 
         self._score(list(numbers), on_done)
         return answers
 
-    def _query(
+    def _request(
         self, name: str, pair: tuple[str, str], context: list[int], answer: list[int]
-    ) -> Query:
-        """A request as the model gets it, cut to its positions as HFLM cuts it."""
+    ) -> Request:
+        """Token ids of a request, cut to the model's length as HFLM cuts them."""
         if not 0 < len(answer) <= self.max_length:
             raise EvaluationError(
                 f"{name}: the answer {pair[1][:60]!r} is {len(answer)} tokens long and the "
@@ -147,29 +150,29 @@ class Scorer(ModelObject):
         # The last token is never fed, so one more than the model's length still fits.
         tokens = (context + answer)[-(self.max_length + 1) :]
         self.truncated[name] += len(context) + len(answer) > len(tokens)
-        return Query(fed=tuple(tokens[:-1]), targets=tuple(answer))
+        return Request(input_ids=tuple(tokens[:-1]), continuation_ids=tuple(answer))
 
-    def _score(self, queries: list[Query], on_done: Done) -> None:
-        """Scores queries over their trie, and one by one those that cannot be."""
-        left = dict.fromkeys(queries)
+    def _score(self, requests: list[Request], on_done: OnDone) -> None:
+        """Scores requests with shared prefixes, and by HFLM those that cannot be."""
+        left = dict.fromkeys(requests)
 
-        def done(query: Query, value: float, greedy: bool) -> None:
-            del left[query]
-            on_done(query, value, greedy)
+        def done(request: Request, value: float, greedy: bool) -> None:
+            del left[request]
+            on_done(request, value, greedy)
 
         window = attention_window(self.model)
         if self._refusal is None:
-            fitting = [q for q in queries if window is None or len(q.fed) <= window]
+            fitting = [one for one in requests if window is None or len(one.input_ids) <= window]
             try:
-                effective = score_queries(
+                effective = score_requests(
                     TrieForward(self.model, self.autocast),
                     fitting,
                     self.batching.effective,
                     done,
-                    before=lambda run: check_sharing(
+                    on_attempt=lambda run: check_sharing(
                         self.model,
                         run,
-                        lambda query: self._answer_plainly([query], 1)[0][0],
+                        lambda request: self._answer_unshared([request], 1)[0][0],
                         self.mixed_precision_dtype,
                     ),
                 )
@@ -179,36 +182,37 @@ class Scorer(ModelObject):
         if left:
             longer = f"requests are longer than the attention's window of {window} tokens"
             reason = self._refusal or f"{len(left)} {longer}"
-            logger.warning("%s: %s", self.plainly, reason)
+            logger.warning("%s: %s", self.fallback_note, reason)
             self.batching = replace(self.batching, fallback=reason)
-            self._score_plainly(list(left), done)
+            self._score_unshared(list(left), done)
 
-    def _score_plainly(self, queries: list[Query], on_done: Done) -> None:
-        """Scores queries as HFLM does."""
+    def _score_unshared(self, requests: list[Request], on_done: OnDone) -> None:
+        """Scores requests by HFLM, without prefix sharing."""
         # By length of the answer, for the case that the class's docstring tells; then the longest
         # first, so that memory runs out early.
-        queries.sort(key=lambda query: (len(query.targets), -len(query.fed), query.fed))
-        rounds = deque(
-            some[start : start + PLAIN_ROUND]
-            for _, alike in groupby(queries, key=lambda query: len(query.targets))
-            for some in [list(alike)]
-            for start in range(0, len(some), PLAIN_ROUND)
+        requests.sort(
+            key=lambda one: (len(one.continuation_ids), -len(one.input_ids), one.input_ids)
         )
+        rounds: deque[list[Request]] = deque()
+        for _, group in groupby(requests, key=lambda one: len(one.continuation_ids)):
+            alike = list(group)
+            for start in range(0, len(alike), UNSHARED_ROUND):
+                rounds.append(alike[start : start + UNSHARED_ROUND])
 
         def score_rest(batch_size: int) -> None:
             while rounds:
-                answers = self._answer_plainly(rounds[0], batch_size)
-                for query, answer in zip(rounds.popleft(), answers, strict=True):
-                    on_done(query, *answer)
+                answers = self._answer_unshared(rounds[0], batch_size)
+                for request, answer in zip(rounds.popleft(), answers, strict=True):
+                    on_done(request, *answer)
 
         halve_until_it_fits(
             score_rest,
-            PLAIN_BATCH_SIZE,
+            UNSHARED_BATCH_SIZE,
             device=str(self.device),
             unit="requests",
             one="score one question",
         )
 
-    def _answer_plainly(self, queries: Sequence[Query], batch_size: int) -> list[Answer]:
-        requests = [(None, *query.split()) for query in queries]
-        return self._loglikelihood_tokens(requests, override_bs=batch_size)
+    def _answer_unshared(self, requests: Sequence[Request], batch_size: int) -> list[Answer]:
+        tokens = [(None, *request.split()) for request in requests]
+        return self._loglikelihood_tokens(tokens, override_bs=batch_size)

@@ -1,4 +1,4 @@
-"""Turns lm-eval's results into the records that are stored: what all protocols have in common."""
+"""Makes the stored records of what lm-eval measured with any model class (`scorer` is one)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas
 from transformers import PreTrainedTokenizerBase
 
 from harness.evaluation.benchmarks import MACRO_METRIC
-from harness.evaluation.lm_eval_session import Batching, ModelObject
+from harness.evaluation.lm_eval_session import Batching, InMemoryHFLM
 from harness.evaluation.loading import LoadedBenchmark
 from harness.evaluation.tasks import lm_eval_version
 from harness.records.results import TaskScore
@@ -63,7 +63,7 @@ def prompts_sha256(loaded: LoadedBenchmark) -> str:
 def task_scores(
     loaded: LoadedBenchmark,
     lm_eval_results: Mapping[str, Any],
-    lm: ModelObject,
+    lm: InMemoryHFLM,
     *,
     warnings: Sequence[str] = (),
     deviations: Sequence[str] = (),
@@ -139,7 +139,7 @@ def _macro(values: list[tuple[float, float | None]]) -> tuple[float, float | Non
 
 def _note(
     loaded: LoadedBenchmark,
-    lm: ModelObject,
+    lm: InMemoryHFLM,
     members: list[str],
     warnings: Sequence[str],
     deviations: Sequence[str],
@@ -154,7 +154,7 @@ def _note(
     notes += deviations
     batching = lm.batching
     if batching.fallback is not None:
-        notes.append(f"{lm.plainly}: {batching.fallback}")
+        notes.append(f"{lm.fallback_note}: {batching.fallback}")
     if batching.effective < batching.setting:
         setting = f"{batching.setting} {lm.unit}"
         notes.append(f"memory ran out with {setting} at once, not with {batching.effective}")

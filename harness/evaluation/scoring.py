@@ -1,4 +1,4 @@
-"""The protocol of lm-eval's own definitions: log-likelihoods of the options, scored by lm-eval."""
+"""Runs log-likelihood benchmarks: lm-eval with the model of `scorer`; tabulates the items."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ def first_line(fault: Exception) -> str:
     return f"{type(fault).__name__}: {[*str(fault).splitlines(), 'no message'][0]}"
 
 
-def virtual_tokens(model: Any) -> str | None:
-    """Returns why no key and no position can be shared with a model of PEFT; None where it can."""
+def virtual_token_refusal(model: Any) -> str | None:
+    """Why a PEFT model's keys and positions cannot be shared; None if they can."""
     adapter = getattr(model, "active_peft_config", None)
     if adapter is not None and adapter.is_prompt_learning:
         return f"{adapter.peft_type.value.lower()} adds virtual tokens to every row"

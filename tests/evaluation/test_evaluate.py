@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from harness.evaluation import evaluate, evaluate_together
-from harness.evaluation.prefix_trie.forward import TrieForward, width_of
+from harness.evaluation.prefix_trie.forward import TrieForward, padded_length
 from harness.evaluation.scores import TaskOutcome
 from harness.evaluation.tasks import TaskSpec, local_files
 from harness.methods import METHODS
@@ -253,7 +253,7 @@ def test_a_halved_budget_and_a_fallback_are_noted_beside_the_score(
     forward = TrieForward.run
 
     def small_memory(self: TrieForward, rows: Any, *others: Any, **named: Any) -> Any:
-        if len(rows) * width_of(rows) > 150:
+        if len(rows) * padded_length(rows) > 150:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
         return forward(self, rows, *others, **named)
 

@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from harness.evaluation.loading import load_benchmark
-from harness.evaluation.prefix_trie.forward import TrieForward, width_of
+from harness.evaluation.prefix_trie.forward import TrieForward, padded_length
 from harness.evaluation.scorer import Scorer
 from harness.evaluation.tasks import TaskSpec
 from harness.methods import METHODS
@@ -229,7 +229,7 @@ def test_every_method(
 
 
 def long_and_short(tokenizer: PreTrainedTokenizerFast) -> list[tuple[str, str]]:
-    """SignalFlags with short contexts, long ones apart, and a preamble before some."""
+    """Requests with short contexts, long ones apart, and a preamble before some."""
     rows = Rows()
     long = rows.text(250, 250)
     preamble = rows.text(90, 90)
@@ -328,7 +328,7 @@ def test_memory_that_runs_out_halves_the_budget_and_loses_nothing(
     forward = TrieForward.run
 
     def small_memory(self: TrieForward, rows: Any, *others: Any, **settings: Any) -> Any:
-        if len(rows) * width_of(rows) > 300 and passes[0] > 1:
+        if len(rows) * padded_length(rows) > 300 and passes[0] > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
         passes[0] += 1
         return forward(self, rows, *others, **settings)

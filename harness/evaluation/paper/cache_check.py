@@ -8,8 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+<<<<<<< HEAD
 from harness.evaluation.paper.pool import Pool, common_prefix, compute_prefix, prefill_prompts
 from harness.evaluation.trial import WrongResultError, attention_window, try_once, virtual_tokens
+=======
+from harness.evaluation.paper.pool import Pool
+from harness.evaluation.paper.prefill import common_prefix, compute_prefix, prefill_prompts
+from harness.evaluation.trial import (
+    WrongResultError,
+    attention_window,
+    try_once,
+    virtual_token_refusal,
+)
+>>>>>>> r-trie
 
 NUM_STEPS = 3
 """Tokens behind the prompts at which both ways are compared."""
@@ -27,7 +38,7 @@ def reason_against_cache(
     It is in evaluation mode, under the precision it is to run in: `autocast_dtype`, or its own
     dtype. The longest and the shortest of the prompts are tried.
     """
-    if reason := virtual_tokens(model):
+    if reason := virtual_token_refusal(model):
         return reason
     half = (autocast_dtype or model.dtype) != torch.float32
     limit = MAX_ERROR_IN_HALF if half else MAX_ERROR

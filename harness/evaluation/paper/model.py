@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
 from harness.evaluation.benchmarks import Decoding
-from harness.evaluation.lm_eval_session import ModelObject, OnProgress
+from harness.evaluation.lm_eval_session import InMemoryHFLM, OnProgress
 from harness.evaluation.paper.cache_check import reason_against_cache
 from harness.evaluation.paper.generator import Generator, Prompt, Response
 from harness.evaluation.tasks import DEFAULT_NUM_ROWS
@@ -21,13 +21,13 @@ PLAIN_ROWS = 8
 """Responses side by side where keys and values are not kept."""
 
 
-class GeneratingModel(ModelObject):
+class GeneratingModel(InMemoryHFLM):
     """lm-eval's model class; responses are generated in a pool, each by its own random numbers.
 
     Other than `HFLM` it puts BOS before every prompt, whatever the tokenizer does, and reads a text
     that spells a special token as letters.
 
-    Args, beside those of `ModelObject`:
+    Args, beside those of `InMemoryHFLM`:
         decoding: of all requests; what they say themselves is not used.
         precision: bf16 or fp32; with bf16 the model runs under autocast.
 
@@ -37,7 +37,7 @@ class GeneratingModel(ModelObject):
         responses: by task and number of the item.
     """
 
-    unit, plainly = "responses", "generated without kept keys and values"
+    unit, fallback_note = "responses", "generated without kept keys and values"
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""Log-likelihoods of requests whose shared prefixes are computed once.
+"""Log-likelihoods over a radix tree of the requests: prefix (KV) caching and tree attention.
 
-`trie` cuts the trie of the requests' tokens into segments, `batches` packs segments into the rows
-of a forward pass, `forward` runs the model on them, `scoring` adds up what their logits say of each
-request, and `checks` finds out which models that suits.
+`trie` cuts the radix tree of the requests' tokens into segments, `batches` packs segments into the
+rows of a forward pass, `forward` runs the model on them, `scoring` accumulates each request's
+log-likelihood, and `checks` finds out which models support that.
 """

@@ -1,4 +1,9 @@
-"""Packs segments of the trie into batches of a token budget; equal segments give equal batches."""
+"""Packs segments into batches within a token budget; equal segments give equal batches.
+
+Segments are grouped by the cached prefix that they share, so that it is computed once. A group is
+packed either best-fit decreasing, several segments in a row, or one segment per row in order of
+length. Small groups at one depth share a batch where that fits.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +14,12 @@ from dataclasses import dataclass
 
 from harness.evaluation.prefix_trie.trie import Segment, Span
 
-SCORED_SHARE = 4
-"""At most one in so many tokens of the budget is scored in a batch: logits over a vocabulary of
-32,000 are as large as all else that a token of a small model leaves in memory."""
-PADDING, PADDING_SHARE = 128, 32
-"""A batch has at most so many tokens of padding, and one more in so many of its tokens: less would
-cost more passes than it saves."""
+MAX_SCORED_FRACTION = 1 / 4
+"""Of the budget, tokens scored in a batch: logits over a vocabulary of 32,000 are as large as all
+else that a token of a small model leaves in memory."""
+MAX_PADDING, MAX_PADDING_FRACTION = 128, 1 / 32
+"""Padding of a batch in tokens: MAX_PADDING plus this fraction of its padded size. Tighter bounds
+cost more passes than they save."""
 LENGTH_STEP = 32
 """Private prefixes are sorted by length to this accuracy, then what continues them by its own."""
 
@@ -47,17 +52,16 @@ PackedBatch = tuple[tuple[_Entry, ...], ...]
 
 
 def make_batches(spans: Sequence[Span], token_budget: int) -> list[Batch]:
-    """Returns the batches that compute all spans; the longest segments on a prefix come first.
+    """The batches that compute all spans; of the segments on a prefix the longest come first.
 
-    A batch holds at most `token_budget` tokens with padding, prefixes included unless it is a
-    single one that all of its rows continue, of which at most one in SCORED_SHARE is scored; a
-    segment that is larger by itself is a batch of its own.
+    A batch holds at most `token_budget` tokens with padding. Its prefixes count too, unless all
+    rows share one. A segment that exceeds a bound by itself is a batch of its own.
     """
     batches: list[PackedBatch] = []
     open_batch: PackedBatch = ()
-    for family in _families(spans):
-        in_order = family[0].private or family[0].needs_no_mask
-        own = (_pack_in_order if in_order else _pack_closely)(family, token_budget)
+    for group in _groups_by_prefix(spans):
+        in_order = group[0].private or group[0].needs_no_mask
+        own = (_pack_in_order if in_order else _pack_best_fit)(group, token_budget)
         joined = open_batch + own[0]
         if len(own) > 1:  # its prefix is computed once only if no other comes in between
             batches += [open_batch, *own]
@@ -75,7 +79,7 @@ def make_batches(spans: Sequence[Span], token_budget: int) -> list[Batch]:
 
 
 def spans_by_segment(spans: Iterable[Span]) -> dict[Segment, list[Span]]:
-    """Returns the spans of each segment that has any."""
+    """The spans of each segment that has any."""
     found: dict[Segment, list[Span]] = defaultdict(list)
     for span in spans:
         found[span.segment].append(span)
@@ -88,38 +92,45 @@ def _level(batch: PackedBatch) -> int:
 
 
 def _fits(batch: PackedBatch, token_budget: int) -> bool:
-    """Tells whether one forward pass of at most `token_budget` tokens takes a batch."""
+    """Whether a batch stays within its bounds.
+
+    A single row always does. Several do if their tokens, padding and (where they differ) prefixes
+    are at most `token_budget`, and padding and scored tokens are within MAX_PADDING,
+    MAX_PADDING_FRACTION and MAX_SCORED_FRACTION.
+    """
     if len(batch) == 1:
         return True
     entries = [entry for row in batch for entry in row]
-    width = max(sum(entry.segment.size for entry in row) for row in batch)
-    padded = len(batch) * (width + max(entry.private for entry in entries))
+    row_length = max(sum(entry.segment.size for entry in row) for row in batch)
+    padded = len(batch) * (row_length + max(entry.private for entry in entries))
     padding = padded - sum(entry.segment.size + entry.private for entry in entries)
     prefixes = {entry.shared for entry in entries if entry.shared is not None}
     if len(prefixes) > 1:
         padded += len(prefixes) * max(prefix.size for prefix in prefixes)
     return (
         padded <= token_budget
-        and padding <= PADDING + padded // PADDING_SHARE
-        and SCORED_SHARE * sum(entry.scored for entry in entries) <= token_budget
+        and padding <= MAX_PADDING + MAX_PADDING_FRACTION * padded
+        and sum(entry.scored for entry in entries) <= MAX_SCORED_FRACTION * token_budget
     )
 
 
-def _pack_closely(family: Sequence[_Entry], token_budget: int) -> list[PackedBatch]:
-    """Packs rows as wide as the largest segment that is left with whatever fits beside it."""
-    left = sorted(family, key=lambda entry: (entry.segment.size, -entry.segment.number))
+def _pack_best_fit(group: Sequence[_Entry], token_budget: int) -> list[PackedBatch]:
+    """Best-fit decreasing: a batch's rows are as long as the largest segment left, and each is
+    filled with the largest that still fit."""
+    max_scored = MAX_SCORED_FRACTION * token_budget
+    left = sorted(group, key=lambda entry: (entry.segment.size, -entry.segment.number))
     sizes = [entry.segment.size for entry in left]
     batches = []
     while left:
-        width, scored = sizes[-1], 0
+        row_length, scored = sizes[-1], 0
         rows: list[tuple[_Entry, ...]] = []
-        while left and (not rows or (len(rows) + 1) * width <= token_budget):
-            if rows and SCORED_SHARE * (scored + left[-1].scored) > token_budget:
+        while left and (not rows or (len(rows) + 1) * row_length <= token_budget):
+            if rows and scored + left[-1].scored > max_scored:
                 break
             row: list[_Entry] = []
-            free = width
+            free = row_length
             while (at := bisect_right(sizes, free) - 1) >= 0:
-                if row and SCORED_SHARE * (scored + left[at].scored) > token_budget:
+                if row and scored + left[at].scored > max_scored:
                     break
                 row.append(left.pop(at))
                 free -= sizes.pop(at)
@@ -129,10 +140,10 @@ def _pack_closely(family: Sequence[_Entry], token_budget: int) -> list[PackedBat
     return batches
 
 
-def _pack_in_order(family: Sequence[_Entry], token_budget: int) -> list[PackedBatch]:
-    """Packs batches with one segment in a row."""
+def _pack_in_order(group: Sequence[_Entry], token_budget: int) -> list[PackedBatch]:
+    """Packs batches with one segment per row, the longest first."""
     batches: list[PackedBatch] = [()]
-    for entry in sorted(family, key=lambda one: (-(one.private // LENGTH_STEP), -one.segment.size)):
+    for entry in sorted(group, key=lambda one: (-(one.private // LENGTH_STEP), -one.segment.size)):
         joined = (*batches[-1], (entry,))
         if _fits(joined, token_budget):
             batches[-1] = joined
@@ -141,8 +152,8 @@ def _pack_in_order(family: Sequence[_Entry], token_budget: int) -> list[PackedBa
     return batches
 
 
-def _families(spans: Sequence[Span]) -> list[list[_Entry]]:
-    """Returns the segments that nothing continues, by the prefix that they share, in order."""
+def _groups_by_prefix(spans: Sequence[Span]) -> list[list[_Entry]]:
+    """The segments that no other continues, grouped by depth and shared prefix, in order."""
     by_segment = spans_by_segment(spans)
     needed: set[Segment] = set()
     for scored in by_segment:
@@ -151,12 +162,12 @@ def _families(spans: Sequence[Span]) -> list[list[_Entry]]:
             needed.add(segment)
             segment = segment.parent
     continued = Counter(segment.parent for segment in needed if segment.parent is not None)
-    families: dict[tuple[int, int, bool], list[_Entry]] = defaultdict(list)
+    groups: dict[tuple[int, int, bool], list[_Entry]] = defaultdict(list)
     for last in sorted(needed.difference(continued), key=lambda segment: segment.number):
         entry = _entry(last, continued, by_segment)
         number = -1 if entry.shared is None else entry.shared.number
-        families[last.level, number, entry.needs_no_mask].append(entry)
-    return [families[key] for key in sorted(families)]
+        groups[last.level, number, entry.needs_no_mask].append(entry)
+    return [groups[key] for key in sorted(groups)]
 
 
 def _entry(

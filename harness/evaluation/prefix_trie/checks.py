@@ -1,8 +1,5 @@
-"""Decides whether a model can be scored over the trie of its requests, by trying it.
-
-What the configuration tells is refused outright; the rest is measured, on real requests against
-lm-eval's own way.
-"""
+"""Checks that a model supports tree attention: static checks on its config, then a numerical
+comparison with `HFLM`, on some of the requests."""
 
 from __future__ import annotations
 
@@ -14,18 +11,19 @@ from typing import Any
 import torch
 
 from harness.evaluation.prefix_trie.scoring import TrieRun
-from harness.evaluation.prefix_trie.trie import Query, Segment
-from harness.evaluation.trial import WrongResultError, try_once, virtual_tokens
+from harness.evaluation.prefix_trie.trie import Request, Segment
+from harness.evaluation.trial import WrongResultError, try_once, virtual_token_refusal
 
 TAKES_MASKS = ("sdpa", "eager")
-"""Attention implementations that take any mask; a method's own is named after the one below it."""
-MAX_ERROR = 1e-4
-"""Largest difference of a log-likelihood from lm-eval's in fp32, in nats."""
-MAX_RELATIVE_ERROR = 2e-6
-"""Of its size, where that is more: sums of several hundred nats in fp32 are no more exact."""
-MAX_ERROR_PER_TOKEN_IN_HALF = 0.2
-"""The same in half precision, for each scored token: between two batch sizes of lm-eval it is up to
-0.06, and what a model that gets the wrong mask gives is of another order."""
+"""Attention implementations that take any mask. A method's attention is registered as
+`prompts_on_<base>`, so they are matched by substring."""
+ABS_TOL = 1e-4
+"""Of a log-likelihood in fp32, in nats: rounding stays below it."""
+REL_TOL = 2e-6
+"""In nats per nat; where that is more: a sum of hundreds of nats in fp32 is no more exact."""
+HALF_TOL_PER_TOKEN = 0.2
+"""In half precision, in nats per scored token: two batch sizes of `HFLM` differ by up to 0.06, and
+a wrong mask by far more."""
 NUM_COMPARED = 4
 """Requests that are scored both ways, for each kind of segment."""
 
@@ -33,9 +31,9 @@ Kind = tuple[int, bool]
 """What a segment asks of a model: prefixes before it (0, 1, or 2 for more), whether it branches."""
 
 
-def reason_against(model: Any) -> str | None:
-    """Returns why a model cannot be scored over a trie, as far as its configuration tells."""
-    if reason := virtual_tokens(model):
+def static_refusal(model: Any) -> str | None:
+    """Why a model cannot share prefixes, as far as its config tells; None if nothing is known."""
+    if reason := virtual_token_refusal(model):
         return reason
     implementation = str(model.config._attn_implementation)
     if not any(name in implementation for name in TAKES_MASKS):
@@ -48,13 +46,13 @@ def reason_against(model: Any) -> str | None:
 def check_sharing(
     model: Any,
     run: TrieRun,
-    plain_value: Callable[[Query], float],
+    hflm_value: Callable[[Request], float],
     autocast_dtype: torch.dtype | None,
 ) -> None:
-    """Scores some of a run's queries both ways, for each kind of segment that is new to the model.
+    """Scores some of a run's requests both ways, for each kind of segment that is new to the model.
 
     Args:
-        plain_value: returns a query's log-likelihood by lm-eval's own way.
+        hflm_value: a request's log-likelihood by `HFLM`, in nats.
         autocast_dtype: what the model computes in where that is not its own dtype.
 
     Raises:
@@ -64,14 +62,14 @@ def check_sharing(
 
     def compare(segment: Segment) -> None:
         found = run.probe(segment)
-        for query in sorted(found, key=lambda query: len(query.fed))[:NUM_COMPARED]:
-            value = plain_value(query)
-            limit = MAX_ERROR_PER_TOKEN_IN_HALF * len(query.targets) if half else MAX_ERROR
-            limit = max(limit, MAX_RELATIVE_ERROR * abs(value))
+        for request in sorted(found, key=lambda request: len(request.input_ids))[:NUM_COMPARED]:
+            value = hflm_value(request)
+            limit = HALF_TOL_PER_TOKEN * len(request.continuation_ids) if half else ABS_TOL
+            limit = max(limit, REL_TOL * abs(value))
             # What is not a number is reported as such, later.
-            if not (abs(found[query] - value) <= limit or math.isnan(value)):
+            if not (abs(found[request] - value) <= limit or math.isnan(value)):
                 raise WrongResultError(
-                    f"a log-likelihood differs by {abs(found[query] - value):.1e} nats from "
+                    f"a log-likelihood differs by {abs(found[request] - value):.1e} nats from "
                     "lm-eval's where requests share their context"
                 )
 
@@ -80,7 +78,7 @@ def check_sharing(
 
 
 def _smallest_segments(run: TrieRun) -> dict[Kind, Segment]:
-    """Returns the segment of each kind, at which queries end, that needs the fewest tokens."""
+    """Of each kind the segment that needs the fewest tokens, of those that requests end in."""
     found: dict[Kind, Segment] = {}
     for segment in (segment for batch in run.batches for row in batch for segment in row):
         kind = min(segment.level, 2), segment.ends is not None

@@ -1,7 +1,7 @@
-"""Runs segments of the trie through a causal language model, up to the logits that are asked for.
+"""Runs segments through a causal LM, up to the logits that are asked for.
 
-Shapes: B batch rows, T tokens of a row, P tokens of its prefixes, L = P + T, N positions that are
-asked for, V vocabulary, G key and value heads, d head size.
+Shapes: B batch rows, T tokens of a row, P tokens of its prefixes, S = P + T keys, N positions that
+are asked for, V vocabulary, G key and value heads, d head size.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from harness.evaluation.prefix_trie.batches import BatchRow
-from harness.evaluation.prefix_trie.trie import Segment
+from harness.evaluation.prefix_trie.trie import IntArray, Segment
 
-Layer = tuple[Tensor, Tensor]
+KeyValues = tuple[Tensor, Tensor]
 """Keys and values of one layer, each (B, G, P, d)."""
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -30,12 +28,13 @@ class Prefixes:
     """Computed keys and values of segments, which other segments continue."""
 
     segments: tuple[Segment, ...]
-    layers: list[Layer]
+    layers: list[KeyValues]
+    """One per decoder layer."""
     seen_BP: Tensor
-    """Which of the columns are tokens; the others are padding."""
+    """True for tokens, False for padding."""
 
     def select(self, segments: Sequence[Segment]) -> Prefixes:
-        """Returns the prefixes of some segments, in their order; one where they are the same."""
+        """The prefixes of rows, in their order; batch size 1 (broadcast) if all rows share one."""
         numbers = {segment: number for number, segment in enumerate(self.segments)}
         distinct = segments[:1] if len(set(segments)) == 1 else segments
         index = [numbers[segment] for segment in distinct]
@@ -43,25 +42,25 @@ class Prefixes:
             return self
         index_B = torch.tensor(index, device=self.seen_BP.device)
         layers = [(keys[index_B], values[index_B]) for keys, values in self.layers]
-        return Prefixes(tuple(segments), layers, self.seen_BP[index_B])
+        return Prefixes(tuple(distinct), layers, self.seen_BP[index_B])
 
 
-class PrefixLayer(DynamicLayer):
+class PrefixCacheLayer(DynamicLayer):
     """Puts the keys and values of prefixes in front of those that a layer computes.
 
-    Unlike transformers' own it holds nothing new unless asked to: most keys are read once.
+    Does not store new keys and values unless `keep`; most are never reused.
     """
 
-    def __init__(self, prefix: Layer | None, *, keep: bool) -> None:
+    def __init__(self, prefix: KeyValues | None, *, keep: bool) -> None:
         super().__init__()
         self._prefix = prefix
         self._keep = keep
-        self.kept: Layer | None = None
+        self.kept: KeyValues | None = None
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Returns all keys and values, (B, G, L, d)."""
+        """All keys and values, (B, G, S, d)."""
         if self._prefix is not None:
             batch = len(key_states)
             keys, values = (states.expand(batch, -1, -1, -1) for states in self._prefix)
@@ -73,13 +72,7 @@ class PrefixLayer(DynamicLayer):
 
 
 class TrieForward:
-    """A causal language model in evaluation mode that computes segments, each pass under a context
-    that `autocast` gives.
-
-    Attributes:
-        device: where the model is.
-        width: the model's hidden size.
-    """
+    """Runs segments through a causal LM (eval mode, inside `autocast()`)."""
 
     def __init__(
         self, model: Any, autocast: Callable[[], contextlib.AbstractContextManager[Any]]
@@ -89,8 +82,8 @@ class TrieForward:
         self.device: torch.device = model.device
         config = model.config.get_text_config()
         self._num_layers: int = config.num_hidden_layers
-        self.width: int = config.hidden_size
-        # SDPA takes True for "is seen"; what is not known to is given a mask to add.
+        self.hidden_size: int = config.hidden_size
+        # SDPA takes a bool mask (True = attend); other implementations get an additive mask.
         self._additive_mask = "sdpa" not in model.config._attn_implementation
 
     @torch.no_grad()
@@ -98,11 +91,11 @@ class TrieForward:
         self,
         rows: Sequence[BatchRow],
         prefixes: Prefixes | None,
-        wanted_N: Indices,
+        wanted_N: IntArray,
         *,
         keep: bool = False,
     ) -> tuple[Tensor, Prefixes | None]:
-        """Returns the logits (N, V) at positions `wanted_N` of the flattened (B, T).
+        """The logits (N, V) at positions `wanted_N` of the flattened (B, T).
 
         Args:
             rows: what to compute.
@@ -111,22 +104,22 @@ class TrieForward:
             wanted_N: positions, without repeats.
             keep: also returns what segments that continue these ones need; one segment in a row.
         """
-        width = width_of(rows)
+        row_length = padded_length(rows)
         arguments: dict[str, Any] = {}
-        layers: list[PrefixLayer] = []
+        layers: list[PrefixCacheLayer] = []
         if prefixes is not None or keep:
             before = [None] * self._num_layers if prefixes is None else prefixes.layers
-            layers = [PrefixLayer(layer, keep=keep) for layer in before]
+            layers = [PrefixCacheLayer(layer, keep=keep) for layer in before]
             arguments = {"past_key_values": Cache(layers=list(layers))}
         chains = all(len(row) == 1 and row[0].ends is None for row in rows)
         if prefixes is not None or not chains:
             positions = [[segment.positions for segment in row] for row in rows]
             arguments |= {
-                "attention_mask": self._mask(rows, width, prefixes),
-                "position_ids": self._padded(positions, width),
+                "attention_mask": self._mask(rows, row_length, prefixes),
+                "position_ids": self._padded(positions, row_length),
             }
-        tokens_BT = self._padded([[segment.tokens for segment in row] for row in rows], width)
-        # A head may refuse to compute nothing at all.
+        tokens_BT = self._padded([[segment.tokens for segment in row] for row in rows], row_length)
+        # Some LM heads fail on an empty batch, so one position is asked for and dropped.
         positions_N = torch.from_numpy(wanted_N if len(wanted_N) else np.zeros(1, np.int64))
         with self._autocast(), logits_at(self._model, positions_N.to(self.device)):
             logits = self._model(input_ids=tokens_BT, use_cache=keep, **arguments).logits
@@ -135,7 +128,7 @@ class TrieForward:
         return logits_NV, self._prefixes(rows, prefixes, kept) if keep else None
 
     def _prefixes(
-        self, rows: Sequence[BatchRow], before: Prefixes | None, layers: list[Layer]
+        self, rows: Sequence[BatchRow], before: Prefixes | None, layers: list[KeyValues]
     ) -> Prefixes:
         segments = tuple(segment for (segment,) in rows)
         sizes_B1 = torch.tensor([[segment.size] for segment in segments], device=self.device)
@@ -144,17 +137,17 @@ class TrieForward:
             seen_BP = torch.cat([before.seen_BP.expand(len(rows), -1), seen_BP], dim=1)
         return Prefixes(segments, layers, seen_BP)
 
-    def _padded(self, values: Sequence[Sequence[Indices]], width: int) -> Tensor:
-        padded = np.zeros((len(values), width), np.int64)
+    def _padded(self, values: Sequence[Sequence[IntArray]], row_length: int) -> Tensor:
+        padded = np.zeros((len(values), row_length), np.int64)
         for row, parts in zip(padded, values, strict=True):
             joined = np.concatenate(parts)
             row[: len(joined)] = joined
         return torch.from_numpy(padded).to(self.device)
 
-    def _mask(self, rows: Sequence[BatchRow], width: int, prefixes: Prefixes | None) -> Tensor:
-        """Returns the mask (B, 1, T, L): the prefix, and what lies before in the same request."""
-        # Padding sees itself: a softmax over nothing is not a number.
-        ends_BT = np.tile(np.arange(1, width + 1), (len(rows), 1))
+    def _mask(self, rows: Sequence[BatchRow], row_length: int, prefixes: Prefixes | None) -> Tensor:
+        """Mask (B, 1, T, S): the prefix, and earlier tokens of the same request."""
+        # Padding attends to itself: softmax over an all-masked row is NaN.
+        ends_BT = np.tile(np.arange(1, row_length + 1), (len(rows), 1))
         for row, ends_T in zip(rows, ends_BT, strict=True):
             start = 0
             for segment in row:
@@ -162,37 +155,37 @@ class TrieForward:
                 ends_T[start : start + segment.size] = start + ends
                 start += segment.size
         ends_B1T = torch.from_numpy(ends_BT).to(self.device)[:, None, :]
-        steps_T = torch.arange(width, device=self.device)
-        seen_BTL = (steps_T[:, None] >= steps_T) & (steps_T[:, None] < ends_B1T)
+        steps_T = torch.arange(row_length, device=self.device)
+        seen_BTS = (steps_T[:, None] >= steps_T) & (steps_T[:, None] < ends_B1T)
         if prefixes is not None:
-            before_BTP = prefixes.seen_BP[:, None, :].expand(len(rows), width, -1)
-            seen_BTL = torch.cat([before_BTP, seen_BTL], dim=2)
-        mask_B1TL = seen_BTL[:, None]
+            before_BTP = prefixes.seen_BP[:, None, :].expand(len(rows), row_length, -1)
+            seen_BTS = torch.cat([before_BTP, seen_BTS], dim=2)
+        mask_B1TS = seen_BTS[:, None]
         if not self._additive_mask:
-            return mask_B1TL
+            return mask_B1TS
         dtype = self._model.dtype
-        zeros = torch.zeros(mask_B1TL.shape, dtype=dtype, device=self.device)
-        return zeros.masked_fill(~mask_B1TL, torch.finfo(dtype).min)
+        zeros = torch.zeros(mask_B1TS.shape, dtype=dtype, device=self.device)
+        return zeros.masked_fill(~mask_B1TS, torch.finfo(dtype).min)
 
 
-def width_of(rows: Sequence[BatchRow]) -> int:
-    """Returns T, the tokens of the longest row."""
+def padded_length(rows: Sequence[BatchRow]) -> int:
+    """T, the tokens of the longest row."""
     return max(sum(segment.size for segment in row) for row in rows)
 
 
 @contextlib.contextmanager
 def logits_at(model: Any, positions_N: Tensor) -> Iterator[None]:
-    """Lets the head compute logits at some positions of the flattened batch only, (1, N, V).
+    """Lets `lm_head` compute logits at some positions of the flattened batch only, (1, N, V).
 
     What a model does to its logits after the head (soft-capping, scaling) stays its own.
 
     Raises:
-        ValueError: the head was not asked.
+        ValueError: `lm_head` was not called.
     """
-    asked: list[bool] = []
+    called: list[bool] = []
 
     def select(_head: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        asked.append(True)
+        called.append(True)
         hidden_BTD, *others = arguments
         return (hidden_BTD.flatten(0, 1)[positions_N][None], *others)
 
@@ -201,5 +194,5 @@ def logits_at(model: Any, positions_N: Tensor) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-    if not asked:
+    if not called:
         raise ValueError("the model's logits do not come from its output embeddings")

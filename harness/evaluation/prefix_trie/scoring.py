@@ -1,6 +1,8 @@
-"""Scores queries over the trie of their tokens, batch by batch; makes do with the memory there is.
+"""Scores requests with shared prefixes, batch by batch; halves the token budget if memory is full.
 
 Shapes: N scored positions, M scored tokens (several may be scored at one position), V vocabulary.
+`wanted_N` are flat positions; `index_M` indexes `wanted_N`; `requests_M` is the request's index and
+`targets_M` the token id.
 """
 
 from __future__ import annotations
@@ -15,50 +17,50 @@ from torch import Tensor
 
 from harness.evaluation.memory import halve_until_it_fits
 from harness.evaluation.prefix_trie.batches import Batch, make_batches, spans_by_segment
-from harness.evaluation.prefix_trie.forward import Indices, Prefixes, TrieForward, width_of
-from harness.evaluation.prefix_trie.trie import Query, Segment, Trie
+from harness.evaluation.prefix_trie.forward import Prefixes, TrieForward, padded_length
+from harness.evaluation.prefix_trie.trie import IntArray, Request, Segment, plan_spans
 
 SMALLEST_BUDGET = 64
 """Tokens; a smaller budget helps no more: the memory is full with one segment."""
 LOGITS_AT_ONCE = 128
 """Positions whose logits are turned into fp32 together."""
 
-Done = Callable[[Query, float, bool], None]
-"""Called with each answer's log-likelihood in nats, and whether the model would say it greedily."""
+OnDone = Callable[[Request, float, bool], None]
+"""Called with (request, log-likelihood in nats, is_greedy)."""
 
 
-def score_queries(
+def score_requests(
     model: TrieForward,
-    queries: Sequence[Query],
+    requests: Sequence[Request],
     token_budget: int,
-    on_done: Done,
+    on_done: OnDone,
     *,
-    before: Callable[[TrieRun], None],
+    on_attempt: Callable[[TrieRun], None],
 ) -> int:
-    """Scores queries, and returns the budget that fitted in memory.
+    """Scores requests, and returns the budget that fitted in memory.
 
     The budget is halved whenever the memory is full; what is scored by then stays.
 
     Args:
-        queries: what to score, without repeats.
+        requests: what to score, without repeats.
         token_budget: tokens of a forward pass, padding included.
-        on_done: called with each query that is scored, once.
-        before: called with each round's run before it starts; may raise.
+        on_done: called once for each request.
+        on_attempt: called before each attempt (again after out of memory); may raise.
 
     Raises:
         EvaluationError: the memory is too small for one segment.
     """
-    left = dict.fromkeys(queries)
+    left = dict.fromkeys(requests)
     if not left:
         return token_budget
 
-    def done(query: Query, value: float, greedy: bool) -> None:
-        del left[query]
-        on_done(query, value, greedy)
+    def done(request: Request, value: float, greedy: bool) -> None:
+        del left[request]
+        on_done(request, value, greedy)
 
     def score_rest(budget: int) -> None:
         run = TrieRun(model, list(left), budget, done)
-        before(run)
+        on_attempt(run)
         for batch in run.batches:
             run.compute(batch)
 
@@ -73,26 +75,32 @@ def score_queries(
 
 
 class TrieRun:
-    """Queries on their way through a model: see `score_queries` for the arguments.
+    """One attempt to score requests: see `score_requests` for the arguments.
+
+    `compute` recursively computes ancestors; `_kept` is a one-entry KV cache per depth.
 
     Attributes:
         batches: to be given to `compute`, in this order or another.
     """
 
     def __init__(
-        self, model: TrieForward, queries: Sequence[Query], token_budget: int, on_done: Done
+        self, model: TrieForward, requests: Sequence[Request], token_budget: int, on_done: OnDone
     ) -> None:
         self._model = model
-        self._queries = queries
-        self._targets = [np.asarray(query.targets) for query in queries]
+        self._requests = requests
+        self._targets = [np.asarray(request.continuation_ids) for request in requests]
         self._on_done = on_done
-        spans = Trie(queries, largest_segment=token_budget, width=model.width).spans
-        self.batches = make_batches(spans, token_budget)
-        self._spans = spans_by_segment(spans)
-        """Those that are not scored yet."""
-        self._sums = np.zeros(len(queries))
-        self._greedy = np.ones(len(queries), bool)
-        self._left = np.array([len(query.targets) for query in queries])
+        size = model.hidden_size
+        self._spans = plan_spans(requests, largest_segment=token_budget, hidden_size=size)
+        self.batches = make_batches(self._spans, token_budget)
+        self._start()
+
+    def _start(self) -> None:
+        self._left = spans_by_segment(self._spans)
+        """Spans that are not scored yet."""
+        self._sums = np.zeros(len(self._requests))
+        self._greedy = np.ones(len(self._requests), bool)
+        self._num_left = np.array([len(targets) for targets in self._targets])
         self._kept: dict[int, Prefixes] = {}
         """The last prefixes that were computed, by their level."""
 
@@ -100,30 +108,28 @@ class TrieRun:
         """Computes rows of one level, and before them the prefixes that they continue.
 
         Returns:
-            What segments that continue them need, where it is to be kept.
+            Keys and values of the rows and of the prefixes before them, if `keep`.
         """
-        wanted_N, index_M, queries_M, targets_M = self._scored(rows)
+        wanted_N, index_M, requests_M, targets_M = self._scored(rows)
         prefixes = self._prefixes([row[0] for row in rows])
         logits_NV, kept = self._model.run(rows, prefixes, wanted_N, keep=keep)
-        self._add(logits_NV, index_M, queries_M, targets_M)
+        self._add(logits_NV, index_M, requests_M, targets_M)
         for row in rows:
             for segment in row:  # a prefix that is computed again is not scored again
-                self._spans.pop(segment, None)
+                self._left.pop(segment, None)
         return kept
 
-    def probe(self, segment: Segment) -> dict[Query, float]:
-        """Returns the log-likelihoods of the queries that end in a segment; changes nothing."""
-        found: dict[Query, float] = {}
+    def probe(self, segment: Segment) -> dict[Request, float]:
+        """The log-likelihoods of the requests that end in a segment; changes nothing."""
+        found: dict[Request, float] = {}
         trial = copy.copy(self)
-        trial._on_done = lambda query, value, _greedy: found.update({query: value})
-        trial._spans, trial._kept = dict(self._spans), {}
-        for name in ("_sums", "_left", "_greedy"):
-            setattr(trial, name, getattr(self, name).copy())
+        trial._on_done = lambda request, value, _greedy: found.update({request: value})
+        trial._start()
         trial.compute(((segment,),))
         return found
 
     def _prefixes(self, segments: Sequence[Segment]) -> Prefixes | None:
-        """Returns what segments of one level continue, computed where it is not kept."""
+        """What segments of one level continue, computed unless it is in the cache."""
         parents = [segment.parent for segment in segments if segment.parent is not None]
         if not parents:
             return None
@@ -137,50 +143,45 @@ class TrieRun:
             self._kept[level] = kept
         return kept.select(parents)
 
-    def _scored(self, rows: Batch) -> tuple[Indices, Indices, Indices, Indices]:
-        """Returns what is scored in rows that are padded to one length.
-
-        Returns:
-            The positions in the flattened batch (N), and of each scored token the number of its
-            position among them, its query and itself (M each).
-        """
-        width = width_of(rows)
-        parts: list[tuple[Indices, Indices, Indices]] = [(np.zeros(0, np.int64),) * 3]
+    def _scored(self, rows: Batch) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+        """`wanted_N`, `index_M`, `requests_M` and `targets_M` of padded rows."""
+        row_length = padded_length(rows)
+        parts: list[tuple[IntArray, IntArray, IntArray]] = [(np.zeros(0, np.int64),) * 3]
         for number, row in enumerate(rows):
-            start = number * width
+            start = number * row_length
             for segment in row:
-                for span in self._spans.get(segment, ()):
+                for span in self._left.get(segment, ()):
                     positions = np.arange(span.index, span.index + span.count) + start
-                    targets = self._targets[span.query][span.first_target :][: span.count]
-                    parts.append((positions, np.full(span.count, span.query), targets))
+                    targets = self._targets[span.request][span.first_target :][: span.count]
+                    parts.append((positions, np.full(span.count, span.request), targets))
                 start += segment.size
-        positions_M, queries_M, targets_M = map(np.concatenate, zip(*parts, strict=True))
+        positions_M, requests_M, targets_M = map(np.concatenate, zip(*parts, strict=True))
         wanted_N, index_M = np.unique(positions_M, return_inverse=True)
-        return wanted_N, index_M, queries_M, targets_M
+        return wanted_N, index_M, requests_M, targets_M
 
     def _add(
-        self, logits_NV: Tensor, index_M: Indices, queries_M: Indices, targets_M: Indices
+        self, logits_NV: Tensor, index_M: IntArray, requests_M: IntArray, targets_M: IntArray
     ) -> None:
-        """Adds scored tokens to their queries, and tells of those that are complete."""
+        """Adds scored tokens to their requests' sums, and reports those that are complete."""
         if not len(index_M):
             return
         values_M, greedy_M = log_probabilities(logits_NV, index_M, targets_M)
-        np.add.at(self._sums, queries_M, values_M)
-        np.logical_and.at(self._greedy, queries_M, greedy_M)
-        np.subtract.at(self._left, queries_M, 1)
-        for query in np.unique(queries_M):
-            if not self._left[query]:
-                value, greedy = float(self._sums[query]), bool(self._greedy[query])
-                self._on_done(self._queries[query], value, greedy)
+        np.add.at(self._sums, requests_M, values_M)
+        np.logical_and.at(self._greedy, requests_M, greedy_M)
+        np.subtract.at(self._num_left, requests_M, 1)
+        for request in np.unique(requests_M):
+            if not self._num_left[request]:
+                value, greedy = float(self._sums[request]), bool(self._greedy[request])
+                self._on_done(self._requests[request], value, greedy)
 
 
 def log_probabilities(
-    logits_NV: Tensor, index_M: Indices, targets_M: Indices
+    logits_NV: Tensor, index_M: IntArray, targets_M: IntArray
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Returns of each token its log-probability in nats, and whether it is the likeliest, (M).
+    """Each token's log-probability in nats, and whether it is the argmax, (M).
 
-    The softmax is computed in fp32: in bf16 it would round sums of 64 nats to multiples of 0.5. Of
-    equally likely tokens the first is the likeliest, as in lm-eval.
+    The softmax is in fp32: bf16 spacing at 64-128 is 0.5, which would tie distinct answers. The
+    first maximum breaks ties, as in lm-eval.
     """
     values_M = np.empty(len(index_M))
     greedy_M = np.zeros(len(index_M), bool)
@@ -190,7 +191,7 @@ def log_probabilities(
         index_m = torch.from_numpy(index_M[chosen_m] - start).to(logits_NV.device)
         targets_m = torch.from_numpy(targets_M[chosen_m]).to(logits_NV.device)
         values_m = logs_nV[index_m, targets_m]
-        # Most are not: the slow search for the first of the highest is for the others.
+        # argmax is slow: only where the target attains the maximum.
         highest_m = logs_nV.amax(-1)[index_m] == values_m
         first = logs_nV[index_m[highest_m]].argmax(-1) == targets_m[highest_m]
         values_M[chosen_m] = values_m.double().cpu().numpy()

@@ -10,7 +10,7 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface, LlamaForCausalLM
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from harness.evaluation.prefix_trie.checks import reason_against
+from harness.evaluation.prefix_trie.checks import static_refusal
 from harness.evaluation.scorer import Scorer
 from tests.evaluation.test_scorer import assert_equals_hflm, choices, requests
 
@@ -94,6 +94,6 @@ def test_weights_that_are_no_numbers_are_not_taken_for_a_wrong_mask(
 
 def test_what_the_configuration_tells_is_not_tried(make_model: Make) -> None:
     model = make_model()
-    assert reason_against(model) is None
+    assert static_refusal(model) is None
     model.config._attn_implementation = "flash_attention_2"
-    assert "flash_attention_2 takes no mask" in str(reason_against(model))
+    assert "flash_attention_2 takes no mask" in str(static_refusal(model))

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from harness.evaluation.prefix_trie.forward import Prefixes, TrieForward
-from harness.evaluation.prefix_trie.trie import Query, Segment, Trie
+from harness.evaluation.prefix_trie.trie import Request, Segment, plan_spans
 
 START = tuple(range(5, 25))
 ENDS = ((30, 31, 32), (33, 34), (30, 35, 36, 37))
@@ -43,13 +43,13 @@ def keep(
 
 
 def test_a_branching_segment(model: LlamaForCausalLM) -> None:
-    queries = [Query(START + end, end) for end in ENDS]
-    spans = Trie(queries, largest_segment=4096, width=32).spans
+    asked = [Request(START + end, end) for end in ENDS]
+    spans = plan_spans(asked, largest_segment=4096, hidden_size=32)
     (segment,) = {span.segment for span in spans}
     logits, _ = forward(model).run([(segment,)], None, np.arange(segment.size))
     for span in spans:
-        whole = plain(model, queries[span.query].fed)
-        first = len(whole) - len(ENDS[span.query]) + span.first_target
+        whole = plain(model, asked[span.request].input_ids)
+        first = len(whole) - len(ENDS[span.request]) + span.first_target
         found = logits[span.index : span.index + span.count]
         torch.testing.assert_close(found, whole[first : first + span.count], atol=1e-5, rtol=1e-5)
 

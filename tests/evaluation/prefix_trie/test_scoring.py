@@ -7,8 +7,8 @@ from transformers import LlamaForCausalLM
 
 from harness.errors import EvaluationError
 from harness.evaluation.prefix_trie.forward import TrieForward
-from harness.evaluation.prefix_trie.scoring import LOGITS_AT_ONCE, log_probabilities, score_queries
-from harness.evaluation.prefix_trie.trie import Query
+from harness.evaluation.prefix_trie.scoring import LOGITS_AT_ONCE, log_probabilities, score_requests
+from harness.evaluation.prefix_trie.trie import Request
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -40,7 +40,9 @@ def test_a_memory_too_small_for_one_segment_is_one_clear_line(
     monkeypatch.setattr(TrieForward, "run", full)
     forward = TrieForward(model, torch.no_grad)
     with pytest.raises(EvaluationError, match="too small to score one question at a time"):
-        score_queries(forward, [Query((1, 2), (3,))], 512, lambda *_: None, before=lambda _: None)
+        score_requests(
+            forward, [Request((1, 2), (3,))], 512, lambda *_: None, on_attempt=lambda _: None
+        )
 
 
 def test_other_faults_of_the_model_are_not_taken_for_full_memory(
@@ -52,4 +54,6 @@ def test_other_faults_of_the_model_are_not_taken_for_full_memory(
     monkeypatch.setattr(TrieForward, "run", broken)
     forward = TrieForward(model, torch.no_grad)
     with pytest.raises(RuntimeError, match="size mismatch"):
-        score_queries(forward, [Query((1, 2), (3,))], 512, lambda *_: None, before=lambda _: None)
+        score_requests(
+            forward, [Request((1, 2), (3,))], 512, lambda *_: None, on_attempt=lambda _: None
+        )
