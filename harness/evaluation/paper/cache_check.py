@@ -8,19 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
 from harness.evaluation.paper.pool import Pool, common_prefix, compute_prefix, prefill_prompts
-from harness.evaluation.trial import WrongResultError, attention_window, try_once, virtual_tokens
-=======
-from harness.evaluation.paper.pool import Pool
-from harness.evaluation.paper.prefill import common_prefix, compute_prefix, prefill_prompts
 from harness.evaluation.trial import (
     WrongResultError,
     attention_window,
     try_once,
     virtual_token_refusal,
 )
->>>>>>> r-trie
 
 NUM_STEPS = 3
 """Tokens behind the prompts at which both ways are compared."""

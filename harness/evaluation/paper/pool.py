@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer
 
 from harness.data.prefixes import common_prefix_length
-from harness.evaluation.prefix_trie.forward import Layer, PrefixLayer, logits_at
+from harness.evaluation.prefix_trie.forward import KeyValues, PrefixCacheLayer, logits_at
 
 SLACK = 64
 """Columns beyond those in use: so many steps go without copying what is there."""
@@ -31,7 +31,7 @@ class Prefix:
     """Tokens that several prompts begin with, computed."""
 
     tokens: tuple[int, ...]
-    layers: list[Layer]
+    layers: list[KeyValues]
     """Keys and values, (1, G, P, d) each; empty where P = 0."""
 
 
@@ -41,13 +41,13 @@ class Prefilled:
 
     logits_BV: Tensor
     """Of the token after each."""
-    layers: list[Layer]
+    layers: list[KeyValues]
     """Keys and values, (B, G, P + T, d) each; columns behind a prompt's length mean nothing."""
     lengths: list[int]
     """Tokens of each prompt, prefix included."""
 
 
-class _PromptLayer(PrefixLayer):
+class _PromptLayer(PrefixCacheLayer):
     """Tells the model how long the prefix is."""
 
     def get_seq_length(self) -> int:
@@ -79,14 +79,16 @@ def prefill_prompts(model: Any, prompts: Sequence[tuple[int, ...]], prefix: Pref
     return Prefilled(logits_BV, layers, [len(prompt) for prompt in prompts])
 
 
-def _run(model: Any, rows: Sequence[tuple[int, ...]], prefix: Prefix) -> tuple[Tensor, list[Layer]]:
+def _run(
+    model: Any, rows: Sequence[tuple[int, ...]], prefix: Prefix
+) -> tuple[Tensor, list[KeyValues]]:
     """The logits of each row's last token, and the layers' keys and values."""
     device, width, start = model.device, max(map(len, rows)), len(prefix.tokens)
     # Padding stands behind, where no token of the row sees it: no mask is needed.
     tokens_BT = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
     last_B = [number * width + len(row) - 1 for number, row in enumerate(rows)]
     count = model.config.get_text_config().num_hidden_layers
-    before: Sequence[Layer | None] = prefix.layers or [None] * count
+    before: Sequence[KeyValues | None] = prefix.layers or [None] * count
     layers = [_PromptLayer(layer, keep=True) for layer in before]
     positions_1T = torch.arange(start, start + width, device=device)[None]
     with logits_at(model, torch.tensor(last_B, device=device)):
