@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 NUM_PARAMETERS = {"llama-7b": 6_738_415_616, "llama-13b": 13_015_864_320}
-"""Of the models that have anchors, by their name in `published.yaml`: LLaMA, not Llama 2 or 3."""
+"""Parameters of the models that have anchors, by their name in `published.yaml`: LLaMA, not Llama 2."""
 
 BELOW = 0.01
 ABOVE = 0.10
@@ -30,7 +30,7 @@ ABOVE_BY_METRIC = {("arc_easy", "acc_norm"): 0.22}
 the anchors are of May 2023, and later fixes of the tokenizer only raise them, by a few points, and
 arc_easy's acc_norm (which has no space before an answer there) by 20."""
 STANDARD_ERRORS = 3.0
-"""Of the score, added to each of these: what chance alone does once in 400 scores."""
+"""Standard errors of the score, added to each bound: what chance alone does once in 400 scores."""
 
 
 @dataclass(frozen=True)

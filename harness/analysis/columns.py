@@ -62,7 +62,7 @@ class Setting:
     data: str
     """Identity of the items."""
     temperature: float | None = None
-    """Of generated responses; None where log-likelihoods were scored."""
+    """Sampling temperature of generated responses; None where log-likelihoods were scored."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,7 +56,7 @@ class ScoreRow:
     first: TaskScore
     second: TaskScore
     interval: tuple[float, float] | None = None
-    """Of second minus first, 95%, paired by item."""
+    """95% interval of second minus first, paired by item."""
     p_value: float | None = None
     num_items: int = 0
     """Items of the pairs."""

@@ -16,9 +16,9 @@ class EfficiencyCurves:
 
     column: str
     scores: Mapping[Variant, list[float]]
-    """Of each trained variant that has any."""
+    """Scores of each trained variant that has any."""
     base: Mapping[Variant, list[float]]
-    """Of the untrained model."""
+    """Scores of the untrained model."""
     chance: float | None
 
 

@@ -10,7 +10,7 @@ from harness.records.results import CellResult, TaskScore
 
 NOT_RECORDED = "not recorded"
 SHOWN_DIGITS = 12
-"""Of a SHA-256 or commit."""
+"""Digits of a SHA-256 or commit that are shown."""
 
 Moves = Literal["score", "low bits"]
 """What a difference can do: move a score, or only the low bits of log-likelihoods, which turns an
@@ -58,7 +58,7 @@ class Difference:
     second: str
     moves: Moves = "score"
     benchmarks: tuple[str, ...] = ()
-    """Of an evaluation: whose scores it concerns."""
+    """Benchmarks whose scores an evaluation's difference concerns."""
 
 
 @dataclass(frozen=True)

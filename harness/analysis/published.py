@@ -36,7 +36,7 @@ class PublishedColumn:
     shots: int | None
     num_items: int
     temperature: float | None = None
-    """Of generated responses."""
+    """Sampling temperature of generated responses."""
 
 
 @dataclass(frozen=True)

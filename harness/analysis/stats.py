@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 LEVEL = 0.95
-"""Of every interval."""
+"""Coverage of every interval."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Pin:
     columns: tuple[str, ...]
     rows: int
     file_sha256: str
-    """Of one parquet file with this content: spares reading it."""
+    """SHA-256 of one parquet file with this content, which need not be read then."""
     content_sha256: str
 
 

@@ -44,7 +44,7 @@ LOGITS_CHUNK = 1024
 LOGIT_BYTES = 10
 """Logits in half precision and in fp32, and their gradient."""
 ITEM_BYTES = 150
-"""Of a scored item in its parquet file, compressed."""
+"""Size of a scored item in its parquet file, compressed."""
 
 
 def workload(cell: Cell) -> Workload:

@@ -29,11 +29,11 @@ LOAD_BYTES_PER_SECOND = 1.0e9
 START_SECONDS = 15.0
 """Imports, data, and the first kernels of a cell: an assumption."""
 SCORING_SHARE = 0.8
-"""Of what training sustains, scoring keeps up: its rows are small and hold prefixes apart."""
+"""Share of training's throughput that scoring reaches: its rows are small, prefixes apart."""
 GENERATION_BATCH = 32
 """Sequences that are continued at once."""
 BANDWIDTH_SHARE = 0.6
-"""Of the memory's bandwidth, generation keeps up: an assumption."""
+"""Share of the memory's bandwidth that generation reaches: an assumption."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class CellEstimate:
     training_tokens: int | None
     """Real tokens over all epochs; 0 where it is trained or trains nothing."""
     computed_tokens: int | None
-    """Of these, what passes the model when shared prefixes are computed once."""
+    """Tokens that pass the model when shared prefixes are computed once."""
     scoring_tokens: int | None
     tokens_source: str
     """counted, known or estimated: the weakest of its counts."""

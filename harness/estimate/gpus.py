@@ -30,9 +30,9 @@ class Gpu(Spec):
     peak_fp16_flops: Rate | None
     peak_fp32_flops: Rate
     sustained_share: Annotated[float, Field(gt=0, le=1)]
-    """Of the peak, kept up in training: an assumption."""
+    """Share of the peak that training reaches: an assumption."""
     bandwidth: Rate
-    """Of its memory, bytes per second."""
+    """Memory bandwidth, bytes per second."""
     price_per_hour: Rate | None
     source: str
     """Address of the data sheet."""

@@ -19,7 +19,7 @@ from harness.models.checkpoint import ModelSpec, local_folder, weight_files
 GATED = ("meta-llama/", "google/gemma", "mistralai/Mistral-7B-v0.3", "mistralai/Mistral-Nemo")
 """Beginnings of repositories that ask for their terms to be accepted, when last looked at."""
 DOWNLOAD_BYTES = 2.0
-"""Of a weight in a hub repository: half precision."""
+"""Size of a weight in a hub repository: half precision."""
 UNDER_DATA_ROOT = "its path lies under --data-root"
 
 

@@ -37,7 +37,7 @@ from harness.records.files import write_text
 
 PROBE_FILE = "probe.json"
 COMMAND_SECONDS = 3.0
-"""Of `run-grid` itself before its first worker starts, and after its last: an assumption."""
+"""Time of `run-grid` before its first worker starts and after its last: an assumption."""
 
 
 @dataclass(frozen=True)

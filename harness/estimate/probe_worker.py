@@ -25,7 +25,7 @@ PROBE_STEPS = (14, 6)
 """Optimizer steps with whole batches, and with a quarter of one: the two give what a step costs by
 itself and what each of its tokens does."""
 WARM_UP_STEPS = 1
-"""Of each, not counted."""
+"""Leading steps of each measurement that are not counted."""
 PROBE_ITEMS = (16, 64)
 """Items of each benchmark that are scored; the two give what a call costs and what an item does."""
 
@@ -47,19 +47,19 @@ class PairTime:
     load_seconds: float
     """The base model is loaded and the method applied."""
     fixed_seconds: float = 0.0
-    """Of a training outside of its steps: the optimizer's set-up, the method's probes."""
+    """Time of a training run outside of its steps: the optimizer's set-up, the method's probes."""
     row_seconds: float = 0.0
     """A training row is tokenised."""
     step_seconds: float = 0.0
-    """Of an optimizer step, whatever its size."""
+    """Time of an optimizer step, whatever its size."""
     token_seconds: float = 0.0
-    """Of each of its tokens."""
+    """Time of each token of a step."""
     tokens_per_row: float = 0.0
     save_seconds: float = 0.0
     scoring: Mapping[str, ScoringTime] = field(default_factory=dict)
     """By the names of benchmarks that are scored together, joined by +."""
     start_seconds: float = 0.0
-    """Of a worker process: imports and the first use of each library."""
+    """Start of a worker process: imports and the first use of each library."""
     cpu_share: float = 1.0
     """CPU time by wall-clock time of the probe: below 1 the worker was kept waiting."""
 
@@ -73,7 +73,7 @@ class ProbeSettings:
 
 
 _STATE: dict[str, Any] = {}
-"""Of a worker process: its device, and whether it has worked before."""
+"""State of a worker process: its device, and whether it has worked before."""
 
 
 def begin_worker(free: Any, threads: int, parent: int) -> None:

@@ -45,15 +45,15 @@ FOLDER = "estimates"
 UNCUT = 1 << 30
 """A maximal length that no row has."""
 CHARACTERS_PER_TOKEN = 4.0
-"""Of English text under a tokenizer that is not at hand."""
+"""Characters per token of English text, where the tokenizer is not at hand."""
 TEMPLATE_CHARACTERS = 180
-"""Of Alpaca's template without the row's own texts, in the mean of its two forms."""
+"""Length of Alpaca's template without a row's own texts: the mean of its two forms."""
 SPREAD = 1.45
 """Mean squared length by squared mean length, of Alpaca."""
 LABEL_SHARE = 0.515
 """Share of Alpaca's tokens that are in responses."""
 NEW_TOKENS = 40
-"""Of an answer by generation, until its EOS: one sentence, as fine-tuned models answer."""
+"""Tokens of a generated answer until its EOS: one sentence, as fine-tuned models answer."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class RowLengths:
     whole: tuple[int, ...]
     """BOS, prompt, response, EOS."""
     prompt: tuple[int, ...]
-    """Of these, the leading tokens that are not in the loss."""
+    """Number of leading tokens of each row that are not in the loss."""
     shared_prefix: tuple[int, ...]
-    """Of these, the leading tokens that all rows of the same form of the template have."""
+    """Number of leading tokens that all rows of the same form of the template share."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class ScoringTokens:
 
     items: int
     tokens: int
-    """Of the trie of the requests, or of the prompts."""
+    """Tokens of the requests' trie, or of the prompts."""
     scored: int
     """Those that need logits."""
     pairs: int

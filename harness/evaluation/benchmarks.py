@@ -28,7 +28,7 @@ class Decoding:
     temperature: float
     """Logits are divided by it; 0 takes the likeliest token."""
     top_p: float
-    """Of each step's tokens the likeliest are kept, until their probability reaches it."""
+    """The likeliest tokens of a step are kept, until their probability reaches it."""
     max_new_tokens: int
     seed: int = 1
 
@@ -78,7 +78,7 @@ class Benchmark:
     fallback_note: str | None = None
     """The deviation to print beside a score that was measured with a fallback."""
     decoding: Decoding | None = None
-    """Of free generation; None where log-likelihoods are scored."""
+    """How responses are generated; None where log-likelihoods are scored."""
 
     @property
     def files(self) -> dict[str, str]:

@@ -51,7 +51,7 @@ class InMemoryHFLM(HFLM):
     """
 
     unit: str
-    """Of the batch setting."""
+    """What the batch setting counts."""
     fallback_note: str
     """How scores were computed where `Batching.fallback` is set: the note's text."""
 

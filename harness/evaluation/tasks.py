@@ -47,8 +47,8 @@ class TaskSpec(Spec):
     with a limit are not the benchmark's: the limit is stored with them."""
 
     temperature: Annotated[float, Field(ge=0)] | None = None
-    """Of generated responses: 0 takes the likeliest token at each step. The benchmark's own where
-    absent; scores with another one are not the benchmark's."""
+    """Sampling temperature of generated responses: 0 takes the likeliest token. The benchmark's own
+    where absent; scores with another one are not the benchmark's."""
 
     @field_validator("name")
     @classmethod

@@ -36,7 +36,7 @@ class RankFailed:
     lost_others: bool
     """Only another rank's exit or silence made it fail."""
     seconds: float
-    """Of the machine's monotonic clock."""
+    """Time on the machine's monotonic clock."""
 
 
 def work(pipe: Connection, device: str, settings: RunSettings, parent: int) -> None:

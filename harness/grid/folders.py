@@ -24,7 +24,7 @@ STEPS_FILE = "steps.parquet"
 ADAPTER_FOLDER = "adapter"
 """The trained tensors."""
 CHECKPOINTS_FOLDER = "checkpoints"
-"""Of a training that is under way."""
+"""The checkpoints of a training run that is under way."""
 ITEMS_FOLDER = "items"
 """The per-item records, one parquet file per evaluation."""
 

@@ -32,7 +32,7 @@ class AdapterOptions(MethodOptions):
     """Folder with adapter_config.json and adapter_model.safetensors; a relative one lies beside
     the grid file."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]*$")] = ""
-    """Of the folder's two files; found when the grid is read."""
+    """SHA-256 of the folder's two files, computed when the grid is read."""
 
     def identity(self) -> dict[str, Any]:
         """The content alone."""

@@ -12,7 +12,7 @@ from harness.errors import MethodError, did_you_mean, one_line
 from harness.methods.method import Method
 
 GROUP = "zbench.methods"
-"""Of the entry points; each names a `Method`, and is called as the method is."""
+"""Group of the entry points; each points to a `Method` and has that method's name."""
 ADVICE = "correct the package, or uninstall it"
 RENAMED = {
     "harness.checkpoint": "shape_of from harness.methods",

@@ -31,7 +31,7 @@ class DropoutKey:
     """What the masks of a forward pass depend on: one optimizer step and some of its sequences."""
 
     key: int
-    """Of the step, 63 bits."""
+    """Seed of the step, 63 bits."""
     rows: Tensor
     """Indices of the sequences in the optimizer batch: (B,), or token by token (B, T)."""
     tokens: Tensor | None = None

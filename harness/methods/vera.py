@@ -34,7 +34,7 @@ class VeraOptions(MethodOptions):
     """
 
     rank: Annotated[int, Field(ge=1, le=65536)] = 1024
-    """Of the shared pair; it may exceed a layer's size, which small models need not [choice]."""
+    """Rank of the shared pair; it may exceed a layer's size [choice]."""
     initial_scale: Annotated[float, Field(gt=0)] = 0.1
     """First value of the rank's scales (d in the paper); those of the outputs (b) start at zero."""
     targets: Targets = LLAMA_LINEAR

@@ -21,7 +21,7 @@ Projection = Callable[[Any, "Tensor"], "tuple[Tensor, Tensor]"]
 """From an attention layer and hidden states (L, D): keys and values, each (L, G, d), the keys
 without rotary positions. L is the prompt length, G the key-value heads, d the head size."""
 Layout = Literal["separate", "fused", "interleaved"]
-"""Of the weights of queries, keys and values: three matrices, one (q, k, v), or one by head."""
+"""Layout of the query, key and value weights: three matrices, one (q, k, v), or one by head."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#1b1f24"
-"""Of text and axes; the page turns it into its own text colour."""
+"""Colour of text and axes; the page turns it into its own text colour."""
 
 GRID = "#8a929a"
 
@@ -72,7 +72,7 @@ class Drawing:
     """A figure of one or more panels that share a legend."""
 
     name: str
-    """Of its files."""
+    """Name of its files."""
     title: str
     caption: str
     panels: tuple[Plot, ...]

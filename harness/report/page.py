@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 DARK_INK = "#e6e9ed"
-"""Of the figures' text where the reader's system is set to dark."""
+"""Colour of the figures' text where the reader's system is set to dark."""
 
 
 @dataclass(frozen=True)

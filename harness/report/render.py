@@ -36,7 +36,7 @@ class Table:
     """A table to print; the first `num_text_columns` columns are text, the others numbers."""
 
     name: str
-    """Of its files."""
+    """Name of its files."""
     title: str
     header: tuple[str, ...]
     rows: tuple[Row, ...]

@@ -19,9 +19,9 @@ from harness.theory.sampling import Sample
 from harness.theory.world import Array, Box, Truth
 
 LONGEST_STEP = 0.5
-"""Of any parameter in one iteration."""
+"""Largest change of a parameter in one iteration."""
 SMALL_DECREASE = 1e-6
-"""Of chi^2."""
+"""Decrease of chi^2 below which a fit has converged."""
 PATIENCE = 3
 """Accepted steps in a row with a smaller decrease, after which a fit has converged."""
 LARGEST_DAMPING = 1e9

@@ -44,7 +44,7 @@ class Term:
     value: float
     """The expert along the output's direction: <f, y> / |y|."""
     contribution: float
-    """Of the expert to |y|: factor * G * value; over all experts they sum to |y|."""
+    """Part of the expert in |y|: factor * G * value; over all experts they sum to |y|."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class LayerActivations:
     hidden: Array
     """Its input x, (T, D)."""
     cosine: Array
-    """Of the rotary embedding, (T, d)."""
+    """Cosines of the rotary embedding, (T, d)."""
     sine: Array
     output: Array
-    """Of its heads, before the output projection, (T, H, d)."""
+    """Output of its heads before the output projection, (T, H, d)."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from harness.theory.world import Array
 
 NUM_DRAWS = 2000
 THEOREM = "the paper's theorem"
-"""Of arXiv 2502.03029, zero-initialised attention; up to a power of log n."""
+"""The rates of arXiv 2502.03029, zero-initialised attention; up to a power of log n."""
 SHARED = "arXiv 2410.02200"
 """The same group's theorem on prefix tuning with shared keys and values; up to a power of log n."""
 DERIVED = "derived here"

@@ -26,7 +26,7 @@ MERGING = np.array([-0.8, 0.6])
 """Where the second lies from the first, in the merging sequence."""
 RATES = (0.0, 0.125, 0.25)
 RANDOM_SEED = 7
-"""Of the drawn truths."""
+"""Seed of the drawn truths."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Plan:
     """n, ascending."""
     repetitions: int
     iterations: int = 600
-    """Of each start, at most."""
+    """Largest number of iterations from each start."""
 
     @property
     def starts(self) -> int:

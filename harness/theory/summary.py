@@ -22,7 +22,7 @@ STUDY_FILE = "theory.json"
 LATE = 10_000
 """From here on the second slope of a row is fitted."""
 VERSION = 1
-"""Of the file's format."""
+"""Version of the file's format."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Point:
     n: int
     mean: float
     stderr: float
-    """Of the mean over repetitions."""
+    """Standard error of the mean over repetitions."""
     repetitions: int
     """With a number: an over-fit has none where it lacks the cell in question."""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Doc = Mapping[str, Any]
 
 SHUFFLE_SEED = 0
-"""Of the order of options in paper_truthfulqa_shuffled."""
+"""Seed of the order of options in paper_truthfulqa_shuffled."""
 
 
 @dataclass(frozen=True)

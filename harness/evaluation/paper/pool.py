@@ -40,7 +40,7 @@ class Prefilled:
     """Prompts, computed."""
 
     logits_BV: Tensor
-    """Of the token after each."""
+    """Logits of the token after each prompt."""
     layers: list[KeyValues]
     """Keys and values, (B, G, P + T, d) each; columns behind a prompt's length mean nothing."""
     lengths: list[int]

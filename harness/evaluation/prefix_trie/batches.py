@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from harness.evaluation.prefix_trie.trie import Segment, Span
 
 MAX_SCORED_FRACTION = 1 / 4
-"""Of the budget, tokens scored in a batch: logits over a vocabulary of 32,000 are as large as all
-else that a token of a small model leaves in memory."""
+"""Largest share of the budget that is scored in a batch: logits over a vocabulary of 32,000 are as
+large as all else that a token of a small model leaves in memory."""
 MAX_PADDING, MAX_PADDING_FRACTION = 128, 1 / 32
 """Padding of a batch in tokens: MAX_PADDING plus this fraction of its padded size. Tighter bounds
 cost more passes than they save."""

@@ -18,7 +18,7 @@ TAKES_MASKS = ("sdpa", "eager")
 """Attention implementations that take any mask. A method's attention is registered as
 `prompts_on_<base>`, so they are matched by substring."""
 ABS_TOL = 1e-4
-"""Of a log-likelihood in fp32, in nats: rounding stays below it."""
+"""Tolerance of a log-likelihood in fp32, in nats: rounding stays below it."""
 REL_TOL = 2e-6
 """In nats per nat; where that is more: a sum of hundreds of nats in fp32 is no more exact."""
 HALF_TOL_PER_TOKEN = 0.2
@@ -78,7 +78,7 @@ def check_sharing(
 
 
 def _smallest_segments(run: TrieRun) -> dict[Kind, Segment]:
-    """Of each kind the segment that needs the fewest tokens, of those that requests end in."""
+    """The segment of each kind that needs the fewest tokens, among those that requests end in."""
     found: dict[Kind, Segment] = {}
     for segment in (segment for batch in run.batches for row in batch for segment in row):
         kind = min(segment.level, 2), segment.ends is not None

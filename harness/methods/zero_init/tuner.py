@@ -56,7 +56,7 @@ class PromptConfig(PeftConfig):
     options: dict[str, Any] = field(default_factory=dict)
     """The method's options, as in a grid."""
     seed: int = 0
-    """Of the initial values."""
+    """Seed of the initial values."""
     base_shape: dict[str, Any] | None = None
     """Sizes of the model that the adapter fits."""
     target_modules: Any = None
@@ -88,7 +88,7 @@ class _Layer(BaseTunerLayer):
     # PEFT reads a base layer's, and there is none.
     weight = bias = None  # type: ignore[assignment]
     device: torch.device
-    """Of the module that the layer is added to."""
+    """Device of the module that the layer is added to."""
 
     def _move_adapter_to_device_of_base_layer(
         self, adapter_name: str, device: torch.device | None = None
