@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 NUM_PARAMETERS = {"llama-7b": 6_738_415_616, "llama-13b": 13_015_864_320}
-"""Parameters of the models that have anchors, by their name in `published.yaml`: LLaMA, not Llama 2."""
+"""Parameters of the models with anchors, by their name in `published.yaml`: LLaMA, not Llama 2."""
 
 BELOW = 0.01
 ABOVE = 0.10
