@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import yaml
 
 from harness.grid.folders import cell_folder
@@ -28,7 +29,10 @@ print(code, [name for name in ("torch", "transformers", "mlflow", "pandas") if n
 """
 
 
-def test_nothing_to_do_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_nothing_to_do_imports_nothing_heavy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it in a process
     raw = yaml.safe_load(find_grid("demo").read_text())
     raw |= {"world": None, "blocks": [{"methods": ["lora"], "fractions": [0.1]}]}
     raw["models"]["tiny-llama"]["source"] = "somebody/tiny"
