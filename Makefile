@@ -21,9 +21,10 @@ demo: $(INSTALLED)
 	@$(VENV)/bin/zbench report demo
 	@echo "MLflow:  runs/mlflow.db; to open it: $(VENV)/bin/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db"
 
-# One thread a process: on tensors as small as the tests', more threads are slower. A file's tests stay together.
+# One thread a process: on tensors as small as the tests', more threads are slower. A file's tests stay together,
+# and files keep their order: those with few tests are the long ones, and would come last.
 test: $(INSTALLED)
-	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile \
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 		-m "not slow and not gpu and not ray"
 
 check: $(INSTALLED)

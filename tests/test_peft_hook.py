@@ -15,10 +15,15 @@ KNOWN = "import peft; print(hasattr(peft.PeftType, 'ZERO_INIT_PROMPT'))"
     [
         "import harness",
         "import peft, harness",
-        "import harness, importlib.util; importlib.util.find_spec('peft')",
-        "import harness.methods.zero_init.tuner",
-        "import harness.methods.zero_init.attention",
-        "import harness, sys; harness.register_when_peft_is_there()",
+        *(
+            pytest.param(program, marks=pytest.mark.slow)
+            for program in (
+                "import harness, importlib.util; importlib.util.find_spec('peft')",
+                "import harness.methods.zero_init.tuner",
+                "import harness.methods.zero_init.attention",
+                "import harness, sys; harness.register_when_peft_is_there()",
+            )
+        ),
     ],
 )
 def test_peft_knows_the_prompt_methods(before: str) -> None:
