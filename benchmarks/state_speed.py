@@ -5,7 +5,7 @@ root, so that every comparison with what a result was made from is part of it. R
 every cell begun (a folder each), every cell done (a result of 34 scores each, as the demo's).
 `load`: the file is validated and its cells are listed; `states`: the least of `--repeats`.
 
-    python benchmarks/state_speed.py
+    python -m benchmarks.state_speed
 """
 
 from __future__ import annotations
