@@ -36,11 +36,10 @@ FLAGS = {
 
 def zbench(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     package = str(Path(__file__).parent.parent)
-    own = {name: value for name, value in os.environ.items() if not name.startswith("ZBENCH_")}
     return subprocess.run(
         [sys.executable, "-m", "harness.cli", *arguments],
         cwd=cwd,
-        env={**own, "PYTHONPATH": package, "COLUMNS": "200", **environment},
+        env={**os.environ, "PYTHONPATH": package, "COLUMNS": "200", **environment},
         capture_output=True,
         text=True,
         check=False,

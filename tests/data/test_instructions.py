@@ -28,9 +28,9 @@ from harness.data.instructions import (
     tokenize,
 )
 from harness.errors import DataError, ModelError
+from tests.fixtures.real_data import DATA_ROOT
 
 PACKAGE = Path(harness.__file__).parent
-DATA_ROOT = os.environ.get("ZBENCH_DATA_ROOT")
 LOCAL = DataSpec(path="rows.parquet")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from harness.data.pins import MISMATCH
+from tests.fixtures.real_data import DATA_ROOT, HAS_REAL_DATA
 
 TEXT = "river stone cloud apple lamp seven quick brown fox under bright metal sings the a of"
 WORDS = TEXT.split()
@@ -188,10 +188,8 @@ def model(make_model: Callable[..., LlamaForCausalLM]) -> LlamaForCausalLM:
 @pytest.fixture(scope="session")
 def real_root() -> Path:
     """The folder of real benchmark files, where the environment names it."""
-    value = os.environ.get("ZBENCH_DATA_ROOT")
-    if not value:
+    if DATA_ROOT is None:
         pytest.skip("needs real benchmark files: set ZBENCH_DATA_ROOT to their folder")
-    root = Path(value)
-    if not (root / "stories260k_hf").is_dir():
-        pytest.skip(f"ZBENCH_DATA_ROOT is {root}, which has no stories260k_hf")
-    return root
+    if not HAS_REAL_DATA:
+        pytest.skip(f"ZBENCH_DATA_ROOT is {DATA_ROOT}, which has no stories260k_hf")
+    return Path(DATA_ROOT)

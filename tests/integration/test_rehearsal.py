@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-DATA_ROOT = os.environ.get("ZBENCH_DATA_ROOT")
+from tests.fixtures.real_data import DATA_ROOT, HAS_REAL_DATA
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        DATA_ROOT is None or not (Path(DATA_ROOT) / "stories260k_hf").is_dir(),
+        not HAS_REAL_DATA,
         reason="ZBENCH_DATA_ROOT names no folder with the data sets and stories260k_hf",
     ),
 ]
