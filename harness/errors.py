@@ -16,6 +16,7 @@ ZbenchError                exit code 1
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 LONGEST_LIST = 20
@@ -92,5 +93,24 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def one_line(fault: object) -> str:
-    """An exception's text without line breaks, cut at 200 characters."""
-    return " ".join(str(fault).split())[:200]
+    """An exception's text without line breaks, printable, cut at 200 characters."""
+    return printable(" ".join(str(fault).split()))[:200]
+
+
+def printable(text: str) -> str:
+    """A text with whatever could steer a terminal or be no valid UTF-8 escaped, as in `\\x1b`.
+
+    Line breaks and tabs stay; control characters (also C1), lone surrogates, and marks that turn
+    the direction of writing do not.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(char if _is_plain(char) else _escaped(char) for char in text)
+
+
+def _is_plain(char: str) -> bool:
+    return char.isprintable() or char in "\n\t" or unicodedata.category(char) == "Zs"
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")

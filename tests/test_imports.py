@@ -15,6 +15,7 @@ HEAVY = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate", "
 
 FLOORS = (
     ("errors",),
+    ("readers",),
     ("spec", "records", "demo"),
     ("models", "data"),
     ("methods", "evaluation"),
