@@ -23,8 +23,8 @@ from harness.grid.folders import (
     CHECKPOINTS_FOLDER,
     LOG_FILE,
     cell_folder,
-    locked,
 )
+from harness.grid.locks import locked
 from harness.grid.schema import Cell
 from harness.grid.status import LocalInputs, is_trained
 from harness.methods import METHODS

@@ -16,7 +16,7 @@ from harness.commands.progress import Notices, progress
 from harness.execution.devices import RunPlan, resolve_devices, worker_threads
 from harness.execution.run_grid import run_grid
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed
-from harness.grid.folders import CellBusy
+from harness.grid.locks import CellBusy
 from harness.grid.selection import find_cell
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
 from harness.records.events import Emit, Event

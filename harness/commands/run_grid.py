@@ -16,6 +16,7 @@ from harness.commands.display import (
     new_table,
     print_cells,
     print_json,
+    print_line,
     print_plan_warnings,
     print_tracking_problem,
     print_warnings,
@@ -27,6 +28,7 @@ from harness.estimate.probe import expected_seconds
 from harness.execution.devices import RunPlan, resolve_devices, worker_threads
 from harness.execution.run_grid import EXECUTORS, GridOutcome, run_grid
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed
+from harness.grid.locks import holder
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
 from harness.tracking.store import default_uri, hide_password, resolve_uri
@@ -73,9 +75,10 @@ def run_grid_command(
         devices=devices,
     )
     listeners = [Notices(screen, grid.states)] + ([tracker] if tracker else [])
-    with progress(screen, work, grid.num_rows) as show:
+    chosen = [state for state in grid.states if state.status in ("to do", "failed", "running")]
+    with progress(screen, chosen if work else [], grid.num_rows) as show:
         outcome = run_grid(grid.states, plan, [show, *listeners], executor)
-    after = grid.read_states() if work else grid.states
+    after = grid.read_states() if chosen else grid.states
     problem = tracker.close() if tracker else None
     _print_outcome(screen, after, outcome, uri, problem)
     standing = grid_warnings(after)
@@ -90,7 +93,7 @@ def run_grid_command(
         )
     if outcome.interrupted:
         raise KeyboardInterrupt
-    return 1 if outcome.failed else 0
+    return 0 if all(state.status == "done" for state in after) else 1
 
 
 def _start_tracker(grid: OpenGrid, uri: str, has_work: bool) -> Tracker | None:
@@ -169,3 +172,6 @@ def _print_outcome(
     elif done == len(states):
         text += "; now `zbench report` with the same grid"
     screen.print(f"{text}. MLflow: {hide_password(uri)}", highlight=False, soft_wrap=True)
+    for state in states:
+        if state.status == "running":
+            print_line(screen, f"not done here: {state.cell.label}: {holder(state.folder)} runs it")

@@ -19,7 +19,8 @@ from harness.cell.run import describe, follow_cell, record_failure, run_cell
 from harness.cell.settings import RunSettings
 from harness.errors import StorageError
 from harness.execution.devices import cuda_visible
-from harness.grid.folders import LOG_FILE, CellBusy, cell_folder
+from harness.grid.folders import LOG_FILE, cell_folder
+from harness.grid.locks import CellBusy
 from harness.grid.schema import Cell
 from harness.records.events import CellEnded, Event, Scoring, StepDone, Warned
 from harness.training.signals import STOPPED, Stopped

@@ -12,7 +12,8 @@ from typing import Literal
 from harness.data.instructions import DataSpec
 from harness.errors import StorageError, ZbenchError
 from harness.evaluation.tasks import TaskSpec, data_fingerprint, request_key
-from harness.grid.folders import cell_folder, cell_folders, is_running
+from harness.grid.folders import cell_folder, cell_folders
+from harness.grid.locks import is_running
 from harness.grid.schema import Cell
 from harness.models.checkpoint import ModelSpec, local_folder
 from harness.records.files import known_sha256_of_file, known_sha256_of_files
@@ -34,6 +35,8 @@ class CellState:
     """Benchmarks without a score."""
     fault: str | None = None
     """Why it failed or is stale, in one line."""
+    lock_fault: str | None = None
+    """Why nobody knows whether it is running, in one line."""
 
     @property
     def trained(self) -> bool:
@@ -135,12 +138,23 @@ def _read_state(cell: Cell, folder: Path, inputs: LocalInputs) -> CellState:
     stale = None if result is None else inputs.changed_input(cell, result)
     status: Status = "to do"
     fault = result.error.message if result is not None and result.error is not None else None
+    running, lock_fault = False, None
     if stale is not None:
         status, fault = "stale", stale
     elif is_trained(cell, result) and not missing:
         status = "done"
-    elif is_running(folder):
+    else:
+        running, lock_fault = _is_running(folder)
+    if running:
         status = "running"
-    elif fault is not None:
+    elif status == "to do" and fault is not None:
         status = "failed"
-    return CellState(cell, folder, result, status, missing, fault)
+    return CellState(cell, folder, result, status, missing, fault, lock_fault)
+
+
+def _is_running(folder: Path) -> tuple[bool, str | None]:
+    """Whether a cell is running, and why that cannot be known, if so."""
+    try:
+        return is_running(folder), None
+    except StorageError as unknown:
+        return False, str(unknown)

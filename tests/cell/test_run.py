@@ -14,7 +14,8 @@ from harness.cell.run import describe, record_failure, run_cell
 from harness.cell.settings import RunSettings
 from harness.demo.world import write_world
 from harness.errors import MethodError, ModelError, StorageError
-from harness.grid.folders import CellBusy, cell_folder, locked
+from harness.grid.folders import cell_folder
+from harness.grid.locks import CellBusy, locked
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.methods import METHODS

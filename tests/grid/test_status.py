@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.commands.display import grid_warnings
 from harness.errors import StorageError, UsageError
 from harness.evaluation.tasks import TaskSpec, request_key
-from harness.grid.folders import cell_folder, check_writable, locked
+from harness.grid.folders import cell_folder, check_writable
+from harness.grid.locks import LOCK_FILE, locked
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.grid.status import LocalInputs, read_states
@@ -127,11 +131,28 @@ def test_a_held_folder_is_running_and_refused_to_others(cells: list[Cell], tmp_p
     with locked(folder):
         assert status(cells[1], tmp_path) == "running"
         with (
-            pytest.raises(StorageError, match="another process is running this cell"),
+            pytest.raises(StorageError, match="another process .* is running this cell"),
             locked(folder),
         ):
             pass
     assert status(cells[1], tmp_path) == "to do"
+
+
+def test_an_error_of_the_lock_is_told_and_means_nothing(
+    cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: object, kind: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    for cell in cells[1:3]:
+        cell_folder(tmp_path, cell).mkdir(parents=True)
+        (cell_folder(tmp_path, cell) / LOCK_FILE).touch()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    states = read_states(cells[1:3], runs_dir=tmp_path, data_root=None)
+    assert [state.status for state in states] == ["to do", "to do"]
+    (warning,) = grid_warnings(states)
+    assert "has no file locks" in warning
+    assert "(1 more cells likewise)" in warning
 
 
 def test_a_renamed_cell_is_found_by_its_id(cells: list[Cell], tmp_path: Path) -> None:
