@@ -9,6 +9,7 @@ parquet columns and of MLflow's names are here, and tests compare them with what
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -132,7 +133,10 @@ def _type(annotation: ast.expr) -> str:
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Annotated":
         assert isinstance(annotation.slice, ast.Tuple)
         annotation = annotation.slice.elts[0]
-    return ast.unparse(annotation)
+    text = ast.unparse(annotation)
+    for name, kind in (("Count", "int"), ("Finite", "float"), ("Share", "float")):
+        text = re.sub(rf"\b{name}\b", kind, text)  # bounds are the reader's
+    return text
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -169,6 +173,9 @@ no record has are left out when a file is read, and fields with a default may be
 older versions stay readable.
 
 ## `result.json`
+
+Its first key is `sha256`, the SHA-256 of the file's text without that line: a file that was changed
+after it was written is damaged, and said to be.
 
 {table(fields_of(results, "CellResult"))}
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.frames import scores_of
-from harness.errors import TrackingError
+from harness.errors import StorageError, TrackingError
+from harness.grid.cell_files import read_table
 from harness.grid.folders import items_path
 from harness.grid.schema import GridSpec
 from harness.grid.status import CellState
@@ -29,6 +30,8 @@ class ResultSource:
 
         self.problem: str | None = None
         """Why MLflow could not be read, if so."""
+        self.left_out: dict[str, None] = {}
+        """What was damaged of the files that were asked for, one line each."""
         self.folders = {state.cell.id: state.folder for state in states}
         self.tasks = {
             state.cell.id: {task.name: task for task in state.cell.tasks} for state in states
@@ -60,7 +63,15 @@ class ResultSource:
             return None
         path = items_path(self.folders[cell_id], benchmark, scores[0].key)
         is_elsewhere = cell_id in self.elsewhere or not path.is_file()
-        return self._read(cell_id, path, is_elsewhere=is_elsewhere)
+        frame = self._read(cell_id, path, is_elsewhere=is_elsewhere)
+        numbers = {score.metric for score in scores} & set(() if frame is None else frame.columns)
+        if frame is not None and not (
+            {"task", "doc_id", "question_id"} <= set(frame.columns)
+            and all(frame[name].dtype.kind in "biuf" for name in numbers)
+        ):
+            self.left_out[f"{path}: damaged (its columns are not those of items)"] = None
+            return None
+        return frame
 
     def trace(self, cell_id: str, name: str) -> Any:
         """What a method kept of a cell's training, or None where there is nothing."""
@@ -68,13 +79,19 @@ class ResultSource:
         return self._read(cell_id, path, is_elsewhere=cell_id in self.elsewhere)
 
     def _read(self, cell_id: str, path: Path, *, is_elsewhere: bool) -> Any:
-        import pandas as pd
-
         found: Path | None = path
+        name = path.relative_to(self.folders[cell_id]).as_posix()
         if is_elsewhere and self.problem is None and cell_id in self.tracked:
-            name = path.relative_to(self.folders[cell_id]).as_posix()
             found = self.runs.store.file(self.tracked[cell_id], name)
-        return pd.read_parquet(found) if found is not None and found.is_file() else None
+        if found is None or not found.is_file():
+            return None
+        result = self.results.get(cell_id)
+        try:
+            sha256 = None if result is None else result.files_sha256.get(name)
+            return read_table(found, sha256).to_pandas()
+        except StorageError as damaged:
+            self.left_out[str(damaged)] = None
+            return None
 
     def environment(self) -> dict[str, str]:
         """What the results were made with: every distinct value of each property."""

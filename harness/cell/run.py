@@ -17,6 +17,7 @@ from harness.cell.settings import CellContext, RunSettings
 from harness.data.pins import training_note
 from harness.errors import ModelError, StorageError, ZbenchError
 from harness.export.model_card import CARD_FILE, model_card
+from harness.grid.cell_files import file_faults, whole_scores
 from harness.grid.folders import (
     ADAPTER_FOLDER,
     CELL_FILE,
@@ -32,7 +33,16 @@ from harness.models.devices import free_memory, is_out_of_memory
 from harness.records.environment import describe_environment, prepare_torch
 from harness.records.events import CellEnded, CellStarted, Emit, Warned
 from harness.records.files import write_text
-from harness.records.results import CellError, CellResult, read_result, write_result
+from harness.records.results import (
+    AGAIN,
+    DAMAGED_FILE,
+    RESULT_FILE,
+    CellError,
+    CellResult,
+    DamagedResult,
+    read_result,
+    write_result,
+)
 from harness.training.signals import SignalFlags, Stopped, handle_signals
 
 if TYPE_CHECKING:
@@ -57,7 +67,11 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
     context = CellContext(cell, settings, folder, emit)
     with locked(folder), _failures_recorded(context):
         estimate = settings.estimates.get(cell.id, {})
-        result = read_result(folder) or CellResult(cell.record(), cell.id, estimate=estimate)
+        result = _read_result(context) or CellResult(cell.record(), cell.id, estimate=estimate)
+        faults = file_faults(folder, result)
+        for fault in faults.values():
+            context.warn(str(fault))
+        result = whole_scores(result, faults)
         needs_training = not is_trained(cell, result)
         inputs = LocalInputs(settings.data_root)
         tasks = cell.tasks if needs_training else inputs.missing_tasks(cell, result)
@@ -75,13 +89,15 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
 
             with handle_signals() as flags:
                 base, model, output = _train(context, flags)
+                trained, written = save_training(context, model, output)
                 result = CellResult(
                     cell=result.cell,
                     cell_id=cell.id,
-                    train=save_training(context, model, output),
+                    train=trained,
                     base=base.identity,
                     environment=_environment(settings),
                     estimate=result.estimate,
+                    files_sha256=written,
                 )
                 write_result(folder, result)
                 shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
@@ -95,6 +111,26 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
         if cell.train is not None:
             write_text(folder / ADAPTER_FOLDER / CARD_FILE, model_card(cell, result))
         return result
+
+
+def _read_result(context: CellContext) -> CellResult | None:
+    """The cell's result so far; a damaged one is put aside, and the cell begins anew.
+
+    Raises:
+        StorageError: it cannot be read or put aside.
+    """
+    try:
+        return read_result(context.folder, context.cell.id)
+    except DamagedResult as damaged:
+        path, aside = context.folder / RESULT_FILE, context.folder / DAMAGED_FILE
+        try:
+            if aside.is_dir() and not aside.is_symlink():
+                shutil.rmtree(aside)
+            path.replace(aside)
+        except OSError as fault:
+            raise StorageError(f"{damaged} (it cannot be moved: {fault.strerror})") from fault
+        context.warn(f"{str(damaged).removesuffix(f'; {AGAIN}')}; it is put aside as {aside.name}")
+        return None
 
 
 def follow_cell(cell: Cell, settings: RunSettings) -> None:

@@ -52,8 +52,10 @@ def score_cell(
         seconds = (time.monotonic() - start) / len(group)  # group time divided equally
         for task, outcome in zip(group, outcomes, strict=True):
             key = outcome.scores[0].key
-            write_frame(items_path(context.folder, task.name, key), outcome.items)
+            path = items_path(context.folder, task.name, key)
+            written = {str(path.relative_to(context.folder)): write_frame(path, outcome.items)}
             result = result.with_scores(outcome.scores, seconds, environment)
+            result = replace(result, files_sha256={**result.files_sha256, **written})
             result = result.with_note(training_note(cell.data.source, content))
             write_result(context.folder, result)
             for warning in outcome.warnings:

@@ -193,8 +193,11 @@ def _checkpoints(
 
 def save_training(
     context: CellContext, model: PreTrainedModel, output: TrainingOutput
-) -> TrainResult:
-    """Saves a cell's adapter, its steps and its telemetry; returns its result.
+) -> tuple[TrainResult, dict[str, str]]:
+    """Saves a cell's adapter, its steps and its telemetry.
+
+    Returns:
+        The result, and the SHA-256 of the parquet files by name.
 
     Raises:
         StorageError: a file cannot be written.
@@ -206,11 +209,12 @@ def save_training(
     adapter = folder / ADAPTER_FOLDER
     save_trained(model, adapter, base_name=base_name, tensors=output.gathered_tensors)
     steps = [{**vars(step), **step.statistics} for step in output.records]
-    write_frame(folder / STEPS_FILE, pd.DataFrame(steps).drop(columns="statistics"))
-    for name, frame in (output.telemetry.frames() if output.telemetry else {}).items():
-        write_frame(folder / name, frame)
+    frames = {STEPS_FILE: pd.DataFrame(steps).drop(columns="statistics")}
+    frames |= output.telemetry.frames() if output.telemetry else {}
+    written = {name: write_frame(folder / name, frame) for name, frame in frames.items()}
     root = context.settings.data_root
     if root is None or cell.data.path is None:
-        return output.result
+        return output.result, written
     # The local file's bytes; the other two hashes are of rows.
-    return replace(output.result, data_file_sha256=sha256_of_file(root / cell.data.path))
+    data_sha256 = sha256_of_file(root / cell.data.path)
+    return replace(output.result, data_file_sha256=data_sha256), written

@@ -135,7 +135,11 @@ def grid_warnings(states: Sequence[CellState]) -> list[str]:
     """What a reader of a grid's results must know, one line each."""
     locks = [state.lock_fault for state in states if state.lock_fault is not None]
     more = f" ({len(locks) - 1} more cells likewise)" if len(locks) > 1 else ""
-    return [f"{fault}{more}" for fault in locks[:1]] + [str(alarm) for alarm in grid_alarms(states)]
+    return [
+        *(f"{fault}{more}" for fault in locks[:1]),
+        *(line for state in states for line in state.damaged),
+        *map(str, grid_alarms(states)),
+    ]
 
 
 def print_warnings(console: Console, warnings: Sequence[str]) -> None:

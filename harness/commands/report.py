@@ -22,6 +22,9 @@ def report_command(
     from harness.tracking.store import default_uri, resolve_uri, shown_uri
 
     states = grid.states
+    console = display.console(quiet=as_json)
+    lost = [state for state in states if state.status == "failed" and state.result is None]
+    display.print_warnings(console, [f"left out of the report: {state.fault}" for state in lost])
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
     if not any(state.result for state in states) and uri == default_uri(grid.runs_dir):
         raise ReportError(
@@ -29,7 +32,6 @@ def report_command(
             f"run `zbench run-grid {grid.argument}` first, with the same --runs-dir"
         )
     source = ResultSource(grid.spec, states, runs_dir=grid.runs_dir, uri=uri)
-    console = display.console(quiet=as_json)
     for fault in [state.fault for state in states if state.status == "stale"][:1]:
         print_line(console, f"warning: {fault}")
     if source.problem:
@@ -55,6 +57,8 @@ def report_command(
         ),
         reports_dir / grid.spec.name,
     )
+    known = [line for state in states for line in state.damaged]
+    display.print_warnings(console, [*known, *(set(source.left_out) - {*known})])
     if as_json:
         print_json({"page": str(report.page), "files": [str(path) for path in report.files]})
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 from harness.errors import UsageError
 from harness.grid.locks import check_locks
 from harness.grid.schema import Cell, label_of
+from harness.readers.files import Unreadable
+from harness.readers.json_files import read_json_object
 
 CELL_FILE = "cell.json"
 """The cell as its grid described it."""
@@ -53,11 +54,11 @@ def items_path(folder: Path, benchmark: str, key: str) -> Path:
 def stored_label(folder: Path) -> str | None:
     """The label of the cell that a folder says it holds; None where it cannot be read."""
     try:
-        record = json.loads((folder / CELL_FILE).read_text(encoding="utf-8"))
+        record = read_json_object(folder / CELL_FILE)
         return label_of(
             record["model_name"], record["method_label"], record["fraction"], record["seed"]
         )
-    except (OSError, ValueError, KeyError, TypeError):  # reading the cell says what is wrong
+    except (Unreadable, ValueError, KeyError, TypeError):  # reading the cell says what is wrong
         return None
 
 

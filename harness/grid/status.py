@@ -12,6 +12,7 @@ from typing import Literal
 from harness.data.instructions import DataSpec
 from harness.errors import StorageError, ZbenchError
 from harness.evaluation.tasks import TaskSpec, data_fingerprint, request_key
+from harness.grid.cell_files import file_faults, whole_scores
 from harness.grid.folders import cell_folder, cell_folders
 from harness.grid.locks import is_running
 from harness.grid.schema import Cell
@@ -37,6 +38,8 @@ class CellState:
     """Why it failed or is stale, in one line."""
     lock_fault: str | None = None
     """Why nobody knows whether it is running, in one line."""
+    damaged: tuple[str, ...] = ()
+    """What is wrong with its files beside the result, one line each."""
 
     @property
     def trained(self) -> bool:
@@ -95,8 +98,9 @@ class LocalInputs:
             what, now = find(spec)
             if now not in (None, then):
                 return (
-                    f"{cell.label}: {what} changed since the cell was made (SHA-256 {then[:12]}, "
-                    f"now {now[:12]}); bring back what was used, or give another --runs-dir"
+                    f"{cell.label}: {what} changed since the cell was made (SHA-256 was "
+                    f"{str(then)[:12]}, is {now[:12]}); bring back what was used, or give another "
+                    "--runs-dir"
                 )
         return None
 
@@ -128,11 +132,13 @@ def read_states(
 def _read_state(cell: Cell, folder: Path, inputs: LocalInputs) -> CellState:
     """How far a cell is; a result that cannot be read is a failure of that cell alone."""
     try:
-        result = read_result(folder)
+        result = read_result(folder, cell.id)
     except StorageError as unreadable:
         return CellState(cell, folder, None, "failed", cell.tasks, str(unreadable))
+    faults = {} if result is None else file_faults(folder, result)
+    whole = None if result is None else whole_scores(result, faults)
     try:
-        missing = inputs.missing_tasks(cell, result)
+        missing = inputs.missing_tasks(cell, whole)
     except ZbenchError:
         missing = cell.tasks  # its data is unreadable: the run itself tells what is wrong
     stale = None if result is None else inputs.changed_input(cell, result)
@@ -149,7 +155,8 @@ def _read_state(cell: Cell, folder: Path, inputs: LocalInputs) -> CellState:
         status = "running"
     elif status == "to do" and fault is not None:
         status = "failed"
-    return CellState(cell, folder, result, status, missing, fault, lock_fault)
+    damaged = tuple(map(str, faults.values()))
+    return CellState(cell, folder, result, status, missing, fault, lock_fault, damaged)
 
 
 def _is_running(folder: Path) -> tuple[bool, str | None]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.errors import StorageError
+from harness.grid.cell_files import read_table
 from harness.grid.schema import Cell
 from harness.methods import METHODS
 from harness.records.events import StepDone
@@ -15,6 +18,8 @@ from harness.records.results import RESULT_FILE, CellResult
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
+
+logger = logging.getLogger(__name__)
 
 
 def cell_params(cell: Cell) -> dict[str, object]:
@@ -55,13 +60,18 @@ def step_metrics(event: StepDone) -> list[Metric]:
     return [_metric(key, value, event.time_ms, event.step) for key, value in values.items()]
 
 
-def steps_metrics(path: Path) -> list[Metric]:
-    """The metrics of a training's stored steps, the same as were logged live."""
+def steps_metrics(path: Path, sha256: str | None = None) -> list[Metric]:
+    """The metrics of a training's stored steps, the same as were logged live.
+
+    `sha256` is the file's, where it is known; a damaged file has none.
+    """
     if not path.is_file():
         return []
-    import pandas as pd
-
-    frame = pd.read_parquet(path)
+    try:
+        frame = read_table(path, sha256).to_pandas()
+    except StorageError as damaged:
+        logger.warning("%s", damaged)
+        return []
     fields = ("step", "epoch", "loss", "learning_rate", "tokens_per_second", "time_ms")
     metrics: list[Metric] = []
     for row in frame.drop(columns=["tokens", "seconds"], errors="ignore").to_dict("records"):

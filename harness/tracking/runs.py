@@ -170,7 +170,8 @@ class GridRuns:
             run_id = str(same[0].info.run_id)
         else:
             run_id = self.create_cell_run(state.cell)
-            self.store.log_metrics(run_id, steps_metrics(state.folder / STEPS_FILE))
+            steps = state.result.files_sha256.get(STEPS_FILE)
+            self.store.log_metrics(run_id, steps_metrics(state.folder / STEPS_FILE, steps))
             self.tag_training(run_id, state.result)
         self.log_result(run_id, state.result, state.folder)
 

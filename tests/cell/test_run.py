@@ -18,9 +18,16 @@ from harness.grid.folders import cell_folder
 from harness.grid.locks import CellBusy, locked
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
+from harness.grid.status import read_states
 from harness.methods import METHODS
 from harness.records.events import Event, StepDone, Warned
-from harness.records.results import read_result, write_result
+from harness.records.results import (
+    DAMAGED_FILE,
+    RESULT_FILE,
+    CellResult,
+    read_result,
+    write_result,
+)
 from tests.fixtures.tiny_checkpoint import edit_json
 from tests.integration.test_end_to_end import grid_text
 
@@ -155,6 +162,45 @@ def test_a_cell_that_another_process_runs_is_left_to_it(
         run_cell(cell, RunSettings(runs_dir=tmp_path, data_root=world), told.append)
     assert told == []
     assert read_result(cell_folder(tmp_path, cell)) is None
+
+
+def test_damaged_files_are_told_and_made_anew_with_the_same_numbers(
+    cell: Cell, world: Path, finished: Path
+) -> None:
+    folder = cell_folder(finished, cell)
+    told: list[str] = []
+    before = read_result(folder)
+    assert before is not None
+    (items,) = (folder / "items").iterdir()
+    assert set(before.files_sha256) >= {f"items/{items.name}", "steps.parquet"}
+    items.write_bytes(items.read_bytes()[:100])
+    (state,) = read_states([cell], runs_dir=finished, data_root=world)
+    assert (state.status, state.missing) == ("to do", cell.tasks)
+    assert state.damaged[0].startswith(f"{items}: damaged")
+
+    def run() -> CellResult:
+        told.clear()
+        settings = RunSettings(runs_dir=finished, data_root=world)
+        events: list[Event] = []
+        result = run_cell(cell, settings, events.append)
+        told.extend(event.message for event in events if isinstance(event, Warned))
+        return result
+
+    again = run()
+    assert any("damaged (its SHA-256 is another); run-grid scores" in line for line in told)
+    assert (again.scores, again.files_sha256) == (before.scores, before.files_sha256)
+    path = folder / RESULT_FILE
+    path.write_bytes(path.read_bytes().replace(b'"seed": 0', b'"seed": 1'))
+    (state,) = read_states([cell], runs_dir=finished, data_root=world)
+    assert state.status == "failed"
+    assert "run-grid puts it aside and runs the cell again" in (state.fault or "")
+    anew = run()
+    assert any("put aside as result.damaged.json" in line for line in told)
+    assert (folder / DAMAGED_FILE).is_file()
+    assert anew.train is not None
+    assert before.train is not None
+    assert anew.train.epoch_losses == before.train.epoch_losses
+    assert anew.scores == before.scores
 
 
 def test_a_failure_takes_nothing_away(cell: Cell, finished: Path) -> None:

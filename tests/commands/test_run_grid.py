@@ -76,7 +76,9 @@ def test_nothing_to_do_imports_nothing_heavy(
     raw["data"] = {"source": "somebody/rows", "path": None, "num_rows": 600}
     (tmp_path / "g.yaml").write_text(yaml.safe_dump(raw))
     (cell,) = expand(resolve_grid(raw, place="g.yaml"))
-    write_result(cell_folder(tmp_path / "runs", cell), replace(RESULT, scores=scored(cell)))
+    write_result(
+        cell_folder(tmp_path / "runs", cell), replace(RESULT, cell_id=cell.id, scores=scored(cell))
+    )
     (tmp_path / "runs" / "mlflow.db").write_bytes(b"")
     before = sorted(tmp_path.rglob("*"))
     done = subprocess.run(
