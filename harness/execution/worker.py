@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,6 +24,8 @@ from harness.grid.locks import CellBusy
 from harness.grid.schema import Cell
 from harness.records.events import CellEnded, Event, Scoring, StepDone, Warned
 from harness.training.signals import STOPPED, Stopped
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @dataclass(frozen=True)
@@ -186,9 +188,47 @@ def log_to(path: Path, prefix: str = "") -> None:
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,
-        format=f"{prefix}%(asctime)s %(levelname)s %(name)s: %(message)s",
+        format=f"{prefix}{LOG_FORMAT}",
         force=True,
     )
+
+
+@contextlib.contextmanager
+def logging_beside_the_screen(path: Path) -> Iterator[None]:
+    """Appends what is logged to the cell's log too; warnings stay on the screen.
+
+    The file is opened with the first line: a cell that another process runs keeps its own.
+
+    Raises:
+        StorageError: the cell's folder cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise StorageError(
+            f"{path}: cannot be written ({fault.strerror}); choose another folder with --runs-dir"
+        ) from fault
+    screen, file = logging.StreamHandler(), _LogFile(path, delay=True, encoding="utf-8")
+    screen.setLevel(logging.WARNING)
+    file.setFormatter(logging.Formatter(LOG_FORMAT))
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.INFO)
+    handlers: list[logging.Handler] = [file] if root.handlers else [screen, file]
+    for handler in handlers:
+        root.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            root.removeHandler(handler)
+        root.setLevel(level)
+        file.close()
+
+
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, logging's own name
+        """A full disk costs lines of the log, not the cell."""
 
 
 def _redirect_output(path: Path) -> None:
