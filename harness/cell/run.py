@@ -159,7 +159,7 @@ def _failures_recorded(context: CellContext) -> Iterator[None]:
     except SmallerBudget as fault:
         context.emit(Warned(cell.id, str(fault), restarts=True))
         raise
-    except Exception as fault:
+    except Exception as fault:  # whatever ends a cell is kept with it; who called it logs it
         record_failure(cell, folder, fault)
         emit_end(describe(fault))
         raise

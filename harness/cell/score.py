@@ -78,7 +78,7 @@ def _evaluate(
             precision=base.identity["precision"],
             on_progress=lambda done, total: context.emit(Scoring(cell_id, name, done, total)),
         )
-    except Exception as fault:
+    except Exception as fault:  # memory runs out with errors of many kinds; others pass
         if is_out_of_memory(fault):
             raise EvaluationError(
                 f"{name}: out of memory with the smallest batches of requests; what is trained and "

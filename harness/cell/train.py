@@ -143,7 +143,7 @@ def train_cell(
                 resume=resume,
                 data_sha256=data_sha256,
             )
-        except Exception as fault:
+        except Exception as fault:  # memory runs out with errors of many kinds; others pass
             if not is_out_of_memory(fault):
                 raise
             longest = longest_sequence(examples)

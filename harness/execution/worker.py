@@ -109,7 +109,7 @@ def _run(
     except SmallerBudget as fault:
         logging.getLogger(__name__).warning("%s: %s", cell.label, fault)
         return fail(fault)
-    except Exception as fault:
+    except Exception as fault:  # a cell's failure, of any kind, does not end its worker
         logging.getLogger(__name__).exception("%s failed", cell.label)
         if several:
             return fail(fault)

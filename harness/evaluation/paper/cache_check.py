@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.evaluation.memory import halve_until_it_fits
 from harness.evaluation.paper.pool import Pool, common_prefix, compute_prefix, prefill_prompts
 from harness.evaluation.trial import (
     WrongResultError,
@@ -30,7 +31,10 @@ def reason_against_cache(
     """Why a model is to generate without kept keys and values; None where it may keep them.
 
     It is in evaluation mode, under the precision it is to run in: `autocast_dtype`, or its own
-    dtype. The longest and the shortest of the prompts are tried.
+    dtype. The longest and the shortest of the prompts are tried; where memory runs out, one.
+
+    Raises:
+        EvaluationError: the memory is too small for one prompt.
     """
     if reason := virtual_token_refusal(model):
         return reason
@@ -38,9 +42,16 @@ def reason_against_cache(
     limit = MAX_ERROR_IN_HALF if half else MAX_ERROR
     ordered, window = sorted(prompts, key=len), attention_window(model)
     beyond_window = window is not None and len(ordered[-1]) >= window
-    kind = ("pool", autocast_dtype, beyond_window)
+
+    def compare(num_prompts: int) -> None:
+        kind = ("pool", autocast_dtype, beyond_window, num_prompts)
+        chosen = [ordered[0], ordered[-1]][:num_prompts]
+        try_once(model, kind, lambda: _compare(model, chosen, limit))
+
     try:
-        try_once(model, kind, lambda: _compare(model, [ordered[0], ordered[-1]], limit))
+        halve_until_it_fits(
+            compare, 2, device=str(model.device), unit="prompts", one="try one prompt"
+        )
     except WrongResultError as fault:
         return str(fault)
     return None
