@@ -160,16 +160,14 @@ def _find_shape(model: str) -> tuple[ModelShape, str]:
     )
 
 
-def _parse_options(options: list[str]) -> Mapping[str, Any]:
-    parsed = {}
+def _parse_options(options: list[str]) -> Mapping[str, str | None]:
+    """Names and values, which the method's options turn into numbers and check."""
+    parsed: dict[str, str | None] = {}
     for option in options:
         name, equals, value = option.partition("=")
         if not equals:
             raise UsageError(f"--option {option}: write it as name=value, such as num_layers=30")
-        try:
-            parsed[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as fault:
-            raise UsageError(f"--option {option}: {value} is no value") from fault
+        parsed[name.strip()] = None if value.strip() in ("", "null", "~") else value.strip()
     return parsed
 
 

@@ -102,6 +102,18 @@ def check_weight_types(path: Path, header: Header) -> None:
             raise Unreadable(path, "no weights", said)
 
 
+def check_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuses tensors that are other than plain, finite floating-point numbers in memory.
+
+    Raises:
+        Unreadable: there are some; the first is named.
+    """
+    for name, value in tensors.items():
+        if (why := _no_weights(value)) is not None:
+            raise Unreadable(path, "no weights", f"{shown_name(name)} {why}")
+    check_finite(path, tensors)
+
+
 def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Refuses tensors with NaN or infinite numbers.
 
@@ -245,7 +257,7 @@ def _no_weights(tensor: Tensor) -> str | None:
     """Why a tensor cannot be used as weights; None where it can."""
     import torch
 
-    if tensor.is_meta or tensor.device.type != "cpu":
+    if tensor.is_meta:
         return f"has no values (it is on the device {tensor.device})"
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
         return "is sparse, quantised or nested, not a plain tensor"

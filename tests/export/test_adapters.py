@@ -181,10 +181,13 @@ def test_an_adapters_content_and_not_its_place_is_its_id(runs: Runs, tmp_path: P
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda folder: (folder / "adapter_config.json").unlink(), "adapter_config.json: missing"),
+        (
+            lambda folder: (folder / "adapter_config.json").unlink(),
+            "adapter_config.json: no such file",
+        ),
         (
             lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 20),
-            "truncated or damaged",
+            "is no safetensors file",
         ),
         (lambda folder: (folder / "adapter_config.json").write_text("{}"), "say its peft_type"),
         (lambda folder: folder.rename(folder.parent / "elsewhere"), "no such folder"),
