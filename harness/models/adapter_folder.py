@@ -299,7 +299,7 @@ def check_version(path: Path, found: Iterable[str]) -> None:
 
 
 def check_types(path: Path, found: Header, expected: Mapping[str, Tensor]) -> None:
-    """Refuses tensors that are no floating-point numbers where the expected ones are, or vice versa.
+    """Refuses integers where a model has floating-point numbers, or the other way round.
 
     Raises:
         Unreadable: there are some; the first is named.

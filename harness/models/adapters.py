@@ -100,9 +100,7 @@ def attach_adapter(model: PreTrainedModel, folder: Path, *, advice: str | None =
         config = kind(**settings | {"base_model_name_or_path": None})
     except ZbenchError as fault:  # the prompt methods' own, which begins with the file's name
         raise ModelError(f"{folder}/{fault}") from fault
-    except (
-        Exception
-    ) as fault:  # of any kind: PEFT's classes convert and compare what they are given
+    except Exception as fault:  # of any kind: PEFT compares and converts unchecked
         raise ModelError(f"{file}: PEFT refuses its settings ({one_line(fault)})") from fault
     # An encoder of prompts is stored as what it gives; only that is built in inference mode.
     config.inference_mode = config.is_prompt_learning
