@@ -30,6 +30,7 @@ from harness.grid.schema import Cell
 from harness.grid.status import LocalInputs, is_trained
 from harness.methods import METHODS
 from harness.models.devices import free_memory, is_out_of_memory
+from harness.models.trained_files import check_undamaged
 from harness.records.environment import describe_environment, prepare_torch
 from harness.records.events import CellEnded, CellStarted, Emit, Warned
 from harness.records.files import write_text
@@ -208,10 +209,16 @@ def _load_base(context: CellContext, precision: str | None = None) -> Base:
 
 
 def _load_trained(context: CellContext, result: CellResult) -> tuple[Base, PreTrainedModel]:
-    """Loads the base in the result's precision, and trained tensors (`base`, `adapter`: none)."""
+    """Loads the base in the result's precision, and trained tensors (`base`, `adapter`: none).
+
+    Raises:
+        ModelError: the trained tensors are not those that were written.
+    """
     from harness.models.loading import load_trained
 
     cell = context.cell
+    if result.train is not None:
+        check_undamaged(context.folder / ADAPTER_FOLDER, result.train.weights_sha256)
     base = _load_base(context, result.base.get("precision"))
     _check_same_base(cell, result, base)
     model = METHODS[cell.method].apply(base.model, cell.options, cell.seed or 0)

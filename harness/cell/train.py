@@ -29,6 +29,7 @@ from harness.methods import METHODS
 from harness.methods.method import TelemetryCallback
 from harness.models.devices import is_out_of_memory
 from harness.models.loading import count_parameters, save_trained, trained_parameters
+from harness.models.trained_files import trained_sha256
 from harness.records.events import StepDone
 from harness.records.files import sha256_of_file, write_frame
 from harness.records.results import TrainResult
@@ -208,13 +209,14 @@ def save_training(
     base_name = cell.model.source or cell.model.path
     adapter = folder / ADAPTER_FOLDER
     save_trained(model, adapter, base_name=base_name, tensors=output.gathered_tensors)
+    result = replace(output.result, weights_sha256=trained_sha256(adapter))
     steps = [{**vars(step), **step.statistics} for step in output.records]
     frames = {STEPS_FILE: pd.DataFrame(steps).drop(columns="statistics")}
     frames |= output.telemetry.frames() if output.telemetry else {}
     written = {name: write_frame(folder / name, frame) for name, frame in frames.items()}
     root = context.settings.data_root
     if root is None or cell.data.path is None:
-        return output.result, written
+        return result, written
     # The local file's bytes; the other two hashes are of rows.
     data_sha256 = sha256_of_file(root / cell.data.path)
-    return replace(output.result, data_file_sha256=data_sha256), written
+    return replace(result, data_file_sha256=data_sha256), written

@@ -82,6 +82,6 @@ def evaluate_together(
     if data_root is not None:  # local data of another version are told before anything runs
         return outcomes
     return [
-        replace(outcome, warnings=tuple(map(str, benchmark.mismatches)))
+        replace(outcome, warnings=(*map(str, benchmark.mismatches), *outcome.warnings))
         for benchmark, outcome in zip(loaded, outcomes, strict=True)
     ]

@@ -69,6 +69,10 @@ class Scorer(InMemoryHFLM):
         precision: bf16, fp16 or fp32; in half precision the model runs under autocast.
         token_budget: tokens of a forward pass, padding included.
         encodings: of earlier requests under the same tokenizer.
+
+    Attributes, beside those of `InMemoryHFLM`:
+        requests: those of the last call, by lm-eval's name of their task.
+        answers: theirs.
     """
 
     # "Request by request", as stored notes say: by HFLM in batches, without prefix sharing.
@@ -104,6 +108,8 @@ class Scorer(InMemoryHFLM):
         # the list and never changes it, so all may share it.
         self._encode = lru_cache(maxsize=2)(super().tok_encode)
         self._task_names: list[str] = []
+        self.requests: dict[str, list[Request]] = {}
+        self.answers: dict[Request, Answer] = {}
         self._refusal = static_refusal(model)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Answer]:
@@ -126,16 +132,20 @@ class Scorer(InMemoryHFLM):
         if override_bs is not None:  # a batch of rolling windows
             return list(super()._loglikelihood_tokens(requests, True, override_bs))
         numbers: dict[Request, list[int]] = {}
-        for number, (name, request) in enumerate(zip(self._task_names, requests, strict=True)):
-            numbers.setdefault(self._request(name, *request), []).append(number)
+        self.requests, self.answers = {}, {}
+        for number, (name, pair) in enumerate(zip(self._task_names, requests, strict=True)):
+            request = self._request(name, *pair)
+            numbers.setdefault(request, []).append(number)
+            self.requests.setdefault(name, []).append(request)
         answers: list[Answer] = [(math.nan, False)] * len(requests)
 
         def on_done(request: Request, value: float, greedy: bool) -> None:
+            self.answers[request] = value, greedy
             for number in numbers[request]:
                 answers[number] = value, greedy
                 self.count_done(len(requests))
 
-        self._score(list(numbers), on_done)
+        self.score(list(numbers), on_done)
         return answers
 
     def _request(
@@ -152,7 +162,11 @@ class Scorer(InMemoryHFLM):
         self.truncated[name] += len(context) + len(answer) > len(tokens)
         return Request(input_ids=tuple(tokens[:-1]), continuation_ids=tuple(answer))
 
-    def _score(self, requests: list[Request], on_done: OnDone) -> None:
+    def score_alone(self, request: Request) -> float:
+        """The log-likelihood of one request in a forward pass of its own, in nats."""
+        return self._answer_unshared([request], 1)[0][0]
+
+    def score(self, requests: list[Request], on_done: OnDone) -> None:
         """Scores requests with shared prefixes, and by HFLM those that cannot be."""
         left = dict.fromkeys(requests)
 
@@ -172,7 +186,7 @@ class Scorer(InMemoryHFLM):
                     on_attempt=lambda run: check_sharing(
                         self.model,
                         run,
-                        lambda request: self._answer_unshared([request], 1)[0][0],
+                        self.score_alone,
                         self.mixed_precision_dtype,
                     ),
                 )

@@ -16,6 +16,8 @@ from harness.evaluation.lm_eval_session import lm_eval_session, run_requests
 from harness.evaluation.loading import LoadedBenchmark
 from harness.evaluation.scorer import EncodingCache, Scorer
 from harness.evaluation.scores import TaskOutcome, item_keys, task_scores, tokenizer_sha256
+from harness.evaluation.silent_adapter import NOTE as SILENT
+from harness.evaluation.silent_adapter import silent_benchmarks
 from harness.evaluation.tasks import request_key
 
 _ENCODINGS: dict[str, EncodingCache] = {}
@@ -56,23 +58,29 @@ def score_benchmarks(
             on_progress=on_progress,
         )
         results = run_requests(scorer, loaded)
+        requests = {
+            one.task.name: [r for name in one.tasks for r in scorer.requests[name]]
+            for one in loaded
+        }
+        silent = silent_benchmarks(model, scorer, requests, scorer.answers)
     warning = bos_warning(tokenizer, model.config)
     names = tuple(benchmark.task.name for benchmark in loaded)
     outcomes = []
     for benchmark in loaded:
+        notices = (SILENT,) if benchmark.task.name in silent else ()
         items = items_frame(benchmark, results["samples"])
         scores = task_scores(
             benchmark,
             results,
             scorer,
-            warnings=[warning] if warning else [],
+            warnings=[*([warning] if warning else []), *notices],
             key=request_key(benchmark.task, token_budget),
             precision=precision,
             bos=describe_bos(tokenizer),
             token_budget=token_budget,
             scored_with=tuple(name for name in names if name != benchmark.task.name),
         )
-        outcomes.append(TaskOutcome(scores, items, scorer.batching))
+        outcomes.append(TaskOutcome(scores, items, scorer.batching, notices))
     return outcomes
 
 

@@ -28,6 +28,7 @@ from harness.models.adapter_folder import (
 )
 from harness.models.checkpoint import read_config
 from harness.models.shape import ModelShape, shape_of
+from harness.models.trained_files import TRAINED_FILE, check_undamaged
 from harness.records.files import atomic_folder, save_tensors
 from harness.records.results import CellResult, read_result
 
@@ -64,8 +65,9 @@ def export_cell(cell: str, output: Path, *, runs_dir: Path, data_root: Path | No
     if result is None or result.train is None:
         raise UsageError(f"{record.label}: not trained yet; run its grid first")
     trained = folder / ADAPTER_FOLDER
-    whole_model = not (trained / CONFIG_FILE).is_file()
+    whole_model = (trained / TRAINED_FILE).is_file() and not (trained / CONFIG_FILE).is_file()
     _check_new(output)
+    check_undamaged(trained, result.train.weights_sha256)
     with atomic_folder(output) as temporary:
         if whole_model:
             size = result.train.trainable_parameters
@@ -160,16 +162,14 @@ def _find_shape(model: str) -> tuple[ModelShape, str]:
     )
 
 
-def _parse_options(options: list[str]) -> Mapping[str, Any]:
-    parsed = {}
+def _parse_options(options: list[str]) -> Mapping[str, str | None]:
+    """Names and values, which the method's options turn into numbers and check."""
+    parsed: dict[str, str | None] = {}
     for option in options:
         name, equals, value = option.partition("=")
         if not equals:
             raise UsageError(f"--option {option}: write it as name=value, such as num_layers=30")
-        try:
-            parsed[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as fault:
-            raise UsageError(f"--option {option}: {value} is no value") from fault
+        parsed[name.strip()] = None if value.strip() in ("", "null", "~") else value.strip()
     return parsed
 
 

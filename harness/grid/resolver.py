@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from harness.data.instructions import DataSpec
-from harness.errors import GridError, MethodError, ModelError, did_you_mean
+from harness.errors import GridError, MethodError, ZbenchError, did_you_mean
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.tasks import TaskSpec, unknown_benchmark
 from harness.grid.checks import combination_faults
@@ -165,7 +165,7 @@ def _read_method(raw: dict[str, Any], context: _Context) -> MethodChoice:
         raw |= {"adapter": str(folder), "sha256": ""}
         try:
             raw["sha256"] = adapter_sha256(folder)
-        except ModelError as fault:
+        except ZbenchError as fault:
             faults.add(str(fault), "adapter")
     options = faults.validate(method.options, raw)
     if method.trains:

@@ -33,6 +33,7 @@ from harness.models.devices import DTYPES, Precision
 from harness.models.families import FAMILIES
 from harness.models.quantization import Quantization, quantization_config
 from harness.models.shape import shape_of
+from harness.models.trained_files import TRAIN_AGAIN, TRAINED_FILE
 from harness.records.files import atomic_file, save_tensors, sha256_of_files
 
 if TYPE_CHECKING:
@@ -45,10 +46,6 @@ if TYPE_CHECKING:
     )
 
     from harness.models.checkpoint import ModelSpec
-
-
-TRAINED_FILE = "trained.safetensors"
-TRAIN_AGAIN = "to train the cell again, remove its folder and run the same command"
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,9 @@ class TrainResult:
     """SHA-256 of the local file that the rows were drawn from; None for a hub data set."""
     data_content_sha256: str | None = None
     """SHA-256 of the content of all rows that could be drawn; None in records of older versions."""
+    weights_sha256: str | None = None
+    """SHA-256 over the files of the trained weights, checked before they are used again; None in
+    records of older versions."""
     final_statistics: Mapping[str, Finite] = Field(default_factory=dict)
     """Statistics of the method after the last step, such as `gate/mean_abs`, and what it probed
     before and after training, `probe/...`."""
@@ -233,8 +236,11 @@ class CellResult:
     def to_json(self) -> str:
         """The text of `result.json`."""
         record = _RESULT.dump_python(self, by_alias=True)
+        # What older versions did not record is left out, so that their results keep their bytes.
         if not record["files_sha256"]:
             del record["files_sha256"]
+        if self.train is not None and self.train.weights_sha256 is None:
+            del record["train"]["weights_sha256"]
         return canonical(record)
 
     @staticmethod

@@ -14,12 +14,13 @@ from harness.cell.run import describe, record_failure, run_cell
 from harness.cell.settings import RunSettings
 from harness.demo.world import write_world
 from harness.errors import MethodError, ModelError, StorageError
-from harness.grid.folders import cell_folder
+from harness.grid.folders import ADAPTER_FOLDER, cell_folder
 from harness.grid.locks import CellBusy, locked
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.grid.status import read_states
 from harness.methods import METHODS
+from harness.models.adapter_folder import CONFIG_FILE, WEIGHTS_FILE
 from harness.records.events import Event, StepDone, Warned
 from harness.records.results import (
     DAMAGED_FILE,
@@ -82,6 +83,32 @@ def test_trained_tensors_are_not_put_on_other_weights(
     settings = RunSettings(runs_dir=finished, data_root=world)
     with pytest.raises(ModelError, match="the base model has changed since the cell was made"):
         run_cell(cell, settings, lambda event: None)
+    write_result(folder, before)
+
+
+@pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
+def test_damaged_weights_are_told_and_not_scored(
+    name: str, cell: Cell, world: Path, finished: Path
+) -> None:
+    folder = cell_folder(finished, cell)
+    before = read_result(folder)
+    assert before is not None
+    assert before.train is not None
+    file = folder / ADAPTER_FOLDER / name
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    without_scores(cell, finished)
+    settings = RunSettings(runs_dir=finished, data_root=world)
+    with pytest.raises(ModelError, match="the trained weights are damaged or were changed"):
+        run_cell(cell, settings, lambda event: None)
+    after = read_result(folder)
+    assert after is not None
+    assert after.scores == ()
+    file.write_bytes(whole)  # the advice: from a copy
+    assert run_cell(cell, settings, lambda event: None).scores
+    assert before.train.weights_sha256 is not None
+    without_scores(cell, finished, train=replace(before.train, weights_sha256=None))
+    assert run_cell(cell, settings, lambda event: None).scores  # an older version's result
     write_result(folder, before)
 
 
