@@ -68,6 +68,18 @@ def _open(grid: str, runs_dir: Path, data_root: Path | None, only: str | None = 
     return open_grid(grid, runs_dir, data_root, only)
 
 
+def _open_to_run(
+    grid: str,
+    runs_dir: Path,
+    data_root: Path | None,
+    only: str | None,
+    allow_data_mismatch: bool,
+) -> OpenGrid:
+    from harness.grid.workspace import open_to_run
+
+    return open_to_run(grid, runs_dir, data_root, only, allow_data_mismatch=allow_data_mismatch)
+
+
 @app.callback(invoke_without_command=True)
 def version_or_help(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -98,7 +110,7 @@ def run_grid_command(
     from harness.commands import run_grid
 
     return run_grid.run_grid_command(
-        _open(grid, runs_dir, data_root, only),
+        _open_to_run(grid, runs_dir, data_root, only, allow_data_mismatch),
         tracking_uri=tracking_uri,
         device=device,
         workers=workers,
@@ -147,13 +159,14 @@ def plan_command(
     only: OnlyOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
+    allow_data_mismatch: MismatchOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
     """Validate a grid and list its cells; say what they cost on a GPU, or on this machine."""
     from harness.commands import plan
 
-    opened = _open(grid, runs_dir, data_root, only)
+    opened = _open_to_run(grid, runs_dir, data_root, only, allow_data_mismatch)
     if hardware is None and not probe and price is None:
         return plan.plan_command(opened, as_json=as_json)
     return plan.estimate_command(
@@ -163,6 +176,7 @@ def plan_command(
         price_per_hour=price,
         device=device,
         workers=workers,
+        allow_data_mismatch=allow_data_mismatch,
         as_json=as_json,
     )
 

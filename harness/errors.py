@@ -21,6 +21,8 @@ from collections.abc import Iterable
 
 LONGEST_LIST = 20
 """Names that an error lists at most."""
+LONGEST_NAME = 60
+"""Characters that it shows of each."""
 
 
 class ZbenchError(Exception):
@@ -84,12 +86,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     It is only the known names where none is near.
     """
-    names = [str(entry) for entry in known]
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    names = [_cut(str(entry)) for entry in known]
+    near = difflib.get_close_matches(_cut(str(name)), names, n=1, cutoff=0.5)
     shown = ", ".join(names[:LONGEST_LIST])
     more = f", and {len(names) - LONGEST_LIST} more" if len(names) > LONGEST_LIST else ""
     listing = f"(known: {shown}{more})" if names else "(none is known)"
     return f"; did you mean '{near[0]}'? {listing}" if near else f" {listing}"
+
+
+def _cut(name: str) -> str:
+    return printable(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…")
 
 
 def one_line(fault: object) -> str:

@@ -21,7 +21,8 @@ FLAGS = {
     | {"--executor"},
     "report": COMMON | {"--reports-dir", "--tracking-uri", "--only", "--json"},
     "plan": COMMON
-    | {"--hardware", "--probe", "--price-per-hour", "--only", "--device", "--workers", "--json"},
+    | {"--hardware", "--probe", "--price-per-hour", "--only", "--device", "--workers"}
+    | {"--allow-data-mismatch", "--json"},
     "status": COMMON | {"--only", "--json"},
     "run-cell": COMMON | {"--tracking-uri", "--device", "--allow-data-mismatch", "--json"},
     "compare": {"--runs-dir", "--tracking-uri", "--json", "--debug", "--help"},
