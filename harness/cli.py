@@ -1,6 +1,7 @@
 """The commands: parse, call, print. No logic lives here, and nothing heavy is imported at the top.
 
-Exit codes: 0 done, 1 a cell failed or another error, 2 wrong use or grid, 130 interrupted.
+Exit codes: 0 done, 1 a cell failed or another error, 2 wrong use or grid, 70 a fault of zbench
+itself (a file holds its traceback), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import gc
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+from harness.terminal import print_in_any_encoding
 
 if TYPE_CHECKING:
     from harness.grid.workspace import OpenGrid
@@ -24,6 +27,19 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+def _user_path(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """A path of the command line or the environment, with `~` expanded."""
+    if value is None:
+        return None
+    from harness.errors import UsageError
+    from harness.readers.files import user_path
+
+    try:
+        return user_path(value)
+    except UsageError as fault:
+        raise UsageError(f"{param.human_readable_name}: {fault}") from fault
+
+
 GridArgument = Annotated[
     str, typer.Argument(metavar="GRID", help="A shipped grid's name, or a YAML file.")
 ]
@@ -31,13 +47,22 @@ CellArgument = Annotated[
     str, typer.Argument(metavar="CELL", help="Id or its beginning, label, folder, or GRID:CELL.")
 ]
 RunsOption = Annotated[
-    Path, typer.Option("--runs-dir", envvar="ZBENCH_RUNS_DIR", help="Where cells are kept.")
+    Path,
+    typer.Option(
+        "--runs-dir", envvar="ZBENCH_RUNS_DIR", callback=_user_path, help="Where cells are kept."
+    ),
 ]
 DataOption = Annotated[
-    Path | None, typer.Option("--data-root", help="Local data and checkpoints; else the hub.")
+    Path | None,
+    typer.Option(
+        "--data-root", callback=_user_path, help="Local data and checkpoints; else the hub."
+    ),
 ]
 ReportsOption = Annotated[
-    Path, typer.Option("--reports-dir", help="The report goes to <reports-dir>/<its name>/.")
+    Path,
+    typer.Option(
+        "--reports-dir", callback=_user_path, help="The report goes to <reports-dir>/<its name>/."
+    ),
 ]
 UriOption = Annotated[
     str | None,
@@ -257,7 +282,9 @@ def compare_command(
 @app.command("export-adapter")
 def export_adapter_command(
     cell: CellArgument,
-    output: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="DIR", callback=_user_path, help="A new folder.")
+    ],
     runs_dir: RunsOption = RUNS,
     data_root: DataOption = None,
     as_json: JsonOption = False,
@@ -273,11 +300,18 @@ def export_adapter_command(
 
 @app.command("import-adapter")
 def import_adapter_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A LLaMA-Adapter .pth checkpoint.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", callback=_user_path, help="A LLaMA-Adapter .pth checkpoint."
+        ),
+    ],
     model: Annotated[
         str, typer.Option("--model", help="Its base: a shipped grid's, or a checkpoint folder.")
     ],
-    output: Annotated[Path, typer.Option("--output", help="A new folder.")],
+    output: Annotated[
+        Path, typer.Option("--output", callback=_user_path, help="A new folder.")
+    ],
     method: Annotated[
         str | None, typer.Option("--method", help="zero-init-linear or random-init, if unclear.")
     ] = None,
@@ -324,6 +358,7 @@ def theory_command(
 def main() -> NoReturn:
     """Runs the command line; every expected fault is one line on stderr."""
     gc.set_threshold(300_000)  # imports leave no garbage: looking for it takes a tenth of a start
+    print_in_any_encoding()
     try:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -336,28 +371,12 @@ def main() -> NoReturn:
     except Exception as fault:
         if "--debug" in sys.argv:
             raise
-        code = _explain(fault)
+        from harness.commands.faults import explain
+
+        code = explain(fault)
     if code == INTERRUPTED:
         print("zbench: interrupted; run the same command again to resume", file=sys.stderr)
     sys.exit(code or 0)
-
-
-def _explain(fault: Exception) -> int:
-    """Prints what went wrong and returns the exit code."""
-    from harness.errors import ZbenchError
-
-    show: Any = getattr(fault, "show", None)  # of typer's own errors: a wrong option or argument
-    if callable(show):
-        show()
-        return int(getattr(fault, "exit_code", 2))
-    if isinstance(fault, ZbenchError):
-        for line in str(fault).splitlines():
-            print(f"zbench: {line}", file=sys.stderr)
-        return fault.exit_code
-    line = (str(fault).strip().splitlines() or ["no message"])[0]
-    advice = "(run again with --debug for the traceback)"
-    print(f"zbench: {type(fault).__name__}: {line} {advice}", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

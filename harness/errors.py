@@ -16,6 +16,7 @@ ZbenchError                exit code 1
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -101,6 +102,19 @@ def _cut(name: str) -> str:
 def one_line(fault: object) -> str:
     """An exception's text without line breaks, printable, cut at 200 characters."""
     return printable(" ".join(str(fault).split()))[:200]
+
+
+_CLASS = re.compile(
+    r"<class '([^']*)'>|<(\S+) object at 0x[0-9a-f]+>"
+    r"|(?:\b\w+\.)*\b[A-Z]\w*(?:Error|Exception|Interrupt)\b(?:\(|: ?)?"
+)
+"""How Python shows its classes and objects, and the names of its errors."""
+
+
+def plain_message(fault: BaseException) -> str:
+    """An exception's message in one line for a user: without the names of Python's classes."""
+    text = _CLASS.sub(lambda found: found[1] or found[2] or "", one_line(fault)).strip()
+    return text or "no message"
 
 
 def printable(text: str) -> str:

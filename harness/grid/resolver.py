@@ -30,7 +30,6 @@ from harness.grid.entries import (
 from harness.grid.schema import Block, DeviceCount, Fraction, GridSpec, Seed, TrackingSpec
 from harness.spec import Spec, describe_faults
 
-
 NO_GRID = "must be a mapping with name, models, tasks and blocks"
 
 
