@@ -14,6 +14,22 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from harness.commands.arguments import (
+    CellArgument,
+    DataOption,
+    DebugOption,
+    DeviceOption,
+    ExecutorOption,
+    GridArgument,
+    JsonOption,
+    MismatchOption,
+    OnlyOption,
+    ReportsOption,
+    RunsOption,
+    UriOption,
+    WorkersOption,
+    expanded_path,
+)
 from harness.terminal import print_in_any_encoding
 
 if TYPE_CHECKING:
@@ -27,62 +43,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-def _user_path(param: typer.CallbackParam, value: Path | None) -> Path | None:
-    """A path of the command line or the environment, with `~` expanded."""
-    if value is None:
-        return None
-    from harness.errors import UsageError
-    from harness.readers.files import user_path
 
-    try:
-        return user_path(value)
-    except UsageError as fault:
-        raise UsageError(f"{param.human_readable_name}: {fault}") from fault
-
-
-GridArgument = Annotated[
-    str, typer.Argument(metavar="GRID", help="A shipped grid's name, or a YAML file.")
-]
-CellArgument = Annotated[
-    str, typer.Argument(metavar="CELL", help="Id or its beginning, label, folder, or GRID:CELL.")
-]
-RunsOption = Annotated[
-    Path,
-    typer.Option(
-        "--runs-dir", envvar="ZBENCH_RUNS_DIR", callback=_user_path, help="Where cells are kept."
-    ),
-]
-DataOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-root", callback=_user_path, help="Local data and checkpoints; else the hub."
-    ),
-]
-ReportsOption = Annotated[
-    Path,
-    typer.Option(
-        "--reports-dir", callback=_user_path, help="The report goes to <reports-dir>/<its name>/."
-    ),
-]
-UriOption = Annotated[
-    str | None,
-    typer.Option("--tracking-uri", help="MLflow; default sqlite:///<runs-dir>/mlflow.db."),
-]
-OnlyOption = Annotated[
-    str | None, typer.Option("--only", help="Cells whose label or id holds all these words.")
-]
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda, or a list such as cuda:0,cuda:1.")
-]
-WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=1, help="CPU processes; default one per core.")
-]
-ExecutorOption = Annotated[str, typer.Option("--executor", help="Who runs the cells.")]
-MismatchOption = Annotated[
-    bool, typer.Option("--allow-data-mismatch", help="Data of another version; scores say so.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 RUNS, REPORTS = Path("runs"), Path("reports")
 INTERRUPTED = 130  # exit code after ctrl-C or SIGTERM
 
@@ -283,7 +244,7 @@ def compare_command(
 def export_adapter_command(
     cell: CellArgument,
     output: Annotated[
-        Path, typer.Argument(metavar="DIR", callback=_user_path, help="A new folder.")
+        Path, typer.Argument(metavar="DIR", callback=expanded_path, help="A new folder.")
     ],
     runs_dir: RunsOption = RUNS,
     data_root: DataOption = None,
@@ -303,15 +264,13 @@ def import_adapter_command(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", callback=_user_path, help="A LLaMA-Adapter .pth checkpoint."
+            metavar="FILE", callback=expanded_path, help="A LLaMA-Adapter .pth checkpoint."
         ),
     ],
     model: Annotated[
         str, typer.Option("--model", help="Its base: a shipped grid's, or a checkpoint folder.")
     ],
-    output: Annotated[
-        Path, typer.Option("--output", callback=_user_path, help="A new folder.")
-    ],
+    output: Annotated[Path, typer.Option("--output", callback=expanded_path, help="A new folder.")],
     method: Annotated[
         str | None, typer.Option("--method", help="zero-init-linear or random-init, if unclear.")
     ] = None,

@@ -25,6 +25,8 @@ from urllib.parse import unquote
 
 LONGEST_LIST = 20
 """Names that an error lists at most."""
+LONGEST_LISTING = 500
+"""Characters that they take together."""
 LONGEST_NAME = 60
 """Characters that it shows of each."""
 
@@ -96,15 +98,20 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     It is only the known names where none is near.
     """
-    names = [_cut(str(entry)) for entry in known]
-    near = difflib.get_close_matches(_cut(str(name)), names, n=1, cutoff=0.5)
-    shown = ", ".join(names[:LONGEST_LIST])
-    more = f", and {len(names) - LONGEST_LIST} more" if len(names) > LONGEST_LIST else ""
+    names = [shortened(str(entry)) for entry in known]
+    near = difflib.get_close_matches(shortened(str(name)), names, n=1, cutoff=0.5)
+    count, room = 0, LONGEST_LISTING
+    while count < min(len(names), LONGEST_LIST) and (count == 0 or len(names[count]) < room):
+        room -= len(names[count]) + 2
+        count += 1
+    shown = ", ".join(names[:count])
+    more = f", and {len(names) - count} more" if len(names) > count else ""
     listing = f"(known: {shown}{more})" if names else "(none is known)"
     return f"; did you mean '{near[0]}'? {listing}" if near else f" {listing}"
 
 
-def _cut(name: str) -> str:
+def shortened(name: str) -> str:
+    """A name from outside as a line shows it: printable, and cut."""
     return printable(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…")
 
 

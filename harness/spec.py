@@ -10,15 +10,15 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import InitErrorDetails
 
-from harness.errors import did_you_mean, printable
+from harness.errors import LONGEST_NAME, did_you_mean, printable, shortened
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-LARGEST_NUMBER = 10**15
-"""Of a setting without a bound of its own; whole numbers up to it are exact as floats too."""
-LONGEST_SHOWN = 60
-"""Characters of a value, or of a key, that a fault shows."""
+LARGEST_WHOLE_NUMBER = 10**15
+"""Of a setting without a bound of its own; up to it they are exact as floats too."""
+LARGEST_NUMBER = 1e38
+"""About the largest one in fp32, that models compute in."""
 
 
 class Spec(BaseModel):
@@ -35,41 +35,42 @@ class Spec(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _within_reason(cls, value: Any, info: ValidationInfo) -> Any:
-        if info.field_name in _numeric_fields(cls):
+        limit = _numeric_fields(cls).get(str(info.field_name))
+        if limit is not None:
             faults = Faults()
             entries = value if isinstance(value, list | tuple) else [value]
             for index, entry in enumerate(entries):
                 steps = (index,) if entries is value else ()
                 if isinstance(entry, bool):
                     faults.add(f"must be a number (got {_shown(entry)})", *steps)
-                elif _is_beyond_reason(entry):
+                elif _is_beyond(entry, limit):
                     faults.add(f"must be a number within reason (got {_shown(entry)})", *steps)
             faults.check()
         return value
 
 
-def _is_beyond_reason(value: Any) -> bool:
-    try:  # a float alone has infinity, which no int has
-        return abs(value if isinstance(value, int) else float(value)) > LARGEST_NUMBER
+def _is_beyond(value: Any, limit: float) -> bool:
+    try:  # an int as it is: a long one is no float
+        return abs(value if isinstance(value, int) else float(value)) > limit
     except (TypeError, ValueError):
         return False  # no number: told as such
 
 
 @cache
-def _numeric_fields(spec: type[BaseModel]) -> frozenset[str]:
-    """The fields that take numbers, or lists of them, and no truth values."""
+def _numeric_fields(spec: type[BaseModel]) -> dict[str, float]:
+    """The fields that take numbers, or lists of them, and no truth values, with their limit."""
 
     def kinds(annotation: Any) -> Iterator[Any]:
         yield annotation
         for inner in get_args(annotation):
             yield from kinds(inner)
 
-    return frozenset(
-        name
+    return {
+        name: LARGEST_NUMBER if float in found else LARGEST_WHOLE_NUMBER
         for name, field in spec.model_fields.items()
         if (found := set(filter(_is_type, kinds(field.annotation)))) & {int, float}
         and bool not in found
-    )
+    }
 
 
 def _is_type(annotation: Any) -> bool:
@@ -166,10 +167,10 @@ def _shown(value: object) -> str:
     """A value as a fault shows it: as it is written in YAML, and cut."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+    if isinstance(value, int) and abs(value) > LARGEST_WHOLE_NUMBER:
         return f"a number of {value.bit_length() * 30103 // 100000 + 1} digits or so"
     text = repr(value) if isinstance(value, str | int | float) else str(value)
-    return printable(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…")
+    return printable(text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…")
 
 
 PLAIN = {
@@ -200,13 +201,8 @@ def join_place(place: str, steps: list[str | int]) -> str:
     """A place in a file: `join_place("a.yaml", ["blocks", 0])` is `a.yaml: blocks[0]`."""
     for step in steps:
         dot = "." if ": " in place else ": "
-        place += f"[{step}]" if isinstance(step, int) else f"{dot}{shown_key(step)}"
+        place += f"[{step}]" if isinstance(step, int) else f"{dot}{shortened(step)}"
     return place
-
-
-def shown_key(key: str) -> str:
-    """A key as a fault shows it: printable, and cut."""
-    return printable(key if len(key) <= LONGEST_SHOWN else f"{key[:LONGEST_SHOWN]}…")
 
 
 def _fields_at(spec: type[BaseModel], steps: list[str | int]) -> list[str]:

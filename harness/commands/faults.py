@@ -1,4 +1,4 @@
-"""How a command that failed ends: one line on stderr, and a file where zbench itself is at fault."""
+"""How a failed command ends: one line on stderr, and a file where zbench itself is at fault."""
 
 from __future__ import annotations
 

@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from harness.commands import display
-from harness.commands.display import new_table, print_json, print_line, print_plan_warnings
+from harness.commands.display import (
+    cell_text,
+    new_table,
+    print_json,
+    print_line,
+    print_plan_warnings,
+)
 from harness.commands.progress import format_seconds
 from harness.errors import UsageError
 from harness.estimate.compute import disk_needs
@@ -122,10 +128,8 @@ def _print(
     console: Console, table: Table, rows: Iterable[Iterable[str]], lines: Iterable[str]
 ) -> None:
     """Prints a table with its rows, and lines below it."""
-    from rich.text import Text
-
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(cell_text, row))
     console.print(table)
     for line in lines:
         print_line(console, line)

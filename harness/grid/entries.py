@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
 
 from harness.data.instructions import DataSpec
-from harness.errors import UsageError, ZbenchError, did_you_mean, one_line
+from harness.errors import UsageError, ZbenchError, did_you_mean, one_line, shortened
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.tasks import TaskSpec, unknown_benchmark
 from harness.grid.names import grid_name_fault, model_name_faults
@@ -26,7 +26,7 @@ from harness.methods.imported import adapter_sha256
 from harness.methods.method import MethodOptions
 from harness.models.checkpoint import ModelSpec
 from harness.readers.files import user_path
-from harness.spec import LONGEST_SHOWN, Fault, Faults, shown_key
+from harness.spec import Fault, Faults
 from harness.training.spec import TrainSpec
 
 EXCLUSIVE = (
@@ -147,9 +147,9 @@ def _parse_block_method(entry: Any, info: ValidationInfo) -> MethodChoice | None
 def _shown(entry: Any) -> str:
     """What stands where a name is due."""
     if isinstance(entry, str):
-        return f"'{shown_key(entry)}'"
+        return f"'{shortened(entry)}'"
     kind = "a list" if isinstance(entry, list | tuple) else "a mapping"
-    return kind if isinstance(entry, Mapping | list | tuple) else f"'{str(entry)[:LONGEST_SHOWN]}'"
+    return kind if isinstance(entry, Mapping | list | tuple) else f"'{shortened(str(entry))}'"
 
 
 def _parse_named_method(entry: Any, info: ValidationInfo) -> MethodChoice:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from harness.errors import printable
-from harness.spec import shown_key
+from harness.errors import shortened
 
 LONGEST_NAME = 80
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,\[\]+-]*")
@@ -34,7 +33,7 @@ def model_name_faults(names: Iterable[str]) -> Iterator[tuple[str, str]]:
         elif len(name) > LONGEST_NAME:
             yield name, f"a model's name has at most {LONGEST_NAME} characters, not {len(name)}"
         elif (other := files.setdefault(file_name(name).casefold(), name)) != name:
-            yield name, f"would share its files with '{printable(shown_key(other))}'; rename one"
+            yield name, f"would share its files with '{shortened(other)}'; rename one"
 
 
 def file_name(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from harness.errors import one_line, printable
+from harness.errors import one_line, printable, shortened
 from harness.readers.files import Unreadable, read_bytes
 
 try:
@@ -29,8 +29,6 @@ MAX_VALUES = 100_000
 """Once every alias is written out."""
 LONGEST_NUMBER = 40
 """Characters; no setting has as many digits."""
-LONGEST_NAME = 60
-"""Characters of a key in the place of a fault."""
 
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {f"{_TAG}{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp")}
@@ -263,14 +261,14 @@ class _Builder:
         elif found := _CONTROL.search(key):
             self._fault(event, f"a key holds the control character {found[0]!r}", place)
         elif key in parent.content:
-            self._stop(event, f"is no valid YAML (key '{_cut(key)}' stands twice)")
+            self._stop(event, f"is no valid YAML (key '{shortened(key)}' stands twice)")
 
     def _alias(self, event: yaml.AliasEvent) -> tuple[Any, int]:
         if event.anchor not in self.anchors:
-            self._stop(event, f"is no valid YAML (there is no anchor '&{_cut(event.anchor)}')")
+            self._stop(event, f"is no valid YAML (there is no anchor '&{shortened(event.anchor)}')")
         known = self.anchors[event.anchor]
         if known is None:
-            self._stop(event, f"the alias '*{_cut(event.anchor)}' stands within what it names")
+            self._stop(event, f"the alias '*{shortened(event.anchor)}' stands within what it names")
         if known[1] >= self.largest[0]:
             self.largest = known[1], self._place()
         return known
@@ -294,7 +292,7 @@ class _Builder:
         except (ValueError, KeyError, AttributeError, TypeError, OverflowError, IndexError):
             # what PyYAML raises of a text that does not fit its tag, such as 2020-99-99
             kind = tag.removeprefix(_TAG)
-            return self._fault(event, f"is no valid YAML ('{_cut(text)}' is no {kind})")
+            return self._fault(event, f"is no valid YAML ('{shortened(text)}' is no {kind})")
         if number and not event.style:
             if ":" in text:
                 said = f"{text} is {value} in YAML (to base 60); write the number, or quote it"
@@ -332,9 +330,5 @@ class _Builder:
 
 
 def _join(place: str, key: str) -> str:
-    shown = printable(_cut(key))
+    shown = shortened(key)
     return f"{place}.{shown}" if place else shown
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…"

@@ -10,7 +10,6 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from harness.spec import Spec
 
 Count = Annotated[int, Field(ge=1, le=10**7)]
-Rate = Annotated[float, Field(gt=0, le=1000)]
 
 DEFAULT_TOKEN_BUDGET = {"cpu": 1024, "cuda": 8192}
 """Tokens of a forward pass. On a CPU more are hardly faster and take more memory: see
@@ -28,9 +27,9 @@ class TrainSpec(Spec):
     token_budget: Count | None = None
     """Tokens per forward pass; None: as many as suit the device. It decides time and memory, never
     the result, so it is not part of a cell's id."""
-    learning_rate: Rate | None = None
+    learning_rate: PositiveFloat | None = None
     """Peak learning rate. Exactly one of this and `base_learning_rate` is set."""
-    base_learning_rate: Rate | None = None
+    base_learning_rate: PositiveFloat | None = None
     """Peak learning rate at a batch of 256; the resolved one is this times batch_size / 256."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Learning rate after the warm-up: half a cosine to 0, linear to 0, or the peak throughout."""
