@@ -21,7 +21,8 @@ FLAGS = {
     | {"--executor"},
     "report": COMMON | {"--reports-dir", "--tracking-uri", "--only", "--json"},
     "plan": COMMON
-    | {"--hardware", "--probe", "--price-per-hour", "--only", "--device", "--workers", "--json"},
+    | {"--hardware", "--probe", "--price-per-hour", "--only", "--device", "--workers"}
+    | {"--allow-data-mismatch", "--json"},
     "status": COMMON | {"--only", "--json"},
     "run-cell": COMMON | {"--tracking-uri", "--device", "--allow-data-mismatch", "--json"},
     "compare": {"--runs-dir", "--tracking-uri", "--json", "--debug", "--help"},
@@ -98,14 +99,15 @@ def test_wrong_use_is_exit_code_2_and_one_line(
     assert not list((tmp_path / "runs").glob("cells/*"))
 
 
-def test_two_faults_of_a_grid_are_both_told(tmp_path: Path) -> None:
+def test_faults_of_names_and_of_places_are_told_together(tmp_path: Path) -> None:
     bad = GRID.replace("rank: 4", "rank: 0").replace("arc_easy", "arc_esy")
     (tmp_path / "g.yaml").write_text(bad)
     lines = fault_of(zbench("plan", "g.yaml", cwd=tmp_path)).splitlines()
-    assert [line.split(":")[2].strip() for line in lines] == [
-        "tasks[0]",
-        "blocks[0].methods[2].rank",
-    ]
+    places = ["g.yaml: tasks[0]", "g.yaml: blocks[0].methods[2].rank", "models.a.path", "data.path"]
+    assert len(lines) == len(places)
+    assert all(
+        line.startswith(f"zbench: {place}: ") for line, place in zip(lines, places, strict=True)
+    )
 
 
 def test_missing_local_files_are_told_before_anything_runs(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from harness.cell.memory import SmallerBudget, check_memory
 from harness.cell.score import score_cell
 from harness.cell.settings import CellContext, RunSettings
 from harness.data.pins import training_note
-from harness.errors import ModelError, StorageError, ZbenchError
+from harness.errors import ModelError, StorageError, ZbenchError, plain_message, printable
 from harness.export.model_card import CARD_FILE, model_card
 from harness.grid.cell_files import file_faults, whole_scores
 from harness.grid.folders import (
@@ -246,7 +246,7 @@ def _check_same_base(cell: Cell, result: CellResult, base: Base) -> None:
 
 
 def describe(fault: BaseException) -> str:
-    """The first line of an error's message, with its type where it is not zbench's own."""
+    """The first line of an error's message; where it is not zbench's own, that the log has more."""
     if is_out_of_memory(fault):
         on_gpu = any(name in str(fault) for name in ("CUDA", "CUBLAS", "CUDNN"))
         larger = "GPU" if on_gpu else "machine"
@@ -254,9 +254,10 @@ def describe(fault: BaseException) -> str:
             "out of memory while loading or gathering the model; free the memory of other "
             f"processes, or use a larger {larger}"
         )
-    lines = str(fault).strip().splitlines()
-    text = lines[0] if lines else "no message"
-    return text if isinstance(fault, ZbenchError) else f"{type(fault).__name__}: {text}"
+    if not isinstance(fault, ZbenchError):
+        return f"unexpected fault ({plain_message(fault)}); the log has its traceback"
+    lines = printable(str(fault)).strip().splitlines()
+    return lines[0] if lines else "no message"
 
 
 def record_failure(cell: Cell, folder: Path, fault: BaseException) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.compare import Comparison, ScoreRow
 from harness.analysis.differences import Difference
 from harness.commands import display
-from harness.commands.display import new_table, print_json, print_line
+from harness.commands.display import cell_text, new_table, print_json, print_line
 from harness.records.results import TaskScore
 from harness.report.numbers import interval_text, p_text, percent, points
 
@@ -65,8 +65,6 @@ def _named(score: TaskScore) -> str:
 
 
 def _print_differences(console: Console, comparison: Comparison) -> None:
-    from rich.text import Text
-
     num = len(comparison.differences)
     title = f"{num} difference{'s' * (num > 1)} that can move a score"
     if all(difference.moves == "low bits" for difference in comparison.differences):
@@ -79,7 +77,7 @@ def _print_differences(console: Console, comparison: Comparison) -> None:
     for difference in comparison.differences:
         moves = "the score" if difference.moves == "score" else "its low bits"
         texts = [difference.what, difference.first, difference.second, moves]
-        table.add_row(*map(Text, [_of(difference, benchmarks), *texts]))
+        table.add_row(*map(cell_text, [_of(difference, benchmarks), *texts]))
     console.print(table)
 
 
@@ -91,8 +89,6 @@ def _of(difference: Difference, benchmarks: set[str]) -> str:
 
 
 def _print_scores(console: Console, rows: tuple[ScoreRow, ...]) -> None:
-    from rich.text import Text
-
     numbers = ("A", "SE", "B", "SE", "B − A", "95% interval", "p", "items")
     table = new_table(["percent"], numbers)
     for row in rows:
@@ -103,7 +99,7 @@ def _print_scores(console: Console, rows: tuple[ScoreRow, ...]) -> None:
             items = " and ".join(dict.fromkeys(str(s.n) for s in (row.first, row.second)))
         both = [percent(v) for s in (row.first, row.second) for v in (s.value, s.stderr)]
         texts = [*both, points(row.difference), interval, p_text(row.p_value), items]
-        table.add_row(*map(Text, [f"{row.benchmark} {row.metric}", *texts]))
+        table.add_row(*map(cell_text, [f"{row.benchmark} {row.metric}", *texts]))
     console.print(table)
     if any(row.interval for row in rows):
         known = "they know the items alone, not what another seed would give."

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.canary import grid_alarms
+from harness.errors import printable
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.grid.folders import LOG_FILE
 from harness.grid.status import CellState
@@ -15,6 +16,7 @@ from harness.grid.status import CellState
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from harness.estimate.plan import PlanRow
 
@@ -32,13 +34,21 @@ def console(*, quiet: bool = False) -> Console:
 
 def print_line(console: Console, text: str, style: str | None = None) -> None:
     """Prints a text as it is: nothing in it is markup, and it is not broken into lines."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    text = printable(text)
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True, emoji=False)
 
 
 def print_json(record: dict[str, Any]) -> None:
     """Prints a record for a machine to read."""
     json.dump(record, sys.stdout, indent=1)
     print()
+
+
+def cell_text(text: str) -> Text:
+    """A text for a table: nothing in it is markup, and nothing steers the terminal."""
+    from rich.text import Text
+
+    return Text(printable(text))
 
 
 def new_table(texts: Sequence[str], numbers: Sequence[str], *, no_wrap: bool = False) -> Table:
@@ -82,8 +92,6 @@ def _primary_scores(state: CellState) -> dict[str, float]:
 
 def print_cells(console: Console, states: Sequence[CellState], problem: str | None = None) -> None:
     """Prints each cell's scores, or its error; and `problem`, what is not in MLflow."""
-    from rich.text import Text
-
     names = list(dict.fromkeys(task.name for state in states for task in state.cell.tasks))
     table = new_table(["cell"], ["loss", *map(_heading, names)])
     table.columns[0].no_wrap = True
@@ -92,7 +100,7 @@ def print_cells(console: Console, states: Sequence[CellState], problem: str | No
         train = state.result.train if state.result else None
         shown = [f"{100 * scores[name]:.1f}" if name in scores else "–" for name in names]
         loss = f"{train.epoch_losses[-1]:.3f}" if train else "–"
-        table.add_row(Text(state.cell.label), loss, *shown)
+        table.add_row(cell_text(state.cell.label), loss, *shown)
     console.print(table)
     print_notes(console, states)
     for state in states:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.canary import alarms
 from harness.commands.display import print_line, print_warnings
-from harness.errors import StorageError
+from harness.errors import StorageError, printable
 from harness.estimate.plan import plan_rows
 from harness.grid.schema import is_base
 from harness.grid.status import CellState
@@ -203,7 +203,9 @@ class _Bars:
 
             self.num_steps[event.cell_id] = event.total_steps
             self.tasks[event.cell_id] = self.bars.add_task(
-                escape(self.labels[event.cell_id]), total=max(event.total_steps, 1), text="loading"
+                escape(printable(self.labels[event.cell_id])),
+                total=max(event.total_steps, 1),
+                text="loading",
             )
         elif isinstance(event, StepDone):
             self.steps[event.cell_id] = event.step

@@ -9,7 +9,7 @@ from harness.analysis.frames import ReportInput, cells_frame, losses_frame, scor
 from harness.analysis.sources import ResultSource
 from harness.commands import display
 from harness.commands.display import grid_warnings, print_json, print_line
-from harness.errors import ReportError
+from harness.errors import ReportError, printable
 from harness.grid.workspace import OpenGrid
 
 
@@ -62,7 +62,7 @@ def report_command(
     if as_json:
         print_json({"page": str(report.page), "files": [str(path) for path in report.files]})
     else:
-        print(report.terminal)
-        print(f"\nPage:    {report.page}")
-        print(f"Tables and figures: {report.page.parent}")
+        print(printable(report.terminal))
+        print(printable(f"\nPage:    {report.page}"))
+        print(printable(f"Tables and figures: {report.page.parent}"))
     return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from harness.cell.settings import RunSettings
 from harness.commands.display import (
     cell_records,
+    cell_text,
     console,
     grid_warnings,
     new_table,
@@ -112,14 +113,12 @@ def _start_tracker(grid: OpenGrid, uri: str, has_work: bool) -> Tracker | None:
 
 def _print_summary(screen: Console, grid: OpenGrid, devices: Sequence[str]) -> None:
     """Prints what a run will do before it begins."""
-    from rich.text import Text
-
     states = grid.states
     counts = Counter(state.status for state in states)
     to_do = counts["to do"] + counts["failed"]
     running = f", {counts['running']} running elsewhere" if counts["running"] else ""
     again = f" ({counts['failed']} of them failed before)" if counts["failed"] else ""
-    screen.print(grid.spec.title, markup=False, highlight=False, style="bold")
+    print_line(screen, grid.spec.title, "bold")
     screen.print(
         f"{len(states)} cells: {counts['done']} done, {to_do} to do{again}{running}"
         + (f"; {len(devices)} × {devices[0].split(':')[0]}" if to_do and devices else ""),
@@ -136,8 +135,8 @@ def _print_summary(screen: Console, grid: OpenGrid, devices: Sequence[str]) -> N
         groups.setdefault((state.cell.model_name, state.cell.method_label), []).append(row)
     for (model, method), members in groups.items():
         table.add_row(
-            Text(model),
-            Text(method),
+            cell_text(model),
+            cell_text(method),
             f"{members[0].trainable_parameters:,}",
             str(len(members)),
             _range([row.steps for row in members]),
@@ -171,7 +170,7 @@ def _print_outcome(
         text += f", {len(outcome.failed)} failed (the same command tries them again)"
     elif done == len(states):
         text += "; now `zbench report` with the same grid"
-    screen.print(f"{text}. MLflow: {hide_password(uri)}", highlight=False, soft_wrap=True)
+    print_line(screen, f"{text}. MLflow: {hide_password(uri)}")
     for state in states:
         if state.status == "running":
             print_line(screen, f"not done here: {state.cell.label}: {holder(state.folder)} runs it")

@@ -66,7 +66,7 @@ def theory_command(
     """
     plans = make_suite(size)
     console = display.console(quiet=as_json)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say = partial(display.print_line, console)
     folder = reports_dir / FOLDER
     probe = folder / ".writable"
     write_text(probe, "")  # before the work, not after it

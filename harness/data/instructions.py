@@ -333,5 +333,5 @@ class DataSpec(Spec):
     path: str | None = "alpaca/train.parquet"
     """Parquet file under the data root; read instead of the hub where a data root is given."""
     revision: str = "main"
-    num_rows: Annotated[int, Field(ge=1)] | None = None
+    num_rows: Annotated[int, Field(ge=1, le=10**10)] | None = None
     """Stated size, checked when the data is read; lets `plan` count steps without the data."""

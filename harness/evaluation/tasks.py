@@ -39,14 +39,14 @@ class TaskSpec(Spec):
 
     name: str
     """A key of BENCHMARKS."""
-    shots: Annotated[int, Field(ge=0)] | None = None
+    shots: Annotated[int, Field(ge=0, le=1000)] | None = None
     """Number of few-shot examples; the benchmark's own number where absent."""
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """The first so many items of each lm-eval task, in the order of the data set; all where absent.
     A group counts per member: `limit: 2` on mmlu takes 2 items of each of the 57 subjects. Scores
     with a limit are not the benchmark's: the limit is stored with them."""
 
-    temperature: Annotated[float, Field(ge=0)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=1000)] | None = None
     """Sampling temperature of generated responses: 0 takes the likeliest token. The benchmark's own
     where absent; scores with another one are not the benchmark's."""
 

@@ -23,6 +23,7 @@ from harness.grid.folders import LOG_FILE, cell_folder
 from harness.grid.locks import CellBusy
 from harness.grid.schema import Cell
 from harness.records.events import CellEnded, Event, Scoring, StepDone, Warned
+from harness.terminal import print_in_any_encoding
 from harness.training.signals import STOPPED, Stopped
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -143,6 +144,7 @@ def prepare_worker(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a training handles it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+    print_in_any_encoding()  # a log too
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     _redirect_output(Path(os.devnull))  # the terminal stays clean until a cell has a log
     # What libraries read when they are imported.

@@ -25,7 +25,7 @@ RECIPE = 1
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-DeviceCount = Annotated[int, Field(ge=1)]
+DeviceCount = Annotated[int, Field(ge=1, le=8192)]
 LONGEST_LABEL = 80
 Label = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,\[\]+-]*$", max_length=LONGEST_LABEL)
@@ -68,6 +68,10 @@ class Block(Spec):
     tasks: tuple[TaskSpec, ...]
     gpus_per_cell: DeviceCount = 1
     """Devices that train each of its cells together."""
+
+    def draws(self, choice: MethodChoice) -> Iterable[tuple[float | None, int | None]]:
+        """Fraction and seed of each cell of a method and a model."""
+        return [(None, None)] if choice.train is None else product(self.fractions, self.seeds)
 
 
 class GridSpec(Spec):
@@ -211,26 +215,49 @@ def expand(grid: GridSpec) -> list[Cell]:
     return list(cells.values())
 
 
+def count_cells(grid: GridSpec) -> int:
+    """The number of cells that `expand` would make; one of several blocks counts in each."""
+    return sum(
+        len(block.models) * (1 if choice.train is None else len(block.fractions) * len(block.seeds))
+        for block in grid.blocks
+        for choice in block.methods
+    )
+
+
+def cell_of(
+    grid: GridSpec,
+    model: str,
+    choice: MethodChoice,
+    *,
+    fraction: float | None = None,
+    seed: int | None = None,
+    tasks: tuple[TaskSpec, ...] = (),
+    gpus_per_cell: int = 1,
+) -> Cell:
+    """One cell of a grid."""
+    return Cell(
+        model_name=model,
+        model=grid.models[model],
+        method=choice.method,
+        method_label=choice.label,
+        options=choice.options,
+        fraction=fraction,
+        seed=seed,
+        data=grid.data,
+        train=choice.train,
+        world=grid.world and f"{grid.world}-{DEMO_VERSION}",
+        tasks=tasks,
+        gpus_per_cell=1 if choice.train is None else gpus_per_cell,
+    )
+
+
 def _block_cells(grid: GridSpec, block: Block) -> Iterator[Cell]:
     for model, choice in product(block.models, block.methods):
-        pairs: Iterable[tuple[float | None, int | None]] = [(None, None)]
-        if choice.train is not None:
-            pairs = product(block.fractions, block.seeds)
-        for fraction, seed in pairs:
-            yield Cell(
-                model_name=model,
-                model=grid.models[model],
-                method=choice.method,
-                method_label=choice.label,
-                options=choice.options,
-                fraction=fraction,
-                seed=seed,
-                data=grid.data,
-                train=choice.train,
-                world=grid.world and f"{grid.world}-{DEMO_VERSION}",
-                tasks=block.tasks,
-                gpus_per_cell=1 if choice.train is None else block.gpus_per_cell,
-            )
+        for fraction, seed in block.draws(choice):
+            yield cell_of(
+                grid, model, choice, fraction=fraction, seed=seed, tasks=block.tasks,
+                gpus_per_cell=block.gpus_per_cell,
+            )  # fmt: skip
 
 
 def is_base(cell: Cell) -> bool:
