@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
 
 from harness.errors import printable
 from harness.report.numbers import MISSING
-from harness.report.parts import long_parts, pieces, stacked, wide_parts
-from harness.report.render import Entry, Table
+from harness.report.parts import LONGEST_WORD, long_parts, pieces, stacked, wide_parts
+from harness.report.render import Entry, Row, Table
 
 COLUMN_ROOM = 225.0
 """Points of a column of a two-column page."""
 PAGE_ROOM = 640.0
 """Points that are made to fit a two-column page's 469 without getting too small to be read."""
-MOST_ROWS = 36
-"""Rows beneath a long caption on one page."""
+PAGE_LINES, FEWEST_LINES = 50, 10
+"""Lines of a page for the rows and the caption, and those that are left to the rows at least."""
 _DIGIT, _SMALL_DIGIT, _GAP = 4.3, 3.8, 8.0
 _WRAPPED, _WRAPPED_WIDTH = 26, 100.0
 """A text of more characters is broken into lines of so many points."""
+_LONGEST_CAPTION_WORD = 30
+"""Characters of a caption's word that is not broken."""
 
 _SIGNS = {
     "\\": r"\textbackslash{}",
@@ -90,7 +91,8 @@ _ACCENTS = {
 }
 OTHER_CHARACTERS = (
     "% what pdflatex has no letter for stands with its number; XeLaTeX and LuaLaTeX print it\n"
-    r"\providecommand{\othercharacter}[2]{\ifdefined\Umathchar#1\else{\scriptsize U+#2}\fi}"
+    r"\providecommand{\othercharacter}[2]"
+    r"{\ifdefined\Umathchar#1\else{\scriptsize U+#2}\allowbreak\fi}"
 )
 
 
@@ -118,8 +120,25 @@ def _character(character: str) -> str:
 def to_latex(table: Table) -> str:
     """LaTeX `table` environments; the document needs booktabs, array and graphicx."""
     wide = wide_parts(table, PAGE_ROOM, column_width)
-    parts = [part for each in wide for part in long_parts(each, MOST_ROWS)]
+    parts = [part for each in wide for part in long_parts(each, _room(each), _lines)]
     return "\n".join(map(_environment, parts))
+
+
+def _room(table: Table) -> int:
+    """Lines of the page that a caption leaves; of a narrow table it is twice as long."""
+    per_line = 45 if _width(table) <= COLUMN_ROOM else 95
+    return max(FEWEST_LINES, PAGE_LINES - len(_caption(table)) * 5 // 4 // per_line)
+
+
+def _lines(line: Row) -> int:
+    texts = [entry.text for entry in line.entries]
+    # A character that stands as its number takes the room of five.
+    sizes = [len(text) + 4 * sum(ord(c) > 0x17F for c in text) for text in texts]
+    return max([1, *(-(-size // 22) for size in sizes if size > _WRAPPED)])
+
+
+def _width(table: Table) -> float:
+    return sum(column_width(table, index) for index in range(len(table.header)))
 
 
 def column_width(table: Table, index: int) -> float:
@@ -135,15 +154,14 @@ def column_width(table: Table, index: int) -> float:
 
 def _environment(table: Table) -> str:
     number = len(table.header)
-    width = sum(column_width(table, index) for index in range(number))
-    name = "table" if width <= COLUMN_ROOM else "table*"
+    name = "table" if _width(table) <= COLUMN_ROOM else "table*"
     wrapped = {index for index in range(table.num_text_columns) if _is_long(table, index)}
     columns = [_column(table, index, index in wrapped) for index in range(number)]
     lines = [
         "% needs \\usepackage{booktabs,array,graphicx}",
         f"\\begin{{{name}}}[t]",
         "\\centering\\footnotesize\\setlength{\\tabcolsep}{4pt}",
-        f"\\caption{{{escape_latex(_caption(table))}}}",
+        f"\\caption{{{_broken(_caption(table), _LONGEST_CAPTION_WORD)}}}",
         f"\\label{{tab:{table.name}}}",
         "% no wider than the column or page that it stands in",
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
@@ -198,7 +216,7 @@ def _entry(entry: Entry, is_reference: bool, is_wrapped: bool) -> str:
     return f"\\textit{{{text}}}" if is_reference and entry.text not in ("", MISSING) else text
 
 
-def _broken(text: str) -> str:
+def _broken(text: str, longest: int = LONGEST_WORD) -> str:
     """Text whose long words may be broken."""
-    words: Sequence[str] = text.split(" ")
-    return " ".join(r"\allowbreak{}".join(map(escape_latex, pieces(word))) for word in words)
+    words = (pieces(word, longest) for word in text.split(" "))
+    return " ".join(r"\allowbreak{}".join(map(escape_latex, parts)) for parts in words)

@@ -27,6 +27,10 @@ ROOM = 1176.0
 """Pixels that a table has in a window of 1280."""
 CHARACTER, GAP = 8.3, 13.0
 """Pixels of a character in a table, and around an entry."""
+SECOND = 144.0
+"""Pixels that the page gives a second column of texts at least: names of methods."""
+WHOLE = 16
+"""Characters of a text that is never broken."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ def _environment() -> Environment:
         cache_size=2,
         finalize=_plain,
     )
+    environment.globals["whole"] = WHOLE
     environment.filters |= {"breakable": _breakable, "parts": _parts}
     return environment
 
@@ -65,6 +70,8 @@ def _breakable(text: str) -> Markup:
     """A text whose long words the browser may break."""
     from markupsafe import Markup, escape
 
+    if len(text) <= WHOLE:
+        return escape(printable(text))
     words = (Markup("<wbr>").join(map(escape, pieces(word))) for word in printable(text).split(" "))
     return Markup(" ").join(words)
 
@@ -80,7 +87,8 @@ def _column_width(table: Table, index: int) -> float:
     pieces = [longest_piece(text) for entry in entries for text in (entry.text, entry.error)]
     if index >= table.num_text_columns:
         pieces = [max(len(entry.text), len(entry.error)) for entry in entries]
-    return CHARACTER * max([longest_piece(table.header[index]), *pieces]) + GAP
+    least = SECOND if index == 1 < table.num_text_columns else 0.0
+    return max(least, CHARACTER * max([longest_piece(table.header[index]), *pieces]) + GAP)
 
 
 def html(macro: str, *arguments: object) -> str:

@@ -81,16 +81,26 @@ def wide_parts(table: Table, room: float, width_of: Callable[[Table, int], float
     return _numbered(parts)
 
 
-def long_parts(table: Table, most_rows: int) -> list[Table]:
-    """A table's rows divided, where blocks begin if need be; each part names its first block."""
-    if len(table.rows) <= most_rows:
+def long_parts(table: Table, room: int, height_of: Callable[[Row], int]) -> list[Table]:
+    """A table's rows divided, where blocks begin if need be; each part names its first block.
+
+    Args:
+        table: what may be too long.
+        room: the lines of the page.
+        height_of: of a row, in lines.
+    """
+    heights = [height_of(line) for line in table.rows]
+    if sum(heights) <= room:
         return [table]
     parts: list[list[Row]] = [[]]
-    for line in table.rows:
-        full = len(parts[-1]) >= most_rows
-        if full or (line.starts_block and len(parts[-1]) > most_rows * 2 // 3):
+    used = 0
+    for line, height in zip(table.rows, heights, strict=True):
+        is_full = used + height > room or (line.starts_block and used > room * 2 // 3)
+        if parts[-1] and is_full:
             parts.append([])
+            used = 0
         parts[-1].append(line)
+        used += height
     return _numbered([replace(table, rows=tuple(rows)) for rows in _named(parts)])
 
 

@@ -82,6 +82,8 @@ def _caption(
     findings: Findings, group: Group, paper: PaperTable, lines: Sequence[Line]
 ) -> tuple[str, ...]:
     metrics = ", ".join(f"{c} {setting.metric}" for c, setting in group.settings.items())
+    if not group.is_paper and len(used := {one.metric for one in group.settings.values()}) == 1:
+        metrics = used.pop()
     told = [("MMLU", "MMLU: mean over all questions"), ("TruthfulQA", "TruthfulQA: mc1")]
     said = [text for column, text in told if group.is_paper and column in group.settings]
     meant = f" ({'; '.join(said)})" if said else ""
