@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from harness.commands import display
 from harness.errors import TrackingError, UsageError
 from harness.records.files import write_text
-from harness.report.render import to_text
+from harness.report.text import to_text
 from harness.report.theory import slope_records, slope_table, write_study
 from harness.theory.identity import show_identities
 from harness.theory.statements import cautions, statements

@@ -44,7 +44,7 @@ def build_report(data: ReportInput, folder: Path) -> Report:
         folder: where the files go; files of other names in it stay.
 
     Raises:
-        ReportError: no cell has a score yet.
+        ReportError: no cell has a score, or was trained, or failed.
         StorageError: a file cannot be written.
     """
     from harness.analysis.findings import find
@@ -53,12 +53,11 @@ def build_report(data: ReportInput, folder: Path) -> Report:
     from harness.report.page import panel_images
     from harness.report.reuse import earlier_images, figures_key
 
-    if data.scores.empty:
+    has_failed = bool(len(data.cells)) and "failed" in set(data.cells["status"])
+    if data.scores.empty and data.losses.empty and not has_failed:
         name = data.grid_name
-        failed = int((data.cells["status"] == "failed").sum()) if len(data.cells) else 0
-        look = f" ({failed} failed: see `zbench status {name}`)" if failed else ""
         raise ReportError(
-            f"grid '{name}': nothing to report, no cell has a score yet{look}; "
+            f"grid '{name}': nothing to report, no cell has a score yet; "
             f"run `zbench run-grid {name}` first"
         )
     findings = find(data)
