@@ -24,6 +24,8 @@ Cause = Literal[
     "too large",
     "too deep",
     "cut off",
+    "damaged",
+    "no weights",
     "no text",
     "other format",
     "content",
@@ -41,6 +43,8 @@ ADVICE: dict[Cause, str] = {
     "too large": "see that it is the file that is meant",
     "too deep": "see that it is the file that is meant",
     "cut off": "fetch the whole file from where it came",
+    "damaged": "fetch the file from where it came",
+    "no weights": "give the file as it was trained and saved, in floating-point numbers",
     "no text": "store it as UTF-8 text",
     "other format": "convert it",
     "content": "correct the file",
@@ -58,10 +62,11 @@ class Unreadable(ZbenchError):
     Attributes:
         path: the file.
         cause: why, one of `ADVICE`'s keys.
+        found: what is wrong with it.
     """
 
     def __init__(self, path: Path, cause: Cause, found: str, advice: str | None = None) -> None:
-        self.path, self.cause = path, cause
+        self.path, self.cause, self.found = path, cause, found
         super().__init__(f"{path}: {found}; {advice or ADVICE[cause]}")
 
 
