@@ -191,7 +191,6 @@ def _emit_start(context: CellContext, total_steps: int) -> None:
 
 def _load_base(context: CellContext, precision: str | None = None) -> Base:
     """Loads the base model, in a given precision or in that of the cell's settings."""
-    from harness.evaluation.bos import bos_warning
     from harness.models.devices import resolve_precision
     from harness.models.loading import load_base
 
@@ -204,7 +203,8 @@ def _load_base(context: CellContext, precision: str | None = None) -> Base:
         precision=resolve_precision(setting, device),
         quantization=train.base_quantization if train else None,
     )
-    context.warn(bos_warning(base.tokenizer, base.model.config))
+    for note in base.notes:
+        context.warn(note)
     return base
 
 

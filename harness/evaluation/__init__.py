@@ -10,7 +10,7 @@ records.
 
 Log-likelihoods are computed by `scorer`, lm-eval's model class, over the folder `prefix_trie`:
 what requests begin with in common is computed once. `trial` finds out which models that suits,
-`memory` halves what does not fit, and `bos` tells a tokenizer that lacks its model's BOS.
+and `memory` halves what does not fit.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from harness.estimate.tokens import (
     training_tokens,
 )
 from harness.evaluation.tasks import TaskSpec
-from harness.models.checkpoint import load_tokenizer
 from harness.models.shape import ModelShape
+from harness.models.tokenizer_files import load_tokenizer
 from tests.estimate.conftest import cells_of
 
 
@@ -30,7 +30,7 @@ def test_counted_tokens_are_those_of_the_chosen_rows(world: Path, tmp_path: Path
     assert first == again
     assert list((tmp_path / "estimates").glob("lengths-*.json"))
     rows = choose(read_instructions(cell.data, data_root=world).rows, 0.3, 1)
-    tokenizer = load_tokenizer(world / "model", cell.model.shape)
+    tokenizer = load_tokenizer(world / "model", cell.model.shape.vocab_size)
     examples = tokenize(rows, tokenizer, cell.train.max_length)
     assert first is not None
     assert first.source == "counted"
@@ -42,7 +42,7 @@ def test_counted_tokens_are_those_of_the_chosen_rows(world: Path, tmp_path: Path
 
 def test_the_shared_prefix_is_what_rows_of_a_form_begin_with(world: Path) -> None:
     cell = cells_of("demo")["tiny-llama/full/100%/seed0"]
-    tokenizer = load_tokenizer(world / "model", cell.model.shape)
+    tokenizer = load_tokenizer(world / "model", cell.model.shape.vocab_size)
     rows = [Instruction("a b", "", "c"), Instruction("d", "", "e f"), Instruction("g", "h", "i")]
     lengths = row_lengths(rows, tokenizer)
     examples = tokenize(rows, tokenizer, 512)
@@ -54,7 +54,7 @@ def test_the_shared_prefix_is_what_rows_of_a_form_begin_with(world: Path) -> Non
 
 def test_rows_are_cut_at_the_maximal_length(world: Path) -> None:
     cell = cells_of("demo")["tiny-llama/full/100%/seed0"]
-    tokenizer = load_tokenizer(world / "model", cell.model.shape)
+    tokenizer = load_tokenizer(world / "model", cell.model.shape.vocab_size)
     lengths = row_lengths([Instruction("a", "", "b")], tokenizer)
     whole = training_tokens(lengths, [0], 512)
     cut = training_tokens(lengths, [0], whole.tokens - 1)

@@ -114,7 +114,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> 
 
 def test_a_missing_tensor_is_never_made_up(folder: Path) -> None:
     rewrite(folder, lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"))
-    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj\.weight is missing; copy"):
+    with pytest.raises(ModelError, match=r"layer 1: mlp\.up_proj\.weight is missing, in oth"):
         load(folder)
 
 
@@ -130,7 +130,7 @@ def test_a_tensor_of_another_shape_is_never_made_up(folder: Path) -> None:
 def test_weights_of_a_deeper_model_are_refused(folder: Path) -> None:
     edit_json(folder / "config.json", num_hidden_layers=3)
     spec = ModelSpec(path=str(folder), shape=shape().model_copy(update={"num_hidden_layers": 3}))
-    with pytest.raises(ModelError, match=r"layers\.3\..* is not part of the model .*and 6 more"):
+    with pytest.raises(ModelError, match=r"it has a layer 3, config\.json says num_hidden_l"):
         load_base(spec, data_root=None, device="cpu", precision="fp32")
 
 
