@@ -157,9 +157,9 @@ def _draw_losses(
         look: dict[str, Any] = {"color": colour, "marker": marker, "markerfacecolor": "none"}
         look |= {"linewidth": 1.2, "label": f"{name_of(variant)}, published"}
         axes.plot(range(first, len(values)), values[first:], "--", **look)
-    epochs = {epoch for of_seeds in curves.values() for epoch in of_seeds if epoch >= first}
-    if len(epochs) == 1:
-        axes.set_xticks(list(epochs))
+    shown = {epoch for of_seeds in curves.values() for epoch in of_seeds if epoch >= first}
+    if len(shown) == 1:
+        axes.set_xticks(list(shown))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.ticklabel_format(axis="y", useOffset=False)
