@@ -206,7 +206,7 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
         re.compile(
             r"(?P<kept>[?&;#](?:amp;)?[\w.%-]{0,80}"
             r"(?:pass|pwd|token|secret|key|sig|cred|auth|policy|user|jwt|sas)[\w.%-]{0,40}=)"
-            r"[^\s&;#\"'<>]+",
+            r"[^\s&;#\"'<>]*[^\s&;#\"'<>:,.)]",
             re.IGNORECASE,
         ),
         # password=, "hf_token": of a connection text, of JSON, YAML or Python

@@ -82,7 +82,9 @@ TAGS: dict[str, str] = {
     "zbench.grid": "name of the grid",
     "zbench.git_commit": "commit of the checkout that logged the parent run",
     "zbench.cell_id": "id of the cell",
-    "zbench.owner": "process that writes the run",
+    "zbench.owner": "process that writes the run: host, number, start, machine",
+    "zbench.creation": "one attempt to create the run, which is taken up if its answer is lost",
+    "zbench.runner.*": "of the parent run: a process that runs cells of the grid",
     "zbench.training": "tells one training of a cell from another",
     "zbench.content": "SHA-256 of the `result.json` that was logged; marks the run as complete",
     "zbench.folder": "the cell's folder",
@@ -93,6 +95,7 @@ TAGS: dict[str, str] = {
     "zbench.<field of environment>": "such as `zbench.torch` and `zbench.host`",
 }
 ARTIFACTS: dict[str, str] = {
+    "grid.yaml": "of the parent run: the grid's text, secrets masked",
     "result.json": "the result; logged last",
     "cell.json": "the cell",
     "log.txt": "the log of the process that ran it",

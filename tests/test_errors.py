@@ -39,7 +39,8 @@ PLAIN = [
     "https://host:5000/path?sslmode=require",
     "paper-7b:llama-7b/base; 12:30:05; key: value; tokens=5; a token: 3",
     "tokens of the closing text; the password is asked for; secrets",
-    "hf_transfer and hf_hub_download; a basic implementation, the bearer of news; the first pass: 20 s",
+    "hf_transfer and hf_hub_download; a basic implementation, the bearer of news",
+    "the first pass: 20 s; key=value",
 ]
 
 

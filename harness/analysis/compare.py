@@ -200,10 +200,10 @@ def find_side(name: str, *, runs_dir: Path, tracking_uri: str | None) -> Side:
 def _tracked_side(
     name: str, labels: Sequence[str], runs_dir: Path, tracking_uri: str | None
 ) -> Side:
+    from harness.tracking.address import resolve_uri
     from harness.tracking.lookup import RunLookup
-    from harness.tracking.store import resolve_uri
 
-    lookup = RunLookup(resolve_uri(None, runs_dir, tracking_uri))
+    lookup = RunLookup(resolve_uri(None, runs_dir, tracking_uri), runs_dir)
     runs: list[str] = []
     problem = ""
     try:

@@ -15,7 +15,14 @@ from harness.cell.memory import SmallerBudget, check_memory
 from harness.cell.score import score_cell
 from harness.cell.settings import CellContext, RunSettings
 from harness.data.pins import training_note
-from harness.errors import ModelError, StorageError, ZbenchError, plain_message, printable
+from harness.errors import (
+    ModelError,
+    StorageError,
+    ZbenchError,
+    mask_secrets,
+    plain_message,
+    printable,
+)
 from harness.export.model_card import CARD_FILE, model_card
 from harness.grid.cell_files import file_faults, whole_scores
 from harness.grid.folders import (
@@ -255,7 +262,8 @@ def describe(fault: BaseException) -> str:
             f"processes, or use a larger {larger}"
         )
     if not isinstance(fault, ZbenchError):
-        return f"unexpected fault ({plain_message(fault)}); the log has its traceback"
+        said = mask_secrets(plain_message(fault))
+        return f"unexpected fault ({said}); the log has its traceback"
     lines = printable(str(fault)).strip().splitlines()
     return lines[0] if lines else "no message"
 

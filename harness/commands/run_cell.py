@@ -22,8 +22,8 @@ from harness.grid.locks import CellBusy
 from harness.grid.selection import find_cell
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
 from harness.records.events import Emit, Event
+from harness.tracking.address import resolve_uri
 from harness.tracking.live import Tracker
-from harness.tracking.store import resolve_uri
 from harness.training.signals import handle_signals
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ def run_cell_command(
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     after = grid.read_states()
+    if tracker.told:
+        print_warnings(screen, [tracker.told])
     print_cells(screen, after, problem)
     if as_json:
         print_json({"cells": cell_records(after)})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cell.settings import RunSettings
@@ -23,7 +22,7 @@ from harness.commands.display import (
     print_warnings,
 )
 from harness.commands.progress import Notices, progress
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, did_you_mean, mask_secrets
 from harness.estimate.plan import PlanRow, plan_rows
 from harness.estimate.probe import expected_seconds
 from harness.execution.devices import RunPlan, resolve_devices, worker_threads
@@ -32,7 +31,9 @@ from harness.execution.scheduling import check_gpus_per_cell, devices_needed
 from harness.grid.locks import holder
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
-from harness.tracking.store import default_uri, hide_password, resolve_uri
+from harness.tracking.address import DATABASE_FILE, is_own, resolve_uri
+from harness.tracking.database import is_behind
+from harness.tracking.metrics import content_hash
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,6 +82,8 @@ def run_grid_command(
         outcome = run_grid(grid.states, plan, [show, *listeners], executor)
     after = grid.read_states() if chosen else grid.states
     problem = tracker.close() if tracker else None
+    if tracker and tracker.told:
+        print_warnings(screen, [tracker.told])
     _print_outcome(screen, after, outcome, uri, problem)
     standing = grid_warnings(after)
     print_warnings(screen, standing)
@@ -100,12 +103,13 @@ def run_grid_command(
 def _start_tracker(grid: OpenGrid, uri: str, has_work: bool) -> Tracker | None:
     """Starts logging; None where there is nothing to log.
 
-    That is where nothing runs and the runs folder has its own database: what it may lack, `report`
-    and `sync` log. Importing MLflow takes longer than all the rest of such a run.
+    That is where nothing runs and the runs folder's own database holds all that is done. Importing
+    MLflow takes longer than all the rest of such a run.
     """
-    database = Path(uri.removeprefix("sqlite:///"))
-    if not has_work and uri == default_uri(grid.runs_dir) and database.is_file():
-        return None
+    if not has_work and is_own(uri, grid.runs_dir):
+        contents = {content_hash(state.folder) for state in grid.states if state.result}
+        if not is_behind(grid.runs_dir / DATABASE_FILE, contents):
+            return None
     from harness.tracking.live import Tracker
 
     return Tracker(grid.spec, uri, grid.runs_dir, grid.states)
@@ -170,7 +174,7 @@ def _print_outcome(
         text += f", {len(outcome.failed)} failed (the same command tries them again)"
     elif done == len(states):
         text += "; now `zbench report` with the same grid"
-    print_line(screen, f"{text}. MLflow: {hide_password(uri)}")
+    print_line(screen, f"{text}. MLflow: {mask_secrets(uri)}")
     for state in states:
         if state.status == "running":
             print_line(screen, f"not done here: {state.cell.label}: {holder(state.folder)} runs it")

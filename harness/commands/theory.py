@@ -134,7 +134,8 @@ def _track(
     study: Study, files: Sequence[Path], runs_dir: Path, option: str | None, seconds: float
 ) -> str:
     """Logs one run; returns the line that says where, or why it could not be logged."""
-    from harness.tracking.store import hide_password, resolve_uri
+    from harness.errors import mask_secrets
+    from harness.tracking.address import resolve_uri
     from harness.tracking.study import log_study
 
     uri = resolve_uri(None, runs_dir, option)
@@ -158,4 +159,4 @@ def _track(
         )
     except TrackingError as fault:
         return f"warning: {fault}; the files above are whole"
-    return f"MLflow:  {hide_password(uri)}, experiment {FOLDER}"
+    return f"MLflow:  {mask_secrets(uri)}, experiment {FOLDER}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 from harness.cell.memory import SmallerBudget
 from harness.cell.run import describe, follow_cell, record_failure, run_cell
 from harness.cell.settings import RunSettings
-from harness.errors import StorageError
+from harness.errors import StorageError, mask_secrets
 from harness.execution.devices import cuda_visible
 from harness.grid.folders import LOG_FILE, cell_folder
 from harness.grid.locks import CellBusy
@@ -147,6 +148,7 @@ def prepare_worker(
     print_in_any_encoding()  # a log too
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     _redirect_output(Path(os.devnull))  # the terminal stays clean until a cell has a log
+    sys.stdout, sys.stderr = MaskedText(1), MaskedText(2)
     # What libraries read when they are imported.
     os.environ |= {
         "OMP_NUM_THREADS": str(threads),
@@ -172,6 +174,18 @@ def log_progress(event: Event) -> None:
         logger.warning("%s", event.message)
     elif isinstance(event, Scoring) and event.done % max(1, event.total // 10) == 0:
         logger.info("%s: %d of %d requests", event.benchmark, event.done, event.total)
+
+
+class MaskedText(io.TextIOWrapper):
+    """A stream on a file descriptor, for a log that others read: no password or token passes."""
+
+    def __init__(self, descriptor: int) -> None:
+        file = open(descriptor, "wb", closefd=False)  # noqa: SIM115 (open as long as the process)
+        super().__init__(file, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+    def write(self, text: str, /) -> int:
+        super().write(mask_secrets(text))
+        return len(text)
 
 
 def log_to(path: Path, prefix: str = "") -> None:
@@ -212,7 +226,8 @@ def logging_beside_the_screen(path: Path) -> Iterator[None]:
         ) from fault
     screen, file = logging.StreamHandler(), _LogFile(path, delay=True, encoding="utf-8")
     screen.setLevel(logging.WARNING)
-    file.setFormatter(logging.Formatter(LOG_FORMAT))
+    screen.setFormatter(_MaskedFormatter())
+    file.setFormatter(_MaskedFormatter(LOG_FORMAT))
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.INFO)
@@ -226,6 +241,11 @@ def logging_beside_the_screen(path: Path) -> Iterator[None]:
             root.removeHandler(handler)
         root.setLevel(level)
         file.close()
+
+
+class _MaskedFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return mask_secrets(super().format(record))
 
 
 class _LogFile(logging.FileHandler):

@@ -8,11 +8,12 @@ from functools import cached_property
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from harness.data.instructions import DataSpec
 from harness.demo.world import VERSION as DEMO_VERSION
 from harness.evaluation.tasks import TaskSpec
+from harness.grid.tracking_uri import uri_fault
 from harness.methods import METHODS
 from harness.methods.method import MethodOptions
 from harness.models.checkpoint import ModelSpec
@@ -46,6 +47,13 @@ class TrackingSpec(Spec):
     """MLflow experiment; the grid's name where absent."""
     uri: str | None = None
     """MLflow tracking URI; `--tracking-uri` and MLFLOW_TRACKING_URI take precedence over it."""
+
+    @field_validator("uri")
+    @classmethod
+    def _check_uri(cls, uri: str | None) -> str | None:
+        if uri is not None and (fault := uri_fault(uri)):
+            raise ValueError(fault)
+        return uri
 
 
 class MethodChoice(Spec):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import StorageError
+from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.cell_files import read_table
 from harness.grid.schema import Cell
 from harness.methods import METHODS
@@ -81,19 +83,21 @@ def steps_metrics(path: Path, sha256: str | None = None) -> list[Metric]:
     return metrics
 
 
-def result_metrics(result: CellResult) -> list[Metric]:
-    """The metrics of a result.
+def result_metrics(result: CellResult, tasks: Sequence[TaskSpec] = ()) -> list[Metric]:
+    """The metrics of a result, one point for each metric and step.
 
     They are `eval/<protocol>/<task>/<metric>`, costs, the loss per epoch, and what a method
-    measured before and after the training (`probe/`).
+    measured before and after the training (`probe/`). Of several scores of one name (another
+    limit, say) it is that which answers one of `tasks`, else the last.
     """
     now = time.time_ns() // 1_000_000
-    metrics: list[Metric] = []
+    found: dict[tuple[str, int], Metric] = {}
 
     def add(key: str, value: float, step: int = 0) -> None:
-        metrics.append(_metric(key, value, now, step))
+        found[key, step] = _metric(key, value, now, step)
 
-    for score in result.scores:
+    asked = {request_key(task) for task in tasks}
+    for score in sorted(result.scores, key=lambda score: score.key in asked):
         stem = f"eval/{score.protocol}/{score.task}"
         add(f"{stem}/{score.metric}", score.value)
         if score.stderr is not None:
@@ -112,7 +116,7 @@ def result_metrics(result: CellResult) -> list[Metric]:
         for name, value in train.final_statistics.items():
             if name.startswith("probe/"):  # others are the last step's, and logged with it
                 add(name, value)
-    return metrics
+    return list(found.values())
 
 
 def content_hash(folder: Path) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from harness.grid.resolver import resolve_grid
 from harness.grid.schema import expand
 from harness.grid.workspace import open_grid
 from harness.records.results import write_result
+from harness.tracking.metrics import content_hash
 from tests.grid.test_status import scored
 from tests.records.test_results import RESULT
 
@@ -79,7 +82,12 @@ def test_nothing_to_do_imports_nothing_heavy(
     write_result(
         cell_folder(tmp_path / "runs", cell), replace(RESULT, cell_id=cell.id, scores=scored(cell))
     )
-    (tmp_path / "runs" / "mlflow.db").write_bytes(b"")
+    database = closing(sqlite3.connect(tmp_path / "runs" / "mlflow.db"))
+    with database as opened, opened:
+        opened.execute("create table runs (run_uuid, status, lifecycle_stage)")
+        opened.execute("create table tags (run_uuid, key, value)")
+        logged = content_hash(cell_folder(tmp_path / "runs", cell))
+        opened.execute("insert into tags values ('1', 'zbench.content', ?)", (logged,))
     before = sorted(tmp_path.rglob("*"))
     done = subprocess.run(
         [sys.executable, "-c", CODE], cwd=tmp_path, capture_output=True, text=True, check=True
