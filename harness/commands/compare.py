@@ -71,8 +71,6 @@ def _print_differences(console: Console, comparison: Comparison) -> None:
         title += ", by its low bits alone"
     print_line(console, title)
     table = new_table(["of", "what", "A", "B", "can move"], [])
-    for column in table.columns:
-        column.overflow = "fold"
     benchmarks = {row.benchmark for row in comparison.rows}
     for difference in comparison.differences:
         moves = "the score" if difference.moves == "score" else "its low bits"
@@ -91,6 +89,8 @@ def _of(difference: Difference, benchmarks: set[str]) -> str:
 def _print_scores(console: Console, rows: tuple[ScoreRow, ...]) -> None:
     numbers = ("A", "SE", "B", "SE", "B − A", "95% interval", "p", "items")
     table = new_table(["percent"], numbers)
+    for column in table.columns[1:]:
+        column.no_wrap = column.header != "95% interval"
     for row in rows:
         if row.interval is not None:
             interval, items = interval_text(row.interval), str(row.num_items)

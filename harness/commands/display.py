@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from harness.estimate.plan import PlanRow
 
+LONGEST_LABEL = 36
+"""Characters of a cell's label that are not broken for the sake of more columns."""
 PIPE_WIDTH = 160
 """Columns where the output is no terminal: tables in a log lose nothing."""
 
@@ -48,7 +50,7 @@ def cell_text(text: str) -> Text:
     """A text for a table: nothing in it is markup, and nothing steers the terminal."""
     from rich.text import Text
 
-    return Text(printable(text))
+    return Text(printable(text), overflow="fold")
 
 
 def new_table(texts: Sequence[str], numbers: Sequence[str], *, no_wrap: bool = False) -> Table:
@@ -92,16 +94,31 @@ def _primary_scores(state: CellState) -> dict[str, float]:
 
 def print_cells(console: Console, states: Sequence[CellState], problem: str | None = None) -> None:
     """Prints each cell's scores, or its error; and `problem`, what is not in MLflow."""
+    from harness.report.parts import divided, longest_piece, stacked
+
     names = list(dict.fromkeys(task.name for state in states for task in state.cell.tasks))
-    table = new_table(["cell"], ["loss", *map(_heading, names)])
-    table.columns[0].no_wrap = True
+    heads = ["loss", *map(_heading, names)]
+    rows = []
     for state in states:
         scores = _primary_scores(state)
         train = state.result.train if state.result else None
         shown = [f"{100 * scores[name]:.1f}" if name in scores else "–" for name in names]
-        loss = f"{train.epoch_losses[-1]:.3f}" if train else "–"
-        table.add_row(cell_text(state.cell.label), loss, *shown)
-    console.print(table)
+        rows.append([f"{train.epoch_losses[-1]:.3f}" if train else "–", *shown])
+    labels = [printable(state.cell.label) for state in states]
+    widths = [
+        2 + max([longest_piece(head), *(len(line[place]) for line in rows)])
+        for place, head in enumerate(heads)
+    ]
+    left = console.width - min(LONGEST_LABEL, max(map(len, labels), default=0))
+    # Columns that do not fit stand in a table of their own, beside the cells again.
+    for chunk in divided(widths, left):
+        table = new_table(["cell"], [])
+        for place in chunk:
+            head = cell_text("\n".join(stacked(heads[place])))
+            table.add_column(head, justify="right", no_wrap=True)
+        for label, line in zip(labels, rows, strict=True):
+            table.add_row(cell_text(label), *(line[place] for place in chunk))
+        console.print(table)
     print_notes(console, states)
     for state in states:
         if state.status in ("failed", "stale") and state.fault:

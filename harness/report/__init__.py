@@ -7,7 +7,8 @@ tables, gates, listings, costs    the tables; numbers: in print
 curves, gates, bridge    the figures; figures: what they share; reuse: drawn earlier
 reading      what the page says in words
 theory       the convergence rates of `zbench theory`
-render, page    a table as Markdown, LaTeX and text; the HTML file
+render, latex, text, page    a table as Markdown, LaTeX and text; the HTML file
+parts        what is too wide or too long for its page, in parts
 """
 
 from __future__ import annotations

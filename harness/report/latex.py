@@ -98,7 +98,7 @@ OTHER_CHARACTERS = (
 
 def escape_latex(text: str) -> str:
     """Text that LaTeX prints as it is."""
-    escaped = "".join(map(_character, printable(text)))
+    escaped = "".join(map(_character, unicodedata.normalize("NFC", printable(text))))
     # No dash of two hyphens, no other quotation mark: ours have characters of their own.
     escaped = re.sub(r"(?<=-)-", "{}-", escaped) if "--" in text else escaped
     return re.sub(r"(?<=[?!])(?=`)|(?<=,)(?=,)", "{}", escaped)

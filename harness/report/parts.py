@@ -43,6 +43,20 @@ def stacked(text: str, width: int = LONGEST_WORD) -> list[str]:
     return lines or [""]
 
 
+def divided(widths: Sequence[float], room: float) -> list[list[int]]:
+    """Places of columns in parts that fit, as few and as even as may be; each has one at least."""
+    chunks: list[list[int]] = [[]]
+    for index, width in enumerate(widths):
+        if chunks[-1] and sum(widths[other] for other in chunks[-1]) + width > room:
+            chunks.append([])
+        chunks[-1].append(index)
+    even = -(-len(widths) // len(chunks))
+    places = list(range(len(widths)))
+    level = [places[start : start + even] for start in places[:: max(1, even)]]
+    fits = all(sum(widths[index] for index in chunk) <= room for chunk in level)
+    return level if level and fits else chunks
+
+
 def wide_parts(table: Table, room: float, width_of: Callable[[Table, int], float]) -> list[Table]:
     """A table's columns of numbers divided so that each part fits; its texts stand in all.
 
@@ -53,30 +67,21 @@ def wide_parts(table: Table, room: float, width_of: Callable[[Table, int], float
     """
     texts, number = table.num_text_columns, len(table.header)
     widths = [width_of(table, index) for index in range(number)]
-    left = room - sum(widths[:texts])
-    chunks: list[list[int]] = [[]]
-    for index in range(texts, number):
-        used = sum(widths[other] for other in chunks[-1])
-        if chunks[-1] and used + widths[index] > left:
-            chunks.append([])
-        chunks[-1].append(index)
+    chunks = divided(widths[texts:], room - sum(widths[:texts]))
     if len(chunks) == 1:
         return [table]
-    even = -(-(number - texts) // len(chunks))
-    level = [list(range(at, min(at + even, number))) for at in range(texts, number, even)]
-    if all(sum(widths[index] for index in chunk) <= left for chunk in level):
-        chunks = level
     kept = list(range(texts))
     parts = [
         replace(
             table,
-            header=tuple(table.header[index] for index in [*kept, *chunk]),
+            header=tuple(table.header[index] for index in shown),
             rows=tuple(
-                replace(line, entries=tuple(line.entries[index] for index in [*kept, *chunk]))
+                replace(line, entries=tuple(line.entries[index] for index in shown))
                 for line in table.rows
             ),
         )
         for chunk in chunks
+        for shown in [[*kept, *(texts + place for place in chunk)]]
     ]
     return _numbered(parts)
 
