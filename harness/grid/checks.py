@@ -50,6 +50,9 @@ def combination_faults(grid: GridSpec) -> Iterator[str]:
 
 def _misfit(grid: GridSpec, model: str, choice: MethodChoice) -> Iterator[str]:
     cell = cell_of(grid, model, choice)
+    folder = getattr(cell.options, "adapter", None)
+    if folder is not None and not Path(folder).exists():
+        return  # `entries` lets it pass for a command that reads results alone
     try:
         check_options(METHODS[cell.method], cell.options, cell.model.shape)
         _check_quantization(cell)
@@ -134,7 +137,7 @@ def resolve_data_root(grid: GridSpec, option: Path | None, runs_dir: Path) -> Pa
             raise UsageError(f"{DATA_ROOT_VARIABLE}: {fault}") from fault
     if option is not None and not option.is_dir():
         what = "no such folder" if not option.exists() else "is no folder"
-        raise UsageError(f"{name} {option}: {what}{_near(option)}")
+        raise UsageError(f"{name} {option}: {what}")
     return option and option.resolve()
 
 
@@ -212,7 +215,7 @@ def look_at(inputs: Inputs, data_root: Path | None) -> Found:
         found.look(_check_model, name, model, longest, data_root)
     for data in inputs.data:
         found.look(_check_data, data, data_root)
-        rows = count_rows(data, data_root)
+        rows = None if data.num_rows else count_rows(data, data_root)  # stated: told already
         few = (fraction_fault(fraction, rows) for fraction in inputs.fractions)
         found.faults += [fault for fault in few if fault is not None]
     for task in inputs.tasks:
@@ -283,4 +286,4 @@ def _near(path: Path) -> str:
         names = sorted(entry.name for entry in path.parent.iterdir())
     except OSError:  # no folder, or one that may not be listed
         return ""
-    return did_you_mean(path.name, names[:20])
+    return did_you_mean(path.name, names[:20]) if names else ""

@@ -90,13 +90,23 @@ def check_inputs(inputs: Inputs, runs_dir: Path, data_root: Path | None) -> Inpu
     return InputCheck(*(tuple(dict.fromkeys(p)) for p in (found.faults, found.notes, versions)))
 
 
-def open_grid(grid: str, runs_dir: Path, data_root: Path | None, only: str | None) -> OpenGrid:
+def open_grid(
+    grid: str,
+    runs_dir: Path,
+    data_root: Path | None,
+    only: str | None,
+    *,
+    results_alone: bool = False,
+) -> OpenGrid:
     """The grid, validated, with its chosen cells.
+
+    With `results_alone`, for a command that runs nothing: what was scored may be gone since.
 
     Raises:
         UsageError: the grid has faults, or nothing is chosen, or a folder is not there.
     """
-    return _opened(grid, read_grid(grid), runs_dir, data_root, only)
+    found = read_grid(grid, results=runs_dir if results_alone else None)
+    return _opened(grid, found, runs_dir, data_root, only)
 
 
 def _opened(
