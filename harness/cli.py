@@ -321,6 +321,7 @@ def main() -> NoReturn:
     print_in_any_encoding()
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except SystemExit as done:  # typer's own answer to ctrl-C

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -211,7 +212,7 @@ def _sound(kind: Any, entries: Any, context: Context, *, prune: bool = True) -> 
 
     Their faults are told by the pass over the whole file.
     """
-    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    adapter = _adapter(kind)
     for entry in entries if isinstance(entries, list | tuple) else ():
         try:
             yield adapter.validate_python(entry, context=context)
@@ -223,6 +224,11 @@ def _sound(kind: Any, entries: Any, context: Context, *, prune: bool = True) -> 
                 pruned = _without(pruned, fault["loc"])
             with contextlib.suppress(ValidationError):
                 yield adapter.validate_python(pruned, context=context)
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _without(entry: Any, steps: tuple[str | int, ...]) -> Any:

@@ -85,9 +85,9 @@ def test_in_a_read_only_folder_the_file_lies_in_the_temporary_one(
         (MemoryError(), 1, ["out of memory; free the memory of other processes, or use a larger "
                             "machine"]),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 1,
-         ["/x/y: No space left on device; free space or rights there, and run it again"]),
+         ["/x/y: No space left on device; see to space and rights there, and run it again"]),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 1,
-         ["/x: Permission denied; free space or rights there, and run it again"]),
+         ["/x: Permission denied; see to space and rights there, and run it again"]),
     ],
 )  # fmt: skip
 def test_what_is_known_leaves_no_file(
