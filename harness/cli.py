@@ -51,7 +51,7 @@ INTERRUPTED = 130  # exit code after ctrl-C or SIGTERM
 def _open(grid: str, runs_dir: Path, data_root: Path | None, only: str | None = None) -> OpenGrid:
     from harness.grid.workspace import open_grid
 
-    return open_grid(grid, runs_dir, data_root, only)
+    return open_grid(grid, runs_dir, data_root, only, results_alone=True)
 
 
 def _open_to_run(
@@ -196,9 +196,10 @@ def run_cell_command(
 ) -> int:
     """Run one cell in this process, with a traceback if it fails."""
     from harness.commands import run_cell
+    from harness.grid.workspace import open_grid
 
     return run_cell.run_cell_command(
-        _open(grid, runs_dir, data_root),
+        open_grid(grid, runs_dir, data_root, None),
         cell,
         tracking_uri=tracking_uri,
         device=device,
@@ -320,6 +321,7 @@ def main() -> NoReturn:
     print_in_any_encoding()
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except SystemExit as done:  # typer's own answer to ctrl-C

@@ -111,8 +111,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def shortened(name: str) -> str:
-    """A name from outside as a line shows it: printable, and cut."""
-    return printable(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…")
+    """A name from outside as a line shows it: printable, in one line, and cut."""
+    cut = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    return printable(cut).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def one_line(fault: object) -> str:

@@ -182,6 +182,7 @@ PLAIN = {
     **dict.fromkeys(("float_parsing", "float_type", "finite_number"), "must be a number"),
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "must be a whole number"),
     "string_type": "must be text",
+    "string_unicode": "must be text, of valid Unicode",
     "int_parsing_size": "must be a number within reason",
     "string_pattern_mismatch": "must be letters, digits and . _ - (in a label also = , + [ ]), "
     "nothing else",

@@ -19,7 +19,14 @@ from harness.analysis.differences import (
     requests_of,
     unknown_of,
 )
-from harness.errors import StorageError, TrackingError, UsageError, did_you_mean, one_line
+from harness.errors import (
+    StorageError,
+    TrackingError,
+    UsageError,
+    did_you_mean,
+    one_line,
+    shortened,
+)
 from harness.evaluation.benchmarks import MACRO_METRIC
 from harness.grid.cell_files import SCORED_AGAIN, read_table
 from harness.grid.folders import items_path, stored_label
@@ -218,4 +225,5 @@ def _tracked_side(
             raise
         problem = f" ({fault})"
     hint = did_you_mean(name, dict.fromkeys([*labels, *runs]))
-    raise UsageError(f"{name}: no such cell in {runs_dir} and no such MLflow run{problem}{hint}")
+    said = f"no such cell in {runs_dir} and no such MLflow run{problem}{hint}"
+    raise UsageError(f"{shortened(name)}: {said}")

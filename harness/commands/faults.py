@@ -45,14 +45,27 @@ def explain(fault: Exception) -> int:
     if isinstance(fault, MemoryError):
         _print("out of memory; free the memory of other processes, or use a larger machine")
         return 1
-    if isinstance(fault, OSError) and fault.errno in _OF_THE_SYSTEM and fault.filename:
-        _print(f"{fault.filename}: {fault.strerror}; free space or rights there, and run it again")
+    if isinstance(fault, OSError) and fault.errno in _OF_THE_SYSTEM:
+        place = fault.filename or "output"
+        if fault.filename is None:  # what is left to print would be tried again at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _print(f"{place}: {fault.strerror}; see to space and rights there, and run it again")
+        return 1
+    if isinstance(fault, FileNotFoundError) and not _is_somewhere():
+        _print("the folder that this runs in is gone; change to another")
         return 1
     _print(
         f"unexpected fault in {_place(fault)}: {plain_message(fault)}; {_kept(fault)}; "
         "--debug shows it here"
     )
     return UNEXPECTED
+
+
+def _is_somewhere() -> bool:
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 def _print(text: str) -> None:

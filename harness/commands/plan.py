@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,8 @@ def estimate_command(
     if probe:
         prepare_run(grid, allow_data_mismatch=allow_data_mismatch)
         return _probe_command(grid, price_per_hour, device, workers, as_json)
+    if price_per_hour is not None and not math.isfinite(price_per_hour):
+        raise UsageError(f"--price-per-hour: must be a number (got {price_per_hour})")
     if hardware is None:
         raise UsageError("--price-per-hour: needs --hardware or --probe")
     found = estimate_grid(

@@ -22,7 +22,11 @@ from harness.commands.display import (
     print_warnings,
 )
 from harness.commands.progress import Notices, progress
+<<<<<<< HEAD
 from harness.errors import UsageError, did_you_mean, mask_secrets
+=======
+from harness.errors import UsageError, did_you_mean, shortened
+>>>>>>> part-D
 from harness.estimate.plan import PlanRow, plan_rows
 from harness.estimate.probe import expected_seconds
 from harness.execution.devices import RunPlan, resolve_devices, worker_threads
@@ -54,7 +58,7 @@ def run_grid_command(
     """Runs what is to do, showing it as it goes; logs to MLflow beside it."""
     if executor not in EXECUTORS:
         known = did_you_mean(executor, EXECUTORS)
-        raise UsageError(f"--executor {executor}: no such executor{known}")
+        raise UsageError(f"--executor {shortened(executor)}: no such executor{known}")
     warnings = prepare_run(grid, allow_data_mismatch=allow_data_mismatch)
     refuse_changed_inputs(grid.states)
     work = [state for state in grid.states if state.status in ("to do", "failed")]

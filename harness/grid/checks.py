@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
 from harness.data.instructions import DataSpec, count_rows, num_examples
 from harness.data.pins import training_mismatch
 from harness.demo.world import world_folder
-from harness.errors import DataError, MethodError, UsageError, ZbenchError, did_you_mean
+from harness.errors import DataError, MethodError, ModelError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
 from harness.evaluation.tasks import TaskSpec, local_files
 from harness.grid.schema import Cell, GridSpec, MethodChoice, cell_of, count_cells, label_of
 from harness.methods import METHODS, check_options
-from harness.models.checkpoint import ModelSpec
+from harness.models.checkpoint import ModelSpec, check_checkpoint, local_folder
 from harness.readers.files import user_path
+from harness.training.spec import TrainSpec
 
 DATA_ROOT_VARIABLE = "ZBENCH_DATA_ROOT"
 MAX_CELLS = 10_000
@@ -49,6 +50,9 @@ def combination_faults(grid: GridSpec) -> Iterator[str]:
 
 def _misfit(grid: GridSpec, model: str, choice: MethodChoice) -> Iterator[str]:
     cell = cell_of(grid, model, choice)
+    folder = getattr(cell.options, "adapter", None)
+    if folder is not None and not Path(folder).exists():
+        return  # `entries` lets it pass for a command that reads results alone
     try:
         check_options(METHODS[cell.method], cell.options, cell.model.shape)
         _check_quantization(cell)
@@ -133,7 +137,7 @@ def resolve_data_root(grid: GridSpec, option: Path | None, runs_dir: Path) -> Pa
             raise UsageError(f"{DATA_ROOT_VARIABLE}: {fault}") from fault
     if option is not None and not option.is_dir():
         what = "no such folder" if not option.exists() else "is no folder"
-        raise UsageError(f"{name} {option}: {what}{_near(option)}")
+        raise UsageError(f"{name} {option}: {what}")
     return option and option.resolve()
 
 
@@ -142,6 +146,9 @@ class Inputs:
     """What cells read."""
 
     models: Mapping[str, ModelSpec]
+    longest: Mapping[str, int]
+    """Tokens of the longest text that each model may be trained on. A model that is not trained
+    has none, nor has that of the embedded world, whose texts are known to be short."""
     data: Sequence[DataSpec]
     """What some cell trains on."""
     tasks: Sequence[TaskSpec]
@@ -154,6 +161,7 @@ def inputs_of_cells(cells: Iterable[Cell]) -> Inputs:
     trained = [cell for cell in cells if cell.train is not None]
     return Inputs(
         models={cell.model_name: cell.model for cell in cells},
+        longest=_longest((cell.model_name, cell.train) for cell in cells if cell.world is None),
         data=list(dict.fromkeys(cell.data for cell in trained)),
         tasks=list(dict.fromkeys(task for cell in cells for task in cell.tasks)),
         fractions=list(dict.fromkeys(c.fraction for c in trained if c.fraction is not None)),
@@ -162,39 +170,57 @@ def inputs_of_cells(cells: Iterable[Cell]) -> Inputs:
 
 def inputs_of_grid(grid: GridSpec) -> Inputs:
     """What a grid's cells read, all of them: for a grid with faults, which has no cells."""
+    blocks = grid.blocks if grid.world is None else ()
+    pairs = (pair for block in blocks for pair in product(block.models, block.methods))
     return Inputs(
         models=grid.models,
+        longest=_longest((model, choice.train) for model, choice in pairs),
         data=[grid.data] if _fractions(grid) else [],
         tasks=list(dict.fromkeys(task for block in grid.blocks for task in block.tasks)),
         fractions=_fractions(grid),
     )
 
 
-def input_faults(inputs: Inputs, data_root: Path | None) -> list[str]:
-    """What is wrong with the models, data and items that cells read, one line each.
+def _longest(trainings: Iterable[tuple[str, TrainSpec | None]]) -> dict[str, int]:
+    longest: dict[str, int] = {}
+    for model, train in trainings:
+        if train is not None:
+            longest[model] = max(train.max_length, longest.get(model, 0))
+    return longest
 
-    A check is a function that raises a ZbenchError, and a line here.
+
+@dataclass
+class Found:
+    """What checks have found: faults that stop a run, and what a reader must know, a line each."""
+
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def look(self, check: Callable[..., list[str] | None], *arguments: object) -> None:
+        """Runs a check: it raises a ZbenchError of one or more lines, and may return notes."""
+        try:
+            self.notes += check(*arguments) or ()
+        except ZbenchError as fault:
+            self.faults += str(fault).splitlines()
+
+
+def look_at(inputs: Inputs, data_root: Path | None) -> Found:
+    """Looks at the models, data and items that cells read, as far as they are on this machine.
+
+    Small files and headers are read, and nothing is loaded. A check is a line here.
     """
-    faults: list[str] = []
+    found = Found()
     for name, model in inputs.models.items():
-        faults += _told(_check_model, name, model, data_root)
+        longest = inputs.longest.get(name)
+        found.look(_check_model, name, model, longest, data_root)
     for data in inputs.data:
-        faults += _told(_check_data, data, data_root)
-        rows = count_rows(data, data_root)
-        found = (fraction_fault(fraction, rows) for fraction in inputs.fractions)
-        faults += [fault for fault in found if fault is not None]
+        found.look(_check_data, data, data_root)
+        rows = None if data.num_rows else count_rows(data, data_root)  # stated: told already
+        few = (fraction_fault(fraction, rows) for fraction in inputs.fractions)
+        found.faults += [fault for fault in few if fault is not None]
     for task in inputs.tasks:
-        faults += _told(_check_items, task, data_root)
-    return list(dict.fromkeys(faults))
-
-
-def _told(check: Callable[..., object], *arguments: object, place: str = "") -> list[str]:
-    """The lines of the fault that a check raises, each behind the place in the grid."""
-    try:
-        check(*arguments)
-    except ZbenchError as fault:
-        return [f"{place}{line}" for line in str(fault).splitlines()]
-    return []
+        found.look(_check_items, task, data_root)
+    return found
 
 
 def version_faults(inputs: Inputs, data_root: Path | None) -> list[str]:
@@ -222,17 +248,22 @@ def version_faults(inputs: Inputs, data_root: Path | None) -> list[str]:
 _PLACE = "--data-root names the folder of local data and models"
 
 
-def _check_model(name: str, model: ModelSpec, data_root: Path | None) -> None:
-    path = model.path
-    if path is None:
-        return  # the hub is read
-    if data_root is None and not Path(path).is_absolute():
+def _check_model(
+    name: str, model: ModelSpec, max_length: int | None, data_root: Path | None
+) -> list[str]:
+    folder = local_folder(model, data_root)
+    if folder is None:
         if model.source is None:
-            raise UsageError(f"models.{name}.path: {path} is relative; {_PLACE}")
-        return  # the hub is read
-    folder = (data_root or Path()) / path  # an absolute path stays as it is
-    if not folder.is_dir():
+            raise UsageError(f"models.{name}.path: {model.path} is relative; {_PLACE}")
+        return []  # the hub is read
+    if not folder.exists():
         raise UsageError(f"models.{name}.path: no folder {folder}{_near(folder)}")
+    try:
+        notes = check_checkpoint(model, folder, max_length=max_length)
+    except ModelError as fault:
+        lines = str(fault).splitlines()
+        raise ModelError("\n".join(f"models.{name}: {line}" for line in lines)) from fault
+    return [f"{name}: {note}" for note in notes]
 
 
 def _check_data(data: DataSpec, data_root: Path | None) -> None:
@@ -255,4 +286,4 @@ def _near(path: Path) -> str:
         names = sorted(entry.name for entry in path.parent.iterdir())
     except OSError:  # no folder, or one that may not be listed
         return ""
-    return did_you_mean(path.name, names[:20])
+    return did_you_mean(path.name, names[:20]) if names else ""

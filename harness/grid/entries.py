@@ -19,6 +19,7 @@ from harness.data.instructions import DataSpec
 from harness.errors import UsageError, ZbenchError, did_you_mean, one_line, shortened
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.tasks import TaskSpec, unknown_benchmark
+from harness.grid.gone import stored_adapter
 from harness.grid.names import grid_name_fault, model_name_faults
 from harness.grid.schema import LONGEST_LABEL, MethodChoice
 from harness.methods import METHODS
@@ -47,6 +48,8 @@ class Context:
     a GridSpec: `methods` is validated before `blocks`, and its faults refuse the file."""
     train: dict[str, Any] = field(default_factory=dict)
     """The grid's training settings; empty where they have faults."""
+    results: Path | None = None
+    """The runs folder, for a command that reads results alone: an adapter may be gone since."""
 
 
 def _context(info: ValidationInfo) -> Context:
@@ -140,16 +143,10 @@ def _parse_block_method(entry: Any, info: ValidationInfo) -> MethodChoice | None
         return context.methods[entry]
     if isinstance(entry, str) and entry in METHODS:
         return _read_method({"method": entry}, context)
+    if not isinstance(entry, str):
+        raise Fault("must be a method's name, or a mapping of keys to values")
     names = [*context.methods, *(name for name in METHODS if name not in context.methods)]
-    raise Fault(f"no such method {_shown(entry)}{did_you_mean(str(entry), names)}")
-
-
-def _shown(entry: Any) -> str:
-    """What stands where a name is due."""
-    if isinstance(entry, str):
-        return f"'{shortened(entry)}'"
-    kind = "a list" if isinstance(entry, list | tuple) else "a mapping"
-    return kind if isinstance(entry, Mapping | list | tuple) else f"'{shortened(str(entry))}'"
+    raise Fault(f"no such method '{shortened(entry)}'{did_you_mean(entry, names)}")
 
 
 def _parse_named_method(entry: Any, info: ValidationInfo) -> MethodChoice:
@@ -181,9 +178,11 @@ def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
     # Without `method`, the name is `adapter` if that key is there, else the label.
     name = raw.pop("method", "adapter" if "adapter" in raw else label)
     own = raw.pop("train", {})
-    if not isinstance(name, str) or name not in METHODS:
-        said = "`method` is missing" if name is None else f"no such method {_shown(name)}"
-        raise Fault(f"{said}{did_you_mean(str(name), METHODS)}")
+    if name is None or not isinstance(name, str):
+        said = "`method` is missing" if name is None else "`method` must be a method's name"
+        raise Fault(f"{said}{did_you_mean('', METHODS)}")
+    if name not in METHODS:
+        raise Fault(f"no such method '{shortened(name)}'{did_you_mean(name, METHODS)}")
     try:
         method, train, faults = METHODS[name], None, Faults()
     except ZbenchError as fault:  # of another package, which is broken
@@ -197,7 +196,9 @@ def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
             name_of_folder = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-._")
             label = label or name_of_folder[:LONGEST_LABEL] or "adapter"
             raw |= {"adapter": str(folder), "sha256": ""}
-            raw["sha256"] = adapter_sha256(folder)
+            gone = context.results if not folder.exists() else None
+            stored = gone and stored_adapter(gone, folder, str(label))
+            raw["sha256"] = stored or adapter_sha256(folder)
         except ZbenchError as fault:
             faults.add(str(fault), "adapter")
         except (OSError, RuntimeError) as fault:  # a circle of links, a folder that none may enter

@@ -43,8 +43,12 @@ def find_grid(grid: str) -> Path:
     raise UsageError(f"{grid}: no such grid{did_you_mean(grid, shipped)}, or give a YAML file")
 
 
-def read_grid(grid: str | Path) -> Resolved:
+def read_grid(grid: str | Path, *, results: Path | None = None) -> Resolved:
     """The grid that a name or path stands for, with its faults.
+
+    Args:
+        grid: a shipped grid's name, or a path.
+        results: the runs folder, where results alone are read: an adapter may be gone since.
 
     Raises:
         UsageError: there is no such grid.
@@ -59,7 +63,12 @@ def read_grid(grid: str | Path) -> Resolved:
             raise GridError([f"{path.name}: is empty; it {NO_GRID}"]) from fault
         raise GridError([str(fault)]) from fault
     return resolve(
-        parsed.content, place=path.name, text=text, folder=path.parent, known=parsed.faults
+        parsed.content,
+        place=path.name,
+        text=text,
+        folder=path.parent,
+        known=parsed.faults,
+        results=results,
     )
 
 

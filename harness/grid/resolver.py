@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,7 +28,15 @@ from harness.grid.entries import (
     Train,
     with_labels,
 )
-from harness.grid.schema import Block, DeviceCount, Fraction, GridSpec, Seed, TrackingSpec
+from harness.grid.schema import (
+    Block,
+    DeviceCount,
+    Fraction,
+    GridSpec,
+    MethodChoice,
+    Seed,
+    TrackingSpec,
+)
 from harness.spec import Spec, describe_faults
 
 NO_GRID = "must be a mapping with name, models, tasks and blocks"
@@ -113,6 +122,7 @@ def resolve(
     text: str = "",
     folder: Path | None = None,
     known: Mapping[str, str] | None = None,
+    results: Path | None = None,
 ) -> Resolved:
     """The grid that the parsed YAML `raw` means, or what of it is without fault.
 
@@ -122,6 +132,7 @@ def resolve(
         text: the file's text, kept for the report.
         folder: the file's folder, which the paths of `adapter` are relative to.
         known: faults found before, by their place in the file; nothing else is said of these.
+        results: the runs folder, where results alone are read: an adapter may be gone since.
 
     Raises:
         GridError: it is no mapping.
@@ -131,7 +142,7 @@ def resolve(
     folder, known = folder or Path(), known or {}
     faults = [f"{place}: {where}: {said}" for where, said in known.items()]
     try:
-        grid = GridFile.model_validate(raw, context=_new_context(raw, folder)).spec(text)
+        grid = GridFile.model_validate(raw, context=_new_context(raw, folder, results)).spec(text)
     except ValidationError as error:
         told = tuple(f"{place}: {where}: " for where in known)
         found = describe_faults(error, place, GridFile)
@@ -141,10 +152,11 @@ def resolve(
     return Resolved(grid, tuple(dict.fromkeys(faults)))  # ordered de-duplication
 
 
-def _new_context(raw: Mapping[str, Any], folder: Path) -> Context:
+def _new_context(raw: Mapping[str, Any], folder: Path, results: Path | None = None) -> Context:
     labels = {key: list(value) if isinstance(value := raw.get(key), Mapping) else []
               for key in ("models", "methods")}  # fmt: skip
-    return Context(folder, labels["models"], dict.fromkeys(labels["methods"]))
+    methods: dict[str, MethodChoice | None] = dict.fromkeys(labels["methods"])
+    return Context(folder, labels["models"], methods, results=results)
 
 
 def _sound_part(raw: Mapping[str, Any], context: Context) -> GridSpec:
@@ -200,7 +212,7 @@ def _sound(kind: Any, entries: Any, context: Context, *, prune: bool = True) -> 
 
     Their faults are told by the pass over the whole file.
     """
-    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    adapter = _adapter(kind)
     for entry in entries if isinstance(entries, list | tuple) else ():
         try:
             yield adapter.validate_python(entry, context=context)
@@ -212,6 +224,11 @@ def _sound(kind: Any, entries: Any, context: Context, *, prune: bool = True) -> 
                 pruned = _without(pruned, fault["loc"])
             with contextlib.suppress(ValidationError):
                 yield adapter.validate_python(pruned, context=context)
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _without(entry: Any, steps: tuple[str | int, ...]) -> Any:

@@ -13,9 +13,9 @@ from harness.errors import UsageError
 from harness.grid.checks import (
     ALLOW,
     Inputs,
-    input_faults,
     inputs_of_cells,
     inputs_of_grid,
+    look_at,
     resolve_data_root,
     version_faults,
 )
@@ -61,9 +61,11 @@ class OpenGrid:
 
 @dataclass(frozen=True)
 class InputCheck:
-    """What is wrong with what cells read, one line each."""
+    """What is found of what cells read, one line each."""
 
     faults: tuple[str, ...]
+    notes: tuple[str, ...]
+    """What a reader must know of it."""
     versions: tuple[str, ...]
     """Data sets of another version than the pinned one, which a user may allow."""
 
@@ -74,8 +76,8 @@ class InputCheck:
 
     @property
     def warnings(self) -> list[str]:
-        """What stands with the scores where it is allowed."""
-        return [f"{text}; scores made with it say so" for text in self.versions]
+        """What is told of it where nothing stops a run."""
+        return [*self.notes, *(f"{text}; scores made with it say so" for text in self.versions)]
 
 
 def check_inputs(inputs: Inputs, runs_dir: Path, data_root: Path | None) -> InputCheck:
@@ -83,18 +85,28 @@ def check_inputs(inputs: Inputs, runs_dir: Path, data_root: Path | None) -> Inpu
     world = world_folder(runs_dir)
     if data_root == world and not world.is_dir():
         data_root = DATA  # what the world will hold once it is written
-    return InputCheck(
-        tuple(input_faults(inputs, data_root)), tuple(version_faults(inputs, data_root))
-    )
+    found = look_at(inputs, data_root)
+    versions = version_faults(inputs, data_root)
+    return InputCheck(*(tuple(dict.fromkeys(p)) for p in (found.faults, found.notes, versions)))
 
 
-def open_grid(grid: str, runs_dir: Path, data_root: Path | None, only: str | None) -> OpenGrid:
+def open_grid(
+    grid: str,
+    runs_dir: Path,
+    data_root: Path | None,
+    only: str | None,
+    *,
+    results_alone: bool = False,
+) -> OpenGrid:
     """The grid, validated, with its chosen cells.
+
+    With `results_alone`, for a command that runs nothing: what was scored may be gone since.
 
     Raises:
         UsageError: the grid has faults, or nothing is chosen, or a folder is not there.
     """
-    return _opened(grid, read_grid(grid), runs_dir, data_root, only)
+    found = read_grid(grid, results=runs_dir if results_alone else None)
+    return _opened(grid, found, runs_dir, data_root, only)
 
 
 def _opened(

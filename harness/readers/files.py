@@ -88,6 +88,8 @@ def user_path(text: str | Path) -> Path:
     except RuntimeError as fault:
         user = raw.split("/")[0]
         raise UsageError(f"{raw}: there is no user {user}; write the whole path") from fault
+    except PermissionError:
+        pass  # a folder on the way that you may not enter: told by what reads or writes there
     except OSError as fault:
         shown = raw if len(raw) <= 60 else f"{raw[:60]}… ({len(raw)} characters)"
         raise UsageError(f"{shown}: is no path ({fault.strerror}); correct it") from fault

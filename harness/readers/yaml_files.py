@@ -119,14 +119,14 @@ class _Open:
     key: str | None = None
     """Of the value that comes next, in a mapping."""
     merged: dict[str, Any] = field(default_factory=dict)
-    merges: bool = False
-    """Whether what comes next is the value of `<<`."""
+    merges: yaml.Event | None = None
+    """The key `<<` whose value comes next."""
     has_merged: bool = False
 
     @property
     def awaits_key(self) -> bool:
         """Whether what comes next is a key."""
-        return isinstance(self.content, dict) and self.key is None and not self.merges
+        return isinstance(self.content, dict) and self.key is None and self.merges is None
 
 
 class _Builder:
@@ -192,7 +192,7 @@ class _Builder:
             value, size = self._scalar(event), 1
             if event.anchor is not None:
                 self.anchors[event.anchor] = value, size
-        return self._put(value, size, event)
+        return self._put(value, size)
 
     def _begin(self, event: yaml.CollectionStartEvent) -> None:
         if len(self.open) >= MAX_DEPTH:
@@ -212,9 +212,9 @@ class _Builder:
             content = done.merged | content
         if done.anchor is not None:
             self.anchors[done.anchor] = content, done.size
-        return self._put(content, done.size, None)
+        return self._put(content, done.size)
 
-    def _put(self, value: Any, size: int, event: yaml.Event | None) -> int | None:
+    def _put(self, value: Any, size: int) -> int | None:
         """Puts a value where it belongs; returns the size where it is the whole document."""
         if not self.open:
             self.root = value
@@ -223,24 +223,24 @@ class _Builder:
         parent.size = min(parent.size + size, 10**18)
         if isinstance(parent.content, list):
             parent.content.append(value)
-        elif parent.merges:
-            parent.merges = False
-            self._merge(parent, value, event)
+        elif parent.merges is not None:
+            key, parent.merges = parent.merges, None
+            self._merge(parent, value, key)
         else:
             assert parent.key is not None
             parent.content[parent.key] = value
             parent.key = None
         return None
 
-    def _merge(self, parent: _Open, value: Any, event: yaml.Event | None) -> None:
+    def _merge(self, parent: _Open, value: Any, key: yaml.Event) -> None:
         sources = value if isinstance(value, list) else [value]
         if not all(isinstance(source, dict) for source in sources):
             said = "'<<' merges a mapping, or a list of mappings, and this is neither"
-            self.faults.setdefault(_join(parent.place, "<<"), said)
+            self._fault(key, said, _join(parent.place, "<<"))
             return
         for source in sources:
-            for key, entry in source.items():
-                parent.merged.setdefault(key, entry)
+            for name, entry in source.items():
+                parent.merged.setdefault(name, entry)
         parent.has_merged = True
 
     def _take_key(self, event: yaml.Event, parent: _Open) -> None:
@@ -252,7 +252,7 @@ class _Builder:
         if self._tag_of(event) == _MERGE:
             if parent.has_merged:
                 self._stop(event, "is no valid YAML (key '<<' stands twice; give it a list)")
-            parent.merges = True
+            parent.merges = event
             return
         parent.key = key
         place = _join(parent.place, key)
@@ -315,7 +315,7 @@ class _Builder:
         parent = self.open[-1]
         if isinstance(parent.content, list):
             return f"{parent.place}[{len(parent.content)}]"
-        return _join(parent.place, "<<" if parent.merges else parent.key or "")
+        return _join(parent.place, "<<" if parent.merges is not None else parent.key or "")
 
     def _fault(self, event: yaml.Event, said: str, place: str | None = None) -> None:
         mark = event.start_mark
