@@ -104,13 +104,20 @@ def _snapshot(spec: ModelSpec) -> Path:
         ) from fault
 
 
-def check_checkpoint(spec: ModelSpec, folder: Path, *, max_length: int | None = None) -> list[str]:
+def check_checkpoint(
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    max_length: int | None = None,
+    max_new_tokens: int | None = None,
+) -> list[str]:
     """Checks a checkpoint folder by its small files and its headers; loads no weights.
 
     Needs neither torch nor transformers.
 
     Args:
         max_length: tokens of the longest text that the model is to be trained on.
+        max_new_tokens: tokens of the longest response that it is to generate.
 
     Returns:
         What whoever uses it must know, one line each.
@@ -140,7 +147,7 @@ def check_checkpoint(spec: ModelSpec, folder: Path, *, max_length: int | None = 
     faults.lines += wrong
     if faults.lines:
         raise ModelError("\n".join(dict.fromkeys(faults.lines)))
-    return [*notes, *position_notes(settings, max_length)]
+    return [*notes, *position_notes(settings, max_length, max_new_tokens)]
 
 
 class _Faults:

@@ -8,13 +8,15 @@ so that packing and shared prefixes change no number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.errors import printable
 from harness.models.advice import fault_line
+
+Item = TypeVar("Item")
 
 FIXED_TYPES = frozenset({"default", "linear", "yarn", "llama3", "proportional"})
 """Rotary types whose frequencies are the same in every pass."""
@@ -78,19 +80,29 @@ def pass_dependence(model: Any) -> PassDependence | None:
     return PassDependence(tuple(types), tuple(switches), tuple(growths))
 
 
-def group_by_frequencies(model: Any, lengths: Callable[[Any], int], items: list[Any]) -> list[Any]:
-    """Lists of items whose sequences have the same rotary frequencies: one list as a rule.
+def group_by_frequencies(
+    model: Any, positions: Callable[[Item], int], items: Sequence[Item]
+) -> list[Sequence[Item]]:
+    """Parts of the items whose sequences have the same rotary frequencies: one as a rule.
 
     Args:
-        lengths: of an item: the positions that its sequence takes alone.
+        positions: of an item: how many its sequence takes where it goes through the model alone.
     """
     dependence = pass_dependence(model)
     if dependence is None:
         return [items]
-    groups: dict[Hashable, list[Any]] = {}
+    groups: dict[Hashable, list[Item]] = {}
     for item in items:
-        groups.setdefault(dependence.group(lengths(item)), []).append(item)
+        groups.setdefault(dependence.group(positions(item)), []).append(item)
     return list(groups.values())
+
+
+def num_virtual_tokens(model: Any) -> int:
+    """The positions that a PEFT model puts before each sequence."""
+    config = getattr(model, "active_peft_config", None)
+    if config is None or not config.is_prompt_learning:
+        return 0
+    return int(getattr(config, "num_virtual_tokens", 0) or 0)
 
 
 def forget_longer_passes(model: Any) -> None:
@@ -105,12 +117,15 @@ def forget_longer_passes(model: Any) -> None:
         growing = [layer for layer, kind in by_layer.items() if kind and "dynamic" in str(kind)]
         if growing and hasattr(module, "original_max_seq_len"):
             prefixes = [f"{layer}_" if layer else "" for layer in growing]
-            module.register_forward_pre_hook(_Forget(tuple(prefixes)))
+            module.register_forward_pre_hook(_ForgetPasses(tuple(prefixes)))
 
 
 @dataclass(frozen=True)
-class _Forget:
+class _ForgetPasses:
+    """Puts the frequencies of a short pass back before each pass."""
+
     prefixes: tuple[str, ...]
+    """Of the rotary module's attributes: one for each type of layer that has its own."""
 
     def __call__(self, module: Any, arguments: Any) -> None:
         for prefix in self.prefixes:
@@ -163,10 +178,19 @@ def max_positions(settings: Mapping[str, Any]) -> int | None:
     return found if isinstance(found, int) and found > 0 else None
 
 
-def position_notes(settings: Mapping[str, Any], max_length: int | None) -> Iterator[str]:
-    """Yields where training may go beyond a model's positions."""
+def position_notes(
+    settings: Mapping[str, Any], max_length: int | None, max_new_tokens: int | None
+) -> Iterator[str]:
+    """Yields where training may go beyond a model's positions, and generation has less room."""
     limit = max_positions(settings)
-    if limit is not None and max_length is not None and max_length > limit:
+    if limit is None:
+        return
+    if max_new_tokens is not None and max_new_tokens > limit // 2:
+        yield (
+            f"responses of {max_new_tokens} new tokens do not fit the model's {limit} positions: "
+            f"at most {limit // 2} are generated, and longer prompts lose their beginning"
+        )
+    if max_length is not None and max_length > limit:
         yield (
             f"train.max_length is {max_length}, but the model has {limit} positions (config.json: "
             "max_position_embeddings): it was made for no longer text; lower max_length to "
