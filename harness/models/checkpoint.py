@@ -24,6 +24,7 @@ from harness.models.checkpoint_folder import (
     shape_faults,
 )
 from harness.models.positions import position_notes, rope_faults
+from harness.models.settings_types import config_faults
 from harness.models.shape import ModelShape
 from harness.models.tokenizer_files import check_tokenizer
 from harness.models.weight_files import read_headers, tensor_faults, weight_files
@@ -132,7 +133,7 @@ def check_checkpoint(
         raise ModelError("\n".join(faults.lines))
     shape = settings_shape(settings)
     misfits = list(shape_faults(folder, settings, spec.shape))
-    faults.lines += misfits
+    faults.lines += misfits or config_faults(folder / CONFIG_FILE, settings)
     faults.lines += rope_faults(folder, settings)
     kind = quantization_kind(folder, settings)
     if kind is not None:

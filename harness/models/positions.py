@@ -8,6 +8,7 @@ so that packing and shared prefixes change no number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ Item = TypeVar("Item")
 FIXED_TYPES = frozenset({"default", "linear", "yarn", "llama3", "proportional"})
 """Rotary types whose frequencies are the same in every pass."""
 SCALED_TYPES: dict[str, tuple[str, ...]] = {
+    "default": (),
     "linear": ("factor",),
     "dynamic": ("factor",),
     "yarn": ("factor",),
@@ -28,7 +30,7 @@ SCALED_TYPES: dict[str, tuple[str, ...]] = {
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
     "proportional": (),
 }
-"""The rotary types of transformers beside `default`, and what each cannot do without."""
+"""The rotary types of transformers, and what each cannot do without."""
 OLD_KEYS = ("rope_parameters", "rope_scaling")
 """Where config.json states them; the second is what transformers 4 wrote."""
 
@@ -155,21 +157,36 @@ def rope_faults(folder: Path, settings: Mapping[str, Any]) -> Iterator[str]:
         for parameters in _layers(stated):
             kind = parameters.get("rope_type", parameters.get("type", "default"))
             kind = "longrope" if kind == "su" else kind
-            if kind == "default":
-                continue
             if kind not in SCALED_TYPES:
-                known = ", ".join(["default", *SCALED_TYPES])
+                known = ", ".join(SCALED_TYPES)
                 found = f"{key}: unknown rope_type {printable(f'{kind!r:.40}')} (known: {known})"
                 yield fault_line(file, "rope", found)
                 continue
-            lacking = [name for name in SCALED_TYPES[kind] if not _usable(parameters.get(name))]
+            needed = (*SCALED_TYPES[kind], *(["rope_theta"] if "rope_theta" in parameters else []))
+            lacking = [name for name in needed if not _usable(parameters.get(name))]
+            lacking = lacking or _of_wrong_length(kind, parameters, settings)
             if lacking:
                 yield fault_line(file, "rope", f"{key}: {kind} without a usable {lacking[0]}")
 
 
+def _of_wrong_length(
+    kind: str, parameters: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[str]:
+    """The lists of longrope's factors that are not one for each frequency."""
+    head, hidden = settings.get("head_dim"), settings.get("hidden_size")
+    heads = settings.get("num_attention_heads")
+    if kind != "longrope" or type(hidden) is not int or type(heads) is not int or heads < 1:
+        return []
+    size = head if type(head) is int else hidden // heads
+    share = parameters.get("partial_rotary_factor", settings.get("partial_rotary_factor", 1.0))
+    count = len(range(0, int(size * share), 2)) if type(share) in (int, float) else None
+    names = ("short_factor", "long_factor")
+    return [n for n in names if not isinstance(parameters[n], list) or len(parameters[n]) != count]
+
+
 def _usable(value: Any) -> bool:
     values = value if isinstance(value, list) and value else [value]
-    return all(isinstance(one, int | float) and not isinstance(one, bool) for one in values)
+    return all(type(one) in (int, float) and 0 < one < math.inf for one in values)
 
 
 def max_positions(settings: Mapping[str, Any]) -> int | None:

@@ -104,7 +104,7 @@ def alone(model: Any, ids: list[int], first: int) -> torch.Tensor:
 
 
 def test_the_types_are_those_of_transformers() -> None:
-    assert set(SCALED_TYPES) == set(ROPE_INIT_FUNCTIONS)
+    assert set(SCALED_TYPES) == {"default", *ROPE_INIT_FUNCTIONS}
     assert set(TYPES) >= FIXED_TYPES
 
 
