@@ -29,6 +29,7 @@ from harness.methods import METHODS
 from harness.methods.method import TelemetryCallback
 from harness.models.devices import is_out_of_memory
 from harness.models.loading import count_parameters, save_trained, trained_parameters
+from harness.models.positions import length_note
 from harness.models.trained_files import trained_sha256
 from harness.records.events import StepDone
 from harness.records.files import sha256_of_file, write_frame
@@ -121,6 +122,8 @@ def train_cell(
     assert cell.seed is not None
     _check_parameter_count(cell, model)
     examples = tokenize(data.rows, base.tokenizer, cell.train.max_length)
+    positions = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
+    context.warn(length_note([len(one.token_ids) for one in examples], positions))
     data_sha256 = rows_sha256(data.rows)  # of the chosen fraction of the rows, in order
     budget = effective_budget(context, examples)
     statistics = MethodStatistics.of(METHODS[cell.method], model)

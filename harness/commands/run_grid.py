@@ -22,11 +22,7 @@ from harness.commands.display import (
     print_warnings,
 )
 from harness.commands.progress import Notices, progress
-<<<<<<< HEAD
-from harness.errors import UsageError, did_you_mean, mask_secrets
-=======
-from harness.errors import UsageError, did_you_mean, shortened
->>>>>>> part-D
+from harness.errors import UsageError, did_you_mean, mask_secrets, shortened
 from harness.estimate.plan import PlanRow, plan_rows
 from harness.estimate.probe import expected_seconds
 from harness.execution.devices import RunPlan, resolve_devices, worker_threads

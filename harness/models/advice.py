@@ -14,6 +14,7 @@ Cause = Literal[
     "file for folder",
     "no folder",
     "adapter",
+    "adapter beside",
     "data set",
     "nested",
     "no checkpoint",
@@ -44,6 +45,8 @@ Cause = Literal[
     "no tokenizer",
     "tokenizer.model",
     "tokenizer",
+    "tokenizer settings",
+    "pad outside",
     "no eos",
     "unknown token",
     "token outside",
@@ -66,6 +69,8 @@ ADVICE: dict[Cause, str] = {
     "correct the model's path",
     "adapter": "give the model that it was trained on here, and this folder under methods, as "
     "{adapter: FOLDER}",
+    "adapter beside": "move the adapter's files to a folder of their own: transformers would put "
+    "it on the base",
     "data set": "give a model's folder here; training data go under `data`",
     "nested": "give one of them",
     "no checkpoint": "give a folder in transformers' format, with a config.json",
@@ -90,7 +95,7 @@ ADVICE: dict[Cause, str] = {
     "is the embedding; else fetch the weights that hold it",
     "parameters": "give a model without them: its config.json asks for parts, such as biases, that "
     "zbench does not know",
-    "weights": "give the config.json that belongs to these weights",
+    "weights": "give the config.json that belongs to these weights, or the weights of this one",
     "tensor missing": "fetch the weights again, whole, from where the checkpoint came",
     "not finite": "give a checkpoint whose weights are numbers: no setting of the training "
     "mends it",
@@ -104,6 +109,8 @@ ADVICE: dict[Cause, str] = {
     "tokenizer.model": "add the model's tokenizer.json (transformers 5 converts tokenizer.model "
     "wrongly)",
     "tokenizer": "put the model's own tokenizer.json there",
+    "tokenizer settings": "put the model's own tokenizer_config.json there",
+    "pad outside": "say pad_token_id: null there, or name a token of the model",
     "no eos": "name the token that ends a text, as eos_token in tokenizer_config.json",
     "unknown token": "name a token of tokenizer.json in tokenizer_config.json",
     "token outside": "give the model's own tokenizer, or the checkpoint whose embedding was "

@@ -24,6 +24,7 @@ from harness.models.checkpoint_folder import (
     shape_faults,
 )
 from harness.models.positions import position_notes, rope_faults
+from harness.models.settings_types import config_faults
 from harness.models.shape import ModelShape
 from harness.models.tokenizer_files import check_tokenizer
 from harness.models.weight_files import read_headers, tensor_faults, weight_files
@@ -104,13 +105,20 @@ def _snapshot(spec: ModelSpec) -> Path:
         ) from fault
 
 
-def check_checkpoint(spec: ModelSpec, folder: Path, *, max_length: int | None = None) -> list[str]:
+def check_checkpoint(
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    max_length: int | None = None,
+    max_new_tokens: int | None = None,
+) -> list[str]:
     """Checks a checkpoint folder by its small files and its headers; loads no weights.
 
     Needs neither torch nor transformers.
 
     Args:
         max_length: tokens of the longest text that the model is to be trained on.
+        max_new_tokens: tokens of the longest response that it is to generate.
 
     Returns:
         What whoever uses it must know, one line each.
@@ -125,7 +133,7 @@ def check_checkpoint(spec: ModelSpec, folder: Path, *, max_length: int | None = 
         raise ModelError("\n".join(faults.lines))
     shape = settings_shape(settings)
     misfits = list(shape_faults(folder, settings, spec.shape))
-    faults.lines += misfits
+    faults.lines += misfits or config_faults(folder / CONFIG_FILE, settings)
     faults.lines += rope_faults(folder, settings)
     kind = quantization_kind(folder, settings)
     if kind is not None:
@@ -140,7 +148,7 @@ def check_checkpoint(spec: ModelSpec, folder: Path, *, max_length: int | None = 
     faults.lines += wrong
     if faults.lines:
         raise ModelError("\n".join(dict.fromkeys(faults.lines)))
-    return [*notes, *position_notes(settings, max_length)]
+    return [*notes, *position_notes(settings, max_length, max_new_tokens)]
 
 
 class _Faults:

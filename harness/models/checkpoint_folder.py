@@ -47,7 +47,12 @@ def check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise model_error(folder, "no folder", "no such folder")
     try:
-        if (folder / CONFIG_FILE).exists():
+        file = folder / CONFIG_FILE
+        if file.exists() or file.is_symlink():
+            if (folder / ADAPTER_CONFIG).is_file():
+                raise model_error(
+                    folder, "adapter beside", f"holds an adapter too ({ADAPTER_CONFIG})"
+                )
             return
         entries = sorted(_first(folder.iterdir()))
         adapter = (folder / ADAPTER_CONFIG).is_file()
@@ -113,7 +118,7 @@ def shape_faults(folder: Path, settings: Mapping[str, Any], stated: ModelShape) 
     except ValidationError as fault:
         first = fault.errors()[0]
         name = ".".join(str(step) for step in first["loc"]) or "its sizes"
-        yield fault_line(file, "weights", f"{name}: {one_line(first['msg'])}; no usable model")
+        yield fault_line(file, "config", f"{name}: {one_line(first['msg'])}; no usable model")
         return
     differing = shape_differences(found, stated)
     if differing:

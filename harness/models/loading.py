@@ -29,7 +29,7 @@ from harness.models.checkpoint import (
     local_folder,
     read_config,
 )
-from harness.models.devices import DTYPES, Precision
+from harness.models.devices import DTYPES, Precision, is_out_of_memory
 from harness.models.families import FAMILIES
 from harness.models.numbers import check_numbers
 from harness.models.positions import forget_longer_passes
@@ -127,20 +127,26 @@ def _load_weights(
 ) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        config=config,
-        dtype=DTYPES[precision],
-        quantization_config=quantised,
-        # SDPA has no soft caps; every other family runs on it.
-        attn_implementation="eager" if FAMILIES[config.model_type].soft_capped else "sdpa",
-        use_safetensors=True,
-        local_files_only=True,
-        # Straight to the device: one process per GPU would else hold the model in host memory.
-        device_map=None if device == "cpu" else {"": device},
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-    )
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=DTYPES[precision],
+            quantization_config=quantised,
+            # SDPA has no soft caps; every other family runs on it.
+            attn_implementation="eager" if FAMILIES[config.model_type].soft_capped else "sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+            # Straight to the device: one process per GPU would else hold the model in host memory.
+            device_map=None if device == "cpu" else {"": device},
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as fault:  # transformers raises many kinds for a value out of place
+        if is_out_of_memory(fault) or "CUDA" in str(fault):
+            raise  # the machine's
+        found = f"refused by transformers ({type(fault).__name__}: {one_line(fault)})"
+        raise model_error(folder / "config.json", "config", found) from fault
     model, report = loaded
     faults = [f"{name} is missing" for name in sorted(report["missing_keys"])]
     for name, found, expected in sorted(report["mismatched_keys"]):

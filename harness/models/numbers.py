@@ -43,6 +43,8 @@ def _first_broken(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
     """The first tensor with numbers that are not finite, and how many; None where all are."""
     for name, tensor in tensors:
         value = tensor.detach()
+        if hasattr(value, "to_local"):  # divided among processes: each looks at its own part
+            value = value.to_local()
         if value.is_floating_point() and not bool(value.isfinite().all()):
             count = int((~value.isfinite()).sum())
             return f"{name} ({count} of {value.numel():,} numbers)"
@@ -68,10 +70,8 @@ def overflow_cause(model: nn.Module, precision: str | None = None, *, trained: b
     parameters = dict(model.named_parameters())
     if precision is None and str(next(iter(parameters.values())).dtype) == "torch.float16":
         precision = "fp16"
-    own = {n: v for n, v in parameters.items() if not (trained and v.requires_grad)}
-    broken = _first_broken(own.items())
-    if broken is not None:
-        return f"weights that are not trained are not numbers: {broken}; {ADVICE['not finite']}"
+    if (fault := frozen_fault(model, every=not trained)) is not None:
+        return fault
     if not trained or not any(value.requires_grad for value in parameters.values()):
         cause: Cause = "activations of fp16" if precision == "fp16" else "activations"
         return f"the base model's activations overflow; {ADVICE[cause]}"
@@ -84,3 +84,16 @@ def overflow_cause(model: nn.Module, precision: str | None = None, *, trained: b
         else f"its trained weights are not numbers: {broken}"
     )
     return f"{what}; train it again: {ADVICE['diverged']}"
+
+
+def frozen_fault(model: nn.Module, *, every: bool = False) -> str | None:
+    """What is wrong with weights that no training has moved, and what to do; None where nothing is.
+
+    Args:
+        every: whether none has been moved.
+    """
+    own = {n: v for n, v in model.named_parameters() if every or not v.requires_grad}
+    broken = _first_broken(own.items())
+    if broken is None:
+        return None
+    return f"weights that are not trained are not numbers: {broken}; {ADVICE['not finite']}"

@@ -8,17 +8,21 @@ so that packing and shared prefixes change no number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.errors import printable
 from harness.models.advice import fault_line
 
+Item = TypeVar("Item")
+
 FIXED_TYPES = frozenset({"default", "linear", "yarn", "llama3", "proportional"})
 """Rotary types whose frequencies are the same in every pass."""
 SCALED_TYPES: dict[str, tuple[str, ...]] = {
+    "default": (),
     "linear": ("factor",),
     "dynamic": ("factor",),
     "yarn": ("factor",),
@@ -26,7 +30,7 @@ SCALED_TYPES: dict[str, tuple[str, ...]] = {
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
     "proportional": (),
 }
-"""The rotary types of transformers beside `default`, and what each cannot do without."""
+"""The rotary types of transformers, and what each cannot do without."""
 OLD_KEYS = ("rope_parameters", "rope_scaling")
 """Where config.json states them; the second is what transformers 4 wrote."""
 
@@ -78,19 +82,29 @@ def pass_dependence(model: Any) -> PassDependence | None:
     return PassDependence(tuple(types), tuple(switches), tuple(growths))
 
 
-def group_by_frequencies(model: Any, lengths: Callable[[Any], int], items: list[Any]) -> list[Any]:
-    """Lists of items whose sequences have the same rotary frequencies: one list as a rule.
+def group_by_frequencies(
+    model: Any, positions: Callable[[Item], int], items: Sequence[Item]
+) -> list[Sequence[Item]]:
+    """Parts of the items whose sequences have the same rotary frequencies: one as a rule.
 
     Args:
-        lengths: of an item: the positions that its sequence takes alone.
+        positions: of an item: how many its sequence takes where it goes through the model alone.
     """
     dependence = pass_dependence(model)
     if dependence is None:
         return [items]
-    groups: dict[Hashable, list[Any]] = {}
+    groups: dict[Hashable, list[Item]] = {}
     for item in items:
-        groups.setdefault(dependence.group(lengths(item)), []).append(item)
+        groups.setdefault(dependence.group(positions(item)), []).append(item)
     return list(groups.values())
+
+
+def num_virtual_tokens(model: Any) -> int:
+    """The positions that a PEFT model puts before each sequence."""
+    config = getattr(model, "active_peft_config", None)
+    if config is None or not config.is_prompt_learning:
+        return 0
+    return int(getattr(config, "num_virtual_tokens", 0) or 0)
 
 
 def forget_longer_passes(model: Any) -> None:
@@ -105,12 +119,15 @@ def forget_longer_passes(model: Any) -> None:
         growing = [layer for layer, kind in by_layer.items() if kind and "dynamic" in str(kind)]
         if growing and hasattr(module, "original_max_seq_len"):
             prefixes = [f"{layer}_" if layer else "" for layer in growing]
-            module.register_forward_pre_hook(_Forget(tuple(prefixes)))
+            module.register_forward_pre_hook(_ForgetPasses(tuple(prefixes)))
 
 
 @dataclass(frozen=True)
-class _Forget:
+class _ForgetPasses:
+    """Puts the frequencies of a short pass back before each pass."""
+
     prefixes: tuple[str, ...]
+    """Of the rotary module's attributes: one for each type of layer that has its own."""
 
     def __call__(self, module: Any, arguments: Any) -> None:
         for prefix in self.prefixes:
@@ -140,21 +157,36 @@ def rope_faults(folder: Path, settings: Mapping[str, Any]) -> Iterator[str]:
         for parameters in _layers(stated):
             kind = parameters.get("rope_type", parameters.get("type", "default"))
             kind = "longrope" if kind == "su" else kind
-            if kind == "default":
-                continue
             if kind not in SCALED_TYPES:
-                known = ", ".join(["default", *SCALED_TYPES])
+                known = ", ".join(SCALED_TYPES)
                 found = f"{key}: unknown rope_type {printable(f'{kind!r:.40}')} (known: {known})"
                 yield fault_line(file, "rope", found)
                 continue
-            lacking = [name for name in SCALED_TYPES[kind] if not _usable(parameters.get(name))]
+            needed = (*SCALED_TYPES[kind], *(["rope_theta"] if "rope_theta" in parameters else []))
+            lacking = [name for name in needed if not _usable(parameters.get(name))]
+            lacking = lacking or _of_wrong_length(kind, parameters, settings)
             if lacking:
                 yield fault_line(file, "rope", f"{key}: {kind} without a usable {lacking[0]}")
 
 
+def _of_wrong_length(
+    kind: str, parameters: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[str]:
+    """The lists of longrope's factors that are not one for each frequency."""
+    head, hidden = settings.get("head_dim"), settings.get("hidden_size")
+    heads = settings.get("num_attention_heads")
+    if kind != "longrope" or type(hidden) is not int or type(heads) is not int or heads < 1:
+        return []
+    size = head if type(head) is int else hidden // heads
+    share = parameters.get("partial_rotary_factor", settings.get("partial_rotary_factor", 1.0))
+    count = len(range(0, int(size * share), 2)) if type(share) in (int, float) else None
+    names = ("short_factor", "long_factor")
+    return [n for n in names if not isinstance(parameters[n], list) or len(parameters[n]) != count]
+
+
 def _usable(value: Any) -> bool:
     values = value if isinstance(value, list) and value else [value]
-    return all(isinstance(one, int | float) and not isinstance(one, bool) for one in values)
+    return all(type(one) in (int, float) and 0 < one < math.inf for one in values)
 
 
 def max_positions(settings: Mapping[str, Any]) -> int | None:
@@ -163,10 +195,19 @@ def max_positions(settings: Mapping[str, Any]) -> int | None:
     return found if isinstance(found, int) and found > 0 else None
 
 
-def position_notes(settings: Mapping[str, Any], max_length: int | None) -> Iterator[str]:
-    """Yields where training may go beyond a model's positions."""
+def position_notes(
+    settings: Mapping[str, Any], max_length: int | None, max_new_tokens: int | None
+) -> Iterator[str]:
+    """Yields where training may go beyond a model's positions, and generation has less room."""
     limit = max_positions(settings)
-    if limit is not None and max_length is not None and max_length > limit:
+    if limit is None:
+        return
+    if max_new_tokens is not None and max_new_tokens > limit // 2:
+        yield (
+            f"responses of {max_new_tokens} new tokens do not fit the model's {limit} positions: "
+            f"at most {limit // 2} are generated, and longer prompts lose their beginning"
+        )
+    if max_length is not None and max_length > limit:
         yield (
             f"train.max_length is {max_length}, but the model has {limit} positions (config.json: "
             "max_position_embeddings): it was made for no longer text; lower max_length to "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelError, one_line, printable
 from harness.models.advice import fault_line, model_error
+from harness.models.settings_types import tokenizer_faults
 from harness.models.text_ends import (
     TextEnds,
     end_faults,
@@ -20,7 +21,7 @@ from harness.models.text_ends import (
     opening_note,
     text_ends,
 )
-from harness.readers.files import Unreadable, read_text
+from harness.readers.files import read_text
 from harness.readers.json_files import read_json_object
 
 if TYPE_CHECKING:
@@ -47,13 +48,15 @@ def check_tokenizer(
         Unreadable: a file cannot be read.
     """
     file = folder / FILE
-    tokenizer = _read_tokenizer(folder)
+    tokenizer, text = _read_tokenizer(folder)
     config = _tokenizer_settings(folder)
-    faults, ids = [], {}
+    faults = list(tokenizer_faults(folder, config, text))
+    ids: dict[str, int | None] = {}
     for key in NAMED:
-        token = _token(config.get(key))
-        fault, ids[key] = _named_token(folder, tokenizer, key, token)
-        faults += fault
+        token, ids[key] = _token(config.get(key)), None
+        if token is not None or config.get(key) is None:  # else its type is told
+            fault, ids[key] = _named_token(folder, tokenizer, key, token)
+            faults += fault
     faults += _unusable_texts(folder, config)
     outside = outside_tokens(tokenizer.get_vocab(with_added_tokens=False), vocab_size)
     added = outside_tokens(_added(tokenizer, special=False), vocab_size)
@@ -85,11 +88,8 @@ def _notes(
         yield note
     named = {"config.json": settings.get("eos_token_id")}
     if (folder / "generation_config.json").is_file():
-        try:
-            found = read_json_object(folder / "generation_config.json")
-            named["generation_config.json"] = found.get("eos_token_id")
-        except Unreadable:
-            pass  # transformers does without it too
+        found = read_json_object(folder / "generation_config.json")
+        named["generation_config.json"] = found.get("eos_token_id")
     if (note := ending_note(ends, named)) is not None:
         yield note
     for key, does, role in (
@@ -119,7 +119,7 @@ def _bos_of(settings: Mapping[str, Any]) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _read_tokenizer(folder: Path) -> Tokenizer:
+def _read_tokenizer(folder: Path) -> tuple[Tokenizer, str]:
     from tokenizers import Tokenizer
 
     file = folder / FILE
@@ -132,7 +132,7 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_str(text)
         tokenizer.no_truncation()
         tokenizer.no_padding()
-    return tokenizer
+    return tokenizer, text
 
 
 @contextmanager
@@ -237,6 +237,7 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
     with reading_tokenizer(folder / FILE):
         # Not AutoTokenizer: the class that a LLaMA checkpoint names rebuilds parts of the file.
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    if faults := list(end_faults(text_ends(tokenizer), vocab_size, folder / FILE)):
+        faults = list(end_faults(text_ends(tokenizer), vocab_size, folder / FILE))
+    if faults:
         raise ModelError(faults[0])
     return tokenizer

@@ -25,7 +25,7 @@ HEADS = ("lm_head.weight", "embed_out.weight")
 EMBEDDINGS = ("embed_tokens.weight", "embed_in.weight", "wte.weight")
 BUFFERS = ("rotary_emb.inv_freq", "attention.bias", "attention.masked_bias")
 """Early conversions store them; they follow from the configuration and are not read."""
-LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d{1,6})\.(.+)$")
+LAYER = re.compile(r"^(?:model\.|gpt_neox\.)?layers\.(\d{1,6})\.(.+)$")
 NORM = re.compile(r"(?:^|\.)(?:norm|ln_f|final_layer_norm|final_layernorm)\.(?:weight|bias)$")
 QUANTISED = re.compile(
     r"\.(qweight|qzeros|weight_packed|weight_scale(_inv)?|weight_shape|scales|absmax|SCB"
@@ -138,14 +138,15 @@ def tensor_faults(folder: Path, headers: Mapping[Path, Header], shape: ModelShap
         yield from _two_heads(place, headers)
 
 
-def _uncounted(sizes: Mapping[str, tuple[int, ...]], shape: ModelShape) -> str | None:
-    """How the number of parameters differs from the shape's; None where it does not."""
-    tied = shape.tie_word_embeddings
+def _uncounted(
+    place: Path, sizes: Mapping[str, tuple[int, ...]], shape: ModelShape
+) -> Iterator[str]:
+    """Yields how the number of parameters differs from the shape's."""
+    tied, expected = shape.tie_word_embeddings, shape.num_parameters
     counted = sum(math.prod(n) for name, n in sizes.items() if not (tied and name.endswith(HEADS)))
-    if counted == shape.num_parameters:
-        return None
-    family = shape.model_type
-    return f"has {counted:,} parameters, a {family} of this shape has {shape.num_parameters:,}"
+    if counted != expected:
+        said = f"has {counted:,} parameters, a {shape.model_type} of this shape has {expected:,}"
+        yield fault_line(place, "parameters" if counted > expected else "tensor missing", said)
 
 
 def _misfits(place: Path, sizes: Mapping[str, tuple[int, ...]], shape: ModelShape) -> Iterator[str]:
@@ -159,6 +160,8 @@ def _misfits(place: Path, sizes: Mapping[str, tuple[int, ...]], shape: ModelShap
         missing = sorted(set(range(count)) - set(layers))
         surplus = sorted(set(layers) - set(range(count)))
         found = f"layer {missing[0]} is missing" if missing else f"it has a layer {surplus[0]}"
+        if not layers and sizes:
+            found = f"no tensor is named as those of a layer (the first is {printable(min(sizes))})"
         yield fault_line(
             place,
             "layers",
@@ -179,14 +182,16 @@ def _misfits(place: Path, sizes: Mapping[str, tuple[int, ...]], shape: ModelShap
     ]
     if missing_ones:
         yield fault_line(place, "tensor missing", missing_ones[0] + _more(missing_ones))
-    odd = [
+    odd_ones = [
         f"layer {number}: {printable(name)} is {_dimensions(size)}, in others "
         f"{_dimensions(usual.get(name))}"
         for number, layer in sorted(layers.items())
         for name, size in sorted(layer.items())
         if size != usual.get(name)
     ]
-    odd += _wrong_sizes(usual, sizes, shape)
+    if odd_ones:
+        yield fault_line(place, "tensor missing", odd_ones[0] + _more(odd_ones))
+    odd = _wrong_sizes(usual, sizes, shape)
     if odd:
         yield fault_line(place, "weights", odd[0] + _more(odd))
     heads = [name for name in sizes if name.endswith(HEADS)]
@@ -194,8 +199,8 @@ def _misfits(place: Path, sizes: Mapping[str, tuple[int, ...]], shape: ModelShap
         yield fault_line(
             place, "no head", "has no output matrix (lm_head.weight), and config.json ties none"
         )
-    elif not odd and not missing_ones and (miscounted := _uncounted(sizes, shape)):
-        yield fault_line(place, "parameters", miscounted)
+    elif not (odd or odd_ones or missing_ones):
+        yield from _uncounted(place, sizes, shape)
 
 
 def _wrong_sizes(

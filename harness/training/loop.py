@@ -16,7 +16,7 @@ from harness.data.instructions import Example, epoch_batches
 from harness.errors import TrainingError
 from harness.models.advice import ADVICE
 from harness.models.loading import count_parameters
-from harness.models.numbers import overflow_cause
+from harness.models.numbers import frozen_fault, overflow_cause
 from harness.records.results import TrainResult
 from harness.training.callback import Callback, TrainingRun
 from harness.training.checkpoint import Checkpoints, TrainingState
@@ -189,9 +189,9 @@ def _check_finite(training: TrainingRun, step: int, rate: float, totals: BatchTo
         return
     notes = [callback.failure_note(training) for callback in training.callbacks]
     train_step = training.train_step
-    cause = ADVICE["diverged"]
+    half = train_step.compute_dtype == torch.float16
+    cause = frozen_fault(train_step.model) or ADVICE["diverged"]
     if not training.progress.records:  # nothing has been trained yet
-        half = train_step.compute_dtype == torch.float16
         cause = overflow_cause(train_step.model, "fp16" if half else None, trained=False)
     rest = "; ".join([cause, *filter(None, notes)])
     raise TrainingError(

@@ -17,15 +17,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
+from transformers.activations import ACT2FN
 
 from harness.errors import ModelError
 from harness.models.advice import ADVICE, Cause
 from harness.models.checkpoint import ModelSpec, check_checkpoint
 from harness.models.checkpoint_folder import UNSTATED, stated_shape
 from harness.models.families import FAMILIES
+from harness.models.settings_types import ACTIVATIONS
 from harness.models.shape import shape_of
 from harness.models.tokenizer_files import _CONFIG_BOS
 from harness.readers.files import ADVICE as FILE_ADVICE
+from harness.testing import tiny_model as tiny_family
 from tests.fixtures.tiny_checkpoint import edit_json, write_checkpoint
 from tests.fixtures.tiny_models import shape
 
@@ -251,7 +254,31 @@ FAULTS: list[Fault] = [
     Fault("family", lambda f: edit_json(f / CONFIG, model_type="gpt2"), "'gpt2' is", WHOLE_CONFIG),
     Fault("family", lambda f: edit_json(f / CONFIG, model_type=None), "None is not", WHOLE_CONFIG),
     Fault("shape", lambda f: edit_json(f / CONFIG, vocab_size=60), "grid states 61", WHOLE_CONFIG),
-    Fault("weights", lambda f: edit_json(f / CONFIG, hidden_size=[3]), "hidden_s", WHOLE_CONFIG),
+    Fault("config", lambda f: edit_json(f / CONFIG, hidden_size=[3]), "hidden_size", WHOLE_CONFIG),
+    Fault(
+        "config", lambda f: edit_json(f / CONFIG, hidden_act="magic"), "'magic', w", WHOLE_CONFIG
+    ),
+    Fault(
+        "config", lambda f: edit_json(f / CONFIG, eos_token_id="2"), "eos_token_id", WHOLE_CONFIG
+    ),
+    Fault(
+        "adapter beside",
+        lambda f: (f / "adapter_config.json").write_text("{}"),
+        "holds an adapter too",
+        lambda f, _: (f / "adapter_config.json").unlink(),
+    ),
+    Fault(
+        "pad outside",
+        lambda f: edit_json(f / CONFIG, pad_token_id=61),
+        "pad_token_id is 61, but the model has 61 tokens",
+        lambda f, _: edit_json(f / CONFIG, pad_token_id=None),
+    ),
+    Fault(
+        "parameters",
+        lambda f: edit_json(f / CONFIG, attention_bias=True),
+        "attention_bias is true",
+        WHOLE_CONFIG,
+    ),
     Fault(
         "rope",
         lambda f: edit_json(f / CONFIG, rope_parameters={"rope_type": "magic"}),
@@ -347,6 +374,25 @@ FAULTS: list[Fault] = [
         lambda f, _: edit_json(f / CONFIG, tie_word_embeddings=True),
         cured_as=TIED,
     ),
+    Fault(
+        "tensor missing",
+        lambda f: change_weights(
+            f,
+            lambda t: [t.pop(n) for n in list(t) if "input_layernorm" in n],
+        ),
+        r"has [\d,]+ parameters, a llama of this shape has",
+        WHOLE_WEIGHTS,
+    ),
+    Fault(
+        "layers",
+        lambda f: change_weights(
+            f, lambda t: [t.update({f"base_model.{n}": t.pop(n)}) for n in list(t)]
+        ),
+        r"no tensor is named as those of a layer \(the first is base_model.lm_head.weight\)",
+        WHOLE_WEIGHTS,
+    ),
+    Fault("tokenizer settings", name_token("pad_token", ["<pad>"]), "pad_token is", WHOLE_NAMES),
+    Fault("tokenizer settings", name_token("padding_side", "up"), "is 'up'", WHOLE_NAMES),
     Fault("no tokenizer", lambda f: (f / TOKENIZER).unlink(), "missing", WHOLE_TOKENIZER),
     Fault(
         "tokenizer.model",
@@ -357,7 +403,7 @@ FAULTS: list[Fault] = [
     Fault("tokenizer", lambda f: (f / TOKENIZER).write_text("{}"), "cannot be r", WHOLE_TOKENIZER),
     Fault("no eos", name_token("eos_token", None), "names no eos_token", WHOLE_NAMES),
     Fault("no eos", name_token("eos_token", ""), "its eos_token is an empty text", WHOLE_NAMES),
-    Fault("no eos", name_token("eos_token", 3), "names no eos_token", WHOLE_NAMES),
+    Fault("tokenizer settings", name_token("eos_token", 3), "eos_token is 3", WHOLE_NAMES),
     Fault("unknown token", name_token("bos_token", ""), "bos_token is an empty", WHOLE_NAMES),
     Fault("unknown token", name_token("eos_token", "<end>"), "'<end>' is not in", WHOLE_NAMES),
     Fault("token outside", add_word, "62 tokens, but the model has 61", WHOLE_TOKENIZER),
@@ -399,7 +445,7 @@ def test_a_fault_is_one_line_and_its_advice_cures_it(
 
 def test_every_cause_has_advice_that_is_tried() -> None:
     elsewhere = {
-        *("config", "index", "shard missing", "opening"),
+        *("index", "shard missing", "opening"),
         *("not finite", "fp16", "activations", "activations of fp16", "diverged"),
     }
     assert {fault.cause for fault in FAULTS} | elsewhere == set(ADVICE)
@@ -489,6 +535,17 @@ def test_what_config_json_leaves_out_is_what_transformers_takes(family: str) -> 
     assert stated_shape(settings).differences(left_out) == {}
     default = config.bos_token_id
     assert _CONFIG_BOS.get(family) == default
+
+
+def test_names_of_activations_are_those_of_transformers() -> None:
+    assert set(ACT2FN) == ACTIVATIONS
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_transformers_writes_is_accepted(family: str, tmp_path: Path) -> None:
+    """Every family's own checkpoint, as transformers 5 saves it, has no fault."""
+    spec = write_checkpoint(tmp_path, model=tiny_family(family))
+    check_checkpoint(spec, tmp_path)
 
 
 def test_a_check_imports_nothing_heavy(written: Path) -> None:
