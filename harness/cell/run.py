@@ -24,6 +24,7 @@ from harness.grid.folders import (
     CHECKPOINTS_FOLDER,
     LOG_FILE,
     cell_folder,
+    id_of,
 )
 from harness.grid.locks import locked
 from harness.grid.schema import Cell
@@ -121,7 +122,7 @@ def _read_result(context: CellContext) -> CellResult | None:
         StorageError: it cannot be read or put aside.
     """
     try:
-        return read_result(context.folder, context.cell.id)
+        return read_result(context.folder, id_of(context.folder))
     except DamagedResult as damaged:
         path, aside = context.folder / RESULT_FILE, context.folder / DAMAGED_FILE
         try:
