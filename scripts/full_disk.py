@@ -178,8 +178,7 @@ def main() -> int:
     for number in range(options.first, writes + 1, options.every):
         if time.monotonic() - begun > options.seconds:
             break
-        folder = root / "now"
-        shutil.rmtree(folder, ignore_errors=True)
+        folder = root / f"write-{number}"  # MLflow keeps connections to a database of one name
         wrong, hit = attempt(disk, prepared, folder, number)
         try:
             wrong += differences(expected, outcome(folder)) + tracked(folder)
@@ -187,7 +186,9 @@ def main() -> int:
             wrong.append(str(fault))
         tried += hit
         bad += bool(wrong)
-        if wrong:
+        if not wrong:
+            shutil.rmtree(folder)
+        else:
             print(f"write {number}: {json.dumps(wrong)}", flush=True)
     print(f"{tried} writes of {writes} failed in turn: {bad} went wrong; last: {number}")
     return 1 if bad else 0
