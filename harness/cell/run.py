@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import shutil
 import time
@@ -15,7 +16,7 @@ from harness.cell.memory import SmallerBudget, check_memory
 from harness.cell.score import score_cell
 from harness.cell.settings import CellContext, RunSettings
 from harness.data.pins import training_note
-from harness.errors import ModelError, StorageError, ZbenchError, plain_message, printable
+from harness.errors import ModelError, StorageError, ZbenchError, one_line, plain_message, printable
 from harness.export.model_card import CARD_FILE, model_card
 from harness.grid.cell_files import file_faults, whole_scores
 from harness.grid.folders import (
@@ -254,6 +255,12 @@ def describe(fault: BaseException) -> str:
         return (
             "out of memory while loading or gathering the model; free the memory of other "
             f"processes, or use a larger {larger}"
+        )
+    if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        place = one_line(fault.filename or "a file")
+        return (
+            f"{place}: cannot be written ({fault.strerror}); free space or choose another folder, "
+            "then run the same command again"
         )
     if not isinstance(fault, ZbenchError):
         return f"unexpected fault ({plain_message(fault)}); the log has its traceback"

@@ -229,6 +229,13 @@ def logging_beside_the_screen(path: Path) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Opens the file with the first line."""
+        try:
+            super().emit(record)
+        except OSError:  # of the opening
+            self.handleError(record)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, logging's own name
         """A full disk costs lines of the log, not the cell."""
 

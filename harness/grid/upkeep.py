@@ -23,6 +23,9 @@ from harness.grid.folders import (
     stored_label,
 )
 from harness.grid.locks import CellBusy, is_running, locked
+from harness.models.trained_files import damaged_tensors, trained_sha256
+from harness.readers.files import Unreadable
+from harness.readers.tensor_files import tensor_header
 from harness.records.checkpoints import TEMPORARY, checkpoint_folders, other_entries
 from harness.records.files import fresh_sha256_of_file
 from harness.records.results import RESULT_FILE, CellResult, DamagedResult, read_result
@@ -92,22 +95,22 @@ def _verify_files(folder: Path, result: CellResult) -> Iterator[Finding]:
             yield Finding("damaged", path, _after(fault, path))
         except OSError as fault:
             yield Finding("not checked", path, one_line(fault.strerror or fault))
-    if result.train is not None and (said := _damage_of_weights(folder / ADAPTER_FOLDER)):
-        again = "bring back a copy, or move the cell's folder away: run-grid trains it again"
-        yield Finding("damaged", folder / ADAPTER_FOLDER, f"{said}; {again}")
+    if result.train is not None:
+        folder = folder / ADAPTER_FOLDER
+        if (said := _damage_of_weights(folder, result.train.weights_sha256)) is not None:
+            yield Finding("damaged", folder, said.removeprefix(f"{folder}: "))
 
 
-def _damage_of_weights(folder: Path) -> str | None:
-    from safetensors import SafetensorError, safe_open
-
-    files = sorted(folder.glob("*.safetensors"))
-    for file in files:
-        try:
-            with safe_open(file, framework="numpy"):
-                pass
-        except (OSError, SafetensorError) as fault:
-            return f"{file.name}: {one_line(fault)}"
-    return None if files else "holds no trained weights"
+def _damage_of_weights(folder: Path, expected: str | None) -> str | None:
+    """What is wrong with the trained weights; those of an older version are read by their heads."""
+    try:
+        if expected is None:
+            trained_sha256(folder)
+            for file in folder.glob("*.safetensors"):
+                tensor_header(file)
+    except Unreadable as fault:
+        return str(fault)
+    return damaged_tensors(folder, expected)
 
 
 def _verify_checkpoints(folder: Path) -> Iterator[Finding]:
