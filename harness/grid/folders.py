@@ -46,6 +46,12 @@ def cell_folder(runs_dir: Path, cell: Cell, known: dict[str, Path] | None = None
     return known.get(cell.id) or runs_dir / "cells" / f"{cell.slug}--{cell.id}"
 
 
+def id_of(folder: Path) -> str | None:
+    """The id of the cell that a folder is named for; None where it is named for none."""
+    _, dashes, cell_id = folder.name.rpartition("--")
+    return cell_id if dashes else None
+
+
 def items_path(folder: Path, benchmark: str, key: str) -> Path:
     """The file of the per-item records of one evaluation."""
     return folder / ITEMS_FOLDER / f"{benchmark}--{key}.parquet"
