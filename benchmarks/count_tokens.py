@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness.data.instructions import DataSpec, read_instructions
+from harness.data.sets import DataSpec, read_instructions
 from harness.demo.world import write_world
 from harness.estimate.tokens import row_lengths, training_tokens
 from harness.evaluation.benchmarks import BENCHMARKS

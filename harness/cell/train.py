@@ -5,7 +5,6 @@ Imports torch; run.py imports it lazily, so that a cell that is done starts quic
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,14 +13,8 @@ from typing import TYPE_CHECKING
 
 from harness.cell.memory import effective_budget, smaller_budget
 from harness.cell.settings import CellContext
-from harness.data.instructions import (
-    DataSpec,
-    Instructions,
-    choose,
-    read_instructions,
-    rows_sha256,
-    tokenize,
-)
+from harness.data.instructions import tokenize
+from harness.data.sets import Instructions, data_file, read_chosen, rows_sha256
 from harness.errors import MethodError
 from harness.grid.folders import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, STEPS_FILE
 from harness.grid.schema import Cell
@@ -87,17 +80,11 @@ def read_training_data(cell: Cell, data_root: Path | None) -> Instructions:
     """A cell's fraction of the rows of its data set; the identity is that of the whole set.
 
     Raises:
-        DataError: the data set is missing or broken.
+        ZbenchError: the data set is missing or broken.
     """
     assert cell.fraction is not None
     assert cell.seed is not None
-    data = _instructions(cell.data, data_root)
-    return replace(data, rows=choose(data.rows, cell.fraction, cell.seed))
-
-
-@functools.lru_cache(maxsize=4)  # cells of one worker share a data set
-def _instructions(spec: DataSpec, data_root: Path | None) -> Instructions:
-    return read_instructions(spec, data_root=data_root)
+    return read_chosen(cell.data, cell.fraction, cell.seed, data_root)
 
 
 def train_cell(
@@ -209,8 +196,8 @@ def save_training(
     write_frame(folder / STEPS_FILE, pd.DataFrame(steps).drop(columns="statistics"))
     for name, frame in (output.telemetry.frames() if output.telemetry else {}).items():
         write_frame(folder / name, frame)
-    root = context.settings.data_root
-    if root is None or cell.data.path is None:
+    file = data_file(cell.data, context.settings.data_root)
+    if file is None:
         return output.result
     # The local file's bytes; the other two hashes are of rows.
-    return replace(output.result, data_file_sha256=sha256_of_file(root / cell.data.path))
+    return replace(output.result, data_file_sha256=sha256_of_file(file))

@@ -18,16 +18,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
-from harness.data.instructions import (
+from harness.data.instructions import tokenize
+from harness.data.sets import (
     DataSpec,
     Instruction,
+    data_file,
     num_examples,
     read_instructions,
     shuffled,
-    tokenize,
 )
 from harness.errors import ModelError, StorageError, one_line
-from harness.estimate.needs import local_data, local_model
+from harness.estimate.needs import local_model
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.schema import Cell
 from harness.models.shape import ModelShape
@@ -117,7 +118,7 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: int | Non
         assert cell.train is not None
         assert cell.fraction is not None
         limit = cell.train.max_length
-        data, model = local_data(cell.data, data_root), local_model(cell.model, data_root)
+        data, model = data_file(cell.data, data_root), local_model(cell.model, data_root)
         data_is_here = data is not None and data.is_file()
         if data_is_here and model is not None and (model / "tokenizer.json").is_file():
             lengths = lengths_of(cell.data, model)
@@ -146,7 +147,7 @@ def _kept_lengths(
         DataError: the data cannot be read.
         ModelError: the tokenizer cannot be read.
     """
-    path, tokenizer_file = local_data(data, data_root), tokenizer_folder / "tokenizer.json"
+    path, tokenizer_file = data_file(data, data_root), tokenizer_folder / "tokenizer.json"
     config = tokenizer_folder / "tokenizer_config.json"  # says whether there is a BOS
     assert path is not None
     files = (path, tokenizer_file, config)

@@ -18,13 +18,12 @@ from harness.data.pins import (
     Content,
     Mismatch,
     Pin,
-    _columns_in,
     content_sha256,
     pins,
-    read_columns,
 )
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark
 from harness.evaluation.tasks import TaskSpec, local_files
+from harness.readers.parquet_files import read_columns, read_footer
 from harness.records.files import known_sha256_of_file
 
 Row = Mapping[str, Any]
@@ -112,7 +111,7 @@ def _file_content(benchmark: Benchmark, file: str, path: Path) -> Content:
 @lru_cache(maxsize=64)
 def _read_content(name: str, file: str, path: Path, _size: int, _changed: int) -> Content:
     benchmark = BENCHMARKS[name]
-    columns = columns_of(benchmark, file, _columns_in(path))
+    columns = columns_of(benchmark, file, list(read_footer(path).types))
     return split_content(benchmark, columns, read_columns(path, columns).to_pylist())
 
 

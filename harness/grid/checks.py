@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from harness.data.instructions import DataSpec, num_examples
 from harness.data.pins import training_mismatch
+from harness.data.sets import DataSpec, data_file, inspect_data, num_examples
 from harness.demo.world import world_folder
-from harness.errors import DataError, MethodError, UsageError, did_you_mean
+from harness.errors import MethodError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
-from harness.evaluation.tasks import TaskSpec, local_files
+from harness.evaluation.tasks import TaskSpec, check_items
 from harness.grid.schema import Cell, GridSpec, expand
 from harness.methods import METHODS, check_options
 
@@ -121,13 +121,13 @@ def check_data_versions(cells: Iterable[Cell], data_root: Path | None, *, allow:
     found: dict[str, None] = {}
     training = {(c.data.source, c.data.path) for c in cells if c.train is not None and c.data.path}
     for source, path in sorted(training, key=str):
-        with contextlib.suppress(DataError):
+        with contextlib.suppress(ZbenchError):
             other = training_mismatch(source, data_root / str(path))
             found |= {} if other is None else {str(other): None}
     for task in dict.fromkeys(task for cell in cells for task in cell.tasks):
         if task.benchmark.hub is None:
             continue  # on no hub, as the embedded world: nobody's data set, so that it has no pin
-        with contextlib.suppress(DataError):
+        with contextlib.suppress(ZbenchError):
             found |= dict.fromkeys(map(str, local_mismatches(task, data_root)))
     if found and not allow:
         advice = (
@@ -164,18 +164,21 @@ def _model_fault(
 
 
 def _data_fault(data: DataSpec, data_root: Path | None) -> str | None:
-    if data_root is None:
-        return f"data.path: {data.path} is relative; {_PLACE}" if data.source is None else None
-    if data.path is None or (data_root / data.path).is_file():
-        return None
-    return f"data.path: no file {data_root / data.path}{_near(data_root / data.path)}"
+    file = data_file(data, data_root)
+    if file is not None and not file.exists():
+        return f"data.path: no file {file}{_near(file)}"
+    try:
+        inspect_data(data, data_root)
+    except ZbenchError as fault:
+        return str(fault)
+    return None
 
 
 def _items_fault(task: TaskSpec, data_root: Path | None) -> str | None:
     if data_root is not None:
         try:
-            local_files(task, data_root)
-        except DataError as fault:
+            check_items(task, data_root)
+        except ZbenchError as fault:
             return str(fault)
     return None
 

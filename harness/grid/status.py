@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from harness.data.instructions import DataSpec
+from harness.data.sets import DataSpec
 from harness.errors import StorageError, ZbenchError
 from harness.evaluation.tasks import TaskSpec, data_fingerprint, request_key
 from harness.grid.folders import cell_folder, cell_folders, is_running

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from harness.data.instructions import count_rows
+from harness.data.sets import count_rows
 from harness.demo.world import world_folder, write_world
 from harness.errors import UsageError
 from harness.grid.checks import (

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.data.instructions import Instruction, choose, read_instructions, tokenize
+from harness.data.instructions import tokenize
+from harness.data.sets import Instruction, choose, read_instructions
 from harness.estimate.tokens import (
     known_training_tokens,
     num_items,
