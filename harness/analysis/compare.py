@@ -44,7 +44,7 @@ class Side:
     """Its folder, or its MLflow run."""
     result: CellResult
     items: Callable[[str, str], Path | None]
-    """File of the per-item records of a benchmark and request key, if there is one."""
+    """File of the per-item records of a benchmark and evaluation, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _answers(side: Side, request: Request, metric: str) -> Answers | None:
     # Not pandas, nor what imports it (`read_table`): that takes longer than all else here.
     from pyarrow.parquet import ParquetFile
 
-    path = side.items(request.benchmark, request.key)
+    path = side.items(request.benchmark, request.evaluation)
     if path is None or not path.is_file():
         return None
     names = ["task", "doc_id", "question_id", "acc" if metric == MACRO_METRIC else metric]

@@ -10,7 +10,7 @@ from harness.analysis.frames import scores_of
 from harness.errors import TrackingError
 from harness.grid.folders import items_path
 from harness.grid.schema import GridSpec
-from harness.grid.status import CellState
+from harness.grid.status import CellState, LocalInputs
 from harness.records.results import CellResult
 
 
@@ -23,7 +23,13 @@ class ResultSource:
     """
 
     def __init__(
-        self, grid: GridSpec, states: list[CellState], *, runs_dir: Path, uri: str
+        self,
+        grid: GridSpec,
+        states: list[CellState],
+        *,
+        runs_dir: Path,
+        uri: str,
+        data_root: Path | None = None,
     ) -> None:
         from harness.tracking.runs import GridRuns
 
@@ -35,14 +41,19 @@ class ResultSource:
         }
         self.elsewhere = {state.cell.id for state in states if state.status != "done"}
         self.results: dict[str, CellResult] = {
-            state.cell.id: state.result for state in states if state.result is not None
+            state.cell.id: state.shown for state in states if state.shown is not None
         }
         try:
             self.runs: Any = GridRuns(grid, uri, runs_dir)
             self.runs.sync(states)
             if self.elsewhere:
-                found = self.tracked.items()
-                self.results |= {k: run.result for k, run in found if k in self.elsewhere}
+                cells = {state.cell.id: state.cell for state in states}
+                shown = LocalInputs(data_root).shown
+                self.results |= {
+                    cell_id: shown(cells[cell_id], run.result)
+                    for cell_id, run in self.tracked.items()
+                    if cell_id in self.elsewhere
+                }
             self.runs.close()
         except TrackingError as fault:
             self.problem = str(fault)
@@ -58,7 +69,7 @@ class ResultSource:
         scores = scores_of(tasks[benchmark], result) if result and benchmark in tasks else ()
         if not scores:
             return None
-        path = items_path(self.folders[cell_id], benchmark, scores[0].key)
+        path = items_path(self.folders[cell_id], benchmark, scores[0].evaluation)
         is_elsewhere = cell_id in self.elsewhere or not path.is_file()
         return self._read(cell_id, path, is_elsewhere=is_elsewhere)
 

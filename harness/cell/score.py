@@ -51,8 +51,8 @@ def score_cell(
         outcomes = _evaluate(context, base, model, group)
         seconds = (time.monotonic() - start) / len(group)  # group time divided equally
         for task, outcome in zip(group, outcomes, strict=True):
-            key = outcome.scores[0].key
-            write_frame(items_path(context.folder, task.name, key), outcome.items)
+            name = outcome.scores[0].evaluation
+            write_frame(items_path(context.folder, task.name, name), outcome.items)
             result = result.with_scores(outcome.scores, seconds, environment)
             result = result.with_note(training_note(cell.data.source, content))
             write_result(context.folder, result)

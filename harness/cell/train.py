@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from harness.cell.memory import effective_budget, smaller_budget
 from harness.cell.settings import CellContext
 from harness.data.instructions import tokenize
-from harness.data.sets import Instructions, data_file, read_chosen, rows_sha256
-from harness.errors import MethodError
+from harness.data.sets import Instructions, read_chosen, rows_sha256
+from harness.errors import DataError, MethodError
 from harness.grid.folders import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, STEPS_FILE
 from harness.grid.schema import Cell
 from harness.methods import METHODS
@@ -23,7 +23,7 @@ from harness.methods.method import TelemetryCallback
 from harness.models.devices import is_out_of_memory
 from harness.models.loading import count_parameters, save_trained, trained_parameters
 from harness.records.events import StepDone
-from harness.records.files import sha256_of_file, write_frame
+from harness.records.files import write_frame
 from harness.records.results import TrainResult
 from harness.training.callback import Callback, TrainingRun
 from harness.training.checkpoint import Checkpoints
@@ -84,7 +84,14 @@ def read_training_data(cell: Cell, data_root: Path | None) -> Instructions:
     """
     assert cell.fraction is not None
     assert cell.seed is not None
-    return read_chosen(cell.data, cell.fraction, cell.seed, data_root)
+    data = read_chosen(cell.data, cell.fraction, cell.seed, data_root)
+    if cell.data_sha256 not in (None, data.file_sha256):
+        raise DataError(
+            f"{cell.data.path}: has changed since the grid was read (SHA-256 "
+            f"{str(cell.data_sha256)[:12]}, now {str(data.file_sha256)[:12]}); "
+            "run the same command again"
+        )
+    return data
 
 
 def train_cell(
@@ -139,7 +146,11 @@ def train_cell(
             checkpoints.wait()
         gathered = gather_trained(model)
     # The identity's is the hash of all rows of the data set, before a fraction is chosen.
-    result = replace(result, data_content_sha256=data.identity["sha256"])
+    result = replace(
+        result,
+        data_content_sha256=data.identity["sha256"],
+        data_file_sha256=data.file_sha256,  # of its bytes; the other two hashes are of rows
+    )
     return TrainingOutput(result, events.records, statistics.telemetry, gathered)
 
 
@@ -196,8 +207,4 @@ def save_training(
     write_frame(folder / STEPS_FILE, pd.DataFrame(steps).drop(columns="statistics"))
     for name, frame in (output.telemetry.frames() if output.telemetry else {}).items():
         write_frame(folder / name, frame)
-    file = data_file(cell.data, context.settings.data_root)
-    if file is None:
-        return output.result
-    # The local file's bytes; the other two hashes are of rows.
-    return replace(output.result, data_file_sha256=sha256_of_file(file))
+    return output.result

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.canary import grid_alarms
 from harness.evaluation.benchmarks import BENCHMARKS
+from harness.evaluation.shown import OTHER_ITEMS
 from harness.grid.folders import LOG_FILE
 from harness.grid.status import CellState
 
@@ -73,7 +74,7 @@ def _primary_scores(state: CellState) -> dict[str, float]:
     """A cell's primary score of each benchmark that its grid lists, 0..1."""
     scores = {}
     for task in state.cell.tasks:
-        for score in state.result.scores if state.result else ():
+        for score in state.shown.scores if state.shown else ():
             wanted = BENCHMARKS[task.name].primary_metric
             if score.benchmark == score.task == task.name and score.metric == wanted:
                 scores[task.name] = score.value
@@ -133,7 +134,14 @@ def print_tracking_problem(console: Console, problem: str | None) -> None:
 
 def grid_warnings(states: Sequence[CellState]) -> list[str]:
     """What a reader of a grid's results must know, one line each."""
-    return [str(alarm) for alarm in grid_alarms(states)]
+    others = {
+        score.benchmark: score.note[score.note.index(OTHER_ITEMS) :]
+        for state in states
+        for score in (state.shown.scores if state.shown else ())
+        if score.note and OTHER_ITEMS in score.note
+    }
+    noted = [f"{benchmark}: {note}" for benchmark, note in others.items()]
+    return [str(alarm) for alarm in grid_alarms(states)] + noted
 
 
 def print_warnings(console: Console, warnings: Sequence[str]) -> None:

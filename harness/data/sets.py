@@ -111,6 +111,8 @@ class Instructions:
     rows: tuple[Instruction, ...]
     identity: Mapping[str, Any]
     """source, revision and commit (None for a local file), sha256 of the rows, num_rows."""
+    file_sha256: str | None = None
+    """Of the local file that they were read from; None for the hub's."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +149,11 @@ def read_chosen(spec: DataSpec, fraction: float, seed: int, data_root: Path | No
     """
     facts = inspect_data(spec, data_root)
     if facts.rows is not None and facts.rows > WHOLE_ROWS:
-        return _collect(spec, data_root, chosen_rows(facts.rows, fraction, seed))
-    data = _whole(spec, data_root, facts.sha256)
-    return replace(data, rows=choose(data.rows, fraction, seed))
+        data = _collect(spec, data_root, chosen_rows(facts.rows, fraction, seed))
+    else:
+        data = _whole(spec, data_root, facts.sha256)
+        data = replace(data, rows=choose(data.rows, fraction, seed))
+    return replace(data, file_sha256=facts.sha256)
 
 
 @functools.lru_cache(maxsize=4)  # cells of one worker share a data set
@@ -253,6 +257,23 @@ def inspect_data(spec: DataSpec, data_root: Path | None) -> DataFacts:
 def _inspected(path: Path, _sha256: str) -> int:
     """The number of rows of a file, all of which are good."""
     return sum(batch.num_rows for batch in _checked(_text_batches(path), str(path)))
+
+
+def content_of(spec: DataSpec, data_root: Path | None) -> str | None:
+    """The identity of a local file's rows; None where the hub is read.
+
+    Raises:
+        ZbenchError: as `inspect_data`.
+    """
+    facts, pin = inspect_data(spec, data_root), training_pin(spec.source)
+    if pin is not None and facts.sha256 == pin.file_sha256:
+        return pin.content_sha256
+    return None if facts.path is None else _content(facts.path, str(facts.sha256))
+
+
+@functools.lru_cache(maxsize=64)
+def _content(path: Path, _sha256: str) -> str:
+    return content_sha256(_rows(_text_batches(path), str(path)))
 
 
 def count_rows(spec: DataSpec, data_root: Path | None) -> int | None:

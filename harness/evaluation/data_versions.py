@@ -72,6 +72,17 @@ def task_content_sha256(contents: Mapping[str, tuple[str, Content]]) -> str:
     return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 
+def pinned_content(benchmark: Benchmark, shots: int) -> str | None:
+    """The content identity of the pinned version of what a benchmark reads; None without."""
+    found = {}
+    for split, file in benchmark.split_files(shots).items():
+        pin = _pin(benchmark, file)
+        if pin is None:
+            return None
+        found[split] = file, Content(pin.rows, pin.content_sha256)
+    return task_content_sha256(found)
+
+
 def mismatches(
     benchmark: Benchmark, contents: Mapping[str, tuple[str, Content]], place: str
 ) -> list[Mismatch]:

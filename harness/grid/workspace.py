@@ -18,6 +18,7 @@ from harness.grid.checks import (
 )
 from harness.grid.folders import check_writable
 from harness.grid.loader import load_grid
+from harness.grid.own_data import find_own_data
 from harness.grid.schema import Cell, GridSpec, expand
 from harness.grid.selection import select_cells
 from harness.grid.status import CellState, read_states
@@ -34,6 +35,9 @@ class OpenGrid:
     """The chosen ones."""
     runs_dir: Path
     data_root: Path | None
+    data_fault: str | None = None
+    """Why the content of the file of one's own that cells train on is not known: so neither are
+    their ids."""
 
     @cached_property
     def states(self) -> list[CellState]:
@@ -41,7 +45,13 @@ class OpenGrid:
         return self.read_states()
 
     def read_states(self) -> list[CellState]:
-        """How far each cell is now."""
+        """How far each cell is now.
+
+        Raises:
+            UsageError: it is not known what they are trained on.
+        """
+        if self.data_fault is not None and any(cell.train is not None for cell in self.cells):
+            raise UsageError(self.data_fault)
         return read_states(self.cells, runs_dir=self.runs_dir, data_root=self.data_root)
 
     @cached_property
@@ -57,12 +67,15 @@ def open_grid(grid: str, runs_dir: Path, data_root: Path | None, only: str | Non
         UsageError: the grid has faults, or nothing is chosen, or a folder is not there.
     """
     spec = load_grid(grid)
+    root = resolve_data_root(spec, data_root, runs_dir)
+    own = find_own_data(spec, root, runs_dir)
     return OpenGrid(
         argument=grid,
         spec=spec,
-        cells=select_cells(expand(spec), only),
+        cells=select_cells(expand(spec, own.sha256), only),
         runs_dir=runs_dir,
-        data_root=resolve_data_root(spec, data_root, runs_dir),
+        data_root=root,
+        data_fault=own.fault,
     )
 
 

@@ -58,9 +58,9 @@ class RunLookup:
         """
         return list(dict.fromkeys(run.info.run_name for run in self._runs if run.info.run_name))
 
-    def items_file(self, run: TrackedRun, benchmark: str, key: str) -> Path | None:
+    def items_file(self, run: TrackedRun, benchmark: str, evaluation: str) -> Path | None:
         """Local path of a run's per-item records, or None where it has none."""
-        return self._store.file(run, str(items_path(Path(), benchmark, key)))
+        return self._store.file(run, str(items_path(Path(), benchmark, evaluation)))
 
     @cached_property
     def _store(self) -> Store:

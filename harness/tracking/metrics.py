@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.evaluation.shown import items_name, shown_result
 from harness.grid.schema import Cell
 from harness.methods import METHODS
 from harness.records.events import StepDone
@@ -83,8 +84,11 @@ def result_metrics(result: CellResult) -> list[Metric]:
     def add(key: str, value: float, step: int = 0) -> None:
         metrics.append(_metric(key, value, now, step))
 
+    first = {score.evaluation for score in shown_result(result).scores}
     for score in result.scores:
         stem = f"eval/{score.protocol}/{score.task}"
+        if score.evaluation not in first:  # of other items than the one that has the plain name
+            stem += f"/items-{items_name(score)}"
         add(f"{stem}/{score.metric}", score.value)
         if score.stderr is not None:
             add(f"{stem}/{score.metric}_stderr", score.stderr)
