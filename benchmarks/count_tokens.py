@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from harness.data.sets import DataSpec, read_instructions
 from harness.demo.world import write_world
-from harness.estimate.tokens import row_lengths, training_tokens
+from harness.estimate.lengths import row_lengths, training_tokens
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.prefix_trie.trie import Request, Segment, plan_spans

@@ -14,6 +14,7 @@ from harness.errors import UsageError
 from harness.estimate.compute import disk_needs
 from harness.estimate.costs import CellEstimate, GridEstimate, estimate_grid
 from harness.estimate.gpus import device_name
+from harness.estimate.lengths import known_losses
 from harness.estimate.needs import find_needs
 from harness.estimate.plan import PlanRow, plan_rows
 from harness.estimate.probe import (
@@ -39,7 +40,7 @@ SOURCES = {"counted": "", "known": "≈ ", "estimated": "~ "}
 
 def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Lists the cells of a grid."""
-    rows = plan_rows(grid.states, grid.num_rows)
+    rows = plan_rows(grid.states, grid.num_rows, known_losses(grid.runs_dir, grid.data_root))
     warnings = []
     if _check_inputs(grid):
         warnings = check_data_versions(grid.cells, grid.data_root, allow=True)

@@ -97,15 +97,19 @@ def tokenize(
             token_ids = (*bos, *whole, tokenizer.eos_token_id)[:max_length]
             num_prompt_tokens = min(len(bos) + len(prompt_ids), len(token_ids))
             examples.append(Example(token_ids, num_prompt_tokens))
-    without_labels = sum(example.num_labels == 0 for example in examples)
-    if without_labels:
-        logger.warning(
-            "%d of %d examples have a prompt of %d tokens or more: no token of them is in the loss",
-            without_labels,
-            len(examples),
-            max_length,
-        )
+    if note := lost_note(sum(not example.num_labels for example in examples), len(examples)):
+        logger.warning("%s (max_length %d)", note, max_length)
     return examples
+
+
+def lost_note(lost: int, count: int) -> str | None:
+    """What a reader must know of examples of which nothing is learned."""
+    if not lost:
+        return None
+    return (
+        f"{lost:,} of {count:,} examples have a prompt that fills max_length: nothing of them is "
+        "trained on"
+    )
 
 
 def _encode(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

@@ -28,9 +28,10 @@ class TrainResult:
     """What training a cell gave and cost."""
 
     steps: int
-    """Scheduled optimizer steps; a batch without labels is skipped and its number left out."""
+    """Optimizer steps that were taken; a batch of lost examples alone gives none, nor does one that
+    overflowed in fp16."""
     examples: int
-    """Training examples of one epoch."""
+    """Examples that were trained on in an epoch; lost ones not counted."""
     tokens: int
     """Real tokens that went through the model, padding not counted, over all epochs."""
     epoch_losses: tuple[float, ...]
@@ -64,6 +65,9 @@ class TrainResult:
     before and after training, `probe/...`."""
     note: str | None = None
     """What a reader must know of this training run, such as a loss that exploded on its way."""
+    lost_examples: int = Field(default=0, exclude_if=lambda value: value == 0)
+    """Drawn examples that were not trained on, since their prompt alone fills the maximal length;
+    absent where there is none, and in records of older versions, whose `examples` counts them."""
 
 
 @dataclass(frozen=True, config=ConfigDict(validate_by_name=True, validate_by_alias=True))

@@ -122,5 +122,5 @@ def training_hash(result: CellResult) -> str:
     record = None if result.train is None else asdict(result.train)
     if record is not None:
         # Runs that were logged before it was recorded are still found; `data_sha256` says enough.
-        del record["data_content_sha256"]
+        del record["data_content_sha256"], record["lost_examples"]
     return hashlib.sha256(repr(record).encode()).hexdigest()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 import harness
 from harness.data.sets import (
@@ -17,14 +21,19 @@ from harness.data.sets import (
     Instruction,
     Instructions,
     choose,
+    content_of,
     count_rows,
+    data_file,
+    inspect_data,
     num_examples,
+    read_chosen,
     read_instructions,
     rows_sha256,
     shuffled,
 )
-from harness.errors import DataError
+from harness.errors import DataError, ZbenchError
 from harness.readers.files import Unreadable
+from harness.records.files import sha256_of_file
 
 PACKAGE = Path(harness.__file__).parent
 LOCAL = DataSpec(path="rows.parquet")
@@ -198,7 +207,7 @@ def test_unexpected_size_is_named(tmp_path: Path) -> None:
 READ_HUB = """
 import json, sys
 from harness.data.sets import read_instructions
-from harness.errors import DataError
+from harness.errors import DataError, ZbenchError
 from harness.data.sets import DataSpec
 try:
     data = read_instructions(DataSpec(source="someone/rows"), data_root=None)
@@ -249,3 +258,128 @@ def test_hub_data_without_network_says_what_to_put_where(tmp_path: Path) -> None
         "network (`hf download --repo-type dataset someone/rows`), or give its parquet file as "
         "data.path"
     )
+
+
+# What a grid names
+
+
+def test_without_source_and_path_it_is_alpaca() -> None:
+    spec = DataSpec()
+    assert (spec.source, spec.path) == ("tatsu-lab/alpaca", "alpaca/train.parquet")
+    assert DataSpec(source="tatsu-lab/alpaca") == spec
+    assert DataSpec(num_rows=5).source == "tatsu-lab/alpaca"
+    assert DataSpec.model_validate(spec.model_dump()) == spec
+
+
+def test_another_set_of_the_hub_has_no_file_of_alpacas() -> None:
+    assert DataSpec(source="lab/mine").path is None
+    assert data_file(DataSpec(source="lab/mine"), Path("/root")) is None
+
+
+def test_a_path_alone_is_a_file_of_ones_own() -> None:
+    assert DataSpec(path="mine.parquet").source is None
+    assert DataSpec(path="alpaca/train.parquet").source is None
+    assert DataSpec(path="mine.parquet", source="lab/mine").source == "lab/mine"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"source": None}, "needs `source`"),
+        ({"source": None, "path": None}, "needs `source`"),
+        ({"source": "mine.parquet"}, "a file of your own is `path`"),
+        ({"source": "data/mine.jsonl"}, "a file of your own is `path`"),
+        ({"source": "/data/mine"}, "owner/name"),
+        ({"source": "a/b/c"}, "owner/name"),
+        ({"source": ""}, "owner/name"),
+        ({"path": ""}, "is no path"),
+        ({"path": "a\0b"}, "is no path"),
+        ({"path": "x" * 5000}, "is no path"),
+    ],
+)
+def test_what_names_no_data_is_refused(given: dict[str, str], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        DataSpec.model_validate(given)
+
+
+def test_paths_are_absolute_or_of_home_or_under_the_data_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert data_file(DataSpec(path="~/a.parquet"), None) == tmp_path / "a.parquet"
+    assert data_file(DataSpec(path="/a.parquet"), tmp_path) == Path("/a.parquet")
+    assert data_file(DataSpec(path="a.parquet"), tmp_path) == tmp_path / "a.parquet"
+    assert data_file(DataSpec(path="a.parquet"), None) is None
+
+
+# Checked before anything runs
+
+
+def test_inspecting_says_rows_and_content(tmp_path: Path) -> None:
+    frame().to_parquet(tmp_path / "rows.parquet")
+    facts = inspect_data(LOCAL, tmp_path)
+    assert (facts.rows, facts.path) == (40, tmp_path / "rows.parquet")
+    assert facts.sha256 == sha256_of_file(tmp_path / "rows.parquet")
+    assert content_of(LOCAL, tmp_path) == rows_sha256(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rows: rows.head(0), "has no rows|not text"),
+        (lambda rows: rows.assign(output=None), "column output holds null, not text"),
+        (lambda rows: rows.assign(output=[b"x"] * 40), "column output holds binary"),
+        (lambda rows: rows.rename(columns={"output": "answer"}), "lacks the column output"),
+        (lambda rows: rows.astype(object).replace("7", None), "row 6 .* has no output"),
+        (lambda rows: rows.head(39), "has 39 rows, the grid states num_rows 40"),
+    ],
+)
+def test_inspecting_refuses_what_training_would(
+    tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], said: str
+) -> None:
+    change(frame()).to_parquet(tmp_path / "rows.parquet")
+    spec = DataSpec(path="rows.parquet", num_rows=40)
+    for check in (inspect_data, lambda spec, root: read_instructions(spec, data_root=root)):
+        with pytest.raises(ZbenchError, match=said) as caught:
+            check(spec, tmp_path)
+        assert str(caught.value).startswith(str(tmp_path / "rows.parquet"))
+
+
+def test_a_relative_path_without_a_data_root_is_told() -> None:
+    with pytest.raises(DataError, match=r"data\.path: rows\.parquet is relative; --data-root"):
+        inspect_data(LOCAL, None)
+
+
+def test_hub_data_that_cannot_be_had_are_told_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(DataError, match="lab/mine@main: no network and no copy in the hub cache"):
+        inspect_data(DataSpec(source="lab/mine"), tmp_path)
+    (tmp_path / "datasets--lab--mine" / "snapshots" / "abc" / "data").mkdir(parents=True)
+    assert inspect_data(DataSpec(source="lab/mine", num_rows=3), tmp_path).rows == 3
+
+
+def test_of_a_large_set_the_same_rows_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame().to_parquet(tmp_path / "rows.parquet", row_group_size=7)
+    whole = read_chosen(LOCAL, 0.3, 1, tmp_path)
+    monkeypatch.setattr("harness.data.sets.WHOLE_ROWS", 10)
+    assert read_chosen(LOCAL, 0.3, 1, tmp_path) == whole
+    assert whole.rows == choose(ROWS, 0.3, 1)
+    assert whole.file_sha256 == sha256_of_file(tmp_path / "rows.parquet")
+    assert whole.identity["sha256"] == rows_sha256(ROWS)
+
+
+def test_the_first_of_an_order_are_those_of_the_whole_order() -> None:
+    assert shuffled(2000, "fraction/3", first=7) == shuffled(2000, "fraction/3")[:7]
+    assert shuffled(20, "fraction/3", first=7) == shuffled(20, "fraction/3")[:7]
+
+
+def test_equal_rows_in_a_row_have_the_hash_of_each() -> None:
+    row = Instruction("a", "", "b")
+    lines = b'["a","","b"]\n' * 3 + b'["b","","b"]\n'
+    rows = [row, row, row, replace(row, instruction="b")]
+    assert rows_sha256(rows) == hashlib.sha256(lines).hexdigest()
