@@ -55,6 +55,16 @@ class OpenGrid:
         return read_states(self.cells, runs_dir=self.runs_dir, data_root=self.data_root)
 
     @cached_property
+    def data_contents(self) -> dict[str, str]:
+        """What rows the cells were trained on so far, by the hub's `source@revision`."""
+        found: dict[str, str] = {}
+        for state in self.states:
+            train, data = state.result and state.result.train, state.cell.data
+            if train and train.data_content_sha256 and data.source is not None:
+                found.setdefault(f"{data.source}@{data.revision}", train.data_content_sha256)
+        return found
+
+    @cached_property
     def num_rows(self) -> int | None:
         """Size of the training data, where it is known."""
         return count_rows(self.spec.data, self.data_root)
