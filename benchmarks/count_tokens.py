@@ -19,7 +19,8 @@ from typing import Any
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness.data.sets import DataSpec, read_instructions
+from harness.data.sets import read_instructions
+from harness.data.spec import DataSpec
 from harness.demo.world import write_world
 from harness.estimate.lengths import row_lengths, training_tokens
 from harness.evaluation.benchmarks import BENCHMARKS

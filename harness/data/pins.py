@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from harness.readers.parquet_files import read_columns
+from harness.readers.parquet_files import read_batches, read_footer
 from harness.records.files import known_sha256_of_file
 
 MISMATCH = "data differs from the pinned version"
@@ -101,8 +101,17 @@ def training_mismatch(source: str | None, path: Path) -> Mismatch | None:
     pin = training_pin(source)
     if pin is None or known_sha256_of_file(path) == pin.file_sha256:
         return None
-    rows = read_columns(path, pin.columns).to_pylist()
-    content = Content(len(rows), content_sha256([row[k] for k in pin.columns] for row in rows))
+    read_footer(path).check(dict.fromkeys(pin.columns, "text"))
+    count = 0
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        nonlocal count
+        for batch in read_batches(path, pin.columns):
+            count += batch.num_rows
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+    sha256 = content_sha256(rows())
+    content = Content(count, sha256)
     return None if content.sha256 == pin.content_sha256 else Mismatch(str(path), content, pin)
 
 

@@ -1,4 +1,4 @@
-"""Instruction sets: what a grid names, what is checked of it before it is read, and its rows.
+"""Instruction sets: what is checked of them before they are read, and their rows.
 
 No torch here: planning imports this file.
 """
@@ -8,91 +8,26 @@ from __future__ import annotations
 import functools
 import hashlib
 import heapq
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
-
-from pydantic import Field, field_validator, model_validator
+from typing import TYPE_CHECKING, Any
 
 from harness.data.hub import check_reachable, read_hub, text_batches
 from harness.data.pins import content_sha256, training_pin
-from harness.errors import DataError, UsageError
+from harness.data.spec import DataSpec, data_file
+from harness.errors import DataError
 from harness.readers.files import Unreadable, check_file, user_path
 from harness.readers.parquet_files import read_batches, read_footer
 from harness.records.files import sha256_of_file
-from harness.spec import Fault, Spec
 
 if TYPE_CHECKING:
     import pyarrow
 
 
 COLUMNS = ("instruction", "input", "output")
-WHOLE_ROWS = 1_000_000
-"""Of a larger set only the rows that are drawn are kept in memory."""
-ALPACA = "tatsu-lab/alpaca"
-"""The data set of a grid that says nothing of its data."""
-ALPACA_FILE = "alpaca/train.parquet"
-"""Where it lies under a data root."""
-
-
-class DataSpec(Spec):
-    """The instructions that cells train on, in Stanford Alpaca's form.
-
-    Without `source` and `path` they are Alpaca's; with `path` alone they are a file of one's own,
-    which is held to no published version; with both, the file is said to be a copy of `source`.
-    """
-
-    source: str | None = ALPACA
-    """Hub data set."""
-    path: str | None = None
-    """Parquet file, absolute or under the data root. Alpaca's alone has one of itself:
-    `alpaca/train.parquet`, read instead of the hub where a data root is given."""
-    revision: str = "main"
-    num_rows: Annotated[int, Field(ge=1)] | None = None
-    """Stated size, checked when the data is read; lets `plan` count steps without the data."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults(cls, raw: Any) -> Any:
-        if not isinstance(raw, Mapping):
-            return raw
-        raw = dict(raw)
-        if raw.get("path") is not None:
-            raw.setdefault("source", None)
-        if raw.get("source", ALPACA) == ALPACA:
-            raw.setdefault("path", ALPACA_FILE)
-        return raw
-
-    @field_validator("source")
-    @classmethod
-    def _name_of_the_hub(cls, source: str | None) -> str | None:
-        name = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
-        if source is None or (name.fullmatch(source) and not source.endswith(_FILE_ENDINGS)):
-            return source
-        raise ValueError(
-            "must be a data set of the hub, as owner/name; a file of your own is `path`"
-        )
-
-    @field_validator("path")
-    @classmethod
-    def _possible_path(cls, path: str | None) -> str | None:
-        try:
-            if path is not None:
-                user_path(path)
-        except UsageError as fault:
-            raise Fault(str(fault)) from fault
-        return path
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if self.source is None and self.path is None:
-            raise Fault("needs `source`, a data set of the hub, or `path`, a file of your own")
-        return self
-
-
-_FILE_ENDINGS = (".parquet", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".arrow", ".zip", ".gz")
+WHOLE_ROWS, WHOLE_BYTES = 1_000_000, 512 * 2**20
+"""Of a set with more rows or text only what is drawn is kept in memory."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +60,8 @@ class DataFacts:
     """Of the local file's bytes; None where the hub is read."""
     path: Path | None
     """The local file."""
+    text_bytes: int = 0
+    """Of all its rows; 0 where they were not read."""
 
 
 def read_instructions(spec: DataSpec, *, data_root: Path | None) -> Instructions:
@@ -148,7 +85,8 @@ def read_chosen(spec: DataSpec, fraction: float, seed: int, data_root: Path | No
         ZbenchError: as `read_instructions`, or the fraction is less than half a row.
     """
     facts = inspect_data(spec, data_root)
-    if facts.rows is not None and facts.rows > WHOLE_ROWS:
+    if (facts.rows or 0) > WHOLE_ROWS or facts.text_bytes > WHOLE_BYTES:
+        assert facts.rows is not None
         data = _collect(spec, data_root, chosen_rows(facts.rows, fraction, seed))
     else:
         data = _whole(spec, data_root, facts.sha256)
@@ -247,16 +185,22 @@ def inspect_data(spec: DataSpec, data_root: Path | None) -> DataFacts:
     check_file(path)
     sha256 = sha256_of_file(path)
     pin = training_pin(spec.source)
-    known = pin is not None and sha256 == pin.file_sha256
-    rows = pin.rows if pin is not None and known else _inspected(path, sha256)
+    if pin is not None and sha256 == pin.file_sha256:
+        rows, text_bytes = pin.rows, 0
+    else:
+        rows, text_bytes = _inspected(path, sha256)
     _check_number(spec, rows, str(path))
-    return DataFacts(rows, sha256, path)
+    return DataFacts(rows, sha256, path, text_bytes)
 
 
 @functools.lru_cache(maxsize=64)
-def _inspected(path: Path, _sha256: str) -> int:
-    """The number of rows of a file, all of which are good."""
-    return sum(batch.num_rows for batch in _checked(_text_batches(path), str(path)))
+def _inspected(path: Path, _sha256: str) -> tuple[int, int]:
+    """The number of rows of a file, all of which are good, and the bytes of their texts."""
+    rows = text_bytes = 0
+    for batch in _checked(_text_batches(path), str(path)):
+        rows += batch.num_rows
+        text_bytes += batch.nbytes
+    return rows, text_bytes
 
 
 def content_of(spec: DataSpec, data_root: Path | None) -> str | None:
@@ -288,16 +232,6 @@ def count_rows(spec: DataSpec, data_root: Path | None) -> int | None:
         return None if path is None else read_footer(path).num_rows
     except Unreadable:
         return None
-
-
-def data_file(spec: DataSpec, data_root: Path | None) -> Path | None:
-    """The file that a data set is read from; None where that is the hub, or no folder is given."""
-    if spec.path is None:
-        return None
-    path = user_path(spec.path)
-    if path.is_absolute():
-        return path
-    return None if data_root is None else data_root / path
 
 
 def _hub_name(spec: DataSpec) -> str:

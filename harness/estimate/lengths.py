@@ -16,15 +16,14 @@ from pydantic import TypeAdapter
 
 from harness.data.instructions import lost_note, tokenize
 from harness.data.sets import (
-    DataSpec,
     Instruction,
     count_rows,
-    data_file,
     num_examples,
     read_chosen,
     read_instructions,
     shuffled,
 )
+from harness.data.spec import DataSpec, data_file
 from harness.errors import ModelError, StorageError, one_line
 from harness.grid.schema import Cell
 from harness.models.checkpoint import local_folder

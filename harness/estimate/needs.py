@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data.hub import is_cached
-from harness.data.sets import DataSpec, data_file
+from harness.data.spec import DataSpec, data_file
 from harness.errors import DataError, ModelError
 from harness.evaluation.tasks import TaskSpec, local_files
 from harness.grid.status import CellState

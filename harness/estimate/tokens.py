@@ -12,12 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data.sets import (
-    data_file,
-    num_examples,
-    read_instructions,
-    shuffled,
-)
+from harness.data.sets import num_examples, read_instructions, shuffled
+from harness.data.spec import data_file
 from harness.estimate.lengths import Source, TrainingTokens, kept_lengths, training_tokens
 from harness.estimate.needs import local_model
 from harness.evaluation.tasks import TaskSpec

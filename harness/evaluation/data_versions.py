@@ -22,6 +22,7 @@ from harness.data.pins import (
     pins,
 )
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark
+from harness.evaluation.items import check_split
 from harness.evaluation.tasks import TaskSpec, local_files
 from harness.readers.parquet_files import read_columns, read_footer
 from harness.records.files import known_sha256_of_file
@@ -122,6 +123,7 @@ def _file_content(benchmark: Benchmark, file: str, path: Path) -> Content:
 @lru_cache(maxsize=64)
 def _read_content(name: str, file: str, path: Path, _size: int, _changed: int) -> Content:
     benchmark = BENCHMARKS[name]
+    check_split(benchmark, file, path, num_shots=0)  # what cannot be asked has no content
     columns = columns_of(benchmark, file, list(read_footer(path).types))
     return split_content(benchmark, columns, read_columns(path, columns).to_pylist())
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness.data.pins import training_mismatch
-from harness.data.sets import DataSpec, data_file, inspect_data, num_examples
+from harness.data.sets import inspect_data, num_examples
+from harness.data.spec import DataSpec, data_file
 from harness.demo.world import world_folder
 from harness.errors import MethodError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data.sets import ALPACA, DataSpec, data_file
+from harness.data.spec import ALPACA, DataSpec, data_file
 from harness.errors import StorageError
 from harness.grid.folders import CELL_FILE, cell_folders
 from harness.grid.schema import GridSpec, is_own_file

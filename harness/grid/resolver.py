@@ -22,7 +22,7 @@ from pydantic import (
     ValidationInfo,
 )
 
-from harness.data.sets import DataSpec
+from harness.data.spec import DataSpec
 from harness.errors import GridError, MethodError, ModelError, did_you_mean
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.tasks import TaskSpec, unknown_benchmark

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from harness.data.sets import ALPACA, DataSpec
+from harness.data.spec import ALPACA, DataSpec
 from harness.demo.world import DATA
 from harness.demo.world import VERSION as DEMO_VERSION
 from harness.evaluation.tasks import TaskSpec

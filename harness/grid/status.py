@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from harness.data.sets import DataSpec, content_of, data_file
+from harness.data.sets import content_of
+from harness.data.spec import DataSpec, data_file
 from harness.errors import StorageError, ZbenchError
 from harness.evaluation.shown import items_under, shown_result
 from harness.evaluation.tasks import TaskSpec, request_key

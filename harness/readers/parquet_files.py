@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 BATCH_ROWS = 65_536
 """Rows that are read at once, at most."""
 NESTED_ROWS = 4096
-"""The same, where texts in lists cannot be read as numbers."""
+"""The same, where texts cannot be read as numbers."""
 MAX_BATCH_BYTES = 128 * 2**20
 """Texts that are in memory at once, at most; larger batches are cut into parts."""
 MAX_ROW_BYTES = 64 * 2**20
 """Texts of one row."""
 MAX_TABLE_BYTES = 2 * 2**30
 """Texts of a table that is read whole."""
-MAX_GROUP_VALUES = 2**27
+MAX_TABLE_VALUES = 10_000_000
+"""Values of a table that is read whole."""
+MAX_GROUP_VALUES = 2**26
 """Values in one row group of one column: lists may hold any number of empty ones."""
 MAGIC = b"PAR1"
 
@@ -93,7 +95,7 @@ def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pyarrow.RecordB
     """
     _footer_of(path, _open(path)).check(dict.fromkeys(columns, "plain"))
     file = _open(path, as_numbers=True)
-    _check_number_of_values(path, file)
+    _check_groups(path, file)
     start = 0
     with _faults(path):
         for group in range(file.metadata.num_row_groups):
@@ -112,9 +114,9 @@ def _group_batches(
     batches = file.iter_batches(BATCH_ROWS, [group], columns=columns, use_threads=False)
     try:
         first = next(batches, None)
-    except pyarrow.ArrowNotImplementedError:
-        # Of texts in lists, where the distinct ones are too many for a list of them: what is read
-        # is not much more than what is stored.
+    except (pyarrow.ArrowNotImplementedError, OSError):
+        # Of some encodings, and of texts in lists where many are distinct: what is read is not much
+        # more than what is stored. A damaged file fails again.
         batches, first = _open(path).iter_batches(NESTED_ROWS, [group], columns=columns), None
     if first is not None:
         yield first.select(columns)
@@ -128,10 +130,14 @@ def read_columns(
     """The columns of a file that is small enough to be read whole.
 
     Raises:
-        Unreadable: as `read_batches`, or its texts come to more than `max_bytes`.
+        Unreadable: as `read_batches`, or it is larger.
     """
     import pyarrow
 
+    values = _number_of_values(path, _open(path), columns)
+    if values > MAX_TABLE_VALUES:
+        limit = f"{values:,} values, at most {MAX_TABLE_VALUES:,} are read at once"
+        raise Unreadable(path, "too large", f"is too large ({limit})")
     batches, total = [], 0
     for batch in read_batches(path, columns):
         batches.append(batch)
@@ -239,7 +245,19 @@ def _footer_of(path: Path, opened: Any) -> Footer:
         return Footer(path, int(metadata.num_rows), types)
 
 
-def _check_number_of_values(path: Path, opened: Any) -> None:
+def _number_of_values(path: Path, opened: Any, columns: Sequence[str]) -> int:
+    """Values of some columns in all rows, those in lists one by one."""
+    with _faults(path):
+        groups = (opened.metadata.row_group(n) for n in range(opened.metadata.num_row_groups))
+        chunks = (group.column(n) for group in groups for n in range(group.num_columns))
+        return sum(
+            int(chunk.num_values)
+            for chunk in chunks
+            if chunk.path_in_schema in columns or chunk.path_in_schema.split(".")[0] in columns
+        )
+
+
+def _check_groups(path: Path, opened: Any) -> None:
     with _faults(path):
         metadata = opened.metadata
         for group in range(metadata.num_row_groups):

@@ -12,7 +12,7 @@ import yaml
 
 from harness.cell.run import describe, record_failure, run_cell
 from harness.cell.settings import RunSettings
-from harness.data.sets import DataSpec
+from harness.data.spec import DataSpec
 from harness.demo.world import write_world
 from harness.errors import DataError, MethodError, ModelError, StorageError
 from harness.grid.folders import CellBusy, cell_folder, locked

@@ -17,13 +17,11 @@ from pydantic import ValidationError
 
 import harness
 from harness.data.sets import (
-    DataSpec,
     Instruction,
     Instructions,
     choose,
     content_of,
     count_rows,
-    data_file,
     inspect_data,
     num_examples,
     read_chosen,
@@ -31,6 +29,7 @@ from harness.data.sets import (
     rows_sha256,
     shuffled,
 )
+from harness.data.spec import DataSpec, data_file
 from harness.errors import DataError, ZbenchError
 from harness.readers.files import Unreadable
 from harness.records.files import sha256_of_file
@@ -208,7 +207,7 @@ READ_HUB = """
 import json, sys
 from harness.data.sets import read_instructions
 from harness.errors import DataError, ZbenchError
-from harness.data.sets import DataSpec
+from harness.data.spec import DataSpec
 try:
     data = read_instructions(DataSpec(source="someone/rows"), data_root=None)
     print(json.dumps([len(data.rows), data.identity]))

@@ -36,7 +36,9 @@ def test_the_footer_says_columns_and_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [{}, {"compression": "gzip"}, {"row_group_size": 3},
-                                 {"use_dictionary": False}])  # fmt: skip
+                                 {"use_dictionary": False}, {"data_page_version": "2.0"},
+                                 {"use_dictionary": False, "column_encoding":
+                                  {"text": "DELTA_BYTE_ARRAY"}}])  # fmt: skip
 def test_columns_come_as_they_were_written(tmp_path: Path, how: dict[str, Any]) -> None:
     path = write(tmp_path / "a.parquet", **how)
     assert read_columns(path, ["options", "text"]).to_pylist() == [
@@ -87,6 +89,10 @@ def test_what_explodes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read_columns(path, ["text"], max_bytes=100_000)
     monkeypatch.setattr(parquet_files, "MAX_GROUP_VALUES", 1000)
     with pytest.raises(Unreadable, match="has 2,000 values of text in one of its row groups"):
+        read_columns(path, ["text"])
+    monkeypatch.undo()
+    monkeypatch.setattr(parquet_files, "MAX_TABLE_VALUES", 1000)
+    with pytest.raises(Unreadable, match=r"is too large \(2,000 values, at most 1,000 are"):
         read_columns(path, ["text"])
     monkeypatch.undo()
     monkeypatch.setattr(parquet_files, "MAX_BATCH_BYTES", 500)
