@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import DataError, one_line
-from harness.readers.parquet_files import is_text
+from harness.readers.column_types import is_text
 
 if TYPE_CHECKING:
     import pyarrow

@@ -117,16 +117,14 @@ def check_data_versions(cells: Iterable[Cell], data_root: Path | None, *, allow:
     Raises:
         UsageError: there are some, and `allow` is not set.
     """
-    if data_root is None:
-        return []
     found: dict[str, None] = {}
-    training = {(c.data.source, c.data.path) for c in cells if c.train is not None and c.data.path}
-    for source, path in sorted(training, key=str):
+    for spec in dict.fromkeys(cell.data for cell in cells if cell.train is not None):
+        file = data_file(spec, data_root)
         with contextlib.suppress(ZbenchError):
-            other = training_mismatch(source, data_root / str(path))
+            other = None if file is None else training_mismatch(spec.source, file)
             found |= {} if other is None else {str(other): None}
     for task in dict.fromkeys(task for cell in cells for task in cell.tasks):
-        if task.benchmark.hub is None:
+        if task.benchmark.hub is None or data_root is None:
             continue  # on no hub, as the embedded world: nobody's data set, so that it has no pin
         with contextlib.suppress(ZbenchError):
             found |= dict.fromkeys(map(str, local_mismatches(task, data_root)))

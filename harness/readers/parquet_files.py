@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import one_line
+from harness.readers.column_types import is_list, is_plain, is_text, plain_type
 from harness.readers.files import Unreadable, check_file, unreadable
 from harness.readers.formats import format_of
 
@@ -148,53 +149,8 @@ def read_columns(
     if batches:
         return pyarrow.Table.from_batches(batches)
     types = read_footer(path).types
-    fields = [(name, _plain_type(types[name])) for name in columns]
+    fields = [(name, plain_type(types[name])) for name in columns]
     return pyarrow.schema(fields).empty_table()
-
-
-def is_text(kind: pyarrow.DataType) -> bool:
-    """Whether a column of this type holds text, in any of Arrow's forms."""
-    from pyarrow import types
-
-    if types.is_dictionary(kind):
-        return is_text(kind.value_type)
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
-
-
-def is_plain(kind: pyarrow.DataType) -> bool:
-    """Whether JSON can say what a column of this type holds."""
-    from pyarrow import types
-
-    if types.is_struct(kind):
-        return all(is_plain(field.type) for field in kind)
-    if _is_list(kind):
-        return is_plain(kind.value_type)
-    return bool(
-        is_text(kind)
-        or types.is_integer(kind)
-        or types.is_floating(kind)
-        or types.is_boolean(kind)
-        or types.is_null(kind)
-    )
-
-
-def _is_list(kind: pyarrow.DataType) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
-def _plain_type(kind: pyarrow.DataType) -> pyarrow.DataType:
-    """The type with texts as plain strings."""
-    import pyarrow
-
-    if is_text(kind):
-        return pyarrow.string()
-    if pyarrow.types.is_struct(kind):
-        return pyarrow.struct([(field.name, _plain_type(field.type)) for field in kind])
-    if _is_list(kind):
-        return pyarrow.list_(_plain_type(kind.value_type))
-    return kind
 
 
 def _open(path: Path, *, as_numbers: bool = False) -> Any:
@@ -306,7 +262,7 @@ def _plain_parts(
         yield from _plain_parts(path, batch.slice(0, half), start)
         yield from _plain_parts(path, batch.slice(half), start + half)
         return
-    fields = [(field.name, _plain_type(field.type)) for field in batch.schema]
+    fields = [(field.name, plain_type(field.type)) for field in batch.schema]
     yield batch.cast(pyarrow.schema(fields))
 
 
@@ -321,7 +277,7 @@ def _text_bytes(column: pyarrow.Array) -> int:
         return int(compute.sum(compute.take(lengths, column.indices)).as_py() or 0)
     if pyarrow.types.is_struct(kind):
         return sum(_text_bytes(child) for child in column.flatten())
-    if _is_list(kind):
+    if is_list(kind):
         return _text_bytes(column.flatten())
     return int(column.nbytes) if is_text(kind) else 0
 
