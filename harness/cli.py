@@ -1,6 +1,7 @@
 """The commands: parse, call, print. No logic lives here, and nothing heavy is imported at the top.
 
-Exit codes: 0 done, 1 a cell failed or another error, 2 wrong use or grid, 130 interrupted.
+Exit codes: 0 done, 1 a cell failed or another error, 2 wrong use or grid, 70 a fault of zbench
+itself (a file holds its traceback), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,9 +10,27 @@ import gc
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+from harness.commands.arguments import (
+    CellArgument,
+    DataOption,
+    DebugOption,
+    DeviceOption,
+    ExecutorOption,
+    GridArgument,
+    JsonOption,
+    MismatchOption,
+    OnlyOption,
+    ReportsOption,
+    RunsOption,
+    UriOption,
+    WorkersOption,
+    expanded_path,
+)
+from harness.terminal import print_in_any_encoding
 
 if TYPE_CHECKING:
     from harness.grid.workspace import OpenGrid
@@ -24,40 +43,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-GridArgument = Annotated[
-    str, typer.Argument(metavar="GRID", help="A shipped grid's name, or a YAML file.")
-]
-CellArgument = Annotated[
-    str, typer.Argument(metavar="CELL", help="Id or its beginning, label, folder, or GRID:CELL.")
-]
-RunsOption = Annotated[
-    Path, typer.Option("--runs-dir", envvar="ZBENCH_RUNS_DIR", help="Where cells are kept.")
-]
-DataOption = Annotated[
-    Path | None, typer.Option("--data-root", help="Local data and checkpoints; else the hub.")
-]
-ReportsOption = Annotated[
-    Path, typer.Option("--reports-dir", help="The report goes to <reports-dir>/<its name>/.")
-]
-UriOption = Annotated[
-    str | None,
-    typer.Option("--tracking-uri", help="MLflow; default sqlite:///<runs-dir>/mlflow.db."),
-]
-OnlyOption = Annotated[
-    str | None, typer.Option("--only", help="Cells whose label or id holds all these words.")
-]
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda, or a list such as cuda:0,cuda:1.")
-]
-WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=1, help="CPU processes; default one per core.")
-]
-ExecutorOption = Annotated[str, typer.Option("--executor", help="Who runs the cells.")]
-MismatchOption = Annotated[
-    bool, typer.Option("--allow-data-mismatch", help="Data of another version; scores say so.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
 RUNS, REPORTS = Path("runs"), Path("reports")
 INTERRUPTED = 130  # exit code after ctrl-C or SIGTERM
 
@@ -65,7 +51,19 @@ INTERRUPTED = 130  # exit code after ctrl-C or SIGTERM
 def _open(grid: str, runs_dir: Path, data_root: Path | None, only: str | None = None) -> OpenGrid:
     from harness.grid.workspace import open_grid
 
-    return open_grid(grid, runs_dir, data_root, only)
+    return open_grid(grid, runs_dir, data_root, only, results_alone=True)
+
+
+def _open_to_run(
+    grid: str,
+    runs_dir: Path,
+    data_root: Path | None,
+    only: str | None,
+    allow_data_mismatch: bool,
+) -> OpenGrid:
+    from harness.grid.workspace import open_to_run
+
+    return open_to_run(grid, runs_dir, data_root, only, allow_data_mismatch=allow_data_mismatch)
 
 
 @app.callback(invoke_without_command=True)
@@ -98,7 +96,7 @@ def run_grid_command(
     from harness.commands import run_grid
 
     return run_grid.run_grid_command(
-        _open(grid, runs_dir, data_root, only),
+        _open_to_run(grid, runs_dir, data_root, only, allow_data_mismatch),
         tracking_uri=tracking_uri,
         device=device,
         workers=workers,
@@ -147,13 +145,14 @@ def plan_command(
     only: OnlyOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
+    allow_data_mismatch: MismatchOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
     """Validate a grid and list its cells; say what they cost on a GPU, or on this machine."""
     from harness.commands import plan
 
-    opened = _open(grid, runs_dir, data_root, only)
+    opened = _open_to_run(grid, runs_dir, data_root, only, allow_data_mismatch)
     if hardware is None and not probe and price is None:
         return plan.plan_command(opened, as_json=as_json)
     return plan.estimate_command(
@@ -163,6 +162,7 @@ def plan_command(
         price_per_hour=price,
         device=device,
         workers=workers,
+        allow_data_mismatch=allow_data_mismatch,
         as_json=as_json,
     )
 
@@ -196,9 +196,10 @@ def run_cell_command(
 ) -> int:
     """Run one cell in this process, with a traceback if it fails."""
     from harness.commands import run_cell
+    from harness.grid.workspace import open_grid
 
     return run_cell.run_cell_command(
-        _open(grid, runs_dir, data_root),
+        open_grid(grid, runs_dir, data_root, None),
         cell,
         tracking_uri=tracking_uri,
         device=device,
@@ -243,7 +244,9 @@ def compare_command(
 @app.command("export-adapter")
 def export_adapter_command(
     cell: CellArgument,
-    output: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="DIR", callback=expanded_path, help="A new folder.")
+    ],
     runs_dir: RunsOption = RUNS,
     data_root: DataOption = None,
     as_json: JsonOption = False,
@@ -259,11 +262,16 @@ def export_adapter_command(
 
 @app.command("import-adapter")
 def import_adapter_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A LLaMA-Adapter .pth checkpoint.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", callback=expanded_path, help="A LLaMA-Adapter .pth checkpoint."
+        ),
+    ],
     model: Annotated[
         str, typer.Option("--model", help="Its base: a shipped grid's, or a checkpoint folder.")
     ],
-    output: Annotated[Path, typer.Option("--output", help="A new folder.")],
+    output: Annotated[Path, typer.Option("--output", callback=expanded_path, help="A new folder.")],
     method: Annotated[
         str | None, typer.Option("--method", help="zero-init-linear or random-init, if unclear.")
     ] = None,
@@ -310,8 +318,10 @@ def theory_command(
 def main() -> NoReturn:
     """Runs the command line; every expected fault is one line on stderr."""
     gc.set_threshold(300_000)  # imports leave no garbage: looking for it takes a tenth of a start
+    print_in_any_encoding()
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except SystemExit as done:  # typer's own answer to ctrl-C
@@ -322,28 +332,12 @@ def main() -> NoReturn:
     except Exception as fault:
         if "--debug" in sys.argv:
             raise
-        code = _explain(fault)
+        from harness.commands.faults import explain
+
+        code = explain(fault)
     if code == INTERRUPTED:
         print("zbench: interrupted; run the same command again to resume", file=sys.stderr)
     sys.exit(code or 0)
-
-
-def _explain(fault: Exception) -> int:
-    """Prints what went wrong and returns the exit code."""
-    from harness.errors import ZbenchError
-
-    show: Any = getattr(fault, "show", None)  # of typer's own errors: a wrong option or argument
-    if callable(show):
-        show()
-        return int(getattr(fault, "exit_code", 2))
-    if isinstance(fault, ZbenchError):
-        for line in str(fault).splitlines():
-            print(f"zbench: {line}", file=sys.stderr)
-        return fault.exit_code
-    line = (str(fault).strip().splitlines() or ["no message"])[0]
-    advice = "(run again with --debug for the traceback)"
-    print(f"zbench: {type(fault).__name__}: {line} {advice}", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

@@ -2,26 +2,79 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import InitErrorDetails
 
-from harness.errors import did_you_mean
+from harness.errors import LONGEST_NAME, did_you_mean, printable, shortened
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+LARGEST_WHOLE_NUMBER = 10**15
+"""Of a setting without a bound of its own; up to it they are exact as floats too."""
+LARGEST_NUMBER = 1e38
+"""About the largest one in fp32, that models compute in."""
 
 
 class Spec(BaseModel):
     """A frozen record of settings: unknown keys are refused, numbers have bounds.
 
-    Numbers may be written as text (`1e-4` is text in YAML 1.1); they are stored as numbers.
+    Numbers may be written as text (`1e-4` is text in YAML 1.1); they are stored as numbers. Truth
+    values are none.
     """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _within_reason(cls, value: Any, info: ValidationInfo) -> Any:
+        limit = _numeric_fields(cls).get(str(info.field_name))
+        if limit is not None:
+            faults = Faults()
+            entries = value if isinstance(value, list | tuple) else [value]
+            for index, entry in enumerate(entries):
+                steps = (index,) if entries is value else ()
+                if isinstance(entry, bool):
+                    faults.add(f"must be a number (got {_shown(entry)})", *steps)
+                elif _is_beyond(entry, limit):
+                    faults.add(f"must be a number within reason (got {_shown(entry)})", *steps)
+            faults.check()
+        return value
+
+
+def _is_beyond(value: Any, limit: float) -> bool:
+    try:  # an int as it is: a long one is no float
+        return abs(value if isinstance(value, int) else float(value)) > limit
+    except (TypeError, ValueError):
+        return False  # no number: told as such
+
+
+@cache
+def _numeric_fields(spec: type[BaseModel]) -> dict[str, float]:
+    """The fields that take numbers, or lists of them, and no truth values, with their limit."""
+
+    def kinds(annotation: Any) -> Iterator[Any]:
+        yield annotation
+        for inner in get_args(annotation):
+            yield from kinds(inner)
+
+    return {
+        name: LARGEST_NUMBER if float in found else LARGEST_WHOLE_NUMBER
+        for name, field in spec.model_fields.items()
+        if (found := set(filter(_is_type, kinds(field.annotation)))) & {int, float}
+        and bool not in found
+    }
+
+
+def _is_type(annotation: Any) -> bool:
+    return isinstance(annotation, type)
 
 
 RENAMED = {
@@ -40,6 +93,9 @@ class Faults:
 
     def __init__(self) -> None:
         self._details: list[InitErrorDetails] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._details)
 
     def add(self, message: str, *steps: str | int) -> None:
         """Adds a fault at a place: the keys and indices that lead to it."""
@@ -95,10 +151,26 @@ def _described(
             yield steps[:-1], f"'{key}' is missing; add it"
         else:
             got = fault["input"]
-            shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
             plain = PLAIN.get(fault["type"])
             said = plain.format(**fault.get("ctx", {})) if plain else fault["msg"]
+            shown = f" (got {_shown(got)})" if _is_plain_value(got) else ""
+            if fault["type"] == "string_type" and shown:
+                shown = f"{shown}; put it in quotes"
             yield steps, said.removeprefix("Value error, ") + shown
+
+
+def _is_plain_value(value: object) -> bool:
+    return isinstance(value, str | int | float | datetime.date)
+
+
+def _shown(value: object) -> str:
+    """A value as a fault shows it: as it is written in YAML, and cut."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and abs(value) > LARGEST_WHOLE_NUMBER:
+        return f"a number of {value.bit_length() * 30103 // 100000 + 1} digits or so"
+    text = repr(value) if isinstance(value, str | int | float) else str(value)
+    return printable(text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…")
 
 
 PLAIN = {
@@ -109,8 +181,13 @@ PLAIN = {
     "literal_error": "must be one of {expected}",
     **dict.fromkeys(("float_parsing", "float_type", "finite_number"), "must be a number"),
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "must be a whole number"),
+    "string_type": "must be text",
+    "string_unicode": "must be text, of valid Unicode",
+    "int_parsing_size": "must be a number within reason",
     "string_pattern_mismatch": "must be letters, digits and . _ - (in a label also = , + [ ]), "
     "nothing else",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
     "string_too_long": "must have at most {max_length} characters",
     **dict.fromkeys(
         ("model_type", "model_attributes_type", "dict_type"), "must be a mapping of keys to values"
@@ -125,7 +202,7 @@ def join_place(place: str, steps: list[str | int]) -> str:
     """A place in a file: `join_place("a.yaml", ["blocks", 0])` is `a.yaml: blocks[0]`."""
     for step in steps:
         dot = "." if ": " in place else ": "
-        place += f"[{step}]" if isinstance(step, int) else f"{dot}{step}"
+        place += f"[{step}]" if isinstance(step, int) else f"{dot}{shortened(step)}"
     return place
 
 

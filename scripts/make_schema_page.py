@@ -9,6 +9,7 @@ parquet columns and of MLflow's names are here, and tests compare them with what
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -81,7 +82,9 @@ TAGS: dict[str, str] = {
     "zbench.grid": "name of the grid",
     "zbench.git_commit": "commit of the checkout that logged the parent run",
     "zbench.cell_id": "id of the cell",
-    "zbench.owner": "process that writes the run",
+    "zbench.owner": "process that writes the run: host, number, start, machine",
+    "zbench.creation": "one attempt to create the run, which is taken up if its answer is lost",
+    "zbench.runner.*": "of the parent run: a process that runs cells of the grid",
     "zbench.training": "tells one training of a cell from another",
     "zbench.content": "SHA-256 of the `result.json` that was logged; marks the run as complete",
     "zbench.folder": "the cell's folder",
@@ -92,6 +95,7 @@ TAGS: dict[str, str] = {
     "zbench.<field of environment>": "such as `zbench.torch` and `zbench.host`",
 }
 ARTIFACTS: dict[str, str] = {
+    "grid.yaml": "of the parent run: the grid's text, secrets masked",
     "result.json": "the result; logged last",
     "cell.json": "the cell",
     "log.txt": "the log of the process that ran it",
@@ -132,7 +136,10 @@ def _type(annotation: ast.expr) -> str:
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Annotated":
         assert isinstance(annotation.slice, ast.Tuple)
         annotation = annotation.slice.elts[0]
-    return ast.unparse(annotation)
+    text = ast.unparse(annotation)
+    for name, kind in (("Count", "int"), ("Finite", "float"), ("Share", "float")):
+        text = re.sub(rf"\b{name}\b", kind, text)  # bounds are the reader's
+    return text
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -169,6 +176,9 @@ no record has are left out when a file is read, and fields with a default may be
 older versions stay readable.
 
 ## `result.json`
+
+Its first key is `sha256`, the SHA-256 of the file's text without that line: a file that was changed
+after it was written is damaged, and said to be.
 
 {table(fields_of(results, "CellResult"))}
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli import app
+from harness.errors import UsageError, ZbenchError
 from harness.execution.devices import available_cores
 from tests.grid.test_loader import GRID
 from tests.integration.test_end_to_end import grid_text
@@ -21,7 +23,8 @@ FLAGS = {
     | {"--executor"},
     "report": COMMON | {"--reports-dir", "--tracking-uri", "--only", "--json"},
     "plan": COMMON
-    | {"--hardware", "--probe", "--price-per-hour", "--only", "--device", "--workers", "--json"},
+    | {"--hardware", "--probe", "--price-per-hour", "--only", "--device", "--workers"}
+    | {"--allow-data-mismatch", "--json"},
     "status": COMMON | {"--only", "--json"},
     "run-cell": COMMON | {"--tracking-uri", "--device", "--allow-data-mismatch", "--json"},
     "compare": {"--runs-dir", "--tracking-uri", "--json", "--debug", "--help"},
@@ -98,14 +101,15 @@ def test_wrong_use_is_exit_code_2_and_one_line(
     assert not list((tmp_path / "runs").glob("cells/*"))
 
 
-def test_two_faults_of_a_grid_are_both_told(tmp_path: Path) -> None:
+def test_faults_of_names_and_of_places_are_told_together(tmp_path: Path) -> None:
     bad = GRID.replace("rank: 4", "rank: 0").replace("arc_easy", "arc_esy")
     (tmp_path / "g.yaml").write_text(bad)
     lines = fault_of(zbench("plan", "g.yaml", cwd=tmp_path)).splitlines()
-    assert [line.split(":")[2].strip() for line in lines] == [
-        "tasks[0]",
-        "blocks[0].methods[2].rank",
-    ]
+    places = ["g.yaml: tasks[0]", "g.yaml: blocks[0].methods[2].rank", "models.a.path", "data.path"]
+    assert len(lines) == len(places)
+    assert all(
+        line.startswith(f"zbench: {place}: ") for line, place in zip(lines, places, strict=True)
+    )
 
 
 def test_missing_local_files_are_told_before_anything_runs(tmp_path: Path) -> None:
@@ -188,3 +192,75 @@ def test_a_cell_of_two_processes_is_run_by_its_name(tmp_path: Path) -> None:
     assert cell["status"] == "done"
     (log,) = tmp_path.glob("runs/cells/*/log.txt")
     assert "rank 0: " in log.read_text()
+
+
+def test_a_terminal_of_any_encoding_gets_the_plan(tmp_path: Path) -> None:
+    done = zbench("plan", "demo", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert "56 cells, 56 to do" in done.stdout
+
+
+NOWHERE = "~no-such-user/x"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (["status", "paper-7b", "--runs-dir", NOWHERE], "--runs-dir"),
+        (["status", "paper-7b", "--data-root", NOWHERE], "--data-root"),
+        (["report", "paper-7b", "--reports-dir", NOWHERE], "--reports-dir"),
+        (["export-adapter", "x", NOWHERE], "output"),
+        (["import-adapter", NOWHERE, "--model", "x", "--output", "y"], "file"),
+        (["import-adapter", "x", "--model", "x", "--output", NOWHERE], "--output"),
+        (["plan", NOWHERE], NOWHERE),
+    ],
+)
+def test_a_path_that_cannot_be_is_told_with_its_place(arguments: list[str], place: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        app(arguments, standalone_mode=False)
+    assert str(caught.value).startswith(f"{place}: ")
+    assert "there is no user ~no-such-user; write the whole path" in str(caught.value)
+
+
+def test_the_home_folder_stands_for_its_sign_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "g.yaml").write_text(GRID)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    told = []
+    for settings, options in [
+        ({"ZBENCH_RUNS_DIR": "~/r", "ZBENCH_DATA_ROOT": "~"}, []),
+        ({}, ["--runs-dir", "~/r", "--data-root=~"]),
+    ]:
+        with monkeypatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            assert app(["status", "~/g.yaml", "--json", *options], standalone_mode=False) == 0
+        told.append(json.loads(capsys.readouterr().out)["cells"][0]["folder"])
+    assert [Path(folder).parent for folder in told] == [home / "r" / "cells"] * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_odd_words_of_the_command_line_are_one_short_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for word in ("[/x]", "\x1b[31m", "a\udcff", "x" * 5000, "zzq\nb", "%s", "~no-such-user", "{}"):
+        for arguments in (
+            ["plan", word],
+            ["plan", "demo", "--only", word],
+            ["plan", "demo", "--hardware", word],
+            ["run-cell", "demo", word],
+            ["export-adapter", word, "out"],
+            ["compare", word, word],
+            ["import-adapter", "x.pth", "--model", word, "--output", "out"],
+            ["import-adapter", "x.pth", "--model", "llama-7b", "--output", "out", "--option", word],
+        ):
+            with pytest.raises(ZbenchError) as caught:
+                app(arguments, standalone_mode=False)
+            assert len(str(caught.value)) < 800, arguments[0]
+    assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ HEAVY = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate", "
 
 FLOORS = (
     ("errors",),
-    ("readers",),
+    ("readers", "terminal"),
     ("spec", "records", "demo"),
     ("models", "data"),
     ("methods", "evaluation"),

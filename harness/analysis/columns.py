@@ -1,18 +1,19 @@
 """Which scores may stand in one column: those that were measured in exactly the same way.
 
-A column of the paper's tables is filled by one `Setting` (benchmark, protocol, metric, shots,
-limit, task version, lm-eval version, data, temperature). Where the scores of a grid hold several
-settings of a column, there are several groups, and so several tables.
+A column is filled by one `Setting` (benchmark, protocol, metric, shots, limit, task version,
+lm-eval version, data, temperature). Where the scores of a grid hold several settings of a column,
+there are several groups, and so several tables. A benchmark that is no column of the paper's tables
+has a column of its own, in a group of such benchmarks.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.evaluation.protocols import PROTOCOLS
+from harness.evaluation.protocols import LM_EVAL, PROTOCOLS, Protocol
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,8 +40,23 @@ that of ARC avg, MMLU, HellaSwag and TruthfulQA (arXiv 2502.03029, Tables 1-2)."
 TABLE_COLUMNS = ("ARC-e", "ARC-c", "ARC avg", "MMLU", "HellaSwag", "TruthfulQA", "Average")
 """In the paper's order."""
 
+PAPER_BENCHMARKS = {
+    "ARC-e": "arc_easy",
+    "ARC-c": "arc_challenge",
+    "MMLU": "mmlu",
+    "HellaSwag": "hellaswag",
+    "TruthfulQA": "truthfulqa",
+}
+"""What the names of the benchmarks hold that the paper's columns are made of, and of their
+analogues in the embedded world."""
+
+OTHERS = "benchmarks"
+"""Marks the groups of benchmarks that are no column of the paper's tables."""
+
 NOTED = "‡"
 """Marks a column whose scores deviate from the benchmark's definition."""
+LOWER_IS_BETTER = "↓"
+"""Marks a column in which the lower score is the better one."""
 
 
 def weights_of(column: str) -> Mapping[str, float]:
@@ -75,11 +91,17 @@ class Group:
     """0, 1, ... among the groups of a protocol."""
     deviations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By column: how scores deviate from the benchmark's definition."""
+    columns: tuple[str, ...] = TABLE_COLUMNS
+    """Columns of its tables in order, averages among them."""
+    is_paper: bool = True
+    """Whether its columns are those of the paper's tables."""
+    lower_is_better: frozenset[str] = frozenset()
+    """Columns in which the lower score is the better one."""
 
     @property
     def title(self) -> str:
         """One line that tells the group from the others: protocol, shots, limit, deviations."""
-        parts = [PROTOCOLS[self.protocol].title, _shots(self.settings), _limits(self.settings)]
+        parts = [protocol_of(self.protocol).title, _shots(self.settings), _limits(self.settings)]
         drawn = {one.temperature for one in self.settings.values() if one.temperature is not None}
         if drawn:
             parts.append(f"temperature {', '.join(f'{each:g}' for each in sorted(drawn))}")
@@ -94,6 +116,11 @@ class Group:
                 lines.append(f"{column}: measured with the {setting.protocol} protocol.")
             for deviation in self.deviations.get(column, ()):
                 lines.append(f"{NOTED} {column}{deviation}")
+            if self.is_paper and PAPER_BENCHMARKS[column] not in setting.benchmark:
+                lines.append(f"{column}: the benchmark {setting.benchmark}, not the paper's.")
+        lower = [column for column in self.columns if column in self.lower_is_better]
+        if lower:
+            lines.append(f"{LOWER_IS_BETTER} Lower is better: {', '.join(lower)}.")
         if any(setting.limit is not None for setting in self.settings.values()):
             lines.append(
                 "Limit: the first so many items of each lm-eval task (of each subject in MMLU); "
@@ -105,14 +132,23 @@ class Group:
         """Head of a column: its name, another protocol, a mark if it deviates."""
         parts = weights_of(column)
         setting = self.settings.get(column)
+        text = column
         if setting is not None and setting.protocol != self.protocol:
-            column = f"{column} ({setting.protocol})"
-        return column + (NOTED if any(self.deviations.get(part) for part in parts) else "")
+            text += f" ({setting.protocol})"
+        text += f" {LOWER_IS_BETTER}" if column in self.lower_is_better else ""
+        return text + (NOTED if any(self.deviations.get(part) for part in parts) else "")
 
     def suffix(self) -> str:
-        """What file names of this group end with: nothing for the first of lm-eval."""
-        mark = PROTOCOLS[self.protocol].mark
-        return (f"-{mark}" if mark else "") + (f"-{self.rank + 1}" if self.rank else "")
+        """What file names of this group end with: nothing for the paper's columns by lm-eval."""
+        mark = protocol_of(self.protocol).mark
+        marks = [OTHERS] * (not self.is_paper) + [mark] * bool(mark)
+        marks += [str(self.rank + 1)] if self.rank else []
+        return "".join(f"-{mark}" for mark in marks)
+
+
+def protocol_of(name: str) -> Protocol:
+    """The protocol of a name; one that is not known here is told by its name alone."""
+    return PROTOCOLS.get(name) or Protocol(name, f"{name} protocol", LM_EVAL.scorer, mark=name)
 
 
 def _columns_by(settings: Mapping[str, Setting], name: str) -> dict[Any, list[str]]:
@@ -142,42 +178,55 @@ def find_groups(
 ) -> tuple[tuple[Group, ...], dict[Setting, pd.DataFrame]]:
     """Groups, and the rows of each setting (at most one row per cell).
 
-    Within a protocol the settings of a column are ranked: without a limit first, then larger
-    limits, then more cells. The group of rank r takes the r-th of each column; a column with one
-    setting stands in all of them.
+    The paper's columns come first, then those of the other benchmarks. Within a protocol the
+    settings of a column are ranked: without a limit first, then larger limits, then more cells.
+    The group of rank r takes the r-th of each column; a column with one setting stands in all of
+    them.
     """
-    by_column: dict[tuple[str, str], list[Setting]] = {}
+    ranked: dict[tuple[str, str], list[Setting]] = {}
     rows: dict[Setting, pd.DataFrame] = {}
     for setting, column, chosen in _settings(scores, benchmarks):
-        by_column.setdefault((setting.protocol, column), []).append(setting)
+        ranked.setdefault((setting.protocol, column), []).append(setting)
         rows[setting] = chosen
-    for ranked in by_column.values():
-        ranked.sort(key=lambda setting: _order(setting, len(rows[setting])))
+    for found in ranked.values():
+        found.sort(key=lambda setting: _order(setting, len(rows[setting])))
+    others = tuple(dict.fromkeys(column for _, column in ranked if column not in COLUMNS))
     groups = []
-    for protocol in sorted({protocol for protocol, _ in by_column}):
-        depth = max(len(found) for (name, _), found in by_column.items() if name == protocol)
-        for rank in range(depth):
-            groups.append(_group(protocol, rank, by_column, rows))
-    return tuple(groups), rows
+    for columns in (COLUMNS, others):
+        for protocol in sorted({name for name, column in ranked if column in columns}):
+            depth = max(len(ranked.get((protocol, column), ())) for column in columns)
+            groups += [_group(protocol, rank, columns, ranked, rows) for rank in range(depth)]
+    lower = {name for name, known in benchmarks.items() if not known.higher_is_better}
+    return tuple(_directed(group, lower) for group in groups), rows
+
+
+def _directed(group: Group, lower: set[str]) -> Group:
+    """The group, told which of its benchmarks are the better the lower they are."""
+    found = {column for column, setting in group.settings.items() if setting.benchmark in lower}
+    return replace(group, lower_is_better=frozenset(found)) if found else group
 
 
 def _group(
     protocol: str,
     rank: int,
+    columns: tuple[str, ...],
     by_column: Mapping[tuple[str, str], list[Setting]],
     rows: Mapping[Setting, pd.DataFrame],
 ) -> Group:
     settings = {}
-    for column in COLUMNS:
+    for column in columns:
         ranked = by_column.get((protocol, column), [])
         if not ranked:
-            lender = PROTOCOLS[protocol].borrows.get(column)
+            lender = protocol_of(protocol).borrows.get(column)
             ranked = by_column.get((lender, column), [])[:1] if lender else []
         place = 0 if len(ranked) == 1 else rank
         if place < len(ranked):
             settings[column] = ranked[place]
     found = {column: _deviations(rows[setting]) for column, setting in settings.items()}
-    return Group(protocol, settings, rank, {column: d for column, d in found.items() if d})
+    deviations = {column: texts for column, texts in found.items() if texts}
+    if columns is COLUMNS:
+        return Group(protocol, settings, rank, deviations)
+    return Group(protocol, settings, rank, deviations, tuple(settings), is_paper=False)
 
 
 def _deviations(frame: pd.DataFrame) -> tuple[str, ...]:
@@ -201,20 +250,47 @@ def _order(setting: Setting, num_cells: int) -> tuple[Any, ...]:
 def _settings(
     scores: pd.DataFrame, benchmarks: Mapping[str, Benchmark]
 ) -> Iterator[tuple[Setting, str, pd.DataFrame]]:
-    """Each setting of a column of the paper, the column, and its rows."""
-    for name, benchmark in benchmarks.items():
-        if benchmark.column is None:
-            continue
-        aggregate = scores[
-            (scores["benchmark"] == name)
-            & (scores["metric"] == benchmark.primary_metric)
-            & is_aggregate(scores)
-        ]
-        settings = [_setting_of(row) for row in aggregate.to_dict("records")]
+    """Each setting of a benchmark, its column, and its rows."""
+    whole = scores[is_aggregate(scores)]
+    present = set(whole["benchmark"])
+    order = [name for name in benchmarks if name in present]
+    columns: dict[str, str] = {}
+    for name in dict.fromkeys([*order, *whole["benchmark"]]):
+        known = benchmarks.get(name)
+        mine = _of_one_metric(whole[whole["benchmark"] == name], known)
+        settings = [_setting_of(row) for row in mine.to_dict("records")]
         for setting in dict.fromkeys(settings):
             mask = [each == setting for each in settings]
-            chosen = aggregate[mask].drop_duplicates("cell_id", keep="last")
-            yield setting, benchmark.column, chosen
+            chosen = mine[mask].drop_duplicates("cell_id", keep="last")
+            yield setting, _column_of(name, known, columns), chosen
+
+
+def _of_one_metric(scores: pd.DataFrame, benchmark: Benchmark | None) -> pd.DataFrame:
+    """The scores of a benchmark by its primary metric; by another where that was not measured."""
+    wanted = None if benchmark is None else benchmark.primary_metric
+    first = (
+        scores.assign(_is_other=scores["metric"] != wanted)
+        .sort_values("_is_other", kind="stable")
+        .drop_duplicates(["cell_id", "key"])[["cell_id", "key", "metric"]]
+    )
+    chosen = set(first.itertuples(index=False, name=None))
+    mine = scores[["cell_id", "key", "metric"]].itertuples(index=False, name=None)
+    return scores[[entry in chosen for entry in mine]]
+
+
+def _column_of(name: str, benchmark: Benchmark | None, columns: dict[str, str]) -> str:
+    """The column that a benchmark fills: the paper's, or one of its own, which no other fills.
+
+    `columns` holds the names of such columns by benchmark, and is added to.
+    """
+    if benchmark is not None and benchmark.column in COLUMNS:
+        return str(benchmark.column)
+    if name not in columns:
+        column = name if benchmark is None else benchmark.column or benchmark.title
+        if column in columns.values() or column in TABLE_COLUMNS:
+            column = f"{column} ({name})"
+        columns[name] = column
+    return columns[name]
 
 
 def is_aggregate(scores: pd.DataFrame) -> pd.Series:

@@ -19,8 +19,16 @@ from harness.analysis.differences import (
     requests_of,
     unknown_of,
 )
-from harness.errors import StorageError, TrackingError, UsageError, did_you_mean
+from harness.errors import (
+    StorageError,
+    TrackingError,
+    UsageError,
+    did_you_mean,
+    one_line,
+    shortened,
+)
 from harness.evaluation.benchmarks import MACRO_METRIC
+from harness.grid.cell_files import SCORED_AGAIN, read_table
 from harness.grid.folders import items_path, stored_label
 from harness.grid.selection import UnknownCell, find_folder
 from harness.records.results import CellResult, TaskScore, read_result
@@ -109,21 +117,19 @@ def compare(first: Side, second: Side) -> Comparison:
 
 def _answers(side: Side, request: Request, metric: str) -> Answers | None:
     """Score of each item, sorted by item; None without records, empty if they lack the metric."""
-    # Not pandas, nor what imports it (`read_table`): that takes longer than all else here.
-    from pyarrow.parquet import ParquetFile
-
     path = side.items(request.benchmark, request.evaluation)
     if path is None or not path.is_file():
         return None
     names = ["task", "doc_id", "question_id", "acc" if metric == MACRO_METRIC else metric]
     try:
-        table = ParquetFile(path).read()
+        name = str(items_path(Path(), request.benchmark, request.key))
+        table = read_table(path, side.result.files_sha256.get(name))
         if any(name not in table.column_names for name in names):
             return {}
         *keys, values = (table[name].to_pylist() for name in names)
-    except (OSError, ValueError) as fault:
-        raise StorageError(f"{path}: cannot be read ({fault}); copy it again") from fault
-    answers = dict(sorted(zip(zip(*keys, strict=True), map(float, values), strict=True)))
+        answers = dict(sorted(zip(zip(*keys, strict=True), map(float, values), strict=True)))
+    except (TypeError, ValueError) as fault:  # of values that no evaluation writes
+        raise StorageError(f"{path}: damaged ({one_line(fault)}); {SCORED_AGAIN}") from fault
     return answers if len(answers) == len(values) else {}
 
 
@@ -201,10 +207,10 @@ def find_side(name: str, *, runs_dir: Path, tracking_uri: str | None) -> Side:
 def _tracked_side(
     name: str, labels: Sequence[str], runs_dir: Path, tracking_uri: str | None
 ) -> Side:
+    from harness.tracking.address import resolve_uri
     from harness.tracking.lookup import RunLookup
-    from harness.tracking.store import resolve_uri
 
-    lookup = RunLookup(resolve_uri(None, runs_dir, tracking_uri))
+    lookup = RunLookup(resolve_uri(None, runs_dir, tracking_uri), runs_dir)
     runs: list[str] = []
     problem = ""
     try:
@@ -219,4 +225,5 @@ def _tracked_side(
             raise
         problem = f" ({fault})"
     hint = did_you_mean(name, dict.fromkeys([*labels, *runs]))
-    raise UsageError(f"{name}: no such cell in {runs_dir} and no such MLflow run{problem}{hint}")
+    said = f"no such cell in {runs_dir} and no such MLflow run{problem}{hint}"
+    raise UsageError(f"{shortened(name)}: {said}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from harness.analysis.columns import TABLE_COLUMNS, Group
+from harness.analysis.columns import Group
 from harness.analysis.measurements import (
     BASE,
     Measurements,
@@ -67,7 +67,7 @@ def compare(measured: Measurements, group: Group, model: str) -> list[Comparison
     """Paired comparisons of a model: the claims first, then settings, then base."""
     found = []
     for left, right, family in _pairs(measured.table_variants(model)):
-        for column in TABLE_COLUMNS:
+        for column in group.columns:
             # Of a setting the label says enough: its own method is what it stands against.
             name = left.method if family == "setting" else name_of(left)
             difference = measured.difference(left, right, group, column)
@@ -123,7 +123,7 @@ def compare_with_published(
         row = published.row(model, variant.method_name)
         if row is None or variant.fraction != 1.0:
             continue
-        for column in TABLE_COLUMNS:
+        for column in group.columns:
             ours = measured.estimate(variant, group, column)
             if ours is None or not published.matches(column, group, ours.num_items):
                 continue

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.analysis.columns import Group
-from harness.analysis.measurements import BASE, Measurements, Variant, variant_of
+from harness.analysis.measurements import BASE, Measurements, Variant, finite, variant_of
 from harness.analysis.published import Published, PublishedLoss
 
 
@@ -55,7 +55,8 @@ def loss_curves(measured: Measurements, published: Published, model: str) -> Los
         return None
     chosen = losses[(losses["model"] == model) & (losses["fraction"] == largest)]
     found: dict[Variant, dict[int, list[float]]] = {}
-    for record in chosen.sort_values(["epoch", "seed"]).to_dict("records"):
+    numbers = chosen[finite(chosen["loss"])]
+    for record in numbers.sort_values(["epoch", "seed"]).to_dict("records"):
         epochs = found.setdefault(variant_of(record), {})
         epochs.setdefault(int(record["epoch"]), []).append(float(record["loss"]))
     if not found:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.columns import COLUMNS, Group, is_aggregate
+from harness.analysis.columns import Group, is_aggregate
 from harness.analysis.comparisons import Comparison, compare, compare_with_published, headlines
 from harness.analysis.curves import EfficiencyCurves, LossCurves, efficiency_curves, loss_curves
 from harness.analysis.frames import ReportInput
 from harness.analysis.gates import GateCurves, ShareLine, gate_curves, share_lines
-from harness.analysis.measurements import BASE, Measurements, variant_of
-from harness.analysis.paper_tables import TABLE_1, TABLE_2, Line, PaperTable, table_lines
+from harness.analysis.measurements import BASE, Measurements, finite, variant_of
+from harness.analysis.paper_tables import PAPER_TABLES, Line, PaperTable, table_lines
 from harness.analysis.published import Anchor, Published, load_published
 from harness.analysis.responses import FlagLine, OrderLine, flag_lines, order_lines
 
@@ -40,7 +40,7 @@ class Findings:
     """The estimate of every variant in every column; its groups are those of the fields below."""
     published: Published
     lines: Mapping[tuple[PaperTable, Group], list[Line]]
-    """Rows of the paper's tables."""
+    """Rows of each table: of the paper's, and of that of the other benchmarks."""
     comparisons: Mapping[Group, list[Comparison]]
     headlines: tuple[Comparison, ...]
     """What the page says first: one comparison per claim of the paper."""
@@ -60,6 +60,8 @@ class Findings:
     """Published scores of base models, each with ours (0..1)."""
     scores: pd.DataFrame
     """Rows of the scores frame that are a whole benchmark's."""
+    not_numbers: tuple[str, ...]
+    """Scores that are no numbers, in words."""
     num_seeds: tuple[int, int] | None
     """See `seeds_behind`."""
     at_chance: list[tuple[str, Group, list[str]]]
@@ -84,8 +86,9 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
         measured=measured,
         published=published,
         lines={
-            (paper, group): table_lines(measured, published, group, paper)
-            for paper, group in product((TABLE_1, TABLE_2), groups)
+            (paper, group): lines
+            for paper, group in product(PAPER_TABLES, groups)
+            if (lines := table_lines(measured, published, group, paper))
         },
         comparisons=comparisons,
         headlines=headlines([entry for entries in comparisons.values() for entry in entries]),
@@ -98,6 +101,10 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
         costs=tuple(cost_lines(data.cells)),
         anchors=tuple(published.anchor_scores(scores)),
         scores=scores,
+        not_numbers=tuple(
+            f"{record['label']}: {record['benchmark']} {record['metric']}"
+            for record in scores[~finite(scores["value"])].to_dict("records")
+        ),
         num_seeds=seeds_behind(measured),
         at_chance=columns_at_chance(measured),
     )
@@ -118,7 +125,7 @@ def seeds_behind(measured: Measurements) -> tuple[int, int] | None:
 def columns_at_chance(measured: Measurements) -> list[tuple[str, Group, list[str]]]:
     """Model, group and the columns in which no row is two standard errors above chance."""
     found = [
-        (model, group, [c for c in COLUMNS if _is_at_chance(measured, group, model, c)])
+        (model, group, [c for c in group.settings if _is_at_chance(measured, group, model, c)])
         for group in measured.groups
         for model in measured.models
     ]
@@ -131,6 +138,7 @@ def _is_at_chance(measured: Measurements, group: Group, model: str, column: str)
     estimates = [estimate for estimate in found if estimate is not None]
     return bool(estimates) and all(
         chance is not None
+        and column not in group.lower_is_better
         and estimate.stderr is not None
         and estimate.value - chance <= 2 * estimate.stderr
         for estimate in estimates
@@ -157,7 +165,7 @@ def cost_lines(cells: pd.DataFrame) -> list[dict[str, Any]]:
                 "variant": variant_of(part.iloc[0].to_dict()),
                 "num_done": len(done),
                 "num_cells": len(part),
-                "trainable_parameters": part["trainable_parameters"].mean(),
+                "trainable_parameters": float(part["trainable_parameters"].astype(float).mean()),
                 **{name: float(done[name].astype(float).mean()) for name in COSTS},
                 "predicted_seconds": predicted / max(1, len(known)),
                 "measured_ratio": measured / predicted,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import MethodError
 from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.schema import Cell
 from harness.grid.status import CellState, is_trained
@@ -124,7 +126,8 @@ def _costs(state: CellState, result: CellResult | None) -> dict[str, Any]:
     train = result.train if result is not None else None
     costs: dict[str, Any] = {name: getattr(train, name, None) for name in COSTS}
     shape, cell = state.cell.model.shape, state.cell
-    costs["trainable_parameters"] = METHODS[cell.method].count_parameters(shape, cell.options)
+    with contextlib.suppress(MethodError):  # an adapter that is gone since it was scored
+        costs["trainable_parameters"] = METHODS[cell.method].count_parameters(shape, cell.options)
     if costs["total_parameters"] is None:
         costs["total_parameters"] = shape.num_parameters
     if train is None and result is not None:

@@ -55,7 +55,9 @@ class Measurements:
         self.benchmarks = benchmarks
         self.groups, self.rows = find_groups(data.scores, benchmarks)
         self._scores: dict[Setting, dict[str, dict[str, Any]]] = {
-            setting: frame.set_index("cell_id")[["value", "stderr", "n"]].to_dict("index")
+            setting: frame[finite(frame["value"])]
+            .set_index("cell_id")[["value", "stderr", "n"]]
+            .to_dict("index")
             for setting, frame in self.rows.items()
         }
         self._estimates: dict[tuple[Variant, Group, str], Estimate | None] = {}
@@ -176,14 +178,14 @@ class Measurements:
         import numpy as np
 
         scores = [self._scores[setting][cell_id] for cell_id in cell_ids]
-        values = np.array([score["value"] for score in scores])
+        values = np.array([score["value"] for score in scores], dtype=float)
         table = self._table(cell_ids, setting)
         if table is not None:
             return Sample(values, table[1], None, table[1].shape[1], weight)
-        stderrs = None
-        if not any(is_missing(score["stderr"]) for score in scores):
-            stderrs = np.array([score["stderr"] for score in scores], dtype=float)
-        return Sample(values, None, stderrs, int(scores[0]["n"]), weight)
+        stderrs = np.array([score["stderr"] for score in scores], dtype=float)
+        known = stderrs if np.isfinite(stderrs).all() else None
+        number = scores[0]["n"]
+        return Sample(values, None, known, 0 if is_missing(number) else int(number), weight)
 
     def _table(self, cell_ids: list[str], setting: Setting) -> tuple[pd.Index, np.ndarray] | None:
         """(items,) names and (seeds, items) scores; None unless all answered the same items."""
@@ -202,8 +204,10 @@ class Measurements:
             series = self._read_items(cell_id, setting)
             score = self._scores[setting][cell_id]
             # A cell keeps one set of records per benchmark; they may be those of another limit.
-            if series is not None and (
-                len(series) != score["n"] or abs(float(series.mean()) - score["value"]) >= 1e-6
+            if series is not None and not (
+                len(series) == score["n"]
+                and series.notna().all()
+                and abs(float(series.mean()) - score["value"]) < 1e-6
             ):
                 series = None
             self._items[key] = series
@@ -214,6 +218,8 @@ class Measurements:
         if frame is None or setting.metric not in frame:
             return None
         keys = ["task", "doc_id", "question_id"]
+        if any(key not in frame for key in keys):
+            return None
         series = frame.set_index(keys)[setting.metric].sort_index().astype(float)
         if not series.index.is_unique:
             return None
@@ -228,16 +234,28 @@ class Measurements:
         parts = self.rows[setting].groupby("model", sort=False)[name]
         return {str(model): sorted(set(map(str, values))) for model, values in parts}
 
+    def _chance_of(self, setting: Setting) -> float | None:
+        known = self.benchmarks.get(setting.benchmark)
+        # It is known of the primary metric alone.
+        return known.chance if known and known.primary_metric == setting.metric else None
+
     def chance(self, group: Group, column: str) -> float | None:
         """Expected score of random answers (0..1); None where it is not defined."""
         total = 0.0
         for part, weight in weights_of(column).items():
             setting = group.settings.get(part)
-            chance = self.benchmarks[setting.benchmark].chance if setting else None
+            chance = self._chance_of(setting) if setting else None
             if chance is None:
                 return None
             total += weight * chance
         return total
+
+
+def finite(values: pd.Series) -> pd.Series:
+    """Which values are numbers: not None, NaN or infinite."""
+    import numpy as np
+
+    return values.astype("float64").map(np.isfinite).astype(bool)
 
 
 def variant_of(row: Mapping[str, Any]) -> Variant:

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from harness.analysis.columns import Group, weights_of
+from harness.analysis.columns import PAPER_BENCHMARKS, Group, weights_of
 from harness.analysis.measurements import BASE
 from harness.analysis.stats import Estimate, binomial_stderr
 
@@ -90,6 +90,8 @@ class Published:
         An average matches where all of its parts do; its number of items is the sum over them.
         Without a score yet, the number of items is None.
         """
+        if not group.is_paper:
+            return False
         parts = weights_of(column)
         same_items = num_items in (None, sum(self.columns[part].num_items for part in parts))
         return same_items and all(self._measured_alike(part, group) for part in parts)
@@ -99,7 +101,8 @@ class Published:
         if ours is None or ours.limit is not None or group.deviations.get(column):
             return False
         return (
-            ours.protocol == theirs.protocol
+            PAPER_BENCHMARKS[column] in ours.benchmark
+            and ours.protocol == theirs.protocol
             and theirs.metric in (None, ours.metric)
             and theirs.shots in (None, ours.shots)
             and theirs.temperature == ours.temperature

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from harness.analysis.columns import Group, is_aggregate
-from harness.analysis.measurements import Measurements, Variant
+from harness.analysis.measurements import Measurements, Variant, finite
 from harness.analysis.stats import Estimate, Sample, combine
 
 FLAGS = {
@@ -98,7 +98,7 @@ def _by_cell(measured: Measurements, benchmark: str) -> dict[str, float]:
     mine = scores[
         (scores["benchmark"] == benchmark) & (scores["metric"] == metric) & is_aggregate(scores)
     ]
-    known = mine.dropna(subset=["value"])
+    known = mine[finite(mine["value"])]
     return dict(zip(known["cell_id"], known["value"].astype(float), strict=True))
 
 
@@ -111,13 +111,13 @@ def _difference(
     tables = []
     for cell_id in measured.cells[variant].values():
         frames = [measured.data.items(cell_id, name) for name in (given, shuffled)]
-        if any(frame is None for frame in frames):
+        if any(frame is None or metric not in frame for frame in frames):
             continue
         # The tasks have the same questions in the same order, under different names.
         first, second = (frame.set_index("doc_id")[metric] for frame in frames if frame is not None)
         if len(first) == len(second):
             tables.append((first - second).to_numpy(dtype=float))
-    if len({len(table) for table in tables}) != 1:
+    if len({len(table) for table in tables}) != 1 or not np.isfinite(tables).all():
         return None
     items = np.stack(tables)
     return combine([Sample(items.mean(axis=1), items, None, items.shape[1])])

@@ -2,66 +2,90 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.analysis.frames import scores_of
-from harness.errors import TrackingError
+from harness.errors import StorageError, TrackingError
+from harness.grid.cell_files import read_table
 from harness.grid.folders import items_path
 from harness.grid.schema import GridSpec
 from harness.grid.status import CellState, LocalInputs
 from harness.records.results import CellResult
+from harness.tracking.reading import TrackedResults
 
 
 class ResultSource:
-    """Results and per-item records of a grid.
+    """Results and per-item records of a grid; nothing is written.
 
-    What the folders hold is first replayed to MLflow, so that both tell the same of a cell that is
-    done here; such a cell is read from its folder. The others may be done on another machine:
-    MLflow's runs tell of them, where it answers.
+    A cell that is done here is read from its folder. The others may be done on another machine:
+    runs in an MLflow store that the user named tell of them, where it answers. The runs folder's
+    own database knows no more than the folder, and is not asked.
+
+    Args:
+        grid: the grid.
+        states: how far its cells are here.
+        runs_dir: the runs folder.
+        uri: of the store; None to ask none.
     """
 
     def __init__(
         self,
         grid: GridSpec,
-        states: list[CellState],
+        states: Sequence[CellState],
         *,
         runs_dir: Path,
-        uri: str,
+        uri: str | None,
         data_root: Path | None = None,
     ) -> None:
-        from harness.tracking.runs import GridRuns
-
         self.problem: str | None = None
         """Why MLflow could not be read, if so."""
+        self.left_out: dict[str, None] = {}
+        """What was gone or damaged of the files that were asked for, one line each."""
+        self.only_tracked: list[str] = []
+        """Labels of the cells whose result is in MLflow alone."""
         self.folders = {state.cell.id: state.folder for state in states}
         self.tasks = {
             state.cell.id: {task.name: task for task in state.cell.tasks} for state in states
         }
-        self.elsewhere = {state.cell.id for state in states if state.status != "done"}
         self.results: dict[str, CellResult] = {
             state.cell.id: state.shown for state in states if state.shown is not None
         }
+        self._inputs = LocalInputs(data_root)
+        self._tracked: TrackedResults | None = None
+        self._elsewhere: set[str] = set()
+        undone = [state for state in states if state.status != "done"]
+        if uri is None or not undone:
+            return
         try:
-            self.runs: Any = GridRuns(grid, uri, runs_dir)
-            self.runs.sync(states)
-            if self.elsewhere:
-                cells = {state.cell.id: state.cell for state in states}
-                shown = LocalInputs(data_root).shown
-                self.results |= {
-                    cell_id: shown(cells[cell_id], run.result)
-                    for cell_id, run in self.tracked.items()
-                    if cell_id in self.elsewhere
-                }
-            self.runs.close()
+            self._tracked = TrackedResults(grid, uri, runs_dir)
         except TrackingError as fault:
             self.problem = str(fault)
+            return
+        for state in undone:
+            self._take(state, self._tracked)
 
-    @cached_property
-    def tracked(self) -> dict[str, Any]:
-        """MLflow's runs by cell id, read when something is first asked of them."""
-        return {run.cell_id: run for run in self.runs.read()}
+    def _take(self, state: CellState, tracked: TrackedResults) -> None:
+        """Takes a cell's result from MLflow where that has more of the scores asked for."""
+        cell_id, tasks = state.cell.id, state.cell.tasks
+        found, here = tracked.runs.get(cell_id), self.results.get(cell_id)
+        if found is None:
+            return
+        shown = self._inputs.shown(state.cell, found.result)
+        answered = [
+            sum(bool(scores_of(task, result)) for task in tasks) if result else -1
+            for result in (shown, here)
+        ]
+        if answered[0] > answered[1]:
+            self.results[cell_id] = shown
+            self._elsewhere.add(cell_id)
+            self.only_tracked.append(state.cell.label)
+
+    @property
+    def lost(self) -> list[str]:
+        """Files of MLflow's runs that are gone or cannot be read, one line each."""
+        return [] if self._tracked is None else self._tracked.lost
 
     def items(self, cell_id: str, benchmark: str) -> Any:
         """Per-item records of a cell's benchmark, or None where there are none."""
@@ -70,22 +94,36 @@ class ResultSource:
         if not scores:
             return None
         path = items_path(self.folders[cell_id], benchmark, scores[0].evaluation)
-        is_elsewhere = cell_id in self.elsewhere or not path.is_file()
-        return self._read(cell_id, path, is_elsewhere=is_elsewhere)
+        frame = self._read(cell_id, path, expected=True)
+        numbers = {score.metric for score in scores} & set(() if frame is None else frame.columns)
+        if frame is not None and not (
+            {"task", "doc_id", "question_id"} <= set(frame.columns)
+            and all(frame[name].dtype.kind in "biuf" for name in numbers)
+        ):
+            self.left_out[f"{path}: damaged (its columns are not those of items)"] = None
+            return None
+        return frame
 
     def trace(self, cell_id: str, name: str) -> Any:
         """What a method kept of a cell's training, or None where there is nothing."""
-        path = self.folders[cell_id] / name
-        return self._read(cell_id, path, is_elsewhere=cell_id in self.elsewhere)
+        return self._read(cell_id, self.folders[cell_id] / name, expected=False)
 
-    def _read(self, cell_id: str, path: Path, *, is_elsewhere: bool) -> Any:
-        import pandas as pd
-
+    def _read(self, cell_id: str, path: Path, *, expected: bool) -> Any:
         found: Path | None = path
-        if is_elsewhere and self.problem is None and cell_id in self.tracked:
-            name = path.relative_to(self.folders[cell_id]).as_posix()
-            found = self.runs.store.file(self.tracked[cell_id], name)
-        return pd.read_parquet(found) if found is not None and found.is_file() else None
+        name = path.relative_to(self.folders[cell_id]).as_posix()
+        if self._tracked is not None and cell_id in self._elsewhere:
+            found = self._tracked.file(cell_id, name, expected=expected)
+        elif expected and not path.is_file():
+            self.left_out[f"{path}: is gone"] = None
+        if found is None or not found.is_file():
+            return None
+        result = self.results.get(cell_id)
+        try:
+            sha256 = None if result is None else result.files_sha256.get(name)
+            return read_table(found, sha256).to_pandas()
+        except StorageError as damaged:
+            self.left_out[str(damaged)] = None
+            return None
 
     def environment(self) -> dict[str, str]:
         """What the results were made with: every distinct value of each property."""

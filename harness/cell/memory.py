@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cell.settings import CellContext
-from harness.errors import StorageError, TrainingError
+from harness.errors import StorageError, TrainingError, one_line
 from harness.grid.schema import Cell
 from harness.methods import METHODS
+from harness.readers.files import Unreadable
+from harness.readers.json_files import read_json_object
 from harness.records.files import write_text
 
 if TYPE_CHECKING:
@@ -94,10 +96,10 @@ def budget_key(cell: Cell, device: str) -> str:
 def stored_budgets(runs_dir: Path) -> dict[str, int]:
     """The effective budgets by key; a damaged file holds none, and is overwritten by the next."""
     try:
-        stored = json.loads((runs_dir / BUDGETS_FILE).read_text(encoding="utf-8"))
-        return {key: value for key, value in stored.items() if isinstance(value, int) and value > 0}
-    except (OSError, ValueError, AttributeError):
+        stored = read_json_object(runs_dir / BUDGETS_FILE)
+    except Unreadable:
         return {}
+    return {key: value for key, value in stored.items() if isinstance(value, int) and value > 0}
 
 
 def store_budget(runs_dir: Path, key: str, budget: int) -> None:
@@ -114,8 +116,8 @@ def store_budget(runs_dir: Path, key: str, budget: int) -> None:
         with FileLock(runs_dir / f".{BUDGETS_FILE}.lock"):  # the other workers write it too
             budgets = stored_budgets(runs_dir) | {key: budget}
             write_text(path, json.dumps(budgets, indent=1, sort_keys=True) + "\n")
-    except OSError as fault:
-        raise StorageError(f"{path}: cannot be written ({fault.strerror})") from fault
+    except (OSError, NotImplementedError) as fault:  # the second: a file system without locks
+        raise StorageError(f"{path}: cannot be written ({one_line(fault)})") from fault
 
 
 def check_memory(context: CellContext) -> None:

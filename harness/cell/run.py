@@ -15,24 +15,43 @@ from harness.cell.memory import SmallerBudget, check_memory
 from harness.cell.score import score_cell
 from harness.cell.settings import CellContext, RunSettings
 from harness.data.pins import training_note
-from harness.errors import DataError, ModelError, StorageError, ZbenchError
+from harness.errors import (
+    DataError,
+    ModelError,
+    StorageError,
+    ZbenchError,
+    mask_secrets,
+    plain_message,
+    printable,
+)
 from harness.export.model_card import CARD_FILE, model_card
+from harness.grid.cell_files import file_faults, whole_scores
 from harness.grid.folders import (
     ADAPTER_FOLDER,
     CELL_FILE,
     CHECKPOINTS_FOLDER,
     LOG_FILE,
     cell_folder,
-    locked,
 )
+from harness.grid.locks import locked
 from harness.grid.schema import Cell
 from harness.grid.status import LocalInputs, is_trained
 from harness.methods import METHODS
 from harness.models.devices import free_memory, is_out_of_memory
+from harness.models.trained_files import check_undamaged
 from harness.records.environment import describe_environment, prepare_torch
 from harness.records.events import CellEnded, CellStarted, Emit, Warned
 from harness.records.files import write_text
-from harness.records.results import CellError, CellResult, read_result, write_result
+from harness.records.results import (
+    AGAIN,
+    DAMAGED_FILE,
+    RESULT_FILE,
+    CellError,
+    CellResult,
+    DamagedResult,
+    read_result,
+    write_result,
+)
 from harness.training.signals import SignalFlags, Stopped, handle_signals
 
 if TYPE_CHECKING:
@@ -57,7 +76,11 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
     context = CellContext(cell, settings, folder, emit)
     with locked(folder), _failures_recorded(context):
         estimate = settings.estimates.get(cell.id, {})
-        result = read_result(folder) or CellResult(cell.record(), cell.id, estimate=estimate)
+        result = _read_result(context) or CellResult(cell.record(), cell.id, estimate=estimate)
+        faults = file_faults(folder, result)
+        for fault in faults.values():
+            context.warn(str(fault))
+        result = whole_scores(result, faults)
         needs_training = not is_trained(cell, result)
         inputs = LocalInputs(settings.data_root)
         tasks = cell.tasks if needs_training else inputs.missing_tasks(cell, result)
@@ -75,13 +98,15 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
 
             with handle_signals() as flags:
                 base, model, output = _train(context, flags)
+                trained, written = save_training(context, model, output)
                 result = CellResult(
                     cell=result.cell,
                     cell_id=cell.id,
-                    train=save_training(context, model, output),
+                    train=trained,
                     base=base.identity,
                     environment=_environment(settings),
                     estimate=result.estimate,
+                    files_sha256=written,
                 )
                 write_result(folder, result)
                 shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
@@ -95,6 +120,26 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
         if cell.train is not None:
             write_text(folder / ADAPTER_FOLDER / CARD_FILE, model_card(cell, result))
         return result
+
+
+def _read_result(context: CellContext) -> CellResult | None:
+    """The cell's result so far; a damaged one is put aside, and the cell begins anew.
+
+    Raises:
+        StorageError: it cannot be read or put aside.
+    """
+    try:
+        return read_result(context.folder, context.cell.id)
+    except DamagedResult as damaged:
+        path, aside = context.folder / RESULT_FILE, context.folder / DAMAGED_FILE
+        try:
+            if aside.is_dir() and not aside.is_symlink():
+                shutil.rmtree(aside)
+            path.replace(aside)
+        except OSError as fault:
+            raise StorageError(f"{damaged} (it cannot be moved: {fault.strerror})") from fault
+        context.warn(f"{str(damaged).removesuffix(f'; {AGAIN}')}; it is put aside as {aside.name}")
+        return None
 
 
 def follow_cell(cell: Cell, settings: RunSettings) -> None:
@@ -123,7 +168,7 @@ def _failures_recorded(context: CellContext) -> Iterator[None]:
     except SmallerBudget as fault:
         context.emit(Warned(cell.id, str(fault), restarts=True))
         raise
-    except Exception as fault:
+    except Exception as fault:  # whatever ends a cell is kept with it; who called it logs it
         record_failure(cell, folder, fault)
         emit_end(describe(fault))
         raise
@@ -168,7 +213,6 @@ def _emit_start(context: CellContext, total_steps: int) -> None:
 
 def _load_base(context: CellContext, precision: str | None = None) -> Base:
     """Loads the base model, in a given precision or in that of the cell's settings."""
-    from harness.evaluation.bos import bos_warning
     from harness.models.devices import resolve_precision
     from harness.models.loading import load_base
 
@@ -181,15 +225,22 @@ def _load_base(context: CellContext, precision: str | None = None) -> Base:
         precision=resolve_precision(setting, device),
         quantization=train.base_quantization if train else None,
     )
-    context.warn(bos_warning(base.tokenizer, base.model.config))
+    for note in base.notes:
+        context.warn(note)
     return base
 
 
 def _load_trained(context: CellContext, result: CellResult) -> tuple[Base, PreTrainedModel]:
-    """Loads the base in the result's precision, and trained tensors (`base`, `adapter`: none)."""
+    """Loads the base in the result's precision, and trained tensors (`base`, `adapter`: none).
+
+    Raises:
+        ModelError: the trained tensors are not those that were written.
+    """
     from harness.models.loading import load_trained
 
     cell = context.cell
+    if result.train is not None:
+        check_undamaged(context.folder / ADAPTER_FOLDER, result.train.weights_sha256)
     base = _load_base(context, result.base.get("precision"))
     _check_same_base(cell, result, base)
     model = METHODS[cell.method].apply(base.model, cell.options, cell.seed or 0)
@@ -217,7 +268,7 @@ def _check_same_base(cell: Cell, result: CellResult, base: Base) -> None:
 
 
 def describe(fault: BaseException) -> str:
-    """The first line of an error's message, with its type where it is not zbench's own."""
+    """The first line of an error's message; where it is not zbench's own, that the log has more."""
     if is_out_of_memory(fault):
         on_gpu = any(name in str(fault) for name in ("CUDA", "CUBLAS", "CUDNN"))
         larger = "GPU" if on_gpu else "machine"
@@ -225,9 +276,11 @@ def describe(fault: BaseException) -> str:
             "out of memory while loading or gathering the model; free the memory of other "
             f"processes, or use a larger {larger}"
         )
-    lines = str(fault).strip().splitlines()
-    text = lines[0] if lines else "no message"
-    return text if isinstance(fault, ZbenchError) else f"{type(fault).__name__}: {text}"
+    if not isinstance(fault, ZbenchError):
+        said = mask_secrets(plain_message(fault))
+        return f"unexpected fault ({said}); the log has its traceback"
+    lines = printable(str(fault)).strip().splitlines()
+    return lines[0] if lines else "no message"
 
 
 def record_failure(cell: Cell, folder: Path, fault: BaseException) -> None:

@@ -52,8 +52,10 @@ def score_cell(
         seconds = (time.monotonic() - start) / len(group)  # group time divided equally
         for task, outcome in zip(group, outcomes, strict=True):
             name = outcome.scores[0].evaluation
-            write_frame(items_path(context.folder, task.name, name), outcome.items)
+            path = items_path(context.folder, task.name, name)
+            written = {str(path.relative_to(context.folder)): write_frame(path, outcome.items)}
             result = result.with_scores(outcome.scores, seconds, environment)
+            result = replace(result, files_sha256={**result.files_sha256, **written})
             result = result.with_note(training_note(cell.data.source, content))
             write_result(context.folder, result)
             for warning in outcome.warnings:
@@ -76,7 +78,7 @@ def _evaluate(
             precision=base.identity["precision"],
             on_progress=lambda done, total: context.emit(Scoring(cell_id, name, done, total)),
         )
-    except Exception as fault:
+    except Exception as fault:  # memory runs out with errors of many kinds; others pass
         if is_out_of_memory(fault):
             raise EvaluationError(
                 f"{name}: out of memory with the smallest batches of requests; what is trained and "

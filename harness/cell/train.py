@@ -22,6 +22,8 @@ from harness.methods import METHODS
 from harness.methods.method import TelemetryCallback
 from harness.models.devices import is_out_of_memory
 from harness.models.loading import count_parameters, save_trained, trained_parameters
+from harness.models.positions import length_note
+from harness.models.trained_files import trained_sha256
 from harness.records.events import StepDone
 from harness.records.files import write_frame
 from harness.records.results import TrainResult
@@ -114,6 +116,8 @@ def train_cell(
     assert cell.seed is not None
     _check_parameter_count(cell, model)
     examples = tokenize(data.rows, base.tokenizer, cell.train.max_length)
+    positions = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
+    context.warn(length_note([len(one.token_ids) for one in examples], positions))
     data_sha256 = rows_sha256(data.rows)  # of the chosen fraction of the rows, in order
     budget = effective_budget(context, examples)
     statistics = MethodStatistics.of(METHODS[cell.method], model)
@@ -137,7 +141,7 @@ def train_cell(
                 resume=resume,
                 data_sha256=data_sha256,
             )
-        except Exception as fault:
+        except Exception as fault:  # memory runs out with errors of many kinds; others pass
             if not is_out_of_memory(fault):
                 raise
             longest = longest_sequence(examples)
@@ -191,8 +195,11 @@ def _checkpoints(
 
 def save_training(
     context: CellContext, model: PreTrainedModel, output: TrainingOutput
-) -> TrainResult:
-    """Saves a cell's adapter, its steps and its telemetry; returns its result.
+) -> tuple[TrainResult, dict[str, str]]:
+    """Saves a cell's adapter, its steps and its telemetry.
+
+    Returns:
+        The result, and the SHA-256 of the parquet files by name.
 
     Raises:
         StorageError: a file cannot be written.
@@ -203,8 +210,9 @@ def save_training(
     base_name = cell.model.source or cell.model.path
     adapter = folder / ADAPTER_FOLDER
     save_trained(model, adapter, base_name=base_name, tensors=output.gathered_tensors)
+    result = replace(output.result, weights_sha256=trained_sha256(adapter))
     steps = [{**vars(step), **step.statistics} for step in output.records]
-    write_frame(folder / STEPS_FILE, pd.DataFrame(steps).drop(columns="statistics"))
-    for name, frame in (output.telemetry.frames() if output.telemetry else {}).items():
-        write_frame(folder / name, frame)
-    return output.result
+    frames = {STEPS_FILE: pd.DataFrame(steps).drop(columns="statistics")}
+    frames |= output.telemetry.frames() if output.telemetry else {}
+    written = {name: write_frame(folder / name, frame) for name, frame in frames.items()}
+    return result, written

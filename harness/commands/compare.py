@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.compare import Comparison, ScoreRow
 from harness.analysis.differences import Difference
 from harness.commands import display
-from harness.commands.display import new_table, print_json, print_line
+from harness.commands.display import cell_text, new_table, print_json, print_line
 from harness.evaluation.shown import items_name
 from harness.records.results import TaskScore
 from harness.report.numbers import interval_text, p_text, percent, points
@@ -67,21 +67,17 @@ def _named(score: TaskScore) -> str:
 
 
 def _print_differences(console: Console, comparison: Comparison) -> None:
-    from rich.text import Text
-
     num = len(comparison.differences)
     title = f"{num} difference{'s' * (num > 1)} that can move a score"
     if all(difference.moves == "low bits" for difference in comparison.differences):
         title += ", by its low bits alone"
     print_line(console, title)
     table = new_table(["of", "what", "A", "B", "can move"], [])
-    for column in table.columns:
-        column.overflow = "fold"
     benchmarks = {row.benchmark for row in comparison.rows}
     for difference in comparison.differences:
         moves = "the score" if difference.moves == "score" else "its low bits"
         texts = [difference.what, difference.first, difference.second, moves]
-        table.add_row(*map(Text, [_of(difference, benchmarks), *texts]))
+        table.add_row(*map(cell_text, [_of(difference, benchmarks), *texts]))
     console.print(table)
 
 
@@ -93,11 +89,11 @@ def _of(difference: Difference, benchmarks: set[str]) -> str:
 
 
 def _print_scores(console: Console, rows: tuple[ScoreRow, ...]) -> None:
-    from rich.text import Text
-
     numbers = ("A", "SE", "B", "SE", "B − A", "95% interval", "p", "items")
     table = new_table(["percent"], numbers)
     twice = Counter((row.benchmark, row.metric) for row in rows)
+    for column in table.columns[1:]:
+        column.no_wrap = column.header != "95% interval"
     for row in rows:
         if row.interval is not None:
             interval, items = interval_text(row.interval), str(row.num_items)
@@ -109,7 +105,7 @@ def _print_scores(console: Console, rows: tuple[ScoreRow, ...]) -> None:
         name = f"{row.benchmark} {row.metric}"
         if twice[row.benchmark, row.metric] > 1:  # other requests, or other items
             name += f" ({items_name(row.first)})"
-        table.add_row(*map(Text, [name, *texts]))
+        table.add_row(*map(cell_text, [name, *texts]))
     console.print(table)
     if any(row.interval for row in rows):
         known = "they know the items alone, not what another seed would give."

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.canary import grid_alarms
+from harness.errors import printable
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.shown import OTHER_ITEMS
 from harness.grid.folders import LOG_FILE
@@ -16,9 +17,12 @@ from harness.grid.status import CellState
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from harness.estimate.plan import PlanRow
 
+LONGEST_LABEL = 36
+"""Characters of a cell's label that are not broken for the sake of more columns."""
 PIPE_WIDTH = 160
 """Columns where the output is no terminal: tables in a log lose nothing."""
 
@@ -33,13 +37,21 @@ def console(*, quiet: bool = False) -> Console:
 
 def print_line(console: Console, text: str, style: str | None = None) -> None:
     """Prints a text as it is: nothing in it is markup, and it is not broken into lines."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    text = printable(text)
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True, emoji=False)
 
 
 def print_json(record: dict[str, Any]) -> None:
     """Prints a record for a machine to read."""
     json.dump(record, sys.stdout, indent=1)
     print()
+
+
+def cell_text(text: str) -> Text:
+    """A text for a table: nothing in it is markup, and nothing steers the terminal."""
+    from rich.text import Text
+
+    return Text(printable(text), overflow="fold")
 
 
 def new_table(texts: Sequence[str], numbers: Sequence[str], *, no_wrap: bool = False) -> Table:
@@ -83,18 +95,31 @@ def _primary_scores(state: CellState) -> dict[str, float]:
 
 def print_cells(console: Console, states: Sequence[CellState], problem: str | None = None) -> None:
     """Prints each cell's scores, or its error; and `problem`, what is not in MLflow."""
-    from rich.text import Text
+    from harness.report.parts import divided, longest_piece, stacked
 
     names = list(dict.fromkeys(task.name for state in states for task in state.cell.tasks))
-    table = new_table(["cell"], ["loss", *map(_heading, names)])
-    table.columns[0].no_wrap = True
+    heads = ["loss", *map(_heading, names)]
+    rows = []
     for state in states:
         scores = _primary_scores(state)
         train = state.result.train if state.result else None
         shown = [f"{100 * scores[name]:.1f}" if name in scores else "–" for name in names]
-        loss = f"{train.epoch_losses[-1]:.3f}" if train else "–"
-        table.add_row(Text(state.cell.label), loss, *shown)
-    console.print(table)
+        rows.append([f"{train.epoch_losses[-1]:.3f}" if train else "–", *shown])
+    labels = [printable(state.cell.label) for state in states]
+    widths = [
+        2 + max([longest_piece(head), *(len(line[place]) for line in rows)])
+        for place, head in enumerate(heads)
+    ]
+    left = console.width - min(LONGEST_LABEL, max(map(len, labels), default=0))
+    # Columns that do not fit stand in a table of their own, beside the cells again.
+    for chunk in divided(widths, left):
+        table = new_table(["cell"], [])
+        for place in chunk:
+            head = cell_text("\n".join(stacked(heads[place])))
+            table.add_column(head, justify="right", no_wrap=True)
+        for label, line in zip(labels, rows, strict=True):
+            table.add_row(cell_text(label), *(line[place] for place in chunk))
+        console.print(table)
     print_notes(console, states)
     for state in states:
         if state.status in ("failed", "stale") and state.fault:
@@ -140,8 +165,14 @@ def grid_warnings(states: Sequence[CellState]) -> list[str]:
         for score in (state.shown.scores if state.shown else ())
         if score.note and OTHER_ITEMS in score.note
     }
-    noted = [f"{benchmark}: {note}" for benchmark, note in others.items()]
-    return [str(alarm) for alarm in grid_alarms(states)] + noted
+    locks = [state.lock_fault for state in states if state.lock_fault is not None]
+    more = f" ({len(locks) - 1} more cells likewise)" if len(locks) > 1 else ""
+    return [
+        *(f"{fault}{more}" for fault in locks[:1]),
+        *(line for state in states for line in state.damaged),
+        *map(str, grid_alarms(states)),
+        *(f"{benchmark}: {note}" for benchmark, note in others.items()),
+    ]
 
 
 def print_warnings(console: Console, warnings: Sequence[str]) -> None:

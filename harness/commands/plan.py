@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from harness.commands import display
-from harness.commands.display import new_table, print_json, print_line, print_plan_warnings
+from harness.commands.display import (
+    cell_text,
+    new_table,
+    print_json,
+    print_line,
+    print_plan_warnings,
+)
 from harness.commands.progress import format_seconds
 from harness.errors import UsageError
 from harness.estimate.compute import disk_needs
@@ -27,8 +34,7 @@ from harness.estimate.probe import (
 )
 from harness.estimate.probe_worker import ProbeSettings
 from harness.execution.devices import resolve_devices, worker_threads
-from harness.grid.checks import check_data_versions, check_fractions, check_sources
-from harness.grid.workspace import OpenGrid, prepare_run
+from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,10 +46,9 @@ SOURCES = {"counted": "", "known": "≈ ", "estimated": "~ "}
 
 def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Lists the cells of a grid."""
+    refuse_changed_inputs(grid.states)
     rows = plan_rows(grid.states, grid.num_rows, known_losses(grid.runs_dir, grid.data_root))
-    warnings = []
-    if _check_inputs(grid):
-        warnings = check_data_versions(grid.cells, grid.data_root, allow=True)
+    warnings = grid.inputs.warnings
     if as_json:
         cells = [dataclasses.asdict(row) for row in rows]
         print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})
@@ -61,16 +66,19 @@ def estimate_command(
     price_per_hour: float | None,
     device: str,
     workers: int | None,
+    allow_data_mismatch: bool,
     as_json: bool,
 ) -> int:
     """Prints what is left to do of a grid in hours, money, memory and disk."""
     if hardware is not None and probe:
         raise UsageError("--hardware and --probe: give one of them; a probe measures this machine")
     if probe:
+        prepare_run(grid, allow_data_mismatch=allow_data_mismatch)
         return _probe_command(grid, price_per_hour, device, workers, as_json)
+    if price_per_hour is not None and not math.isfinite(price_per_hour):
+        raise UsageError(f"--price-per-hour: must be a number (got {price_per_hour})")
     if hardware is None:
         raise UsageError("--price-per-hour: needs --hardware or --probe")
-    _check_inputs(grid)
     found = estimate_grid(
         grid.states,
         hardware,
@@ -90,7 +98,6 @@ def _probe_command(
     grid: OpenGrid, price_per_hour: float | None, device: str, workers: int | None, as_json: bool
 ) -> int:
     """Measures this machine, keeps the times, and prints what they make of the grid."""
-    prepare_run(grid)
     states = [state for state in grid.states if state.status != "done"]
     cells = [state.cell for state in states]
     devices = resolve_devices(device, workers=workers, num_cells=len(cells))
@@ -122,23 +129,12 @@ def _probe_command(
     return 0
 
 
-def _check_inputs(grid: OpenGrid) -> bool:
-    """Refuses faults of local data and of fractions; returns whether there is local data."""
-    here = grid.data_root is not None and grid.data_root.is_dir()
-    if here:
-        check_sources(grid.cells, grid.data_root)
-    check_fractions(grid.cells, grid.num_rows)
-    return here
-
-
 def _print(
     console: Console, table: Table, rows: Iterable[Iterable[str]], lines: Iterable[str]
 ) -> None:
     """Prints a table with its rows, and lines below it."""
-    from rich.text import Text
-
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(cell_text, row))
     console.print(table)
     for line in lines:
         print_line(console, line)

@@ -1,15 +1,17 @@
-"""What is shown while cells run: bars, in a log a line per finished cell, and warnings."""
+"""What is shown while cells run: bars, in a log lines now and then, and warnings."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.canary import alarms
 from harness.commands.display import print_line, print_warnings
-from harness.errors import StorageError
+from harness.errors import StorageError, printable
 from harness.estimate.plan import plan_rows
 from harness.grid.schema import is_base
 from harness.grid.status import CellState
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 SCORING_STEPS = 20
 """What scoring one benchmark counts in the overall progress, in optimizer steps."""
+LINE_SECONDS = 180.0
+"""Between two lines about a running cell, where the output is no terminal."""
 
 
 @contextlib.contextmanager
@@ -31,7 +35,8 @@ def progress(console: Console, states: Sequence[CellState], rows: int | None) ->
         yield lambda event: None
         return
     if not console.is_terminal:
-        yield _Lines(console, states)
+        with Lines(console, states) as lines:
+            yield lines
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -78,22 +83,94 @@ class Notices:
             print_warnings(self.console, [f"{label}: {text}" if label else text])
 
 
-class _Lines:
-    """One line per finished cell, for logs and pipes."""
+@dataclass
+class _Place:
+    """How far a running cell is, for a line about it."""
 
-    def __init__(self, console: Console, states: Sequence[CellState]) -> None:
-        self.console = console
+    began: float
+    """When this part of its work began, on the monotonic clock."""
+    text: str = "loading"
+    left: int = 0
+    """Steps or requests to come in this part."""
+    done: int = 0
+    """Of this part, since `began`."""
+    part: str = ""
+    """`training`, or what is scored."""
+
+    def enter(self, part: str) -> None:
+        """Begins the clock anew where another part begins."""
+        if part != self.part:
+            self.part, self.began, self.done = part, time.monotonic(), 0
+
+    def __str__(self) -> str:
+        took = time.monotonic() - self.began
+        rest = took * self.left / self.done if self.done else None
+        return self.text if rest is None else f"{self.text}, {format_seconds(rest)} left of it"
+
+
+class Lines:
+    """For logs and pipes: a line when a cell starts and ends, and now and then how far it is.
+
+    Args:
+        states: of the cells that may run.
+        seconds: between two lines about a running cell; they come even if nothing happens.
+    """
+
+    def __init__(
+        self, console: Console, states: Sequence[CellState], seconds: float = LINE_SECONDS
+    ) -> None:
+        self.console, self.seconds = console, seconds
         self.labels = {state.cell.id: state.cell.label for state in states}
         self.ended = 0
+        self.places: dict[str, _Place] = {}
+        self.num_steps: dict[str, int] = {}
+        self._lock, self._over = threading.Lock(), threading.Event()
+
+    def __enter__(self) -> Lines:
+        threading.Thread(target=self._tell, name="lines", daemon=True).start()
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        self._over.set()
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, CellEnded):
+        with self._lock:
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, CellStarted):
+            self.places[event.cell_id] = _Place(time.monotonic())
+            self.num_steps[event.cell_id] = event.total_steps
+            what = f"{event.total_steps} steps to train" if event.total_steps else "scoring alone"
+            print_line(self.console, f"{self.labels[event.cell_id]}: starts ({what})")
+        elif isinstance(event, StepDone) and event.cell_id in self.places:
+            place, total = self.places[event.cell_id], self.num_steps[event.cell_id]
+            place.text = f"step {event.step} of {total}, loss {event.loss:.3f}"
+            if not event.restored:
+                place.left = max(total - event.step, 0)
+                place.enter("training")
+                place.done += place.began < time.monotonic()
+        elif isinstance(event, Scoring) and event.cell_id in self.places:
+            place = self.places[event.cell_id]
+            place.text = f"scoring {event.benchmark}, {event.done} of {event.total}"
+            place.enter(event.benchmark)
+            place.left, place.done = event.total - event.done, event.done
+        elif isinstance(event, CellEnded):
             self.ended += 1
+            self.places.pop(event.cell_id, None)
             what = "done" if event.error is None else f"FAILED: {event.error}"
             if event.elsewhere:
                 what = "another process runs it"
             count, label = f"[{self.ended}/{len(self.labels)}]", self.labels[event.cell_id]
             print_line(self.console, f"{count} {label}: {what} ({event.seconds:.1f} s)")
+
+    def _tell(self) -> None:
+        """Prints how far the running cells are, until all is over."""
+        while not self._over.wait(self.seconds):
+            with self._lock:
+                lines = [f"{self.labels[key]}: {place}" for key, place in self.places.items()]
+            for line in lines:
+                print_line(self.console, line)
 
 
 class _Bars:
@@ -126,7 +203,9 @@ class _Bars:
 
             self.num_steps[event.cell_id] = event.total_steps
             self.tasks[event.cell_id] = self.bars.add_task(
-                escape(self.labels[event.cell_id]), total=max(event.total_steps, 1), text="loading"
+                escape(printable(self.labels[event.cell_id])),
+                total=max(event.total_steps, 1),
+                text="loading",
             )
         elif isinstance(event, StepDone):
             self.steps[event.cell_id] = event.step

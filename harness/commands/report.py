@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.analysis.frames import ReportInput, cells_frame, losses_frame, scores_frame
 from harness.analysis.sources import ResultSource
 from harness.commands import display
-from harness.commands.display import grid_warnings, print_json, print_line
-from harness.errors import ReportError
+from harness.commands.display import grid_warnings, print_json, print_line, print_warnings
+from harness.errors import LONGEST_LIST, ReportError, mask_secrets, printable
 from harness.grid.workspace import OpenGrid
 
 
@@ -19,23 +20,32 @@ def report_command(
     """Renders a grid's report from the cells' folders, and from MLflow for what they lack."""
     from harness.records.environment import git_commit, package_versions
     from harness.report import build_report
-    from harness.tracking.store import default_uri, resolve_uri, shown_uri
+    from harness.tracking.address import is_own, resolve_uri, shown_uri
 
     states = grid.states
+    console = display.console(quiet=as_json)
+    lost = [state for state in states if state.status == "failed" and state.result is None]
+    display.print_warnings(console, [f"left out of the report: {state.fault}" for state in lost])
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
-    if not any(state.result for state in states) and uri == default_uri(grid.runs_dir):
+    own = is_own(uri, grid.runs_dir)
+    if not any(state.result for state in states) and own:
         raise ReportError(
             f"{grid.spec.name}: no cell has a result in {grid.runs_dir}; "
             f"run `zbench run-grid {grid.argument}` first, with the same --runs-dir"
         )
     source = ResultSource(
-        grid.spec, states, runs_dir=grid.runs_dir, uri=uri, data_root=grid.data_root
+        grid.spec,
+        states,
+        runs_dir=grid.runs_dir,
+        uri=None if own else uri,
+        data_root=grid.data_root,
     )
-    console = display.console(quiet=as_json)
     for fault in [state.fault for state in states if state.status == "stale"][:1]:
         print_line(console, f"warning: {fault}")
     if source.problem:
         print_line(console, f"warning: {source.problem}; read the cells' own files")
+    only_tracked = only_in_mlflow(source.only_tracked, grid.runs_dir, shown_uri(uri, grid.runs_dir))
+    print_warnings(console, only_tracked)
     environment = source.environment() | {
         "report made with": f"zbench {package_versions()['zbench']}, {git_commit() or 'no commit'}",
         "tracking": "the cells' own files" if source.problem else shown_uri(uri, grid.runs_dir),
@@ -45,22 +55,42 @@ def report_command(
         ReportInput(
             grid_name=grid.spec.name,
             grid_title=grid.spec.title,
-            grid_yaml=grid.spec.text,
+            grid_yaml=mask_secrets(grid.spec.text),
             scores=scores_frame(grid.cells, source.results),
             cells=cells_frame(states, source.results),
             losses=losses_frame(grid.cells, source.results),
             items=source.items,
             traces=source.trace,
             theory=reports_dir / "theory",
-            notes=(*grid.spec.notes, *(f"Warning: {text}." for text in grid_warnings(states))),
+            notes=tuple(
+                mask_secrets(note)
+                for note in (
+                    *grid.spec.notes,
+                    *(f"Warning: {text}." for text in (*grid_warnings(states), *only_tracked)),
+                )
+            ),
             environment=environment,
         ),
         reports_dir / grid.spec.name,
     )
+    known = [line for state in states for line in state.damaged]
+    print_warnings(console, [*known, *(set(source.left_out) - {*known})])
+    if source.lost:
+        more = f" (and {len(source.lost) - 1} more files)" if len(source.lost) > 1 else ""
+        print_warnings(console, [f"the report lacks records: {source.lost[0]}{more}"])
     if as_json:
         print_json({"page": str(report.page), "files": [str(path) for path in report.files]})
     else:
-        print(report.terminal)
-        print(f"\nPage:    {report.page}")
-        print(f"Tables and figures: {report.page.parent}")
+        print(printable(report.terminal))
+        print(printable(f"\nPage:    {report.page}"))
+        print(printable(f"Tables and figures: {report.page.parent}"))
     return 0
+
+
+def only_in_mlflow(labels: Sequence[str], runs_dir: Path, uri: str) -> list[str]:
+    """The line that says which results are in no folder, if there are any."""
+    if not labels:
+        return []
+    listed = ", ".join(labels[:LONGEST_LIST])
+    more = f" and {len(labels) - LONGEST_LIST} more" if len(labels) > LONGEST_LIST else ""
+    return [f"only in MLflow ({uri}), not done in {runs_dir}: {listed}{more}"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import sys
-import traceback
 from typing import Literal
 
 from harness.cell.memory import SmallerBudget
@@ -16,13 +16,17 @@ from harness.commands.progress import Notices, progress
 from harness.execution.devices import RunPlan, resolve_devices, worker_threads
 from harness.execution.run_grid import run_grid
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed
-from harness.grid.folders import CellBusy
+from harness.execution.worker import log_progress, logging_beside_the_screen
+from harness.grid.folders import LOG_FILE, cell_folder
+from harness.grid.locks import CellBusy
 from harness.grid.selection import find_cell
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
 from harness.records.events import Emit, Event
+from harness.tracking.address import resolve_uri
 from harness.tracking.live import Tracker
-from harness.tracking.store import resolve_uri
 from harness.training.signals import handle_signals
+
+logger = logging.getLogger(__name__)
 
 
 def run_cell_command(
@@ -70,6 +74,8 @@ def run_cell_command(
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     after = grid.read_states()
+    if tracker.told:
+        print_warnings(screen, [tracker.told])
     print_cells(screen, after, problem)
     if as_json:
         print_json({"cells": cell_records(after)})
@@ -90,14 +96,22 @@ def _run(
         if outcome.interrupted:
             raise KeyboardInterrupt
         return "failed" if outcome.failed else "done"
-    try:
-        with handle_signals():  # SIGUSR1 is a training's, and no end before it begins
-            run_cell(grid.cells[0], plan.settings, emit)
-    except CellBusy:
-        raise
-    except SmallerBudget:
-        return "again"
-    except Exception:
-        traceback.print_exc()
-        return "failed"
+    cell = grid.cells[0]
+
+    def logged(event: Event) -> None:
+        log_progress(event)
+        emit(event)
+
+    with logging_beside_the_screen(cell_folder(grid.runs_dir, cell) / LOG_FILE):
+        try:
+            with handle_signals():  # SIGUSR1 is a training's, and no end before it begins
+                run_cell(cell, plan.settings, logged)
+        except CellBusy:
+            raise
+        except SmallerBudget as fault:
+            logger.info("%s: %s", cell.label, fault)
+            return "again"
+        except Exception:  # whatever fails a cell is its end, told with its traceback
+            logger.exception("%s failed", cell.label)
+            return "failed"
     return "done"

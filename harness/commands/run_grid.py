@@ -5,31 +5,35 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cell.settings import RunSettings
 from harness.commands.display import (
     cell_records,
+    cell_text,
     console,
     grid_warnings,
     new_table,
     print_cells,
     print_json,
+    print_line,
     print_plan_warnings,
     print_tracking_problem,
     print_warnings,
 )
 from harness.commands.progress import Notices, progress
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, did_you_mean, mask_secrets, shortened
 from harness.estimate.plan import PlanRow, plan_rows
 from harness.estimate.probe import expected_seconds
 from harness.execution.devices import RunPlan, resolve_devices, worker_threads
 from harness.execution.run_grid import EXECUTORS, GridOutcome, run_grid
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed
+from harness.grid.locks import holder
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
-from harness.tracking.store import default_uri, hide_password, resolve_uri
+from harness.tracking.address import DATABASE_FILE, is_own, resolve_uri
+from harness.tracking.database import is_behind
+from harness.tracking.metrics import content_hash
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +54,7 @@ def run_grid_command(
     """Runs what is to do, showing it as it goes; logs to MLflow beside it."""
     if executor not in EXECUTORS:
         known = did_you_mean(executor, EXECUTORS)
-        raise UsageError(f"--executor {executor}: no such executor{known}")
+        raise UsageError(f"--executor {shortened(executor)}: no such executor{known}")
     warnings = prepare_run(grid, allow_data_mismatch=allow_data_mismatch)
     refuse_changed_inputs(grid.states)
     work = [state for state in grid.states if state.status in ("to do", "failed")]
@@ -74,10 +78,13 @@ def run_grid_command(
         devices=devices,
     )
     listeners = [Notices(screen, grid.states)] + ([tracker] if tracker else [])
-    with progress(screen, work, grid.num_rows) as show:
+    chosen = [state for state in grid.states if state.status in ("to do", "failed", "running")]
+    with progress(screen, chosen if work else [], grid.num_rows) as show:
         outcome = run_grid(grid.states, plan, [show, *listeners], executor)
-    after = grid.read_states() if work else grid.states
+    after = grid.read_states() if chosen else grid.states
     problem = tracker.close() if tracker else None
+    if tracker and tracker.told:
+        print_warnings(screen, [tracker.told])
     _print_outcome(screen, after, outcome, uri, problem)
     standing = grid_warnings(after)
     print_warnings(screen, standing)
@@ -91,18 +98,19 @@ def run_grid_command(
         )
     if outcome.interrupted:
         raise KeyboardInterrupt
-    return 1 if outcome.failed else 0
+    return 0 if all(state.status == "done" for state in after) else 1
 
 
 def _start_tracker(grid: OpenGrid, uri: str, has_work: bool) -> Tracker | None:
     """Starts logging; None where there is nothing to log.
 
-    That is where nothing runs and the runs folder has its own database: what it may lack, `report`
-    and `sync` log. Importing MLflow takes longer than all the rest of such a run.
+    That is where nothing runs and the runs folder's own database holds all that is done. Importing
+    MLflow takes longer than all the rest of such a run.
     """
-    database = Path(uri.removeprefix("sqlite:///"))
-    if not has_work and uri == default_uri(grid.runs_dir) and database.is_file():
-        return None
+    if not has_work and is_own(uri, grid.runs_dir):
+        contents = {content_hash(state.folder) for state in grid.states if state.result}
+        if not is_behind(grid.runs_dir / DATABASE_FILE, contents):
+            return None
     from harness.tracking.live import Tracker
 
     return Tracker(grid.spec, uri, grid.runs_dir, grid.states)
@@ -110,14 +118,12 @@ def _start_tracker(grid: OpenGrid, uri: str, has_work: bool) -> Tracker | None:
 
 def _print_summary(screen: Console, grid: OpenGrid, devices: Sequence[str]) -> None:
     """Prints what a run will do before it begins."""
-    from rich.text import Text
-
     states = grid.states
     counts = Counter(state.status for state in states)
     to_do = counts["to do"] + counts["failed"]
     running = f", {counts['running']} running elsewhere" if counts["running"] else ""
     again = f" ({counts['failed']} of them failed before)" if counts["failed"] else ""
-    screen.print(grid.spec.title, markup=False, highlight=False, style="bold")
+    print_line(screen, grid.spec.title, "bold")
     screen.print(
         f"{len(states)} cells: {counts['done']} done, {to_do} to do{again}{running}"
         + (f"; {len(devices)} × {devices[0].split(':')[0]}" if to_do and devices else ""),
@@ -134,8 +140,8 @@ def _print_summary(screen: Console, grid: OpenGrid, devices: Sequence[str]) -> N
         groups.setdefault((state.cell.model_name, state.cell.method_label), []).append(row)
     for (model, method), members in groups.items():
         table.add_row(
-            Text(model),
-            Text(method),
+            cell_text(model),
+            cell_text(method),
             f"{members[0].trainable_parameters:,}",
             str(len(members)),
             _range([row.steps for row in members]),
@@ -169,4 +175,7 @@ def _print_outcome(
         text += f", {len(outcome.failed)} failed (the same command tries them again)"
     elif done == len(states):
         text += "; now `zbench report` with the same grid"
-    screen.print(f"{text}. MLflow: {hide_password(uri)}", highlight=False, soft_wrap=True)
+    print_line(screen, f"{text}. MLflow: {mask_secrets(uri)}")
+    for state in states:
+        if state.status == "running":
+            print_line(screen, f"not done here: {state.cell.label}: {holder(state.folder)} runs it")

@@ -18,6 +18,7 @@ from harness.commands.display import (
 from harness.grid.folders import CHECKPOINTS_FOLDER, LOG_FILE
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid
+from harness.records.checkpoints import checkpoint_folders, step_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,5 +60,5 @@ def _print_status(screen: Console, states: Sequence[CellState]) -> None:
 
 def _resumed_step(state: CellState) -> str:
     """Which step a training that was stopped resumes from."""
-    found = sorted((state.folder / CHECKPOINTS_FOLDER).glob("step-*"))
-    return f" (resumes from step {int(found[-1].name[5:])})" if found else ""
+    found = checkpoint_folders(state.folder / CHECKPOINTS_FOLDER)
+    return f" (resumes from step {step_of(found[0])})" if found else ""

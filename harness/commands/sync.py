@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from harness.commands.display import console, print_line
+from harness.commands.display import console, print_line, print_warnings
+from harness.errors import mask_secrets
 from harness.grid.workspace import OpenGrid
+from harness.tracking.address import resolve_uri
 from harness.tracking.runs import GridRuns
-from harness.tracking.store import hide_password, resolve_uri
 
 
 def sync_command(grid: OpenGrid, *, tracking_uri: str | None) -> int:
@@ -14,5 +15,7 @@ def sync_command(grid: OpenGrid, *, tracking_uri: str | None) -> int:
     runs = GridRuns(grid.spec, uri, grid.runs_dir)
     logged = runs.sync(grid.states)
     runs.close()
-    print_line(console(), f"{logged} cells logged to {hide_password(uri)}")
+    screen = console()
+    print_warnings(screen, [runs.store.told] if runs.store.told else [])
+    print_line(screen, f"{logged} cells logged to {mask_secrets(uri)}")
     return 0

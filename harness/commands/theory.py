@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from harness.commands import display
 from harness.errors import TrackingError, UsageError
 from harness.records.files import write_text
-from harness.report.render import to_text
+from harness.report.text import to_text
 from harness.report.theory import slope_records, slope_table, write_study
 from harness.theory.identity import show_identities
 from harness.theory.statements import cautions, statements
@@ -66,7 +66,7 @@ def theory_command(
     """
     plans = make_suite(size)
     console = display.console(quiet=as_json)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say = partial(display.print_line, console)
     folder = reports_dir / FOLDER
     probe = folder / ".writable"
     write_text(probe, "")  # before the work, not after it
@@ -134,7 +134,8 @@ def _track(
     study: Study, files: Sequence[Path], runs_dir: Path, option: str | None, seconds: float
 ) -> str:
     """Logs one run; returns the line that says where, or why it could not be logged."""
-    from harness.tracking.store import hide_password, resolve_uri
+    from harness.errors import mask_secrets
+    from harness.tracking.address import resolve_uri
     from harness.tracking.study import log_study
 
     uri = resolve_uri(None, runs_dir, option)
@@ -158,4 +159,4 @@ def _track(
         )
     except TrackingError as fault:
         return f"warning: {fault}; the files above are whole"
-    return f"MLflow:  {hide_password(uri)}, experiment {FOLDER}"
+    return f"MLflow:  {mask_secrets(uri)}, experiment {FOLDER}"

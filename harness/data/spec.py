@@ -32,7 +32,7 @@ class DataSpec(Spec):
     """Parquet file, absolute or under the data root. Alpaca's alone has one of itself:
     `alpaca/train.parquet`, read instead of the hub where a data root is given."""
     revision: str = "main"
-    num_rows: Annotated[int, Field(ge=1)] | None = None
+    num_rows: Annotated[int, Field(ge=1, le=10**10)] | None = None
     """Stated size, checked when the data is read; lets `plan` count steps without the data."""
 
     @model_validator(mode="before")

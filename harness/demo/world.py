@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StorageError
+from harness.readers.files import Unreadable
+from harness.readers.json_files import read_json_object
 
 VERSION = 1
 """Raised whenever a file of the world changes; `python -m scripts.make_demo_world` writes them."""
@@ -82,13 +83,12 @@ def is_complete(folder: Path) -> bool:
         if any(found["sha256"][name] != shipped["sha256"][name] for name in weights):
             return False
         return all(_sha256(folder / name) == digest for name, digest in found["sha256"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, Unreadable, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
 def _record_of(root: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((root / RECORD).read_text(encoding="utf-8"))
-    return record
+    return read_json_object(root / RECORD)
 
 
 def _copy_into(root: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, did_you_mean, shortened
 from harness.records.environment import processor
 from harness.spec import Spec
 
@@ -71,7 +71,9 @@ def find_gpu(name: str) -> Gpu:
     """
     gpus = known_gpus()
     if name.lower() not in gpus:
-        raise UsageError(f"--hardware {name}: no such GPU{did_you_mean(name.lower(), gpus)}")
+        raise UsageError(
+            f"--hardware {shortened(name)}: no such GPU{did_you_mean(name.lower(), gpus)}"
+        )
     return gpus[name.lower()]
 
 

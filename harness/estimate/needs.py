@@ -15,7 +15,9 @@ from harness.data.spec import DataSpec, data_file
 from harness.errors import DataError, ModelError
 from harness.evaluation.tasks import TaskSpec, local_files
 from harness.grid.status import CellState
-from harness.models.checkpoint import ModelSpec, local_folder, weight_files
+from harness.models.checkpoint import ModelSpec, local_folder
+from harness.models.weight_files import read_headers, weight_files
+from harness.readers.files import Unreadable
 
 GATED = ("meta-llama/", "google/gemma", "mistralai/Mistral-7B-v0.3", "mistralai/Mistral-Nemo")
 """Beginnings of repositories that ask for their terms to be accepted, when last looked at."""
@@ -103,8 +105,14 @@ def local_model(model: ModelSpec, data_root: Path | None) -> Path | None:
 
     try:
         cached = snapshot_download(model.source, revision=model.revision, local_files_only=True)
-        weight_files(Path(cached))
-    except (OSError, ValueError, ModelError):  # not there, cut off, or no name of a repository
+        if read_headers(weight_files(Path(cached)))[1]:
+            return None
+    except (
+        OSError,
+        ValueError,
+        ModelError,
+        Unreadable,
+    ):  # not there, cut off, or no name of a repository
         return None
     return Path(cached)
 

@@ -10,7 +10,7 @@ records.
 
 Log-likelihoods are computed by `scorer`, lm-eval's model class, over the folder `prefix_trie`:
 what requests begin with in common is computed once. `trial` finds out which models that suits,
-`memory` halves what does not fit, and `bos` tells a tokenizer that lacks its model's BOS.
+and `memory` halves what does not fit.
 """
 
 from __future__ import annotations
@@ -82,6 +82,6 @@ def evaluate_together(
     if data_root is not None:  # local data of another version are told before anything runs
         return outcomes
     return [
-        replace(outcome, warnings=tuple(map(str, benchmark.mismatches)))
+        replace(outcome, warnings=(*map(str, benchmark.mismatches), *outcome.warnings))
         for benchmark, outcome in zip(loaded, outcomes, strict=True)
     ]

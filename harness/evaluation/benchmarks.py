@@ -81,6 +81,8 @@ class Benchmark:
     """Where few-shot examples come from; None where the task cannot take any."""
     primary_metric: str = "acc"
     """The metric that tables show and averages use."""
+    higher_is_better: bool = True
+    """Whether the higher primary metric is the better one."""
     subject_column: str | None = None
     """In a group of one task per subject: the column that tells the subjects apart."""
     id_column: str | None = None
@@ -130,6 +132,8 @@ def _entry(name: str, folder: str, like: Benchmark | None = None, **own: Any) ->
         metrics.append(MACRO_METRIC)
     takes_examples = task.get("num_fewshot") != 0  # lm-eval: 0 says that the prompt is fixed
     examples = task.get("fewshot_split") or task.get("training_split")
+    primary = fields.get("primary_metric", "acc")
+    directions = {one["metric"]: one.get("higher_is_better", True) for one in task["metric_list"]}
     path, generation = task.get("dataset_path"), task.get("generation_kwargs", {})
     decoding = None
     if protocol.generates:
@@ -143,6 +147,7 @@ def _entry(name: str, folder: str, like: Benchmark | None = None, **own: Any) ->
         "splits": tuple(dict.fromkeys(task[kind] for kind in kinds if task.get(kind))),
         "eval_split": task.get("test_split") or task["validation_split"],
         "few_shot_split": examples if takes_examples else None,
+        "higher_is_better": directions.get(primary, True),
         "hub": (path, task.get("dataset_name")) if path else None,
         "decoding": decoding,
     }

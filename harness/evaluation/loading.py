@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -37,6 +38,9 @@ from harness.evaluation.local_data import read_split, subjects_in
 from harness.evaluation.task_files import folder_of
 from harness.evaluation.tasks import TaskSpec, data_fingerprint, local_files, uses_fallback
 from harness.evaluation.trial import first_line
+from harness.models.devices import is_out_of_memory
+
+logger = logging.getLogger(__name__)
 
 
 class KeptTask(ConfigurableTask):
@@ -115,7 +119,10 @@ class LoadedBenchmark:
         for name, member in self.tasks.items():
             try:
                 member.build_all_requests(limit=self.task.limit)
-            except Exception as fault:
+            except Exception as fault:  # templates raise whatever a row's value makes them raise
+                if is_out_of_memory(fault):
+                    raise
+                logger.debug("%s: no prompts", name, exc_info=True)
                 raise EvaluationError(
                     f"{name}: lm-eval cannot make prompts of {self.data_source} "
                     f"({first_line(fault)}); look for an empty or wrong cell"
@@ -147,7 +154,10 @@ def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> Lo
             tasks, groups = _build(benchmark, files)
         except ZbenchError:
             raise
-        except Exception as fault:
+        except Exception as fault:  # of data sets, the hub's client, Arrow, lm-eval: of any kind
+            if is_out_of_memory(fault):
+                raise
+            logger.debug("%s cannot be loaded", task.name, exc_info=True)
             reason = first_line(fault)
             if files is not None:
                 raise EvaluationError(

@@ -29,7 +29,7 @@ def halve_until_it_fits(
         try:
             work(size)
             return size
-        except (RuntimeError, MemoryError) as fault:
+        except (RuntimeError, MemoryError, OSError) as fault:
             if not is_out_of_memory(fault):
                 raise
         free_memory(device)  # outside of the handler, whose traceback holds on to the tensors

@@ -23,6 +23,8 @@ from harness.evaluation.prefix_trie.scoring import OnDone, score_requests
 from harness.evaluation.prefix_trie.trie import Request
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET
 from harness.evaluation.trial import WrongResultError, attention_window
+from harness.models.advice import ADVICE
+from harness.models.positions import pass_dependence
 
 Encoding = tuple[list[int], list[int]]
 Answer = tuple[float, bool]
@@ -69,6 +71,10 @@ class Scorer(InMemoryHFLM):
         precision: bf16, fp16 or fp32; in half precision the model runs under autocast.
         token_budget: tokens of a forward pass, padding included.
         encodings: of earlier requests under the same tokenizer.
+
+    Attributes, beside those of `InMemoryHFLM`:
+        requests: those of the last call, by lm-eval's name of their task.
+        answers: theirs.
     """
 
     # "Request by request", as stored notes say: by HFLM in batches, without prefix sharing.
@@ -104,7 +110,16 @@ class Scorer(InMemoryHFLM):
         # the list and never changes it, so all may share it.
         self._encode = lru_cache(maxsize=2)(super().tok_encode)
         self._task_names: list[str] = []
+        self.requests: dict[str, list[Request]] = {}
+        self.answers: dict[Request, Answer] = {}
         self._refusal = static_refusal(model)
+        self._vocab_size: int = model.config.get_text_config().vocab_size
+        self._dependence = pass_dependence(model)
+        self._span, self._span_reason = attention_window(model), "the attention's window"
+        if self._dependence is not None:
+            reach = self._dependence.span
+            if self._span is None or reach < self._span:
+                self._span, self._span_reason = reach, "the rotary frequencies' range"
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Answer]:
         """(Log-likelihood in nats, whether greedy) of each answer, as `HFLM` gives it."""
@@ -126,16 +141,20 @@ class Scorer(InMemoryHFLM):
         if override_bs is not None:  # a batch of rolling windows
             return list(super()._loglikelihood_tokens(requests, True, override_bs))
         numbers: dict[Request, list[int]] = {}
-        for number, (name, request) in enumerate(zip(self._task_names, requests, strict=True)):
-            numbers.setdefault(self._request(name, *request), []).append(number)
+        self.requests, self.answers = {}, {}
+        for number, (name, pair) in enumerate(zip(self._task_names, requests, strict=True)):
+            request = self._request(name, *pair)
+            numbers.setdefault(request, []).append(number)
+            self.requests.setdefault(name, []).append(request)
         answers: list[Answer] = [(math.nan, False)] * len(requests)
 
         def on_done(request: Request, value: float, greedy: bool) -> None:
+            self.answers[request] = value, greedy
             for number in numbers[request]:
                 answers[number] = value, greedy
                 self.count_done(len(requests))
 
-        self._score(list(numbers), on_done)
+        self.score(list(numbers), on_done)
         return answers
 
     def _request(
@@ -147,12 +166,21 @@ class Scorer(InMemoryHFLM):
                 f"{name}: the answer {pair[1][:60]!r} is {len(answer)} tokens long and the "
                 f"model takes 1 to {self.max_length}"
             )
+        if max(*context, *answer, 0) >= self._vocab_size:
+            raise EvaluationError(
+                f"{name}: {pair[1][:60]!r} or its context spells a token outside of the model's "
+                f"vocabulary of {self._vocab_size}; {ADVICE['token outside']}"
+            )
         # The last token is never fed, so one more than the model's length still fits.
         tokens = (context + answer)[-(self.max_length + 1) :]
         self.truncated[name] += len(context) + len(answer) > len(tokens)
         return Request(input_ids=tuple(tokens[:-1]), continuation_ids=tuple(answer))
 
-    def _score(self, requests: list[Request], on_done: OnDone) -> None:
+    def score_alone(self, request: Request) -> float:
+        """The log-likelihood of one request in a forward pass of its own, in nats."""
+        return self._answer_unshared([request], 1)[0][0]
+
+    def score(self, requests: list[Request], on_done: OnDone) -> None:
         """Scores requests with shared prefixes, and by HFLM those that cannot be."""
         left = dict.fromkeys(requests)
 
@@ -160,7 +188,7 @@ class Scorer(InMemoryHFLM):
             del left[request]
             on_done(request, value, greedy)
 
-        window = attention_window(self.model)
+        window = self._span
         if self._refusal is None:
             fitting = [one for one in requests if window is None or len(one.input_ids) <= window]
             try:
@@ -172,7 +200,7 @@ class Scorer(InMemoryHFLM):
                     on_attempt=lambda run: check_sharing(
                         self.model,
                         run,
-                        lambda request: self._answer_unshared([request], 1)[0][0],
+                        self.score_alone,
                         self.mixed_precision_dtype,
                     ),
                 )
@@ -180,7 +208,7 @@ class Scorer(InMemoryHFLM):
             except WrongResultError as fault:
                 self._refusal = str(fault)
         if left:
-            longer = f"requests are longer than the attention's window of {window} tokens"
+            longer = f"requests are longer than {self._span_reason} of {window} tokens"
             reason = self._refusal or f"{len(left)} {longer}"
             logger.warning("%s: %s", self.fallback_note, reason)
             self.batching = replace(self.batching, fallback=reason)
@@ -194,7 +222,7 @@ class Scorer(InMemoryHFLM):
             key=lambda one: (len(one.continuation_ids), -len(one.input_ids), one.input_ids)
         )
         rounds: deque[list[Request]] = deque()
-        for _, group in groupby(requests, key=lambda one: len(one.continuation_ids)):
+        for _, group in groupby(requests, key=self._alike):
             alike = list(group)
             for start in range(0, len(alike), UNSHARED_ROUND):
                 rounds.append(alike[start : start + UNSHARED_ROUND])
@@ -212,6 +240,12 @@ class Scorer(InMemoryHFLM):
             unit="requests",
             one="score one question",
         )
+
+    def _alike(self, request: Request) -> tuple[int, int]:
+        """The same for requests that HFLM may score in one batch."""
+        # Padding behind a request takes positions too.
+        length = 0 if self._dependence is None else len(request.input_ids)
+        return len(request.continuation_ids), length
 
     def _answer_unshared(self, requests: Sequence[Request], batch_size: int) -> list[Answer]:
         tokens = [(None, *request.split()) for request in requests]

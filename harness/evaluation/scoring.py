@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ import pandas
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
-from harness.evaluation.bos import bos_warning, describe_bos
 from harness.evaluation.lm_eval_session import lm_eval_session, run_requests
 from harness.evaluation.loading import LoadedBenchmark
 from harness.evaluation.scorer import EncodingCache, Scorer
 from harness.evaluation.scores import TaskOutcome, item_keys, task_scores, tokenizer_sha256
+from harness.evaluation.silent_adapter import NOTE as SILENT
+from harness.evaluation.silent_adapter import silent_benchmarks
 from harness.evaluation.tasks import request_key
+from harness.models.numbers import overflow_cause
+from harness.models.text_ends import bos_warning, check_open, describe_bos
 
 _ENCODINGS: dict[str, EncodingCache] = {}
 """By tokenizer: encodings are kept for the next model."""
@@ -37,15 +41,10 @@ def score_benchmarks(
 
     Raises:
         EvaluationError: the prompts cannot be built, an answer is longer than the model takes, the
-            tokenizer ends every text with EOS, the memory is too small for one question, or the
-            answers are no numbers.
+            memory is too small for one question, or the answers are no numbers.
+        ModelError: the tokenizer closes every text.
     """
-    # lm-eval splits context + answer at the context's length, so a closing EOS shifts the answer.
-    if tokenizer.encode("a")[-1] == tokenizer.eos_token_id:
-        raise EvaluationError(
-            "the tokenizer appends EOS to every text, which log-likelihood tasks cannot score; set "
-            "add_eos_token to false in its tokenizer_config.json"
-        )
+    check_open(tokenizer)
     with lm_eval_session(model, tokenizer):
         scorer = Scorer(
             model,
@@ -56,28 +55,38 @@ def score_benchmarks(
             on_progress=on_progress,
         )
         results = run_requests(scorer, loaded)
+        requests = {
+            one.task.name: [r for name in one.tasks for r in scorer.requests[name]]
+            for one in loaded
+        }
+        silent = silent_benchmarks(model, scorer, requests, scorer.answers)
     warning = bos_warning(tokenizer, model.config)
     names = tuple(benchmark.task.name for benchmark in loaded)
     outcomes = []
     for benchmark in loaded:
-        items = items_frame(benchmark, results["samples"])
+        notices = (SILENT,) if benchmark.task.name in silent else ()
+        items = items_frame(
+            benchmark, results["samples"], partial(overflow_cause, model, precision)
+        )
         scores = task_scores(
             benchmark,
             results,
             scorer,
-            warnings=[warning] if warning else [],
+            warnings=[*([warning] if warning else []), *notices],
             key=request_key(benchmark.task, token_budget),
             precision=precision,
             bos=describe_bos(tokenizer),
             token_budget=token_budget,
             scored_with=tuple(name for name in names if name != benchmark.task.name),
         )
-        outcomes.append(TaskOutcome(scores, items, scorer.batching))
+        outcomes.append(TaskOutcome(scores, items, scorer.batching, notices))
     return outcomes
 
 
 def items_frame(
-    loaded: LoadedBenchmark, samples: Mapping[str, Sequence[dict[str, Any]]]
+    loaded: LoadedBenchmark,
+    samples: Mapping[str, Sequence[dict[str, Any]]],
+    cause_of_nan: Callable[[], str],
 ) -> pandas.DataFrame:
     """One row per item, in the order of the data set, task by task.
 
@@ -87,11 +96,14 @@ def items_frame(
     acc), `prediction_norm` (of acc_norm, missing where there is none), `gold` (number of the right
     choice; a list of them where several may be true), and one column per metric.
 
+    Args:
+        cause_of_nan: why log-likelihoods are not numbers, and what to do.
+
     Raises:
         EvaluationError: log-likelihoods are not numbers, or a gold answer is none of the choices.
     """
     rows = [_item(loaded, name, sample) for name in loaded.tasks for sample in samples[name]]
-    _check_numbers(loaded, rows)
+    _check_numbers(loaded, rows, cause_of_nan)
     frame = pandas.DataFrame(rows)
     frame["prediction_norm"] = frame["prediction_norm"].astype("Int64")
     return frame
@@ -132,13 +144,15 @@ def _gold(
     return gold
 
 
-def _check_numbers(loaded: LoadedBenchmark, rows: list[dict[str, Any]]) -> None:
+def _check_numbers(
+    loaded: LoadedBenchmark, rows: list[dict[str, Any]], cause_of_nan: Callable[[], str]
+) -> None:
     answers = [value for row in rows for value in row["choices_loglikelihoods"]]
     broken = sum(math.isnan(value) for value in answers)
     if broken:
         raise EvaluationError(
-            f"{loaded.task.name}: {broken} of {len(answers)} log-likelihoods are not a number; the "
-            "model's weights or activations have overflowed: train it with a lower learning rate"
+            f"{loaded.task.name}: {broken} of {len(answers)} log-likelihoods are not a number: "
+            f"{cause_of_nan()}"
         )
     for row in rows:
         for metric in loaded.task.benchmark.metrics:

@@ -17,7 +17,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.errors import DataError, did_you_mean
+from harness.errors import DataError, did_you_mean, shortened
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark, Decoding
 from harness.evaluation.items import check_split
 from harness.evaluation.task_files import lm_eval_names
@@ -27,6 +27,8 @@ from harness.spec import Spec
 EVALUATION_RECIPE = 2
 """Part of every request key: raised when a change of this package's code changes scores."""
 
+MOST_HINTS = 50
+"""Misspelt names that are looked for among lm-eval's."""
 DEFAULT_TOKEN_BUDGET = 4096
 """Tokens of a forward pass, padding included; part of every request key, because in half precision
 the composition of batches moves the low bits of scores."""
@@ -40,14 +42,14 @@ class TaskSpec(Spec):
 
     name: str
     """A key of BENCHMARKS."""
-    shots: Annotated[int, Field(ge=0)] | None = None
+    shots: Annotated[int, Field(ge=0, le=1000)] | None = None
     """Number of few-shot examples; the benchmark's own number where absent."""
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """The first so many items of each lm-eval task, in the order of the data set; all where absent.
     A group counts per member: `limit: 2` on mmlu takes 2 items of each of the 57 subjects. Scores
     with a limit are not the benchmark's: the limit is stored with them."""
 
-    temperature: Annotated[float, Field(ge=0)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=1000)] | None = None
     """Sampling temperature of generated responses: 0 takes the likeliest token. The benchmark's own
     where absent; scores with another one are not the benchmark's."""
 
@@ -99,10 +101,18 @@ def unknown_benchmark(name: object) -> str:
         return f"lm-eval has '{name}', but zbench has no benchmark of that name; use {known}"
     hint = did_you_mean(name, BENCHMARKS)
     if not hint.startswith("; did you mean"):
-        near = difflib.get_close_matches(name, theirs, n=1, cutoff=0.8)
+        near = _near_of_theirs(name) if _near_of_theirs.cache_info().currsize < MOST_HINTS else []
         if near:
             hint = f"; lm-eval has '{near[0]}', of which zbench has no benchmark; use {known}"
-    return f"no such task '{name}'{hint}"
+    return f"no such task '{shortened(name)}'{hint}"
+
+
+@cache
+def _near_of_theirs(name: str) -> list[str]:
+    # Of 14,000 names those that may be near: comparing all takes a tenth of a second.
+    theirs = lm_eval_names()
+    likely = [other for other in theirs if other[0] == name[:1] and -4 < len(other) - len(name) < 4]
+    return difflib.get_close_matches(name, likely, n=1, cutoff=0.8)
 
 
 @cache

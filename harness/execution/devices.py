@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 
 from harness.cell.settings import RunSettings
-from harness.errors import UsageError
+from harness.errors import UsageError, shortened
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,15 @@ def resolve_devices(setting: str, *, workers: int | None, num_cells: int) -> tup
     found = count_cuda_devices()
     known = [f"cuda:{index}" for index in range(found)]
     wanted = known if setting == "cuda" else [name.strip() for name in setting.split(",")]
+    place = f"--device {shortened(setting)}"
     for name in wanted:
         if not name.startswith("cuda:") or not name[5:].isdigit():
             raise UsageError(
-                f"--device {setting}: '{name}' is no device; use auto, cpu, cuda or cuda:0,cuda:1"
+                f"{place}: '{shortened(name)}' is no device; use auto, cpu, cuda or cuda:0,cuda:1"
             )
         if name not in known:
-            raise UsageError(f"--device {setting}: {name} is not there; this machine has {found}")
+            there = f"{shortened(name)} is not there; this machine has {found}"
+            raise UsageError(f"{place}: {there}")
     if not wanted:
         raise UsageError("--device cuda: this machine shows no CUDA device (nvidia-smi -L)")
     return tuple(wanted[: max(num_cells, 1)])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.execution.devices import RunPlan
 from harness.execution.local import run_local
-from harness.grid.schema import is_base
-from harness.grid.status import CellState
+from harness.grid.schema import Cell, is_base
+from harness.grid.status import CellState, read_states
 from harness.records.events import CellEnded, Emit, Event
 
 Executor = Callable[[Sequence[CellState], RunPlan], Iterator[Event]]
@@ -48,28 +49,48 @@ def run_grid(
 
     Untrained base models come first: their scores tell whether the evaluation is right (see
     `harness.analysis.canary`) before the others are paid for. A cell's failure does not stop the
-    others. An interrupt (ctrl-C, SIGTERM) stops the workers once they have written a checkpoint; a
-    second one kills them. What is stored is kept.
+    others. Cells that another process runs are looked at again at the end, and taken on where it
+    has left them (it was killed, say). An interrupt (ctrl-C, SIGTERM) stops the workers once they
+    have written a checkpoint; a second one kills them. What is stored is kept.
     """
     work = [state for state in states if state.status in ("to do", "failed")]
     work.sort(key=lambda state: not is_base(state.cell))
-    done: list[str] = []
-    failed: list[str] = []
+    open_ids = {state.cell.id for state in states if state.status not in ("done", "stale")}
+    ended: dict[str, bool] = {}  # by id: whether it is done
     interrupted = False
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with contextlib.closing(EXECUTORS[executor](work, plan)) as events:  # type: ignore[type-var]
-            for event in events:
-                if isinstance(event, CellEnded) and not event.elsewhere:
-                    (done if event.error is None else failed).append(event.cell_id)
-                for listener in listeners:
-                    listener(event)
+        for attempt in itertools.count():
+            before = len(ended)
+            with contextlib.closing(EXECUTORS[executor](work, plan)) as events:  # type: ignore[type-var]
+                for event in events:
+                    if isinstance(event, CellEnded) and not event.elsewhere:
+                        ended[event.cell_id] = event.error is None
+                    for listener in listeners:
+                        listener(event)
+            left = [state.cell for state in states if state.cell.id in open_ids - ended.keys()]
+            work = _left_behind(left, plan)
+            if not work or (attempt and len(ended) == before):
+                break
     except KeyboardInterrupt:
         interrupted = True
     finally:
         signal.signal(signal.SIGTERM, previous)
-    skipped = [state.cell.id for state in states if state.cell.id not in {*done, *failed}]
-    return GridOutcome(tuple(done), tuple(failed), tuple(skipped), interrupted)
+    return GridOutcome(
+        done=tuple(cell_id for cell_id, done in ended.items() if done),
+        failed=tuple(cell_id for cell_id, done in ended.items() if not done),
+        skipped=tuple(state.cell.id for state in states if state.cell.id not in ended),
+        interrupted=interrupted,
+    )
+
+
+def _left_behind(cells: Sequence[Cell], plan: RunPlan) -> list[CellState]:
+    """Of cells that another process ran, those that it has left before they were done."""
+    if not cells:
+        return []
+    settings = plan.settings
+    now = read_states(cells, runs_dir=settings.runs_dir, data_root=settings.data_root)
+    return [state for state in now if state.status == "to do"]
 
 
 def _interrupt(signum: int, frame: object) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,12 +18,16 @@ from pathlib import Path
 from harness.cell.memory import SmallerBudget
 from harness.cell.run import describe, follow_cell, record_failure, run_cell
 from harness.cell.settings import RunSettings
-from harness.errors import StorageError
+from harness.errors import StorageError, mask_secrets
 from harness.execution.devices import cuda_visible
-from harness.grid.folders import LOG_FILE, CellBusy, cell_folder
+from harness.grid.folders import LOG_FILE, cell_folder
+from harness.grid.locks import CellBusy
 from harness.grid.schema import Cell
 from harness.records.events import CellEnded, Event, Scoring, StepDone, Warned
+from harness.terminal import print_in_any_encoding
 from harness.training.signals import STOPPED, Stopped
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def _run(
     except SmallerBudget as fault:
         logging.getLogger(__name__).warning("%s: %s", cell.label, fault)
         return fail(fault)
-    except Exception as fault:
+    except Exception as fault:  # a cell's failure, of any kind, does not end its worker
         logging.getLogger(__name__).exception("%s failed", cell.label)
         if several:
             return fail(fault)
@@ -140,8 +145,10 @@ def prepare_worker(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a training handles it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+    print_in_any_encoding()  # a log too
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     _redirect_output(Path(os.devnull))  # the terminal stays clean until a cell has a log
+    sys.stdout, sys.stderr = MaskedText(1), MaskedText(2)
     # What libraries read when they are imported.
     os.environ |= {
         "OMP_NUM_THREADS": str(threads),
@@ -169,6 +176,18 @@ def log_progress(event: Event) -> None:
         logger.info("%s: %d of %d requests", event.benchmark, event.done, event.total)
 
 
+class MaskedText(io.TextIOWrapper):
+    """A stream on a file descriptor, for a log that others read: no password or token passes."""
+
+    def __init__(self, descriptor: int) -> None:
+        file = open(descriptor, "wb", closefd=False)  # noqa: SIM115 (open as long as the process)
+        super().__init__(file, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+    def write(self, text: str, /) -> int:
+        super().write(mask_secrets(text))
+        return len(text)
+
+
 def log_to(path: Path, prefix: str = "") -> None:
     """Appends all that this process prints, C libraries included, to the cell's log.
 
@@ -185,9 +204,53 @@ def log_to(path: Path, prefix: str = "") -> None:
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,
-        format=f"{prefix}%(asctime)s %(levelname)s %(name)s: %(message)s",
+        format=f"{prefix}{LOG_FORMAT}",
         force=True,
     )
+
+
+@contextlib.contextmanager
+def logging_beside_the_screen(path: Path) -> Iterator[None]:
+    """Appends what is logged to the cell's log too; warnings stay on the screen.
+
+    The file is opened with the first line: a cell that another process runs keeps its own.
+
+    Raises:
+        StorageError: the cell's folder cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise StorageError(
+            f"{path}: cannot be written ({fault.strerror}); choose another folder with --runs-dir"
+        ) from fault
+    screen, file = logging.StreamHandler(), _LogFile(path, delay=True, encoding="utf-8")
+    screen.setLevel(logging.WARNING)
+    screen.setFormatter(_MaskedFormatter())
+    file.setFormatter(_MaskedFormatter(LOG_FORMAT))
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.INFO)
+    handlers: list[logging.Handler] = [file] if root.handlers else [screen, file]
+    for handler in handlers:
+        root.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            root.removeHandler(handler)
+        root.setLevel(level)
+        file.close()
+
+
+class _MaskedFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return mask_secrets(super().format(record))
+
+
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, logging's own name
+        """A full disk costs lines of the log, not the cell."""
 
 
 def _redirect_output(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import yaml
 
 from harness.demo.world import world_folder
-from harness.errors import StorageError, UsageError, did_you_mean, one_line
+from harness.errors import StorageError, UsageError, did_you_mean, one_line, shortened
 from harness.export.llama_adapter import adapter_config, read_llama_adapter
 from harness.export.model_card import CARD_FILE, model_card
 from harness.grid.folders import ADAPTER_FOLDER, CELL_FILE
@@ -28,6 +29,9 @@ from harness.models.adapter_folder import (
 )
 from harness.models.checkpoint import read_config
 from harness.models.shape import ModelShape, shape_of
+from harness.models.trained_files import TRAINED_FILE, check_undamaged
+from harness.readers.files import Unreadable, user_path
+from harness.readers.yaml_files import parse_yaml
 from harness.records.files import atomic_folder, save_tensors
 from harness.records.results import CellResult, read_result
 
@@ -64,8 +68,9 @@ def export_cell(cell: str, output: Path, *, runs_dir: Path, data_root: Path | No
     if result is None or result.train is None:
         raise UsageError(f"{record.label}: not trained yet; run its grid first")
     trained = folder / ADAPTER_FOLDER
-    whole_model = not (trained / CONFIG_FILE).is_file()
+    whole_model = (trained / TRAINED_FILE).is_file() and not (trained / CONFIG_FILE).is_file()
     _check_new(output)
+    check_undamaged(trained, result.train.weights_sha256)
     with atomic_folder(output) as temporary:
         if whole_model:
             size = result.train.trainable_parameters
@@ -145,8 +150,9 @@ def import_llama_adapter(
 
 def _find_shape(model: str) -> tuple[ModelShape, str]:
     """The shape of a base model, and its name on the hub or path."""
-    if (Path(model) / "config.json").is_file():
-        return shape_of(read_config(Path(model))), model
+    with contextlib.suppress(UsageError, OSError):  # no file can have this path: it is a name
+        if (user_path(model) / "config.json").is_file():
+            return shape_of(read_config(user_path(model))), model
     known: dict[str, tuple[ModelShape, str]] = {}
     for name in shipped_grids():
         for key, spec in load_grid(name).models.items():
@@ -155,21 +161,27 @@ def _find_shape(model: str) -> tuple[ModelShape, str]:
     if model in known:
         return known[model]
     raise UsageError(
-        f"--model {model}: no checkpoint folder and no model of a shipped grid"
+        f"--model {shortened(model)}: no checkpoint folder and no model of a shipped grid"
         f"{did_you_mean(model, known)}"
     )
 
 
 def _parse_options(options: list[str]) -> Mapping[str, Any]:
-    parsed = {}
+    parsed: dict[str, Any] = {}
     for option in options:
         name, equals, value = option.partition("=")
+        place = f"--option {shortened(option)}"
         if not equals:
-            raise UsageError(f"--option {option}: write it as name=value, such as num_layers=30")
+            raise UsageError(f"{place}: write it as name=value, such as num_layers=30")
         try:
-            parsed[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as fault:
-            raise UsageError(f"--option {option}: {value} is no value") from fault
+            read = parse_yaml(value, Path("value"))
+        except Unreadable as fault:
+            raise UsageError(f"{place}: is no value ({one_line(fault)})") from fault
+        if read.faults:
+            raise UsageError(f"{place}: is no value ({next(iter(read.faults.values()))})")
+        if name.strip() in parsed:
+            raise UsageError(f"{place}: '{shortened(name.strip())}' is given twice; keep one")
+        parsed[name.strip()] = read.content
     return parsed
 
 

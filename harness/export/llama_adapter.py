@@ -20,13 +20,14 @@ from harness.errors import ModelError, UsageError
 from harness.methods.zero_init.options import PROMPT_METHODS, PromptOptions
 from harness.models.adapter_folder import dimensions
 from harness.models.shape import ModelShape
+from harness.readers.tensor_files import read_pth, shown_name
 from harness.spec import describe_faults
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 ROWS = "adapter_query.weight"
-GATE = re.compile(r"layers\.(\d+)\.attention\.gate")
+GATE = re.compile(r"layers\.(\d{1,6})\.attention\.gate")
 GENERATOR = {
     "hyperAdapter.layer_embed.weight": "prompt_embedding",
     "hyperAdapter.decoder.linear1.weight": "prompt_hidden.weight",
@@ -60,7 +61,8 @@ def read_llama_adapter(
         options: of the method, as in a grid, where they differ from its defaults.
 
     Raises:
-        ModelError: the file is missing, damaged, of another layout or of another base model.
+        Unreadable: the file is missing or damaged, or holds other than tensors of finite numbers.
+        ModelError: it is of another layout or of another base model.
         UsageError: the method must be given, or contradicts the file; or an option is wrong.
     """
     if shape.model_type != "llama":
@@ -83,31 +85,14 @@ def read_llama_adapter(
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    import torch
-
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError as fault:
-        raise ModelError(f"{file}: no such file") from fault
-    except Exception as fault:  # pickle, zip and torch raise many kinds
-        raise ModelError(
-            f"{file}: is no file of tensors alone, or damaged ({type(fault).__name__}); nothing "
-            "else is read, because unpickling can run code"
-        ) from fault
-    entries = content.items() if isinstance(content, dict) else ()
-    named = [isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in entries]
-    if not named or not all(named):
-        raise ModelError(f"{file}: holds no dictionary of tensors; give a LLaMA-Adapter .pth")
-    for name, value in content.items():
+    tensors = read_pth(file)
+    for name in tensors:
         if name != ROWS and name not in GENERATOR and not GATE.fullmatch(name):
             raise ModelError(
-                f"{file}: {name} is no part of a prompt adapter; known are {ROWS}, "
+                f"{file}: {shown_name(name)} is no part of a prompt adapter; known are {ROWS}, "
                 "layers.*.attention.gate and hyperAdapter.*"
             )
-        plain = value.layout == torch.strided and value.is_floating_point()
-        if not plain or not bool(value.isfinite().all()):
-            raise ModelError(f"{file}: {name} holds other than finite numbers; copy the file again")
-    return {name: value.detach().float() for name, value in content.items()}
+    return {name: value.float() for name, value in tensors.items()}
 
 
 def _gates(file: Path, tensors: dict[str, Tensor], shape: ModelShape) -> dict[int, Tensor]:
@@ -142,7 +127,7 @@ def _method(
     if generated:
         missing = [name for name in GENERATOR if name not in tensors]
         if missing:
-            raise ModelError(f"{file}: {missing[0]} is missing; copy the file again")
+            raise ModelError(f"{file}: {missing[0]} is missing; give the whole file")
         possible = ["zero-init-nonlinear"]
     elif ROWS not in tensors:
         raise ModelError(f"{file}: has neither {ROWS} nor hyperAdapter; it holds no prompts")
@@ -202,7 +187,7 @@ def _generator(
         if name in options.model_fields_set and getattr(options, name) != value:
             raise UsageError(f"{file}: its {name} is {value}, not {getattr(options, name)}; leave "
                              f"out --option {name}=...")  # fmt: skip
-    options = options.model_copy(update={"prompt_length": length, "hidden_size": hidden})
+    options = _with(file, options, prompt_length=length, hidden_size=hidden)
     expected = {
         "prompt_embedding": (layers, hidden),
         "prompt_hidden.weight": (hidden, hidden),
@@ -215,7 +200,7 @@ def _generator(
         if tuple(tensors[name].shape) != expected[part]:
             raise ModelError(
                 f"{file}: {name} is {dimensions(tensors[name].shape)}, its other parts "
-                f"ask for {dimensions(expected[part])}; copy the file again"
+                f"ask for {dimensions(expected[part])}; give the file as it was trained"
             )
         converted[f"{DECODER}generator.{part}"] = tensors[name].clone()
     return converted, _with_layers(file, options, len(options.adapted_layers(shape)))
@@ -227,7 +212,21 @@ def _with_layers(file: Path, options: PromptOptions, layers: int) -> PromptOptio
             f"{file}: holds prompts of {layers} layers, not {options.num_layers}; correct --option "
             "num_layers=..."
         )
-    return options.model_copy(update={"num_layers": layers})
+    return _with(file, options, num_layers=layers)
+
+
+def _with(file: Path, options: PromptOptions, **found: int) -> PromptOptions:
+    """The options with what a file determines of them.
+
+    Raises:
+        ModelError: an option cannot be so.
+    """
+    try:
+        return type(options).model_validate(options.model_dump() | found)
+    except ValidationError as error:
+        raise ModelError(
+            describe_faults(error, f"{file}: its options", type(options))[0]
+        ) from error
 
 
 def adapter_config(adapter: LlamaAdapter, shape: ModelShape, base_name: str | None) -> str:

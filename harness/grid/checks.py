@@ -1,41 +1,89 @@
-"""What is checked of a grid: its combinations as it is read, and its local data before it runs."""
+"""What is checked of a grid: its combinations as it is read, and what it reads before it runs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 from harness.data.pins import training_mismatch
-from harness.data.sets import inspect_data, num_examples
+from harness.data.sets import count_rows, inspect_data, num_examples
 from harness.data.spec import DataSpec, data_file
 from harness.demo.world import world_folder
-from harness.errors import MethodError, UsageError, ZbenchError, did_you_mean
+from harness.errors import MethodError, ModelError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
 from harness.evaluation.tasks import TaskSpec, check_items
-from harness.grid.schema import Cell, GridSpec, expand
+from harness.grid.schema import Cell, GridSpec, MethodChoice, cell_of, count_cells, label_of
 from harness.methods import METHODS, check_options
+from harness.models.checkpoint import ModelSpec, check_checkpoint, local_folder
+from harness.readers.files import user_path
+from harness.training.spec import TrainSpec
 
 DATA_ROOT_VARIABLE = "ZBENCH_DATA_ROOT"
+MAX_CELLS = 10_000
+"""Of a grid: each takes minutes at least, so that more are a slip of the pen."""
+ALLOW = "bring that version, or give --allow-data-mismatch: the note then stands with every score"
 
 
 def combination_faults(grid: GridSpec) -> Iterator[str]:
     """Yields one line per fault: twins, options that do not fit a model, labels used twice."""
     yield from _twins(grid)
-    labels: dict[str, Cell] = {}
-    for cell in expand(grid):
-        try:
-            check_options(METHODS[cell.method], cell.options, cell.model.shape)
-            _check_quantization(cell)
-        except MethodError as misfit:
-            yield f"{cell.model_name} with {cell.method_label}: {misfit}"
-        if labels.setdefault(cell.label, cell).id != cell.id:
-            yield (
-                f"two different cells are called '{cell.label}'; give one of the methods a `label`"
-            )
-        if (fault := fraction_fault(cell, grid.data.num_rows)) is not None:
+    seen: set[tuple[str, int]] = set()
+    for block in grid.blocks:
+        for model, choice in product(block.models, block.methods):
+            if (model, id(choice)) not in seen:
+                seen.add((model, id(choice)))
+                yield from _misfit(grid, model, choice)
+    for fraction in _fractions(grid):
+        if (fault := fraction_fault(fraction, grid.data.num_rows)) is not None:
             yield fault
+    if (count := count_cells(grid)) > MAX_CELLS:
+        yield (
+            f"blocks: span {count:,} cells, which is too many: at most {MAX_CELLS:,}; give fewer "
+            "fractions or seeds, or several grids"
+        )
+        return
+    yield from _labels_used_twice(grid)
+
+
+def _misfit(grid: GridSpec, model: str, choice: MethodChoice) -> Iterator[str]:
+    cell = cell_of(grid, model, choice)
+    folder = getattr(cell.options, "adapter", None)
+    if folder is not None and not Path(folder).exists():
+        return  # `entries` lets it pass for a command that reads results alone
+    try:
+        check_options(METHODS[cell.method], cell.options, cell.model.shape)
+        _check_quantization(cell)
+    except ZbenchError as misfit:
+        yield f"{cell.model_name} with {cell.method_label}: {misfit}"
+
+
+def _labels_used_twice(grid: GridSpec) -> Iterator[str]:
+    """Yields a fault for every label that stands for two different cells; the first of a method."""
+    meanings: dict[tuple[str, int], str] = {}
+    labels: dict[str, tuple[str, float | None]] = {}
+    told = set()
+    for block in grid.blocks:
+        for model, choice in product(block.models, block.methods):
+            meaning = meanings.setdefault((model, id(choice)), cell_of(grid, model, choice).id)
+            for fraction, seed in block.draws(choice):
+                label = label_of(model, choice.label, fraction, seed)
+                known = labels.setdefault(label, (meaning, fraction))
+                if known != (meaning, fraction) and (model, choice.label) not in told:
+                    told.add((model, choice.label))
+                    yield (
+                        f"two different cells are called '{label}'; give one of the methods a "
+                        "`label`"
+                    )
+
+
+def _fractions(grid: GridSpec) -> list[float]:
+    """The fractions that something is trained on."""
+    blocks = [block for block in grid.blocks if any(choice.train for choice in block.methods)]
+    return list(dict.fromkeys(fraction for block in blocks for fraction in block.fractions))
 
 
 def _twins(grid: GridSpec) -> Iterator[str]:
@@ -63,12 +111,12 @@ def _check_quantization(cell: Cell) -> None:
         )
 
 
-def fraction_fault(cell: Cell, num_rows: int | None) -> str | None:
-    """Why a cell's fraction selects no example, as far as the data's size is known."""
-    if num_rows is None or cell.fraction is None or num_examples(cell.fraction, num_rows) > 0:
+def fraction_fault(fraction: float, num_rows: int | None) -> str | None:
+    """Why a fraction selects no example, as far as the data's size is known."""
+    if not num_rows or num_examples(fraction, num_rows) > 0:
         return None
     return (
-        f"fraction {cell.fraction:g} of {num_rows} rows selects no example; it must be more than "
+        f"fraction {fraction:g} of {num_rows} rows selects no example; it must be more than "
         f"{0.5 / num_rows:.2g}"
     )
 
@@ -79,110 +127,159 @@ def resolve_data_root(grid: GridSpec, option: Path | None, runs_dir: Path) -> Pa
     Raises:
         UsageError: the folder that was named is not there.
     """
+    name = "--data-root"
     if option is None and grid.world is not None:
         return world_folder(runs_dir)
     if option is None and (named := os.environ.get(DATA_ROOT_VARIABLE)):
-        option = Path(named)
+        name = DATA_ROOT_VARIABLE
+        try:
+            option = user_path(named)
+        except UsageError as fault:
+            raise UsageError(f"{DATA_ROOT_VARIABLE}: {fault}") from fault
     if option is not None and not option.is_dir():
-        raise UsageError(f"--data-root {option}: no such folder")
+        what = "no such folder" if not option.exists() else "is no folder"
+        raise UsageError(f"{name} {option}: {what}")
     return option and option.resolve()
 
 
-def check_sources(cells: Iterable[Cell], data_root: Path | None) -> None:
-    """Checks that the local files that cells read are there, before anything runs.
+@dataclass(frozen=True)
+class Inputs:
+    """What cells read."""
 
-    Raises:
-        UsageError: every missing file, one a line, with the cells' part that needs it.
-    """
+    models: Mapping[str, ModelSpec]
+    longest: Mapping[str, int]
+    """Tokens of the longest text that each model may be trained on. A model that is not trained
+    has none, nor has that of the embedded world, whose texts are known to be short."""
+    data: Sequence[DataSpec]
+    """What some cell trains on."""
+    tasks: Sequence[TaskSpec]
+    fractions: Sequence[float]
+
+
+def inputs_of_cells(cells: Iterable[Cell]) -> Inputs:
+    """What these cells read."""
     cells = list(cells)
-    models = dict.fromkeys((cell.model_name, cell.model.path, cell.model.source) for cell in cells)
-    data = dict.fromkeys(cell.data for cell in cells if cell.train is not None)
-    tasks = dict.fromkeys(task for cell in cells for task in cell.tasks)
-    faults = [
-        *(_model_fault(*model, data_root) for model in models),
-        *(_data_fault(spec, data_root) for spec in data),
-        *(_items_fault(task, data_root) for task in tasks),
-    ]
-    found = dict.fromkeys(fault for fault in faults if fault is not None)
-    if found:
-        raise UsageError("\n".join(found))
+    trained = [cell for cell in cells if cell.train is not None]
+    return Inputs(
+        models={cell.model_name: cell.model for cell in cells},
+        longest=_longest((cell.model_name, cell.train) for cell in cells if cell.world is None),
+        data=list(dict.fromkeys(cell.data for cell in trained)),
+        tasks=list(dict.fromkeys(task for cell in cells for task in cell.tasks)),
+        fractions=list(dict.fromkeys(c.fraction for c in trained if c.fraction is not None)),
+    )
 
 
-def check_data_versions(cells: Iterable[Cell], data_root: Path | None, *, allow: bool) -> list[str]:
+def inputs_of_grid(grid: GridSpec) -> Inputs:
+    """What a grid's cells read, all of them: for a grid with faults, which has no cells."""
+    blocks = grid.blocks if grid.world is None else ()
+    pairs = (pair for block in blocks for pair in product(block.models, block.methods))
+    return Inputs(
+        models=grid.models,
+        longest=_longest((model, choice.train) for model, choice in pairs),
+        data=[grid.data] if _fractions(grid) else [],
+        tasks=list(dict.fromkeys(task for block in grid.blocks for task in block.tasks)),
+        fractions=_fractions(grid),
+    )
+
+
+def _longest(trainings: Iterable[tuple[str, TrainSpec | None]]) -> dict[str, int]:
+    longest: dict[str, int] = {}
+    for model, train in trainings:
+        if train is not None:
+            longest[model] = max(train.max_length, longest.get(model, 0))
+    return longest
+
+
+@dataclass
+class Found:
+    """What checks have found: faults that stop a run, and what a reader must know, a line each."""
+
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def look(self, check: Callable[..., list[str] | None], *arguments: object) -> None:
+        """Runs a check: it raises a ZbenchError of one or more lines, and may return notes."""
+        try:
+            self.notes += check(*arguments) or ()
+        except ZbenchError as fault:
+            self.faults += str(fault).splitlines()
+
+
+def look_at(inputs: Inputs, data_root: Path | None) -> Found:
+    """Looks at the models, data and items that cells read, as far as they are on this machine.
+
+    Small files and headers are read, and nothing is loaded. A check is a line here.
+    """
+    found = Found()
+    for name, model in inputs.models.items():
+        longest = inputs.longest.get(name)
+        found.look(_check_model, name, model, longest, data_root)
+    for data in inputs.data:
+        found.look(_check_data, data, data_root)
+        rows = None if data.num_rows else count_rows(data, data_root)  # stated: told already
+        few = (fraction_fault(fraction, rows) for fraction in inputs.fractions)
+        found.faults += [fault for fault in few if fault is not None]
+    for task in inputs.tasks:
+        found.look(_check_items, task, data_root)
+    return found
+
+
+def version_faults(inputs: Inputs, data_root: Path | None) -> list[str]:
     """The local data sets that are not the pinned version, one line each.
 
     What a cell trains on counts where the grid says that it is a copy of a pinned data set. A file
-    that cannot be read counts as none: the run itself tells what is wrong with it.
-
-    Raises:
-        UsageError: there are some, and `allow` is not set.
+    that cannot be read counts as none: it is told as that.
     """
     found: dict[str, None] = {}
-    for spec in dict.fromkeys(cell.data for cell in cells if cell.train is not None):
+    for spec in inputs.data:
         file = data_file(spec, data_root)
         with contextlib.suppress(ZbenchError):
             other = None if file is None else training_mismatch(spec.source, file)
             found |= {} if other is None else {str(other): None}
-    for task in dict.fromkeys(task for cell in cells for task in cell.tasks):
+    for task in inputs.tasks:
         if task.benchmark.hub is None or data_root is None:
             continue  # on no hub, as the embedded world: nobody's data set, so that it has no pin
         with contextlib.suppress(ZbenchError):
             found |= dict.fromkeys(map(str, local_mismatches(task, data_root)))
-    if found and not allow:
-        advice = (
-            "bring that version, or give --allow-data-mismatch: the note then stands with every "
-            "score"
-        )
-        raise UsageError("\n".join(f"{fault}; {advice}" for fault in found))
-    return [f"{fault}; scores made with it say so" for fault in found]
-
-
-def check_fractions(cells: Iterable[Cell], rows: int | None) -> None:
-    """Checks that every fraction selects an example, as far as the data's size is known.
-
-    Raises:
-        UsageError: one does not.
-    """
-    for cell in cells:
-        if (fault := fraction_fault(cell, rows)) is not None:
-            raise UsageError(f"{cell.label}: {fault}")
+    return list(found)
 
 
 _PLACE = "--data-root names the folder of local data and models"
 
 
-def _model_fault(
-    name: str, path: str | None, source: str | None, data_root: Path | None
-) -> str | None:
-    if path is None or (data_root is None and source is not None and not Path(path).is_absolute()):
-        return None  # the hub is read
-    if data_root is None and not Path(path).is_absolute():
-        return f"models.{name}.path: {path} is relative; {_PLACE}"
-    folder = (data_root or Path()) / path  # an absolute path stays as it is
-    return None if folder.is_dir() else f"models.{name}.path: no folder {folder}{_near(folder)}"
+def _check_model(
+    name: str, model: ModelSpec, max_length: int | None, data_root: Path | None
+) -> list[str]:
+    folder = local_folder(model, data_root)
+    if folder is None:
+        if model.source is None:
+            raise UsageError(f"models.{name}.path: {model.path} is relative; {_PLACE}")
+        return []  # the hub is read
+    if not folder.exists():
+        raise UsageError(f"models.{name}.path: no folder {folder}{_near(folder)}")
+    try:
+        notes = check_checkpoint(model, folder, max_length=max_length)
+    except ModelError as fault:
+        lines = str(fault).splitlines()
+        raise ModelError("\n".join(f"models.{name}: {line}" for line in lines)) from fault
+    return [f"{name}: {note}" for note in notes]
 
 
-def _data_fault(data: DataSpec, data_root: Path | None) -> str | None:
+def _check_data(data: DataSpec, data_root: Path | None) -> None:
     file = data_file(data, data_root)
     if file is not None and not file.exists():
-        return f"data.path: no file {file}{_near(file)}"
-    try:
-        inspect_data(data, data_root)
-    except ZbenchError as fault:
-        return str(fault)
-    return None
+        raise UsageError(f"data.path: no file {file}{_near(file)}")
+    inspect_data(data, data_root)
 
 
-def _items_fault(task: TaskSpec, data_root: Path | None) -> str | None:
+def _check_items(task: TaskSpec, data_root: Path | None) -> None:
     if data_root is not None:
-        try:
-            check_items(task, data_root)
-        except ZbenchError as fault:
-            return str(fault)
-    return None
+        check_items(task, data_root)
 
 
 def _near(path: Path) -> str:
-    if not path.parent.is_dir():
+    try:
+        names = sorted(entry.name for entry in path.parent.iterdir())
+    except OSError:  # no folder, or one that may not be listed
         return ""
-    return did_you_mean(path.name, sorted(entry.name for entry in path.parent.iterdir())[:20])
+    return did_you_mean(path.name, names[:20]) if names else ""

@@ -1,24 +1,21 @@
-"""The folders of cells: where they are, what is in them, and their locks."""
+"""The folders of cells: where they are, and what is in them."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
-import time
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
-from typing import IO
 
 from harness.errors import StorageError, UsageError
+from harness.grid.locks import check_locks
 from harness.grid.schema import Cell, label_of
+from harness.readers.files import Unreadable
+from harness.readers.json_files import read_json_object
 from harness.records.results import read_result
 
 CELL_FILE = "cell.json"
 """The cell as its grid described it."""
-LOCK_FILE = ".lock"
-LOCK_ATTEMPTS, LOCK_RETRY_SECONDS = 20, 0.05  # is_running() briefly holds LOCK_SH
 LOG_FILE = "log.txt"
 STEPS_FILE = "steps.parquet"
 """One row per optimizer step."""
@@ -28,10 +25,6 @@ CHECKPOINTS_FOLDER = "checkpoints"
 """The checkpoints of a training run that is under way."""
 ITEMS_FOLDER = "items"
 """The per-item records, one parquet file per evaluation."""
-
-
-class CellBusy(StorageError):
-    """Another process is running the cell."""
 
 
 def cell_folders(runs_dir: Path) -> dict[str, Path]:
@@ -74,71 +67,28 @@ def items_path(folder: Path, benchmark: str, evaluation: str) -> Path:
 def stored_label(folder: Path) -> str | None:
     """The label of the cell that a folder says it holds; None where it cannot be read."""
     try:
-        record = json.loads((folder / CELL_FILE).read_text(encoding="utf-8"))
+        record = read_json_object(folder / CELL_FILE)
         return label_of(
             record["model_name"], record["method_label"], record["fraction"], record["seed"]
         )
-    except (OSError, ValueError, KeyError, TypeError):  # reading the cell says what is wrong
+    except (Unreadable, ValueError, KeyError, TypeError):  # reading the cell says what is wrong
         return None
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Locks a cell's folder for one process; the operating system unlocks it when that dies.
-
-    Raises:
-        CellBusy: another process holds the lock.
-        StorageError: the folder cannot be written or locked.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK_FILE).open("a+")
-        for _ in range(LOCK_ATTEMPTS):
-            if held := _try_lock(file, fcntl.LOCK_EX):
-                break
-            time.sleep(LOCK_RETRY_SECONDS)
-    except OSError as fault:
-        raise StorageError(
-            f"{folder}: cannot be written ({fault.strerror}); choose another folder with --runs-dir"
-        ) from fault
-    with file:
-        if not held:
-            raise CellBusy(f"{folder}: another process is running this cell; wait for it")
-        yield
-
-
-def is_running(folder: Path) -> bool:
-    """Whether it is locked; concurrent callers share LOCK_SH and do not block each other."""
-    try:
-        with (folder / LOCK_FILE).open("r+") as file:
-            return not _try_lock(file, fcntl.LOCK_SH)
-    except OSError:
-        return False
-
-
-def _try_lock(file: IO[str], kind: int) -> bool:
-    """Whether the lock was free; it is the file's until that is closed."""
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def check_writable(folder: Path) -> None:
-    """Makes the folder and checks that a file can be written in it.
+    """Makes the folder and checks that a file can be written, and locked, in it.
 
     Raises:
         UsageError: it cannot.
     """
     for place in (folder, folder / "cells"):
-        probe = place / f".probe-{os.getpid()}"
         try:
             place.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"x")
-            probe.unlink()
+            with tempfile.NamedTemporaryFile(dir=place, prefix=".probe-") as probe:
+                probe.write(b"x")
         except OSError as fault:
             raise UsageError(
                 f"{place}: cannot be written ({fault.strerror}); choose another folder with "
                 "--runs-dir"
             ) from fault
+    check_locks(folder / "cells")

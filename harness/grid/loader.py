@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from harness.errors import GridError, UsageError, did_you_mean
-from harness.grid.resolver import resolve_grid
+from harness.grid.resolver import NO_GRID, Resolved, resolve
 from harness.grid.schema import GridSpec
+from harness.readers.files import Unreadable, user_path
+from harness.readers.yaml_files import parse_yaml, read_yaml_text
+
+MOST_FAULTS = 50
+"""That are told of a grid at once."""
 
 
 def shipped_grids() -> dict[str, Path]:
@@ -27,13 +30,46 @@ def find_grid(grid: str) -> Path:
     shipped = shipped_grids()
     if grid in shipped:
         return shipped[grid]
-    path = Path(grid)
+    path = user_path(grid)
     if path.is_file():
         return path
+    if path.is_dir():
+        raise UsageError(f"{grid}: is a folder; name a grid file in it")
+    if path.exists():
+        raise UsageError(f"{grid}: is no regular file; give a YAML file")
     if path.suffix in {".yaml", ".yml"} or "/" in grid:
         raise UsageError(f"{grid}: no such grid file; give a path that exists or a shipped grid's "
                          f"name (known: {', '.join(shipped)})")  # fmt: skip
     raise UsageError(f"{grid}: no such grid{did_you_mean(grid, shipped)}, or give a YAML file")
+
+
+def read_grid(grid: str | Path, *, results: Path | None = None) -> Resolved:
+    """The grid that a name or path stands for, with its faults.
+
+    Args:
+        grid: a shipped grid's name, or a path.
+        results: the runs folder, where results alone are read: an adapter may be gone since.
+
+    Raises:
+        UsageError: there is no such grid.
+        GridError: the file is no YAML, or no grid at all.
+    """
+    path = find_grid(str(grid))
+    try:
+        text = read_yaml_text(path)
+        parsed = parse_yaml(text, Path(path.name))
+    except Unreadable as fault:
+        if fault.cause == "empty":
+            raise GridError([f"{path.name}: is empty; it {NO_GRID}"]) from fault
+        raise GridError([str(fault)]) from fault
+    return resolve(
+        parsed.content,
+        place=path.name,
+        text=text,
+        folder=path.parent,
+        known=parsed.faults,
+        results=results,
+    )
 
 
 def load_grid(grid: str | Path) -> GridSpec:
@@ -43,36 +79,18 @@ def load_grid(grid: str | Path) -> GridSpec:
         UsageError: there is no such grid.
         GridError: the file has faults; all of them are listed.
     """
-    path = find_grid(str(grid))
-    try:
-        text = path.read_text(encoding="utf-8")
-        raw = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  # derives from SafeLoader
-    except UnicodeDecodeError as fault:
-        raise GridError([f"{path.name}: is no UTF-8 text ({fault.reason})"]) from fault
-    except OSError as fault:
-        raise UsageError(f"{path}: cannot be read ({fault.strerror})") from fault
-    except yaml.YAMLError as fault:
-        mark = getattr(fault, "problem_mark", None)
-        where = f": line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(fault, "problem", None) or str(fault)
-        raise GridError([f"{path.name}{where}: is no valid YAML ({problem})"]) from fault
-    return resolve_grid(raw, place=path.name, text=text, folder=path.parent)
+    found = read_grid(grid)
+    refuse(found.faults)
+    return found.grid
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, where YAML's last would silently win."""
+def refuse(faults: Sequence[str]) -> None:
+    """Tells faults, if there are any.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str | int | float | bool):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be plain text", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key}' stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+    Raises:
+        GridError: there are; the first MOST_FAULTS are listed.
+    """
+    if faults:
+        more = len(faults) - MOST_FAULTS
+        rest = [f"{more} more faults; correct these first"] if more > 0 else []
+        raise GridError([*faults[:MOST_FAULTS], *rest])

@@ -1,34 +1,35 @@
-"""Validates the parsed YAML in one pydantic pass, and resolves names and defaults.
-
-A validator that finds a fault, or validates a part of its own, raises it with its place, and
-pydantic continues with the rest of the file: all errors are reported together.
-"""
+"""A grid file validated in one pydantic pass: names and defaults resolved, every fault at once."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PlainValidator,
-    ValidationError,
-    ValidationInfo,
-)
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from harness.data.spec import DataSpec
-from harness.errors import GridError, MethodError, ModelError, did_you_mean
-from harness.evaluation.benchmarks import BENCHMARKS
-from harness.evaluation.tasks import TaskSpec, unknown_benchmark
+from harness.errors import GridError
 from harness.grid.checks import combination_faults
+from harness.grid.entries import (
+    NON_EMPTY,
+    BlockMethod,
+    Context,
+    Data,
+    GridName,
+    KnownModel,
+    Models,
+    NamedMethod,
+    Task,
+    Tasks,
+    Train,
+    with_labels,
+)
 from harness.grid.schema import (
-    LONGEST_LABEL,
+    Block,
     DeviceCount,
     Fraction,
     GridSpec,
@@ -36,192 +37,15 @@ from harness.grid.schema import (
     Seed,
     TrackingSpec,
 )
-from harness.methods import METHODS
-from harness.methods.imported import adapter_sha256
-from harness.methods.method import MethodOptions
-from harness.models.checkpoint import ModelSpec
-from harness.spec import Fault, Faults, Spec, describe_faults
-from harness.training.spec import TrainSpec
+from harness.spec import Spec, describe_faults
 
-EXCLUSIVE = (
-    ("learning_rate", "base_learning_rate"),
-    ("warmup_epochs", "warmup_ratio", "warmup_steps"),
-)
-"""Mutually exclusive groups: setting one drops the lower layer's others."""
-
-
-@dataclass
-class _Context:
-    """What the entries of a file refer to; filled as the file is validated from top to bottom."""
-
-    folder: Path
-    models: list[str]
-    methods: dict[str, MethodChoice | None]
-    """Choices by label; None where one is not validated yet, or has faults. No None survives into
-    a GridSpec: `methods` is validated before `blocks`, and its faults refuse the file."""
-    train: dict[str, Any] = field(default_factory=dict)
-    """The grid's training settings; empty where they have faults."""
-
-
-def _context(info: ValidationInfo) -> _Context:
-    assert isinstance(info.context, _Context)
-    return info.context
-
-
-def _free_name(name: str) -> str:
-    if name == "theory":
-        raise Fault("'theory' is the name of `zbench theory`'s own report; take another")
-    return name
-
-
-def _known_model(name: str, info: ValidationInfo) -> str:
-    models = _context(info).models
-    if name not in models:
-        raise Fault(f"no such model '{name}'{did_you_mean(name, models)}")
-    return name
-
-
-def _grid_train(settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-    faults = Faults()
-    # A dummy rate: TrainSpec needs one; the method's recipe supplies it later.
-    faults.validate(TrainSpec, merge_settings({"learning_rate": 1.0}, settings))
-    faults.check()
-    _context(info).train = settings
-    return settings
-
-
-def _task(entry: Any) -> Any:
-    record = {"name": entry} if isinstance(entry, str) else entry
-    if isinstance(record, Mapping):
-        name = record.get("name")
-        if not isinstance(name, str) or name not in BENCHMARKS:
-            raise Fault(unknown_benchmark(name))
-    return record
-
-
-def _unique_tasks(tasks: Sequence[TaskSpec]) -> Sequence[TaskSpec]:
-    names, faults = [task.name for task in tasks], Faults()
-    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        faults.add(f"'{name}' stands {names.count(name)} times; keep one")
-    faults.check()
-    return tasks
-
-
-def _parse_block_method(entry: Any, info: ValidationInfo) -> MethodChoice | None:
-    """What an entry of a block's methods means; None for a label that has faults."""
-    context = _context(info)
-    if isinstance(entry, Mapping):
-        return _read_method(dict(entry), context)
-    if isinstance(entry, str) and entry in context.methods:
-        return context.methods[entry]
-    if isinstance(entry, str) and entry in METHODS:
-        return _read_method({"method": entry}, context)
-    names = [*context.methods, *(name for name in METHODS if name not in context.methods)]
-    raise Fault(f"no such method '{entry}'{did_you_mean(str(entry), names)}")
-
-
-def _parse_named_method(entry: Any, info: ValidationInfo) -> MethodChoice:
-    """What an entry of the grid's `methods` means, for the blocks that name its label."""
-    if not isinstance(entry, Mapping):
-        raise Fault("must be a mapping of keys to values")
-    choice = _read_method(dict(entry), _context(info))
-    _context(info).methods[str(entry["label"])] = choice
-    return choice
-
-
-def _with_labels(methods: Any) -> Any:
-    """Puts each label into its entry, as the default of its `label` and `method`."""
-    if not isinstance(methods, Mapping):
-        return methods
-    return {
-        label: {"label": label, **entry} if isinstance(entry, Mapping) else entry
-        for label, entry in methods.items()
-    }
-
-
-def _read_method(raw: dict[str, Any], context: _Context) -> MethodChoice:
-    """A method with its options and its training settings, from the keys of its entry.
-
-    Raises:
-        ValidationError: every fault of the entry.
-    """
-    label = raw.pop("label", None)
-    # Without `method`, the name is `adapter` if that key is there, else the label.
-    name = raw.pop("method", "adapter" if "adapter" in raw else label)
-    own = raw.pop("train", {})
-    if not isinstance(name, str) or name not in METHODS:
-        said = "`method` is missing" if name is None else f"no such method '{name}'"
-        raise Fault(f"{said}{did_you_mean(str(name), METHODS)}")
-    try:
-        method, train, faults = METHODS[name], None, Faults()
-    except MethodError as fault:  # of another package, which is broken
-        raise Fault(str(fault)) from fault
-    if not isinstance(own, Mapping):
-        faults.add("must be a mapping of keys to values", "train")
-        own = {}
-    if name == "adapter" and isinstance(raw.get("adapter"), str):
-        folder = (context.folder / Path(raw["adapter"]).expanduser()).resolve()
-        label = label or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name)
-        raw |= {"adapter": str(folder), "sha256": ""}
-        try:
-            raw["sha256"] = adapter_sha256(folder)
-        except ModelError as fault:
-            faults.add(str(fault), "adapter")
-    options = faults.validate(method.options, raw)
-    if method.trains:
-        settings = merge_settings(merge_settings(method.recipe, context.train), own)
-        train = faults.validate(TrainSpec, settings, "train")
-    elif own:
-        faults.add(f"'{name}' trains nothing; leave it out", "train")
-    faults.check()
-    assert options is not None
-    label = label or _default_label(name, options, own)
-    return MethodChoice.model_validate(
-        {"label": label, "method": name, "options": options, "train": train}
-    )
-
-
-def merge_settings(lower: Mapping[str, object], upper: Mapping[str, object]) -> dict[str, object]:
-    """`lower` overridden by `upper`; setting one of an EXCLUSIVE group drops `lower`'s others."""
-    replaced = {
-        name
-        for group in EXCLUSIVE
-        for name in group
-        if any(upper.get(other) is not None for other in group)
-    }
-    return {name: value for name, value in lower.items() if name not in replaced} | dict(upper)
-
-
-def _default_label(name: str, options: MethodOptions, train: Mapping[str, Any]) -> str:
-    """The method's name, with what the entry changes in brackets."""
-    changed = {
-        key: value
-        for key, value in options.model_dump(exclude_unset=True).items()
-        if value != type(options).model_fields[key].default
-    } | dict(train)
-    parts = ",".join(f"{key}={_format_value(value)}" for key, value in changed.items())
-    label = f"{name}[{parts}]" if parts else name
-    if len(label) <= LONGEST_LABEL:
-        return label
-    return label[: LONGEST_LABEL - 7] + "+" + hashlib.sha256(label.encode()).hexdigest()[:6]
-
-
-def _format_value(value: object) -> str:
-    return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-NON_EMPTY = Field(min_length=1)
-Tasks = Annotated[
-    list[Annotated[TaskSpec, BeforeValidator(_task)]], NON_EMPTY, AfterValidator(_unique_tasks)
-]
-BlockMethod = Annotated[MethodChoice, PlainValidator(_parse_block_method)]
-NamedMethod = Annotated[MethodChoice, PlainValidator(_parse_named_method)]
+NO_GRID = "must be a mapping with name, models, tasks and blocks"
 
 
 class BlockFile(Spec):
     """The keys of one block."""
 
-    models: Annotated[list[Annotated[str, AfterValidator(_known_model)]], NON_EMPTY] | None = None
+    models: Annotated[list[KnownModel], NON_EMPTY] | None = None
     """Names of `models`; all of them where absent."""
     methods: Annotated[list[BlockMethod], NON_EMPTY]
     """Method names, labels of the grid's `methods`, or mappings with `method` and options."""
@@ -237,19 +61,15 @@ class GridFile(Spec):
     """The keys of a grid file; later ones refer to earlier ones."""
 
     # Order matters: validators of later fields read what earlier ones filled into the context.
-    name: Annotated[
-        str,
-        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=80),
-        AfterValidator(_free_name),
-    ]
-    title: str | None = None
-    notes: list[str] = []
+    name: GridName
+    title: Annotated[str, Field(max_length=500)] | None = None
+    notes: list[Annotated[str, Field(max_length=5000)]] = []
     world: Literal["demo"] | None = None
-    models: Annotated[dict[str, ModelSpec], NON_EMPTY]
-    data: DataSpec = DataSpec()
-    train: Annotated[dict[str, Any], AfterValidator(_grid_train)] = {}
+    models: Models
+    data: Data = DataSpec()
+    train: Train = {}
     """Training settings for all methods; they take precedence over a method's recipe."""
-    methods: Annotated[dict[str, NamedMethod], BeforeValidator(_with_labels)] = {}
+    methods: Annotated[dict[str, NamedMethod], BeforeValidator(with_labels)] = {}
     """Named settings of methods: label -> `method`, its options, and `train`."""
     tasks: Tasks
     gpus_per_cell: DeviceCount = 1
@@ -273,26 +93,151 @@ class GridFile(Spec):
         return GridSpec.model_validate(shared | made)
 
 
-def resolve_grid(raw: Any, *, place: str, text: str = "", folder: Path | None = None) -> GridSpec:
-    """The grid that the parsed YAML `raw` means.
+@dataclass(frozen=True)
+class Resolved:
+    """What a grid file means."""
 
-    Args:
-        place: the file's name, the beginning of every fault's line.
-        text: the file's text, kept for the report.
-        folder: the file's folder, which the paths of `adapter` are relative to.
+    grid: GridSpec
+    """Where there are faults, the part of it that has none."""
+    faults: tuple[str, ...]
+    """One line each, with its place."""
+
+
+def resolve_grid(raw: Any, *, place: str, text: str = "", folder: Path | None = None) -> GridSpec:
+    """The grid that the parsed YAML `raw` means: see `resolve`.
 
     Raises:
         GridError: every fault of the file.
     """
+    found = resolve(raw, place=place, text=text, folder=folder)
+    if found.faults:
+        raise GridError(found.faults)
+    return found.grid
+
+
+def resolve(
+    raw: Any,
+    *,
+    place: str,
+    text: str = "",
+    folder: Path | None = None,
+    known: Mapping[str, str] | None = None,
+    results: Path | None = None,
+) -> Resolved:
+    """The grid that the parsed YAML `raw` means, or what of it is without fault.
+
+    Args:
+        raw: what the file holds.
+        place: the file's name, the beginning of every fault's line.
+        text: the file's text, kept for the report.
+        folder: the file's folder, which the paths of `adapter` are relative to.
+        known: faults found before, by their place in the file; nothing else is said of these.
+        results: the runs folder, where results alone are read: an adapter may be gone since.
+
+    Raises:
+        GridError: it is no mapping.
+    """
     if not isinstance(raw, Mapping):
-        raise GridError([f"{place}: must be a mapping with name, models, tasks and blocks"])
+        raise GridError([f"{place}: {NO_GRID}"])
+    folder, known = folder or Path(), known or {}
+    faults = [f"{place}: {where}: {said}" for where, said in known.items()]
+    try:
+        grid = GridFile.model_validate(raw, context=_new_context(raw, folder, results)).spec(text)
+    except ValidationError as error:
+        told = tuple(f"{place}: {where}: " for where in known)
+        found = describe_faults(error, place, GridFile)
+        faults += [fault for fault in found if not told or not fault.startswith(told)]
+        grid = _sound_part(raw, _new_context(raw, folder))
+    faults += [f"{place}: {fault}" for fault in combination_faults(grid)]
+    return Resolved(grid, tuple(dict.fromkeys(faults)))  # ordered de-duplication
+
+
+def _new_context(raw: Mapping[str, Any], folder: Path, results: Path | None = None) -> Context:
     labels = {key: list(value) if isinstance(value := raw.get(key), Mapping) else []
               for key in ("models", "methods")}  # fmt: skip
-    context = _Context(folder or Path(), labels["models"], dict.fromkeys(labels["methods"]))
-    try:
-        grid = GridFile.model_validate(raw, context=context).spec(text)
-    except ValidationError as error:
-        raise GridError(dict.fromkeys(describe_faults(error, place, GridFile))) from None
-    if faults := [f"{place}: {fault}" for fault in combination_faults(grid)]:
-        raise GridError(dict.fromkeys(faults))  # ordered de-duplication
-    return grid
+    methods: dict[str, MethodChoice | None] = dict.fromkeys(labels["methods"])
+    return Context(folder, labels["models"], methods, results=results)
+
+
+def _sound_part(raw: Mapping[str, Any], context: Context) -> GridSpec:
+    """The models, data, tasks and blocks of a faulty file that are without fault.
+
+    So that what is wrong with them together, and with their files, is told with the rest.
+    """
+    models = {}
+    for name, entry in _mapping(raw.get("models")).items():
+        for found in _sound(Models, [{"one": entry}], context):
+            models[str(name)] = found["one"]
+    train: dict[str, Any] = {}
+    for key, value in _mapping(raw.get("train")).items():
+        train |= next(_sound(Train, [{key: value}], context), {})
+    context.train = train
+    for label, entry in _mapping(with_labels(raw.get("methods", {}))).items():
+        if next(_sound(NamedMethod, [entry], context, prune=False), None) is None:
+            context.methods.pop(str(label), None)
+    tasks = tuple(_sound(Task, raw.get("tasks"), context))
+    blocks = []
+    for entry in raw.get("blocks", ()) if isinstance(raw.get("blocks"), list) else ():
+        own = _mapping(entry)
+        chosen = own.get("models") or list(models)
+        blocks.append(
+            Block.model_construct(
+                models=tuple(name for name in _sound(str, chosen, context) if name in models),
+                methods=tuple(_methods(own.get("methods"), context)),
+                fractions=tuple(_sound(Fraction, own.get("fractions"), context)) or (1.0,),
+                seeds=tuple(_sound(Seed, own.get("seeds"), context)) or (0,),
+                tasks=tuple(_sound(Task, own.get("tasks"), context)) or tasks,
+                gpus_per_cell=1,
+            )
+        )
+    unknown = DataSpec(source="unknown", path=None)
+    return GridSpec.model_construct(
+        name="", title="", notes=(), models=models, blocks=tuple(blocks),
+        data=next(_sound(Data, [raw.get("data", {})], context), unknown),
+        world="demo" if raw.get("world") == "demo" else None, tracking=TrackingSpec(), text="",
+    )  # fmt: skip
+
+
+def _mapping(raw: Any) -> Mapping[str, Any]:
+    return raw if isinstance(raw, Mapping) else {}
+
+
+def _methods(entries: Any, context: Context) -> Iterator[Any]:
+    # Not without a key that has a fault: two methods would have the same settings then.
+    yield from filter(None, _sound(BlockMethod, entries, context, prune=False))
+
+
+def _sound(kind: Any, entries: Any, context: Context, *, prune: bool = True) -> Iterator[Any]:
+    """Yields what those entries mean that have no fault, or none without some of their keys.
+
+    Their faults are told by the pass over the whole file.
+    """
+    adapter = _adapter(kind)
+    for entry in entries if isinstance(entries, list | tuple) else ():
+        try:
+            yield adapter.validate_python(entry, context=context)
+        except ValidationError as error:
+            pruned = entry
+            if not prune:
+                continue
+            for fault in error.errors(include_url=False, include_context=False):
+                pruned = _without(pruned, fault["loc"])
+            with contextlib.suppress(ValidationError):
+                yield adapter.validate_python(pruned, context=context)
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _without(entry: Any, steps: tuple[str | int, ...]) -> Any:
+    """The entry without the key that the steps lead to; as it is where they lead to none."""
+    if not steps or not isinstance(entry, Mapping) or steps[0] not in entry:
+        return entry
+    kept = dict(entry)
+    if len(steps) == 1:
+        del kept[steps[0]]
+    else:
+        kept[steps[0]] = _without(entry[steps[0]], steps[1:])
+    return kept

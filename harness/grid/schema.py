@@ -9,12 +9,13 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from harness.data.spec import ALPACA, DataSpec
 from harness.demo.world import DATA
 from harness.demo.world import VERSION as DEMO_VERSION
 from harness.evaluation.tasks import TaskSpec
+from harness.grid.tracking_uri import uri_fault
 from harness.methods import METHODS
 from harness.methods.method import MethodOptions
 from harness.models.checkpoint import ModelSpec
@@ -27,7 +28,7 @@ RECIPE = 1
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-DeviceCount = Annotated[int, Field(ge=1)]
+DeviceCount = Annotated[int, Field(ge=1, le=8192)]
 LONGEST_LABEL = 80
 Label = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,\[\]+-]*$", max_length=LONGEST_LABEL)
@@ -48,6 +49,13 @@ class TrackingSpec(Spec):
     """MLflow experiment; the grid's name where absent."""
     uri: str | None = None
     """MLflow tracking URI; `--tracking-uri` and MLFLOW_TRACKING_URI take precedence over it."""
+
+    @field_validator("uri")
+    @classmethod
+    def _check_uri(cls, uri: str | None) -> str | None:
+        if uri is not None and (fault := uri_fault(uri)):
+            raise ValueError(fault)
+        return uri
 
 
 class MethodChoice(Spec):
@@ -70,6 +78,10 @@ class Block(Spec):
     tasks: tuple[TaskSpec, ...]
     gpus_per_cell: DeviceCount = 1
     """Devices that train each of its cells together."""
+
+    def draws(self, choice: MethodChoice) -> Iterable[tuple[float | None, int | None]]:
+        """Fraction and seed of each cell of a method and a model."""
+        return [(None, None)] if choice.train is None else product(self.fractions, self.seeds)
 
 
 class GridSpec(Spec):
@@ -248,28 +260,52 @@ def expand(grid: GridSpec, data_sha256: str | None = None) -> list[Cell]:
     return list(cells.values())
 
 
+def count_cells(grid: GridSpec) -> int:
+    """The number of cells that `expand` would make; one of several blocks counts in each."""
+    return sum(
+        len(block.models) * (1 if choice.train is None else len(block.fractions) * len(block.seeds))
+        for block in grid.blocks
+        for choice in block.methods
+    )
+
+
+def cell_of(
+    grid: GridSpec,
+    model: str,
+    choice: MethodChoice,
+    *,
+    fraction: float | None = None,
+    seed: int | None = None,
+    tasks: tuple[TaskSpec, ...] = (),
+    gpus_per_cell: int = 1,
+    data_sha256: str | None = None,
+) -> Cell:
+    """One cell of a grid; `data_sha256` is that of the file of one's own that it trains on."""
+    own = choice.train is not None and is_own_file(grid.data, grid.world)
+    return Cell(
+        model_name=model,
+        model=grid.models[model],
+        method=choice.method,
+        method_label=choice.label,
+        options=choice.options,
+        fraction=fraction,
+        seed=seed,
+        data=grid.data,
+        data_sha256=data_sha256 if own else None,
+        train=choice.train,
+        world=grid.world and f"{grid.world}-{DEMO_VERSION}",
+        tasks=tasks,
+        gpus_per_cell=1 if choice.train is None else gpus_per_cell,
+    )
+
+
 def _block_cells(grid: GridSpec, block: Block, data_sha256: str | None) -> Iterator[Cell]:
-    own = is_own_file(grid.data, grid.world)
     for model, choice in product(block.models, block.methods):
-        pairs: Iterable[tuple[float | None, int | None]] = [(None, None)]
-        if choice.train is not None:
-            pairs = product(block.fractions, block.seeds)
-        for fraction, seed in pairs:
-            yield Cell(
-                model_name=model,
-                model=grid.models[model],
-                method=choice.method,
-                method_label=choice.label,
-                options=choice.options,
-                fraction=fraction,
-                seed=seed,
-                data=grid.data,
-                data_sha256=data_sha256 if own and choice.train is not None else None,
-                train=choice.train,
-                world=grid.world and f"{grid.world}-{DEMO_VERSION}",
-                tasks=block.tasks,
-                gpus_per_cell=1 if choice.train is None else block.gpus_per_cell,
-            )
+        for fraction, seed in block.draws(choice):
+            yield cell_of(
+                grid, model, choice, fraction=fraction, seed=seed, tasks=block.tasks,
+                gpus_per_cell=block.gpus_per_cell, data_sha256=data_sha256,
+            )  # fmt: skip
 
 
 def is_base(cell: Cell) -> bool:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, did_you_mean, shortened
 from harness.grid.checks import resolve_data_root
 from harness.grid.folders import CELL_FILE, cell_folder, cell_folders, stored_label
 from harness.grid.loader import load_grid, shipped_grids
 from harness.grid.own_data import find_own_data
 from harness.grid.schema import Cell, expand
+from harness.readers.files import user_path
 from harness.records.results import RESULT_FILE
 
 SHORTEST_ID = 4
@@ -31,7 +32,8 @@ class UnknownCell(UsageError):
     def __init__(self, name: str, labels: Iterable[str], place: Path | None = None) -> None:
         self.labels = tuple(labels)
         where = "" if place is None else f" in {place}"
-        super().__init__(f"{name}: no such cell{where}{did_you_mean(name, self.labels)}")
+        known = did_you_mean(name, self.labels)
+        super().__init__(f"{shortened(name)}: no such cell{where}{known}")
 
 
 def select_cells(cells: Sequence[Cell], only: str | None) -> list[Cell]:
@@ -45,7 +47,8 @@ def select_cells(cells: Sequence[Cell], only: str | None) -> list[Cell]:
     words = only.split()
     chosen = [c for c in cells if all(word in c.label or word in c.id for word in words)]
     if not chosen:
-        raise UsageError(f"--only {only!r}: matches no cell; `zbench plan GRID` lists their labels")
+        said = "matches no cell; `zbench plan GRID` lists their labels"
+        raise UsageError(f"--only '{shortened(only)}': {said}")
     return chosen
 
 
@@ -72,9 +75,7 @@ def find_folder(name: str, runs_dir: Path) -> Path:
         UnknownCell: no cell that was begun has this name.
         UsageError: there are several, or the grid of `GRID:CELL` has faults or no such cell.
     """
-    path = Path(name)
-    folder = path.parent if path.name in (CELL_FILE, RESULT_FILE) else path
-    if any((folder / file).is_file() for file in (CELL_FILE, RESULT_FILE)):
+    if (folder := _folder_at(name)) is not None:
         return folder
     grid, colon, cell = name.partition(":")
     if colon and (grid in shipped_grids() or grid.endswith((".yaml", ".yml"))):
@@ -93,6 +94,16 @@ def find_folder(name: str, runs_dir: Path) -> Path:
         if (folder / CELL_FILE).is_file()
     }
     return folders[_match(name, names, runs_dir)]
+
+
+def _folder_at(name: str) -> Path | None:
+    """The folder of a cell that a path names, if it does."""
+    try:
+        path = user_path(name)
+        folder = path.parent if path.name in (CELL_FILE, RESULT_FILE) else path
+        return folder if any((folder / f).is_file() for f in (CELL_FILE, RESULT_FILE)) else None
+    except (UsageError, OSError):  # no file can have this path, so that it is a name
+        return None
 
 
 def _match(name: str, names: Mapping[str, tuple[str, str]], place: Path | None = None) -> str:

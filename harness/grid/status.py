@@ -14,7 +14,9 @@ from harness.data.spec import DataSpec, data_file
 from harness.errors import StorageError, ZbenchError
 from harness.evaluation.shown import items_under, shown_result
 from harness.evaluation.tasks import TaskSpec, request_key
-from harness.grid.folders import cell_folder, cell_folders, is_running
+from harness.grid.cell_files import file_faults, whole_scores
+from harness.grid.folders import cell_folder, cell_folders
+from harness.grid.locks import is_running
 from harness.grid.schema import Cell
 from harness.models.checkpoint import ModelSpec, local_folder
 from harness.records.files import known_sha256_of_file, known_sha256_of_files
@@ -36,6 +38,10 @@ class CellState:
     """Benchmarks without a score."""
     fault: str | None = None
     """Why it failed or is stale, in one line."""
+    lock_fault: str | None = None
+    """Why nobody knows whether it is running, in one line."""
+    damaged: tuple[str, ...] = ()
+    """What is wrong with its files beside the result, one line each."""
     chosen: CellResult | None = None
     """The result with the scores that are shown; None where no choice was made."""
 
@@ -135,8 +141,8 @@ class LocalInputs:
 
 def _changed(cell: Cell, what: str, then: str, now: str | None) -> str:
     return (
-        f"{cell.label}: {what} changed since the cell was made (SHA-256 {then[:12]}, "
-        f"now {str(now)[:12]}); bring back what was used, or give another --runs-dir"
+        f"{cell.label}: {what} changed since the cell was made (SHA-256 was {then[:12]}, "
+        f"is {str(now)[:12]}); bring back what was used, or give another --runs-dir"
     )
 
 
@@ -157,20 +163,34 @@ def read_states(
 def _read_state(cell: Cell, folder: Path, inputs: LocalInputs) -> CellState:
     """How far a cell is; a result that cannot be read is a failure of that cell alone."""
     try:
-        result = read_result(folder)
+        result = read_result(folder, cell.id)
     except StorageError as unreadable:
         return CellState(cell, folder, None, "failed", cell.tasks, str(unreadable))
-    missing = inputs.missing_tasks(cell, result)
+    faults = {} if result is None else file_faults(folder, result)
+    whole = None if result is None else whole_scores(result, faults)
+    missing = inputs.missing_tasks(cell, whole)
     shown = None if result is None else inputs.shown(cell, result)
     stale = None if result is None else inputs.changed_input(cell, result)
     status: Status = "to do"
     fault = result.error.message if result is not None and result.error is not None else None
+    running, lock_fault = False, None
     if stale is not None:
         status, fault = "stale", stale
     elif is_trained(cell, result) and not missing:
         status = "done"
-    elif is_running(folder):
+    else:
+        running, lock_fault = _is_running(folder)
+    if running:
         status = "running"
-    elif fault is not None:
+    elif status == "to do" and fault is not None:
         status = "failed"
-    return CellState(cell, folder, result, status, missing, fault, shown)
+    damaged = tuple(map(str, faults.values()))
+    return CellState(cell, folder, result, status, missing, fault, lock_fault, damaged, shown)
+
+
+def _is_running(folder: Path) -> tuple[bool, str | None]:
+    """Whether a cell is running, and why that cannot be known, if so."""
+    try:
+        return is_running(folder), None
+    except StorageError as unknown:
+        return False, str(unknown)

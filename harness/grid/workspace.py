@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from harness.data.sets import count_rows
-from harness.demo.world import world_folder, write_world
+from harness.demo.world import DATA, world_folder, write_world
 from harness.errors import UsageError
 from harness.grid.checks import (
-    check_data_versions,
-    check_fractions,
-    check_sources,
+    ALLOW,
+    Inputs,
+    inputs_of_cells,
+    inputs_of_grid,
+    look_at,
     resolve_data_root,
+    version_faults,
 )
 from harness.grid.folders import check_writable
-from harness.grid.loader import load_grid
+from harness.grid.loader import read_grid, refuse
 from harness.grid.own_data import find_own_data
+from harness.grid.resolver import Resolved
 from harness.grid.schema import Cell, GridSpec, expand
 from harness.grid.selection import select_cells
 from harness.grid.status import CellState, read_states
@@ -69,24 +73,104 @@ class OpenGrid:
         """Size of the training data, where it is known."""
         return count_rows(self.spec.data, self.data_root)
 
+    @cached_property
+    def inputs(self) -> InputCheck:
+        """What is wrong with what the cells read, looked at once."""
+        return check_inputs(inputs_of_cells(self.cells), self.runs_dir, self.data_root)
 
-def open_grid(grid: str, runs_dir: Path, data_root: Path | None, only: str | None) -> OpenGrid:
+
+@dataclass(frozen=True)
+class InputCheck:
+    """What is found of what cells read, one line each."""
+
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+    """What a reader must know of it."""
+    versions: tuple[str, ...]
+    """Data sets of another version than the pinned one, which a user may allow."""
+
+    def refused(self, *, allow_data_mismatch: bool) -> list[str]:
+        """What stops a run."""
+        other = [] if allow_data_mismatch else [f"{text}; {ALLOW}" for text in self.versions]
+        return [*self.faults, *other]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is told of it where nothing stops a run."""
+        return [*self.notes, *(f"{text}; scores made with it say so" for text in self.versions)]
+
+
+def check_inputs(inputs: Inputs, runs_dir: Path, data_root: Path | None) -> InputCheck:
+    """Looks at all that cells read: nothing is loaded, and nothing is written."""
+    world = world_folder(runs_dir)
+    if data_root == world and not world.is_dir():
+        data_root = DATA  # what the world will hold once it is written
+    found = look_at(inputs, data_root)
+    versions = version_faults(inputs, data_root)
+    return InputCheck(*(tuple(dict.fromkeys(p)) for p in (found.faults, found.notes, versions)))
+
+
+def open_grid(
+    grid: str,
+    runs_dir: Path,
+    data_root: Path | None,
+    only: str | None,
+    *,
+    results_alone: bool = False,
+) -> OpenGrid:
     """The grid, validated, with its chosen cells.
+
+    With `results_alone`, for a command that runs nothing: what was scored may be gone since.
 
     Raises:
         UsageError: the grid has faults, or nothing is chosen, or a folder is not there.
     """
-    spec = load_grid(grid)
-    root = resolve_data_root(spec, data_root, runs_dir)
-    own = find_own_data(spec, root, runs_dir)
+    found = read_grid(grid, results=runs_dir if results_alone else None)
+    return _opened(grid, found, runs_dir, data_root, only)
+
+
+def _opened(
+    argument: str, found: Resolved, runs_dir: Path, data_root: Path | None, only: str | None
+) -> OpenGrid:
+    refuse(found.faults)
+    root = resolve_data_root(found.grid, data_root, runs_dir)
+    own = find_own_data(found.grid, root, runs_dir)
     return OpenGrid(
-        argument=grid,
-        spec=spec,
-        cells=select_cells(expand(spec, own.sha256), only),
+        argument=argument,
+        spec=found.grid,
+        cells=select_cells(expand(found.grid, own.sha256), only),
         runs_dir=runs_dir,
         data_root=root,
         data_fault=own.fault,
     )
+
+
+def open_to_run(
+    grid: str,
+    runs_dir: Path,
+    data_root: Path | None,
+    only: str | None,
+    *,
+    allow_data_mismatch: bool = False,
+) -> OpenGrid:
+    """The grid, with all that it reads looked at: for `plan` and for what runs cells.
+
+    Raises:
+        UsageError: the grid, or what its cells read, has faults; all of them are told at once.
+    """
+    found = read_grid(grid)
+    if found.faults:
+        faults = list(found.faults)
+        try:
+            root = resolve_data_root(found.grid, data_root, runs_dir)
+            looked = check_inputs(inputs_of_grid(found.grid), runs_dir, root)
+            faults += looked.refused(allow_data_mismatch=allow_data_mismatch)
+        except UsageError as fault:
+            faults.append(str(fault))
+        found = replace(found, faults=tuple(dict.fromkeys(faults)))
+    opened = _opened(grid, found, runs_dir, data_root, only)
+    refuse(opened.inputs.refused(allow_data_mismatch=allow_data_mismatch))
+    return opened
 
 
 def prepare_run(grid: OpenGrid, *, allow_data_mismatch: bool = False) -> list[str]:
@@ -103,9 +187,8 @@ def prepare_run(grid: OpenGrid, *, allow_data_mismatch: bool = False) -> list[st
     world = world_folder(grid.runs_dir)
     if grid.spec.world is not None and grid.data_root == world:
         write_world(world)
-    check_sources(grid.cells, grid.data_root)
-    check_fractions(grid.cells, grid.num_rows)
-    return check_data_versions(grid.cells, grid.data_root, allow=allow_data_mismatch)
+    refuse(grid.inputs.refused(allow_data_mismatch=allow_data_mismatch))
+    return grid.inputs.warnings
 
 
 def refuse_changed_inputs(states: Sequence[CellState]) -> None:

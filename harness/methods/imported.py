@@ -6,19 +6,23 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from harness.errors import MethodError, ModelError
+from harness.errors import MethodError, ModelError, ZbenchError, did_you_mean
 from harness.methods.method import Method, MethodOptions
-from harness.methods.zero_init.options import check_base
+from harness.methods.zero_init.options import PROMPT_METHODS, check_base
+from harness.models.adapter_check import check_adapter
 from harness.models.adapter_folder import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     adapter_size,
     read_adapter_config,
 )
+from harness.models.adapter_settings import ZERO_INIT_PROMPT
 from harness.models.adapters import attach_adapter
 from harness.models.shape import ModelShape
+from harness.records.files import fresh_sha256_of_file
+from harness.spec import describe_faults
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -43,7 +47,7 @@ def adapter_sha256(folder: Path) -> str:
     """The SHA-256 of an adapter folder's settings and tensors.
 
     Raises:
-        ModelError: the folder is no adapter's, or damaged.
+        ZbenchError: the folder is no adapter's, or damaged.
     """
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder; give one with {CONFIG_FILE}")
@@ -51,7 +55,7 @@ def adapter_sha256(folder: Path) -> str:
     adapter_size(folder)
     digest = hashlib.sha256()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
-        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+        digest.update(bytes.fromhex(fresh_sha256_of_file(folder / name)))
     return digest.hexdigest()
 
 
@@ -59,30 +63,49 @@ def apply_imported(model: PreTrainedModel, options: AdapterOptions, seed: int) -
     """Inserts the folder's adapter into the model, and freezes it.
 
     Raises:
-        ModelError: the folder is damaged, has changed since the grid was read, or is for another
+        ZbenchError: the folder is damaged, has changed since the grid was read, or is for another
             base model.
     """
     folder = Path(options.adapter)
     if options.sha256 and adapter_sha256(folder) != options.sha256:
         raise ModelError(f"{folder}: has changed since the grid was read; run the command again")
-    advice = "correct the grid's `adapter`, or copy the folder again"
-    adapted = attach_adapter(model, folder, advice=advice)
-    return adapted.requires_grad_(False).eval()
+    return attach_adapter(model, folder).requires_grad_(False).eval()
 
 
 def count_imported(shape: ModelShape, options: AdapterOptions) -> int:
     """The parameters that the adapter adds; checks what can be checked without loading it.
 
     Raises:
-        MethodError: the adapter is for another base model.
+        MethodError: the folder is damaged, or the adapter is for another base model.
     """
-    stated = read_adapter_config(Path(options.adapter)).get("base_shape")
-    if isinstance(stated, dict):
-        try:
-            check_base(stated, shape)
-        except ModelError as fault:
-            raise MethodError(str(fault)) from fault
-    return adapter_size(Path(options.adapter))
+    folder = Path(options.adapter)
+    try:
+        stated = read_adapter_config(folder)
+        if stated["peft_type"] == ZERO_INIT_PROMPT:
+            _check_prompts(folder / CONFIG_FILE, stated, shape)
+        check_adapter(folder, shape)
+        return adapter_size(folder)
+    except ZbenchError as fault:
+        raise MethodError(str(fault)) from fault
+
+
+def _check_prompts(file: Path, stated: dict[str, Any], shape: ModelShape) -> None:
+    """Checks the settings of an adapter of the paper's prompt methods.
+
+    Raises:
+        ZbenchError: they are not its method's, or for another base model.
+    """
+    if stated.get("base_shape") is not None:
+        check_base(stated["base_shape"], shape)
+    name = stated.get("method", "zero-init-linear")
+    if name not in PROMPT_METHODS:
+        raise ModelError(f"{file}: method: no prompt method{did_you_mean(name, PROMPT_METHODS)}")
+    try:
+        PROMPT_METHODS[name].model_validate(stated.get("options", {})).adapted_layers(shape)
+    except ValidationError as error:
+        raise ModelError(
+            describe_faults(error, f"{file}: options", PROMPT_METHODS[name])[0]
+        ) from error
 
 
 ADAPTER = Method(

@@ -9,12 +9,24 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ModelError, one_line
+from harness.errors import ModelError, one_line, printable
+from harness.models.adapter_settings import setting_faults, type_fault
+from harness.readers.files import Unreadable
+from harness.readers.json_files import read_json_object
+from harness.readers.tensor_files import (
+    WEIGHT_TYPES,
+    Header,
+    check_finite,
+    shown_name,
+    tensor_header,
+)
 from harness.records.files import atomic_file, flush, save_tensors
 
 if TYPE_CHECKING:
@@ -25,9 +37,13 @@ ADAPTER = "default"
 """An adapter's name in a model; it is not part of what is saved."""
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+PICKLED_FILE = "adapter_model.bin"
+"""What PEFT wrote until 2023; unpickling can run code, so that it is never read."""
+MAX_CONFIG_BYTES = 16 * 2**20
 FROZEN_TENSORS = ("base_model.vera_A", "base_model.vera_B")
 """Stored, but not trained: VeRA's shared random matrices."""
 
+_NAMED_ADAPTER = re.compile(r"\.lora_[AB]\.(\w+)\.weight$")
 _IMPORTED_BY_NAME = frozenset({"auto_mapping", "megatron_config"})
 """Settings that make PEFT import the module that they name."""
 _NOT_COMPARED = _IMPORTED_BY_NAME | frozenset(
@@ -68,21 +84,24 @@ def save_adapter(model: PeftModel, folder: Path, *, base_name: str | None = None
         (folder / CONFIG_FILE).unlink(missing_ok=True)
 
 
-def load_adapter(model: PeftModel, folder: Path, *, advice: str) -> None:
+def load_adapter(model: PeftModel, folder: Path, *, advice: str | None = None) -> None:
     """Reads an adapter's tensors into a model that has the same adapter.
 
-    Nothing is changed unless type, settings, names and shapes agree exactly. `advice`, what to do
-    where the folder cannot be used, ends the error's line.
+    Nothing is changed unless type, settings, names, types and shapes agree exactly, and all numbers
+    are finite. `advice`, where there is a better one than the file's fault asks for, ends the line.
 
     Raises:
-        ModelError: a file is missing or damaged, or holds another method's or model's adapter.
+        Unreadable: a file is missing or damaged, or holds no weights.
+        ModelError: it holds another method's or model's adapter.
     """
     stored = read_adapter_config(folder, advice=advice)
     difference = _difference(stored, _as_json(model.peft_config[ADAPTER]))
     if difference:
         raise ModelError(f"{folder / CONFIG_FILE}: not of this method and model: {difference}")
     # Not by PEFT, whose older versions ignore VeRA's matrices.
-    load_tensors(folder / WEIGHTS_FILE, _own_tensors(model), advice=advice)
+    with advising(advice):
+        file = find_weights(folder)
+    load_tensors(file, _own_tensors(model), advice=advice)
 
 
 def _own_tensors(model: PeftModel) -> dict[str, Tensor]:
@@ -107,56 +126,108 @@ def adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
     return found
 
 
-def read_adapter_config(folder: Path, *, advice: str = "copy it again") -> dict[str, Any]:
+def read_adapter_config(folder: Path, *, advice: str | None = None) -> dict[str, Any]:
     """The content of a folder's adapter_config.json; needs neither torch nor PEFT.
 
     Raises:
-        ModelError: it is missing, damaged, or does not say its `peft_type`.
+        Unreadable: it is missing or damaged, or does not say its `peft_type`.
+        ModelError: PEFT has no such type, or a setting is of another kind than PEFT's.
     """
     file = folder / CONFIG_FILE
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as fault:
-        raise ModelError(f"{file}: missing; {advice}") from fault
-    except (OSError, ValueError) as fault:
-        raise ModelError(f"{file}: cannot be read ({one_line(fault)}); {advice}") from fault
-    if not isinstance(content, dict) or not isinstance(content.get("peft_type"), str):
-        raise ModelError(f"{file}: does not say its peft_type, so it is no adapter's; {advice}")
+    with advising(advice):
+        content = read_json_object(file, max_bytes=MAX_CONFIG_BYTES)
+        kind = content.get("peft_type")
+        if not isinstance(kind, str):
+            found = "does not say its peft_type, so it is no adapter's"
+            raise Unreadable(file, "content", found)
+    if (fault := type_fault(kind)) is not None:
+        raise ModelError(f"{file}: {fault}")
+    if faults := setting_faults(content):
+        raise ModelError(
+            f"{file}: {first_faults(faults)}; {advice or 'write what the adapter was trained with'}"
+        )
     return content
 
 
-def adapter_size(folder: Path, *, advice: str = "copy it again") -> int:
+def find_weights(folder: Path) -> Path:
+    """The file of a folder's tensors.
+
+    Raises:
+        Unreadable: there is none; where PEFT's old format is there, the line says how to convert.
+    """
+    file, pickled = folder / WEIGHTS_FILE, folder / PICKLED_FILE
+    if pickled.exists() and not file.exists():
+        found = f"is not read, because unpickling can run code, and there is no {WEIGHTS_FILE}"
+        raise Unreadable(pickled, "other format", found, f"convert it: {conversion(folder)}")
+    return file
+
+
+def conversion(folder: Path) -> str:
+    """The command that writes a folder's tensors as safetensors, by the names of today's PEFT.
+
+    It unpickles tensors alone, and takes an adapter's name out of those of its tensors.
+    """
+    return (
+        f'(cd {shlex.quote(str(folder))} && python -c "import os, re, torch, safetensors.torch as '
+        f"s; t = torch.load('{PICKLED_FILE}', 'cpu', weights_only=True) if "
+        f"os.path.exists('{PICKLED_FILE}') else s.load_file('{WEIGHTS_FILE}'); "
+        "s.save_file({re.sub(r'(lora_[AB])\\.\\w+\\.weight', r'\\1.weight', "
+        "re.sub('^model', 'base_model.model.model', k)): "
+        f"v.contiguous().clone() for k, v in t.items()}}, '{WEIGHTS_FILE}')\")"
+    )
+
+
+def adapter_size(folder: Path, *, advice: str | None = None) -> int:
     """The number of trained parameters in a folder, by its header; needs no torch.
 
     Raises:
-        ModelError: the file is missing or damaged.
+        Unreadable: the file is missing or damaged.
     """
-    from safetensors import safe_open
-
-    file = folder / WEIGHTS_FILE
-    with reading_tensors(file, advice=advice), safe_open(file, framework="numpy") as stored:
-        return sum(
-            math.prod(stored.get_slice(name).get_shape())
-            for name in stored.keys()  # noqa: SIM118  # not a dictionary
-            if name not in FROZEN_TENSORS
-        )
+    with advising(advice):
+        header = tensor_header(find_weights(folder))
+    return sum(math.prod(size) for name, (_, size) in header.items() if name not in FROZEN_TENSORS)
 
 
-def load_tensors(path: Path, own: Mapping[str, Tensor], *, advice: str) -> None:
-    """Copies a safetensors file into a model's own tensors, if names and shapes agree exactly.
+def load_tensors(path: Path, own: Mapping[str, Tensor], *, advice: str | None = None) -> None:
+    """Copies a safetensors file into a model's own tensors.
+
+    Nothing is changed unless names, types and shapes agree exactly, and all numbers are finite.
 
     Raises:
-        ModelError: it is missing or damaged, or names or shapes differ.
+        Unreadable: it is missing or damaged, or holds no weights.
+        ModelError: names or shapes differ.
     """
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    with reading_tensors(path, advice=advice):
-        stored = load_file(path)
-    check_tensors(path, stored, own)
+    with advising(advice):
+        header = tensor_header(path)
+        check_names(path, header, own)
+        check_types(path, header, own)
+        try:
+            stored = load_file(path)
+        except (SafetensorError, OSError) as fault:  # changed since its header was read
+            raise Unreadable(path, "damaged", f"cannot be loaded ({one_line(fault)})") from fault
+        check_finite(path, stored)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(stored[name])
+
+
+@contextmanager
+def advising(advice: str | None) -> Iterator[None]:
+    """Runs a block that reads a file, for which the caller may know a better advice.
+
+    Raises:
+        Unreadable: the block's, with that advice.
+    """
+    try:
+        yield
+    except Unreadable as fault:
+        if advice is None:
+            raise
+        raise Unreadable(fault.path, fault.cause, fault.found, advice) from fault
 
 
 @contextmanager
@@ -176,21 +247,67 @@ def reading_tensors(path: Path, *, advice: str) -> Iterator[None]:
         raise ModelError(f"{path}: truncated or damaged ({one_line(fault)}); {advice}") from fault
 
 
-def check_tensors(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def check_names(path: Path, found: Header, expected: Mapping[str, Tensor]) -> None:
     """Refuses tensors whose names or shapes are not exactly the expected ones.
 
     Raises:
-        ModelError: they are not; the line begins with `path`.
+        Unreadable: the names are those of another version of PEFT.
+        ModelError: they are others; the line begins with `path`.
     """
     faults = [f"{name} is missing" for name in expected if name not in found]
-    faults += [f"{name} is unexpected" for name in found if name not in expected]
+    faults += [f"{shown_name(name)} is unexpected" for name in found if name not in expected]
     faults += [
-        f"{name} is {dimensions(found[name].shape)}, the model's is {dimensions(tensor.shape)}"
+        f"{name} is {dimensions(found[name][1])}, the model's is {dimensions(tensor.shape)}"
         for name, tensor in expected.items()
-        if name in found and found[name].shape != tensor.shape
+        if name in found and found[name][1] != tuple(tensor.shape)
     ]
     if faults:
+        check_version(path, found)
         raise ModelError(f"{path}: not of this method and model: {first_faults(faults)}")
+
+
+def check_version(path: Path, found: Iterable[str]) -> None:
+    """Refuses tensors whose names tell that another program than today's PEFT saved them.
+
+    Raises:
+        Unreadable: they do; the line says how to rename them.
+    """
+    names = list(found)
+    if not names:
+        raise Unreadable(
+            path,
+            "content",
+            "holds no tensor",
+            "save the adapter again, with save_pretrained of the PEFT model that was trained",
+        )
+    for name in names:
+        if match := _NAMED_ADAPTER.search(name):
+            raise Unreadable(
+                path,
+                "other format",
+                f"{shown_name(name)} holds the adapter's name ({printable(match[1])[:40]}), as "
+                "another version of PEFT saved it",
+                f"rename its tensors: {conversion(path.parent)}",
+            )
+    if all(name.startswith("model.") and ".lora_" in name for name in names):
+        raise Unreadable(
+            path,
+            "other format",
+            f"{shown_name(names[0])} does not begin with base_model.model, as in PEFT's files",
+            f"rename its tensors: {conversion(path.parent)}",
+        )
+
+
+def check_types(path: Path, found: Header, expected: Mapping[str, Tensor]) -> None:
+    """Refuses integers where a model has floating-point numbers, or the other way round.
+
+    Raises:
+        Unreadable: there are some; the first is named.
+    """
+    for name, tensor in expected.items():
+        if tensor.is_floating_point() != (found[name][0] in WEIGHT_TYPES):
+            said = f"{shown_name(name)} is of type {found[name][0]}, the model's is {tensor.dtype}"
+            raise Unreadable(path, "no weights", said)
 
 
 def first_faults(faults: Sequence[str]) -> str:
@@ -201,7 +318,7 @@ def first_faults(faults: Sequence[str]) -> str:
 
 def dimensions(size: Any) -> str:
     """A tensor's shape as it is shown: 10x4096."""
-    return "x".join(str(side) for side in size)
+    return "x".join(str(side) for side in size) or "one number"
 
 
 def _difference(stored: Mapping[str, Any], own: Mapping[str, Any], path: str = "") -> str | None:

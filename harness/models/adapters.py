@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import MethodError, ModelError, did_you_mean, one_line
+from harness.errors import MethodError, ModelError, ZbenchError, one_line, printable
 from harness.models.adapter_folder import (
     _IMPORTED_BY_NAME,
     ADAPTER,
     CONFIG_FILE,
+    find_weights,
     load_adapter,
     read_adapter_config,
 )
+from harness.models.devices import is_out_of_memory
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel
+
+
+_NOT_FOR_LOADING = _IMPORTED_BY_NAME | {
+    # How the prompts began: from a text, by a tokenizer of the hub, or from a pickled file.
+    *("prompt_tuning_init", "prompt_tuning_init_text", "prompt_tuning_init_state_dict_path"),
+    *("tokenizer_name_or_path", "tokenizer_kwargs"),
+}
 
 
 def insert_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:
@@ -63,30 +73,46 @@ def insert_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> Pef
     return adapted
 
 
-def attach_adapter(model: PreTrainedModel, folder: Path, *, advice: str) -> PeftModel:
+def attach_adapter(model: PreTrainedModel, folder: Path, *, advice: str | None = None) -> PeftModel:
     """Inserts a stored adapter, of any type that PEFT knows, into a model, which it changes.
 
     Raises:
-        ModelError: the folder is damaged, or holds an adapter of another base.
+        Unreadable: a file of the folder is missing or damaged, or holds no weights.
+        ModelError: the folder holds an adapter of another base, or settings that cannot be.
         MethodError: PEFT finds that the adapter's settings do not fit the model.
     """
-    from peft import PeftType
+    from peft import __version__
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
+    file = folder / CONFIG_FILE
     stored = read_adapter_config(folder, advice=advice)
-    kind = stored["peft_type"]
-    if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+    find_weights(folder)
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING[stored["peft_type"]]
+    settings = {key: value for key, value in stored.items() if key not in _NOT_FOR_LOADING}
+    unknown = settings.keys() - {field.name for field in dataclasses.fields(kind)}
+    if unknown:
         raise ModelError(
-            f"{folder / CONFIG_FILE}: unknown peft_type {kind!r}"
-            f"{did_you_mean(kind, [member.value for member in PeftType])}"
+            f"{file}: {printable(', '.join(sorted(unknown)))[:100]}: no setting of {kind.__name__} "
+            f"in PEFT {__version__}; install the version of PEFT that wrote the folder, or remove "
+            "the setting if it says nothing"
         )
-    settings = {key: value for key, value in stored.items() if key not in _IMPORTED_BY_NAME}
     try:
-        config = PEFT_TYPE_TO_CONFIG_MAPPING[kind](**settings | {"base_model_name_or_path": None})
-    except (TypeError, ValueError) as fault:
-        raise ModelError(f"{folder / CONFIG_FILE}: {one_line(fault)}; {advice}") from fault
+        config = kind(**settings | {"base_model_name_or_path": None})
+    except ZbenchError as fault:  # the prompt methods' own, which begins with the file's name
+        raise ModelError(f"{folder}/{fault}") from fault
+    except Exception as fault:  # of any kind: PEFT compares and converts unchecked
+        raise ModelError(f"{file}: PEFT refuses its settings ({one_line(fault)})") from fault
     # An encoder of prompts is stored as what it gives; only that is built in inference mode.
     config.inference_mode = config.is_prompt_learning
-    adapted = insert_adapter(model, config, 0)
+    try:
+        adapted = insert_adapter(model, config, 0)
+    except ZbenchError:
+        raise
+    except Exception as fault:  # the settings are a stranger's, and PEFT uses them unchecked
+        if is_out_of_memory(fault):
+            raise
+        raise MethodError(
+            f"{file}: PEFT cannot make this adapter of its settings ({one_line(fault)})"
+        ) from fault
     load_adapter(adapted, folder, advice=advice)
     return adapted

@@ -6,20 +6,35 @@ its weights are used.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from pydantic import model_validator
 
 from harness.errors import ModelError, one_line
-from harness.models.adapter_folder import reading_tensors
-from harness.models.families import FAMILIES, refusal
+from harness.models.advice import Cause, fault_line, model_error
+from harness.models.checkpoint_folder import (
+    CONFIG_FILE,
+    check_folder,
+    quantization_kind,
+    read_settings,
+    settings_shape,
+    shape_differences,
+    shape_faults,
+)
+from harness.models.positions import position_notes, rope_faults
+from harness.models.settings_types import config_faults
 from harness.models.shape import ModelShape
+from harness.models.tokenizer_files import check_tokenizer
+from harness.models.weight_files import read_headers, tensor_faults, weight_files
+from harness.readers.files import Unreadable
 from harness.spec import Spec
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig
+
+Found = TypeVar("Found")
 
 
 def local_folder(spec: ModelSpec, data_root: Path | None) -> Path | None:
@@ -46,11 +61,7 @@ def find_checkpoint(spec: ModelSpec, data_root: Path | None) -> Path:
             f"{spec.path}: this path is relative to the data folder, and none is given; give "
             "one, or make the model's path absolute"
         )
-    if not folder.is_dir():
-        raise ModelError(
-            f"{folder}: no such folder; put the checkpoint there (config.json, *.safetensors, "
-            "tokenizer.json), or correct the model's path"
-        )
+    check_folder(folder)
     return folder
 
 
@@ -94,27 +105,87 @@ def _snapshot(spec: ModelSpec) -> Path:
         ) from fault
 
 
+def check_checkpoint(
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    max_length: int | None = None,
+    max_new_tokens: int | None = None,
+) -> list[str]:
+    """Checks a checkpoint folder by its small files and its headers; loads no weights.
+
+    Needs neither torch nor transformers.
+
+    Args:
+        max_length: tokens of the longest text that the model is to be trained on.
+        max_new_tokens: tokens of the longest response that it is to generate.
+
+    Returns:
+        What whoever uses it must know, one line each.
+
+    Raises:
+        ModelError: what is wrong with it: each fault is a line.
+    """
+    check_folder(folder)
+    faults = _Faults()
+    settings = faults.of(read_settings, folder)
+    if settings is None:
+        raise ModelError("\n".join(faults.lines))
+    shape = settings_shape(settings)
+    misfits = list(shape_faults(folder, settings, spec.shape))
+    faults.lines += misfits or config_faults(folder / CONFIG_FILE, settings)
+    faults.lines += rope_faults(folder, settings)
+    kind = quantization_kind(folder, settings)
+    if kind is not None:
+        faults.add(folder, "quantised", f"its weights are stored quantised ({kind})")
+    files = faults.of(weight_files, folder) or []
+    headers, cut = read_headers(files)
+    faults.lines += cut
+    if headers and not cut and kind is None and not misfits:
+        faults.lines += tensor_faults(folder, headers, spec.shape)
+    vocab_size = max(spec.shape.vocab_size, shape.vocab_size if shape else 0)
+    wrong, notes = faults.of(check_tokenizer, folder, settings, vocab_size) or ([], [])
+    faults.lines += wrong
+    if faults.lines:
+        raise ModelError("\n".join(dict.fromkeys(faults.lines)))
+    return [*notes, *position_notes(settings, max_length, max_new_tokens)]
+
+
+class _Faults:
+    """Lines of faults, gathered over checks that each end with their first."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, place: Path, cause: Cause, found: str) -> None:
+        """Adds a fault."""
+        self.lines.append(fault_line(place, cause, found))
+
+    def of(self, check: Callable[..., Found], *arguments: object) -> Found | None:
+        """What a check returns; None where it raises, and then its line is kept."""
+        try:
+            return check(*arguments)
+        except (ModelError, Unreadable) as fault:
+            self.lines.append(str(fault))
+            return None
+
+
 def read_config(folder: Path) -> PreTrainedConfig:
     """The configuration of a checkpoint of a supported family.
 
     Raises:
         ModelError: it is missing or damaged, or of another architecture.
+        Unreadable: it cannot be read.
     """
     from transformers import AutoConfig
 
-    file = folder / "config.json"
-    if not file.is_file():
-        raise ModelError(f"{file}: missing; the folder is no checkpoint in transformers' format")
-    try:
-        family = json.loads(file.read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as fault:
-        raise ModelError(f"{file}: cannot be read ({fault}); copy it again") from fault
-    if family not in FAMILIES:
-        raise ModelError(f"{file}: {refusal(family)}")
+    check_folder(folder)
+    read_settings(folder)
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as fault:  # transformers raises many kinds for a value out of place
-        raise ModelError(f"{file}: refused by transformers ({one_line(fault)})") from fault
+        found = f"refused by transformers ({one_line(fault)})"
+        raise model_error(folder / CONFIG_FILE, "config", found) from fault
 
 
 def check_shape(folder: Path, found: ModelShape, stated: ModelShape) -> None:
@@ -123,77 +194,8 @@ def check_shape(folder: Path, found: ModelShape, stated: ModelShape) -> None:
     Raises:
         ModelError: it has not; every field that differs is named.
     """
-    differing = [
-        f"{name} is {here}, the grid states {there}"
-        for name, (here, there) in found.differences(stated).items()
-    ]
-    if differing:
-        raise ModelError(
-            f"{folder / 'config.json'}: not the model that the grid describes: "
-            f"{'; '.join(differing)}; correct the model's shape or its path"
-        )
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that hold the weights, each of them whole.
-
-    Raises:
-        ModelError: one is missing or truncated, or there is none.
-    """
-    from safetensors import safe_open
-
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            files = [folder / part for part in sorted(set(parts))]
-        except (ValueError, KeyError, TypeError, AttributeError) as fault:
-            raise ModelError(f"{index}: cannot be read ({fault!r}); copy it again") from fault
-    else:
-        files = [folder / "model.safetensors"]
-    for file in files:
-        if not file.is_file():
-            others = sorted(path.name for path in folder.glob("*.bin"))
-            hint = f"; {others[0]} is not read: convert it to safetensors" if others else ""
-            raise ModelError(f"{file}: missing; download or copy the whole checkpoint again{hint}")
-        with reading_tensors(file, advice="copy it again"), safe_open(file, framework="pt") as part:
-            part.keys()
-    return files
-
-
-def load_tokenizer(folder: Path, shape: ModelShape) -> PreTrainedTokenizerBase:
-    """The tokenizer that a checkpoint's tokenizer.json describes.
-
-    Raises:
-        ModelError: it is missing or damaged, has no EOS, or more tokens than the model.
-    """
-    from transformers import PreTrainedTokenizerFast
-
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        if (folder / "tokenizer.model").is_file():
-            # transformers 5.23 ranks the merges of such a file by id instead of score.
-            raise ModelError(
-                f"{folder}: only tokenizer.model is there, which transformers 5 converts wrongly; "
-                "add the model's tokenizer.json"
-            )
-        raise ModelError(f"{file}: missing; add the model's tokenizer.json")
-    try:
-        # Not AutoTokenizer: the class that a LLaMA checkpoint names rebuilds parts of the file.
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except Exception as fault:  # the tokenizers library raises bare Exception
-        raise ModelError(f"{file}: cannot be read ({one_line(fault)}); copy it again") from fault
-    if tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"{folder}: the tokenizer has no end-of-sequence token; set eos_token in "
-            "tokenizer_config.json"
-        )
-    if tokenizer.vocab_size > shape.vocab_size:
-        raise ModelError(
-            f"{file}: {tokenizer.vocab_size} tokens, but the model has {shape.vocab_size}; it is "
-            "another model's tokenizer"
-        )
-    return tokenizer
+    if (differing := shape_differences(found, stated)) is not None:
+        raise model_error(folder / CONFIG_FILE, "shape", differing)
 
 
 class ModelSpec(Spec):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Literal, cast
 
 from harness.errors import ModelError
 
 _OUT_OF_MEMORY = (
     "out of memory",
+    "out_of_memory",
     "not enough memory",
     "can't allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
+    "cannot allocate memory",
+    "bad_alloc",
+    "memoryallocation",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "allocation_failed",
 )
-"""In the messages of torch's allocators and of CUDA's libraries, on GPUs and on the CPU."""
+"""In the messages of torch's allocators and of CUDA's libraries, on GPUs and on the CPU, in small
+letters. Not CUDNN_STATUS_NOT_SUPPORTED, which smaller batches do not cure."""
 
 Precision = Literal["bf16", "fp16", "fp32"]
 DTYPES: dict[Precision, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -35,7 +42,10 @@ def is_out_of_memory(fault: BaseException) -> bool:
     """Whether an error says that memory is full; torch is not imported for it."""
     if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(fault, RuntimeError) and any(words in str(fault) for words in _OUT_OF_MEMORY)
+    if isinstance(fault, OSError):
+        return fault.errno == errno.ENOMEM
+    text = str(fault).lower()
+    return isinstance(fault, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)
 
 
 def resolve_precision(setting: str, device: str) -> Precision:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ModelError, one_line
+from harness.errors import one_line
 from harness.models.adapter_folder import (
     dimensions,
     first_faults,
@@ -21,18 +21,23 @@ from harness.models.adapter_folder import (
     load_tensors,
     save_adapter,
 )
+from harness.models.advice import model_error
 from harness.models.checkpoint import (
+    check_checkpoint,
     check_shape,
     find_checkpoint,
-    load_tokenizer,
     local_folder,
     read_config,
-    weight_files,
 )
-from harness.models.devices import DTYPES, Precision
+from harness.models.devices import DTYPES, Precision, is_out_of_memory
 from harness.models.families import FAMILIES
+from harness.models.numbers import check_numbers
+from harness.models.positions import forget_longer_passes
 from harness.models.quantization import Quantization, quantization_config
 from harness.models.shape import shape_of
+from harness.models.tokenizer_files import load_tokenizer
+from harness.models.trained_files import TRAIN_AGAIN, TRAINED_FILE
+from harness.models.weight_files import weight_files
 from harness.records.files import atomic_file, save_tensors, sha256_of_files
 
 if TYPE_CHECKING:
@@ -47,10 +52,6 @@ if TYPE_CHECKING:
     from harness.models.checkpoint import ModelSpec
 
 
-TRAINED_FILE = "trained.safetensors"
-TRAIN_AGAIN = "to train the cell again, remove its folder and run the same command"
-
-
 @dataclass(frozen=True)
 class Base:
     """A base model with its tokenizer, and what says exactly which one it is."""
@@ -59,6 +60,8 @@ class Base:
     tokenizer: PreTrainedTokenizerBase
     identity: dict[str, Any]
     """source, revision, commit, weights_sha256, tokenizer_sha256, precision, num_parameters."""
+    notes: tuple[str, ...] = ()
+    """What its user must know, such as how its tokenizer begins a text."""
 
 
 def load_base(
@@ -85,19 +88,21 @@ def load_base(
     quantised = quantization_config(quantization, DTYPES[precision], device)
     with _quiet():
         folder = find_checkpoint(spec, data_root)
+        notes = check_checkpoint(spec, folder)
         config = read_config(folder)
         check_shape(folder, shape_of(config), spec.shape)
         weights = weight_files(folder)
-        tokenizer = load_tokenizer(folder, spec.shape)
+        tokenizer = load_tokenizer(folder, spec.shape.vocab_size)
         # Read before use: it holds the state of truncation and padding.
         tokenizer_text = tokenizer.backend_tokenizer.to_str()
         model = _load_weights(folder, config, precision, device, quantised)
     found, counted = model.num_parameters(), spec.shape.num_parameters
     if found != counted:  # biases of its projections, say
-        raise ModelError(
-            f"{folder}: has {found:,} parameters, a {spec.shape.model_type} of this shape "
-            f"has {counted:,}; config.json asks for parts that zbench does not know"
-        )
+        family = spec.shape.model_type
+        said = f"has {found:,} parameters, a {family} of this shape has {counted:,}"
+        raise model_error(folder, "parameters", said)
+    check_numbers(model, weights, folder)
+    forget_longer_passes(model)
     local = local_folder(spec, data_root) is not None
     identity: dict[str, Any] = {
         "source": spec.source or folder.name,
@@ -110,7 +115,7 @@ def load_base(
     }
     if quantization is not None:
         identity["quantization"] = quantization
-    return Base(model, tokenizer, identity)
+    return Base(model, tokenizer, identity, tuple(notes))
 
 
 def _load_weights(
@@ -122,20 +127,26 @@ def _load_weights(
 ) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        config=config,
-        dtype=DTYPES[precision],
-        quantization_config=quantised,
-        # SDPA has no soft caps; every other family runs on it.
-        attn_implementation="eager" if FAMILIES[config.model_type].soft_capped else "sdpa",
-        use_safetensors=True,
-        local_files_only=True,
-        # Straight to the device: one process per GPU would else hold the model in host memory.
-        device_map=None if device == "cpu" else {"": device},
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-    )
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=DTYPES[precision],
+            quantization_config=quantised,
+            # SDPA has no soft caps; every other family runs on it.
+            attn_implementation="eager" if FAMILIES[config.model_type].soft_capped else "sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+            # Straight to the device: one process per GPU would else hold the model in host memory.
+            device_map=None if device == "cpu" else {"": device},
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as fault:  # transformers raises many kinds for a value out of place
+        if is_out_of_memory(fault) or "CUDA" in str(fault):
+            raise  # the machine's
+        found = f"refused by transformers ({type(fault).__name__}: {one_line(fault)})"
+        raise model_error(folder / "config.json", "config", found) from fault
     model, report = loaded
     faults = [f"{name} is missing" for name in sorted(report["missing_keys"])]
     for name, found, expected in sorted(report["mismatched_keys"]):
@@ -145,10 +156,8 @@ def _load_weights(
     faults += [f"{name} is not part of the model that config.json describes" for name in surplus]
     faults += [one_line(message) for message in report.get("error_msgs") or ()]
     if faults:
-        raise ModelError(
-            f"{folder}: weights and config.json do not fit: {first_faults(faults)}; copy the "
-            "checkpoint again"
-        )
+        found = f"weights and config.json do not fit: {first_faults(faults)}"
+        raise model_error(folder, "weights", found)
     return model.eval()
 
 

@@ -13,7 +13,8 @@ from harness.spec import Spec
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-Size = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, le=10**7)]
+Layers = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class ModelShape(Spec):
@@ -21,7 +22,7 @@ class ModelShape(Spec):
 
     model_type: str = "llama"
     """The family, as in config.json: one of `harness.models.families.FAMILIES`."""
-    num_hidden_layers: Size
+    num_hidden_layers: Layers
     hidden_size: Size
     intermediate_size: Size
     num_attention_heads: Size
@@ -29,7 +30,7 @@ class ModelShape(Spec):
     """Heads of keys and values; as many as attention heads where absent."""
     head_dim: Size | None = None
     """Size of one head; hidden_size / num_attention_heads where absent."""
-    vocab_size: Size
+    vocab_size: Annotated[int, Field(ge=1, le=10**8)]
     tie_word_embeddings: bool = False
 
     @field_validator("model_type")

@@ -25,6 +25,7 @@ Cause = Literal[
     "too deep",
     "cut off",
     "damaged",
+    "no weights",
     "no text",
     "other format",
     "content",
@@ -42,7 +43,8 @@ ADVICE: dict[Cause, str] = {
     "too large": "see that it is the file that is meant",
     "too deep": "see that it is the file that is meant",
     "cut off": "fetch the whole file from where it came",
-    "damaged": "put an undamaged copy in its place, or make it anew",
+    "damaged": "fetch the file from where it came",
+    "no weights": "give the file as it was trained and saved, in floating-point numbers",
     "no text": "store it as UTF-8 text",
     "other format": "convert it",
     "content": "correct the file",
@@ -60,10 +62,11 @@ class Unreadable(ZbenchError):
     Attributes:
         path: the file.
         cause: why, one of `ADVICE`'s keys.
+        found: what is wrong with it.
     """
 
     def __init__(self, path: Path, cause: Cause, found: str, advice: str | None = None) -> None:
-        self.path, self.cause = path, cause
+        self.path, self.cause, self.found = path, cause, found
         super().__init__(f"{path}: {found}; {advice or ADVICE[cause]}")
 
 
@@ -85,6 +88,8 @@ def user_path(text: str | Path) -> Path:
     except RuntimeError as fault:
         user = raw.split("/")[0]
         raise UsageError(f"{raw}: there is no user {user}; write the whole path") from fault
+    except PermissionError:
+        pass  # a folder on the way that you may not enter: told by what reads or writes there
     except OSError as fault:
         shown = raw if len(raw) <= 60 else f"{raw[:60]}… ({len(raw)} characters)"
         raise UsageError(f"{shown}: is no path ({fault.strerror}); correct it") from fault

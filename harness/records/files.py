@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import StorageError, one_line
+from harness.readers.files import Unreadable
+from harness.readers.json_files import read_json_object
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,11 +114,16 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    """Writes a data frame as parquet, whole or not at all: see `write_bytes`."""
+def write_frame(path: Path, frame: pd.DataFrame) -> str:
+    """Writes a data frame as parquet, whole or not at all, and returns the file's SHA-256.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False, compression="zstd")
     write_bytes(path, buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -215,7 +222,7 @@ def _memory() -> Path:
 
 def _remembered() -> dict[str, str]:
     try:
-        known: dict[str, str] = json.loads(_memory().read_text(encoding="utf-8"))
-        return known
-    except (OSError, ValueError, RuntimeError):
+        known = read_json_object(_memory())
+    except (Unreadable, RuntimeError):  # without it, time is lost alone
         return {}
+    return {key: value for key, value in known.items() if isinstance(value, str)}

@@ -8,7 +8,6 @@ docs/results.md shows the fields: `python scripts/make_schema_page.py` writes it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,37 +16,60 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from harness.errors import StorageError
-from harness.records.files import write_text
+from harness.errors import StorageError, one_line
+from harness.readers.files import ADVICE, Unreadable, read_bytes, unreadable
+from harness.records.files import write_bytes
+from harness.records.seal import canonical, check_seal, sealed
 
 RESULT_FILE = "result.json"
+DAMAGED_FILE = "result.damaged.json"
+"""A damaged result, put aside when its cell is run again."""
+
+AGAIN = "run-grid puts it aside and runs the cell again; or bring back a copy of it"
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]
+"""0..1, but for the rounding of a mean."""
+
+
+def _checked_estimate(given: Any) -> Any:
+    """An estimate, whose seconds are numbers; of older versions it may be null."""
+    for name, value in given.items() if isinstance(given, dict) else ():
+        if str(name).endswith("_seconds") and not isinstance(value, int | float | None):
+            raise ValueError(f"{name} is no number")
+    return given or {}
+
+
+class DamagedResult(StorageError):
+    """A `result.json` that is there, and is no result of its cell."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """What training a cell gave and cost."""
 
-    steps: int
+    steps: Count
     """Optimizer steps that were taken; a batch of lost examples alone gives none, nor does one that
     overflowed in fp16."""
-    examples: int
+    examples: Count
     """Examples that were trained on in an epoch; lost ones not counted."""
-    tokens: int
+    tokens: Count
     """Real tokens that went through the model, padding not counted, over all epochs."""
-    epoch_losses: tuple[float, ...]
+    epoch_losses: Annotated[tuple[Finite, ...], Field(min_length=1)]
     """Mean loss per label token of each epoch, in nats."""
-    trainable_parameters: int
+    trainable_parameters: Count
     """Number of trained parameters."""
-    total_parameters: int
+    total_parameters: Count
     """Number of all parameters of the adapted model."""
-    seconds: float
+    seconds: Finite
     """Wall-clock time of the training loop."""
-    tokens_per_second: float
+    tokens_per_second: Finite
     """Mean over the training run, padding not counted."""
-    peak_memory_bytes: int
+    peak_memory_bytes: Count
     """Bytes: peak of torch's allocator on CUDA, peak resident set on CPU; maximum over all
     processes of this run."""
-    peak_learning_rate: float
+    peak_learning_rate: Finite
     """Highest rate of a step; below the recipe's where the warm-up outlasts the training run."""
     precision: str
     """Compute precision (autocast dtype), also the storage dtype of frozen weights: bf16, fp16 or
@@ -60,7 +82,10 @@ class TrainResult:
     """SHA-256 of the local file that the rows were drawn from; None for a hub data set."""
     data_content_sha256: str | None = None
     """SHA-256 of the content of all rows that could be drawn; None in records of older versions."""
-    final_statistics: Mapping[str, float] = Field(default_factory=dict)
+    weights_sha256: str | None = None
+    """SHA-256 over the files of the trained weights, checked before they are used again; None in
+    records of older versions."""
+    final_statistics: Mapping[str, Finite] = Field(default_factory=dict)
     """Statistics of the method after the last step, such as `gate/mean_abs`, and what it probed
     before and after training, `probe/...`."""
     note: str | None = None
@@ -84,15 +109,15 @@ class TaskScore:
     """The lm-eval task, such as `mmlu_anatomy`; the benchmark's name for its aggregates."""
     metric: str
     """`acc`, `acc_norm`, or `acc_macro` (mean over subjects)."""
-    value: float
+    value: Share
     """The score, 0..1."""
-    stderr: float | None
+    stderr: Finite | None
     """Standard error over the items, in the same unit; None where none is known."""
-    n: int
+    n: Count
     """Number of items."""
-    shots: int
+    shots: Count
     """Examples before each item."""
-    limit: int | None
+    limit: Count | None
     """Items per lm-eval task at most; None for all."""
     task_version: str
     """Version of the task's definition in lm-eval."""
@@ -108,15 +133,15 @@ class TaskScore:
     """Precision of the model that was scored."""
     note: str | None = None
     """A deviation from the benchmark's definition, to be printed beside the score."""
-    temperature: float | None = None
+    temperature: Finite | None = None
     """Sampling temperature of generated responses; None where log-likelihoods were scored."""
-    response_flags: Mapping[str, int] = Field(
+    response_flags: Mapping[str, Count] = Field(
         default_factory=dict, validation_alias="pathologies", serialization_alias="pathologies"
     )
     """Number of items by flag that their response raises: see `harness.evaluation.paper`."""
     prompts_sha256: str | None = None
     """SHA-256 of the texts of all requests; None in records of older versions."""
-    token_budget: int | None = None
+    token_budget: Count | None = None
     """Tokens of a forward pass, padding included; in half precision it moves the low bits."""
     fallback: str | None = None
     """Why requests were not scored over the trie of their prefixes; None where all were."""
@@ -189,14 +214,17 @@ class CellResult:
     """The scores, benchmark by benchmark; in a benchmark with subjects its own come first."""
     environment: Mapping[str, Any] = Field(default_factory=dict)
     """Versions, host, device, git commit, time."""
-    evaluation_seconds: Mapping[str, float] = Field(default_factory=dict)
+    evaluation_seconds: Mapping[str, Finite] = Field(default_factory=dict)
     """Wall-clock seconds by benchmark."""
     evaluation_environments: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """The environment of each evaluation, by its name (request key, and items): scores may be added
     long after the training, with other versions."""
+    files_sha256: Mapping[str, str] = Field(default_factory=dict)
+    """SHA-256 of the parquet files beside it, by their path in the cell's folder; those that older
+    versions wrote are not in it."""
     error: CellError | None = None
     """Why the last run failed; None where it did not."""
-    estimate: Annotated[Mapping[str, Any], BeforeValidator(lambda given: given or {})] = Field(
+    estimate: Annotated[Mapping[str, Any], BeforeValidator(_checked_estimate)] = Field(
         default_factory=dict
     )
     """What was expected before it ran: training_seconds, scoring_seconds, and the source of both;
@@ -245,7 +273,12 @@ class CellResult:
     def to_json(self) -> str:
         """The text of `result.json`."""
         record = _RESULT.dump_python(self, by_alias=True)
-        return json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        # What older versions did not record is left out, so that their results keep their bytes.
+        if not record["files_sha256"]:
+            del record["files_sha256"]
+        if self.train is not None and self.train.weights_sha256 is None:
+            del record["train"]["weights_sha256"]
+        return canonical(record)
 
     @staticmethod
     def from_json(text: str | bytes) -> CellResult:
@@ -267,21 +300,36 @@ class CellResult:
 _RESULT = TypeAdapter(CellResult)
 
 
-def read_result(folder: Path) -> CellResult | None:
+def read_result(folder: Path, cell_id: str | None = None) -> CellResult | None:
     """The result in a cell's folder, or None where there is none.
 
+    `cell_id` is the cell's that the folder is known to hold.
+
     Raises:
-        StorageError: the file is there and cannot be read.
+        DamagedResult: the file's content is no result of the cell.
+        StorageError: the file cannot be read.
     """
     path = folder / RESULT_FILE
     try:
-        return CellResult.from_json(path.read_bytes())
-    except FileNotFoundError:
+        path.lstat()
+        content = read_bytes(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as fault:
-        raise StorageError(
-            f"{path}: cannot be read ({fault}); move the folder away to run the cell again"
-        ) from fault
+    except OSError as fault:
+        raise StorageError(str(unreadable(path, fault))) from fault
+    except Unreadable as fault:
+        if fault.cause in ("empty", "folder", "special", "lfs pointer", "too large"):
+            said = str(fault).removeprefix(f"{path}: ").removesuffix(f"; {ADVICE[fault.cause]}")
+            raise DamagedResult(f"{path}: cannot be read (it {said}); {AGAIN}") from fault
+        raise StorageError(str(fault)) from fault
+    try:
+        check_seal(content)
+        result = CellResult.from_json(content)
+        if cell_id is not None and result.cell_id != cell_id:
+            raise ValueError(f"it is of another cell, {result.cell_id[:40]}")
+    except ValueError as fault:
+        raise DamagedResult(f"{path}: cannot be read ({one_line(fault)}); {AGAIN}") from fault
+    return result
 
 
 def write_result(folder: Path, result: CellResult) -> None:
@@ -290,4 +338,4 @@ def write_result(folder: Path, result: CellResult) -> None:
     Raises:
         StorageError: the file cannot be written.
     """
-    write_text(folder / RESULT_FILE, result.to_json())
+    write_bytes(folder / RESULT_FILE, sealed(result.to_json()))

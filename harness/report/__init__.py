@@ -7,7 +7,8 @@ tables, gates, listings, costs    the tables; numbers: in print
 curves, gates, bridge    the figures; figures: what they share; reuse: drawn earlier
 reading      what the page says in words
 theory       the convergence rates of `zbench theory`
-render, page    a table as Markdown, LaTeX and text; the HTML file
+render, latex, text, page    a table as Markdown, LaTeX and text; the HTML file
+parts        what is too wide or too long for its page, in parts
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def build_report(data: ReportInput, folder: Path) -> Report:
         folder: where the files go; files of other names in it stay.
 
     Raises:
-        ReportError: no cell has a score yet.
+        ReportError: no cell has a score, or was trained, or failed.
         StorageError: a file cannot be written.
     """
     from harness.analysis.findings import find
@@ -53,12 +54,11 @@ def build_report(data: ReportInput, folder: Path) -> Report:
     from harness.report.page import panel_images
     from harness.report.reuse import earlier_images, figures_key
 
-    if data.scores.empty:
+    has_failed = bool(len(data.cells)) and "failed" in set(data.cells["status"])
+    if data.scores.empty and data.losses.empty and not has_failed:
         name = data.grid_name
-        failed = int((data.cells["status"] == "failed").sum()) if len(data.cells) else 0
-        look = f" ({failed} failed: see `zbench status {name}`)" if failed else ""
         raise ReportError(
-            f"grid '{name}': nothing to report, no cell has a score yet{look}; "
+            f"grid '{name}': nothing to report, no cell has a score yet; "
             f"run `zbench run-grid {name}` first"
         )
     findings = find(data)

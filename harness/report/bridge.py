@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.analysis.columns import Group
 from harness.analysis.measurements import Measurements, name_of
 from harness.analysis.stats import t_quantile
-from harness.report.figures import Drawing, Plot, Styles, draw_curve, file_name
+from harness.report.figures import Drawing, Plot, Styles, apart, draw_curve, file_name, wrapped
 from harness.theory.slopes import Slope
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ BRIDGE = "error-and-examples"
 """Begins the names of the drawings."""
 FEWEST_SHARES = 3
 """A slope's interval needs one point more than a line has parameters."""
+MOST_SLOPES = 6
+"""Slopes that are written into a panel: more leave no room for the curves."""
+LONGEST_NAME = 36
+"""Characters of a method's name beside its slope."""
 Curves = dict[tuple[str, str], list[tuple[float, list[float]]]]
 """By a method's label and its printed name: number of examples and the seeds' errors, ascending."""
 
@@ -31,7 +35,7 @@ def fit_decay(examples: Sequence[float], errors: Sequence[float]) -> Slope | Non
     """
     import numpy as np
 
-    if len(examples) < FEWEST_SHARES or min(errors) <= 0:
+    if len(set(examples)) < FEWEST_SHARES or min(errors) <= 0:
         return None
     (slope, _), covariance = np.polyfit(np.log(examples), np.log(errors), 1, cov=True)
     reach = t_quantile(0.975, len(examples) - 2) * float(covariance[0, 0]) ** 0.5
@@ -54,7 +58,8 @@ def bridge_drawing(
         title=f"{model}, {group.protocol} protocol: error against number of training examples",
         caption=(
             f"{model}, {group.title}. Error is 1 − accuracy; small marks: single seeds, line: "
-            "their mean, band: from the lowest to the highest seed. Written in: the slope of "
+            "their mean, band: from the lowest to the highest seed. Written in (for no more than "
+            f"{MOST_SLOPES} methods): the slope of "
             "log mean error on log examples, with the 95% interval that the points' scatter about "
             "a line gives. It describes these points and no more: the theorems bound how fast "
             "prompts approach a truth that the model contains, with n to infinity. Here no truth "
@@ -92,7 +97,8 @@ def _draw(axes: Axes, *, curves: Curves, styles: Styles) -> None:
         draw_curve(axes, points, styles[method], name)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    ticks = sorted({examples for points in curves.values() for examples, _ in points})
+    places = sorted({examples for points in curves.values() for examples, _ in points})
+    ticks = [places[index] for index in apart(places, 0.12)]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -111,7 +117,10 @@ def _write_slopes(axes: Axes, curves: Curves, styles: Styles) -> None:
         if decay is not None:
             reach = f"[{decay.low:.2f}, {decay.high:.2f}]"
             numbers = f"slope {decay.value:.2f} {reach}".replace("-", "−")
-            lines.append((f"{name}: {numbers}", method))
+            short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+            lines.append((wrapped(f"{short}: {numbers}", 2 * LONGEST_NAME), method))
+    if len(lines) > MOST_SLOPES:
+        return
     low, high = (math.log10(limit) for limit in axes.get_ylim())
     share = 0.06 * (len(lines) + 1)
     axes.set_ylim(10 ** (low - (high - low) * share / (1 - share)), 10**high)

@@ -9,18 +9,22 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
+from itertools import chain, count, product
 
+from harness.analysis.columns import OTHERS
 from harness.analysis.findings import Findings
-from harness.analysis.paper_tables import TABLE_1, TABLE_2
+from harness.analysis.paper_tables import PAPER_TABLES
+from harness.errors import printable
 from harness.report import costs, listings, tables
 from harness.report.bridge import BRIDGE, bridge_drawing
 from harness.report.curves import efficiency_drawing, loss_drawing
 from harness.report.figures import Drawing, styles_of
 from harness.report.gates import MEANING, gate_drawing, share_table
+from harness.report.latex import to_latex
 from harness.report.page import Section, html, render_page
 from harness.report.reading import caution_sentences, headline_sentences, status_line
-from harness.report.render import Table, to_latex, to_markdown, to_text
+from harness.report.render import Table, to_markdown
+from harness.report.text import to_text
 from harness.report.theory import theory_section
 
 TERMINAL_WIDTH = 120
@@ -48,6 +52,9 @@ class TableKind:
     in_terminal: bool = False
 
 
+COMPARED = ((True, "comparisons"), (False, f"comparisons-{OTHERS}"))
+"""Whether the columns are the paper's, and the files that hold their comparisons."""
+
 TABLES = (
     *(
         TableKind(
@@ -58,21 +65,27 @@ TABLES = (
             formats=("md", "tex"),
             in_terminal=True,
         )
-        for paper in (TABLE_1, TABLE_2)
+        for paper in PAPER_TABLES
     ),
-    TableKind(
-        "comparisons",
-        tables.comparison_tables,
-        tables.comparison_records,
-        file="comparisons",
-        formats=("md", "tex"),
-        in_terminal=True,
+    *(
+        TableKind(
+            "comparisons",
+            partial(tables.comparison_tables, is_paper=is_paper),
+            partial(tables.comparison_records, is_paper=is_paper),
+            file=file,
+            formats=("md", "tex"),
+            in_terminal=True,
+        )
+        for is_paper, file in COMPARED
     ),
-    TableKind(
-        "comparisons",
-        tables.comparison_lists,
-        file="comparisons",
-        folded="Every comparison with interval and p",
+    *(
+        TableKind(
+            "comparisons",
+            partial(tables.comparison_lists, is_paper=is_paper),
+            file=file,
+            folded="Every comparison with interval and p",
+        )
+        for is_paper, file in COMPARED
     ),
     TableKind("responses", listings.flag_tables, file="responses"),
     TableKind("responses", listings.order_table, file="responses"),
@@ -111,12 +124,15 @@ SECTIONS = {
 that would be empty is left out."""
 
 
-NOTHING_DRAWN = {
+NOTHING = {
+    "tables": "No cell has a score yet. The failed cells, and why each failed, are named below.",
+    "comparisons": "Nothing to compare: it needs scores of two methods that the paper compares, of "
+    "two settings of a method, or of a method and the untrained base model.",
     "sample-efficiency": "Nothing to draw yet: it needs trained cells with ARC-Easy and "
     "ARC-Challenge, or with every benchmark of the average.",
     "training-loss": "Nothing to draw yet: no cell is trained.",
 }
-"""What stands in the place of a figure."""
+"""What stands in the place of a section's tables or figures."""
 
 
 def drawings(findings: Findings) -> list[Drawing]:
@@ -132,7 +148,19 @@ def drawings(findings: Findings) -> list[Drawing]:
             for key in product(measured.groups, measured.models)
         ),
     ]
-    return [drawing for drawing in found if drawing is not None]
+    return _named_apart([drawing for drawing in found if drawing is not None])
+
+
+def _named_apart(found: Sequence[Drawing]) -> list[Drawing]:
+    """Drawings none of which has the name of another, in any file system."""
+    names: set[str] = set()
+    apart = []
+    for drawing in found:
+        tries = chain([drawing.name], (f"{drawing.name}-{number}" for number in count(2)))
+        name = next(name for name in tries if name.casefold() not in names)
+        names.add(name.casefold())
+        apart.append(replace(drawing, name=name))
+    return apart
 
 
 def table_files(findings: Findings) -> Iterator[tuple[str, str]]:
@@ -145,14 +173,18 @@ def table_files(findings: Findings) -> Iterator[tuple[str, str]]:
             if found:
                 yield f"{file}.{suffix}", "\n".join(write(table) for table in found)
         for entry in entries:
-            if entry.records is not None:
-                yield f"{file}.csv", _csv(entry.records(findings))
+            if entry.records is not None and (records := entry.records(findings)):
+                yield f"{file}.csv", _csv(records)
 
 
 def _csv(records: Sequence[dict[str, object]]) -> str:
     import pandas as pd
 
-    return str(pd.DataFrame(records).convert_dtypes().to_csv(index=False, lineterminator="\n"))
+    plain = [
+        {name: printable(value) if isinstance(value, str) else value for name, value in one.items()}
+        for one in records
+    ]
+    return str(pd.DataFrame(plain).convert_dtypes().to_csv(index=False, lineterminator="\n"))
 
 
 def terminal_text(findings: Findings) -> str:
@@ -162,8 +194,13 @@ def terminal_text(findings: Findings) -> str:
     # Each note once, at the end: the tables stand close together.
     notes = dict.fromkeys(note for table in found for note in table.notes)
     texts = [to_text(replace(table, notes=()), TERMINAL_WIDTH) for table in found]
-    status = f"{findings.data.grid_title}: {status_line(findings.data)}\n"
-    return "\n".join([status, *texts, *(textwrap.fill(note, TERMINAL_WIDTH) for note in notes)])
+    title, notes_found = printable(findings.data.grid_title), map(printable, notes)
+    status = textwrap.fill(f"{title}: {status_line(findings.data)}", TERMINAL_WIDTH) + "\n"
+    if findings.data.scores.empty:
+        texts.append(f"No cell has a score yet: see `zbench status {findings.data.grid_name}`.")
+    return "\n".join(
+        [status, *texts, *(textwrap.fill(note, TERMINAL_WIDTH) for note in notes_found)]
+    )
 
 
 def page_html(
@@ -204,9 +241,8 @@ def _sections(
             for drawing, images in figures
             if drawing.name.startswith(f"{anchor}-")
         ]
-        said = {"gates": MEANING} if drawn else NOTHING_DRAWN
-        parts = [html("paragraphs", [said[anchor]]) if anchor in said else texts.get(anchor, "")]
-        parts += drawn
+        parts = [html("paragraphs", [MEANING])] if drawn and anchor == "gates" else []
+        parts += [texts.get(anchor, ""), *drawn]
         for entry in TABLES:
             if entry.section == anchor and (found := entry.tables(findings)):
                 for index, table in enumerate(found):
@@ -216,5 +252,7 @@ def _sections(
                     errors_explained |= tables.STDERR in table.caption
                 body = html("tables", found)
                 parts.append(html("folded", entry.folded, body) if entry.folded else body)
+        if anchor in NOTHING and not any(parts):
+            parts.append(html("paragraphs", [NOTHING[anchor]]))
         if body := "\n".join(part for part in parts if part):
             yield Section(anchor, title, body)

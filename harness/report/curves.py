@@ -13,7 +13,17 @@ from harness.analysis.columns import Group
 from harness.analysis.curves import EfficiencyCurves, LossCurves
 from harness.analysis.findings import Findings
 from harness.analysis.measurements import BASE, Variant, name_of
-from harness.report.figures import INK, Drawing, Plot, Styles, draw_curve, drawn_methods, file_name
+from harness.report.figures import (
+    INK,
+    Drawing,
+    Plot,
+    Styles,
+    apart,
+    draw_curve,
+    drawn_methods,
+    file_name,
+    legend_name,
+)
 from harness.report.numbers import share_text
 
 if TYPE_CHECKING:
@@ -34,6 +44,8 @@ def efficiency_drawing(findings: Findings, group: Group, model: str, styles: Sty
         )
     titles = {"ARC avg": "ARC average", "Average": "Average of all benchmarks"}
     drawn, left_out = drawn_methods(list(measured.cells), model)
+    if not all(other.is_paper for other in measured.groups):
+        left_out += " Benchmarks outside the paper's tables are in their table alone."
     draw = partial(
         _draw_efficiency, fractions=measured.fractions(model), drawn=drawn, styles=styles
     )
@@ -74,9 +86,12 @@ def _draw_efficiency(
     if curves.chance is not None:
         levels.append((curves.chance, ":", "Chance"))
     for score, dashes, label in levels:
-        axes.axhline(100 * score, color=INK, linestyle=dashes, linewidth=1.1, label=label)
+        axes.axhline(
+            100 * score, color=INK, linestyle=dashes, linewidth=1.1, label=legend_name(label)
+        )
     axes.set_xscale("log")
-    axes.set_xticks(fractions, [f"{100 * fraction:g}%" for fraction in fractions])
+    ticks = [fractions[index] for index in apart(fractions, 0.09)]
+    axes.set_xticks(ticks, [f"{100 * fraction:g}%" for fraction in ticks])
     axes.minorticks_off()
     axes.set_xlim(fractions[0] / 1.25, fractions[-1] * 1.25)
     axes.set_xlabel("Share of the training data (log scale)")
@@ -90,11 +105,13 @@ def _place(variant: Variant, variants: Sequence[Variant]) -> float:
     return (variant.fraction or 0.0) * step ** (beside.index(variant) - (len(beside) - 1) / 2)
 
 
-def loss_drawing(findings: Findings, found: LossCurves, styles: Styles) -> Drawing:
+def loss_drawing(findings: Findings, found: LossCurves, styles: Styles) -> Drawing | None:
     """Training loss per epoch of each method, beside the published curves where there are any."""
     model, published = found.model, found.published
     drawn, left_out = drawn_methods(list(findings.measured.cells), model)
     curves = {v: epochs for v, epochs in found.epochs.items() if v.method in drawn}
+    if not curves:
+        return None
     theirs = {curve.method: curve.values for curve in published}
     draw = partial(_draw_losses, curves=curves, published=theirs, styles=styles)
     num_epochs = 1 + max(epoch for epochs in curves.values() for epoch in epochs)
@@ -140,7 +157,11 @@ def _draw_losses(
         look: dict[str, Any] = {"color": colour, "marker": marker, "markerfacecolor": "none"}
         look |= {"linewidth": 1.2, "label": f"{name_of(variant)}, published"}
         axes.plot(range(first, len(values)), values[first:], "--", **look)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    shown = {epoch for of_seeds in curves.values() for epoch in of_seeds if epoch >= first}
+    if len(shown) == 1:
+        axes.set_xticks(list(shown))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.set_xlabel("Epoch")
     axes.set_ylabel("Training loss (nats per token)")

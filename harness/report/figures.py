@@ -7,13 +7,16 @@ kinds of colour vision (https://jfly.uni-koeln.de/color/). Same input, same byte
 from __future__ import annotations
 
 import io
+import math
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.measurements import BASE, Variant, representatives
+from harness.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,6 +46,10 @@ MORE_STYLES = (
     ("#777777", "*"),
 )
 """For other methods and labels, in the order of their names."""
+
+FONT = "DejaVu Sans"
+LEGEND_WIDTH, TITLE_WIDTH = 60, 62
+"""Characters of a line of a legend, and of a title above one panel."""
 
 MOST_METHODS = len(STYLES) + len(MORE_STYLES)
 """In one figure: more have no styles of their own."""
@@ -88,7 +95,7 @@ class Drawing:
         from matplotlib import rc_context
 
         settings: dict[Any, Any] = {
-            **{"svg.hashsalt": self.name, "pdf.fonttype": 42, "font.family": "DejaVu Sans"},
+            **{"svg.hashsalt": self.name, "pdf.fonttype": 42, "font.family": FONT},
             **{"font.size": 10, "axes.titlesize": 11, "text.color": INK, "axes.edgecolor": INK},
             **{"axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK},
             "axes.facecolor": "none",
@@ -117,24 +124,64 @@ def _draw(panels: list[Plot], title: str) -> Figure:
     for index, panel in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), index + 1)
         panel.draw(axes)
-        axes.set_title(panel.title)
+        axes.set_title(wrapped(panel.title, TITLE_WIDTH))
         axes.grid(axis="y", color=GRID, alpha=0.3, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         handles, labels = axes.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
+        entries |= dict(zip((wrapped(name, LEGEND_WIDTH) for name in labels), handles, strict=True))
     if title:
-        figure.suptitle(title)
+        figure.suptitle(wrapped(title, TITLE_WIDTH * len(panels)))
     num_rows = 0
     if entries:
         # As many columns as keep the legend as wide as the panels.
-        fitting = (90 * len(panels)) // (max(map(len, entries)) + 8)
+        lines = [line for name in entries for line in name.splitlines()]
+        fitting = (90 * len(panels)) // (max(map(len, lines)) + 8)
         ncols = max(1, min(4, len(entries), fitting))
-        num_rows = -(-len(entries) // ncols)
+        num_rows = -(-len(lines) // ncols)
         place: dict[str, Any] = {"loc": "outside lower center", "ncols": ncols, "frameon": False}
         figure.legend(list(entries.values()), list(entries), fontsize=9, **place)
     # The panels keep their size: a long legend makes the figure taller.
     figure.set_size_inches(5.4 * len(panels), 4.0 + 0.19 * max(0, num_rows - 3))
     return figure
+
+
+def legend_name(name: str) -> str:
+    """A name that a legend shows: one that begins with a low line would be left out of it."""
+    return f" {name}" if name.startswith("_") else name
+
+
+def wrapped(text: str, width: int) -> str:
+    """A text as it is, in lines of so many characters: nothing in it is mathematics."""
+    lines = textwrap.wrap(shown(text), width, break_on_hyphens=False) or [""]
+    return "\n".join(lines).replace("$", r"\$")
+
+
+def shown(text: str) -> str:
+    """A text in which what the font cannot draw stands as its number."""
+    text = printable(text)
+    return text if text.isascii() else "".join(map(_drawable, text))
+
+
+@cache
+def _drawable(character: str) -> str:
+    from matplotlib.font_manager import findfont, get_font
+
+    if character.isascii() or get_font(findfont(FONT)).get_char_index(ord(character)):
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def apart(places: Sequence[float], least: float) -> list[int]:
+    """Of ascending places on a log axis, those whose labels do not touch: the last one, and others.
+
+    `least` is the smallest share of the axis between two.
+    """
+    span = math.log(places[-1] / places[0]) if len(places) > 1 else 0.0
+    kept = [len(places) - 1]
+    for index in reversed(range(len(places) - 1)):
+        if math.log(places[kept[-1]] / places[index]) >= least * span:
+            kept.append(index)
+    return kept[::-1]
 
 
 def file_name(model: str) -> str:
@@ -149,7 +196,13 @@ def styles_of(variants: Sequence[Variant]) -> Styles:
         label: STYLES[name] for label, name in labels.items() if label == name and name in STYLES
     }
     others = sorted(set(labels) - set(styles))
-    return styles | dict(zip(others, cycle(MORE_STYLES), strict=False))
+    number = len(MORE_STYLES)
+    # Where the colours begin again, the markers have moved on.
+    more = (
+        (MORE_STYLES[index % number][0], MORE_STYLES[(index + index // number) % number][1])
+        for index in range(len(others))
+    )
+    return styles | dict(zip(others, more, strict=True))
 
 
 def drawn_methods(variants: Sequence[Variant], model: str) -> tuple[set[str], str]:
@@ -183,4 +236,5 @@ def draw_curve(
     for x, values in points:
         xs_of_seeds = [x] * len(values)
         axes.plot(xs_of_seeds, values, marker, markersize=3, color=colour, alpha=0.55)
-    axes.plot(xs, means, color=colour, marker=marker, markersize=6.5, linewidth=1.6, label=label)
+    look: dict[str, Any] = {"marker": marker, "markersize": 6.5, "linewidth": 1.6}
+    axes.plot(xs, means, color=colour, label=legend_name(label), **look)

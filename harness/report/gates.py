@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.findings import Findings
@@ -88,7 +89,8 @@ def _draw_map(axes: Axes, *, table: pd.DataFrame) -> None:
     from matplotlib import colormaps
 
     values = table.to_numpy()
-    limit = float(abs(values).max()) or 1.0
+    limit = max((float(value) for value in abs(values).ravel() if isfinite(value)), default=0.0)
+    limit = limit or 1.0
     # So few colours that vector formats hold the colour bar as shapes, not as a picture.
     colours = colormaps["RdBu_r"].resampled(41)
     mesh = axes.pcolormesh(values, cmap=colours, vmin=-limit, vmax=limit, edgecolors="face")

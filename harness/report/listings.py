@@ -43,7 +43,7 @@ def score_table(findings: Findings) -> list[Table]:
         notes=tuple(f"Note {number}: {note}." for note, number in notes.items()),
         num_text_columns=7,
     )
-    return [table]
+    return [table] if lines else []
 
 
 def score_records(findings: Findings) -> list[dict[str, object]]:
@@ -70,13 +70,13 @@ def protocol_tables(findings: Findings) -> list[Table]:
                 ", ".join(sorted(set().union(*found[name].values())))
                 for name in ("data_source", "precision")
             )
-            sizes = measured.rows[setting]["n"]
+            sizes = measured.rows[setting]["n"].dropna().astype(int)
             rows.append(
                 row(
                     *(column, setting.benchmark, setting.protocol, setting.metric),
                     *(sources, setting.data[:8], precisions, str(setting.shots)),
                     "all" if setting.limit is None else str(setting.limit),
-                    "–".join(map(str, sorted({int(sizes.min()), int(sizes.max())}))),
+                    "–".join(map(str, sorted({min(sizes), max(sizes)}))) if len(sizes) else MISSING,
                     *(setting.task_version, setting.lm_eval_version),
                 )
             )

@@ -7,17 +7,30 @@ in the templates, which escape all text.
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from harness.errors import printable
 from harness.report.figures import INK, Drawing
+from harness.report.parts import longest_piece, pieces, wide_parts
+from harness.report.render import Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 DARK_INK = "#e6e9ed"
 """Colour of the figures' text where the reader's system is set to dark."""
+ROOM = 1176.0
+"""Pixels that a table has in a window of 1280."""
+CHARACTER, GAP = 8.3, 13.0
+"""Pixels of a character in a table, and around an entry."""
+SECOND = 144.0
+"""Pixels that the page gives a second column of texts at least: names of methods."""
+WHOLE = 16
+"""Characters of a text that is never broken."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +48,47 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("harness.report", "")
-    return Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, loader=loader, cache_size=2
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        loader=loader,
+        cache_size=2,
+        finalize=_plain,
     )
+    environment.globals["whole"] = WHOLE
+    environment.filters |= {"breakable": _breakable, "parts": _parts}
+    return environment
+
+
+def _plain(value: object) -> object:
+    """Text without characters that steer a terminal or turn the direction of writing."""
+    return printable(value) if type(value) is str else value
+
+
+def _breakable(text: str) -> Markup:
+    """A text whose long words the browser may break."""
+    from markupsafe import Markup, escape
+
+    if len(text) <= WHOLE:
+        return escape(printable(text))
+    words = (Markup("<wbr>").join(map(escape, pieces(word))) for word in printable(text).split(" "))
+    return Markup(" ").join(words)
+
+
+def _parts(tables: Sequence[Table]) -> list[Table]:
+    """Tables no wider than the page."""
+    return [part for table in tables for part in wide_parts(table, ROOM, _column_width)]
+
+
+def _column_width(table: Table, index: int) -> float:
+    """The most pixels that a column needs where all of its text is broken into lines."""
+    entries = [line.entries[index] for line in table.rows]
+    pieces = [longest_piece(text) for entry in entries for text in (entry.text, entry.error)]
+    if index >= table.num_text_columns:
+        pieces = [max(len(entry.text), len(entry.error)) for entry in entries]
+    least = SECOND if index == 1 < table.num_text_columns else 0.0
+    return max(least, CHARACTER * max([longest_piece(table.header[index]), *pieces]) + GAP)
 
 
 def html(macro: str, *arguments: object) -> str:

@@ -18,6 +18,7 @@ def status_line(data: ReportInput) -> str:
 def headline_sentences(findings: Findings) -> list[str]:
     """One sentence per claim of the paper; each names its group where there are several."""
     lines = []
+    num_groups = sum(group.is_paper for group in findings.comparisons)
     for entry in findings.headlines:
         estimate = entry.estimate
         assert estimate is not None
@@ -25,7 +26,7 @@ def headline_sentences(findings: Findings) -> list[str]:
         reach = "" if interval is None else f"95% interval {interval_text(interval)}, "
         seeds = f"{estimate.num_seeds} seed{'s' if estimate.num_seeds > 1 else ''}"
         p = p_text(entry.p_value)
-        where = f" ({entry.group.title})" if len(findings.comparisons) > 1 else ""
+        where = f" ({entry.group.title})" if num_groups > 1 else ""
         lines.append(
             f"{entry.model}: {entry.label}, {entry.column}{where}: "
             f"{points(estimate.value)} points ({reach}p {p if p[0] in '<–' else '= ' + p} before "
@@ -44,10 +45,16 @@ def caution_sentences(findings: Findings) -> list[str]:
             f"{num_open} of {len(cells)} cells are not done: their rows rest on fewer seeds, or "
             "show dashes. A failed cell may still have given scores before it failed."
         )
+    if findings.not_numbers:
+        lines.append(
+            "Scores that are no numbers are left out, and show dashes: "
+            f"{'; '.join(findings.not_numbers)}."
+        )
     noted = cells.reindex(columns=["label", "training_note"]).dropna()
     lines += [f"{label}: {note}." for label, note in noted.itertuples(index=False)]
     settings = [setting for group in measured.groups for setting in group.settings.values()]
-    worlds = {measured.benchmarks[setting.benchmark].world for setting in settings}
+    known = [measured.benchmarks.get(setting.benchmark) for setting in settings]
+    worlds = {entry.world if entry else None for entry in known}
     if worlds == {"demo"}:
         lines.append(
             "The benchmarks are those of one small invented world that ships with the package; "

@@ -1,12 +1,15 @@
-"""A table as Markdown, LaTeX (booktabs) and plain text; the page's templates make it HTML."""
+"""A table, and what it is as Markdown.
+
+LaTeX and plain text are made in files of their own, HTML by the page's templates.
+"""
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.errors import printable
 from harness.report.numbers import MISSING
 
 
@@ -82,9 +85,25 @@ def _md_line(texts: Sequence[str]) -> str:
     return f"| {' | '.join(texts)} |"
 
 
+_MARKUP = re.compile(
+    r"[\\|*`$~\[\]]"
+    r"|(?<![^\W_])_|_(?![^\W_])"  # inside a word it is no markup
+    r"|(?<=[A-Za-z])(?=://)|(?<=www)(?=\.)"
+    r"|^(?:[#>+=-](?!\d)|\d+(?=[.)]\s))"
+)
+
+
 def _md(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*")
-    return escaped.replace("<", "&lt;").replace("\n", " ")
+    """Text that stands in Markdown as it is."""
+    flat = " ".join(printable(text).splitlines())
+    escaped = _MARKUP.sub(_escaped, flat)
+    return re.sub(r"&(?=#?\w+;)", "&amp;", escaped).replace("<", "&lt;")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    if found[0].isdigit():
+        return f"{found[0]}\\"
+    return f"\\{found[0]}"
 
 
 def _md_entry(entry: Entry, is_reference: bool) -> str:
@@ -92,107 +111,3 @@ def _md_entry(entry: Entry, is_reference: bool) -> str:
     if entry.bold:
         text = f"**{_md(entry.text)}** {_md(entry.error)}".strip()
     return f"*{text}*" if is_reference and text and text != MISSING else text
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "–": "--",
-    "−": "$-$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "·": r"$\cdot$",
-    "Σ": r"$\Sigma$",
-    "²": r"$^2$",
-    "√": r"$\surd$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-    "†": r"\dag{}",
-    "‡": r"\ddag{}",
-    "…": r"\ldots{}",
-    "\n": " ",
-}
-
-
-def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is."""
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
-def to_latex(table: Table) -> str:
-    """LaTeX `table` environment; the document needs `\\usepackage{booktabs}`."""
-    texts = table.num_text_columns
-    columns = "l" * texts + "r" * (len(table.header) - texts)
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        "\\begin{table}[t]",
-        "\\centering\\footnotesize\\setlength{\\tabcolsep}{4pt}",
-        f"\\caption{{{escape_latex(_latex_caption(table))}}}",
-        f"\\label{{tab:{table.name}}}",
-        f"\\begin{{tabular}}{{{columns}}}",
-        "\\toprule",
-        " & ".join(escape_latex(name) for name in table.header) + r" \\",
-        "\\midrule",
-    ]
-    for index, line in enumerate(table.rows):
-        if line.starts_block and index:
-            lines.append("\\midrule")
-        cells = [_latex_entry(entry, line.is_reference) for entry in line.entries]
-        lines.append(" & ".join(cells) + r" \\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]) + "\n"
-
-
-def _latex_caption(table: Table) -> str:
-    title = f"{table.title} ({table.subtitle})." if table.subtitle else f"{table.title}."
-    # The document numbers its tables itself.
-    return " ".join((re.sub(r"^Table \d+\. ", "", title), *table.notes, *table.caption))
-
-
-def _latex_entry(entry: Entry, is_reference: bool) -> str:
-    text = escape_latex(entry.text)
-    if entry.bold:
-        text = f"\\textbf{{{text}}}"
-    if entry.error:
-        text += f" {{\\scriptsize {escape_latex(entry.error)}}}"
-    return f"\\textit{{{text}}}" if is_reference and entry.text not in ("", MISSING) else text
-
-
-def to_text(table: Table, width: int = 120) -> str:
-    """Table as plain text without its caption; long names wrap to keep to `width` columns.
-
-    A first column "Model" becomes a line above each block, and errors are glued to their values.
-    """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as Grid
-    from rich.text import Text
-
-    first = 1 if table.header[0] == "Model" else 0
-    grid = Grid(box=box.HORIZONTALS, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
-    for index, name in enumerate(table.header[first:], first):
-        is_text = index < table.num_text_columns
-        grid.add_column(Text(name), justify="left" if is_text else "right", no_wrap=not is_text)
-    for line in table.rows:
-        texts = [f"{entry.text}{entry.error.replace(' ', '')}" for entry in line.entries[first:]]
-        if line.starts_block:
-            grid.add_section()
-        elif line.is_reference:
-            texts[0] = f"  {texts[0]}"
-        if first and line.entries[0].text:
-            grid.add_row(Text(line.entries[0].text))
-        grid.add_row(*map(Text, texts))
-    console = Console(width=width, file=io.StringIO(), color_system=None)
-    parts = [Text(table.title), Text(table.subtitle), grid, *map(Text, table.notes)]
-    console.print(*(part for part in parts if part), sep="\n")
-    assert isinstance(console.file, io.StringIO)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"

@@ -1,16 +1,16 @@
-"""The main tables: the paper's Tables 1 and 2 with published values, and paired comparisons."""
+"""The main tables: Tables 1 and 2 with published values, other benchmarks, paired comparisons."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
-from harness.analysis.columns import TABLE_COLUMNS, Group
+from harness.analysis.columns import Group
 from harness.analysis.comparisons import ALPHA, Comparison
 from harness.analysis.findings import Findings
 from harness.analysis.measurements import Measurements
-from harness.analysis.paper_tables import Line, PaperTable
+from harness.analysis.paper_tables import Line, PaperTable, listed, title_of
 from harness.report.numbers import (
     MISSING,
     estimate_record,
@@ -41,47 +41,64 @@ STDERR = (
 
 
 def paper_tables(paper: PaperTable, findings: Findings, digits: int = 2) -> list[Table]:
-    """A table of the paper, once per group; `digits` are the decimals of a percent."""
-    return [_table(findings, group, paper, digits) for group in findings.measured.groups]
+    """A table of scores, once per group; `digits` are the decimals of a percent."""
+    return [
+        _table(findings, group, paper, lines, digits)
+        for (shown, group), lines in findings.lines.items()
+        if shown is paper
+    ]
 
 
-def _table(findings: Findings, group: Group, paper: PaperTable, digits: int) -> Table:
-    lines = findings.lines[paper, group]
+def _table(
+    findings: Findings, group: Group, paper: PaperTable, lines: Sequence[Line], digits: int
+) -> Table:
     rows: list[Row] = []
     model = None
     for line in lines:
-        rows.append(_value_row(line, paper, line.variant.model != model, digits))
+        starts = line.variant.model != model
+        rows.append(_value_row(line, paper, group, starts, digits))
         model = line.variant.model
         if line.published is not None:
-            rows.append(_published_row(line, line.published, paper))
-    chances = [findings.measured.chance(group, column) for column in TABLE_COLUMNS]
-    values = [percent(chance, digits) for chance in chances]
-    blanks = [""] * (2 if paper.has_params else 1)
-    rows.append(row("", "Chance", *blanks, *values, starts_block=True, is_reference=True))
+            rows.append(_published_row(line, line.published, paper, group))
+    chances = [findings.measured.chance(group, column) for column in group.columns]
+    if group.is_paper or any(chance is not None for chance in chances):
+        values = [percent(chance, digits) for chance in chances]
+        blanks = [""] * (2 if paper.has_params else 1)
+        rows.append(row("", "Chance", *blanks, *values, starts_block=True, is_reference=True))
     head = ("Model", "Method", *["Params"] * paper.has_params, "Seeds")
     return Table(
-        name=paper.name + group.suffix(),
-        title=paper.title,
+        name=paper.name + group.suffix().removeprefix(f"-{paper.name}"),
+        title=title_of(paper, group, lines, findings.published),
         subtitle=group.title,
-        header=(*head, *map(group.head, TABLE_COLUMNS)),
+        header=(*head, *map(group.head, group.columns)),
         rows=tuple(rows),
-        caption=_caption(findings, group, paper),
+        caption=_caption(findings, group, paper, lines),
         notes=_notes(lines, group),
         num_text_columns=2,
     )
 
 
-def _caption(findings: Findings, group: Group, paper: PaperTable) -> tuple[str, ...]:
-    lines, measured = findings.lines[paper, group], findings.measured
+def _caption(
+    findings: Findings, group: Group, paper: PaperTable, lines: Sequence[Line]
+) -> tuple[str, ...]:
     metrics = ", ".join(f"{c} {setting.metric}" for c, setting in group.settings.items())
+    if not group.is_paper and len(used := {one.metric for one in group.settings.values()}) == 1:
+        metrics = used.pop()
+    told = [("MMLU", "MMLU: mean over all questions"), ("TruthfulQA", "TruthfulQA: mc1")]
+    said = [text for column, text in told if group.is_paper and column in group.settings]
+    meant = f" ({'; '.join(said)})" if said else ""
+    missing = f"{MISSING}: not measured, or a part of it is not."
     texts = [
-        f"Percent ± one standard error. {_trained_on(measured)} Seeds: trained models behind a "
-        f"row. Metrics: {metrics} (MMLU: mean over all questions; TruthfulQA: mc1).",
+        f"Percent ± one standard error. {_trained_on(findings.measured)} Seeds: trained models "
+        f"behind a row. Metrics: {metrics}{meant}.",
         STDERR,
         "ARC avg: unweighted mean of Easy and Challenge. Average: mean of ARC avg, MMLU, HellaSwag "
-        f"and TruthfulQA. {MISSING}: not measured, or a part of it is not.",
+        f"and TruthfulQA. {missing}"
+        if group.is_paper
+        else f"{MISSING}: not measured.",
     ]
-    if paper.bold:
+    rivals = {line.variant.method_name for line in lines} & set(paper.bold)
+    if len(rivals) > 1:
         texts.append(
             "Bold: the better of linear and non-linear per model, as in the paper; it says nothing "
             "of significance (see the paired comparisons)."
@@ -93,7 +110,7 @@ def _caption(findings: Findings, group: Group, paper: PaperTable) -> tuple[str, 
             f"Published: as printed in the paper; {MISSING} where it was measured with another "
             "protocol or number of items than this column."
         )
-    else:
+    elif group.is_paper:
         texts.append("The paper has no row for these models and data: no published values.")
     return tuple(texts)
 
@@ -119,13 +136,13 @@ def _notes(lines: Sequence[Line], group: Group) -> tuple[str, ...]:
     return group.notes
 
 
-def _value_row(line: Line, paper: PaperTable, starts: bool, digits: int) -> Row:
+def _value_row(line: Line, paper: PaperTable, group: Group, starts: bool, digits: int) -> Row:
     head = [line.variant.model if starts else "", line.name]
     head += [short_count(line.num_parameters)] * paper.has_params
     seeds = sorted({estimate.num_seeds for estimate in line.estimates.values() if estimate})
     shown = "–".join(dict.fromkeys(str(n) for n in (seeds[0], seeds[-1]))) if seeds else MISSING
     head.append("" if line.variant.fraction is None and seeds else shown)
-    values = [_entry(line.estimates[c], c in line.best, digits) for c in TABLE_COLUMNS]
+    values = [_entry(line.estimates[c], c in line.best, digits) for c in group.columns]
     return row(*head, *values, starts_block=starts)
 
 
@@ -139,11 +156,11 @@ def _entry(estimate: Estimate | None, bold: bool, digits: int) -> Entry:
     return Entry(percent(estimate.value, digits), error, bold)
 
 
-def _published_row(line: Line, published: PublishedRow, paper: PaperTable) -> Row:
+def _published_row(line: Line, published: PublishedRow, paper: PaperTable, group: Group) -> Row:
     head = ["", "published", *[published.params or MISSING] * paper.has_params, ""]
     values = [
         f"{published.values[column]:.2f}" if column in line.matches else MISSING
-        for column in TABLE_COLUMNS
+        for column in group.columns
     ]
     return row(*head, *values, is_reference=True)
 
@@ -151,8 +168,8 @@ def _published_row(line: Line, published: PublishedRow, paper: PaperTable) -> Ro
 def table_records(paper: PaperTable, findings: Findings) -> list[dict[str, object]]:
     """A table of the paper as tidy records, one per row and column, for its CSV."""
     records: list[dict[str, object]] = []
-    for group in findings.measured.groups:
-        for line, column in product(findings.lines[paper, group], TABLE_COLUMNS):
+    for (shown, group), lines in findings.lines.items():
+        for line, column in product(lines if shown is paper else (), group.columns):
             estimate, setting = line.estimates[column], group.settings.get(column)
             published = line.published if column in line.matches else None
             records.append(
@@ -177,9 +194,21 @@ def table_records(paper: PaperTable, findings: Findings) -> list[dict[str, objec
     return records
 
 
-def comparison_tables(findings: Findings, digits: int = 2) -> list[Table]:
+def _compared(findings: Findings, is_paper: bool) -> Iterator[tuple[Group, list[Comparison]]]:
+    """Comparisons by group, of the paper's columns or of the other benchmarks, where any are."""
+    for group, found in findings.comparisons.items():
+        if group.is_paper == is_paper and found:
+            yield group, found
+
+
+def _of(group: Group) -> str:
+    """Names the columns in a title where they are not the paper's."""
+    return "" if group.is_paper else f": {listed(group.columns)}"
+
+
+def comparison_tables(findings: Findings, digits: int = 2, *, is_paper: bool = True) -> list[Table]:
     """Comparisons with one row per pair and one column per benchmark, once per group."""
-    return [_wide(found, group, digits) for group, found in findings.comparisons.items()]
+    return [_wide(found, group, digits) for group, found in _compared(findings, is_paper)]
 
 
 def _wide(comparisons: Sequence[Comparison], group: Group, digits: int) -> Table:
@@ -187,13 +216,13 @@ def _wide(comparisons: Sequence[Comparison], group: Group, digits: int) -> Table
     for model, label in dict.fromkeys((entry.model, entry.label) for entry in comparisons):
         found = {e.column: e for e in comparisons if (e.model, e.label) == (model, label)}
         seeds = {e.estimate.num_seeds for e in found.values() if e.estimate}
-        values = [_difference(found.get(column), digits) for column in TABLE_COLUMNS]
+        values = [_difference(found.get(column), digits) for column in group.columns]
         lines.append([model, label, "/".join(map(str, sorted(seeds))) or MISSING, *values])
     return Table(
         name="comparisons" + group.suffix(),
-        title="Paired differences in points",
+        title="Paired differences in points" + _of(group),
         subtitle=group.title,
-        header=("Model", "Difference", "Seeds", *map(group.head, TABLE_COLUMNS)),
+        header=("Model", "Difference", "Seeds", *map(group.head, group.columns)),
         notes=(_correction(comparisons), *group.notes),
         rows=blocks(lines),
         caption=(
@@ -233,10 +262,10 @@ def _difference(entry: Comparison | None, digits: int) -> Entry:
     return Entry(points(entry.estimate.value, digits) + star, error)
 
 
-def comparison_lists(findings: Findings) -> list[Table]:
+def comparison_lists(findings: Findings, *, is_paper: bool = True) -> list[Table]:
     """Comparisons with one row each (interval, p and test), once per group."""
     tables = []
-    for group, comparisons in findings.comparisons.items():
+    for group, comparisons in _compared(findings, is_paper):
         lines = []
         for entry in comparisons:
             found = [MISSING] * 8
@@ -251,7 +280,7 @@ def comparison_lists(findings: Findings) -> list[Table]:
         tables.append(
             Table(
                 name="comparisons-list" + group.suffix(),
-                title="Every comparison",
+                title="Every comparison" + _of(group),
                 subtitle=group.title,
                 header=(
                     *("Model", "Difference", "Column", "Test"),
@@ -264,7 +293,7 @@ def comparison_lists(findings: Findings) -> list[Table]:
     return tables
 
 
-def comparison_records(findings: Findings) -> list[dict[str, object]]:
+def comparison_records(findings: Findings, *, is_paper: bool = True) -> list[dict[str, object]]:
     """Comparisons as tidy records for their CSV."""
     return [
         {
@@ -281,6 +310,6 @@ def comparison_records(findings: Findings) -> list[dict[str, object]]:
             "num_seeds": entry.estimate.num_seeds if entry.estimate else None,
             "num_items": entry.estimate.num_items if entry.estimate else None,
         }
-        for found in findings.comparisons.values()
+        for _, found in _compared(findings, is_paper)
         for entry in found
     ]

@@ -10,14 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import StorageError, TrackingError
+from harness.errors import StorageError, TrackingError, mask_secrets
 from harness.grid.schema import GridSpec
 from harness.grid.status import CellState
 from harness.records.events import CellEnded, CellStarted, Event, StepDone
 from harness.records.results import read_result
+from harness.tracking.faults import store_errors
 from harness.tracking.metrics import step_metrics
 from harness.tracking.runs import GridRuns
-from harness.tracking.store import MAX_BATCH, hide_password, store_errors
+from harness.tracking.store import MAX_BATCH
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -41,6 +42,8 @@ class Tracker:
     ) -> None:
         self.grid, self.uri, self.runs_dir, self.states = grid, uri, runs_dir, states
         self.problem: str | None = None
+        self.told: str | None = None
+        """What was done to a broken database, in one line."""
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
@@ -55,7 +58,7 @@ class Tracker:
         self._events.put(None)
         self._thread.join(timeout)
         if self._thread.is_alive():
-            self.problem = f"MLflow at {hide_password(self.uri)}: too slow; gave up waiting"
+            self.problem = f"MLflow at {mask_secrets(self.uri)}: too slow; gave up waiting"
         return self.problem
 
     def _run(self) -> None:
@@ -64,7 +67,8 @@ class Tracker:
             try:
                 with store_errors(self.uri):
                     if live is None:
-                        runs = GridRuns(self.grid, self.uri, self.runs_dir)
+                        runs = GridRuns(self.grid, self.uri, self.runs_dir, live=True)
+                        self.told = self.told or runs.store.told
                         runs.sync(self.states)
                         live = _LiveLog(runs, {state.cell.id: state for state in self.states})
                     live.follow(self._events)
@@ -111,6 +115,7 @@ class _LiveLog:
                 self._flush()
                 self.runs.client.set_terminated(self.run_ids.pop(event.cell_id), "KILLED")
             cell = self.states[event.cell_id].cell
+            self.runs.show_running()
             self.run_ids[event.cell_id] = self.runs.create_cell_run(cell)
         elif isinstance(event, StepDone) and event.cell_id in self.run_ids:
             self.pending.setdefault(event.cell_id, []).extend(step_metrics(event))
@@ -125,15 +130,17 @@ class _LiveLog:
         except StorageError:  # reported where the cells are listed
             result = None
         run_id = self.run_ids.get(event.cell_id)
+        state = replace(self.states[event.cell_id], result=result, folder=folder)
         if run_id is None:
             if result is not None:
-                self.runs.replay(replace(self.states[event.cell_id], result=result, folder=folder))
+                self.runs.replay(state)
             return
         if result is not None:
             self.runs.tag_training(run_id, result)
-            self.runs.log_result(run_id, result, folder)
+            self.runs.log_result(run_id, state)
         else:
-            self.runs.client.set_tag(run_id, "zbench.error", (event.error or "")[:5000])
+            error = mask_secrets(event.error or "")[:5000]
+            self.runs.client.set_tag(run_id, "zbench.error", error)
             self.runs.client.set_terminated(run_id, "FAILED")
         del self.run_ids[event.cell_id]
 

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import UsageError
+from harness.errors import TrackingError, UsageError, mask_secrets
 from harness.grid.folders import items_path
 from harness.records.results import RESULT_FILE
-from harness.tracking.store import Store, TrackedRun, hide_password, store_errors
+from harness.tracking.address import sqlite_path
+from harness.tracking.faults import store_errors
+from harness.tracking.store import Store, TrackedRun
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
+logger = logging.getLogger(__name__)
 
 
 class RunLookup:
     """The cells' runs in all experiments of one MLflow store, listed once."""
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+    def __init__(self, uri: str, runs_dir: Path) -> None:
+        self.uri, self.runs_dir = uri, runs_dir
 
     def exists(self) -> bool:
         """Whether there is a store: looking for a local file does not make it."""
-        path = self.uri.removeprefix("sqlite:///")
-        return path == self.uri or Path(path).is_file()
+        path = sqlite_path(self.uri)
+        return path is None or path.is_file()
 
     def find(self, name: str) -> TrackedRun | None:
         """The run of this id, or the newest finished one of this name; None without any.
@@ -46,7 +51,7 @@ class RunLookup:
         if tracked is None:
             raise UsageError(
                 f"{name}: the artifacts of this MLflow run lack {RESULT_FILE} "
-                f"({hide_password(self.uri)}); name the cell's folder instead"
+                f"({mask_secrets(self.uri)}); name the cell's folder instead"
             )
         return tracked
 
@@ -60,11 +65,17 @@ class RunLookup:
 
     def items_file(self, run: TrackedRun, benchmark: str, evaluation: str) -> Path | None:
         """Local path of a run's per-item records, or None where it has none."""
-        return self._store.file(run, str(items_path(Path(), benchmark, evaluation)))
+        name = str(items_path(Path(), benchmark, evaluation))
+        try:
+            return self._store.file(run, name)
+        except TrackingError as fault:
+            logger.warning("warning: %s: left out %s: %s", run.label, name, fault)
+            return None
 
     @cached_property
     def _store(self) -> Store:
-        return Store(self.uri)
+        with store_errors(self.uri):
+            return Store(self.uri, self.runs_dir, write=False)
 
     @cached_property
     def _runs(self) -> list[Run]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.errors import StorageError
 from harness.evaluation.shown import items_name, shown_result
+from harness.evaluation.tasks import TaskSpec, request_key
+from harness.grid.cell_files import read_table
 from harness.grid.schema import Cell
 from harness.methods import METHODS
 from harness.records.events import StepDone
@@ -16,6 +21,8 @@ from harness.records.results import RESULT_FILE, CellResult
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
+
+logger = logging.getLogger(__name__)
 
 
 def cell_params(cell: Cell) -> dict[str, object]:
@@ -56,13 +63,18 @@ def step_metrics(event: StepDone) -> list[Metric]:
     return [_metric(key, value, event.time_ms, event.step) for key, value in values.items()]
 
 
-def steps_metrics(path: Path) -> list[Metric]:
-    """The metrics of a training's stored steps, the same as were logged live."""
+def steps_metrics(path: Path, sha256: str | None = None) -> list[Metric]:
+    """The metrics of a training's stored steps, the same as were logged live.
+
+    `sha256` is the file's, where it is known; a damaged file has none.
+    """
     if not path.is_file():
         return []
-    import pandas as pd
-
-    frame = pd.read_parquet(path)
+    try:
+        frame = read_table(path, sha256).to_pandas()
+    except StorageError as damaged:
+        logger.warning("%s", damaged)
+        return []
     fields = ("step", "epoch", "loss", "learning_rate", "tokens_per_second", "time_ms")
     metrics: list[Metric] = []
     for row in frame.drop(columns=["tokens", "seconds"], errors="ignore").to_dict("records"):
@@ -72,20 +84,22 @@ def steps_metrics(path: Path) -> list[Metric]:
     return metrics
 
 
-def result_metrics(result: CellResult) -> list[Metric]:
-    """The metrics of a result.
+def result_metrics(result: CellResult, tasks: Sequence[TaskSpec] = ()) -> list[Metric]:
+    """The metrics of a result, one point for each metric and step.
 
     They are `eval/<protocol>/<task>/<metric>`, costs, the loss per epoch, and what a method
-    measured before and after the training (`probe/`).
+    measured before and after the training (`probe/`). Of several scores of one name (another
+    limit, say) it is that which answers one of `tasks`, else the last.
     """
     now = time.time_ns() // 1_000_000
-    metrics: list[Metric] = []
+    found: dict[tuple[str, int], Metric] = {}
 
     def add(key: str, value: float, step: int = 0) -> None:
-        metrics.append(_metric(key, value, now, step))
+        found[key, step] = _metric(key, value, now, step)
 
     first = {score.evaluation for score in shown_result(result).scores}
-    for score in result.scores:
+    asked = {request_key(task) for task in tasks}
+    for score in sorted(result.scores, key=lambda score: score.key in asked):
         stem = f"eval/{score.protocol}/{score.task}"
         if score.evaluation not in first:  # of other items than the one that has the plain name
             stem += f"/items-{items_name(score)}"
@@ -106,7 +120,7 @@ def result_metrics(result: CellResult) -> list[Metric]:
         for name, value in train.final_statistics.items():
             if name.startswith("probe/"):  # others are the last step's, and logged with it
                 add(name, value)
-    return metrics
+    return list(found.values())
 
 
 def content_hash(folder: Path) -> str:

@@ -1,18 +1,30 @@
-"""The runs of a grid in an MLflow store: made, found, closed, replayed and read back."""
+"""The runs of a grid in an MLflow store: made, found, closed and replayed; each point once."""
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Sequence
+import contextlib
+import hashlib
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.grid.folders import ADAPTER_FOLDER, CELL_FILE, ITEMS_FOLDER, LOG_FILE, STEPS_FILE
+from harness.errors import mask_secrets
+from harness.grid.folders import (
+    ADAPTER_FOLDER,
+    CELL_FILE,
+    ITEMS_FOLDER,
+    LOG_FILE,
+    STEPS_FILE,
+    cell_folder,
+)
 from harness.grid.schema import Cell, GridSpec
 from harness.grid.status import CellState
 from harness.records.environment import git_commit
+from harness.records.process import is_alive, process_identity
 from harness.records.results import RESULT_FILE, CellResult
+from harness.tracking.faults import store_errors
+from harness.tracking.lock import turn
 from harness.tracking.metrics import (
     cell_params,
     content_hash,
@@ -20,89 +32,162 @@ from harness.tracking.metrics import (
     steps_metrics,
     training_hash,
 )
-from harness.tracking.store import Store, TrackedRun, store_errors
+from harness.tracking.points import lacking_points
+from harness.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 LARGEST_ADAPTER_BYTES = 512 * 2**20
 """Larger adapters stay in the cell's folder, which the run names in a tag."""
+RUNNER = "zbench.runner."
+"""Tags of the grid's own run: one for each process that runs cells of it."""
 
 
 class GridRuns:
     """The runs of one grid in one MLflow store.
 
+    Args:
+        grid: the grid.
+        uri: of the store.
+        runs_dir: the runs folder.
+        live: whether this process runs cells: the grid's own run is RUNNING until `close`.
+
     Raises:
         TrackingError: the store cannot be reached or made.
     """
 
-    def __init__(self, grid: GridSpec, uri: str, runs_dir: Path) -> None:
-        self.grid = grid
-        self.uri = uri
-        self._listed: dict[str, list[Run]] | None = None  # while nothing else is logged
-        with store_errors(uri):
-            self.store = Store(uri)
+    def __init__(self, grid: GridSpec, uri: str, runs_dir: Path, *, live: bool = False) -> None:
+        self.grid, self.uri, self.runs_dir, self.live = grid, uri, runs_dir, live
+        self._creating: dict[str, str] = {}
+        """By cell: the mark of a run whose creation was not confirmed."""
+        self._created = False
+        with self._in_turn():
+            self.store = Store(uri, runs_dir)
             self.client = self.store.client
-            name = grid.tracking.experiment or grid.name
-            self.experiment_id = self.store.experiment_id(name, runs_dir)
+            self.experiment_id = self.store.experiment_id(grid.tracking.experiment or grid.name)
             self.parent_id = self._parent()
+            if grid.text:
+                self.store.log_text(self.parent_id, mask_secrets(grid.text), "grid.yaml")
+            if live:
+                self.client.set_tag(self.parent_id, _runner(), process_identity())
+                self.show_running()
+
+    @contextlib.contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        with store_errors(self.uri):
+            self.runs_dir.mkdir(parents=True, exist_ok=True)
+            with turn(self.runs_dir):
+                yield
 
     def _parent(self) -> str:
-        """Id of the grid's own run, with the grid's text as it is now."""
-        name = self.grid.name
-        found = self.store.search([self.experiment_id], kind="grid", grid=name)
+        """Id of the grid's own run, made where there is none; of several the first one."""
+        found = self._grid_runs()
         if found:
-            run_id = str(found[0].info.run_id)
-            self.client.update_run(run_id, status="RUNNING")
-        else:
-            commit = git_commit() or "unknown"
-            tags = {"zbench.kind": "grid", "zbench.grid": name, "zbench.git_commit": commit}
-            run = self.client.create_run(self.experiment_id, run_name=name, tags=tags)
-            run_id = str(run.info.run_id)
-        if self.grid.text:
-            self.client.log_text(run_id, self.grid.text, "grid.yaml")
-        return run_id
+            return str(found[0].info.run_id)
+        commit = git_commit() or "unknown"
+        tags = {"zbench.kind": "grid", "zbench.grid": self.grid.name, "zbench.git_commit": commit}
+        made = self.store.create_run(self.experiment_id, self.grid.name, tags)
+        first = str((self._grid_runs() or [self.client.get_run(made)])[0].info.run_id)
+        if first != made:  # a process elsewhere was faster
+            self.client.delete_run(made)
+        return first
+
+    def _grid_runs(self) -> list[Run]:
+        found = self.store.search([self.experiment_id], kind="grid", grid=self.grid.name)
+        return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+
+    def show_running(self) -> None:
+        """Marks the grid's own run as running, whatever a process elsewhere took it for."""
+        self.client.update_run(self.parent_id, status="RUNNING")
+
+    def close(self) -> None:
+        """Marks the grid's own run as finished for now, unless another process runs cells of it."""
+        with store_errors(self.uri):
+            if self._created:
+                self._close_own_runs()
+            runners = {
+                key: owner
+                for key, owner in self.client.get_run(self.parent_id).data.tags.items()
+                if key.startswith(RUNNER)
+            }
+            for key, owner in list(runners.items()):
+                if owner == process_identity() or is_alive(owner) is False:
+                    self.client.delete_tag(self.parent_id, key)
+                    del runners[key]
+            if not any(is_alive(owner) for owner in runners.values()):
+                self.client.set_terminated(self.parent_id)
+
+    def _close_own_runs(self) -> None:
+        """Closes the runs of cells that were stopped.
+
+        And those that a server made of a request that was sent twice, its first answer lost.
+        """
+        for run in self.store.search([self.experiment_id], kind="cell", owner=process_identity()):
+            if run.info.status == "RUNNING":
+                self.client.set_terminated(run.info.run_id, "KILLED")
 
     def cell_runs(self) -> dict[str, list[Run]]:
         """Lists the child runs by cell id, newest first."""
-        self._listed = {}
+        listed: dict[str, list[Run]] = {}
         for run in self.store.search([self.experiment_id], kind="cell"):
-            self._listed.setdefault(run.data.tags["zbench.cell_id"], []).append(run)
-        return self._listed
+            listed.setdefault(run.data.tags["zbench.cell_id"], []).append(run)
+        return listed
 
     def create_cell_run(self, cell: Cell) -> str:
-        """Starts a child run and logs what the cell is; returns its id."""
+        """Starts a child run and logs what the cell is; returns its id.
+
+        After an error it is called again: a run that the store has made all the same is taken up.
+        """
+        mark = self._creating.get(cell.id)
+        if mark is None:
+            mark = self._creating[cell.id] = uuid.uuid4().hex
+            made = []
+        else:
+            made = self.store.search([self.experiment_id], kind="cell", creation=mark)
+        self._created = True
+        run_id = str(made[-1].info.run_id) if made else self._create(cell, mark)
+        self._log_params(run_id, cell)
+        del self._creating[cell.id]
+        return run_id
+
+    def _create(self, cell: Cell, mark: str) -> str:
+        tags = {
+            "mlflow.parentRunId": self.parent_id,
+            "zbench.kind": "cell",
+            "zbench.grid": self.grid.name,
+            "zbench.cell_id": cell.id,
+            "zbench.owner": process_identity(),
+            "zbench.creation": mark,
+            "zbench.folder": self._folder(cell),
+        }
+        return self.store.create_run(self.experiment_id, cell.label, tags)
+
+    def _log_params(self, run_id: str, cell: Cell) -> None:
         from mlflow.entities import Param
 
-        self._listed = None
-        run = self.client.create_run(
-            self.experiment_id,
-            run_name=cell.label,
-            tags={
-                "mlflow.parentRunId": self.parent_id,
-                "zbench.kind": "cell",
-                "zbench.grid": self.grid.name,
-                "zbench.cell_id": cell.id,
-                "zbench.owner": f"{platform.node()}:{os.getpid()}",
-            },
-        )
-        params = [Param(key, str(value)[:6000]) for key, value in cell_params(cell).items()]
-        self.client.log_batch(run.info.run_id, params=params)
-        return str(run.info.run_id)
+        shown = {key: mask_secrets(str(value))[:6000] for key, value in cell_params(cell).items()}
+        self.client.log_batch(run_id, params=[Param(key, value) for key, value in shown.items()])
 
-    def log_result(self, run_id: str, result: CellResult, folder: Path) -> None:
-        """Logs a result's scores, costs and files into a run, and closes it."""
+    def _folder(self, cell: Cell) -> str:
+        return str(cell_folder(self.runs_dir.resolve(), cell))
+
+    def log_result(self, run_id: str, state: CellState) -> None:
+        """Logs of a cell's result what a run lacks, scores, costs and files, and closes it."""
         from mlflow.entities import RunTag
 
-        self._listed = None
-        self.store.log_metrics(run_id, result_metrics(result))
+        result, folder = state.result, state.folder
+        assert result is not None
+        metrics = result_metrics(result, state.cell.tasks)
+        lacking = lacking_points(self.client, self.client.get_run(run_id), metrics)
+        self.store.log_metrics(run_id, lacking.new)
         tags = {f"zbench.{key}": value for key, value in result.environment.items()}
         tags |= {f"zbench.base.{key}": value for key, value in result.base.items()}
         tags |= {f"zbench.estimate.{key}": value for key, value in result.estimate.items()}
-        tags |= {"zbench.content": content_hash(folder), "zbench.folder": folder}
+        tags |= {"zbench.content": content_hash(folder), "zbench.folder": folder.resolve()}
         tags["zbench.error"] = result.error.message if result.error else ""
         tags |= self._log_files(run_id, folder)
-        listed = [RunTag(key, str(value)[:5000]) for key, value in tags.items()]
+        listed = [RunTag(key, mask_secrets(str(value))[:5000]) for key, value in tags.items()]
         self.client.log_batch(run_id, tags=listed)
         self.client.set_terminated(run_id, "FAILED" if result.error else "FINISHED")
 
@@ -111,107 +196,121 @@ class GridRuns:
         tags = {}
         # The steps, and what the method kept of its training.
         frames = sorted(path.name for path in folder.glob("*.parquet"))
-        for name in (CELL_FILE, LOG_FILE, *frames):
-            if (folder / name).is_file():
-                self.client.log_artifact(run_id, str(folder / name))
-        if (folder / ITEMS_FOLDER).is_dir():
-            self.client.log_artifacts(run_id, str(folder / ITEMS_FOLDER), ITEMS_FOLDER)
+        files = [folder / name for name in (CELL_FILE, LOG_FILE, *frames)]
+        files += sorted((folder / ITEMS_FOLDER).rglob("*"))
         adapter = folder / ADAPTER_FOLDER
         if adapter.is_dir():
-            size = sum(path.stat().st_size for path in adapter.rglob("*") if path.is_file())
+            tensors = [path for path in sorted(adapter.rglob("*")) if path.is_file()]
+            size = sum(path.stat().st_size for path in tensors)
             if size <= LARGEST_ADAPTER_BYTES:
-                self.client.log_artifacts(run_id, str(adapter), ADAPTER_FOLDER)
+                files += tensors
             else:
-                tags["zbench.adapter"] = f"{adapter} ({size} bytes, not copied)"
-        if (folder / RESULT_FILE).is_file():  # last: it marks the run as complete
-            self.client.log_artifact(run_id, str(folder / RESULT_FILE))
+                tags["zbench.adapter"] = f"{adapter.resolve()} ({size} bytes, not copied)"
+        files.append(folder / RESULT_FILE)  # last: it marks the run as complete
+        named = {str(path.relative_to(folder)): path for path in files if path.is_file()}
+        self.store.log_files(run_id, named)
         return tags
-
-    def close(self) -> None:
-        """Marks the grid's own run as finished for now."""
-        self.client.set_terminated(self.parent_id)
 
     def sync(self, states: Sequence[CellState]) -> int:
         """Logs what cells' folders hold and MLflow lacks; returns the number of cells logged.
 
-        The store is asked for its runs once, however many cells there are.
+        The store is asked for its runs once, however many cells there are. Runs whose process has
+        died get their final status.
 
         Raises:
             TrackingError: the store cannot be reached.
         """
         logged = 0
-        with store_errors(self.uri):
+        with self._in_turn():
             known = self.cell_runs()
             for state in states:
                 if state.status == "running":
                     continue
                 runs = known.get(state.cell.id, [])
-                open_runs = [run for run in runs if run.info.status == "RUNNING"]
-                if any(is_alive(run.data.tags.get("zbench.owner", "")) for run in open_runs):
-                    continue  # another process is logging it now
-                for run in open_runs:  # their processes were killed
-                    self.client.set_terminated(run.info.run_id, "KILLED")
-                if state.result is not None and not _finished(runs, state):
-                    self.replay(state, runs)
+                lacks = state.result is not None and not _is_logged(runs, state)
+                if self._is_being_logged(state.cell, runs, lacks=lacks):
+                    continue
+                if lacks:
+                    self._replay(state, runs)
                     logged += 1
         return logged
 
-    def replay(self, state: CellState, runs: Sequence[Run] | None = None) -> None:
-        """Logs all that a cell's folder holds, into the run of its training where there is one.
+    def _is_being_logged(self, cell: Cell, runs: Sequence[Run], *, lacks: bool) -> bool:
+        """Whether a process that lives is logging the cell; closes runs whose process has died.
 
-        `runs` are the cell's, newest first; None to list them.
+        Of a process of another host nothing is known. Nobody runs the cell in this folder: what was
+        begun for it here, or what is about to be logged whole, is closed.
         """
-        assert state.result is not None
-        if runs is None:
+        opened = [run for run in runs if run.info.status == "RUNNING"]
+        owners = {run.info.run_id: _owner_lives(run) for run in opened}
+        if any(owners.values()):
+            return True
+        for run in opened:
+            here = run.data.tags.get("zbench.folder") == self._folder(cell) or self.store.is_own
+            if owners[run.info.run_id] is False or lacks or here:
+                self.client.set_terminated(run.info.run_id, "KILLED")
+        return False
+
+    def replay(self, state: CellState) -> None:
+        """Logs all that a cell's folder holds, unless another process has done so."""
+        with self._in_turn():
             runs = self.store.search([self.experiment_id], kind="cell", cell_id=state.cell.id)
-        training = training_hash(state.result)
-        same = [run for run in runs if run.data.tags.get("zbench.training") == training]
-        if same:
-            run_id = str(same[0].info.run_id)
-        else:
-            run_id = self.create_cell_run(state.cell)
-            self.store.log_metrics(run_id, steps_metrics(state.folder / STEPS_FILE))
-            self.tag_training(run_id, state.result)
-        self.log_result(run_id, state.result, state.folder)
+            if not _is_logged(runs, state):
+                self._replay(state, runs)
+
+    def _replay(self, state: CellState, runs: Sequence[Run]) -> None:
+        """Logs all that a cell's folder holds and its runs, newest first, lack.
+
+        That goes into the run of its training where there is one that holds no other value of a
+        point, else into one that was begun and holds nothing, else into a new one.
+        """
+        result = state.result
+        assert result is not None
+        training = training_hash(result)
+        run_id = None
+        for run in runs:
+            if run.data.tags.get("zbench.training") == training:
+                metrics = result_metrics(result, state.cell.tasks)
+                if not lacking_points(self.client, run, metrics).unlike:
+                    run_id = str(run.info.run_id)
+                    break
+        if run_id is None:
+            run_id = self._begun(runs, state.cell) or self.create_cell_run(state.cell)
+            steps = result.files_sha256.get(STEPS_FILE)
+            self.store.log_metrics(run_id, steps_metrics(state.folder / STEPS_FILE, steps))
+            self.tag_training(run_id, result)
+        self.log_result(run_id, state)
+
+    def _begun(self, runs: Sequence[Run], cell: Cell) -> str | None:
+        """A closed run of the cell that holds nothing, with its params; None without any."""
+        for run in runs:
+            left = run.info.status in ("RUNNING", "KILLED") and not _owner_lives(run)
+            if left and not run.data.metrics and "zbench.training" not in run.data.tags:
+                self._log_params(str(run.info.run_id), cell)
+                return str(run.info.run_id)
+        return None
 
     def tag_training(self, run_id: str, result: CellResult) -> None:
         """Marks a run as that of a training, so that later scores find it."""
         self.client.set_tag(run_id, "zbench.training", training_hash(result))
 
-    def read(self) -> list[TrackedRun]:
-        """The newest complete run of each cell of the experiment.
 
-        Raises:
-            TrackingError: the store or its artifacts cannot be read.
-        """
-        tracked = []
-        with store_errors(self.uri):
-            listed = self.cell_runs() if self._listed is None else self._listed
-            for runs in listed.values():
-                complete = [run for run in runs if "zbench.content" in run.data.tags]
-                if complete:
-                    found = self.store.tracked(complete[0])
-                    if found is None:
-                        raise FileNotFoundError(f"{complete[0].info.run_id} lacks {RESULT_FILE}")
-                    tracked.append(found)
-        return tracked
+def _runner() -> str:
+    """The tag by which this process says that it runs cells of the grid."""
+    return RUNNER + hashlib.sha256(process_identity().encode()).hexdigest()[:12]
 
 
-def _finished(runs: Sequence[Run], state: CellState) -> bool:
+def _owner_lives(run: Run) -> bool | None:
+    """Whether another process owns a run and lives; None where that cannot be known."""
+    tags: Mapping[str, str] = run.data.tags
+    owner = tags.get("zbench.owner", "")
+    # A process that has been replaced by itself (see `run-cell`) has no open run at its beginning.
+    return False if owner in ("", process_identity()) else is_alive(owner)
+
+
+def _is_logged(runs: Sequence[Run], state: CellState) -> bool:
     content = content_hash(state.folder)
     return any(
         run.data.tags.get("zbench.content") == content and run.info.status != "RUNNING"
         for run in runs
     )
-
-
-def is_alive(owner: str) -> bool:
-    """Whether another process, `<host>:<id>`, of this host still runs; False for another host."""
-    host, _, number = owner.rpartition(":")
-    if host != platform.node() or not number.isdigit() or int(number) == os.getpid():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except OSError:
-        return False
-    return True

@@ -1,24 +1,26 @@
-"""An MLflow store: its URI, and how it is opened, listed, written in batches and read back."""
+"""An MLflow store: how it is opened, listed, written in batches and read back."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import re
-from collections.abc import Iterator, Sequence
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from harness.errors import TrackingError
-from harness.grid.schema import GridSpec
+from harness.errors import StorageError, TrackingError, mask_secrets
 from harness.records.results import RESULT_FILE, CellResult, read_result
+from harness.tracking.address import ARTIFACTS_FOLDER, is_own, sqlite_path
+from harness.tracking.database import HalfMade, check, connected, prepare
+from harness.tracking.faults import NO_SERVER, store_errors
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Experiment, Metric, Run
 
 logger = logging.getLogger(__name__)
 
@@ -30,50 +32,12 @@ ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 """A server that is down is noticed within seconds, and nothing else is called."""
+FIRST_ANSWER_SECONDS = 60.0
+"""How long a server has for its first answer, all attempts together."""
+MAX_TAG = 5000
+"""Characters of a tag that are kept."""
 MAX_BATCH = 1000
 """Metrics in one request, the most that MLflow takes."""
-
-
-def default_uri(runs_dir: Path) -> str:
-    """The tracking URI of a runs folder: `sqlite:///<runs>/mlflow.db`."""
-    return f"sqlite:///{(runs_dir / 'mlflow.db').resolve()}"
-
-
-def resolve_uri(grid: GridSpec | None, runs_dir: Path, option: str | None) -> str:
-    """The URI of the option, else of MLFLOW_TRACKING_URI, of the grid, or the default."""
-    chosen = option or os.environ.get("MLFLOW_TRACKING_URI") or (grid and grid.tracking.uri)
-    return chosen or default_uri(runs_dir)
-
-
-def hide_password(uri: str) -> str:
-    """The URI without the user and password that it may carry."""
-    scheme, separator, rest = uri.partition("://")
-    host, slash, path = rest.partition("/")
-    path = re.sub(r"(password=)[^&]*", r"\1***", path)
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
-
-
-def shown_uri(uri: str, runs_dir: Path) -> str:
-    """The URI for a page that others read: no password, and no folder above `runs_dir`."""
-    if uri == default_uri(runs_dir) and not runs_dir.is_absolute():
-        return f"sqlite:///{runs_dir / 'mlflow.db'}"
-    return hide_password(uri)
-
-
-@contextlib.contextmanager
-def store_errors(uri: str) -> Iterator[None]:
-    """Turns what goes wrong with a store into a TrackingError that names it, in one line."""
-    try:
-        yield
-    except TrackingError:
-        raise
-    except Exception as fault:
-        said = " ".join(str(fault).split()) or type(fault).__name__
-        silence = re.search(r"\[Errno -?\d+\] ([A-Z][a-z ]+)|(timed out)", said)
-        if silence and uri.startswith("http"):
-            said = f"no answer ({silence[1] or silence[2]})"
-        said = said.replace(uri, hide_password(uri))[:300]
-        raise TrackingError(f"MLflow at {hide_password(uri)}: {said}") from fault
 
 
 @dataclass(frozen=True)
@@ -89,32 +53,115 @@ class TrackedRun:
 
 
 class Store:
-    """An MLflow store; a local one is made where there is none. It raises MLflow's own errors."""
+    """An MLflow store, which raises MLflow's own errors.
 
-    def __init__(self, uri: str) -> None:
+    A local one keeps its runs' files in the runs folder.
+
+    Args:
+        uri: its address.
+        runs_dir: the runs folder that it is opened for.
+        write: whether a local one is made where there is none, and a broken one put aside; to be
+            done in turn (`lock.turn`). Else nothing is made or changed.
+    """
+
+    def __init__(self, uri: str, runs_dir: Path, *, write: bool = True) -> None:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         import mlflow
         from mlflow.tracking import MlflowClient
 
-        for name in ("mlflow", "alembic", "urllib3"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(uri)
+        for name in ("mlflow", "alembic", "urllib3"):  # what goes wrong is raised, and told once
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self.uri = uri
+        self.runs_dir = runs_dir
+        self.database = sqlite_path(uri)
+        self.is_own = is_own(uri, runs_dir)
+        self.told: str | None = None
+        """What was done to a broken database, in one line."""
+        if self.database is not None and write:
+            self.told = prepare(self.database, own=self.is_own, runs_dir=runs_dir)
+        elif self.database is not None:
+            _check(self.database)
+        mlflow.set_tracking_uri(uri)
         self.client = MlflowClient(tracking_uri=uri)
 
-    def experiment_id(self, name: str, runs_dir: Path) -> str:
-        """Id of an experiment, made where it is absent, in `runs_dir` for a local store."""
-        found = self.client.get_experiment_by_name(name)
+    def experiment_id(self, name: str) -> str:
+        """Id of an experiment, made where it is absent."""
+        found = self._first_answer(name)
         if found is None:
-            local = self.uri.startswith("sqlite:")
-            place = (runs_dir / "artifacts").resolve().as_uri() if local else None
+            place = None if self.database is None else self._artifacts.as_uri()
             return str(self.client.create_experiment(name, artifact_location=place))
         if found.lifecycle_stage == "deleted":
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
+
+    def _first_answer(self, name: str) -> Experiment | None:
+        """The experiment of this name; a server that answers drop by drop is not waited for.
+
+        Raises:
+            TrackingError: it does not answer in time, or answers something else.
+        """
+        if self.database is not None:
+            return self.client.get_experiment_by_name(name)
+        answers: list[Experiment | None | Exception] = []
+
+        def ask() -> None:
+            try:
+                answers.append(self.client.get_experiment_by_name(name))
+            except Exception as fault:  # raised below, in the thread that asked
+                answers.append(fault)
+
+        thread = threading.Thread(target=ask, name="mlflow-first-answer", daemon=True)
+        thread.start()
+        thread.join(FIRST_ANSWER_SECONDS)
+        place = f"MLflow at {mask_secrets(self.uri)}"
+        if not answers:
+            raise TrackingError(f"{place}: no answer (timed out)")
+        if isinstance(answers[0], Exception):
+            raise answers[0]
+        if answers[0] is not None and answers[0].name != name:
+            raise TrackingError(f"{place}: {NO_SERVER}")
+        return answers[0]
+
+    def create_run(self, experiment_id: str, name: str, tags: Mapping[str, object]) -> str:
+        """Starts a run; returns its id."""
+        shown = {key: mask_secrets(str(value))[:MAX_TAG] for key, value in tags.items()}
+        run = self.client.create_run(experiment_id, run_name=name, tags=shown)
+        run_id = str(run.info.run_id)
+        if self.database is not None:
+            self._claim(run_id, run.info.artifact_uri)
+        return run_id
+
+    def _claim(self, run_id: str, stated: str) -> None:
+        """Has the files of a run looked for in this runs folder, in whatever experiment it is."""
+        place = f"{self._artifacts.as_uri()}/{run_id}/artifacts"
+        if stated != place and self.database is not None:
+            with connected(self.database, write=True) as database:
+                query = "update runs set artifact_uri = ? where run_uuid = ?"
+                database.execute(query, (place, run_id))
+
+    @property
+    def _artifacts(self) -> Path:
+        return self.runs_dir.resolve() / ARTIFACTS_FOLDER
+
+    def log_files(self, run_id: str, files: Mapping[str, Path]) -> None:
+        """Logs files, by their names among the run's."""
+        for name, path in files.items():
+            if self.database is None:
+                self.client.log_artifact(run_id, str(path), name.rpartition("/")[0] or None)
+            else:  # in place: MLflow would take the place that it has stored
+                target = self._artifacts / run_id / "artifacts" / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+
+    def log_text(self, run_id: str, text: str, name: str) -> None:
+        """Logs a text as a file."""
+        if self.database is None:
+            self.client.log_text(run_id, text, name)
+        else:
+            target = self._artifacts / run_id / "artifacts" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
 
     def search(self, experiment_ids: Sequence[str], **tags: str) -> list[Run]:
         """Lists the runs with all of these `zbench.` tags, newest first, across all pages."""
@@ -148,7 +195,11 @@ class Store:
         """
         run_id, cell_id = str(run.info.run_id), str(run.data.tags["zbench.cell_id"])
         path = self._artifact(run_id, run.info.artifact_uri, RESULT_FILE)
-        if path is None or (result := read_result(path.parent)) is None:
+        try:
+            result = None if path is None else read_result(path.parent)
+        except StorageError as fault:
+            raise TrackingError(str(fault)) from fault
+        if result is None:
             return None
         label = run.info.run_name or run_id
         return TrackedRun(run_id, label, cell_id, result, run.info.artifact_uri)
@@ -156,13 +207,10 @@ class Store:
     def file(self, tracked: TrackedRun, name: str) -> Path | None:
         """Local path of one of a run's files, None where it has none.
 
-        One that cannot be read counts as none, with a warning: the results lack it.
+        Raises:
+            TrackingError: the run has it, or may have it, but it cannot be read.
         """
-        try:
-            return self._artifact(tracked.run_id, tracked.artifact_uri, name)
-        except TrackingError as fault:
-            logger.warning("%s: left out %s, which cannot be read: %s", tracked.label, name, fault)
-            return None
+        return self._artifact(tracked.run_id, tracked.artifact_uri, name)
 
     def _artifact(self, run_id: str, root: str, name: str) -> Path | None:
         """Local path of a run's artifact below `root`, None where the run has none of this name.
@@ -170,9 +218,8 @@ class Store:
         Raises:
             TrackingError: the run has it, or may have it, but it cannot be read.
         """
-        if root.startswith("file:"):  # in place: MLflow would copy it, in 20 ms
-            path = Path(url2pathname(urlsplit(root).path)) / name
-            return path if path.is_file() else None
+        if root.startswith("file:"):
+            return self._local_artifact(run_id, root, name)
         from mlflow.artifacts import download_artifacts
 
         try:
@@ -184,3 +231,19 @@ class Store:
                 if name in {entry.path for entry in self.client.list_artifacts(run_id, folder)}:
                     raise
             return None
+
+    def _local_artifact(self, run_id: str, root: str, name: str) -> Path | None:
+        """In place: MLflow would copy it, in 20 ms, from where the runs folder once was."""
+        path = self._artifacts / run_id / "artifacts" / name
+        if not self.is_own and not path.is_file():  # of another runs folder, or of a server here
+            path = Path(url2pathname(urlsplit(root).path)) / name
+        return path if path.is_file() else None
+
+
+def _check(database: Path) -> None:
+    try:
+        check(database)
+    except HalfMade as why:
+        raise TrackingError(
+            f"{database}: is half made or damaged ({why}); `zbench sync` makes it anew"
+        ) from why

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.records.environment import git_commit, package_versions
-from harness.tracking.store import Store, store_errors
+from harness.tracking.faults import store_errors
+from harness.tracking.lock import turn
+from harness.tracking.store import Store
 
 
 def log_study(
@@ -28,20 +30,20 @@ def log_study(
         TrackingError: the store cannot be reached, or refuses.
     """
     with store_errors(uri):
-        store = Store(uri)
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        with turn(runs_dir):
+            store = Store(uri, runs_dir)
         from mlflow.entities import Metric, Param
 
         client = store.client
         tags = {f"zbench.{key}": value for key, value in package_versions().items()}
         tags |= {"zbench.kind": "theory", "zbench.git_commit": git_commit() or "unknown"}
-        experiment_id = store.experiment_id(experiment, runs_dir)
-        run_id = str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
+        run_id = store.create_run(store.experiment_id(experiment), name, tags)
         try:
             now = int(time.time() * 1000)
             store.log_metrics(run_id, [Metric(k, value, now, 0) for k, value in metrics.items()])
             client.log_batch(run_id, params=[Param(k, str(value)) for k, value in params.items()])
-            for path in files:
-                client.log_artifact(run_id, str(path))
+            store.log_files(run_id, {path.name: path for path in files})
         except Exception:
             client.set_terminated(run_id, "FAILED")
             raise

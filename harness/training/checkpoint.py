@@ -23,6 +23,12 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load_file
 
 from harness.errors import ModelError, StorageError, TrainingError, one_line
+from harness.records.checkpoints import (
+    TEMPORARY,
+    checkpoint_folders,
+    other_entries,
+    step_of,
+)
 from harness.records.environment import package_versions
 from harness.records.files import (
     atomic_folder,
@@ -42,8 +48,6 @@ KEPT = 2
 """Checkpoints of a cell at a time: when the newest is damaged, the one before serves."""
 TENSORS_FILE = "state.safetensors"
 RECORD_FILE = "checkpoint.json"
-TEMPORARY = (".step-*", ".aside-*")
-"""Folders of checkpoints that are being written: this version's, and those of older ones."""
 
 logger = logging.getLogger(__name__)
 
@@ -88,16 +92,12 @@ def save_checkpoint(folder: Path, state: TrainingState, identity: Mapping[str, A
         record = {"sha256": sha256_of_json(content), "content": content}
         (temporary / RECORD_FILE).write_text(json.dumps(record), encoding="utf-8")
     # Those of later steps were left out as damaged: this run takes those steps again.
-    kept = [found for found in checkpoint_folders(folder) if found <= target][:KEPT]
+    last = state.progress.step
+    kept = [found for found in checkpoint_folders(folder) if step_of(found) <= last][:KEPT]
     for found in checkpoint_folders(folder):
         if found not in kept:
             shutil.rmtree(found, ignore_errors=True)
     return target
-
-
-def checkpoint_folders(folder: Path) -> list[Path]:
-    """The folders of a cell's checkpoints, the newest first."""
-    return sorted(folder.glob("step-*"), reverse=True)
 
 
 def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> TrainingState:
@@ -121,6 +121,8 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> TrainingState:
         )
     except TrainingError:
         raise
+    except RecursionError as fault:
+        raise TrainingError(f"{folder}: damaged ({RECORD_FILE} is nested too deeply)") from fault
     except (OSError, ValueError, KeyError, TypeError, ModelError) as fault:
         raise TrainingError(f"{folder}: damaged or incomplete ({one_line(fault)})") from fault
 
@@ -180,6 +182,10 @@ class Checkpoints(Callback):
             for old in (path for pattern in TEMPORARY for path in self.folder.glob(pattern)):
                 shutil.rmtree(old, ignore_errors=True)
         found = checkpoint_folders(self.folder)
+        for odd in other_entries(self.folder):
+            self._warn(
+                f"checkpoint left out: {odd}: no checkpoint has this name, or it is no folder"
+            )
         for folder in found:
             try:
                 state = read_checkpoint(folder, self.identity)

@@ -14,7 +14,9 @@ from torch import nn
 
 from harness.data.instructions import Example, epoch_batches, lost_note
 from harness.errors import TrainingError
+from harness.models.advice import ADVICE
 from harness.models.loading import count_parameters
+from harness.models.numbers import frozen_fault, overflow_cause
 from harness.records.results import TrainResult
 from harness.training.callback import Callback, TrainingRun
 from harness.training.checkpoint import Checkpoints, TrainingState
@@ -186,7 +188,12 @@ def _check_finite(training: TrainingRun, step: int, rate: float, totals: BatchTo
     if math.isfinite(totals.loss_sum) and (math.isfinite(totals.gradient_norm) or totals.skipped):
         return
     notes = [callback.failure_note(training) for callback in training.callbacks]
-    rest = "; ".join(["lower the learning rate or set max_gradient_norm", *filter(None, notes)])
+    train_step = training.train_step
+    half = train_step.compute_dtype == torch.float16
+    cause = frozen_fault(train_step.model) or ADVICE["diverged"]
+    if not training.progress.records:  # nothing has been trained yet
+        cause = overflow_cause(train_step.model, "fp16" if half else None, trained=False)
+    rest = "; ".join([cause, *filter(None, notes)])
     raise TrainingError(
         f"step {step}: the loss is {totals.loss_sum / totals.num_labels:.4g} and the gradient's "
         f"norm {totals.gradient_norm:.4g} (learning rate {rate:.3g}); {rest}"

@@ -22,6 +22,7 @@ from harness.methods.row_dropout import DropoutKey, RowDropout
 from harness.methods.zero_init.attention import PROMPT_ATTENTION_PREFIX
 from harness.models.families import FAMILIES
 from harness.models.packed_attention import register_packed, using_attention
+from harness.models.positions import group_by_frequencies, num_virtual_tokens
 from harness.training.cross_entropy import summed_cross_entropy
 from harness.training.micro_batches import packed_rows
 from harness.training.packing import PackedRow, TokenSequence
@@ -79,13 +80,20 @@ class ResponseLoss(nn.Module):
         """
         if not sequences:
             return
-        if self.refusal:
-            yield from padded_batches(
-                sequences, token_budget, pad_token_id=pad_token_id, device=device
-            )
-        else:
-            share = share and shares_prefixes(self.model)
-            yield from packed_rows(sequences, token_budget=token_budget, share=share, device=device)
+        share = share and shares_prefixes(self.model)
+        for alike in group_by_frequencies(self.model, self._positions, sequences):
+            if self.refusal:
+                yield from padded_batches(
+                    alike, token_budget, pad_token_id=pad_token_id, device=device
+                )
+            else:
+                yield from packed_rows(alike, token_budget=token_budget, share=share, device=device)
+
+    def _positions(self, sequence: TokenSequence) -> int:
+        """The positions that a sequence takes where it goes through the model alone."""
+        if not self.refusal:
+            return sequence.num_inputs
+        return len(sequence.token_ids) + num_virtual_tokens(self.model)
 
     def forward(self, batch: MicroBatch) -> Tensor:
         """The sum of the labels' cross-entropies, fp32, in nats."""

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from harness.spec import Spec
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**7)]
 
 DEFAULT_TOKEN_BUDGET = {"cpu": 1024, "cuda": 8192}
 """Tokens of a forward pass. On a CPU more are hardly faster and take more memory: see
@@ -20,7 +20,7 @@ LLaMA-7B fits 80 GB with every adapter method."""
 class TrainSpec(Spec):
     """Training settings of a cell; a method's recipe gives the defaults, a grid overrides."""
 
-    epochs: Count = 5
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 5
     """Passes over the chosen fraction of the data."""
     batch_size: Count = 64
     """Sequences per optimizer step, over all devices and micro-batches."""
@@ -33,21 +33,21 @@ class TrainSpec(Spec):
     """Peak learning rate at a batch of 256; the resolved one is this times batch_size / 256."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Learning rate after the warm-up: half a cosine to 0, linear to 0, or the peak throughout."""
-    warmup_epochs: NonNegativeFloat | None = None
+    warmup_epochs: Annotated[float, Field(ge=0, le=100_000)] | None = None
     """Length of the linear warm-up in epochs."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     """Length of the linear warm-up as a share of all steps, rounded up to a whole step."""
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    warmup_steps: Annotated[int, Field(ge=0, le=10**12)] | None = None
     """Length of the linear warm-up in optimizer steps."""
-    weight_decay: NonNegativeFloat = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.0
     """Decoupled weight decay on every trained tensor but biases and norms."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    epsilon: PositiveFloat = 1e-8
+    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
     """AdamW's epsilon."""
     max_gradient_norm: PositiveFloat | None = None
     """Gradients are clipped to this norm; None clips nothing."""
-    max_length: Annotated[int, Field(ge=2)] = 512
+    max_length: Annotated[int, Field(ge=2, le=10**7)] = 512
     """A sequence is cut after this many tokens, BOS and EOS included."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Compute precision (autocast dtype), also the storage dtype of frozen weights; trained

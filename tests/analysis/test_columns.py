@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from harness.analysis.columns import AVERAGES, TABLE_COLUMNS, find_groups
+from harness.analysis.measurements import Measurements
 from harness.evaluation.benchmarks import BENCHMARKS
 
 
@@ -103,3 +104,43 @@ def test_subjects_are_not_the_benchmark(results, answer) -> None:
     _, rows = find_groups(results.input().scores, BENCHMARKS)
     (frame,) = rows.values()
     assert list(frame["value"]) == [0.5]
+
+
+def test_other_benchmarks_make_groups_of_their_own_and_leave_the_papers_as_they_are(
+    results, answer
+) -> None:
+    results.add("lora", 0, answer("1100", ["arc_easy", "truthfulqa_mc2", "mine"]))
+    results.add("full", 0, answer("1100", ["truthfulqa_mc2"]), limit=2)
+    paper, others, limited = groups_of(results)
+    assert (paper.is_paper, paper.columns, list(paper.settings)) == (True, TABLE_COLUMNS, ["ARC-e"])
+    assert (others.is_paper, others.columns) == (False, ("TruthfulQA MC2", "mine"))
+    assert [group.suffix() for group in (paper, others, limited)] == [
+        *("", "-benchmarks", "-benchmarks-2")
+    ]
+    assert limited.title == "lm-eval protocol · 0-shot · TruthfulQA MC2 limit 2, mine all items"
+
+
+def test_two_benchmarks_of_one_title_have_two_columns(results, answer) -> None:
+    same = {name: replace(BENCHMARKS["arc_easy"], name=name, column="X") for name in ("a", "b")}
+    results.add("lora", 0, answer("1100", ["a", "b"]))
+    ((group,), _) = find_groups(results.input().scores, same)
+    assert group.columns == ("X", "X (b)")
+
+
+def test_without_its_primary_metric_a_benchmark_has_its_column_by_another(results, answer) -> None:
+    results.add("lora", 0, answer("1100", ["hellaswag"]), metric="acc")
+    (group,) = groups_of(results)
+    assert group.settings["HellaSwag"].metric == "acc"
+    assert Measurements(results.input(), BENCHMARKS).chance(group, "HellaSwag") is None
+
+
+def test_a_protocol_that_is_not_known_is_told_by_its_name(results, answer) -> None:
+    results.add("lora", 0, answer("1100", ["arc_easy"]), protocol="theirs")
+    (group,) = groups_of(results)
+    assert group.title.startswith("theirs protocol")
+    assert group.suffix() == "-theirs"
+
+
+def test_no_score_at_all_is_no_group(results) -> None:
+    results.add("lora", 0, status="failed")
+    assert groups_of(results) == ()

@@ -23,8 +23,8 @@ from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.records.files import write_frame
 from harness.records.results import CellResult, TaskScore
+from harness.tracking.address import default_uri
 from harness.tracking.runs import GridRuns
-from harness.tracking.store import default_uri
 from tests.grid.test_loader import GRID
 from tests.records.test_results import RESULT, SCORE
 from tests.tracking.test_runs import empty_store, states, store

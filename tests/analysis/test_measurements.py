@@ -132,3 +132,27 @@ def test_tables_take_the_largest_planned_fraction_even_while_it_is_missing(resul
     assert [v.fraction for v in measured.table_variants("tiny")] == [None, 1.0]
     lora = variant(measured, "lora", 1.0)
     assert measured.estimate(lora, measured.groups[0], "ARC-e") is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None])
+def test_a_score_that_is_no_number_counts_as_not_measured(results, answer, value) -> None:
+    results.add("lora", 0, answer("1100", ["arc_easy"]))
+    results.add("lora", 1, answer("1110", ["arc_easy"]))
+    results.scores[0]["value"] = value
+    findings = results.findings()
+    (variant,) = findings.measured.cells
+    (group,) = findings.measured.groups
+    estimate = findings.measured.estimate(variant, group, "ARC-e")
+    assert (estimate.value, estimate.num_seeds) == (0.75, 1)
+    assert findings.not_numbers == ("tiny-lora-1.0-0: arc_easy acc",)
+
+
+def test_an_item_that_is_no_number_leaves_the_score_without_its_items(results, answer) -> None:
+    results.add("base", None, answer("1000", ["arc_easy"]))
+    results.add("lora", 0, answer("1100", ["arc_easy"]))
+    next(iter(results.items.values())).loc[0, "acc"] = math.nan
+    findings = results.findings()
+    (group,) = findings.measured.groups
+    base, lora = findings.measured.cells
+    assert not findings.measured.estimate(base, group, "ARC-e").from_items
+    assert findings.measured.difference(lora, base, group, "ARC-e") is None

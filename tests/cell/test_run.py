@@ -15,12 +15,21 @@ from harness.cell.settings import RunSettings
 from harness.data.spec import DataSpec
 from harness.demo.world import write_world
 from harness.errors import DataError, MethodError, ModelError, StorageError
-from harness.grid.folders import CellBusy, cell_folder, locked
+from harness.grid.folders import ADAPTER_FOLDER, cell_folder
+from harness.grid.locks import CellBusy, locked
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
+from harness.grid.status import read_states
 from harness.methods import METHODS
+from harness.models.adapter_folder import CONFIG_FILE, WEIGHTS_FILE
 from harness.records.events import Event, StepDone, Warned
-from harness.records.results import read_result, write_result
+from harness.records.results import (
+    DAMAGED_FILE,
+    RESULT_FILE,
+    CellResult,
+    read_result,
+    write_result,
+)
 from tests.fixtures.tiny_checkpoint import edit_json
 from tests.integration.test_end_to_end import grid_text
 
@@ -75,6 +84,32 @@ def test_trained_tensors_are_not_put_on_other_weights(
     settings = RunSettings(runs_dir=finished, data_root=world)
     with pytest.raises(ModelError, match="the base model has changed since the cell was made"):
         run_cell(cell, settings, lambda event: None)
+    write_result(folder, before)
+
+
+@pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
+def test_damaged_weights_are_told_and_not_scored(
+    name: str, cell: Cell, world: Path, finished: Path
+) -> None:
+    folder = cell_folder(finished, cell)
+    before = read_result(folder)
+    assert before is not None
+    assert before.train is not None
+    file = folder / ADAPTER_FOLDER / name
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    without_scores(cell, finished)
+    settings = RunSettings(runs_dir=finished, data_root=world)
+    with pytest.raises(ModelError, match="the trained weights are damaged or were changed"):
+        run_cell(cell, settings, lambda event: None)
+    after = read_result(folder)
+    assert after is not None
+    assert after.scores == ()
+    file.write_bytes(whole)  # the advice: from a copy
+    assert run_cell(cell, settings, lambda event: None).scores
+    assert before.train.weights_sha256 is not None
+    without_scores(cell, finished, train=replace(before.train, weights_sha256=None))
+    assert run_cell(cell, settings, lambda event: None).scores  # an older version's result
     write_result(folder, before)
 
 
@@ -157,6 +192,45 @@ def test_a_cell_that_another_process_runs_is_left_to_it(
     assert read_result(cell_folder(tmp_path, cell)) is None
 
 
+def test_damaged_files_are_told_and_made_anew_with_the_same_numbers(
+    cell: Cell, world: Path, finished: Path
+) -> None:
+    folder = cell_folder(finished, cell)
+    told: list[str] = []
+    before = read_result(folder)
+    assert before is not None
+    (items,) = (folder / "items").iterdir()
+    assert set(before.files_sha256) >= {f"items/{items.name}", "steps.parquet"}
+    items.write_bytes(items.read_bytes()[:100])
+    (state,) = read_states([cell], runs_dir=finished, data_root=world)
+    assert (state.status, state.missing) == ("to do", cell.tasks)
+    assert state.damaged[0].startswith(f"{items}: damaged")
+
+    def run() -> CellResult:
+        told.clear()
+        settings = RunSettings(runs_dir=finished, data_root=world)
+        events: list[Event] = []
+        result = run_cell(cell, settings, events.append)
+        told.extend(event.message for event in events if isinstance(event, Warned))
+        return result
+
+    again = run()
+    assert any("damaged (its SHA-256 is another); run-grid scores" in line for line in told)
+    assert (again.scores, again.files_sha256) == (before.scores, before.files_sha256)
+    path = folder / RESULT_FILE
+    path.write_bytes(path.read_bytes().replace(b'"seed": 0', b'"seed": 1'))
+    (state,) = read_states([cell], runs_dir=finished, data_root=world)
+    assert state.status == "failed"
+    assert "run-grid puts it aside and runs the cell again" in (state.fault or "")
+    anew = run()
+    assert any("put aside as result.damaged.json" in line for line in told)
+    assert (folder / DAMAGED_FILE).is_file()
+    assert anew.train is not None
+    assert before.train is not None
+    assert anew.train.epoch_losses == before.train.epoch_losses
+    assert anew.scores == before.scores
+
+
 def test_a_failure_takes_nothing_away(cell: Cell, finished: Path) -> None:
     folder = cell_folder(finished, cell)
     before = read_result(folder)
@@ -172,7 +246,8 @@ def test_a_failure_takes_nothing_away(cell: Cell, finished: Path) -> None:
 
 def test_errors_are_told_in_one_line() -> None:
     assert describe(StorageError("a\nb")) == "a"
-    assert describe(ValueError("why")) == "ValueError: why"
+    said = "unexpected fault (why); the log has its traceback"
+    assert describe(ValueError("why")) == said
     out_of_memory = torch.OutOfMemoryError("CUDA out of memory. Tried ...")
     assert "free the memory of other processes, or use a larger GPU" in describe(out_of_memory)
     on_cpu = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate ...")

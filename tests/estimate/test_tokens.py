@@ -12,8 +12,8 @@ from harness.data.sets import Instruction, choose, read_instructions
 from harness.estimate.lengths import row_lengths, training_tokens
 from harness.estimate.tokens import known_training_tokens, num_items, scoring_tokens, token_counter
 from harness.evaluation.tasks import TaskSpec
-from harness.models.checkpoint import load_tokenizer
 from harness.models.shape import ModelShape
+from harness.models.tokenizer_files import load_tokenizer
 from tests.estimate.conftest import cells_of
 
 
@@ -25,7 +25,7 @@ def test_counted_tokens_are_those_of_the_chosen_rows(world: Path, tmp_path: Path
     assert first == again
     assert list((tmp_path / "estimates").glob("lengths-*.json"))
     rows = choose(read_instructions(cell.data, data_root=world).rows, 0.3, 1)
-    tokenizer = load_tokenizer(world / "model", cell.model.shape)
+    tokenizer = load_tokenizer(world / "model", cell.model.shape.vocab_size)
     examples = tokenize(rows, tokenizer, cell.train.max_length)
     assert first is not None
     assert first.source == "counted"
@@ -37,7 +37,7 @@ def test_counted_tokens_are_those_of_the_chosen_rows(world: Path, tmp_path: Path
 
 def test_the_shared_prefix_is_what_rows_of_a_form_begin_with(world: Path) -> None:
     cell = cells_of("demo")["tiny-llama/full/100%/seed0"]
-    tokenizer = load_tokenizer(world / "model", cell.model.shape)
+    tokenizer = load_tokenizer(world / "model", cell.model.shape.vocab_size)
     rows = [Instruction("a b", "", "c"), Instruction("d", "", "e f"), Instruction("g", "h", "i")]
     lengths = row_lengths(rows, tokenizer)
     examples = tokenize(rows, tokenizer, 512)
@@ -49,7 +49,7 @@ def test_the_shared_prefix_is_what_rows_of_a_form_begin_with(world: Path) -> Non
 
 def test_rows_are_cut_at_the_maximal_length(world: Path) -> None:
     cell = cells_of("demo")["tiny-llama/full/100%/seed0"]
-    tokenizer = load_tokenizer(world / "model", cell.model.shape)
+    tokenizer = load_tokenizer(world / "model", cell.model.shape.vocab_size)
     lengths = row_lengths([Instruction("a", "", "b")], tokenizer)
     whole = training_tokens(lengths, [0], 512)
     cut = training_tokens(lengths, [0], whole.tokens - 1)

@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from harness.errors import DataError, EvaluationError, ZbenchError
+from harness.evaluation import loading
 from harness.evaluation.benchmarks import BENCHMARKS, HELLASWAG_SAMPLE
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.tasks import TaskSpec
@@ -213,3 +214,18 @@ def test_an_unreachable_hub_says_what_to_do(
         load_benchmark(TaskSpec(name="truthfulqa_mc1"), None)
     assert "--data-root" in str(e.value)
     assert os.linesep not in str(e.value)
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_data(
+    shared_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **settings: object) -> None:
+        raise MemoryError
+
+    loaded = load_benchmark(TaskSpec(name="arc_easy", limit=2), shared_root)
+    monkeypatch.setattr(type(loaded.tasks["arc_easy"]), "build_all_requests", full)
+    with pytest.raises(MemoryError):
+        loaded.build_requests()
+    monkeypatch.setattr(loading, "_build", full)
+    with pytest.raises(MemoryError):
+        load_benchmark(TaskSpec(name="arc_easy", limit=3), shared_root)

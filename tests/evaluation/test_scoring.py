@@ -8,7 +8,7 @@ import torch
 from tokenizers import processors
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness.errors import EvaluationError
+from harness.errors import EvaluationError, ModelError
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.scores import TaskOutcome
 from harness.evaluation.scoring import score_benchmarks
@@ -69,7 +69,7 @@ def test_a_tokenizer_that_appends_eos_is_refused(
         single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
     )
     try:
-        with pytest.raises(EvaluationError, match="appends EOS"):
+        with pytest.raises(ModelError, match="appends EOS"):
             run("arc_easy", shared_root, model, tokenizer, limit=2)
     finally:
         tokenizer.backend_tokenizer.post_processor = before

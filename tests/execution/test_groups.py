@@ -18,7 +18,8 @@ from harness.demo.world import write_world
 from harness.execution.devices import RunPlan
 from harness.execution.groups import CellGroup
 from harness.execution.run_grid import GridOutcome, run_grid
-from harness.grid.folders import cell_folder, is_running
+from harness.grid.folders import cell_folder
+from harness.grid.locks import is_running
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.grid.status import read_states

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,13 @@ import yaml
 
 from harness.cell.settings import RunSettings
 from harness.execution.devices import RunPlan
-from harness.execution.run_grid import run_grid
-from harness.grid.folders import is_running
+from harness.execution.run_grid import EXECUTORS, run_grid
+from harness.grid.folders import cell_folder
+from harness.grid.locks import is_running, locked
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
-from harness.grid.status import read_states
-from harness.records.events import CellEnded
+from harness.grid.status import CellState, read_states
+from harness.records.events import CellEnded, Event
 from tests.grid.test_loader import GRID
 
 
@@ -46,6 +49,47 @@ def test_every_cell_fails_for_itself_with_its_reason(cells: list[Cell], tmp_path
         assert state.result.error is not None
         assert (state.folder / "log.txt").read_text().count("Traceback") >= 1
         assert not is_running(state.folder)
+
+
+def test_a_cell_that_another_process_leaves_is_taken_on(
+    cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three cells: one that is ours, one that a process holds throughout, one that it leaves."""
+    ours, held, left = cells
+    taken: list[list[str]] = []
+
+    def executor(states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
+        taken.append([state.cell.id for state in states])
+        for state in states:
+            yield CellEnded(state.cell.id, "", 1.0, elsewhere=state.cell.id == held.id)
+        if ours.id in taken[-1]:
+            stack.close()  # the other process ends
+
+    monkeypatch.setitem(EXECUTORS, "own", executor)
+    with contextlib.ExitStack() as stack, locked(cell_folder(tmp_path, held)):
+        stack.enter_context(locked(cell_folder(tmp_path, left)))
+        states = read_states(cells, runs_dir=tmp_path, data_root=None)
+        assert [state.status for state in states] == ["to do", "running", "running"]
+        outcome = run_grid(states, plan(tmp_path), [], "own")
+    assert taken == [[ours.id], [left.id]]
+    assert outcome.done == (ours.id, left.id)
+    assert outcome.skipped == (held.id,)
+
+
+def test_a_cell_that_is_always_busy_ends_the_run(
+    cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+
+    def executor(states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
+        passes.append(len(states))
+        for state in states:
+            yield CellEnded(state.cell.id, "", 1.0, elsewhere=True)
+
+    monkeypatch.setitem(EXECUTORS, "own", executor)
+    states = read_states(cells, runs_dir=tmp_path, data_root=None)
+    assert run_grid(states, plan(tmp_path), [], "own").skipped == tuple(cell.id for cell in cells)
+    assert passes == [3, 3]
 
 
 def test_base_models_are_run_first(cells: list[Cell], tmp_path: Path) -> None:

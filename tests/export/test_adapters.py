@@ -116,6 +116,34 @@ def test_a_fully_fine_tuned_cell_is_a_whole_checkpoint(runs: Runs, tmp_path: Pat
     assert (tmp_path / "out/tokenizer.json").is_file()
 
 
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("full", "trained.safetensors"),
+        ("lora", "adapter_model.safetensors"),
+        ("lora", "adapter_config.json"),
+    ],
+)
+def test_damaged_weights_are_not_exported(
+    method: str, name: str, runs: Runs, tmp_path: Path
+) -> None:
+    runs_dir, cells = runs
+    file = cell_folder(runs_dir, cells[method]) / "adapter" / name
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    try:
+        with pytest.raises(ModelError, match="weights are damaged or were changed") as fault:
+            export_cell(cells[method].id, tmp_path / "out", runs_dir=runs_dir, data_root=None)
+        file.unlink()
+        with pytest.raises(ModelError, match="weights are damaged|holds no trained weights"):
+            export_cell(cells[method].id, tmp_path / "out", runs_dir=runs_dir, data_root=None)
+    finally:
+        file.write_bytes(whole)
+    assert "\n" not in str(fault.value)
+    assert not (tmp_path / "out").exists()
+    export_cell(cells[method].id, tmp_path / "out", runs_dir=runs_dir, data_root=None)
+
+
 @pytest.mark.parametrize("method", ["full", "lora", "zero-init-linear", "base"])
 def test_the_grid_in_a_card_is_the_cell(method: str, runs: Runs, tmp_path: Path) -> None:
     file = tmp_path / "card.yaml"
@@ -181,10 +209,13 @@ def test_an_adapters_content_and_not_its_place_is_its_id(runs: Runs, tmp_path: P
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda folder: (folder / "adapter_config.json").unlink(), "adapter_config.json: missing"),
+        (
+            lambda folder: (folder / "adapter_config.json").unlink(),
+            "adapter_config.json: no such file",
+        ),
         (
             lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 20),
-            "truncated or damaged",
+            "is no safetensors file",
         ),
         (lambda folder: (folder / "adapter_config.json").write_text("{}"), "say its peft_type"),
         (lambda folder: folder.rename(folder.parent / "elsewhere"), "no such folder"),

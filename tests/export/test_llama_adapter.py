@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import LlamaConfig
 
-from harness.errors import ModelError, UsageError
+from harness.errors import UsageError, ZbenchError
 from harness.export.adapters import import_llama_adapter
 from harness.methods.zero_init.options import check_base
 from harness.models.shape import shape_of
@@ -141,6 +141,26 @@ def _wide(content: dict[str, Tensor]) -> dict[str, Tensor]:
         (lambda content: list(content.values()), "no dictionary of tensors"),
         (lambda content: {}, "no dictionary of tensors"),
         (lambda content: content | {"norm.weight": torch.ones(3)}, "norm.weight is no part"),
+        (
+            lambda content: content | {"adapter_query.weight": torch.ones(1).expand(10**8, 32)},
+            "its tensors claim 12,800,000,032 bytes",
+        ),
+        (
+            lambda content: content | {"adapter_query.weight": torch.ones(15, 32, device="meta")},
+            "has no values",
+        ),
+        (
+            lambda content: content | {"adapter_query.weight": torch.ones(())},
+            "adapter_query.weight is one number, this",
+        ),
+        (
+            lambda content: content | {"layers.0.attention.gate": torch.zeros(())},
+            "gate is one number, this model has 4 heads",
+        ),
+        (
+            lambda content: content | {f"layers.{'9' * 5000}.attention.gate": torch.zeros(1)},
+            "is no part of a prompt adapter",
+        ),
         (_wide, "15x33, this model's hidden size is 32"),
         (lambda content: {k: v for k, v in content.items() if ".3." not in k}, "gates of 3 layers"),
         (
@@ -154,15 +174,15 @@ def _wide(content: dict[str, Tensor]) -> dict[str, Tensor]:
         (lambda content: content | checkpoint("generator"), "has both"),
         (
             lambda content: content | {"adapter_query.weight": torch.full((15, 32), torch.nan)},
-            "adapter_query.weight holds other than finite numbers",
+            "adapter_query.weight holds NaN",
         ),
         (
             lambda content: content | {"adapter_query.weight": torch.ones(15, 32) * 1j},
-            "adapter_query.weight holds other than finite numbers",
+            "adapter_query.weight is of type torch.complex64",
         ),
         (
             lambda content: content | {"adapter_query.weight": torch.ones(15, 32).to_sparse()},
-            "adapter_query.weight holds other than finite numbers|no file of tensors",
+            "adapter_query.weight is sparse",
         ),
         (
             lambda content: (
@@ -189,7 +209,7 @@ def test_other_content_is_refused_in_one_line(
 ) -> None:
     assert callable(change)
     file = write(tmp_path, change(checkpoint("rows")))
-    with pytest.raises(ModelError, match=said) as fault:
+    with pytest.raises(ZbenchError, match=said) as fault:
         import_llama_adapter(
             file, tmp_path / "out", model=str(base), method=None, options=["prompt_length=5"]
         )
@@ -204,7 +224,9 @@ def test_other_content_is_refused_in_one_line(
         ([], "15 rows are no prompts of 10 rows"),
         (["prompt_length=5", "num_layers=2"], "holds prompts of 3 layers, not 2"),
         (["prompt_length"], "write it as name=value"),
-        (["prompt_length=["], "is no value"),
+        (["prompt_length=["], "must be a whole number"),
+        (["prompt_length=!!int x"], "must be a whole number"),
+        (["prompt_length=!!python/name:os.system"], "must be a whole number"),
         (["prompt_lenght=5"], "--option: prompt_lenght: unknown"),
         (["prompt_length=1"], "15 rows are no prompts of 1 rows for at most 4 layers"),
     ],

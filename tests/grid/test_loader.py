@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from harness.errors import GridError, UsageError
+from harness.grid.entries import merge_settings
 from harness.grid.loader import load_grid, shipped_grids
-from harness.grid.resolver import merge_settings, resolve_grid
+from harness.grid.resolver import resolve_grid
 from harness.grid.schema import expand
 
 GRID = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.commands.display import grid_warnings
 from harness.errors import StorageError, UsageError
 from harness.evaluation.tasks import TaskSpec, request_key
-from harness.grid.folders import cell_folder, check_writable, locked
+from harness.grid.folders import cell_folder, check_writable
+from harness.grid.locks import LOCK_FILE, locked
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.grid.status import LocalInputs, read_states
@@ -68,7 +72,7 @@ def test_no_folder_is_listed_twice_however_many_cells_there_are(
         folder = cell_folder(tmp_path, cell)
         folder.mkdir(parents=True)
         if done:
-            write_result(folder, replace(RESULT, base=base, scores=scored(cell)))
+            write_result(folder, replace(RESULT, cell_id=cell.id, base=base, scores=scored(cell)))
     listed.clear()
     states = read_states(cells, runs_dir=tmp_path, data_root=root)
     assert [state.result is not None for state in states] == [done] * len(cells)
@@ -82,9 +86,11 @@ def test_a_cell_without_a_folder_is_to_do(cells: list[Cell], tmp_path: Path) -> 
 
 def test_a_cell_is_done_when_trained_and_wholly_scored(cells: list[Cell], tmp_path: Path) -> None:
     cell = cells[1]
-    write_result(cell_folder(tmp_path, cell), replace(RESULT, scores=scored(cell)))
+    write_result(cell_folder(tmp_path, cell), replace(RESULT, cell_id=cell.id, scores=scored(cell)))
     assert status(cell, tmp_path) == "done"
-    write_result(cell_folder(tmp_path, cell), replace(RESULT, scores=scored(cell)[:1]))
+    write_result(
+        cell_folder(tmp_path, cell), replace(RESULT, cell_id=cell.id, scores=scored(cell)[:1])
+    )
     (state,) = read_states([cell], runs_dir=tmp_path, data_root=None)
     assert state.status == "to do"
     assert state.trained
@@ -93,22 +99,30 @@ def test_a_cell_is_done_when_trained_and_wholly_scored(cells: list[Cell], tmp_pa
 
 def test_an_untrained_cell_with_scores_is_not_done(cells: list[Cell], tmp_path: Path) -> None:
     cell = cells[1]
-    write_result(cell_folder(tmp_path, cell), replace(RESULT, train=None, scores=scored(cell)))
+    write_result(
+        cell_folder(tmp_path, cell),
+        replace(RESULT, cell_id=cell.id, train=None, scores=scored(cell)),
+    )
     assert status(cell, tmp_path) == "to do"
 
 
 def test_a_later_failure_takes_nothing_away(cells: list[Cell], tmp_path: Path) -> None:
     cell = cells[1]
     error = CellError("DataError", "no file", "log.txt")
-    write_result(cell_folder(tmp_path, cell), replace(RESULT, scores=scored(cell), error=error))
+    write_result(
+        cell_folder(tmp_path, cell),
+        replace(RESULT, cell_id=cell.id, scores=scored(cell), error=error),
+    )
     assert status(cell, tmp_path) == "done"
-    write_result(cell_folder(tmp_path, cell), replace(RESULT, scores=(), error=error))
+    write_result(
+        cell_folder(tmp_path, cell), replace(RESULT, cell_id=cell.id, scores=(), error=error)
+    )
     assert status(cell, tmp_path) == "failed"
 
 
 def test_another_limit_is_another_request(cells: list[Cell]) -> None:
     cell = cells[1]
-    result = replace(RESULT, scores=scored(cell))
+    result = replace(RESULT, cell_id=cell.id, scores=scored(cell))
     other = cell.model_copy(update={"tasks": (TaskSpec(name="mmlu", limit=6),)})
     assert LocalInputs(None).missing_tasks(cell, result) == ()
     assert LocalInputs(None).missing_tasks(other, result) == other.tasks
@@ -118,7 +132,7 @@ def test_other_items_under_the_data_root_are_scored_anew(cells: list[Cell], tmp_
     cell = cells[1].model_copy(update={"tasks": (TaskSpec(name="arc_easy"),)})
     (tmp_path / "arc_easy").mkdir()
     (tmp_path / "arc_easy" / "test.parquet").write_bytes(b"items")
-    result = replace(RESULT, scores=scored(cell))
+    result = replace(RESULT, cell_id=cell.id, scores=scored(cell))
     assert LocalInputs(tmp_path).missing_tasks(cell, result) == cell.tasks
     (tmp_path / "arc_easy" / "test.parquet").unlink()  # then nothing tells that they are others
     assert LocalInputs(tmp_path).missing_tasks(cell, result) == ()
@@ -129,11 +143,28 @@ def test_a_held_folder_is_running_and_refused_to_others(cells: list[Cell], tmp_p
     with locked(folder):
         assert status(cells[1], tmp_path) == "running"
         with (
-            pytest.raises(StorageError, match="another process is running this cell"),
+            pytest.raises(StorageError, match="another process .* is running this cell"),
             locked(folder),
         ):
             pass
     assert status(cells[1], tmp_path) == "to do"
+
+
+def test_an_error_of_the_lock_is_told_and_means_nothing(
+    cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: object, kind: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    for cell in cells[1:3]:
+        cell_folder(tmp_path, cell).mkdir(parents=True)
+        (cell_folder(tmp_path, cell) / LOCK_FILE).touch()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    states = read_states(cells[1:3], runs_dir=tmp_path, data_root=None)
+    assert [state.status for state in states] == ["to do", "to do"]
+    (warning,) = grid_warnings(states)
+    assert "has no file locks" in warning
+    assert "(1 more cells likewise)" in warning
 
 
 def test_a_renamed_cell_is_found_by_its_id(cells: list[Cell], tmp_path: Path) -> None:
@@ -149,7 +180,7 @@ def test_changed_weights_or_data_make_a_cell_stale(cells: list[Cell], tmp_path: 
     (root / "train.parquet").write_bytes(b"rows")
     train = replace(TRAIN, data_file_sha256=sha256_of_file(root / "train.parquet"))
     base = {"weights_sha256": sha256_of_file(root / "a" / "model.safetensors")}
-    result = replace(RESULT, train=train, base=base, scores=scored(cell))
+    result = replace(RESULT, cell_id=cell.id, train=train, base=base, scores=scored(cell))
     assert LocalInputs(root).changed_input(cell, result) is None
     for name in ("train.parquet", "a/model.safetensors"):
         file = root / name

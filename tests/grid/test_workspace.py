@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.demo.world import CHECKPOINT
 from harness.errors import UsageError
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import expand
@@ -14,8 +15,16 @@ from harness.grid.workspace import OpenGrid, prepare_run
 from tests.evaluation.conftest import Rows, mmlu_subjects, write_rows
 from tests.grid.test_loader import GRID
 
+SHAPE = GRID[GRID.index("{num_hidden") : GRID.index("}}") + 1]
+OWN = GRID.replace("tasks:", "train: {max_length: 256}\ntasks:").replace(
+    SHAPE,
+    "{num_hidden_layers: 5, hidden_size: 128, intermediate_size: 344, num_attention_heads: 4,\n"
+    "      vocab_size: 1688, tie_word_embeddings: true}",
+)
+"""GRID with the embedded world's checkpoint as its model."""
 
-def opened(root: Path, *, text: str = GRID) -> OpenGrid:
+
+def opened(root: Path, *, text: str = OWN) -> OpenGrid:
     spec = resolve_grid(yaml.safe_load(text), place="g.yaml")
     return OpenGrid("g.yaml", spec, expand(spec), root / "runs", root)
 
@@ -28,7 +37,7 @@ def root(tmp_path: Path) -> Path:
     write_rows(tmp_path / "mmlu" / "test.parquet", rows.mmlu(mmlu_subjects(), [1]))
     instructions = [{"instruction": "a", "input": "", "output": "b"}] * 200
     write_rows(tmp_path / "train.parquet", instructions)
-    (tmp_path / "a").mkdir()
+    (tmp_path / "a").symlink_to(CHECKPOINT)
     return tmp_path
 
 
@@ -52,7 +61,7 @@ def test_allowed_it_is_a_warning(root: Path) -> None:
 
 
 def test_instructions_count_where_the_grid_calls_them_a_copy_of_alpaca(root: Path) -> None:
-    source = GRID.replace("source: null", "source: tatsu-lab/alpaca")
+    source = OWN.replace("source: null", "source: tatsu-lab/alpaca")
     warnings = prepare_run(opened(root, text=source), allow_data_mismatch=True)
     assert len(warnings) == 3
     assert "200 rows of content" in warnings[0]
@@ -63,5 +72,5 @@ def test_instructions_count_where_the_grid_calls_them_a_copy_of_alpaca(root: Pat
 
 def test_the_embedded_world_is_pinned_by_nobody(root: Path) -> None:
     write_rows(root / "mmlu" / "test.parquet", Rows().mmlu(["astronomy"], [3]))
-    text = GRID.replace("[arc_easy, {name: mmlu, limit: 5}]", "[demo_arc_easy, demo_mmlu]")
+    text = OWN.replace("[arc_easy, {name: mmlu, limit: 5}]", "[demo_arc_easy, demo_mmlu]")
     assert prepare_run(opened(root, text=text)) == []

@@ -222,7 +222,7 @@ def started(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
 
 def wait_until_free(folder: Path) -> None:
     """Waits until the workers of a killed run have left."""
-    from harness.grid.folders import is_running
+    from harness.grid.locks import is_running
 
     deadline = time.monotonic() + 30
     while any(is_running(path) for path in folder.glob("runs/cells/*")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import torch
 
@@ -15,6 +17,22 @@ def test_a_real_allocation_that_fails_is_known_as_such() -> None:
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"))
+    for text in (
+        "CUDA error: out of memory",
+        "CUDA driver error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "MPS backend out of memory (MPS allocated: 9.05 GB)",
+        "HIP out of memory. Tried to allocate 2.00 GiB",
+        "Triton Error [CUDA]: CUDA_ERROR_OUT_OF_MEMORY",
+        "[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: not enough memory",
+        "unable to mmap 8 bytes: Cannot allocate memory (12)",
+        "std::bad_alloc",
+    ):
+        assert is_out_of_memory(RuntimeError(text)), text
+    assert is_out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert not is_out_of_memory(OSError(errno.ENOSPC, "No space left on device"))
+    assert not is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_out_of_memory(ValueError("out of memory"))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +15,13 @@ from harness.records.files import write_bytes
 from harness.records.results import (
     CellError,
     CellResult,
+    DamagedResult,
     TaskScore,
     TrainResult,
     read_result,
     write_result,
 )
+from harness.records.seal import sealed
 
 TRAIN = TrainResult(
     steps=3, examples=2, tokens=30, epoch_losses=(2.0, 1.5), trainable_parameters=5,
@@ -98,6 +102,77 @@ def test_a_broken_file_is_told_in_one_line(tmp_path: Path, text: str) -> None:
         read_result(tmp_path)
 
 
+def content(**change: object) -> bytes:
+    return json.dumps(json.loads(RESULT.to_json()) | change).encode()
+
+
+DAMAGED = {
+    "a score of 7.5": content(scores=[json.loads(RESULT.to_json())["scores"][0] | {"value": 7.5}]),
+    "a score of nan": RESULT.to_json().replace('"value": 0.5', '"value": NaN').encode(),
+    "a score as text": RESULT.to_json().replace('"value": 0.5', '"value": "much"').encode(),
+    "items below none": RESULT.to_json().replace('"n": 10', '"n": -1').encode(),
+    "items beyond counting": RESULT.to_json().replace('"n": 10', f'"n": 1{"0" * 30}').encode(),
+    "no base": content(base=None),
+    "an error as text": content(error="x"),
+    "an estimate as text": content(estimate={"training_seconds": "soon"}),
+    "another id": content(cell_id="0" * 12),
+    "no losses": RESULT.to_json().replace('"epoch_losses": [\n   2.0,\n   1.5\n  ]',
+                                         '"epoch_losses": []').encode(),
+    "a list": b"[]",
+    "a number": b"5",
+    "deep": b"[" * 100_000,
+    "deep inside": b'{"cell": {"a": ' + b"[" * 900 + b"]" * 900 + b'}, "cell_id": "a"}',
+    "no UTF-8": b'{"cell_id": "\xff"}',
+    "another byte": sealed(RESULT.to_json()).replace(b"0.5", b"0.6"),
+    "another byte, and another form": json.dumps(
+        json.loads(sealed(RESULT.to_json())) | {"evaluation_seconds": {"arc_easy": 3.0}}
+    ).encode(),
+    "half": sealed(RESULT.to_json())[:-300],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_whatever_is_no_result_of_the_cell_is_damaged(tmp_path: Path, name: str) -> None:
+    (tmp_path / "result.json").write_bytes(DAMAGED[name])
+    with pytest.raises(DamagedResult, match=r"result\.json: cannot be read .*runs the cell again"):
+        read_result(tmp_path, RESULT.cell_id)
+
+
+def test_a_folder_or_a_pipe_is_no_result_either(tmp_path: Path) -> None:
+    for make in (Path.mkdir, os.mkfifo):
+        (tmp_path / make.__name__).mkdir()
+        make(tmp_path / make.__name__ / "result.json")
+        with pytest.raises(DamagedResult, match=r"result\.json: cannot be read"):
+            read_result(tmp_path / make.__name__)
+
+
+def test_a_file_that_cannot_be_opened_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_result(tmp_path, RESULT)
+
+    def refuse(path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("harness.readers.files.check_file", lambda path, max_bytes: 1)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(StorageError, match="Input/output error") as caught:
+        read_result(tmp_path)
+    assert not isinstance(caught.value, DamagedResult)
+
+
+def test_a_result_in_another_form_is_the_same(tmp_path: Path) -> None:
+    write_result(tmp_path, RESULT)
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(dict(reversed(json.loads(path.read_text()).items()))))
+    assert read_result(tmp_path, RESULT.cell_id) == RESULT
+
+
+def test_a_result_of_before_seals_is_read(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(RESULT.to_json())
+    assert read_result(tmp_path, RESULT.cell_id) == RESULT
+
+
 def test_new_scores_replace_those_of_the_same_request_only() -> None:
     newer = replace(SCORE, value=0.7)
     other = replace(SCORE, key="k2", limit=5)
@@ -141,8 +216,10 @@ def test_an_error_survives_beside_scores(tmp_path: Path) -> None:
 
 
 def test_a_number_that_is_none_is_never_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="value"):
+        replace(SCORE, value=float("nan"))
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_result(tmp_path, RESULT.with_scores((replace(SCORE, value=float("nan")),), 1.0))
+        write_result(tmp_path, replace(RESULT, environment={"load": float("nan")}))
     assert read_result(tmp_path) is None
 
 

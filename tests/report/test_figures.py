@@ -9,8 +9,19 @@ import pytest
 from PIL import Image
 
 from harness.analysis.findings import Findings
+from harness.analysis.measurements import Variant
+from harness.report.contents import drawings
 from harness.report.curves import efficiency_drawing, loss_drawing
-from harness.report.figures import FORMATS, MOST_METHODS, STYLES, Drawing, Plot, styles_of
+from harness.report.figures import (
+    FORMATS,
+    MOST_METHODS,
+    STYLES,
+    Drawing,
+    Plot,
+    apart,
+    draw_curve,
+    styles_of,
+)
 
 SIGNATURES = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 
@@ -151,3 +162,53 @@ def test_a_long_legend_makes_the_figure_taller_and_leaves_the_panel_its_size() -
     heights = [Image.open(io.BytesIO(plot(n).render("png"))).height for n in (2, 6, 30)]
     assert heights[0] == heights[1] == 640
     assert heights[2] > 640 + 10 * 27  # pixels of a line of the legend
+
+
+@pytest.mark.filterwarnings("error")
+def test_text_from_outside_is_no_mathematics_and_what_has_no_letter_is_a_number() -> None:
+    names = ["$\\frac{1$", "_hidden", "模型 модель", "x" * 80, "a_b^c {d}"]
+
+    def draw(axes) -> None:
+        for place, name in enumerate(names):
+            draw_curve(axes, [(1.0, [float(place)])], ("#000000", "o"), name)
+
+    long = Drawing("a", f"$x {'y' * 200}", "", (Plot("$\\z " + "p" * 99, draw),))
+    image = Image.open(io.BytesIO(long.render("png")))
+    assert image.width == 864
+    text = long.render("svg").decode()
+    for shown in ("\\frac{1", " _hidden", "\\u6a21\\u578b модель"):
+        assert shown in re.sub(r"<!-- (.*?) -->", r"\1", text)
+
+
+def test_labels_of_an_axis_do_not_touch() -> None:
+    assert apart([1.0], 0.1) == [0]
+    assert apart([0.01, 0.1, 1.0], 0.1) == [0, 1, 2]
+    assert apart([0.01, 0.011, 0.98, 1.0], 0.1) == [1, 3]
+
+
+def test_methods_beyond_the_styles_share_colours_and_no_markers() -> None:
+    labels = [f"lora-{number:02d}" for number in range(2 * MOST_METHODS)]
+    found = styles_of([Variant("m", label, "lora", label, 1.0) for label in labels])
+    assert len(set(found.values())) == 2 * MOST_METHODS
+
+
+def test_one_epoch_has_one_tick(results, answer) -> None:
+    results.add("lora", 0, answer("1100"), losses=[2.0])
+    axes = axes_of(draw_losses(results.findings()).panels[0])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0"]
+
+
+def test_losses_that_are_no_numbers_are_not_drawn(results, answer) -> None:
+    results.add("lora", 0, answer("1100"), losses=[2.0, float("nan"), float("inf")])
+    results.add("full", 0, answer("1100"), losses=[float("nan")])
+    drawing = draw_losses(results.findings())
+    (line,) = (one for one in axes_of(drawing.panels[0]).get_lines() if one.get_label()[0] != "_")
+    assert list(line.get_ydata()) == [2.0]
+    assert len(drawing.panels) == 1
+
+
+def test_two_models_of_one_file_name_have_two_figures(results, answer) -> None:
+    for model in ("a b", "a-b", "A-B"):
+        results.add("lora", 0, answer("1100"), model=model)
+    names = [drawing.name for drawing in drawings(results.findings())]
+    assert names == [f"sample-efficiency-{end}" for end in ("a-b", "a-b-2", "A-B-3")]

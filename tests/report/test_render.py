@@ -7,17 +7,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from harness.report.latex import escape_latex, to_latex
 from harness.report.page import html
-from harness.report.render import (
-    Entry,
-    Row,
-    Table,
-    escape_latex,
-    row,
-    to_latex,
-    to_markdown,
-    to_text,
-)
+from harness.report.render import Entry, Row, Table, row, to_markdown
+from harness.report.text import to_text
 
 NASTY = "50% of a_b & c|d {x} $y$ #1 ~ ^ <i> \\ é ± − ×"
 

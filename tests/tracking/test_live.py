@@ -15,9 +15,9 @@ from harness.grid.resolver import resolve_grid
 from harness.grid.schema import GridSpec, expand
 from harness.grid.status import read_states
 from harness.records.events import CellEnded, CellStarted, Event, StepDone, Warned
+from harness.tracking.address import default_uri
 from harness.tracking.live import Tracker, _LiveLog
 from harness.tracking.runs import GridRuns
-from harness.tracking.store import default_uri
 from tests.grid.test_loader import GRID
 from tests.grid.test_status import scored
 from tests.records.test_results import RESULT

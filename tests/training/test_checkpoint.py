@@ -81,6 +81,10 @@ def lose(folder: Path) -> None:
     (folder / TENSORS_FILE).unlink()
 
 
+def write(name: str, text: str) -> Callable[[Path], None]:
+    return lambda folder: None if (folder / name).write_text(text) else None
+
+
 def belong_to(key: str) -> Callable[[Path], None]:
     def rewrite(folder: Path) -> None:
         step = int(folder.name[5:])
@@ -97,6 +101,9 @@ def belong_to(key: str) -> Callable[[Path], None]:
         (flip(TENSORS_FILE), "its SHA-256 is another"),
         (flip(RECORD_FILE), "its SHA-256 is another"),
         (lose, "damaged or incomplete"),
+        (write(RECORD_FILE, "[" * 100_000), "nested too deeply"),
+        (write(RECORD_FILE, "[]"), "damaged or incomplete"),
+        (write(RECORD_FILE, '{"content": 5, "sha256": 5}'), "its SHA-256 is another"),
         (belong_to("cell_id"), "of another training run (cell_id was another, is 0123456789ab)"),
         (belong_to("data_sha256"), "of another training run (data_sha256 was another, is d)"),
         (belong_to("base.commit"), "of another training run (base.commit was another, is None)"),
@@ -122,6 +129,21 @@ def test_a_checkpoint_that_is_not_good_is_told_of_and_the_older_one_used(
     # The training takes the steps again, and its own checkpoint is not lost to the damaged one.
     mine.save(state_at(7), wait=True)
     assert steps(tmp_path) == [7, 5]
+
+
+def test_what_is_no_checkpoint_is_told_of_and_left_alone(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, state_at(5), IDENTITY)
+    for name in ("step-abc", "step-", "step-1e3", "step--0000009"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "step-00000099").write_text("no folder")
+    told: list[str] = []
+    found = checkpoints(tmp_path, told).latest()
+    assert found is not None
+    assert found.progress.step == 5
+    assert len(told) == 5
+    assert all("no checkpoint has this name, or it is no folder" in line for line in told)
+    save_checkpoint(tmp_path, state_at(6), IDENTITY)
+    assert (tmp_path / "step-abc").is_dir()
 
 
 def test_where_none_is_good_the_training_begins_again(tmp_path: Path) -> None:

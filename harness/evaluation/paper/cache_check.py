@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.evaluation.memory import halve_until_it_fits
 from harness.evaluation.paper.pool import Pool, common_prefix, compute_prefix, prefill_prompts
 from harness.evaluation.trial import (
     WrongResultError,
@@ -15,6 +16,7 @@ from harness.evaluation.trial import (
     try_once,
     virtual_token_refusal,
 )
+from harness.models.positions import pass_dependence
 
 NUM_STEPS = 3
 """Tokens behind the prompts at which both ways are compared."""
@@ -25,22 +27,43 @@ MAX_ERROR_IN_HALF = 0.3
 
 
 def reason_against_cache(
-    model: Any, prompts: Sequence[tuple[int, ...]], autocast_dtype: torch.dtype | None
+    model: Any,
+    prompts: Sequence[tuple[int, ...]],
+    autocast_dtype: torch.dtype | None,
+    *,
+    max_new_tokens: int = 0,
 ) -> str | None:
     """Why a model is to generate without kept keys and values; None where it may keep them.
 
     It is in evaluation mode, under the precision it is to run in: `autocast_dtype`, or its own
-    dtype. The longest and the shortest of the prompts are tried.
+    dtype. The longest and the shortest of the prompts are tried; where memory runs out, one.
+
+    Args:
+        max_new_tokens: what may follow each prompt.
+
+    Raises:
+        EvaluationError: the memory is too small for one prompt.
     """
     if reason := virtual_token_refusal(model):
         return reason
+    dependence, longest = pass_dependence(model), max(map(len, prompts)) + max_new_tokens
+    if dependence is not None and longest > dependence.span:
+        kinds = ", ".join(dependence.types)
+        return f"its rotary frequencies ({kinds}) change beyond {dependence.span} tokens"
     half = (autocast_dtype or model.dtype) != torch.float32
     limit = MAX_ERROR_IN_HALF if half else MAX_ERROR
     ordered, window = sorted(prompts, key=len), attention_window(model)
     beyond_window = window is not None and len(ordered[-1]) >= window
-    kind = ("pool", autocast_dtype, beyond_window)
+
+    def compare(num_prompts: int) -> None:
+        kind = ("pool", autocast_dtype, beyond_window, num_prompts)
+        chosen = [ordered[0], ordered[-1]][:num_prompts]
+        try_once(model, kind, lambda: _compare(model, chosen, limit))
+
     try:
-        try_once(model, kind, lambda: _compare(model, [ordered[0], ordered[-1]], limit))
+        halve_until_it_fits(
+            compare, 2, device=str(model.device), unit="prompts", one="try one prompt"
+        )
     except WrongResultError as fault:
         return str(fault)
     return None

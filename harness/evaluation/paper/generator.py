@@ -21,6 +21,7 @@ from harness.evaluation.paper.pool import (
     prefill_prompts,
 )
 from harness.evaluation.paper.sampling import NOT_A_NUMBER, choose_tokens, random_stream
+from harness.models.numbers import overflow_cause
 
 TOKENS_AT_ONCE = 4096
 """Prompt tokens of one forward pass, padding included."""
@@ -167,8 +168,8 @@ class Generator:
                 continue
             if token == NOT_A_NUMBER:
                 raise EvaluationError(
-                    f"{one.prompt.group}: the model's logits are not numbers; its weights or "
-                    "activations have overflowed: train it with a lower learning rate"
+                    f"{one.prompt.group}: the model's logits are not numbers: "
+                    f"{overflow_cause(self.model)}"
                 )
             ended = token == self.end_token
             if not ended:

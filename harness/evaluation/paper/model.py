@@ -105,7 +105,12 @@ class GeneratingModel(InMemoryHFLM):
         # One context for all: it keeps what it makes of weights in fp32.
         with self.autocast():
             tokens = [prompt.tokens for prompt in prompts]
-            refusal = reason_against_cache(self.model, tokens, self.mixed_precision_dtype)
+            refusal = reason_against_cache(
+                self.model,
+                tokens,
+                self.mixed_precision_dtype,
+                max_new_tokens=self.decoding.max_new_tokens,
+            )
             generator = Generator(
                 self.model,
                 self.decoding,

@@ -33,14 +33,15 @@ from harness.methods.zero_init.options import (
     GeneratedPromptOptions,
     check_base,
 )
-from harness.models.adapter_folder import WEIGHTS_FILE, check_tensors
+from harness.models.adapter_folder import WEIGHTS_FILE, check_names
+from harness.models.adapter_settings import ZERO_INIT_PROMPT
 from harness.models.families import FAMILIES, refusal
 from harness.models.packed_attention import implementation_of
 from harness.models.shape import shape_of
+from harness.readers.tensor_files import check_weights
 from harness.spec import describe_faults
 
-PEFT_TYPE = "ZERO_INIT_PROMPT"
-"""The `peft_type` in adapter_config.json: a historical id in saved files, also of random-init."""
+PEFT_TYPE = ZERO_INIT_PROMPT
 
 
 @dataclass
@@ -239,7 +240,7 @@ class PromptTuner(BaseTuner):
         """Refuses a file of other tensors, where PEFT would only warn.
 
         Raises:
-            ModelError: a tensor is missing, unexpected, or of another shape.
+            ZbenchError: a tensor is missing, unexpected, of another shape, or holds no weights.
         """
         mapped: dict[str, Any] = super()._remap_adapter_state_dict_for_load(
             model, config, adapter_name, state_dict
@@ -249,7 +250,10 @@ class PromptTuner(BaseTuner):
             for name, tensor in model.state_dict().items()
             if f".{cls.prefix}" in name and adapter_name in name.split(".")[-2:]
         }
-        check_tensors(Path(WEIGHTS_FILE), mapped, expected)
+        file = Path(WEIGHTS_FILE)
+        found = {name: (str(t.dtype), tuple(t.shape)) for name, t in mapped.items()}
+        check_names(file, found, expected)
+        check_weights(file, mapped)
         return mapped
 
     def unload(self) -> Any:

@@ -12,6 +12,7 @@ from transformers import LlamaForCausalLM
 
 from harness.errors import EvaluationError
 from harness.evaluation.benchmarks import Decoding
+from harness.evaluation.paper import cache_check
 from harness.evaluation.paper import generator as generator_module
 from harness.evaluation.paper.cache_check import reason_against_cache
 from harness.evaluation.paper.generator import Generator, Prompt, Response
@@ -201,6 +202,29 @@ def test_a_model_that_ignores_the_mask_is_found_out(
     refusal = reason_against_cache(model, prompts, None)
     assert refusal is not None
     assert "move a log-probability" in refusal
+
+
+def test_memory_that_runs_out_in_the_trial_says_nothing_of_the_model(
+    make_model: Callable[..., LlamaForCausalLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Less is tried, and no fallback is recorded."""
+    model, sizes = make_model(), []
+    prompts = [prompt.tokens for prompt in some_prompts(model.config.vocab_size)]
+
+    def compare(model: object, chosen: list[object], limit: float) -> None:
+        sizes.append(len(chosen))
+        if len(chosen) > 1 or len(sizes) > 4:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr(cache_check, "_compare", compare)
+    assert reason_against_cache(model, prompts, None) is None
+    assert sizes == [2, 1]
+    assert reason_against_cache(model, prompts, None) is None
+    assert sizes == [2, 1, 2]  # one prompt passed; two are tried again
+    other = make_model()
+    sizes.extend([0, 0])
+    with pytest.raises(EvaluationError, match="too small to try one prompt at a time"):
+        reason_against_cache(other, prompts, None)
 
 
 @pytest.mark.parametrize("plainly", [False, True])

@@ -1,0 +1,68 @@
+"""The arguments and options that commands share, and how a path on the command line is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def expanded_path(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """A path of the command line or the environment, with `~` expanded."""
+    if value is None:
+        return None
+    from harness.errors import UsageError
+    from harness.readers.files import user_path
+
+    try:
+        return user_path(value)
+    except UsageError as fault:
+        raise UsageError(f"{param.opts[0]}: {fault}") from fault
+
+
+GridArgument = Annotated[
+    str, typer.Argument(metavar="GRID", help="A shipped grid's name, or a YAML file.")
+]
+CellArgument = Annotated[
+    str, typer.Argument(metavar="CELL", help="Id or its beginning, label, folder, or GRID:CELL.")
+]
+RunsOption = Annotated[
+    Path,
+    typer.Option(
+        "--runs-dir", envvar="ZBENCH_RUNS_DIR", callback=expanded_path, help="Where cells are kept."
+    ),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root", callback=expanded_path, help="Local data and checkpoints; else the hub."
+    ),
+]
+ReportsOption = Annotated[
+    Path,
+    typer.Option(
+        "--reports-dir",
+        callback=expanded_path,
+        help="The report goes to <reports-dir>/<its name>/.",
+    ),
+]
+UriOption = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", help="MLflow; default sqlite:///<runs-dir>/mlflow.db."),
+]
+OnlyOption = Annotated[
+    str | None, typer.Option("--only", help="Cells whose label or id holds all these words.")
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, or a list such as cuda:0,cuda:1.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="CPU processes; default one per core.")
+]
+ExecutorOption = Annotated[str, typer.Option("--executor", help="Who runs the cells.")]
+MismatchOption = Annotated[
+    bool, typer.Option("--allow-data-mismatch", help="Data of another version; scores say so.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -1,0 +1,92 @@
+"""Whether the files beside a result are those that were written with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import StorageError, one_line
+from harness.grid.folders import ITEMS_FOLDER, items_path
+from harness.records.files import sha256_of_file
+from harness.records.results import CellResult
+
+if TYPE_CHECKING:
+    import pyarrow
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES = 2**32
+"""Of a table as it lies in memory; MMLU's items have a few million."""
+SCORED_AGAIN = "run-grid scores the benchmark again"
+LEFT_OUT = "what it held is left out; bring back a copy of it, or move the cell's folder away"
+
+
+@dataclass(frozen=True)
+class FileFault:
+    """A file of a cell that is not what its result says."""
+
+    path: Path
+    found: str
+    """What is wrong with it."""
+    remedy: str
+    """What is done about it, or can be."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.found}; {self.remedy}"
+
+
+def file_faults(folder: Path, result: CellResult) -> dict[str, FileFault]:
+    """What is wrong with a cell's files, by their name in its folder; those of older versions are
+    not known by their hashes, and are not looked at.
+    """
+    faults = {}
+    for name, expected in result.files_sha256.items():
+        path = folder / name
+        again = SCORED_AGAIN if Path(name).parts[0] == ITEMS_FOLDER else LEFT_OUT
+        try:
+            if sha256_of_file(path) != expected:
+                faults[name] = FileFault(path, "damaged (its SHA-256 is another)", again)
+        except (FileNotFoundError, NotADirectoryError):
+            faults[name] = FileFault(path, "is missing", again)
+        except OSError as fault:  # it may be whole: nothing is computed again
+            said = f"cannot be read ({one_line(fault.strerror or fault)})"
+            faults[name] = FileFault(path, said, "give yourself the right to read it")
+    return faults
+
+
+def read_table(path: Path, sha256: str | None) -> pyarrow.Table:
+    """A parquet file of a cell; `sha256` is its hash, where the result has one.
+
+    Raises:
+        StorageError: it is damaged, or cannot be read.
+    """
+    # Not pandas, nor what imports it (`pyarrow.parquet.read_table`): compare starts without.
+    from pyarrow.parquet import ParquetFile
+
+    again = SCORED_AGAIN if path.parent.name == ITEMS_FOLDER else LEFT_OUT
+    try:
+        if sha256 is not None and sha256_of_file(path) != sha256:
+            raise ValueError("its SHA-256 is another")
+        with ParquetFile(path) as file:
+            claims = file.metadata
+            groups = map(claims.row_group, range(claims.num_row_groups))
+            if max(sum(group.total_byte_size for group in groups), claims.num_rows) > MAX_BYTES:
+                raise ValueError("it claims more than any cell writes")
+            return file.read()
+    except Exception as fault:  # bytes that are no parquet make pyarrow raise errors of any kind
+        logger.debug("%s cannot be read", path, exc_info=True)
+        raise StorageError(f"{path}: damaged ({one_line(fault)}); {again}") from fault
+
+
+def whole_scores(result: CellResult, faults: Mapping[str, FileFault]) -> CellResult:
+    """A result without the scores that are to be made again, since their items are lost."""
+    lost = {name for name, fault in faults.items() if fault.remedy == SCORED_AGAIN}
+    kept = tuple(
+        score
+        for score in result.scores
+        if str(items_path(Path(), score.benchmark, score.key)) not in lost
+    )
+    return replace(result, scores=kept) if lost else result

@@ -1,0 +1,262 @@
+"""The entries of a grid file: names, models, data, tasks and methods, each validated by itself.
+
+A validator that finds a fault, or validates a part of its own, raises it with its place, and
+pydantic continues with the rest of the file: all errors are reported together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
+
+from harness.data.spec import DataSpec
+from harness.errors import UsageError, ZbenchError, did_you_mean, one_line, shortened
+from harness.evaluation.benchmarks import BENCHMARKS
+from harness.evaluation.tasks import TaskSpec, unknown_benchmark
+from harness.grid.gone import stored_adapter
+from harness.grid.names import grid_name_fault, model_name_faults
+from harness.grid.schema import LONGEST_LABEL, MethodChoice
+from harness.methods import METHODS
+from harness.methods.imported import adapter_sha256
+from harness.methods.method import MethodOptions
+from harness.models.checkpoint import ModelSpec
+from harness.readers.files import user_path
+from harness.spec import Fault, Faults
+from harness.training.spec import TrainSpec
+
+EXCLUSIVE = (
+    ("learning_rate", "base_learning_rate"),
+    ("warmup_epochs", "warmup_ratio", "warmup_steps"),
+)
+"""Mutually exclusive groups: setting one drops the lower layer's others."""
+
+
+@dataclass
+class Context:
+    """What the entries of a file refer to; filled as the file is validated from top to bottom."""
+
+    folder: Path
+    models: list[str]
+    methods: dict[str, MethodChoice | None]
+    """Choices by label; None where one is not validated yet, or has faults. No None survives into
+    a GridSpec: `methods` is validated before `blocks`, and its faults refuse the file."""
+    train: dict[str, Any] = field(default_factory=dict)
+    """The grid's training settings; empty where they have faults."""
+    results: Path | None = None
+    """The runs folder, for a command that reads results alone: an adapter may be gone since."""
+
+
+def _context(info: ValidationInfo) -> Context:
+    assert isinstance(info.context, Context)
+    return info.context
+
+
+def _free_name(name: str) -> str:
+    if (fault := grid_name_fault(name)) is not None:
+        raise Fault(fault)
+    return name
+
+
+def _models(raw: Any) -> dict[str, ModelSpec]:
+    """The models by name; all faults of their names, paths and shapes are told together."""
+    if not isinstance(raw, Mapping):
+        raise Fault("must be a mapping of keys to values")
+    if not raw:
+        raise Fault("is empty; add at least one")
+    found, faults = {}, Faults()
+    for name, said in model_name_faults(map(str, raw)):
+        faults.add(said, name)
+    for name, entry in raw.items():
+        spec = faults.validate(ModelSpec, _with_user_path(entry, faults, str(name)), str(name))
+        if spec is not None:
+            found[str(name)] = spec
+    faults.check()
+    return found
+
+
+def _data(raw: Any) -> Any:
+    faults = Faults()
+    entry = _with_user_path(raw, faults)
+    if faults:
+        faults.validate(DataSpec, entry)
+    faults.check()
+    return entry
+
+
+def _with_user_path(entry: Any, faults: Faults, *steps: str) -> Any:
+    """The entry with `~` expanded in its `path`; of one that no file can have, without it."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str):
+        return entry
+    try:
+        path = user_path(entry["path"])
+    except UsageError as fault:
+        faults.add(str(fault), *steps, "path")
+        return {**entry, "path": "none"}
+    return {**entry, "path": str(path)} if entry["path"].startswith("~") else entry
+
+
+def _known_model(name: str, info: ValidationInfo) -> str:
+    models = _context(info).models
+    if name not in models:
+        raise Fault(f"no such model '{name}'{did_you_mean(name, models)}")
+    return name
+
+
+def _grid_train(settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    faults = Faults()
+    # A dummy rate: TrainSpec needs one; the method's recipe supplies it later.
+    faults.validate(TrainSpec, merge_settings({"learning_rate": 1.0}, settings))
+    faults.check()
+    _context(info).train = settings
+    return settings
+
+
+def _task(entry: Any) -> Any:
+    record = {"name": entry} if isinstance(entry, str) else entry
+    if isinstance(record, Mapping):
+        name = record.get("name")
+        if not isinstance(name, str) or name not in BENCHMARKS:
+            raise Fault(unknown_benchmark(name))
+    return record
+
+
+def _unique_tasks(tasks: Sequence[TaskSpec]) -> Sequence[TaskSpec]:
+    names, faults = [task.name for task in tasks], Faults()
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        faults.add(f"'{name}' stands {names.count(name)} times; keep one")
+    faults.check()
+    return tasks
+
+
+def _parse_block_method(entry: Any, info: ValidationInfo) -> MethodChoice | None:
+    """What an entry of a block's methods means; None for a label that has faults."""
+    context = _context(info)
+    if isinstance(entry, Mapping):
+        return _read_method(dict(entry), context)
+    if isinstance(entry, str) and entry in context.methods:
+        return context.methods[entry]
+    if isinstance(entry, str) and entry in METHODS:
+        return _read_method({"method": entry}, context)
+    if not isinstance(entry, str):
+        raise Fault("must be a method's name, or a mapping of keys to values")
+    names = [*context.methods, *(name for name in METHODS if name not in context.methods)]
+    raise Fault(f"no such method '{shortened(entry)}'{did_you_mean(entry, names)}")
+
+
+def _parse_named_method(entry: Any, info: ValidationInfo) -> MethodChoice:
+    """What an entry of the grid's `methods` means, for the blocks that name its label."""
+    if not isinstance(entry, Mapping):
+        raise Fault("must be a mapping of keys to values")
+    choice = _read_method(dict(entry), _context(info))
+    _context(info).methods[str(entry["label"])] = choice
+    return choice
+
+
+def with_labels(methods: Any) -> Any:
+    """Puts each label into its entry, as the default of its `label` and `method`."""
+    if not isinstance(methods, Mapping):
+        return methods
+    return {
+        label: {"label": label, **entry} if isinstance(entry, Mapping) else entry
+        for label, entry in methods.items()
+    }
+
+
+def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
+    """A method with its options and its training settings, from the keys of its entry.
+
+    Raises:
+        ValidationError: every fault of the entry.
+    """
+    label = raw.pop("label", None)
+    # Without `method`, the name is `adapter` if that key is there, else the label.
+    name = raw.pop("method", "adapter" if "adapter" in raw else label)
+    own = raw.pop("train", {})
+    if name is None or not isinstance(name, str):
+        said = "`method` is missing" if name is None else "`method` must be a method's name"
+        raise Fault(f"{said}{did_you_mean('', METHODS)}")
+    if name not in METHODS:
+        raise Fault(f"no such method '{shortened(name)}'{did_you_mean(name, METHODS)}")
+    try:
+        method, train, faults = METHODS[name], None, Faults()
+    except ZbenchError as fault:  # of another package, which is broken
+        raise Fault(str(fault)) from fault
+    if not isinstance(own, Mapping):
+        faults.add("must be a mapping of keys to values", "train")
+        own = {}
+    if name == "adapter" and isinstance(raw.get("adapter"), str):
+        try:
+            folder = user_path(context.folder / user_path(raw["adapter"])).resolve()
+            name_of_folder = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-._")
+            label = label or name_of_folder[:LONGEST_LABEL] or "adapter"
+            raw |= {"adapter": str(folder), "sha256": ""}
+            gone = context.results if not folder.exists() else None
+            stored = gone and stored_adapter(gone, folder, str(label))
+            raw["sha256"] = stored or adapter_sha256(folder)
+        except ZbenchError as fault:
+            faults.add(str(fault), "adapter")
+        except (OSError, RuntimeError) as fault:  # a circle of links, a folder that none may enter
+            faults.add(f"{raw['adapter']}: cannot be read ({one_line(fault)})", "adapter")
+    options = faults.validate(method.options, raw)
+    if method.trains:
+        settings = merge_settings(merge_settings(method.recipe, context.train), own)
+        train = faults.validate(TrainSpec, settings, "train")
+    elif own:
+        faults.add(f"'{name}' trains nothing; leave it out", "train")
+    faults.check()
+    assert options is not None
+    label = label or _default_label(name, options, own)
+    return MethodChoice.model_validate(
+        {"label": label, "method": name, "options": options, "train": train}
+    )
+
+
+def merge_settings(lower: Mapping[str, object], upper: Mapping[str, object]) -> dict[str, object]:
+    """`lower` overridden by `upper`; setting one of an EXCLUSIVE group drops `lower`'s others."""
+    replaced = {
+        name
+        for group in EXCLUSIVE
+        for name in group
+        if any(upper.get(other) is not None for other in group)
+    }
+    return {name: value for name, value in lower.items() if name not in replaced} | dict(upper)
+
+
+def _default_label(name: str, options: MethodOptions, train: Mapping[str, Any]) -> str:
+    """The method's name, with what the entry changes in brackets."""
+    changed = {
+        key: value
+        for key, value in options.model_dump(exclude_unset=True).items()
+        if value != type(options).model_fields[key].default
+    } | dict(train)
+    parts = ",".join(f"{key}={_format_value(value)}" for key, value in changed.items())
+    label = f"{name}[{parts}]" if parts else name
+    if len(label) <= LONGEST_LABEL:
+        return label
+    return label[: LONGEST_LABEL - 7] + "+" + hashlib.sha256(label.encode()).hexdigest()[:6]
+
+
+def _format_value(value: object) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+NON_EMPTY = Field(min_length=1)
+GridName = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=80),
+    AfterValidator(_free_name),
+]
+Models = Annotated[dict[str, ModelSpec], PlainValidator(_models)]
+KnownModel = Annotated[str, AfterValidator(_known_model)]
+Data = Annotated[DataSpec, BeforeValidator(_data)]
+Train = Annotated[dict[str, Any], AfterValidator(_grid_train)]
+Task = Annotated[TaskSpec, BeforeValidator(_task)]
+Tasks = Annotated[list[Task], NON_EMPTY, AfterValidator(_unique_tasks)]
+BlockMethod = Annotated[MethodChoice, PlainValidator(_parse_block_method)]
+NamedMethod = Annotated[MethodChoice, PlainValidator(_parse_named_method)]

@@ -1,0 +1,26 @@
+"""The names of checkpoints in a cell's folder; `harness.training.checkpoint` writes them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+TEMPORARY = (".step-*", ".aside-*")
+"""Folders of checkpoints that are being written: this version's, and those of older ones."""
+_NAME = re.compile(r"step-([0-9]{8,18})")
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """The folders of a cell's checkpoints, the newest first."""
+    found = (path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
+    return sorted((path for path in found if path.is_dir()), key=step_of, reverse=True)
+
+
+def other_entries(folder: Path) -> list[Path]:
+    """What lies there and only looks like a checkpoint."""
+    return sorted({*folder.glob("step-*")} - {*checkpoint_folders(folder)})
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint was written after."""
+    return int(checkpoint.name.removeprefix("step-"))

@@ -1,0 +1,49 @@
+"""What a cell's process logs is in the cell's folder, whatever becomes of the disk."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from harness.errors import StorageError
+from harness.execution.worker import logging_beside_the_screen
+
+logger = logging.getLogger("harness.somewhere")
+
+
+def test_what_is_logged_is_appended_and_nothing_stays_set(tmp_path: Path) -> None:
+    path, root = tmp_path / "cell" / "log.txt", logging.getLogger()
+    before = (root.level, list(root.handlers))
+    for text in ("first", "second"):
+        with logging_beside_the_screen(path):
+            logger.info(text)
+    with logging_beside_the_screen(path):
+        pass
+    assert (root.level, root.handlers) == before
+    assert [line.split(": ")[-1] for line in path.read_text().splitlines()] == ["first", "second"]
+
+
+def test_nothing_is_opened_where_nothing_is_logged(tmp_path: Path) -> None:
+    with logging_beside_the_screen(tmp_path / "cell" / "log.txt"):
+        pass
+    assert list((tmp_path / "cell").iterdir()) == []
+
+
+def test_a_full_disk_costs_lines_of_the_log_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    with logging_beside_the_screen(tmp_path / "log.txt"):
+        logger.info("x" * 100_000)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "cell").write_text("no folder")
+    with (
+        pytest.raises(StorageError, match="choose another folder"),
+        logging_beside_the_screen(tmp_path / "cell" / "log.txt"),
+    ):
+        pass
