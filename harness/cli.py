@@ -30,6 +30,7 @@ from harness.commands.arguments import (
     WorkersOption,
     expanded_path,
 )
+from harness.commands.keeping import clean_command, verify_command
 from harness.terminal import print_in_any_encoding
 
 if TYPE_CHECKING:
@@ -313,6 +314,10 @@ def theory_command(
         tracking_uri=tracking_uri,
         as_json=as_json,
     )
+
+
+app.command("verify")(verify_command)
+app.command("clean")(clean_command)
 
 
 def main() -> NoReturn:

@@ -31,6 +31,8 @@ FLAGS = {
     "sync": COMMON | {"--tracking-uri"},
     "theory": {"--quick", "--full", "--runs-dir", "--reports-dir", "--tracking-uri"}
     | {"--json", "--debug", "--help"},
+    "verify": COMMON | {"--json"},
+    "clean": COMMON | {"--yes", "--json"},
     "export-adapter": COMMON | {"--json"},
     "import-adapter": {"--model", "--output", "--method", "--option"}
     | {"--json", "--debug", "--help"},
@@ -91,6 +93,9 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         (["run-grid", "rehearsal"], "--data-root names the folder of local data"),
         (["run-grid", "paper", "--device", "gpu"], "'gpu' is no device"),
         (["run-grid", "paper", "--executor", "locl"], "no such executor; did you mean 'local'?"),
+        (["clean"], "Missing argument"),
+        (["clean", "demo", "papr", "--yes"], "papr: no such grid; did you mean 'paper'?"),
+        (["verify"], "runs: no such folder; name the one to look at with --runs-dir"),
         (["run-grid", "paper", "--device", "cuda:99"], "cuda:99 is not there"),
     ],
 )

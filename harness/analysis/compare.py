@@ -122,7 +122,7 @@ def _answers(side: Side, request: Request, metric: str) -> Answers | None:
         return None
     names = ["task", "doc_id", "question_id", "acc" if metric == MACRO_METRIC else metric]
     try:
-        name = str(items_path(Path(), request.benchmark, request.key))
+        name = str(items_path(Path(), request.benchmark, request.evaluation))
         table = read_table(path, side.result.files_sha256.get(name))
         if any(name not in table.column_names for name in names):
             return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import shutil
 import time
@@ -21,6 +22,7 @@ from harness.errors import (
     StorageError,
     ZbenchError,
     mask_secrets,
+    one_line,
     plain_message,
     printable,
 )
@@ -32,6 +34,7 @@ from harness.grid.folders import (
     CHECKPOINTS_FOLDER,
     LOG_FILE,
     cell_folder,
+    id_of,
 )
 from harness.grid.locks import locked
 from harness.grid.schema import Cell
@@ -129,7 +132,7 @@ def _read_result(context: CellContext) -> CellResult | None:
         StorageError: it cannot be read or put aside.
     """
     try:
-        return read_result(context.folder, context.cell.id)
+        return read_result(context.folder, id_of(context.folder))
     except DamagedResult as damaged:
         path, aside = context.folder / RESULT_FILE, context.folder / DAMAGED_FILE
         try:
@@ -275,6 +278,12 @@ def describe(fault: BaseException) -> str:
         return (
             "out of memory while loading or gathering the model; free the memory of other "
             f"processes, or use a larger {larger}"
+        )
+    if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        place = one_line(fault.filename or "a file")
+        return (
+            f"{place}: cannot be written ({fault.strerror}); free space or choose another folder, "
+            "then run the same command again"
         )
     if not isinstance(fault, ZbenchError):
         said = mask_secrets(plain_message(fault))

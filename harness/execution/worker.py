@@ -249,6 +249,13 @@ class _MaskedFormatter(logging.Formatter):
 
 
 class _LogFile(logging.FileHandler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Opens the file with the first line."""
+        try:
+            super().emit(record)
+        except OSError:  # of the opening
+            self.handleError(record)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, logging's own name
         """A full disk costs lines of the log, not the cell."""
 

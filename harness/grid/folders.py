@@ -49,6 +49,12 @@ def cell_folder(runs_dir: Path, cell: Cell, known: dict[str, Path] | None = None
     return found or runs_dir / "cells" / f"{cell.slug}--{cell.id}"
 
 
+def id_of(folder: Path) -> str | None:
+    """The id of the cell that a folder is named for; None where it is named for none."""
+    _, dashes, cell_id = folder.name.rpartition("--")
+    return cell_id if dashes else None
+
+
 def _former_folder(cell: Cell, known: dict[str, Path]) -> Path | None:
     for folder in filter(None, map(known.get, cell.former_ids)):
         with contextlib.suppress(StorageError):  # it is told where the folder's own cell is read

@@ -15,7 +15,7 @@ from harness.errors import StorageError, ZbenchError
 from harness.evaluation.shown import items_under, shown_result
 from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.cell_files import file_faults, whole_scores
-from harness.grid.folders import cell_folder, cell_folders
+from harness.grid.folders import cell_folder, cell_folders, id_of
 from harness.grid.locks import is_running
 from harness.grid.schema import Cell
 from harness.models.checkpoint import ModelSpec, local_folder
@@ -163,7 +163,7 @@ def read_states(
 def _read_state(cell: Cell, folder: Path, inputs: LocalInputs) -> CellState:
     """How far a cell is; a result that cannot be read is a failure of that cell alone."""
     try:
-        result = read_result(folder, cell.id)
+        result = read_result(folder, id_of(folder))
     except StorageError as unreadable:
         return CellState(cell, folder, None, "failed", cell.tasks, str(unreadable))
     faults = {} if result is None else file_faults(folder, result)

@@ -107,14 +107,7 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> TrainingState:
         TrainingError: it is damaged, or belongs to another cell, other data or another base.
     """
     try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-        content = record["content"]
-        whole = record["sha256"] == sha256_of_json(content) and content["format"] == FORMAT
-        if whole:
-            _check_identity(folder, content["identity"], identity)
-            whole = content["tensors_sha256"] == fresh_sha256_of_file(folder / TENSORS_FILE)
-        if not whole:
-            raise ValueError("its SHA-256 is another")
+        content = _whole_record(folder, identity)
         _warn_of_versions(folder, content["versions"])
         return TrainingState(
             Progress.from_json(content["progress"]), load_file(folder / TENSORS_FILE)
@@ -125,6 +118,34 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> TrainingState:
         raise TrainingError(f"{folder}: damaged ({RECORD_FILE} is nested too deeply)") from fault
     except (OSError, ValueError, KeyError, TypeError, ModelError) as fault:
         raise TrainingError(f"{folder}: damaged or incomplete ({one_line(fault)})") from fault
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Checks that a checkpoint is whole, whatever training run it is of.
+
+    Raises:
+        TrainingError: it is damaged or incomplete.
+    """
+    try:
+        _whole_record(folder, None)
+    except RecursionError as fault:
+        raise TrainingError(f"{folder}: damaged ({RECORD_FILE} is nested too deeply)") from fault
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise TrainingError(f"{folder}: damaged or incomplete ({one_line(fault)})") from fault
+
+
+def _whole_record(folder: Path, identity: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The content of a checkpoint's record, once both files are known to be whole."""
+    record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    content: dict[str, Any] = record["content"]
+    whole = record["sha256"] == sha256_of_json(content) and content["format"] == FORMAT
+    if whole:
+        if identity is not None:
+            _check_identity(folder, content["identity"], identity)
+        whole = content["tensors_sha256"] == fresh_sha256_of_file(folder / TENSORS_FILE)
+    if not whole:
+        raise ValueError("its SHA-256 is another")
+    return content
 
 
 def _check_identity(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -250,6 +251,8 @@ def test_errors_are_told_in_one_line() -> None:
     assert describe(ValueError("why")) == said
     out_of_memory = torch.OutOfMemoryError("CUDA out of memory. Tried ...")
     assert "free the memory of other processes, or use a larger GPU" in describe(out_of_memory)
+    full = OSError(errno.ENOSPC, "No space left on device", "runs/a")
+    assert describe(full).startswith("runs/a: cannot be written (No space left on device); free")
     on_cpu = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate ...")
     assert "or use a larger machine" in describe(on_cpu)
 

@@ -40,6 +40,12 @@ def test_a_full_disk_costs_lines_of_the_log_alone(
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_a_log_that_cannot_be_opened_costs_its_lines_alone(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").mkdir()
+    with logging_beside_the_screen(tmp_path / "log.txt"):
+        logger.info("lost")
+
+
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "cell").write_text("no folder")
     with (
