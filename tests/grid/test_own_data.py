@@ -18,7 +18,7 @@ from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.grid.workspace import OpenGrid, open_grid
 from harness.records.files import sha256_of_file, write_text
-from harness.records.results import write_result
+from harness.records.results import read_result, write_result
 from tests.evaluation.conftest import write_rows
 from tests.grid.test_loader import GRID
 from tests.records.test_results import RESULT, SCORE, TRAIN
@@ -110,6 +110,9 @@ def test_finished_cells_of_earlier_versions_are_found(root: Path, was: dict[str,
         folder = root / "runs" / "cells" / f"{cell.slug}--{old_id}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         os.rename(cell_folder(root / "new", cell), folder)
+        result = read_result(folder)
+        assert result is not None
+        write_result(folder, replace(result, cell_id=old_id))
         stored = json.loads((folder / CELL_FILE).read_text())
         del stored["data_sha256"]
         stored["data"]["source"] = was.get("source")
