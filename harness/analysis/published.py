@@ -101,7 +101,7 @@ class Published:
         if ours is None or ours.limit is not None or group.deviations.get(column):
             return False
         return (
-            PAPER_BENCHMARKS[column] in ours.benchmark
+            any(name in ours.benchmark for name in PAPER_BENCHMARKS.values())
             and ours.protocol == theirs.protocol
             and theirs.metric in (None, ours.metric)
             and theirs.shots in (None, ours.shots)
