@@ -19,9 +19,10 @@ from typing import Any
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness.data.instructions import DataSpec, read_instructions
+from harness.data.sets import read_instructions
+from harness.data.spec import DataSpec
 from harness.demo.world import write_world
-from harness.estimate.tokens import row_lengths, training_tokens
+from harness.estimate.lengths import row_lengths, training_tokens
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.prefix_trie.trie import Request, Segment, plan_spans

@@ -14,9 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-from harness.data.pins import content_sha256, pins, read_columns
+from harness.data.pins import content_sha256, pins
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark
 from harness.evaluation.data_versions import split_content
+from harness.readers.parquet_files import read_columns
 from harness.records.files import sha256_of_file
 
 ALPACA = "alpaca/train.parquet"

@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from harness.data.instructions import choose, read_instructions, tokenize
+from harness.data.instructions import tokenize
+from harness.data.sets import choose, read_instructions
 from harness.demo.world import write_world
 from harness.grid.loader import load_grid
 from harness.grid.schema import Cell, expand

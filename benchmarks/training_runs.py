@@ -20,14 +20,9 @@ from transformers import (
 
 from benchmarks.measuring import clock
 from benchmarks.subjects import load_model
-from harness.data.instructions import (
-    DataSpec,
-    Example,
-    epoch_batches,
-    read_instructions,
-    shuffled,
-    tokenize,
-)
+from harness.data.instructions import Example, epoch_batches, tokenize
+from harness.data.sets import read_instructions, shuffled
+from harness.data.spec import DataSpec
 from harness.methods import METHODS
 from harness.models.loading import trained_parameters
 from harness.training.loss import shares_prefixes

@@ -80,7 +80,7 @@ def alarms(cell: Cell, result: CellResult | None) -> list[Alarm]:
 
 def grid_alarms(states: Iterable[CellState]) -> list[Alarm]:
     """Alarms of all cells of a grid."""
-    return [alarm for state in states for alarm in alarms(state.cell, state.result)]
+    return [alarm for state in states for alarm in alarms(state.cell, state.shown)]
 
 
 def _anchored_model(cell: Cell) -> str | None:

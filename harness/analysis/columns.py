@@ -308,9 +308,15 @@ def _setting_of(row: Mapping[str, Any]) -> Setting:
         limit=None if is_missing(row["limit"]) else int(row["limit"]),
         task_version=str(row["task_version"]),
         lm_eval_version=str(row["lm_eval_version"]),
-        data=str(row["data_source"] if is_missing(row["data_sha256"]) else row["data_sha256"]),
+        data=_items_of(row),
         temperature=None if is_missing(row.get("temperature")) else float(row["temperature"]),
     )
+
+
+def _items_of(row: Mapping[str, Any]) -> str:
+    """The identity of a score's items: their content, or what an older record has of it."""
+    known = (row.get(name) for name in ("content_sha256", "data_sha256"))
+    return next((str(one) for one in known if not is_missing(one)), str(row["data_source"]))
 
 
 def is_missing(value: Any) -> bool:

@@ -52,7 +52,7 @@ class Side:
     """Its folder, or its MLflow run."""
     result: CellResult
     items: Callable[[str, str], Path | None]
-    """File of the per-item records of a benchmark and request key, if there is one."""
+    """File of the per-item records of a benchmark and evaluation, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,12 @@ def compare(first: Side, second: Side) -> Comparison:
 
 def _answers(side: Side, request: Request, metric: str) -> Answers | None:
     """Score of each item, sorted by item; None without records, empty if they lack the metric."""
-    path = side.items(request.benchmark, request.key)
+    path = side.items(request.benchmark, request.evaluation)
     if path is None or not path.is_file():
         return None
     names = ["task", "doc_id", "question_id", "acc" if metric == MACRO_METRIC else metric]
     try:
-        name = str(items_path(Path(), request.benchmark, request.key))
+        name = str(items_path(Path(), request.benchmark, request.evaluation))
         table = read_table(path, side.result.files_sha256.get(name))
         if any(name not in table.column_names for name in names):
             return {}

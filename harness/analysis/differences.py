@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from harness.records.results import CellResult, TaskScore
+from harness.records.results import CellResult, TaskScore, evaluations
 
 NOT_RECORDED = "not recorded"
 SHOWN_DIGITS = 12
@@ -70,6 +70,11 @@ class Request:
     environment: Mapping[str, Any]
 
     @property
+    def evaluation(self) -> str:
+        """Its name: the request's key, and which items were asked."""
+        return self.scores[0].evaluation
+
+    @property
     def benchmark(self) -> str:
         """The name in the grid."""
         return self.scores[0].benchmark
@@ -82,13 +87,11 @@ class Request:
 
 def requests_of(result: CellResult) -> list[Request]:
     """Evaluations of a result, in order."""
-    found: dict[tuple[str, str], list[TaskScore]] = {}
-    for score in result.scores:
-        found.setdefault((score.benchmark, score.key), []).append(score)
     # Scores of an untrained model may be older than the record of each evaluation's own.
     made_in, default = result.evaluation_environments, {} if result.train else result.environment
     return [
-        Request(key, tuple(scores), made_in.get(key, default)) for (_, key), scores in found.items()
+        Request(scores[0].key, scores, made_in.get(scores[0].evaluation, default))
+        for scores in evaluations(result.scores)
     ]
 
 
@@ -97,10 +100,11 @@ def pair_requests(
 ) -> tuple[list[tuple[Request, Request]], list[Request], list[Request]]:
     """Evaluations that answer each other, and those that only one has.
 
-    Of one benchmark the very same request comes first, then one of the same protocol, shots and
-    limit, then any.
+    Of one benchmark the very same request on the same items comes first, then on others, then one
+    of the same protocol, shots and limit, then any.
     """
     rules = (
+        lambda a, b: a.key == b.key and a.scores[0].same_items(b.scores[0]),
         lambda a, b: a.key == b.key,
         lambda a, b: _settings(a) == _settings(b),
         lambda a, b: True,
@@ -136,7 +140,10 @@ def _differ(
 
 def cell_differences(first: CellResult, second: CellResult) -> list[Difference]:
     """What differs between two cells as such: what was trained, on what, and with what."""
-    found = _record_differences(first.cell, second.cell)
+    contents = [each.train and each.train.data_content_sha256 for each in (first, second)]
+    # Where both recorded the rows' content, that is compared, and not how their ids name it.
+    skipped = {"data.path", "data.sha256"} if None not in contents else set()
+    found = _record_differences(first.cell, second.cell, skipped)
     found += _differ("base model", "weights", _weights(first.base), _weights(second.base))
     for key, what in (("tokenizer_sha256", "tokenizer"), ("precision", "precision")):
         found += _differ("base model", what, first.base.get(key), second.base.get(key))
@@ -156,11 +163,15 @@ def cell_differences(first: CellResult, second: CellResult) -> list[Difference]:
     return found
 
 
-def _record_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
+def _record_differences(
+    first: Mapping[str, Any], second: Mapping[str, Any], skipped: set[str]
+) -> list[Difference]:
     found = []
     one, other = dict(flatten(first)), dict(flatten(second))
     for name in dict.fromkeys([*one, *other]):
         section = name.partition(".")[0]
+        if name in skipped:
+            continue
         if section in ("train", "data") and None in (first.get(section), second.get(section)):
             continue  # one of the two is not trained, which its method says
         if section == "options" and first.get("method") != second.get("method"):

@@ -11,7 +11,7 @@ from harness.errors import StorageError, TrackingError
 from harness.grid.cell_files import read_table
 from harness.grid.folders import items_path
 from harness.grid.schema import GridSpec
-from harness.grid.status import CellState
+from harness.grid.status import CellState, LocalInputs
 from harness.records.results import CellResult
 from harness.tracking.reading import TrackedResults
 
@@ -31,7 +31,13 @@ class ResultSource:
     """
 
     def __init__(
-        self, grid: GridSpec, states: Sequence[CellState], *, runs_dir: Path, uri: str | None
+        self,
+        grid: GridSpec,
+        states: Sequence[CellState],
+        *,
+        runs_dir: Path,
+        uri: str | None,
+        data_root: Path | None = None,
     ) -> None:
         self.problem: str | None = None
         """Why MLflow could not be read, if so."""
@@ -44,8 +50,9 @@ class ResultSource:
             state.cell.id: {task.name: task for task in state.cell.tasks} for state in states
         }
         self.results: dict[str, CellResult] = {
-            state.cell.id: state.result for state in states if state.result is not None
+            state.cell.id: state.shown for state in states if state.shown is not None
         }
+        self._inputs = LocalInputs(data_root)
         self._tracked: TrackedResults | None = None
         self._elsewhere: set[str] = set()
         undone = [state for state in states if state.status != "done"]
@@ -65,12 +72,13 @@ class ResultSource:
         found, here = tracked.runs.get(cell_id), self.results.get(cell_id)
         if found is None:
             return
+        shown = self._inputs.shown(state.cell, found.result)
         answered = [
             sum(bool(scores_of(task, result)) for task in tasks) if result else -1
-            for result in (found.result, here)
+            for result in (shown, here)
         ]
         if answered[0] > answered[1]:
-            self.results[cell_id] = found.result
+            self.results[cell_id] = shown
             self._elsewhere.add(cell_id)
             self.only_tracked.append(state.cell.label)
 
@@ -85,7 +93,7 @@ class ResultSource:
         scores = scores_of(tasks[benchmark], result) if result and benchmark in tasks else ()
         if not scores:
             return None
-        path = items_path(self.folders[cell_id], benchmark, scores[0].key)
+        path = items_path(self.folders[cell_id], benchmark, scores[0].evaluation)
         frame = self._read(cell_id, path, expected=True)
         numbers = {score.metric for score in scores} & set(() if frame is None else frame.columns)
         if frame is not None and not (

@@ -17,6 +17,7 @@ from harness.cell.score import score_cell
 from harness.cell.settings import CellContext, RunSettings
 from harness.data.pins import training_note
 from harness.errors import (
+    DataError,
     ModelError,
     StorageError,
     ZbenchError,
@@ -186,12 +187,26 @@ def _train(
     cell = context.cell
     assert cell.train is not None
     data = read_training_data(cell, context.settings.data_root)
+    _check_same_data(context, str(data.identity["sha256"]))
     context.warn(training_note(cell.data.source, str(data.identity["sha256"])))
     _emit_start(context, cell.train.total_steps(len(data.rows)))
     check_memory(context)
     base = _load_base(context)
     model = METHODS[cell.method].apply(base.model, cell.options, cell.seed or 0)
     return base, model, train_cell(context, base, model, data, flags)
+
+
+def _check_same_data(context: CellContext, sha256: str) -> None:
+    """Refuses other rows than those that the grid's other cells were trained on."""
+    data = context.cell.data
+    name = f"{data.source}@{data.revision}"
+    then = context.settings.data_contents.get(name)
+    if then not in (None, sha256):
+        raise DataError(
+            f"{name}: its rows (SHA-256 {sha256[:12]}) are not those that other cells of this grid "
+            f"were trained on ({str(then)[:12]}); give their commit as data.revision, or another "
+            "--runs-dir"
+        )
 
 
 def _emit_start(context: CellContext, total_steps: int) -> None:

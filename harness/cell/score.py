@@ -51,8 +51,8 @@ def score_cell(
         outcomes = _evaluate(context, base, model, group)
         seconds = (time.monotonic() - start) / len(group)  # group time divided equally
         for task, outcome in zip(group, outcomes, strict=True):
-            key = outcome.scores[0].key
-            path = items_path(context.folder, task.name, key)
+            name = outcome.scores[0].evaluation
+            path = items_path(context.folder, task.name, name)
             written = {str(path.relative_to(context.folder)): write_frame(path, outcome.items)}
             result = result.with_scores(outcome.scores, seconds, environment)
             result = replace(result, files_sha256={**result.files_sha256, **written})

@@ -5,7 +5,6 @@ Imports torch; run.py imports it lazily, so that a cell that is done starts quic
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,15 +13,9 @@ from typing import TYPE_CHECKING
 
 from harness.cell.memory import effective_budget, smaller_budget
 from harness.cell.settings import CellContext
-from harness.data.instructions import (
-    DataSpec,
-    Instructions,
-    choose,
-    read_instructions,
-    rows_sha256,
-    tokenize,
-)
-from harness.errors import MethodError
+from harness.data.instructions import tokenize
+from harness.data.sets import Instructions, read_chosen, rows_sha256
+from harness.errors import DataError, MethodError
 from harness.grid.folders import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, STEPS_FILE
 from harness.grid.schema import Cell
 from harness.methods import METHODS
@@ -32,7 +25,7 @@ from harness.models.loading import count_parameters, save_trained, trained_param
 from harness.models.positions import length_note
 from harness.models.trained_files import trained_sha256
 from harness.records.events import StepDone
-from harness.records.files import sha256_of_file, write_frame
+from harness.records.files import write_frame
 from harness.records.results import TrainResult
 from harness.training.callback import Callback, TrainingRun
 from harness.training.checkpoint import Checkpoints
@@ -89,17 +82,18 @@ def read_training_data(cell: Cell, data_root: Path | None) -> Instructions:
     """A cell's fraction of the rows of its data set; the identity is that of the whole set.
 
     Raises:
-        DataError: the data set is missing or broken.
+        ZbenchError: the data set is missing or broken.
     """
     assert cell.fraction is not None
     assert cell.seed is not None
-    data = _instructions(cell.data, data_root)
-    return replace(data, rows=choose(data.rows, cell.fraction, cell.seed))
-
-
-@functools.lru_cache(maxsize=4)  # cells of one worker share a data set
-def _instructions(spec: DataSpec, data_root: Path | None) -> Instructions:
-    return read_instructions(spec, data_root=data_root)
+    data = read_chosen(cell.data, cell.fraction, cell.seed, data_root)
+    if cell.data_sha256 not in (None, data.file_sha256):
+        raise DataError(
+            f"{cell.data.path}: has changed since the grid was read (SHA-256 "
+            f"{str(cell.data_sha256)[:12]}, now {str(data.file_sha256)[:12]}); "
+            "run the same command again"
+        )
+    return data
 
 
 def train_cell(
@@ -156,7 +150,11 @@ def train_cell(
             checkpoints.wait()
         gathered = gather_trained(model)
     # The identity's is the hash of all rows of the data set, before a fraction is chosen.
-    result = replace(result, data_content_sha256=data.identity["sha256"])
+    result = replace(
+        result,
+        data_content_sha256=data.identity["sha256"],
+        data_file_sha256=data.file_sha256,  # of its bytes; the other two hashes are of rows
+    )
     return TrainingOutput(result, events.records, statistics.telemetry, gathered)
 
 
@@ -217,9 +215,4 @@ def save_training(
     frames = {STEPS_FILE: pd.DataFrame(steps).drop(columns="statistics")}
     frames |= output.telemetry.frames() if output.telemetry else {}
     written = {name: write_frame(folder / name, frame) for name, frame in frames.items()}
-    root = context.settings.data_root
-    if root is None or cell.data.path is None:
-        return result, written
-    # The local file's bytes; the other two hashes are of rows.
-    data_sha256 = sha256_of_file(root / cell.data.path)
-    return replace(result, data_file_sha256=data_sha256), written
+    return result, written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from harness.analysis.compare import Comparison, ScoreRow
 from harness.analysis.differences import Difference
 from harness.commands import display
 from harness.commands.display import cell_text, new_table, print_json, print_line
+from harness.evaluation.shown import items_name
 from harness.records.results import TaskScore
 from harness.report.numbers import interval_text, p_text, percent, points
 
@@ -89,6 +91,7 @@ def _of(difference: Difference, benchmarks: set[str]) -> str:
 def _print_scores(console: Console, rows: tuple[ScoreRow, ...]) -> None:
     numbers = ("A", "SE", "B", "SE", "B − A", "95% interval", "p", "items")
     table = new_table(["percent"], numbers)
+    twice = Counter((row.benchmark, row.metric) for row in rows)
     for column in table.columns[1:]:
         column.no_wrap = column.header != "95% interval"
     for row in rows:
@@ -99,7 +102,10 @@ def _print_scores(console: Console, rows: tuple[ScoreRow, ...]) -> None:
             items = " and ".join(dict.fromkeys(str(s.n) for s in (row.first, row.second)))
         both = [percent(v) for s in (row.first, row.second) for v in (s.value, s.stderr)]
         texts = [*both, points(row.difference), interval, p_text(row.p_value), items]
-        table.add_row(*map(cell_text, [f"{row.benchmark} {row.metric}", *texts]))
+        name = f"{row.benchmark} {row.metric}"
+        if twice[row.benchmark, row.metric] > 1:  # other requests, or other items
+            name += f" ({items_name(row.first)})"
+        table.add_row(*map(cell_text, [name, *texts]))
     console.print(table)
     if any(row.interval for row in rows):
         known = "they know the items alone, not what another seed would give."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.canary import grid_alarms
 from harness.errors import printable
 from harness.evaluation.benchmarks import BENCHMARKS
+from harness.evaluation.shown import OTHER_ITEMS
 from harness.grid.folders import LOG_FILE
 from harness.grid.status import CellState
 
@@ -85,7 +86,7 @@ def _primary_scores(state: CellState) -> dict[str, float]:
     """A cell's primary score of each benchmark that its grid lists, 0..1."""
     scores = {}
     for task in state.cell.tasks:
-        for score in state.result.scores if state.result else ():
+        for score in state.shown.scores if state.shown else ():
             wanted = BENCHMARKS[task.name].primary_metric
             if score.benchmark == score.task == task.name and score.metric == wanted:
                 scores[task.name] = score.value
@@ -158,12 +159,19 @@ def print_tracking_problem(console: Console, problem: str | None) -> None:
 
 def grid_warnings(states: Sequence[CellState]) -> list[str]:
     """What a reader of a grid's results must know, one line each."""
+    others = {
+        score.benchmark: score.note[score.note.index(OTHER_ITEMS) :]
+        for state in states
+        for score in (state.shown.scores if state.shown else ())
+        if score.note and OTHER_ITEMS in score.note
+    }
     locks = [state.lock_fault for state in states if state.lock_fault is not None]
     more = f" ({len(locks) - 1} more cells likewise)" if len(locks) > 1 else ""
     return [
         *(f"{fault}{more}" for fault in locks[:1]),
         *(line for state in states for line in state.damaged),
         *map(str, grid_alarms(states)),
+        *(f"{benchmark}: {note}" for benchmark, note in others.items()),
     ]
 
 

@@ -21,6 +21,7 @@ from harness.errors import UsageError
 from harness.estimate.compute import disk_needs
 from harness.estimate.costs import CellEstimate, GridEstimate, estimate_grid
 from harness.estimate.gpus import device_name
+from harness.estimate.lengths import known_losses
 from harness.estimate.needs import find_needs
 from harness.estimate.plan import PlanRow, plan_rows
 from harness.estimate.probe import (
@@ -46,7 +47,8 @@ SOURCES = {"counted": "", "known": "≈ ", "estimated": "~ "}
 def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Lists the cells of a grid."""
     refuse_changed_inputs(grid.states)
-    rows, warnings = plan_rows(grid.states, grid.num_rows), grid.inputs.warnings
+    rows = plan_rows(grid.states, grid.num_rows, known_losses(grid.runs_dir, grid.data_root))
+    warnings = grid.inputs.warnings
     if as_json:
         cells = [dataclasses.asdict(row) for row in rows]
         print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})

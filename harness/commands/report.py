@@ -33,7 +33,13 @@ def report_command(
             f"{grid.spec.name}: no cell has a result in {grid.runs_dir}; "
             f"run `zbench run-grid {grid.argument}` first, with the same --runs-dir"
         )
-    source = ResultSource(grid.spec, states, runs_dir=grid.runs_dir, uri=None if own else uri)
+    source = ResultSource(
+        grid.spec,
+        states,
+        runs_dir=grid.runs_dir,
+        uri=None if own else uri,
+        data_root=grid.data_root,
+    )
     for fault in [state.fault for state in states if state.status == "stale"][:1]:
         print_line(console, f"warning: {fault}")
     if source.problem:

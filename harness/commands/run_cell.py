@@ -56,6 +56,7 @@ def run_cell_command(
         data_root=grid.data_root,
         device=devices[0],
         threads=worker_threads(devices, None),
+        data_contents=grid.data_contents,
     )
     with progress(screen, grid.states, grid.num_rows) as show:
 

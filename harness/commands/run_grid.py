@@ -73,6 +73,7 @@ def run_grid_command(
             data_root=grid.data_root,
             threads=worker_threads(devices, workers),
             estimates=expected_seconds(work, devices, grid.runs_dir, grid.num_rows),
+            data_contents=grid.data_contents,
         ),
         devices=devices,
     )

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness.errors import DataError
+from harness.readers.parquet_files import read_batches, read_footer
 from harness.records.files import known_sha256_of_file
-
-if TYPE_CHECKING:
-    import pyarrow
-
 
 MISMATCH = "data differs from the pinned version"
 """How the note of a score begins whose items are not those that are pinned."""
@@ -83,12 +79,14 @@ def content_sha256(rows: Iterable[Sequence[Any]]) -> str:
     """The SHA-256 of rows in order.
 
     It is taken over one line per row: the JSON list of its values, UTF-8, without blanks, the keys
-    of mappings sorted, with a line break.
+    of mappings sorted, with a line break. Rows that are tuples hold texts alone.
     """
-    digest = hashlib.sha256()
+    digest, last, line = hashlib.sha256(), None, b""
     for row in rows:
-        line = json.dumps(row, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-        digest.update(line.encode() + b"\n")
+        if not (isinstance(row, tuple) and row == last):  # it may stand millions of times
+            text = json.dumps(row, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+            last, line = row, text.encode() + b"\n"
+        digest.update(line)
     return digest.hexdigest()
 
 
@@ -98,13 +96,22 @@ def training_mismatch(source: str | None, path: Path) -> Mismatch | None:
     `source` is the hub's repository that it is said to be a copy of; None for data of one's own.
 
     Raises:
-        DataError: it is no parquet, or lacks a column.
+        Unreadable: it is no parquet, or lacks a column.
     """
-    pin = _training_pin(source)
+    pin = training_pin(source)
     if pin is None or known_sha256_of_file(path) == pin.file_sha256:
         return None
-    rows = read_columns(path, pin.columns).to_pylist()
-    content = Content(len(rows), content_sha256([row[k] for k in pin.columns] for row in rows))
+    read_footer(path).check(dict.fromkeys(pin.columns, "text"))
+    count = 0
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        nonlocal count
+        for batch in read_batches(path, pin.columns):
+            count += batch.num_rows
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+    sha256 = content_sha256(rows())
+    content = Content(count, sha256)
     return None if content.sha256 == pin.content_sha256 else Mismatch(str(path), content, pin)
 
 
@@ -115,40 +122,12 @@ def training_note(source: str | None, sha256: str | None) -> str | None:
         source: the hub's repository that the rows are said to be; None for data of one's own.
         sha256: of the content of all rows; None where it was not recorded.
     """
-    pin = _training_pin(source)
+    pin = training_pin(source)
     if pin is None or sha256 in (None, pin.content_sha256):
         return None
     return f"training {MISMATCH} of {pin.source} ({str(sha256)[:12]})"
 
 
-def _training_pin(source: str | None) -> Pin | None:
+def training_pin(source: str | None) -> Pin | None:
+    """The published version of a hub's instructions; None of any other, and of one's own."""
     return next((pin for pin in pins().values() if source and pin.source == source), None)
-
-
-def read_columns(path: Path, columns: Sequence[str]) -> pyarrow.Table:
-    """Columns of a parquet file.
-
-    Raises:
-        DataError: it is missing, is no parquet, or lacks a column.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.read_table(path, columns=list(columns)).select(list(columns))
-    except (pyarrow.ArrowException, OSError, KeyError) as fault:
-        reason = " ".join(str(fault).split())[:120]
-        raise DataError(
-            f"{path}: cannot be read with the columns {', '.join(columns)} ({reason}); copy the "
-            "file again"
-        ) from fault
-
-
-def _columns_in(path: Path) -> list[str]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return list(pyarrow.parquet.read_schema(path).names)
-    except (pyarrow.ArrowException, OSError):
-        return []  # reading it tells why

@@ -27,8 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cell.memory import memory_bytes
+from harness.estimate.lengths import TrainingTokens
 from harness.estimate.needs import Need
-from harness.estimate.tokens import ScoringTokens, TrainingTokens, scoring_tokens
+from harness.estimate.tokens import ScoringTokens, scoring_tokens
 from harness.evaluation.prefix_trie.batches import MAX_SCORED_FRACTION
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET as SCORING_BUDGET
 from harness.grid.schema import Cell

@@ -10,16 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.data.instructions import lost_note
 from harness.estimate import compute
 from harness.estimate.gpus import Gpu, find_gpu
+from harness.estimate.lengths import TrainingTokens
 from harness.estimate.needs import Need, find_needs
-from harness.estimate.tokens import (
-    ScoringTokens,
-    TokensOf,
-    TrainingTokens,
-    scoring_tokens,
-    token_counter,
-)
+from harness.estimate.tokens import ScoringTokens, TokensOf, scoring_tokens, token_counter
 from harness.evaluation.tasks import scored_together
 from harness.grid.schema import Cell
 from harness.grid.status import CellState
@@ -189,6 +185,8 @@ def estimate_cell(state: CellState, gpu: Gpu, tokens_of: TokensOf) -> CellEstima
     score_flops = None if scored is None else _scoring_flops(cell, scored)
     if train_flops is None:
         notes.append("the size of its training data is unknown")
+    if tokens is not None and (lost := lost_note(tokens.lost, tokens.rows)):
+        notes.append(lost)
     if scored is None:
         notes.append("a benchmark's size is unknown")
     if peak is None:

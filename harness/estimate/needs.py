@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data.instructions import DataSpec
+from harness.data.hub import is_cached
+from harness.data.spec import DataSpec, data_file
 from harness.errors import DataError, ModelError
 from harness.evaluation.tasks import TaskSpec, local_files
 from harness.grid.status import CellState
@@ -68,10 +69,10 @@ def _model(model: ModelSpec, data_root: Path | None) -> Need:
 
 
 def _data(data: DataSpec, data_root: Path | None) -> Need:
-    file = local_data(data, data_root)
+    file = data_file(data, data_root)
     if file is not None:
         return Need("data", str(file), file.is_file())
-    return _of_hub("data", data, data.source is not None and _data_is_cached(data.source))
+    return _of_hub("data", data, data.source is not None and is_cached(data.source))
 
 
 def _of_hub(kind: str, spec: ModelSpec | DataSpec, here: bool, size: float | None = None) -> Need:
@@ -92,14 +93,7 @@ def _benchmark(task: TaskSpec, data_root: Path | None) -> Need:
     if hub is None:
         access = "its items are on no hub: give --data-root"
         return Need("benchmark", task.name, False, access=access)
-    return Need("benchmark", hub[0], _data_is_cached(hub[0]))
-
-
-def local_data(data: DataSpec, data_root: Path | None) -> Path | None:
-    """The file that training data are read from; None where that is the hub's."""
-    if data.path is None or (data_root is None and not Path(data.path).is_absolute()):
-        return None
-    return Path(data.path) if data_root is None else data_root / data.path
+    return Need("benchmark", hub[0], is_cached(hub[0]))
 
 
 def local_model(model: ModelSpec, data_root: Path | None) -> Path | None:
@@ -121,15 +115,6 @@ def local_model(model: ModelSpec, data_root: Path | None) -> Path | None:
     ):  # not there, cut off, or no name of a repository
         return None
     return Path(cached)
-
-
-def _data_is_cached(source: str) -> bool:
-    """Whether the hub's cache holds something of a repository of data."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    cache = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=source, repo_type="dataset")
-    return any((cache / "snapshots").glob("*/*"))
 
 
 def _access(source: str) -> str | None:

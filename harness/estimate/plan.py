@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.grid.schema import Cell
 from harness.grid.status import CellState
 from harness.methods import METHODS
 
@@ -34,12 +35,19 @@ class PlanRow:
     """What a reader should know before paying for it."""
 
 
-def plan_rows(states: Sequence[CellState], rows: int | None) -> list[PlanRow]:
-    """One row per cell; `rows` is the size of the training data, None where it is unknown."""
-    return [_plan_row(state, rows) for state in states]
+def plan_rows(
+    states: Sequence[CellState],
+    rows: int | None,
+    lost: Callable[[Cell], str | None] = lambda _cell: None,
+) -> list[PlanRow]:
+    """One row per cell; `rows` is the size of the training data, None where it is unknown.
+
+    `lost` says how many examples of a cell are lost, where that is known.
+    """
+    return [_plan_row(state, rows, lost) for state in states]
 
 
-def _plan_row(state: CellState, rows: int | None) -> PlanRow:
+def _plan_row(state: CellState, rows: int | None, lost: Callable[[Cell], str | None]) -> PlanRow:
     cell = state.cell
     training: dict[str, Any] = {}
     if cell.train is not None and cell.fraction is not None:
@@ -48,8 +56,11 @@ def _plan_row(state: CellState, rows: int | None) -> PlanRow:
             examples = round(cell.fraction * rows)
             steps, warmup = cell.train.total_steps(examples), cell.train.warmup(examples)
             training |= {"examples": examples, "steps": steps}
+            warnings = [None if state.trained else lost(cell)]
             if warmup > steps / 2:
-                training["warning"] = f"{cell.label}: the warm-up takes {warmup:g} of {steps} steps"
+                warnings.append(f"the warm-up takes {warmup:g} of {steps} steps")
+            said = "; ".join(filter(None, warnings))
+            training["warning"] = f"{cell.label}: {said}" if said else None
     return PlanRow(
         cell_id=cell.id,
         label=cell.label,

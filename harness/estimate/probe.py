@@ -28,8 +28,9 @@ from pydantic import TypeAdapter
 from harness.errors import TrainingError, ZbenchError
 from harness.estimate.costs import CellEstimate, estimate_cell
 from harness.estimate.gpus import device_name, gpu_of_device
+from harness.estimate.lengths import FOLDER
 from harness.estimate.probe_worker import PairTime, ProbeSettings, begin_worker, measure
-from harness.estimate.tokens import FOLDER, num_items, token_counter
+from harness.estimate.tokens import num_items, token_counter
 from harness.evaluation.tasks import scored_together
 from harness.grid.schema import Cell
 from harness.grid.status import CellState

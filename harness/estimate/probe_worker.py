@@ -18,7 +18,8 @@ from harness.grid.schema import Cell
 from harness.methods import METHODS, MethodOptions
 
 if TYPE_CHECKING:
-    from harness.data.instructions import Example, Instruction
+    from harness.data.instructions import Example
+    from harness.data.sets import Instruction
     from harness.models.loading import Base
 
 PROBE_STEPS = (14, 6)
@@ -154,13 +155,12 @@ def _warm_up(cell: Cell, settings: ProbeSettings, device: str, clock: Callable[[
 
 def _read_rows(cell: Cell, settings: ProbeSettings) -> tuple[Instruction, ...]:
     """The rows that a cell is trained on; none where it trains nothing."""
-    from harness.data.instructions import choose, read_instructions
+    from harness.data.sets import read_chosen
 
     if cell.train is None:
         return ()
     assert cell.fraction is not None
-    data = read_instructions(cell.data, data_root=settings.data_root)
-    return choose(data.rows, cell.fraction, cell.seed or 0)
+    return read_chosen(cell.data, cell.fraction, cell.seed or 0, settings.data_root).rows
 
 
 def _load(cell: Cell, settings: ProbeSettings, device: str, clock: Callable[[], float]) -> _Subject:

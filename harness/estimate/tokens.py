@@ -5,45 +5,24 @@ every count says which.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib import resources
-from os.path import commonprefix
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
-
-from harness.data.instructions import (
-    DataSpec,
-    Instruction,
-    num_examples,
-    read_instructions,
-    shuffled,
-    tokenize,
-)
-from harness.errors import ModelError, StorageError, one_line
-from harness.estimate.needs import local_data, local_model
+from harness.data.sets import num_examples, read_instructions, shuffled
+from harness.data.spec import data_file
+from harness.estimate.lengths import Source, TrainingTokens, kept_lengths, training_tokens
+from harness.estimate.needs import local_model
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.schema import Cell
 from harness.models.shape import ModelShape
-from harness.records.files import sha256_of_file, write_text
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
-Source = Literal["counted", "known", "estimated"]
-"""From these very rows; from constants of this data and tokenizer; from characters or another
-tokenizer's constants."""
-
-FOLDER = "estimates"
-"""Under the runs folder: what was counted and probed."""
-UNCUT = 1 << 30
-"""A maximal length that no row has."""
 CHARACTERS_PER_TOKEN = 4.0
 """Characters per token of English text, where the tokenizer is not at hand."""
 TEMPLATE_CHARACTERS = 180
@@ -54,34 +33,6 @@ LABEL_SHARE = 0.515
 """Share of Alpaca's tokens that are in responses."""
 NEW_TOKENS = 40
 """Tokens of a generated answer until its EOS: one sentence, as fine-tuned models answer."""
-
-
-@dataclass(frozen=True)
-class RowLengths:
-    """Tokens of each row of an instruction set, uncut, in the order of the data."""
-
-    whole: tuple[int, ...]
-    """BOS, prompt, response, EOS."""
-    prompt: tuple[int, ...]
-    """Number of leading tokens of each row that are not in the loss."""
-    shared_prefix: tuple[int, ...]
-    """Number of leading tokens that all rows of the same form of the template share."""
-
-
-@dataclass(frozen=True)
-class TrainingTokens:
-    """One pass over the rows of a cell."""
-
-    rows: int
-    tokens: int
-    """Real tokens, cut to the maximal length, padding not counted."""
-    labels: int
-    """Tokens in the loss, which need logits."""
-    shared_prefix: int
-    """Tokens of the template's shared prefixes, which can be computed once."""
-    squares: int
-    """Sum of the squared lengths: what causal attention sees is half of it."""
-    source: Source = "counted"
 
 
 @dataclass(frozen=True)
@@ -106,22 +57,26 @@ TokensOf = Callable[[Cell], TrainingTokens | None]
 def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: int | None) -> TokensOf:
     """A function that gives the tokens of one epoch of a cell that trains.
 
-    Counted where the data and the model's tokenizer lie on this machine; else from constants, where
+    Counted where the data and the model's tokenizer lie on this machine (of a large set a sample,
+    which stands for all); else from constants, where
     the data set is known; else from the characters of local data; None where nothing tells. Lengths
     that were counted are kept in `runs_dir`; `num_rows` is the size of the training data.
     """
-    lengths_of = cache(partial(_kept_lengths, data_root=data_root, runs_dir=runs_dir))
+    lengths_of = cache(partial(kept_lengths, data_root=data_root, runs_dir=runs_dir))
     order_of = cache(shuffled)
 
     def count(cell: Cell) -> TrainingTokens | None:
         assert cell.train is not None
         assert cell.fraction is not None
         limit = cell.train.max_length
-        data, model = local_data(cell.data, data_root), local_model(cell.model, data_root)
+        data, model = data_file(cell.data, data_root), local_model(cell.model, data_root)
         data_is_here = data is not None and data.is_file()
         if data_is_here and model is not None and (model / "tokenizer.json").is_file():
             lengths = lengths_of(cell.data, model)
             total = len(lengths.whole)
+            if num_rows is not None and total < num_rows:  # a sample of a large set
+                sampled = training_tokens(lengths, range(total), limit)
+                return _scaled(sampled, num_examples(cell.fraction, num_rows))
             order = order_of(total, f"fraction/{cell.seed or 0}")  # as `choose` draws
             return training_tokens(lengths, order[: num_examples(cell.fraction, total)], limit)
         if num_rows is None:
@@ -137,68 +92,11 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: int | Non
     return count
 
 
-def _kept_lengths(
-    data: DataSpec, tokenizer_folder: Path, data_root: Path | None, runs_dir: Path
-) -> RowLengths:
-    """Counts local data under a local tokenizer, the first time only.
-
-    Raises:
-        DataError: the data cannot be read.
-        ModelError: the tokenizer cannot be read.
-    """
-    path, tokenizer_file = local_data(data, data_root), tokenizer_folder / "tokenizer.json"
-    config = tokenizer_folder / "tokenizer_config.json"  # says whether there is a BOS
-    assert path is not None
-    files = (path, tokenizer_file, config)
-    read = " ".join(sha256_of_file(file) if file.is_file() else "" for file in files)
-    key = hashlib.sha256(read.encode()).hexdigest()[:16]
-    kept = runs_dir / FOLDER / f"lengths-{key}.json"
-    with contextlib.suppress(OSError, ValueError):
-        return TypeAdapter(RowLengths).validate_json(kept.read_bytes())
-    from transformers import PreTrainedTokenizerFast
-
-    rows = read_instructions(data, data_root=data_root).rows
-    try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder, local_files_only=True)
-    except Exception as fault:  # the tokenizers library raises bare Exception
-        raise ModelError(
-            f"{tokenizer_file}: cannot be read ({one_line(fault)}); copy it again"
-        ) from fault
-    found = row_lengths(rows, tokenizer)
-    with contextlib.suppress(StorageError):  # then it is counted again the next time
-        write_text(kept, json.dumps(asdict(found)) + "\n")
-    return found
-
-
-def row_lengths(rows: Sequence[Instruction], tokenizer: PreTrainedTokenizerBase) -> RowLengths:
-    """Tokenises rows.
-
-    Raises:
-        ModelError: the tokenizer has no EOS.
-    """
-    examples, forms = tokenize(rows, tokenizer, UNCUT), [bool(row.input) for row in rows]
-    prompts: dict[bool, list[tuple[int, ...]]] = {True: [], False: []}
-    for form, example in zip(forms, examples, strict=True):
-        prompts[form].append(example.token_ids[: example.num_prompt_tokens])
-    shared = {form: len(commonprefix(alike)) for form, alike in prompts.items()}
-    return RowLengths(
-        whole=tuple(len(example.token_ids) for example in examples),
-        prompt=tuple(example.num_prompt_tokens for example in examples),
-        shared_prefix=tuple(shared[form] for form in forms),
-    )
-
-
-def training_tokens(lengths: RowLengths, rows: Iterable[int], max_length: int) -> TrainingTokens:
-    """Sums chosen rows up, cut to a maximal length."""
-    count = tokens = labels = shared = squares = 0
-    for row in rows:
-        size = min(lengths.whole[row], max_length)
-        count += 1
-        tokens += size
-        labels += size - min(lengths.prompt[row], size)
-        shared += min(lengths.shared_prefix[row], size)
-        squares += size * size
-    return TrainingTokens(count, tokens, labels, shared, squares)
+def _scaled(sample: TrainingTokens, rows: int) -> TrainingTokens:
+    """What so many rows come to, as a sample of them does."""
+    names = ("tokens", "labels", "shared_prefix", "squares", "lost")
+    sizes = {name: round(getattr(sample, name) * rows / sample.rows) for name in names}
+    return TrainingTokens(rows=rows, **sizes, source="estimated")
 
 
 @cache

@@ -34,6 +34,26 @@ class Decoding:
 
 
 @dataclass(frozen=True)
+class Form:
+    """Where a row holds its options and the right one, as `column` or `column.field`."""
+
+    options: str
+    """A list of texts."""
+    answer: str | None = None
+    """The right option: one of `labels`, or without them its number, from 0."""
+    labels: str | None = None
+    """A list of the options' names."""
+    number_as_text: bool = False
+    """The number may be written as text, as in `"2"`."""
+    truths: str | None = None
+    """In place of an answer: a list with 1 for each true option, else 0."""
+    first_is_true: bool = False
+    """The task takes the first option for the right one, whatever `truths` say."""
+    num_options: int | None = None
+    """How many options the prompt shows; None for any number."""
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """One benchmark under one protocol."""
 
@@ -53,6 +73,8 @@ class Benchmark:
     """Folder of its local parquet files, one for each split, relative to the data root."""
     columns: tuple[str, ...]
     """What the task reads of each row."""
+    form: Form
+    """What of it are the options and the answer; the other columns are texts."""
     hub: tuple[str, str | None] | None
     """Repository and configuration of the data set on the hub; None where it is only local."""
     few_shot_split: str | None = None
@@ -134,6 +156,7 @@ def _entry(name: str, folder: str, like: Benchmark | None = None, **own: Any) ->
 
 _ARC: dict[str, Any] = {
     "columns": ("id", "question", "choices", "answerKey"),
+    "form": Form("choices.text", "answerKey", labels="choices.label"),
     "id_column": "id",
     # The mean of 1 / number of options over the items.
     "chance": 0.2502,
@@ -149,6 +172,7 @@ _REAL: tuple[Benchmark, ...] = (
         title="MMLU",
         column="MMLU",
         columns=("question", "subject", "choices", "answer"),
+        form=Form("choices", "answer", num_options=4),
         subject_column="subject",
         chance=0.25,
     ),
@@ -161,6 +185,7 @@ _REAL: tuple[Benchmark, ...] = (
         # Only acc_norm can give the published 76.79 of a LLaMA-7B.
         primary_metric="acc_norm",
         columns=("activity_label", "ctx_a", "ctx_b", "endings", "label"),
+        form=Form("endings", "label", number_as_text=True),
         chance=0.25,
         fallbacks={"train": HELLASWAG_SAMPLE},
         fallback_note=(
@@ -174,6 +199,7 @@ _REAL: tuple[Benchmark, ...] = (
         title="TruthfulQA MC1",
         column="TruthfulQA",
         columns=("question", "mc1_targets"),
+        form=Form("mc1_targets.choices", truths="mc1_targets.labels", first_is_true=True),
         chance=0.2261,
         **_TRUTHFULQA,
     ),
@@ -183,6 +209,7 @@ _REAL: tuple[Benchmark, ...] = (
         title="TruthfulQA MC2",
         column=None,
         columns=("question", "mc2_targets"),
+        form=Form("mc2_targets.choices", truths="mc2_targets.labels"),
         true_labels="mc2_targets",
         # The mean probability of the true answers, not a share of right ones: chance stays None.
         **_TRUTHFULQA,

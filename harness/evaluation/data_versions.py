@@ -18,13 +18,13 @@ from harness.data.pins import (
     Content,
     Mismatch,
     Pin,
-    _columns_in,
     content_sha256,
     pins,
-    read_columns,
 )
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark
+from harness.evaluation.items import check_split
 from harness.evaluation.tasks import TaskSpec, local_files
+from harness.readers.parquet_files import read_columns, read_footer
 from harness.records.files import known_sha256_of_file
 
 Row = Mapping[str, Any]
@@ -73,6 +73,17 @@ def task_content_sha256(contents: Mapping[str, tuple[str, Content]]) -> str:
     return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 
+def pinned_content(benchmark: Benchmark, shots: int) -> str | None:
+    """The content identity of the pinned version of what a benchmark reads; None without."""
+    found = {}
+    for split, file in benchmark.split_files(shots).items():
+        pin = _pin(benchmark, file)
+        if pin is None:
+            return None
+        found[split] = file, Content(pin.rows, pin.content_sha256)
+    return task_content_sha256(found)
+
+
 def mismatches(
     benchmark: Benchmark, contents: Mapping[str, tuple[str, Content]], place: str
 ) -> list[Mismatch]:
@@ -112,7 +123,8 @@ def _file_content(benchmark: Benchmark, file: str, path: Path) -> Content:
 @lru_cache(maxsize=64)
 def _read_content(name: str, file: str, path: Path, _size: int, _changed: int) -> Content:
     benchmark = BENCHMARKS[name]
-    columns = columns_of(benchmark, file, _columns_in(path))
+    check_split(benchmark, file, path, num_shots=0)  # what cannot be asked has no content
+    columns = columns_of(benchmark, file, list(read_footer(path).types))
     return split_content(benchmark, columns, read_columns(path, columns).to_pylist())
 
 

@@ -18,6 +18,9 @@ from harness.evaluation.loading import LoadedBenchmark
 from harness.evaluation.tasks import lm_eval_version
 from harness.records.results import TaskScore
 
+ITEMS_DIGITS = 12
+"""Digits of the items' SHA-256 in the name of an evaluation."""
+
 
 @dataclass(frozen=True)
 class TaskOutcome:
@@ -92,6 +95,7 @@ def task_scores(
         "data_source": loaded.data_source,
         "data_sha256": loaded.data_sha256,
         "content_sha256": loaded.content_sha256,
+        "items": loaded.content_sha256[:ITEMS_DIGITS],
         "prompts_sha256": prompts_sha256(loaded),
         "tokenizer_sha256": tokenizer_sha256(lm.tokenizer),
         "temperature": None if task.decoding is None else task.decoding.temperature,

@@ -47,6 +47,17 @@ def find_task(place: str, name: str) -> dict[str, Any] | None:
 
 
 @cache
+def subjects_of(place: str, name: str) -> tuple[frozenset[str], bool]:
+    """The subjects that a group's members ask for, and whether it asks for every one of them.
+
+    A group with a YAML of its own does; else it has the subjects of its data.
+    """
+    folder = folder_of(place)
+    members = [_read(path).get("dataset_name") for path in folder.glob(f"{name}_*.yaml")]
+    return frozenset(filter(None, members)), (folder / f"_{name}.yaml").is_file()
+
+
+@cache
 def _read(path: Path) -> dict[str, Any]:
     own: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     include = own.pop("include", None)

@@ -19,6 +19,7 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.errors import DataError, did_you_mean, shortened
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark, Decoding
+from harness.evaluation.items import check_split
 from harness.evaluation.task_files import lm_eval_names
 from harness.records.files import sha256_of_files
 from harness.spec import Spec
@@ -171,6 +172,18 @@ def local_files(task: TaskSpec, data_root: Path) -> dict[str, Path]:
             )
         paths[split] = found
     return paths
+
+
+def check_items(task: TaskSpec, data_root: Path) -> None:
+    """Checks that every row of a task's local files can be asked, before a model is loaded.
+
+    Raises:
+        DataError: a file is missing, or a row cannot be asked, or there are too few.
+        Unreadable: a file cannot be read, or lacks a column, or one has a type that is not due.
+    """
+    for split, path in local_files(task, data_root).items():
+        shots = task.num_shots if split == task.benchmark.few_shot_split else None
+        check_split(task.benchmark, path.relative_to(data_root).as_posix(), path, num_shots=shots)
 
 
 def uses_fallback(task: TaskSpec, files: Mapping[str, Path]) -> bool:

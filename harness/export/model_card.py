@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from harness.evaluation.shown import shown_result
 from harness.grid.schema import Cell
 from harness.methods import METHODS
 from harness.records.results import CellResult
@@ -66,7 +67,7 @@ def _usage(base: str, whole_model: bool) -> str:
 
 
 def _scores(result: CellResult) -> str:
-    shown = [score for score in result.scores if score.task == score.benchmark]
+    shown = [score for score in shown_result(result).scores if score.task == score.benchmark]
     if not shown:
         return "None yet."
     rows = [

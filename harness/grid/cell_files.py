@@ -89,6 +89,6 @@ def whole_scores(result: CellResult, faults: Mapping[str, FileFault]) -> CellRes
     kept = tuple(
         score
         for score in result.scores
-        if str(items_path(Path(), score.benchmark, score.key)) not in lost
+        if str(items_path(Path(), score.benchmark, score.evaluation)) not in lost
     )
     return replace(result, scores=kept) if lost else result

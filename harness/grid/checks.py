@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-from harness.data.instructions import DataSpec, count_rows, num_examples
 from harness.data.pins import training_mismatch
+from harness.data.sets import count_rows, inspect_data, num_examples
+from harness.data.spec import DataSpec, data_file
 from harness.demo.world import world_folder
-from harness.errors import DataError, MethodError, ModelError, UsageError, ZbenchError, did_you_mean
+from harness.errors import MethodError, ModelError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
-from harness.evaluation.tasks import TaskSpec, local_files
+from harness.evaluation.tasks import TaskSpec, check_items
 from harness.grid.schema import Cell, GridSpec, MethodChoice, cell_of, count_cells, label_of
 from harness.methods import METHODS, check_options
 from harness.models.checkpoint import ModelSpec, check_checkpoint, local_folder
@@ -229,18 +230,16 @@ def version_faults(inputs: Inputs, data_root: Path | None) -> list[str]:
     What a cell trains on counts where the grid says that it is a copy of a pinned data set. A file
     that cannot be read counts as none: it is told as that.
     """
-    if data_root is None:
-        return []
     found: dict[str, None] = {}
-    training = {(data.source, data.path) for data in inputs.data if data.path}
-    for source, path in sorted(training, key=str):
-        with contextlib.suppress(DataError):
-            other = training_mismatch(source, data_root / str(path))
+    for spec in inputs.data:
+        file = data_file(spec, data_root)
+        with contextlib.suppress(ZbenchError):
+            other = None if file is None else training_mismatch(spec.source, file)
             found |= {} if other is None else {str(other): None}
     for task in inputs.tasks:
-        if task.benchmark.hub is None:
+        if task.benchmark.hub is None or data_root is None:
             continue  # on no hub, as the embedded world: nobody's data set, so that it has no pin
-        with contextlib.suppress(DataError):
+        with contextlib.suppress(ZbenchError):
             found |= dict.fromkeys(map(str, local_mismatches(task, data_root)))
     return list(found)
 
@@ -267,18 +266,15 @@ def _check_model(
 
 
 def _check_data(data: DataSpec, data_root: Path | None) -> None:
-    path = data.path
-    if data_root is None and (path is None or not Path(path).is_absolute()):
-        if data.source is None:
-            raise UsageError(f"data.path: {path} is relative; {_PLACE}")
-        return  # the hub is read
-    if path is not None and not (file := (data_root or Path()) / path).is_file():
+    file = data_file(data, data_root)
+    if file is not None and not file.exists():
         raise UsageError(f"data.path: no file {file}{_near(file)}")
+    inspect_data(data, data_root)
 
 
 def _check_items(task: TaskSpec, data_root: Path | None) -> None:
     if data_root is not None:
-        local_files(task, data_root)
+        check_items(task, data_root)
 
 
 def _near(path: Path) -> str:

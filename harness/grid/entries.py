@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
 
-from harness.data.instructions import DataSpec
+from harness.data.spec import DataSpec
 from harness.errors import UsageError, ZbenchError, did_you_mean, one_line, shortened
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.tasks import TaskSpec, unknown_benchmark

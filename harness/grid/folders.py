@@ -11,6 +11,7 @@ from harness.grid.locks import check_locks
 from harness.grid.schema import Cell, label_of
 from harness.readers.files import Unreadable, unreadable
 from harness.readers.json_files import read_json_object
+from harness.records.results import read_result
 
 CELL_FILE = "cell.json"
 """The cell as its grid described it."""
@@ -49,10 +50,12 @@ def cell_folders(runs_dir: Path) -> dict[str, Path]:
 def cell_folder(runs_dir: Path, cell: Cell, known: dict[str, Path] | None = None) -> Path:
     """The folder of a cell, begun or not: found by id, even if its label has changed.
 
-    `known` is `cell_folders(runs_dir)`, for whoever asks for many.
+    One of its former ids does as well, where the result in the folder is of the same training
+    data. `known` is `cell_folders(runs_dir)`, for whoever asks for many.
     """
     known = cell_folders(runs_dir) if known is None else known
-    return known.get(cell.id) or runs_dir / "cells" / f"{cell.slug}--{cell.id}"
+    found = known.get(cell.id) or _former_folder(cell, known)
+    return found or runs_dir / "cells" / f"{cell.slug}--{cell.id}"
 
 
 def id_of(folder: Path) -> str | None:
@@ -61,9 +64,19 @@ def id_of(folder: Path) -> str | None:
     return cell_id if dashes else None
 
 
-def items_path(folder: Path, benchmark: str, key: str) -> Path:
-    """The file of the per-item records of one evaluation."""
-    return folder / ITEMS_FOLDER / f"{benchmark}--{key}.parquet"
+def _former_folder(cell: Cell, known: dict[str, Path]) -> Path | None:
+    for folder in filter(None, map(known.get, cell.former_ids)):
+        with contextlib.suppress(StorageError):  # it is told where the folder's own cell is read
+            result = read_result(folder)
+            train = result.train if result is not None else None
+            if train is not None and train.data_file_sha256 == cell.data_sha256 is not None:
+                return folder
+    return None
+
+
+def items_path(folder: Path, benchmark: str, evaluation: str) -> Path:
+    """The file of the per-item records of one evaluation, by its name (TaskScore.evaluation)."""
+    return folder / ITEMS_FOLDER / f"{benchmark}--{evaluation}.parquet"
 
 
 def stored_label(folder: Path) -> str | None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-from harness.data.instructions import DataSpec
+from harness.data.spec import DataSpec
 from harness.errors import GridError
 from harness.grid.checks import combination_faults
 from harness.grid.entries import (

@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import product
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from harness.data.instructions import DataSpec
+from harness.data.spec import ALPACA, DataSpec
+from harness.demo.world import DATA
 from harness.demo.world import VERSION as DEMO_VERSION
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.tracking_uri import uri_fault
@@ -118,6 +120,9 @@ class Cell(Spec):
     """Seed of all that is drawn; None for a method that trains nothing (`base`, `adapter`)."""
     data: DataSpec
     """The training rows."""
+    data_sha256: str | None = None
+    """SHA-256 of the file of one's own that the rows come from; None for a set of the hub or of the
+    embedded world."""
     train: TrainSpec | None
     """The training settings; None for a method that trains nothing."""
     world: str | None
@@ -154,9 +159,7 @@ class Cell(Spec):
             train = self.train.model_dump(exclude=NOT_IN_ID)
             unset = {key for key in OMITTED_FROM_ID_WHEN_UNSET if not train[key]}
             train = {key: value for key, value in train.items() if key not in unset}
-            data = {"source": self.data.source, "revision": self.data.revision}
-            if self.data.source is None:
-                data = {"path": self.data.path}
+            data = self._data_record()
         return {
             "recipe": RECIPE,
             "world": self.world,
@@ -169,19 +172,43 @@ class Cell(Spec):
             "train": train,
         }
 
+    def _data_record(self) -> dict[str, Any]:
+        """What the training rows are: their content where they are one's own, never a path.
+
+        A set of the hub is known by its name; status.py compares what is read of it.
+        """
+        if self.data.source is not None:
+            return {"source": self.data.source, "revision": self.data.revision}
+        if not is_own_file(self.data, self.world):
+            return {"path": self.data.path}  # in the world, whose version says what it holds
+        return {"sha256": self.data_sha256}
+
     @cached_property
     def id(self) -> str:
         """Configuration hash: the first 12 hex digits of the SHA-256 of `record()`.
 
-        Not in it: the device that `precision: auto` resolves on, and the content of local weights
-        and data, which status.py compares.
+        Not in it: the device that `precision: auto` resolves on, and the content of local weights,
+        which status.py compares.
         """
         return sha256_of_json(self.record())[:12]
 
+    @cached_property
+    def former_ids(self) -> tuple[str, ...]:
+        """Ids that a cell trained on a file of one's own had in earlier versions.
+
+        They named the file's path, or Alpaca where `source` was not given; cells of two files had
+        the same one, so that whoever finds a result by it compares the content.
+        """
+        if self.train is None or not is_own_file(self.data, self.world):
+            return ()
+        was = {"path": self.data.path}, {"source": ALPACA, "revision": self.data.revision}
+        return tuple(sha256_of_json(self.record() | {"data": data})[:12] for data in was)
+
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy. Drops the cached id, so that it is recomputed."""
+        """A copy. Drops the cached ids, so that they are recomputed."""
         copied = super().model_copy(update=update, deep=deep)
-        copied.__dict__.pop("id", None)
+        for name in ("id", "former_ids"):
+            copied.__dict__.pop(name, None)
         return copied
 
     @property
@@ -202,8 +229,18 @@ def label_of(model_name: str, method_label: str, fraction: float | None, seed: i
     return f"{model_name}/{method_label}/{100 * fraction:g}%/seed{seed}"
 
 
-def expand(grid: GridSpec) -> list[Cell]:
+def is_own_file(data: DataSpec, world: str | None) -> bool:
+    """Whether training data are a file of one's own: no set of the hub, nor the world's."""
+    if data.source is not None or data.path is None:
+        return False
+    return not (world and not Path(data.path).is_absolute() and (DATA / data.path).is_file())
+
+
+def expand(grid: GridSpec, data_sha256: str | None = None) -> list[Cell]:
     """The grid's cells in the order of its blocks, each once.
+
+    `data_sha256` is that of the file of one's own that they train on, if they do; without it their
+    ids are no more than names.
 
     A cell that appears in several blocks is scored on the tasks of all of them, and uses the
     largest gpus_per_cell. A method that trains nothing gives one cell per model, whatever
@@ -211,7 +248,7 @@ def expand(grid: GridSpec) -> list[Cell]:
     """
     cells: dict[str, Cell] = {}
     for block in grid.blocks:
-        for cell in _block_cells(grid, block):
+        for cell in _block_cells(grid, block, data_sha256):
             known = cells.get(cell.id)
             if known is None:
                 cells[cell.id] = cell
@@ -241,8 +278,10 @@ def cell_of(
     seed: int | None = None,
     tasks: tuple[TaskSpec, ...] = (),
     gpus_per_cell: int = 1,
+    data_sha256: str | None = None,
 ) -> Cell:
-    """One cell of a grid."""
+    """One cell of a grid; `data_sha256` is that of the file of one's own that it trains on."""
+    own = choice.train is not None and is_own_file(grid.data, grid.world)
     return Cell(
         model_name=model,
         model=grid.models[model],
@@ -252,6 +291,7 @@ def cell_of(
         fraction=fraction,
         seed=seed,
         data=grid.data,
+        data_sha256=data_sha256 if own else None,
         train=choice.train,
         world=grid.world and f"{grid.world}-{DEMO_VERSION}",
         tasks=tasks,
@@ -259,12 +299,12 @@ def cell_of(
     )
 
 
-def _block_cells(grid: GridSpec, block: Block) -> Iterator[Cell]:
+def _block_cells(grid: GridSpec, block: Block, data_sha256: str | None) -> Iterator[Cell]:
     for model, choice in product(block.models, block.methods):
         for fraction, seed in block.draws(choice):
             yield cell_of(
                 grid, model, choice, fraction=fraction, seed=seed, tasks=block.tasks,
-                gpus_per_cell=block.gpus_per_cell,
+                gpus_per_cell=block.gpus_per_cell, data_sha256=data_sha256,
             )  # fmt: skip
 
 

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import UsageError, did_you_mean, shortened
+from harness.grid.checks import resolve_data_root
 from harness.grid.folders import CELL_FILE, cell_folder, cell_folders, stored_label
 from harness.grid.loader import load_grid, shipped_grids
+from harness.grid.own_data import find_own_data
 from harness.grid.schema import Cell, expand
 from harness.readers.files import user_path
 from harness.records.results import RESULT_FILE
@@ -77,7 +79,12 @@ def find_folder(name: str, runs_dir: Path) -> Path:
         return folder
     grid, colon, cell = name.partition(":")
     if colon and (grid in shipped_grids() or grid.endswith((".yaml", ".yml"))):
-        return cell_folder(runs_dir, find_cell(expand(load_grid(grid)), cell))
+        spec = load_grid(grid)
+        own = find_own_data(spec, resolve_data_root(spec, None, runs_dir), runs_dir)
+        found = find_cell(expand(spec, own.sha256), cell)
+        if found.train is not None and own.fault is not None:
+            raise UsageError(own.fault)
+        return cell_folder(runs_dir, found)
     folders = cell_folders(runs_dir)
     if name in folders:
         return folders[name]

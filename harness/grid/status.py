@@ -9,16 +9,18 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from harness.data.instructions import DataSpec
+from harness.data.sets import content_of
+from harness.data.spec import DataSpec, data_file
 from harness.errors import StorageError, ZbenchError
-from harness.evaluation.tasks import TaskSpec, data_fingerprint, request_key
+from harness.evaluation.shown import items_under, shown_result
+from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.cell_files import file_faults, whole_scores
 from harness.grid.folders import cell_folder, cell_folders, id_of
 from harness.grid.locks import is_running
 from harness.grid.schema import Cell
 from harness.models.checkpoint import ModelSpec, local_folder
 from harness.records.files import known_sha256_of_file, known_sha256_of_files
-from harness.records.results import CellResult, read_result
+from harness.records.results import CellResult, TaskScore, TrainResult, read_result
 
 Status = Literal["done", "to do", "running", "failed", "stale"]
 """`stale`: what it was made from has changed since; nothing of it is re-used."""
@@ -40,6 +42,13 @@ class CellState:
     """Why nobody knows whether it is running, in one line."""
     damaged: tuple[str, ...] = ()
     """What is wrong with its files beside the result, one line each."""
+    chosen: CellResult | None = None
+    """The result with the scores that are shown; None where no choice was made."""
+
+    @property
+    def shown(self) -> CellResult | None:
+        """The result with one evaluation of each request: see `harness.evaluation.shown`."""
+        return self.chosen or self.result
 
     @property
     def trained(self) -> bool:
@@ -53,56 +62,65 @@ def is_trained(cell: Cell, result: CellResult | None) -> bool:
 
 
 class LocalInputs:
-    """Hashes of the local files that cells read; each is looked up once, whatever the cells."""
+    """What the local files hold that cells read; each is looked up once, whatever the cells."""
 
     def __init__(self, data_root: Path | None) -> None:
         self.data_root = data_root
         self._request_key = cache(request_key)
-        self._items_sha256 = cache(lambda task: data_fingerprint(task, data_root))
+        self._items = cache(lambda task: items_under(task, data_root))
         self._weights = cache(self._find_weights)
         self._data = cache(self._find_data)
+        self._content = cache(self._find_content)
 
     def missing_tasks(self, cell: Cell, result: CellResult | None) -> tuple[TaskSpec, ...]:
         """The tasks of `cell` that have no score.
 
         A score counts when it answers the same request on the same items; the items are compared
         where the data root holds them.
-
-        Raises:
-            DataError: a local file of items is missing.
         """
         if result is None:
             return cell.tasks
-        have = {(score.key, score.data_sha256) for score in result.scores}
-        keys = {key for key, _ in have}
+        by_key: dict[str, list[TaskScore]] = {}
+        for score in result.scores:
+            by_key.setdefault(score.key, []).append(score)
         missing = []
         for task in cell.tasks:
-            key = self._request_key(task)
-            items = self._items_sha256(task) if key in keys else None
-            if key not in keys or (items is not None and (key, items) not in have):
+            scores = by_key.get(self._request_key(task))
+            items = self._items(task) if scores else None
+            if not scores or (items is not None and not any(map(items.answer, scores))):
                 missing.append(task)
         return tuple(missing)
+
+    def shown(self, cell: Cell, result: CellResult) -> CellResult:
+        """The result with one evaluation of each request: see `harness.evaluation.shown`."""
+        return shown_result(result, cell.tasks, self._items)
 
     def changed_input(self, cell: Cell, result: CellResult) -> str | None:
         """What a result was made from that is no longer the same, in one line, or None.
 
-        A cell's id names its data and its model; this compares the content of the local files with
-        what was used, only if cheap: small or already hashed files; else not compared.
+        A cell's id names its model and a hub's data; this compares the content of the local files
+        with what was used, only if cheap: small or already hashed files; else not compared.
         """
         weights = result.base.get("weights_sha256")
-        data = None if result.train is None else result.train.data_file_sha256
-        used = ((weights, self._weights, cell.model), (data, self._data, cell.data))
-        for then, find, spec in used:
-            if then is None:
-                continue
-            what, now = find(spec)
-            if now not in (None, then):
-                return (
-                    f"{cell.label}: {what} changed since the cell was made (SHA-256 was "
-                    f"{str(then)[:12]}, is {now[:12]}); bring back what was used, or give another "
-                    "--runs-dir"
-                )
-        return None
+        if weights is not None:
+            what, now = self._weights(cell.model)
+            if now not in (None, weights):
+                return _changed(cell, what, weights, now)
+        return self._changed_data(cell, result.train)
+
+    def _changed_data(self, cell: Cell, train: TrainResult | None) -> str | None:
+        if train is None:
+            return None
+        what, now = self._data(cell.data)
+        if now in (None, train.data_file_sha256):
+            return None
+        if train.data_content_sha256 is None:  # of an older version, which kept the file's alone
+            then = train.data_file_sha256
+            return None if then is None else _changed(cell, what, then, now)
+        content = self._content(cell.data)
+        if content in (None, train.data_content_sha256):
+            return None
+        return _changed(cell, what, train.data_content_sha256, content)
 
     def _find_weights(self, model: ModelSpec) -> tuple[str, str | None]:
         folder = local_folder(model, self.data_root)
@@ -110,9 +128,22 @@ class LocalInputs:
         return f"the weights in {folder}", known_sha256_of_files(files)
 
     def _find_data(self, data: DataSpec) -> tuple[str, str | None]:
-        if self.data_root is None or data.path is None:
-            return "", None
-        return str(self.data_root / data.path), known_sha256_of_file(self.data_root / data.path)
+        file = data_file(data, self.data_root)
+        return str(file), None if file is None else known_sha256_of_file(file)
+
+    def _find_content(self, data: DataSpec) -> str | None:
+        """The content of a local file's rows; None where it cannot be read."""
+        try:
+            return content_of(data, self.data_root)
+        except ZbenchError:  # the run itself tells what is wrong with it
+            return None
+
+
+def _changed(cell: Cell, what: str, then: str, now: str | None) -> str:
+    return (
+        f"{cell.label}: {what} changed since the cell was made (SHA-256 was {then[:12]}, "
+        f"is {str(now)[:12]}); bring back what was used, or give another --runs-dir"
+    )
 
 
 def read_states(
@@ -137,10 +168,8 @@ def _read_state(cell: Cell, folder: Path, inputs: LocalInputs) -> CellState:
         return CellState(cell, folder, None, "failed", cell.tasks, str(unreadable))
     faults = {} if result is None else file_faults(folder, result)
     whole = None if result is None else whole_scores(result, faults)
-    try:
-        missing = inputs.missing_tasks(cell, whole)
-    except ZbenchError:
-        missing = cell.tasks  # its data is unreadable: the run itself tells what is wrong
+    missing = inputs.missing_tasks(cell, whole)
+    shown = None if result is None else inputs.shown(cell, result)
     stale = None if result is None else inputs.changed_input(cell, result)
     status: Status = "to do"
     fault = result.error.message if result is not None and result.error is not None else None
@@ -156,7 +185,7 @@ def _read_state(cell: Cell, folder: Path, inputs: LocalInputs) -> CellState:
     elif status == "to do" and fault is not None:
         status = "failed"
     damaged = tuple(map(str, faults.values()))
-    return CellState(cell, folder, result, status, missing, fault, lock_fault, damaged)
+    return CellState(cell, folder, result, status, missing, fault, lock_fault, damaged, shown)
 
 
 def _is_running(folder: Path) -> tuple[bool, str | None]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from harness.data.instructions import count_rows
+from harness.data.sets import count_rows
 from harness.demo.world import DATA, world_folder, write_world
 from harness.errors import UsageError
 from harness.grid.checks import (
@@ -21,6 +21,7 @@ from harness.grid.checks import (
 )
 from harness.grid.folders import check_writable
 from harness.grid.loader import read_grid, refuse
+from harness.grid.own_data import find_own_data
 from harness.grid.resolver import Resolved
 from harness.grid.schema import Cell, GridSpec, expand
 from harness.grid.selection import select_cells
@@ -38,6 +39,9 @@ class OpenGrid:
     """The chosen ones."""
     runs_dir: Path
     data_root: Path | None
+    data_fault: str | None = None
+    """Why the content of the file of one's own that cells train on is not known: so neither are
+    their ids."""
 
     @cached_property
     def states(self) -> list[CellState]:
@@ -45,8 +49,24 @@ class OpenGrid:
         return self.read_states()
 
     def read_states(self) -> list[CellState]:
-        """How far each cell is now."""
+        """How far each cell is now.
+
+        Raises:
+            UsageError: it is not known what they are trained on.
+        """
+        if self.data_fault is not None and any(cell.train is not None for cell in self.cells):
+            raise UsageError(self.data_fault)
         return read_states(self.cells, runs_dir=self.runs_dir, data_root=self.data_root)
+
+    @cached_property
+    def data_contents(self) -> dict[str, str]:
+        """What rows the cells were trained on so far, by the hub's `source@revision`."""
+        found: dict[str, str] = {}
+        for state in self.states:
+            train, data = state.result and state.result.train, state.cell.data
+            if train and train.data_content_sha256 and data.source is not None:
+                found.setdefault(f"{data.source}@{data.revision}", train.data_content_sha256)
+        return found
 
     @cached_property
     def num_rows(self) -> int | None:
@@ -113,12 +133,15 @@ def _opened(
     argument: str, found: Resolved, runs_dir: Path, data_root: Path | None, only: str | None
 ) -> OpenGrid:
     refuse(found.faults)
+    root = resolve_data_root(found.grid, data_root, runs_dir)
+    own = find_own_data(found.grid, root, runs_dir)
     return OpenGrid(
         argument=argument,
         spec=found.grid,
-        cells=select_cells(expand(found.grid), only),
+        cells=select_cells(expand(found.grid, own.sha256), only),
         runs_dir=runs_dir,
-        data_root=resolve_data_root(found.grid, data_root, runs_dir),
+        data_root=root,
+        data_fault=own.fault,
     )
 
 

@@ -8,7 +8,7 @@ docs/results.md shows the fields: `python scripts/make_schema_page.py` writes it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,9 +50,10 @@ class TrainResult:
     """What training a cell gave and cost."""
 
     steps: Count
-    """Scheduled optimizer steps; a batch without labels is skipped and its number left out."""
+    """Optimizer steps that were taken; a batch of lost examples alone gives none, nor does one that
+    overflowed in fp16."""
     examples: Count
-    """Training examples of one epoch."""
+    """Examples that were trained on in an epoch; lost ones not counted."""
     tokens: Count
     """Real tokens that went through the model, padding not counted, over all epochs."""
     epoch_losses: Annotated[tuple[Finite, ...], Field(min_length=1)]
@@ -89,6 +90,9 @@ class TrainResult:
     before and after training, `probe/...`."""
     note: str | None = None
     """What a reader must know of this training run, such as a loss that exploded on its way."""
+    lost_examples: int = Field(default=0, exclude_if=lambda value: value == 0)
+    """Drawn examples that were not trained on, since their prompt alone fills the maximal length;
+    absent where there is none, and in records of older versions, whose `examples` counts them."""
 
 
 @dataclass(frozen=True, config=ConfigDict(validate_by_name=True, validate_by_alias=True))
@@ -148,6 +152,34 @@ class TaskScore:
     content_sha256: str | None = None
     """SHA-256 of the content of the rows, in order and before any `limit`; a hub's copy and a local
     file of one version have the same."""
+    items: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """First digits of the SHA-256 of the items, in the names of all that belongs to this evaluation
+    of its request alone; None in records of older versions, whose names have none."""
+
+    @property
+    def evaluation(self) -> str:
+        """Name of the evaluation: its request's key, and which items were asked."""
+        return self.key if self.items is None else f"{self.key}-{self.items}"
+
+    def same_items(self, other: TaskScore) -> bool:
+        """Whether both were made on the same items: of the same content, where it is recorded."""
+        if None not in (self.content_sha256, other.content_sha256):
+            return self.content_sha256 == other.content_sha256
+        return self.data_sha256 == other.data_sha256
+
+
+def evaluations(scores: Iterable[TaskScore]) -> list[tuple[TaskScore, ...]]:
+    """Scores by benchmark, request and items, in the order of the first of each."""
+    found: list[list[TaskScore]] = []
+    for score in scores:
+        request = score.benchmark, score.key
+        for group in found:
+            if (group[0].benchmark, group[0].key) == request and group[0].same_items(score):
+                group.append(score)
+                break
+        else:
+            found.append([score])
+    return [tuple(group) for group in found]
 
 
 @dataclass(frozen=True)
@@ -185,8 +217,8 @@ class CellResult:
     evaluation_seconds: Mapping[str, Finite] = Field(default_factory=dict)
     """Wall-clock seconds by benchmark."""
     evaluation_environments: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
-    """The environment of each evaluation, by request key: scores may be added long after the
-    training, with other versions."""
+    """The environment of each evaluation, by its name (request key, and items): scores may be added
+    long after the training, with other versions."""
     files_sha256: Mapping[str, str] = Field(default_factory=dict)
     """SHA-256 of the parquet files beside it, by their path in the cell's folder; those that older
     versions wrote are not in it."""
@@ -204,16 +236,21 @@ class CellResult:
         seconds: float,
         environment: Mapping[str, Any] | None = None,
     ) -> CellResult:
-        """A copy in which the scores of one evaluation replace those of the same key.
+        """A copy in which the scores of one evaluation replace those of the same key and items.
 
         `seconds` is what it took, and `environment` where and with what it was made.
         """
-        new = {score.key for score in benchmark_scores}
-        kept = tuple(score for score in self.scores if score.key not in new)
+        new = {score.key: score for score in benchmark_scores}
+        kept = tuple(
+            score
+            for score in self.scores
+            if score.key not in new or not score.same_items(new[score.key])
+        )
         times = {score.benchmark: seconds for score in benchmark_scores}
-        known = {score.key for score in kept}
+        known = {score.evaluation for score in kept}
         made_in = {k: v for k, v in self.evaluation_environments.items() if k in known}
-        made_in |= {} if environment is None else dict.fromkeys(sorted(new), environment)
+        names = sorted({score.evaluation for score in benchmark_scores})
+        made_in |= {} if environment is None else dict.fromkeys(names, environment)
         return replace(
             self,
             scores=kept + benchmark_scores,

@@ -63,9 +63,9 @@ class RunLookup:
         """
         return list(dict.fromkeys(run.info.run_name for run in self._runs if run.info.run_name))
 
-    def items_file(self, run: TrackedRun, benchmark: str, key: str) -> Path | None:
+    def items_file(self, run: TrackedRun, benchmark: str, evaluation: str) -> Path | None:
         """Local path of a run's per-item records, or None where it has none."""
-        name = str(items_path(Path(), benchmark, key))
+        name = str(items_path(Path(), benchmark, evaluation))
         try:
             return self._store.file(run, name)
         except TrackingError as fault:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import StorageError
+from harness.evaluation.shown import items_name, shown_result
 from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.cell_files import read_table
 from harness.grid.schema import Cell
@@ -96,9 +97,12 @@ def result_metrics(result: CellResult, tasks: Sequence[TaskSpec] = ()) -> list[M
     def add(key: str, value: float, step: int = 0) -> None:
         found[key, step] = _metric(key, value, now, step)
 
+    first = {score.evaluation for score in shown_result(result).scores}
     asked = {request_key(task) for task in tasks}
     for score in sorted(result.scores, key=lambda score: score.key in asked):
         stem = f"eval/{score.protocol}/{score.task}"
+        if score.evaluation not in first:  # of other items than the one that has the plain name
+            stem += f"/items-{items_name(score)}"
         add(f"{stem}/{score.metric}", score.value)
         if score.stderr is not None:
             add(f"{stem}/{score.metric}_stderr", score.stderr)
@@ -132,5 +136,5 @@ def training_hash(result: CellResult) -> str:
     record = None if result.train is None else asdict(result.train)
     if record is not None:
         # Runs that were logged before it was recorded are still found; `data_sha256` says enough.
-        del record["data_content_sha256"]
+        del record["data_content_sha256"], record["lost_examples"]
     return hashlib.sha256(repr(record).encode()).hexdigest()

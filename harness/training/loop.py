@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from harness.data.instructions import Example, epoch_batches
+from harness.data.instructions import Example, epoch_batches, lost_note
 from harness.errors import TrainingError
 from harness.models.advice import ADVICE
 from harness.models.loading import count_parameters
@@ -205,9 +205,12 @@ def _result(
 ) -> TrainResult:
     progress = training.progress
     trainable, total = count_parameters(training.train_step.model)
+    lost = sum(not example.num_labels for example in training.examples)
+    notes = [explosion_note(progress.records), lost_note(lost, len(training.examples))]
     return TrainResult(
-        steps=training.total_steps,
-        examples=len(training.examples),
+        steps=len(progress.records) - training.train_step.loss_scale.skipped_steps,
+        examples=len(training.examples) - lost,
+        lost_examples=lost,
         tokens=progress.tokens,
         epoch_losses=tuple(
             loss / count for loss, count in zip(progress.losses, progress.labels, strict=True)
@@ -222,5 +225,5 @@ def _result(
         device=device,
         data_sha256=data_sha256,
         final_statistics=training.result_metrics(),
-        note=explosion_note(progress.records),
+        note="; ".join(filter(None, notes)) or None,
     )

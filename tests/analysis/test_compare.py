@@ -34,7 +34,7 @@ __all__ = ["empty_store"]
 
 @pytest.fixture
 def cells() -> list[Cell]:
-    return expand(resolve_grid(yaml.safe_load(GRID), place="g.yaml"))
+    return expand(resolve_grid(yaml.safe_load(GRID), place="g.yaml"), "1" * 64)
 
 
 def items(answers: list[float], *, task: str = "arc_easy", start: int = 0) -> pd.DataFrame:
@@ -205,11 +205,10 @@ def test_two_cells_of_one_label_are_told_by_their_ids(cells: list[Cell], tmp_pat
 
 
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
-def test_a_run_of_mlflow_is_the_cell_that_it_logged(
-    cells: list[Cell], tmp_path: Path, empty_store: Path
-) -> None:
+def test_a_run_of_mlflow_is_the_cell_that_it_logged(tmp_path: Path, empty_store: Path) -> None:
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     grid = resolve_grid(yaml.safe_load(GRID), place="g.yaml", text=GRID)
+    cells = expand(grid)
     folder = written(cells[1], tmp_path)
     runs = GridRuns(grid, default_uri(tmp_path), tmp_path)
     runs.sync(states(grid, tmp_path))

@@ -13,8 +13,9 @@ import yaml
 
 from harness.cell.run import describe, record_failure, run_cell
 from harness.cell.settings import RunSettings
+from harness.data.spec import DataSpec
 from harness.demo.world import write_world
-from harness.errors import MethodError, ModelError, StorageError
+from harness.errors import DataError, MethodError, ModelError, StorageError
 from harness.grid.folders import ADAPTER_FOLDER, cell_folder
 from harness.grid.locks import CellBusy, locked
 from harness.grid.resolver import resolve_grid
@@ -120,7 +121,7 @@ def test_each_evaluation_keeps_where_and_with_what_it_was_made(
     before = read_result(folder)
     assert before is not None
     made_in = before.evaluation_environments
-    assert set(made_in) == {score.key for score in before.scores}
+    assert set(made_in) == {score.evaluation for score in before.scores}
     for environment in made_in.values():
         assert {"torch", "transformers", "lm_eval", "device"} <= set(environment)
     assert before.train is not None
@@ -254,3 +255,24 @@ def test_errors_are_told_in_one_line() -> None:
     assert describe(full).startswith("runs/a: cannot be written (No space left on device); free")
     on_cpu = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate ...")
     assert "or use a larger machine" in describe(on_cpu)
+
+
+def test_other_rows_than_those_of_the_grids_other_cells_are_refused(
+    cell: Cell, world: Path, tmp_path: Path
+) -> None:
+    """A branch of the hub may have moved; here a local copy stands for it."""
+    hub = cell.model_copy(
+        update={"data": DataSpec(source="lab/mine", path="alpaca/train.parquet"), "world": None}
+    )
+    settings = RunSettings(tmp_path, world, data_contents={"lab/mine@main": "0" * 64})
+    with pytest.raises(DataError, match="lab/mine@main: its rows .* are not those that other cel"):
+        run_cell(hub, settings, lambda event: None)
+
+
+def test_a_file_that_changed_since_the_grid_was_read_is_refused(
+    cell: Cell, world: Path, tmp_path: Path
+) -> None:
+    data = DataSpec(path=str(world / "alpaca" / "train.parquet"))
+    own = cell.model_copy(update={"data": data, "data_sha256": "0" * 64})
+    with pytest.raises(DataError, match="has changed since the grid was read"):
+        run_cell(own, RunSettings(tmp_path, world), lambda event: None)

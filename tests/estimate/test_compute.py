@@ -16,7 +16,8 @@ from harness.estimate.compute import (
     training_bytes,
     training_flops,
 )
-from harness.estimate.tokens import ScoringTokens, TrainingTokens, known_training_tokens
+from harness.estimate.lengths import TrainingTokens
+from harness.estimate.tokens import ScoringTokens, known_training_tokens
 from harness.methods import METHODS, ModelShape, Workload
 from tests.estimate.conftest import cells_of
 

@@ -7,15 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.data.instructions import Instruction, choose, read_instructions, tokenize
-from harness.estimate.tokens import (
-    known_training_tokens,
-    num_items,
-    row_lengths,
-    scoring_tokens,
-    token_counter,
-    training_tokens,
-)
+from harness.data.instructions import tokenize
+from harness.data.sets import Instruction, choose, read_instructions
+from harness.estimate.lengths import row_lengths, training_tokens
+from harness.estimate.tokens import known_training_tokens, num_items, scoring_tokens, token_counter
 from harness.evaluation.tasks import TaskSpec
 from harness.models.shape import ModelShape
 from harness.models.tokenizer_files import load_tokenizer

@@ -11,14 +11,14 @@ import pyarrow.parquet
 import pytest
 
 from harness.data import pins as data_pins
-from harness.data.instructions import Instruction, rows_sha256
 from harness.data.pins import Pin, content_sha256, pins, training_mismatch, training_note
-from harness.errors import DataError
+from harness.data.sets import Instruction, rows_sha256
 from harness.evaluation import data_versions
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.data_versions import local_contents, local_mismatches, task_content_sha256
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.tasks import TaskSpec
+from harness.readers.files import Unreadable
 from harness.records.files import sha256_of_file
 from tests.evaluation.conftest import write_rows
 
@@ -139,7 +139,7 @@ def test_training_data_count_where_the_grid_calls_them_a_copy(pinned: Path) -> N
 
 def test_a_file_without_the_columns_is_told(root: Path) -> None:
     write_rows(root / "arc_easy" / "test.parquet", [{"text": "a"}])
-    with pytest.raises(DataError, match="cannot be read with the columns id, question"):
+    with pytest.raises(Unreadable, match="lacks the columns id, question"):
         local_mismatches(TaskSpec(name="arc_easy"), root)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from harness.errors import DataError
 from harness.evaluation.local_data import read_split, subjects_in
+from harness.readers.files import Unreadable
 from tests.evaluation.conftest import write_rows
 
 ROWS = [{"q": "a", "subject": "x"}, {"q": "b", "subject": "y"}, {"q": "c", "subject": "x"}]
@@ -25,13 +26,13 @@ def test_rows_of_one_subject_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"t\.parquet: no such file"):
+    with pytest.raises(Unreadable, match=r"t\.parquet: no such file"):
         read(tmp_path / "t.parquet", "q")
 
 
 def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path) -> None:
     write_rows(tmp_path / "t.parquet", ROWS)
-    with pytest.raises(DataError, match=r"no column 'endings' \(it has q, subject\)"):
+    with pytest.raises(Unreadable, match=r"lacks the column endings \(it has q, subject\)"):
         read(tmp_path / "t.parquet", "q", "endings")
 
 
@@ -39,19 +40,19 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_rows(path, ROWS)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"t\.parquet: cannot be read as parquet") as caught:
+    with pytest.raises(Unreadable, match=r"t\.parquet: is a parquet file whose end") as caught:
         read(path, "q")
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_of_no_bytes_is_named(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"")
-    with pytest.raises(DataError, match=r"t\.parquet: cannot be read as parquet"):
+    with pytest.raises(Unreadable, match=r"t\.parquet: is empty"):
         read(tmp_path / "t.parquet", "q")
 
 
 def test_a_file_without_rows_is_named(tmp_path: Path) -> None:
-    schema = pyarrow.schema([("q", pyarrow.string())])
+    schema = pyarrow.schema([("q", pyarrow.string()), ("subject", pyarrow.string())])
     pyarrow.parquet.write_table(schema.empty_table(), tmp_path / "t.parquet")
     with pytest.raises(DataError, match=r"t\.parquet: it holds no row;"):
         read(tmp_path / "t.parquet", "q")

@@ -33,6 +33,8 @@ def ids_of(text: str) -> set[str]:
         ("blocks:", "train: {token_budget: 100}\nblocks:"),
         ("blocks:", "train: {checkpoint_minutes: 0}\nblocks:"),
         ("num_rows: 200", "num_rows: 201"),
+        ("path: train.parquet", "path: other.parquet"),
+        ("source: null, path", "path"),
     ],
 )
 def test_ids_ignore_order_labels_paths_tasks_and_budgets(old: str, new: str) -> None:
@@ -44,7 +46,6 @@ def test_ids_ignore_order_labels_paths_tasks_and_budgets(old: str, new: str) -> 
     ("old", "new"),
     [
         ("blocks:", "train: {epochs: 1}\nblocks:"),
-        ("path: train.parquet", "path: other.parquet"),
         ("hidden_size: 64", "hidden_size: 128"),
         ("rank: 4", "rank: 5"),
         ("  a: {path: a,", "  b: {path: a,"),
@@ -53,6 +54,33 @@ def test_ids_ignore_order_labels_paths_tasks_and_budgets(old: str, new: str) -> 
 def test_ids_follow_what_changes_the_weights(old: str, new: str) -> None:
     assert old in GRID
     assert ids_of(GRID.replace(old, new)) != ids_of(GRID)
+
+
+def test_ids_follow_the_content_of_a_file_of_ones_own_and_not_its_path() -> None:
+    def ids(text: str, content: str) -> list[str]:
+        return [cell.id for cell in expand(resolve_grid(yaml.safe_load(text), place="g"), content)]
+
+    here, moved = GRID, GRID.replace("path: train.parquet", "path: /elsewhere/mine.parquet")
+    assert ids(here, "1" * 64) == ids(moved, "1" * 64)
+    base, *trained = ids(here, "1" * 64)
+    assert not set(trained) & set(ids(here, "2" * 64))
+    assert base == ids(here, "2" * 64)[0]  # it is trained on nothing
+
+
+def test_data_of_the_hub_and_of_the_world_are_known_by_name() -> None:
+    def data_of(data: str, head: str = "") -> object:
+        text = GRID.replace("{source: null, path: train.parquet, num_rows: 200}", data)
+        grid = resolve_grid(yaml.safe_load(head + text), place="g")
+        return expand(grid, "1" * 64)[1].record()["data"]
+
+    alpaca = {"source": "tatsu-lab/alpaca", "revision": "main"}
+    assert data_of("{}") == data_of("{source: tatsu-lab/alpaca, path: a.parquet}") == alpaca
+    assert data_of("{source: a/b, revision: v1}") == {"source": "a/b", "revision": "v1"}
+    world = "world: demo\n"
+    assert data_of("{path: alpaca/train.parquet}", world) == {"path": "alpaca/train.parquet"}
+    assert data_of("{path: alpaca/train.parquet}") == {"sha256": "1" * 64}
+    assert data_of("{path: /my/alpaca/train.parquet}", world) == {"sha256": "1" * 64}
+    assert data_of("{path: mine.parquet}", world) == {"sha256": "1" * 64}
 
 
 def test_a_hub_models_id_follows_its_revision() -> None:

@@ -19,7 +19,7 @@ from tests.grid.test_loader import GRID
 
 @pytest.fixture
 def cells() -> list[Cell]:
-    return expand(resolve_grid(yaml.safe_load(GRID), place="g.yaml"))
+    return expand(resolve_grid(yaml.safe_load(GRID), place="g.yaml"), "1" * 64)
 
 
 @pytest.fixture
@@ -59,9 +59,10 @@ def test_every_name_means_the_same_cell_in_a_grid_and_in_a_runs_folder(
 
 
 def test_a_cell_that_has_not_begun_has_its_place(cells: list[Cell], runs_dir: Path) -> None:
-    name = f"{runs_dir.parent / 'g.yaml'}:{cells[1].label}"
-    elsewhere = runs_dir.parent / "elsewhere"
-    assert find_folder(name, elsewhere) == cell_folder(elsewhere, cells[1])
+    grid, elsewhere = runs_dir.parent / "g.yaml", runs_dir.parent / "elsewhere"
+    assert find_folder(f"{grid}:{cells[0].label}", elsewhere) == cell_folder(elsewhere, cells[0])
+    with pytest.raises(UsageError, match="train.parquet: is relative; --data-root .* names"):
+        find_folder(f"{grid}:{cells[1].label}", elsewhere)  # its data are not known there
 
 
 def test_a_folder_is_a_cell_wherever_it_lies(cells: list[Cell], runs_dir: Path) -> None:

@@ -134,6 +134,8 @@ def test_other_items_under_the_data_root_are_scored_anew(cells: list[Cell], tmp_
     (tmp_path / "arc_easy" / "test.parquet").write_bytes(b"items")
     result = replace(RESULT, cell_id=cell.id, scores=scored(cell))
     assert LocalInputs(tmp_path).missing_tasks(cell, result) == cell.tasks
+    (tmp_path / "arc_easy" / "test.parquet").unlink()  # then nothing tells that they are others
+    assert LocalInputs(tmp_path).missing_tasks(cell, result) == ()
 
 
 def test_a_held_folder_is_running_and_refused_to_others(cells: list[Cell], tmp_path: Path) -> None:

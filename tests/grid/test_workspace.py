@@ -12,7 +12,7 @@ from harness.errors import UsageError
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import expand
 from harness.grid.workspace import OpenGrid, prepare_run
-from tests.evaluation.conftest import Rows, write_rows
+from tests.evaluation.conftest import Rows, mmlu_subjects, write_rows
 from tests.grid.test_loader import GRID
 
 SHAPE = GRID[GRID.index("{num_hidden") : GRID.index("}}") + 1]
@@ -34,7 +34,7 @@ def root(tmp_path: Path) -> Path:
     """A data root whose files have the names of the real ones, and other rows."""
     rows = Rows()
     write_rows(tmp_path / "arc_easy" / "test.parquet", rows.arc(6))
-    write_rows(tmp_path / "mmlu" / "test.parquet", rows.mmlu(["anatomy"], [3]))
+    write_rows(tmp_path / "mmlu" / "test.parquet", rows.mmlu(mmlu_subjects(), [1]))
     instructions = [{"instruction": "a", "input": "", "output": "b"}] * 200
     write_rows(tmp_path / "train.parquet", instructions)
     (tmp_path / "a").symlink_to(CHECKPOINT)
@@ -71,5 +71,6 @@ def test_instructions_count_where_the_grid_calls_them_a_copy_of_alpaca(root: Pat
 
 
 def test_the_embedded_world_is_pinned_by_nobody(root: Path) -> None:
+    write_rows(root / "mmlu" / "test.parquet", Rows().mmlu(["astronomy"], [3]))
     text = OWN.replace("[arc_easy, {name: mmlu, limit: 5}]", "[demo_arc_easy, demo_mmlu]")
     assert prepare_run(opened(root, text=text)) == []

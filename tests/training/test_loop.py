@@ -348,6 +348,9 @@ def test_batch_without_labels_takes_no_step() -> None:
         place for place, row in enumerate(order, start=1) if row != 1
     ]
     assert result.tokens == len(EXAMPLES[0].token_ids) + len(EXAMPLES[1].token_ids)
+    assert (result.steps, result.examples, result.lost_examples) == (2, 2, 1)
+    assert result.note is not None
+    assert result.note.startswith("1 of 3 examples have a prompt that fills max_length")
     assert all(math.isfinite(loss) for loss in result.epoch_losses)
 
 

@@ -1,0 +1,180 @@
+"""Tokens of each row of an instruction set, counted once per data file and tokenizer and kept."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from os.path import commonprefix
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import TypeAdapter
+
+from harness.data.instructions import lost_note, tokenize
+from harness.data.sets import (
+    Instruction,
+    count_rows,
+    num_examples,
+    read_chosen,
+    read_instructions,
+    shuffled,
+)
+from harness.data.spec import DataSpec, data_file
+from harness.errors import ModelError, StorageError, one_line
+from harness.grid.schema import Cell
+from harness.models.checkpoint import local_folder
+from harness.records.files import sha256_of_file, write_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Source = Literal["counted", "known", "estimated"]
+"""From these very rows; from constants of this data and tokenizer; from characters or another
+tokenizer's constants."""
+
+FOLDER = "estimates"
+"""Under the runs folder: what was counted and probed."""
+COUNTED_ROWS = 250_000
+"""Of a larger set so many rows, drawn at random, are counted."""
+UNCUT = 1 << 30
+"""A maximal length that no row has."""
+
+
+@dataclass(frozen=True)
+class RowLengths:
+    """Tokens of each row of an instruction set, uncut, in the order of the data."""
+
+    whole: tuple[int, ...]
+    """BOS, prompt, response, EOS."""
+    prompt: tuple[int, ...]
+    """Number of leading tokens of each row that are not in the loss."""
+    shared_prefix: tuple[int, ...]
+    """Number of leading tokens that all rows of the same form of the template share."""
+
+
+@dataclass(frozen=True)
+class TrainingTokens:
+    """One pass over the rows of a cell."""
+
+    rows: int
+    tokens: int
+    """Real tokens, cut to the maximal length, padding not counted."""
+    labels: int
+    """Tokens in the loss, which need logits."""
+    shared_prefix: int
+    """Tokens of the template's shared prefixes, which can be computed once."""
+    squares: int
+    """Sum of the squared lengths: what causal attention sees is half of it."""
+    source: Source = "counted"
+    lost: int = 0
+    """Rows whose prompt fills the maximal length: nothing of them is learned; 0 where that is not
+    counted."""
+
+
+def kept_lengths(
+    data: DataSpec, tokenizer_folder: Path, data_root: Path | None, runs_dir: Path
+) -> RowLengths:
+    """Counts local data under a local tokenizer, the first time only.
+
+    Raises:
+        DataError: the data cannot be read.
+        ModelError: the tokenizer cannot be read.
+    """
+    kept = _lengths_file(data, tokenizer_folder, data_root, runs_dir)
+    if (found := _read_lengths(kept)) is not None:
+        return found
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer_file = tokenizer_folder / "tokenizer.json"
+    size = count_rows(data, data_root) or 0
+    if size > COUNTED_ROWS:
+        rows = read_chosen(data, COUNTED_ROWS / size, 0, data_root).rows
+    else:
+        rows = read_instructions(data, data_root=data_root).rows
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder, local_files_only=True)
+    except Exception as fault:  # the tokenizers library raises bare Exception
+        raise ModelError(
+            f"{tokenizer_file}: cannot be read ({one_line(fault)}); copy it again"
+        ) from fault
+    found = row_lengths(rows, tokenizer)
+    with contextlib.suppress(StorageError):  # then it is counted again the next time
+        write_text(kept, json.dumps(asdict(found)) + "\n")
+    return found
+
+
+def _lengths_file(
+    data: DataSpec, tokenizer_folder: Path, data_root: Path | None, runs_dir: Path
+) -> Path:
+    """Where the lengths of these very rows under this very tokenizer are kept."""
+    path = data_file(data, data_root)
+    assert path is not None
+    # The configuration says whether there is a BOS.
+    files = path, *(tokenizer_folder / name for name in ("tokenizer.json", "tokenizer_config.json"))
+    read = " ".join(sha256_of_file(file) if file.is_file() else "" for file in files)
+    key = hashlib.sha256(read.encode()).hexdigest()[:16]
+    return runs_dir / FOLDER / f"lengths-{key}.json"
+
+
+def _read_lengths(kept: Path) -> RowLengths | None:
+    with contextlib.suppress(OSError, ValueError):
+        return TypeAdapter(RowLengths).validate_json(kept.read_bytes())
+    return None
+
+
+def known_losses(runs_dir: Path, data_root: Path | None) -> Callable[[Cell], str | None]:
+    """A function that says how many examples of a cell are lost, where it was counted before."""
+    read = cache(_read_lengths)
+    order_of = cache(shuffled)
+
+    def note(cell: Cell) -> str | None:
+        model = local_folder(cell.model, data_root)
+        file = data_file(cell.data, data_root)
+        if cell.train is None or cell.fraction is None or model is None:
+            return None
+        if file is None or not file.is_file():
+            return None
+        lengths = read(_lengths_file(cell.data, model, data_root, runs_dir))
+        if lengths is None or len(lengths.whole) >= COUNTED_ROWS:
+            return None
+        total = len(lengths.whole)
+        order = order_of(total, f"fraction/{cell.seed or 0}")[: num_examples(cell.fraction, total)]
+        return lost_note(training_tokens(lengths, order, cell.train.max_length).lost, len(order))
+
+    return note
+
+
+def row_lengths(rows: Sequence[Instruction], tokenizer: PreTrainedTokenizerBase) -> RowLengths:
+    """Tokenises rows.
+
+    Raises:
+        ModelError: the tokenizer has no EOS.
+    """
+    examples, forms = tokenize(rows, tokenizer, UNCUT), [bool(row.input) for row in rows]
+    prompts: dict[bool, list[tuple[int, ...]]] = {True: [], False: []}
+    for form, example in zip(forms, examples, strict=True):
+        prompts[form].append(example.token_ids[: example.num_prompt_tokens])
+    shared = {form: len(commonprefix(alike)) for form, alike in prompts.items()}
+    return RowLengths(
+        whole=tuple(len(example.token_ids) for example in examples),
+        prompt=tuple(example.num_prompt_tokens for example in examples),
+        shared_prefix=tuple(shared[form] for form in forms),
+    )
+
+
+def training_tokens(lengths: RowLengths, rows: Iterable[int], max_length: int) -> TrainingTokens:
+    """Sums chosen rows up, cut to a maximal length."""
+    count = tokens = labels = shared = squares = lost = 0
+    for row in rows:
+        size = min(lengths.whole[row], max_length)
+        count += 1
+        tokens += size
+        labels += size - min(lengths.prompt[row], size)
+        lost += lengths.prompt[row] >= size
+        shared += min(lengths.shared_prefix[row], size)
+        squares += size * size
+    return TrainingTokens(count, tokens, labels, shared, squares, lost=lost)
