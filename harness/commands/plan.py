@@ -45,7 +45,8 @@ SOURCES = {"counted": "", "known": "≈ ", "estimated": "~ "}
 def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Lists the cells of a grid."""
     refuse_changed_inputs(grid.states)
-    rows, warnings = plan_rows(grid.states, grid.num_rows), grid.inputs.warnings
+    rows = plan_rows(grid.states, grid.num_rows)
+    warnings = [*grid.notices, *grid.inputs.warnings]
     if as_json:
         cells = [dataclasses.asdict(row) for row in rows]
         print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.commands.display import console, print_line
+from harness.commands.display import console, print_line, print_warnings
 from harness.grid.workspace import OpenGrid
 from harness.tracking.runs import GridRuns
 from harness.tracking.store import hide_password, resolve_uri
@@ -10,9 +10,11 @@ from harness.tracking.store import hide_password, resolve_uri
 
 def sync_command(grid: OpenGrid, *, tracking_uri: str | None) -> int:
     """Replays into MLflow what it lacks."""
+    screen = console()
+    print_warnings(screen, grid.notices)
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
     runs = GridRuns(grid.spec, uri, grid.runs_dir)
     logged = runs.sync(grid.states)
     runs.close()
-    print_line(console(), f"{logged} cells logged to {hide_password(uri)}")
+    print_line(screen, f"{logged} cells logged to {hide_password(uri)}")
     return 0

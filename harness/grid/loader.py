@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import GridError, UsageError, did_you_mean
+from harness.grid.absent_methods import without_absent_methods
 from harness.grid.resolver import NO_GRID, Resolved, resolve
 from harness.grid.schema import GridSpec
 from harness.readers.files import Unreadable, user_path
@@ -43,8 +46,10 @@ def find_grid(grid: str) -> Path:
     raise UsageError(f"{grid}: no such grid{did_you_mean(grid, shipped)}, or give a YAML file")
 
 
-def read_grid(grid: str | Path) -> Resolved:
+def read_grid(grid: str | Path, *, leave_out: bool = False) -> Resolved:
     """The grid that a name or path stands for, with its faults.
+
+    With `leave_out`, methods that are not installed here are left out of it, and told as that.
 
     Raises:
         UsageError: there is no such grid.
@@ -58,9 +63,14 @@ def read_grid(grid: str | Path) -> Resolved:
         if fault.cause == "empty":
             raise GridError([f"{path.name}: is empty; it {NO_GRID}"]) from fault
         raise GridError([str(fault)]) from fault
-    return resolve(
-        parsed.content, place=path.name, text=text, folder=path.parent, known=parsed.faults
+    resolved = functools.partial(
+        resolve, text=text, place=path.name, folder=path.parent, known=parsed.faults
     )
+    if leave_out and not parsed.faults:
+        rest, lines = without_absent_methods(parsed.content, place=path.name, folder=path.parent)
+        if lines and not (found := resolved(rest)).faults:
+            return replace(found, left_out=lines)
+    return resolved(parsed.content)
 
 
 def load_grid(grid: str | Path) -> GridSpec:

@@ -25,6 +25,7 @@ from harness.grid.resolver import Resolved
 from harness.grid.schema import Cell, GridSpec, expand
 from harness.grid.selection import select_cells
 from harness.grid.status import CellState, read_states
+from harness.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,14 @@ class OpenGrid:
     """The chosen ones."""
     runs_dir: Path
     data_root: Path | None
+    left_out: tuple[str, ...] = ()
+    """Methods of the grid that are not here, one line each."""
+
+    @property
+    def notices(self) -> list[str]:
+        """What a command says of its grid whatever it does: what is left out, broken plug-ins."""
+        told = "\n".join(self.left_out)
+        return [*self.left_out, *(line for line in METHODS.broken() if line not in told)]
 
     @cached_property
     def states(self) -> list[CellState]:
@@ -89,12 +98,14 @@ def check_inputs(inputs: Inputs, runs_dir: Path, data_root: Path | None) -> Inpu
 
 
 def open_grid(grid: str, runs_dir: Path, data_root: Path | None, only: str | None) -> OpenGrid:
-    """The grid, validated, with its chosen cells.
+    """The grid, validated, with its chosen cells: for what shows results.
+
+    Methods that are not installed here are left out, and told in `notices`.
 
     Raises:
         UsageError: the grid has faults, or nothing is chosen, or a folder is not there.
     """
-    return _opened(grid, read_grid(grid), runs_dir, data_root, only)
+    return _opened(grid, read_grid(grid, leave_out=True), runs_dir, data_root, only)
 
 
 def _opened(
@@ -107,6 +118,7 @@ def _opened(
         cells=select_cells(expand(found.grid), only),
         runs_dir=runs_dir,
         data_root=resolve_data_root(found.grid, data_root, runs_dir),
+        left_out=found.left_out,
     )
 
 

@@ -230,23 +230,6 @@ def advising(advice: str | None) -> Iterator[None]:
         raise Unreadable(fault.path, fault.cause, fault.found, advice) from fault
 
 
-@contextmanager
-def reading_tensors(path: Path, *, advice: str) -> Iterator[None]:
-    """Runs a block that reads a safetensors file.
-
-    Raises:
-        ModelError: it is missing or damaged; the line ends with the advice.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except FileNotFoundError as fault:
-        raise ModelError(f"{path}: missing; {advice}") from fault
-    except (SafetensorError, OSError) as fault:
-        raise ModelError(f"{path}: truncated or damaged ({one_line(fault)}); {advice}") from fault
-
-
 def check_names(path: Path, found: Header, expected: Mapping[str, Tensor]) -> None:
     """Refuses tensors whose names or shapes are not exactly the expected ones.
 
