@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.instructions import DataSpec, read_instructions
+from harness.data.sets import DataSpec, read_instructions
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.tasks import TaskSpec
 from tests.fixtures.tiny_checkpoint import write_checkpoint
