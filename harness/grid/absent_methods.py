@@ -5,22 +5,27 @@ For commands that show results and run nothing: whoever reports a grid need not 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import MethodError, UsageError, did_you_mean
+from harness.grid.gone import stored_adapter
 from harness.methods import METHODS
 from harness.readers.files import user_path
 
 
-def without_absent_methods(raw: Any, *, place: str, folder: Path) -> tuple[Any, tuple[str, ...]]:
+def without_absent_methods(
+    raw: Any, *, place: str, folder: Path, results: Path
+) -> tuple[Any, tuple[str, ...]]:
     """A parsed grid without the entries of methods that are not here, and a line for each.
 
     Args:
         raw: what the file holds, faulty or not.
         place: the file's name, the beginning of every line.
         folder: what the paths of `adapter` are relative to.
+        results: the runs folder, whose cells know adapters that are gone.
 
     Returns:
         `raw` itself and no line, where nothing is absent or nothing would be left.
@@ -31,7 +36,7 @@ def without_absent_methods(raw: Any, *, place: str, folder: Path) -> tuple[Any, 
     absent = {
         label: why
         for label, entry in named.items()
-        if (why := _why_absent(entry, label, folder)) is not None
+        if (why := _why_absent(entry, label, folder, results)) is not None
     }
     lines = [f"{place}: methods.{label}: {why}" for label, why in absent.items()]
     blocks = []
@@ -44,7 +49,7 @@ def without_absent_methods(raw: Any, *, place: str, folder: Path) -> tuple[Any, 
         for number, entry in enumerate(entries):
             if isinstance(entry, str) and entry in named:
                 why = absent.get(entry)
-            elif (why := _why_absent(entry, None, folder)) is not None:
+            elif (why := _why_absent(entry, None, folder, results)) is not None:
                 lines.append(f"{place}: blocks[{index}].methods[{number}]: {why}")
             if why is None:
                 kept.append(entry)
@@ -58,13 +63,13 @@ def without_absent_methods(raw: Any, *, place: str, folder: Path) -> tuple[Any, 
     return rest, tuple(f"{line}; its cells are left out here" for line in lines)
 
 
-def _why_absent(entry: Any, label: Any, folder: Path) -> str | None:
+def _why_absent(entry: Any, label: Any, folder: Path, results: Path) -> str | None:
     """Why an entry's method cannot be had here; None where it can, or is wrong in another way."""
     name = entry
     if isinstance(entry, Mapping):
         name = entry.get("method", "adapter" if "adapter" in entry else entry.get("label", label))
         if name == "adapter":
-            return _why_no_folder(entry.get("adapter"), folder)
+            return _why_no_folder(entry, label, folder, results)
     if not isinstance(name, str):
         return None
     if name not in METHODS:
@@ -76,9 +81,16 @@ def _why_absent(entry: Any, label: Any, folder: Path) -> str | None:
     return None
 
 
-def _why_no_folder(adapter: Any, folder: Path) -> str | None:
-    try:
-        found = folder / user_path(adapter) if isinstance(adapter, str) else None
-    except UsageError:
+def _why_no_folder(entry: Mapping[str, Any], label: Any, folder: Path, results: Path) -> str | None:
+    """Why an adapter cannot be had; None where its folder is, or a cell scored with it."""
+    adapter = entry.get("adapter")
+    if not isinstance(adapter, str):
         return None
-    return None if found is None or found.is_dir() else f"adapter: {found}: no such folder"
+    try:
+        found = user_path(folder / user_path(adapter)).resolve()
+        gone = not found.exists()
+    except (UsageError, OSError, RuntimeError):  # told where the grid is resolved
+        return None
+    own = re.sub(r"[^A-Za-z0-9._-]+", "-", found.name).strip("-._")  # as `entries` calls it
+    known = gone and stored_adapter(results, found, str(entry.get("label", label) or own))
+    return f"adapter: {found}: no such folder" if gone and not known else None

@@ -75,7 +75,9 @@ def read_grid(grid: str | Path, *, results: Path | None = None) -> Resolved:
         results=results,
     )
     if results is not None and not parsed.faults:
-        rest, lines = without_absent_methods(parsed.content, place=path.name, folder=path.parent)
+        rest, lines = without_absent_methods(
+            parsed.content, place=path.name, folder=path.parent, results=results
+        )
         if lines and not (found := resolved(rest)).faults:
             return replace(found, left_out=lines)
     return resolved(parsed.content)

@@ -38,7 +38,7 @@ def write(folder: Path, text: str = GRID) -> str:
 
 def test_what_is_here_is_read_and_the_rest_is_told(tmp_path: Path) -> None:
     file = write(tmp_path)
-    grid = open_grid(file, tmp_path / "runs", None, None)
+    grid = open_grid(file, tmp_path / "runs", None, None, results_alone=True)
     assert [cell.method for cell in grid.cells] == ["base", "lora"]
     assert len(grid.left_out) == 4
     told = "\n".join(grid.left_out)
@@ -52,7 +52,7 @@ def test_what_is_here_is_read_and_the_rest_is_told(tmp_path: Path) -> None:
 
 
 def test_the_cells_that_are_left_keep_their_ids(tmp_path: Path) -> None:
-    grid = open_grid(write(tmp_path), tmp_path / "runs", None, None)
+    grid = open_grid(write(tmp_path), tmp_path / "runs", None, None, results_alone=True)
     rest = GRID.replace(", named, another, {method: third, label: mine}, {adapter: gone}]", "]")
     rest = rest.replace("  - methods: [named]\n", "").replace(
         "  named: {method: colleagues, rank: 3}\n", ""
@@ -70,21 +70,21 @@ def test_what_runs_cells_refuses_such_a_grid(tmp_path: Path) -> None:
 def test_a_grid_with_other_faults_tells_all_of_them(tmp_path: Path) -> None:
     text = GRID.replace("fractions: [0.02]", "fractions: [2]")
     with pytest.raises(GridError, match="blocks\\[0\\].fractions") as caught:
-        open_grid(write(tmp_path, text), tmp_path / "runs", None, None)
+        open_grid(write(tmp_path, text), tmp_path / "runs", None, None, results_alone=True)
     assert any("colleagues" in fault for fault in caught.value.faults)
 
 
 def test_a_grid_of_absent_methods_alone_is_refused(tmp_path: Path) -> None:
     text = GRID.replace("base, small, ", "").replace("  small: {method: lora, rank: 2}\n", "")
     with pytest.raises(GridError, match="no such method"):
-        open_grid(write(tmp_path, text), tmp_path / "runs", None, None)
+        open_grid(write(tmp_path, text), tmp_path / "runs", None, None, results_alone=True)
 
 
 @pytest.mark.parametrize("text", ["[]", "blocks: 3", "blocks: [3, {methods: 4}]\nmethods: [1]"])
 def test_what_is_no_grid_is_told_as_before(tmp_path: Path, text: str) -> None:
     def told(*, leave_out: bool) -> object:
         try:
-            return read_grid(file, leave_out=leave_out).faults
+            return read_grid(file, results=tmp_path if leave_out else None).faults
         except GridError as fault:
             return fault.faults
 
