@@ -1,6 +1,7 @@
 # make demo   the whole path on the embedded world, from nothing to the page
 # make test   the tests that take a few minutes
 # make check  ruff and mypy
+# make test-fuzz  thousands of damaged grids, adapters, data files and runs folders: an hour
 # make install  .venv alone
 #
 # Each makes .venv first, once: it is made again only when the lock or the package's set-up changes.
@@ -12,7 +13,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test check
+.PHONY: install demo test test-fuzz check
 
 install: $(INSTALLED)
 
@@ -26,6 +27,10 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 		-m "not slow and not gpu and not ray"
+
+# Other mutants every time: hypothesis prints how to repeat the one that fails.
+test-fuzz: $(INSTALLED)
+	@ZBENCH_FUZZ=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --timeout 7200 tests/fuzz
 
 check: $(INSTALLED)
 	@$(VENV)/bin/ruff check .

@@ -118,7 +118,7 @@ def report_command(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """Render the tables and figures of a grid from its MLflow runs."""
+    """Render the tables and figures of a grid; of other machines' cells from MLflow."""
     from harness.commands import report
 
     return report.report_command(

@@ -44,7 +44,7 @@ from harness.models.devices import free_memory, is_out_of_memory
 from harness.models.trained_files import check_undamaged
 from harness.records.environment import describe_environment, prepare_torch
 from harness.records.events import CellEnded, CellStarted, Emit, Warned
-from harness.records.files import write_text
+from harness.records.files import unwritable, write_text
 from harness.records.results import (
     AGAIN,
     DAMAGED_FILE,
@@ -280,11 +280,7 @@ def describe(fault: BaseException) -> str:
             f"processes, or use a larger {larger}"
         )
     if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        place = one_line(fault.filename or "a file")
-        return (
-            f"{place}: cannot be written ({fault.strerror}); free space or choose another folder, "
-            "then run the same command again"
-        )
+        return str(unwritable(Path(one_line(fault.filename or "a file")), fault))
     if not isinstance(fault, ZbenchError):
         said = mask_secrets(plain_message(fault))
         return f"unexpected fault ({said}); the log has its traceback"

@@ -48,7 +48,7 @@ def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Lists the cells of a grid."""
     refuse_changed_inputs(grid.states)
     rows = plan_rows(grid.states, grid.num_rows, known_losses(grid.runs_dir, grid.data_root))
-    warnings = grid.inputs.warnings
+    warnings = [*grid.notices, *grid.inputs.warnings]
     if as_json:
         cells = [dataclasses.asdict(row) for row in rows]
         print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})

@@ -24,6 +24,7 @@ def report_command(
 
     states = grid.states
     console = display.console(quiet=as_json)
+    display.print_warnings(console, grid.notices)
     lost = [state for state in states if state.status == "failed" and state.result is None]
     display.print_warnings(console, [f"left out of the report: {state.fault}" for state in lost])
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
@@ -66,7 +67,10 @@ def report_command(
                 mask_secrets(note)
                 for note in (
                     *grid.spec.notes,
-                    *(f"Warning: {text}." for text in (*grid_warnings(states), *only_tracked)),
+                    *(
+                        f"Warning: {text}."
+                        for text in (*grid.left_out, *grid_warnings(states), *only_tracked)
+                    ),
                 )
             ),
             environment=environment,

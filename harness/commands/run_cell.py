@@ -41,7 +41,7 @@ def run_cell_command(
     """Runs the cell that `name` means, showing it as it goes; logs to MLflow beside it."""
     cell = find_cell(grid.cells, name, grid=grid.argument)
     grid = dataclasses.replace(grid, cells=[cell])
-    warnings = prepare_run(grid, allow_data_mismatch=allow_data_mismatch)
+    warnings = [*grid.notices, *prepare_run(grid, allow_data_mismatch=allow_data_mismatch)]
     refuse_changed_inputs(grid.states)
     needed = devices_needed(grid.states[0])
     devices = resolve_devices(device, workers=None if needed > 1 else 1, num_cells=needed)

@@ -55,7 +55,7 @@ def run_grid_command(
     if executor not in EXECUTORS:
         known = did_you_mean(executor, EXECUTORS)
         raise UsageError(f"--executor {shortened(executor)}: no such executor{known}")
-    warnings = prepare_run(grid, allow_data_mismatch=allow_data_mismatch)
+    warnings = [*grid.notices, *prepare_run(grid, allow_data_mismatch=allow_data_mismatch)]
     refuse_changed_inputs(grid.states)
     work = [state for state in grid.states if state.status in ("to do", "failed")]
     devices = resolve_devices(device, workers=workers, num_cells=sum(map(devices_needed, work)))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def status_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Shows how far the cells are."""
-    warnings = grid_warnings(grid.states)
+    warnings = [*grid.notices, *grid_warnings(grid.states)]
     if as_json:
         cells = cell_records(grid.states)
         print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})

@@ -261,7 +261,7 @@ class _LogFile(logging.FileHandler):
 
 
 def _redirect_output(path: Path) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o644)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(file, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from harness.models.checkpoint import read_config
 from harness.models.shape import ModelShape, shape_of
 from harness.models.trained_files import TRAINED_FILE, check_undamaged
 from harness.readers.files import Unreadable, user_path
+from harness.readers.json_files import read_json_object
 from harness.readers.yaml_files import parse_yaml
 from harness.records.files import atomic_folder, save_tensors
 from harness.records.results import CellResult, read_result
@@ -89,9 +89,16 @@ def export_cell(cell: str, output: Path, *, runs_dir: Path, data_root: Path | No
 
 def _read_cell(folder: Path) -> tuple[Cell, CellResult | None]:
     file = folder / CELL_FILE
+    raw = read_json_object(file)
+    method = raw.get("method")
+    if isinstance(method, str) and method not in METHODS:
+        raise UsageError(
+            f"{file}: its method '{method}' is not installed here; install the package that has it"
+            f"{did_you_mean(method, METHODS)}"
+        )
     try:
-        cell = Cell.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError) as fault:
+        cell = Cell.model_validate(raw)
+    except (ValueError, KeyError) as fault:
         raise StorageError(
             f"{file}: cannot be read ({one_line(fault)}); run the cell's grid again"
         ) from fault

@@ -51,6 +51,8 @@ def file_faults(folder: Path, result: CellResult) -> dict[str, FileFault]:
                 faults[name] = FileFault(path, "damaged (its SHA-256 is another)", again)
         except (FileNotFoundError, NotADirectoryError):
             faults[name] = FileFault(path, "is missing", again)
+        except IsADirectoryError:
+            faults[name] = FileFault(path, "damaged (it is a folder)", again)
         except OSError as fault:  # it may be whole: nothing is computed again
             said = f"cannot be read ({one_line(fault.strerror or fault)})"
             faults[name] = FileFault(path, said, "give yourself the right to read it")

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.errors import StorageError, UsageError
 from harness.grid.locks import check_locks
 from harness.grid.schema import Cell, label_of
-from harness.readers.files import Unreadable
+from harness.readers.files import Unreadable, unreadable
 from harness.readers.json_files import read_json_object
 from harness.records.results import read_result
 
@@ -28,13 +28,23 @@ ITEMS_FOLDER = "items"
 
 
 def cell_folders(runs_dir: Path) -> dict[str, Path]:
-    """The folders of the cells that were begun, by id: one listing of one folder."""
+    """The folders of the cells that were begun, by id: one listing of one folder.
+
+    Raises:
+        StorageError: it cannot be listed.
+    """
     found: dict[str, Path] = {}
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        for name in sorted(os.listdir(runs_dir / "cells")):
-            _, dashes, cell_id = name.rpartition("--")
-            if dashes:
-                found.setdefault(cell_id, runs_dir / "cells" / name)
+    place = runs_dir / "cells"
+    try:
+        names = sorted(os.listdir(place))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as fault:
+        raise StorageError(str(unreadable(place, fault))) from fault
+    for name in names:
+        _, dashes, cell_id = name.rpartition("--")
+        if dashes:
+            found.setdefault(cell_id, place / name)
     return found
 
 

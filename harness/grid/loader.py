@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import GridError, UsageError, did_you_mean
+from harness.grid.absent_methods import without_absent_methods
 from harness.grid.resolver import NO_GRID, Resolved, resolve
 from harness.grid.schema import GridSpec
 from harness.readers.files import Unreadable, user_path
@@ -48,7 +51,8 @@ def read_grid(grid: str | Path, *, results: Path | None = None) -> Resolved:
 
     Args:
         grid: a shipped grid's name, or a path.
-        results: the runs folder, where results alone are read: an adapter may be gone since.
+        results: the runs folder, where results alone are read: an adapter may be gone since, and
+            methods that are not installed here are left out, and told as that.
 
     Raises:
         UsageError: there is no such grid.
@@ -62,14 +66,19 @@ def read_grid(grid: str | Path, *, results: Path | None = None) -> Resolved:
         if fault.cause == "empty":
             raise GridError([f"{path.name}: is empty; it {NO_GRID}"]) from fault
         raise GridError([str(fault)]) from fault
-    return resolve(
-        parsed.content,
+    resolved = functools.partial(
+        resolve,
         place=path.name,
         text=text,
         folder=path.parent,
         known=parsed.faults,
         results=results,
     )
+    if results is not None and not parsed.faults:
+        rest, lines = without_absent_methods(parsed.content, place=path.name, folder=path.parent)
+        if lines and not (found := resolved(rest)).faults:
+            return replace(found, left_out=lines)
+    return resolved(parsed.content)
 
 
 def load_grid(grid: str | Path) -> GridSpec:

@@ -101,6 +101,8 @@ class Resolved:
     """Where there are faults, the part of it that has none."""
     faults: tuple[str, ...]
     """One line each, with its place."""
+    left_out: tuple[str, ...] = ()
+    """Methods that are not here, one line each: see `absent_methods`."""
 
 
 def resolve_grid(raw: Any, *, place: str, text: str = "", folder: Path | None = None) -> GridSpec:

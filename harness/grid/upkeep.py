@@ -23,8 +23,10 @@ from harness.grid.folders import (
     stored_label,
 )
 from harness.grid.locks import CellBusy, is_running, locked
-from harness.models.trained_files import damaged_tensors, trained_sha256
+from harness.models.adapter_folder import CONFIG_FILE, WEIGHTS_FILE
+from harness.models.trained_files import TRAIN_AGAIN, damaged_tensors
 from harness.readers.files import Unreadable
+from harness.readers.json_files import read_json_object
 from harness.readers.tensor_files import tensor_header
 from harness.records.checkpoints import TEMPORARY, checkpoint_folders, other_entries
 from harness.records.files import fresh_sha256_of_file
@@ -91,6 +93,8 @@ def _verify_files(folder: Path, result: CellResult) -> Iterator[Finding]:
                 yield Finding("damaged", path, f"its SHA-256 is another; {again}")
         except FileNotFoundError:
             yield Finding("damaged", path, f"is missing; {again}")
+        except IsADirectoryError:
+            yield Finding("damaged", path, f"is a folder; {again}")
         except StorageError as fault:
             yield Finding("damaged", path, _after(fault, path))
         except OSError as fault:
@@ -105,9 +109,13 @@ def _damage_of_weights(folder: Path, expected: str | None) -> str | None:
     """What is wrong with the trained weights; those of an older version are read by their heads."""
     try:
         if expected is None:
-            trained_sha256(folder)
-            for file in folder.glob("*.safetensors"):
+            files = sorted(folder.glob("*.safetensors"))
+            if not files:
+                return f"holds no trained weights; {TRAIN_AGAIN}"
+            for file in files:
                 tensor_header(file)
+                if file.name == WEIGHTS_FILE:
+                    read_json_object(folder / CONFIG_FILE)
     except Unreadable as fault:
         return str(fault)
     return damaged_tensors(folder, expected)

@@ -26,6 +26,7 @@ from harness.grid.resolver import Resolved
 from harness.grid.schema import Cell, GridSpec, expand
 from harness.grid.selection import select_cells
 from harness.grid.status import CellState, read_states
+from harness.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,14 @@ class OpenGrid:
     data_fault: str | None = None
     """Why the content of the file of one's own that cells train on is not known: so neither are
     their ids."""
+    left_out: tuple[str, ...] = ()
+    """Methods of the grid that are not here, one line each."""
+
+    @property
+    def notices(self) -> list[str]:
+        """What a command says of its grid whatever it does: what is left out, broken plug-ins."""
+        told = "\n".join(self.left_out)
+        return [*self.left_out, *(line for line in METHODS.broken() if line not in told)]
 
     @cached_property
     def states(self) -> list[CellState]:
@@ -120,7 +129,8 @@ def open_grid(
 ) -> OpenGrid:
     """The grid, validated, with its chosen cells.
 
-    With `results_alone`, for a command that runs nothing: what was scored may be gone since.
+    With `results_alone`, for a command that runs nothing: what was scored may be gone since, and
+    methods that are not installed here are left out, and told in `notices`.
 
     Raises:
         UsageError: the grid has faults, or nothing is chosen, or a folder is not there.
@@ -142,6 +152,7 @@ def _opened(
         runs_dir=runs_dir,
         data_root=root,
         data_fault=own.fault,
+        left_out=found.left_out,
     )
 
 

@@ -49,7 +49,7 @@ _IMPORTED_BY_NAME = frozenset({"auto_mapping", "megatron_config"})
 _NOT_COMPARED = _IMPORTED_BY_NAME | frozenset(
     {
         *("base_model_name_or_path", "inference_mode", "peft_version", "revision"),
-        "task_type",
+        *("task_type", "tokenizer_name_or_path", "tokenizer_kwargs", "prompt_tuning_init_text"),
         # What starts or trains an adapter has no part in what a trained one computes.
         *("init_lora_weights", "init_ia3_weights", "init_weights", "prompt_tuning_init", "seed"),
         *("d_initial", "projection_prng_key", "lora_dropout", "vera_dropout"),
@@ -230,23 +230,6 @@ def advising(advice: str | None) -> Iterator[None]:
         raise Unreadable(fault.path, fault.cause, fault.found, advice) from fault
 
 
-@contextmanager
-def reading_tensors(path: Path, *, advice: str) -> Iterator[None]:
-    """Runs a block that reads a safetensors file.
-
-    Raises:
-        ModelError: it is missing or damaged; the line ends with the advice.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except FileNotFoundError as fault:
-        raise ModelError(f"{path}: missing; {advice}") from fault
-    except (SafetensorError, OSError) as fault:
-        raise ModelError(f"{path}: truncated or damaged ({one_line(fault)}); {advice}") from fault
-
-
 def check_names(path: Path, found: Header, expected: Mapping[str, Tensor]) -> None:
     """Refuses tensors whose names or shapes are not exactly the expected ones.
 
@@ -331,8 +314,13 @@ def _difference(stored: Mapping[str, Any], own: Mapping[str, Any], path: str = "
             if inner:
                 return inner
         elif then is not None and then != now:
-            return f"{path}{key} is {then}, the model's is {now}"
+            return f"{path}{key} is {_shown(then)}, the model's is {_shown(now)}"
     return None
+
+
+def _shown(value: Any) -> str:
+    shown = printable(str(value)).replace("\n", "\\n")
+    return shown if len(shown) <= 100 else f"{shown[:100]}…"
 
 
 def _as_json(config: PeftConfig) -> dict[str, Any]:

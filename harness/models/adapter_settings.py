@@ -55,10 +55,8 @@ _TEXTS = """
 """
 _NAMES = "exclude_modules feedforward_modules layers_pattern modules_to_save target_modules"
 _LISTS_OF_NAMES = "target_parameters"
-_INDICES = """
-    alora_invocation_tokens cpt_mask cpt_token_ids cpt_tokens_type_mask layers_to_transform
-    token_indices
-"""
+_INDICES = "layers_to_transform"
+_LISTS = "alora_invocation_tokens cpt_mask cpt_token_ids cpt_tokens_type_mask token_indices"
 _PATTERNS = """
     alpha_pattern block_size_pattern lambda_pattern n_frequency_pattern rank_pattern
     target_svd_config
@@ -123,6 +121,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         (_NAMES, _is_names, "a name or a list of names"),
         (_LISTS_OF_NAMES, _all_texts, "a list of names"),
         (_INDICES, _is_indices, "a whole number or a list of them"),
+        (_LISTS, lambda value: not _is_whole(value) and _is_indices(value), "a list of numbers"),
         (_PATTERNS, _mapping_of(_is_number), "a mapping of names to numbers"),
         (_MAPPINGS, lambda value: isinstance(value, dict), "a mapping"),
     )

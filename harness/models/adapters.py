@@ -106,8 +106,8 @@ def attach_adapter(model: PreTrainedModel, folder: Path, *, advice: str | None =
     config.inference_mode = config.is_prompt_learning
     try:
         adapted = insert_adapter(model, config, 0)
-    except ZbenchError:
-        raise
+    except ZbenchError as fault:
+        raise type(fault)(f"{file}: {fault}") from fault
     except Exception as fault:  # the settings are a stranger's, and PEFT uses them unchecked
         if is_out_of_memory(fault):
             raise

@@ -144,8 +144,8 @@ def read_pth(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as fault:  # pickle, zip, torch and Python itself raise many kinds
         said = (
-            f"is no file of tensors alone, or damaged ({type(fault).__name__}); nothing else is "
-            "read, because unpickling can run code"
+            "is no file of tensors alone, or damaged; nothing else is read, because unpickling can "
+            "run code"
         )
         raise Unreadable(path, "damaged", said) from fault
     entries = content.items() if isinstance(content, dict) else ()

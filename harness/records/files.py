@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -20,6 +21,22 @@ from harness.readers.json_files import read_json_object
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
+
+_ADVICE = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, 0), "free space or choose another folder"
+    ),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "give yourself the right to write there, or choose another folder",
+    ),
+    **dict.fromkeys(
+        (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY),
+        "remove what lies in its place",
+    ),
+    errno.ENAMETOOLONG: "choose a folder or a label with a shorter name",
+}
+"""What cures each cause; 0 stands for a library that tells none."""
 
 LARGE_BYTES = 256 * 2**20
 """Files above this are remembered across processes, by path, size and time of change."""
@@ -84,10 +101,16 @@ def _temporary(path: Path) -> Iterator[Path]:
         ) as temporary:
             yield Path(temporary)
     except OSError as fault:
-        raise StorageError(
-            f"{path}: cannot be written ({one_line(fault.strerror or fault)}); free space or "
-            "choose another folder, then run the same command again"
-        ) from fault
+        raise unwritable(path, fault) from fault
+
+
+def unwritable(path: Path, fault: OSError) -> StorageError:
+    """What an operating system's error means for a file that is to be written."""
+    advice = _ADVICE.get(fault.errno or 0, "see that its disk is mounted and in order")
+    said = one_line(fault.strerror or fault)
+    return StorageError(
+        f"{path}: cannot be written ({said}); {advice}, then run the same command again"
+    )
 
 
 def flush(path: Path) -> None:

@@ -98,7 +98,7 @@ def _draw(axes: Axes, *, curves: Curves, styles: Styles) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     places = sorted({examples for points in curves.values() for examples, _ in points})
-    ticks = [places[index] for index in apart(places, 0.12)]
+    ticks = [places[index] for index in apart(places, 0.1)]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -29,6 +29,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from harness.errors import EvaluationError
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.prefix_trie.forward import TrieForward, padded_length
 from harness.evaluation.scorer import Scorer
@@ -374,3 +375,13 @@ def test_real_items_with_a_model_of_110_million(name: str, real_root: Path) -> N
     tokenizer = AutoTokenizer.from_pretrained(real_root / "llama_tokenizer")
     asked = real_requests(name, {"mmlu": 1, "hellaswag": 2}.get(name, 6), real_root)
     assert_equals_hflm(LlamaForCausalLM(config), tokenizer, asked)
+
+
+def test_a_text_that_spells_a_token_outside_of_the_model_is_told(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = LlamaConfig(vocab_size=20, num_attention_heads=2, **sizes)
+    scorer = Scorer(LlamaForCausalLM(config), tokenizer)
+    with pytest.raises(EvaluationError, match=r"'B' or its context spells a token outside of .*20"):
+        scorer.loglikelihood(requests([("A", "B")]))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
 from harness.errors import StorageError
-from harness.execution.worker import logging_beside_the_screen
+from harness.execution.worker import MaskedText, logging_beside_the_screen
 
 logger = logging.getLogger("harness.somewhere")
 
@@ -53,3 +54,34 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         logging_beside_the_screen(tmp_path / "cell" / "log.txt"),
     ):
         pass
+
+
+SECRET = "http://anna:geheim77@hub/?token=tok88"
+
+
+def test_no_secret_passes_what_a_worker_prints() -> None:
+    reading, writing = os.pipe()
+    stream = MaskedText(writing)
+    try:
+        raise ValueError(SECRET)
+    except ValueError:
+        logger = logging.Logger("worker")
+        logger.addHandler(logging.StreamHandler(stream))
+        logger.exception("größe %s", SECRET)
+    print(SECRET, file=stream)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as file:
+        text = file.read()
+    assert "größe http://***@hub/?token=***" in text
+    assert "ValueError" in text
+    assert not [secret for secret in ("anna", "geheim77", "tok88") if secret in text]
+
+
+def test_nor_what_a_cell_of_this_process_logs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with logging_beside_the_screen(tmp_path / "log.txt"):
+        logging.getLogger("x").error("%s", SECRET)
+    text = (tmp_path / "log.txt").read_text() + capsys.readouterr().err
+    assert "http://***@hub" in text
+    assert "geheim77" not in text

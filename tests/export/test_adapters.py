@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from harness.cell.run import run_cell
 from harness.cell.settings import RunSettings
 from harness.demo.world import world_folder, write_world
-from harness.errors import GridError, ModelError, UsageError
+from harness.errors import GridError, ModelError, UsageError, ZbenchError
 from harness.export.adapters import export_cell
 from harness.export.model_card import cell_grid
 from harness.grid.folders import cell_folder
@@ -167,6 +167,21 @@ def test_what_cannot_be_exported_is_one_line(
     with pytest.raises(UsageError, match=said):
         export_cell(cell(cells), tmp_path / "out", runs_dir=runs_dir, data_root=None)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_cell_of_a_method_that_is_not_installed_says_so(runs: Runs, tmp_path: Path) -> None:
+    runs_dir, cells = runs
+    file = cell_folder(runs_dir, cells["lora"]) / "cell.json"
+    stored = file.read_text()
+    try:
+        file.write_text(stored.replace('"method": "lora"', '"method": "colleagues"'))
+        with pytest.raises(UsageError, match="its method 'colleagues' is not installed here"):
+            export_cell(cells["lora"].id, tmp_path / "out", runs_dir=runs_dir, data_root=None)
+        file.write_text("[" * 100_000)
+        with pytest.raises(ZbenchError, match="nested more than"):
+            export_cell(cells["lora"].id, tmp_path / "out", runs_dir=runs_dir, data_root=None)
+    finally:
+        file.write_text(stored)
 
 
 def test_a_folder_in_use_is_left_alone(runs: Runs, tmp_path: Path) -> None:

@@ -35,7 +35,12 @@ def another(path: Path) -> None:
     write_frame(path, FRAME.assign(acc=0.0))
 
 
-CHANGES = (half, one_bit, another, Path.unlink)
+def into_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+CHANGES = (half, one_bit, another, into_a_folder, Path.unlink)
 
 
 @pytest.fixture

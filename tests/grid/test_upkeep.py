@@ -45,6 +45,7 @@ def finish(cell: Cell, runs: Path) -> Path:
     (folder / ADAPTER_FOLDER).mkdir()
     tensors = {"a": torch.zeros(20)}
     save_file(tensors, folder / ADAPTER_FOLDER / "adapter_model.safetensors")
+    (folder / ADAPTER_FOLDER / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     record = cell.model_dump(mode="json", serialize_as_any=True)
     (folder / CELL_FILE).write_text(json.dumps(record))
     return folder
@@ -79,6 +80,7 @@ def cut(name: str) -> Change:
     return half
 
 
+CONFIG = f"{ADAPTER_FOLDER}/adapter_config.json"
 ITEMS = str(items_path(Path(), "arc_easy", SCORE.key))
 WEIGHTS = f"{ADAPTER_FOLDER}/adapter_model.safetensors"
 
@@ -93,6 +95,8 @@ WEIGHTS = f"{ADAPTER_FOLDER}/adapter_model.safetensors"
         (lambda f: (f / ITEMS).unlink(), ITEMS, "is missing; run-grid scores"),
         (cut(STEPS_FILE), STEPS_FILE, "left out"),
         (lambda f: (f / "gates.parquet").write_bytes(b"old"), "gates.parquet", "left out"),
+        (lambda f: (f / CONFIG).unlink(), ADAPTER_FOLDER, "adapter_config.json"),
+        (lambda f: (f / CONFIG).write_text("["), ADAPTER_FOLDER, "is no JSON"),
         (cut(WEIGHTS), ADAPTER_FOLDER, "adapter_model.safetensors: "),
         (lambda f: (f / WEIGHTS).write_bytes(b"x" * 300), ADAPTER_FOLDER, "safetensors"),
         (lambda f: (f / WEIGHTS).unlink(), ADAPTER_FOLDER, "holds no trained weights"),

@@ -155,7 +155,7 @@ def test_the_report_is_the_same_without_mlflow(finished: Path) -> None:
         "--reports-dir", "plain",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "read the cells' own files" in done.stdout
+    assert "warning" not in done.stdout  # nothing is asked of it: all cells are done here
     table = Path("slice") / "table1.csv"
     with_mlflow = finished / "reports" / table
     if not with_mlflow.is_file():

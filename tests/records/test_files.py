@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -21,6 +22,7 @@ from harness.records.files import (
     sha256_of_file,
     sha256_of_files,
     sha256_of_json,
+    write_bytes,
 )
 
 
@@ -76,7 +78,7 @@ def test_a_folder_that_holds_something_is_replaced_only_where_asked(tmp_path: Pa
     path.mkdir()
     (path / "old").write_bytes(b"x")
     with (
-        pytest.raises(StorageError, match=r"b: cannot be written .*free space"),
+        pytest.raises(StorageError, match=r"b: cannot be written .*remove what lies in its place"),
         atomic_folder(path) as temporary,
     ):
         (temporary / "new").write_bytes(b"y")
@@ -85,6 +87,35 @@ def test_a_folder_that_holds_something_is_replaced_only_where_asked(tmp_path: Pa
         (temporary / "new").write_bytes(b"y")
     assert content_of(tmp_path) == {"b/new": b"y"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "free space or choose another folder"),
+        (errno.EDQUOT, "free space or choose another folder"),
+        (errno.EROFS, "give yourself the right to write there"),
+        (errno.EISDIR, "remove what lies in its place"),
+        (errno.EIO, "see that its disk is mounted"),
+    ],
+)
+def test_what_cures_a_write_that_failed_depends_on_why(
+    tmp_path: Path, number: int, advice: str
+) -> None:
+    with (
+        pytest.raises(StorageError, match=f"a: cannot be written .*; {advice}"),
+        atomic_file(tmp_path / "a"),
+    ):
+        raise OSError(number, os.strerror(number))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_the_place_of_a_file_is_gone_once_it_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(StorageError, match="remove what lies in its place"):
+        write_bytes(tmp_path / "a", b"x")
+    (tmp_path / "a").rmdir()
+    write_bytes(tmp_path / "a", b"x")
 
 
 def test_tensors_that_cannot_be_written_are_a_storage_error(tmp_path: Path) -> None:

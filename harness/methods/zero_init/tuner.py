@@ -6,16 +6,16 @@ that `PeftModel.from_pretrained` can load these adapter folders.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftType
+from peft import PeftType
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import register_peft_method
-from pydantic import ValidationError
 from torch import nn
 
 from harness.errors import MethodError
@@ -26,9 +26,9 @@ from harness.methods.zero_init.attention import (
     PromptAttention,
     register_prompts,
 )
+from harness.methods.zero_init.config import PromptConfig
 from harness.methods.zero_init.generator import PromptGenerator
 from harness.methods.zero_init.options import (
-    PROMPT_METHODS,
     GatedPromptOptions,
     GeneratedPromptOptions,
     check_base,
@@ -39,48 +39,6 @@ from harness.models.families import FAMILIES, refusal
 from harness.models.packed_attention import implementation_of
 from harness.models.shape import shape_of
 from harness.readers.tensor_files import check_weights
-from harness.spec import describe_faults
-
-PEFT_TYPE = ZERO_INIT_PROMPT
-
-
-@dataclass
-class PromptConfig(PeftConfig):
-    """The adapter_config.json of zero-initialised attention (not PEFT's prompt tuning).
-
-    Raises:
-        MethodError: an unknown method, or options that it does not have.
-    """
-
-    method: str = "zero-init-linear"
-    """`random-init`, `zero-init-linear` or `zero-init-nonlinear`."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """The method's options, as in a grid."""
-    seed: int = 0
-    """Seed of the initial values."""
-    base_shape: dict[str, Any] | None = None
-    """Sizes of the model that the adapter fits."""
-    target_modules: Any = None
-    """Not used: `options.num_layers` says which layers carry a prompt."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = getattr(PeftType, PEFT_TYPE)
-        kind = PROMPT_METHODS.get(str(self.method))
-        if kind is None:
-            raise MethodError(
-                f"adapter_config.json: method: no prompt method {self.method!r}; known: "
-                f"{', '.join(PROMPT_METHODS)}"
-            )
-        try:
-            self.parsed = kind.model_validate(self.options)
-        except ValidationError as error:
-            fault = describe_faults(error, "adapter_config.json: options", kind)[0]
-            raise MethodError(fault) from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as adapter_config.json holds them, defaults of the options included."""
-        return asdict(self) | {"options": self.parsed.model_dump()}
 
 
 class _Layer(BaseTunerLayer):
@@ -128,6 +86,21 @@ class PromptTuner(BaseTuner):
     tuner_layer_cls = (PromptLayer, GeneratorLayer)  # type: ignore[assignment]  # for isinstance
     target_module_mapping: dict[str, list[str]] = {}
 
+    def inject_adapter(self, model: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Inserts an adapter beside those that the model carries.
+
+        Raises:
+            MethodError: the model carries one of this name, or cannot carry prompts.
+            ModelError: the adapter is for another base model.
+        """
+        for module in model.modules():
+            if isinstance(module, PromptLayer) and adapter_name in module.adapters():
+                raise MethodError(
+                    f"this base carries a prompt adapter called {adapter_name} already; unload "
+                    "it, or load the other under another name with load_adapter"
+                )
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+
     def _prepare_adapter_config(self, peft_config: Any, model_config: Any) -> Any:
         return peft_config
 
@@ -135,20 +108,13 @@ class PromptTuner(BaseTuner):
         """Checks that the adapter fits the model, and switches the model's attention over.
 
         Raises:
-            MethodError: the model carries an adapter of this name, or cannot carry prompts.
+            MethodError: the model cannot carry prompts.
             ModelError: the adapter is for another base model.
         """
         shape = shape_of(model.config)
         if peft_config.base_shape is not None:
             check_base(peft_config.base_shape, shape)
         peft_config.base_shape = shape.model_dump()
-        names = {name for name, config in self.peft_config.items() if config is peft_config}
-        for module in model.modules():
-            if isinstance(module, PromptLayer) and names & module.adapters():
-                raise MethodError(
-                    f"this base carries a prompt adapter called {', '.join(sorted(names))} "
-                    "already; unload it, or load the other under another name with load_adapter"
-                )
         adapted = peft_config.parsed.adapted_layers(shape)
         if not model.config._attn_implementation.startswith(PROMPT_ATTENTION_PREFIX):
             check_attention(model)
@@ -160,12 +126,6 @@ class PromptTuner(BaseTuner):
         }
         # Drawn on the CPU in fp32: the same initial values on every device, in any precision.
         self._rng = torch.Generator(device="cpu").manual_seed(peft_config.seed)
-        generated = isinstance(peft_config.parsed, GeneratedPromptOptions)
-        if generated and not hasattr(decoder, GENERATOR):
-            generator = GeneratorLayer(
-                num_layers=shape.num_hidden_layers, model_size=shape.hidden_size
-            )
-            decoder.add_module(GENERATOR, generator)
 
     def _check_target_module_exists(self, peft_config: PromptConfig, key: str) -> bool:  # type: ignore[override]  # static in PEFT
         return id(self.model.get_submodule(key)) in self._layer_of
@@ -189,7 +149,7 @@ class PromptTuner(BaseTuner):
         layer.device = device
         virtual_tokens = generator = None
         if isinstance(options, GeneratedPromptOptions):
-            generator = getattr(self.model.get_decoder(), GENERATOR)
+            generator = self._generator()
             if adapter_name not in generator.prompt_embedding:
                 generator.device = device  # the first layer's
                 generator.add(
@@ -214,6 +174,20 @@ class PromptTuner(BaseTuner):
             device=device,
         )
         layer.set_adapter(self.active_adapters)
+
+    def _generator(self) -> GeneratorLayer:
+        """The model's generators; added with the first prompt that one of them makes.
+
+        Not before: PEFT freezes a base only where it finds no adapter layer in it.
+        """
+        decoder: Any = self.model.get_decoder()
+        if not hasattr(decoder, GENERATOR):
+            layer = GeneratorLayer(
+                num_layers=self._shape.num_hidden_layers, model_size=self._shape.hidden_size
+            )
+            decoder.add_module(GENERATOR, layer)
+        found: GeneratorLayer = getattr(decoder, GENERATOR)
+        return found
 
     def set_adapter(self, adapter_name: Any, inference_mode: bool = False) -> None:
         """Switches to an adapter.
@@ -270,9 +244,37 @@ class PromptTuner(BaseTuner):
         del model.peft_config
         return model
 
-    def merge_and_unload(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuses, with a MethodError: prompts are no change of the base weights."""
+    def merge_adapter(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuses: prompts are no change of the base weights.
+
+        Raises:
+            MethodError: always.
+        """
         raise MethodError("a prompt adapter cannot be merged into the base weights; keep it beside")
+
+    merge_and_unload = unmerge_adapter = merge_adapter
+
+    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """Refuses: a sum of prompts is none of their sum of outputs.
+
+        Raises:
+            MethodError: always.
+        """
+        raise MethodError("prompt adapters cannot be added up; train one, or switch between them")
+
+    @contextlib.contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Refuses `adapter_names`, an adapter per row, which would be ignored without a word.
+
+        Raises:
+            MethodError: it is given.
+        """
+        if kwargs.get("adapter_names") is not None:
+            raise MethodError(
+                "adapter_names: all rows of a batch have the one active prompt adapter; call "
+                "set_adapter, and run the rows of each adapter by themselves"
+            )
+        yield
 
 
 def check_attention(model: Any) -> None:
@@ -294,18 +296,21 @@ def check_attention(model: Any) -> None:
 
 def register() -> None:
     """Makes PEFT know prompt adapters; calling it again changes nothing."""
-    if PEFT_TYPE in PeftType.__members__:
+    if ZERO_INIT_PROMPT in PeftType.__members__:
         return
     # PeftType is a closed str Enum: this adds a member by hand.
-    member = str.__new__(PeftType, PEFT_TYPE)
-    member._name_ = PEFT_TYPE
-    member._value_ = PEFT_TYPE
-    type.__setattr__(PeftType, PEFT_TYPE, member)
-    PeftType._member_names_.append(PEFT_TYPE)
-    PeftType._member_map_[PEFT_TYPE] = member
-    PeftType._value2member_map_[PEFT_TYPE] = member
+    member = str.__new__(PeftType, ZERO_INIT_PROMPT)
+    member._name_ = ZERO_INIT_PROMPT
+    member._value_ = ZERO_INIT_PROMPT
+    type.__setattr__(PeftType, ZERO_INIT_PROMPT, member)
+    PeftType._member_names_.append(ZERO_INIT_PROMPT)
+    PeftType._member_map_[ZERO_INIT_PROMPT] = member
+    PeftType._value2member_map_[ZERO_INIT_PROMPT] = member
     register_peft_method(
-        name=PEFT_TYPE.lower(), config_cls=PromptConfig, model_cls=PromptTuner, prefix="prompt_"
+        name=ZERO_INIT_PROMPT.lower(),
+        config_cls=PromptConfig,
+        model_cls=PromptTuner,
+        prefix="prompt_",
     )
     assert PEFT_TYPE_TO_TUNER_MAPPING[member] is PromptTuner
 

@@ -1,0 +1,84 @@
+"""What of a grid can be read where a method of it is not installed here, or its adapter is not.
+
+For commands that show results and run nothing: whoever reports a grid need not have its plug-ins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import MethodError, UsageError, did_you_mean
+from harness.methods import METHODS
+from harness.readers.files import user_path
+
+
+def without_absent_methods(raw: Any, *, place: str, folder: Path) -> tuple[Any, tuple[str, ...]]:
+    """A parsed grid without the entries of methods that are not here, and a line for each.
+
+    Args:
+        raw: what the file holds, faulty or not.
+        place: the file's name, the beginning of every line.
+        folder: what the paths of `adapter` are relative to.
+
+    Returns:
+        `raw` itself and no line, where nothing is absent or nothing would be left.
+    """
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("blocks"), list):
+        return raw, ()
+    named = raw["methods"] if isinstance(raw.get("methods"), Mapping) else {}
+    absent = {
+        label: why
+        for label, entry in named.items()
+        if (why := _why_absent(entry, label, folder)) is not None
+    }
+    lines = [f"{place}: methods.{label}: {why}" for label, why in absent.items()]
+    blocks = []
+    for index, block in enumerate(raw["blocks"]):
+        entries = block.get("methods") if isinstance(block, Mapping) else None
+        if not isinstance(entries, list):
+            blocks.append(block)
+            continue
+        kept = []
+        for number, entry in enumerate(entries):
+            if isinstance(entry, str) and entry in named:
+                why = absent.get(entry)
+            elif (why := _why_absent(entry, None, folder)) is not None:
+                lines.append(f"{place}: blocks[{index}].methods[{number}]: {why}")
+            if why is None:
+                kept.append(entry)
+        if kept:
+            blocks.append({**block, "methods": kept})
+    if not blocks or not lines:
+        return raw, ()
+    rest = {**raw, "blocks": blocks}
+    if absent:
+        rest["methods"] = {label: entry for label, entry in named.items() if label not in absent}
+    return rest, tuple(f"{line}; its cells are left out here" for line in lines)
+
+
+def _why_absent(entry: Any, label: Any, folder: Path) -> str | None:
+    """Why an entry's method cannot be had here; None where it can, or is wrong in another way."""
+    name = entry
+    if isinstance(entry, Mapping):
+        name = entry.get("method", "adapter" if "adapter" in entry else entry.get("label", label))
+        if name == "adapter":
+            return _why_no_folder(entry.get("adapter"), folder)
+    if not isinstance(name, str):
+        return None
+    if name not in METHODS:
+        return f"no such method '{name}'{did_you_mean(name, METHODS)}"
+    try:
+        METHODS[name]
+    except MethodError as fault:
+        return str(fault)
+    return None
+
+
+def _why_no_folder(adapter: Any, folder: Path) -> str | None:
+    try:
+        found = folder / user_path(adapter) if isinstance(adapter, str) else None
+    except UsageError:
+        return None
+    return None if found is None or found.is_dir() else f"adapter: {found}: no such folder"
