@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness.errors import EvaluationError
+from harness.errors import DataError, EvaluationError
 from harness.evaluation import evaluate
 from harness.evaluation.scores import TaskOutcome, tokenizer_sha256
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET, TaskSpec, request_key
@@ -162,7 +162,7 @@ def test_a_gold_answer_that_is_no_choice_is_named(
     rows = pyarrow.parquet.read_table(path).to_pylist()
     rows[2]["label"] = "7"
     write_rows(path, rows)
-    with pytest.raises(EvaluationError, match="hellaswag: item 2 has the gold answer 7"):
+    with pytest.raises(DataError, match="row 2 .*, column label: '7' is no number from 0 to 3"):
         score("hellaswag", root, shots=0)
 
 
