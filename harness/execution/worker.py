@@ -240,7 +240,8 @@ def logging_beside_the_screen(path: Path) -> Iterator[None]:
         for handler in handlers:
             root.removeHandler(handler)
         root.setLevel(level)
-        file.close()
+        with contextlib.suppress(OSError):  # what a full disk did not take is written once more
+            file.close()
 
 
 class _MaskedFormatter(logging.Formatter):

@@ -38,6 +38,7 @@ def test_a_full_disk_costs_lines_of_the_log_alone(
     (tmp_path / "log.txt").symlink_to("/dev/full")
     with logging_beside_the_screen(tmp_path / "log.txt"):
         logger.info("x" * 100_000)
+        logger.info("short")  # it stays in the file's buffer, and is written when that is closed
     assert "Traceback" not in capsys.readouterr().err
 
 
