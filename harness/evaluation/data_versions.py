@@ -24,6 +24,7 @@ from harness.data.pins import (
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark
 from harness.evaluation.items import check_split
 from harness.evaluation.tasks import TaskSpec, local_files
+from harness.readers.column_types import is_plain
 from harness.readers.parquet_files import read_columns, read_footer
 from harness.records.files import known_sha256_of_file
 
@@ -124,7 +125,8 @@ def _file_content(benchmark: Benchmark, file: str, path: Path) -> Content:
 def _read_content(name: str, file: str, path: Path, _size: int, _changed: int) -> Content:
     benchmark = BENCHMARKS[name]
     check_split(benchmark, file, path, num_shots=0)  # what cannot be asked has no content
-    columns = columns_of(benchmark, file, list(read_footer(path).types))
+    types = read_footer(path).types
+    columns = columns_of(benchmark, file, [column for column in types if is_plain(types[column])])
     return split_content(benchmark, columns, read_columns(path, columns).to_pylist())
 
 
