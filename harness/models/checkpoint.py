@@ -105,20 +105,13 @@ def _snapshot(spec: ModelSpec) -> Path:
         ) from fault
 
 
-def check_checkpoint(
-    spec: ModelSpec,
-    folder: Path,
-    *,
-    max_length: int | None = None,
-    max_new_tokens: int | None = None,
-) -> list[str]:
+def check_checkpoint(spec: ModelSpec, folder: Path, *, max_length: int | None = None) -> list[str]:
     """Checks a checkpoint folder by its small files and its headers; loads no weights.
 
     Needs neither torch nor transformers.
 
     Args:
         max_length: tokens of the longest text that the model is to be trained on.
-        max_new_tokens: tokens of the longest response that it is to generate.
 
     Returns:
         What whoever uses it must know, one line each.
@@ -148,7 +141,7 @@ def check_checkpoint(
     faults.lines += wrong
     if faults.lines:
         raise ModelError("\n".join(dict.fromkeys(faults.lines)))
-    return [*notes, *position_notes(settings, max_length, max_new_tokens)]
+    return [*notes, *position_notes(settings, max_length)]
 
 
 class _Faults:

@@ -14,22 +14,10 @@ from typing import Literal
 from harness.errors import UsageError, ZbenchError, one_line
 
 Cause = Literal[
-    "missing",
-    "folder",
-    "special",
-    "forbidden",
-    "unreadable",
-    "empty",
-    "lfs pointer",
-    "too large",
-    "too deep",
-    "cut off",
-    "damaged",
-    "no weights",
-    "no text",
-    "other format",
-    "content",
-]
+    "missing", "folder", "special", "forbidden", "unreadable", "empty", "lfs pointer",
+    "too large", "too deep", "cut off", "damaged", "no weights", "no text", "other format",
+    "content"
+]  # fmt: skip
 """Why a file cannot be read."""
 
 ADVICE: dict[Cause, str] = {
