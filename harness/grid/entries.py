@@ -7,7 +7,6 @@ pydantic continues with the rest of the file: all errors are reported together.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from harness.data.spec import DataSpec
 from harness.errors import UsageError, ZbenchError, did_you_mean, one_line, shortened
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.tasks import TaskSpec, unknown_benchmark
-from harness.grid.gone import stored_adapter
+from harness.grid.gone import adapter_folder, stored_adapter
 from harness.grid.names import grid_name_fault, model_name_faults
 from harness.grid.schema import LONGEST_LABEL, MethodChoice
 from harness.methods import METHODS
@@ -192,9 +191,8 @@ def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
         own = {}
     if name == "adapter" and isinstance(raw.get("adapter"), str):
         try:
-            folder = user_path(context.folder / user_path(raw["adapter"])).resolve()
-            name_of_folder = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-._")
-            label = label or name_of_folder[:LONGEST_LABEL] or "adapter"
+            folder, name_of_folder = adapter_folder(raw["adapter"], context.folder)
+            label = label or name_of_folder
             raw |= {"adapter": str(folder), "sha256": ""}
             gone = context.results if not folder.exists() else None
             stored = gone and stored_adapter(gone, folder, str(label))
