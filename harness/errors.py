@@ -110,9 +110,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{near[0]}'? {listing}" if near else f" {listing}"
 
 
-def shortened(name: str) -> str:
-    """A name from outside as a line shows it: printable, in one line, and cut."""
-    cut = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+def shortened(name: str, longest: int = LONGEST_NAME) -> str:
+    """A text from outside as a line shows it: printable, in one line, and cut."""
+    cut = name if len(name) <= longest else f"{name[:longest]}…"
     return printable(cut).replace("\n", "\\n").replace("\t", "\\t")
 
 

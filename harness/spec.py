@@ -5,12 +5,21 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, TypeVar, get_args
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import InitErrorDetails
 
-from harness.errors import LONGEST_NAME, did_you_mean, printable, shortened
+from harness.errors import LONGEST_NAME, UsageError, did_you_mean, printable, shortened
+from harness.readers.files import user_path
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -86,6 +95,25 @@ RENAMED = {
 
 class Fault(ValueError):
     """A fault of what a user wrote; its text is shown as it is."""
+
+
+def _expanded(path: str) -> str:
+    try:
+        found = user_path(path)
+    except UsageError as fault:
+        raise Fault(str(fault)) from fault
+    return str(found) if path.startswith("~") else path
+
+
+UserPath = Annotated[str, AfterValidator(_expanded)]
+"""A path that a file can have, with `~` expanded."""
+
+
+def place_of(path: str | None, data_root: Path | None) -> Path | None:
+    """Where a path lies that is absolute or under the data root; None where that is not known."""
+    if path is None or (data_root is None and not Path(path).is_absolute()):
+        return None
+    return Path(path) if data_root is None else data_root / path
 
 
 class Faults:

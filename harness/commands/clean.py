@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.commands.display import console, print_json, print_line
+from harness.commands.display import console, print_json, print_line, print_warnings
 from harness.errors import StorageError, UsageError
 from harness.grid.schema import Cell
 from harness.grid.upkeep import Waste, find_waste
@@ -22,7 +22,8 @@ def clean_command(runs_dir: Path, cells: Sequence[Cell], *, remove: bool, as_jso
     """
     if not runs_dir.is_dir():
         raise UsageError(f"{runs_dir}: no such folder; name the one to look at with --runs-dir")
-    waste, alone = find_waste(runs_dir, {name for cell in cells for name in _ids(cell)})
+    ids = {name for cell in cells for name in (cell.id, *cell.former_ids)}
+    waste, alone = find_waste(runs_dir, ids)
     faults = _remove(waste) if remove else []
     total = sum(one.size_bytes for one in waste)
     if as_json:
@@ -33,16 +34,10 @@ def clean_command(runs_dir: Path, cells: Sequence[Cell], *, remove: bool, as_jso
     screen = console()
     for one in waste:
         print_line(screen, f"{_size(one.size_bytes):>9}  {one.why}: {one.path}")
-    for line in (*alone, *faults):
-        print_line(screen, f"warning: {line}", "yellow")
+    print_warnings(screen, [*alone, *faults])
     done = "removed" if remove else "may be removed; with --yes it is"
     print_line(screen, f"{_size(total)} in {len(waste)} places {done}")
     return 1 if faults else 0
-
-
-def _ids(cell: Cell) -> tuple[str, ...]:
-    """The id of a cell, and those that it had in earlier versions."""
-    return (cell.id, *getattr(cell, "former_ids", ()))
 
 
 def _remove(waste: Sequence[Waste]) -> list[str]:

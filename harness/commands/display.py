@@ -138,10 +138,11 @@ def _heading(benchmark: str) -> str:
 
 def print_notes(console: Console, states: Sequence[CellState]) -> None:
     """Says what went wrong in a training that was finished nevertheless."""
-    for state in states:
-        train = state.result.train if state.result else None
-        if train is not None and train.note:
-            print_line(console, f"warning: {state.cell.label}: {train.note}")
+    trained = [(state, state.result.train) for state in states if state.result]
+    notes = [
+        f"{state.cell.label}: {train.note}" for state, train in trained if train and train.note
+    ]
+    print_warnings(console, notes)
 
 
 def log_line(state: CellState) -> str:
@@ -153,8 +154,9 @@ def log_line(state: CellState) -> str:
 def print_tracking_problem(console: Console, problem: str | None) -> None:
     """Says what is not in MLflow, if anything is not."""
     if problem:
-        text = f"warning: not all is in MLflow ({problem}); `zbench sync` makes up for it"
-        print_line(console, text, "yellow")
+        print_warnings(
+            console, [f"not all is in MLflow ({problem}); `zbench sync` makes up for it"]
+        )
 
 
 def grid_warnings(states: Sequence[CellState]) -> list[str]:
@@ -183,6 +185,4 @@ def print_warnings(console: Console, warnings: Sequence[str]) -> None:
 
 def print_plan_warnings(console: Console, rows: Sequence[PlanRow]) -> None:
     """Says what is odd of the cells that are still to be trained."""
-    for row in rows:
-        if row.warning and not row.trained:
-            print_line(console, f"warning: {row.warning}")
+    print_warnings(console, [row.warning for row in rows if row.warning and not row.trained])

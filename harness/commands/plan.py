@@ -15,6 +15,7 @@ from harness.commands.display import (
     print_json,
     print_line,
     print_plan_warnings,
+    print_warnings,
 )
 from harness.commands.progress import format_seconds
 from harness.errors import UsageError
@@ -54,7 +55,7 @@ def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
         print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})
     else:
         _print_plan(display.console(), grid.spec.name, rows)
-        display.print_warnings(display.console(), warnings)
+        print_warnings(display.console(), warnings)
     return 0
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from harness.analysis.frames import ReportInput, cells_frame, losses_frame, scores_frame
 from harness.analysis.sources import ResultSource
-from harness.commands import display
-from harness.commands.display import grid_warnings, print_json, print_line, print_warnings
+from harness.commands.display import console, grid_warnings, print_json, print_warnings
 from harness.errors import LONGEST_LIST, ReportError, mask_secrets, printable
 from harness.grid.workspace import OpenGrid
 
@@ -18,15 +17,15 @@ def report_command(
     grid: OpenGrid, *, reports_dir: Path, tracking_uri: str | None, as_json: bool
 ) -> int:
     """Renders a grid's report from the cells' folders, and from MLflow for what they lack."""
-    from harness.records.environment import git_commit, package_versions
     from harness.report import build_report
     from harness.tracking.address import is_own, resolve_uri, shown_uri
 
     states = grid.states
-    console = display.console(quiet=as_json)
-    display.print_warnings(console, grid.notices)
+    screen = console(quiet=as_json)
     lost = [state for state in states if state.status == "failed" and state.result is None]
-    display.print_warnings(console, [f"left out of the report: {state.fault}" for state in lost])
+    print_warnings(
+        screen, [*grid.notices, *(f"left out of the report: {state.fault}" for state in lost)]
+    )
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
     own = is_own(uri, grid.runs_dir)
     if not any(state.result for state in states) and own:
@@ -41,47 +40,19 @@ def report_command(
         uri=None if own else uri,
         data_root=grid.data_root,
     )
-    for fault in [state.fault for state in states if state.status == "stale"][:1]:
-        print_line(console, f"warning: {fault}")
-    if source.problem:
-        print_line(console, f"warning: {source.problem}; read the cells' own files")
-    only_tracked = only_in_mlflow(source.only_tracked, grid.runs_dir, shown_uri(uri, grid.runs_dir))
-    print_warnings(console, only_tracked)
-    environment = source.environment() | {
-        "report made with": f"zbench {package_versions()['zbench']}, {git_commit() or 'no commit'}",
-        "tracking": "the cells' own files" if source.problem else shown_uri(uri, grid.runs_dir),
-    }
+    shown = shown_uri(uri, grid.runs_dir)
+    only_tracked = only_in_mlflow(source.only_tracked, grid.runs_dir, shown)
+    stale = [state.fault for state in states if state.status == "stale" and state.fault]
+    unread = [f"{source.problem}; read the cells' own files"] if source.problem else []
+    print_warnings(screen, [*stale[:1], *unread, *only_tracked])
+    content = _content(grid, source, reports_dir / "theory", shown, only_tracked)
     gc.freeze()  # what is loaded by now stays: drawing is an eighth faster if it is not traversed
-    report = build_report(
-        ReportInput(
-            grid_name=grid.spec.name,
-            grid_title=grid.spec.title,
-            grid_yaml=mask_secrets(grid.spec.text),
-            scores=scores_frame(grid.cells, source.results),
-            cells=cells_frame(states, source.results),
-            losses=losses_frame(grid.cells, source.results),
-            items=source.items,
-            traces=source.trace,
-            theory=reports_dir / "theory",
-            notes=tuple(
-                mask_secrets(note)
-                for note in (
-                    *grid.spec.notes,
-                    *(
-                        f"Warning: {text}."
-                        for text in (*grid.left_out, *grid_warnings(states), *only_tracked)
-                    ),
-                )
-            ),
-            environment=environment,
-        ),
-        reports_dir / grid.spec.name,
-    )
+    report = build_report(content, reports_dir / grid.spec.name)
     known = [line for state in states for line in state.damaged]
-    print_warnings(console, [*known, *(set(source.left_out) - {*known})])
+    print_warnings(screen, [*known, *(set(source.left_out) - {*known})])
     if source.lost:
         more = f" (and {len(source.lost) - 1} more files)" if len(source.lost) > 1 else ""
-        print_warnings(console, [f"the report lacks records: {source.lost[0]}{more}"])
+        print_warnings(screen, [f"the report lacks records: {source.lost[0]}{more}"])
     if as_json:
         print_json({"page": str(report.page), "files": [str(path) for path in report.files]})
     else:
@@ -89,6 +60,33 @@ def report_command(
         print(printable(f"\nPage:    {report.page}"))
         print(printable(f"Tables and figures: {report.page.parent}"))
     return 0
+
+
+def _content(
+    grid: OpenGrid, source: ResultSource, theory: Path, uri: str, only_tracked: Sequence[str]
+) -> ReportInput:
+    """What the report shows; nothing of it is secret."""
+    from harness.records.environment import git_commit, package_versions
+
+    told = (*grid.left_out, *grid_warnings(grid.states), *only_tracked)
+    return ReportInput(
+        grid_name=grid.spec.name,
+        grid_title=grid.spec.title,
+        grid_yaml=mask_secrets(grid.spec.text),
+        scores=scores_frame(grid.cells, source.results),
+        cells=cells_frame(grid.states, source.results),
+        losses=losses_frame(grid.cells, source.results),
+        items=source.items,
+        traces=source.trace,
+        theory=theory,
+        notes=tuple(map(mask_secrets, (*grid.spec.notes, *(f"Warning: {text}." for text in told)))),
+        environment=source.environment()
+        | {
+            "report made with": f"zbench {package_versions()['zbench']}, "
+            f"{git_commit() or 'no commit'}",
+            "tracking": "the cells' own files" if source.problem else uri,
+        },
+    )
 
 
 def only_in_mlflow(labels: Sequence[str], runs_dir: Path, uri: str) -> list[str]:

@@ -17,7 +17,7 @@ from harness.data.hub import check_reachable, read_hub, text_batches
 from harness.data.pins import content_sha256, training_pin
 from harness.data.spec import DataSpec, data_file
 from harness.errors import DataError
-from harness.readers.files import Unreadable, check_file, user_path
+from harness.readers.files import Unreadable, check_file
 from harness.readers.parquet_files import read_batches, read_footer
 from harness.records.files import sha256_of_file
 
@@ -105,7 +105,7 @@ def _collect(spec: DataSpec, data_root: Path | None, wanted: Sequence[int] | Non
     if path is not None:
         place, batches = str(path), _text_batches(path)
         # Where a machine keeps a file is no part of what it is.
-        name = path.name if user_path(str(spec.path)).is_absolute() else spec.path
+        name = path.name if Path(str(spec.path)).is_absolute() else spec.path
         source: dict[str, Any] = {"source": name, "revision": None, "commit": None}
     else:
         table, commit = read_hub(_hub_name(spec), spec.revision)

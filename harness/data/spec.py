@@ -9,9 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.errors import UsageError
-from harness.readers.files import user_path
-from harness.spec import Fault, Spec
+from harness.spec import Fault, Spec, UserPath, place_of
 
 ALPACA = "tatsu-lab/alpaca"
 """The data set of a grid that says nothing of its data."""
@@ -28,7 +26,7 @@ class DataSpec(Spec):
 
     source: str | None = ALPACA
     """Hub data set."""
-    path: str | None = None
+    path: UserPath | None = None
     """Parquet file, absolute or under the data root. Alpaca's alone has one of itself:
     `alpaca/train.parquet`, read instead of the hub where a data root is given."""
     revision: str = "main"
@@ -57,16 +55,6 @@ class DataSpec(Spec):
             "must be a data set of the hub, as owner/name; a file of your own is `path`"
         )
 
-    @field_validator("path")
-    @classmethod
-    def _possible_path(cls, path: str | None) -> str | None:
-        try:
-            if path is not None:
-                user_path(path)
-        except UsageError as fault:
-            raise Fault(str(fault)) from fault
-        return path
-
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if self.source is None and self.path is None:
@@ -79,9 +67,4 @@ _FILE_ENDINGS = (".parquet", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".arrow"
 
 def data_file(spec: DataSpec, data_root: Path | None) -> Path | None:
     """The file that a data set is read from; None where that is the hub, or no folder is given."""
-    if spec.path is None:
-        return None
-    path = user_path(spec.path)
-    if path.is_absolute():
-        return path
-    return None if data_root is None else data_root / path
+    return place_of(spec.path, data_root)

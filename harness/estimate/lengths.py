@@ -24,9 +24,10 @@ from harness.data.sets import (
     shuffled,
 )
 from harness.data.spec import DataSpec, data_file
-from harness.errors import ModelError, StorageError, one_line
+from harness.errors import StorageError
 from harness.grid.schema import Cell
 from harness.models.checkpoint import local_folder
+from harness.models.tokenizer_files import reading_tokenizer
 from harness.records.files import sha256_of_file, write_text
 
 if TYPE_CHECKING:
@@ -89,18 +90,13 @@ def kept_lengths(
         return found
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer_file = tokenizer_folder / "tokenizer.json"
     size = count_rows(data, data_root) or 0
     if size > COUNTED_ROWS:
         rows = read_chosen(data, COUNTED_ROWS / size, 0, data_root).rows
     else:
         rows = read_instructions(data, data_root=data_root).rows
-    try:
+    with reading_tokenizer(tokenizer_folder / "tokenizer.json"):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder, local_files_only=True)
-    except Exception as fault:  # the tokenizers library raises bare Exception
-        raise ModelError(
-            f"{tokenizer_file}: cannot be read ({one_line(fault)}); copy it again"
-        ) from fault
     found = row_lengths(rows, tokenizer)
     with contextlib.suppress(StorageError):  # then it is counted again the next time
         write_text(kept, json.dumps(asdict(found)) + "\n")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.data.sets import num_examples, read_instructions, shuffled
 from harness.data.spec import data_file
@@ -19,9 +19,6 @@ from harness.estimate.needs import local_model
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.schema import Cell
 from harness.models.shape import ModelShape
-
-if TYPE_CHECKING:
-    pass
 
 CHARACTERS_PER_TOKEN = 4.0
 """Characters per token of English text, where the tokenizer is not at hand."""
@@ -58,9 +55,9 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: int | Non
     """A function that gives the tokens of one epoch of a cell that trains.
 
     Counted where the data and the model's tokenizer lie on this machine (of a large set a sample,
-    which stands for all); else from constants, where
-    the data set is known; else from the characters of local data; None where nothing tells. Lengths
-    that were counted are kept in `runs_dir`; `num_rows` is the size of the training data.
+    which stands for all); else from constants, where the data set is known; else from the
+    characters of local data; None where nothing tells. Lengths that were counted are kept in
+    `runs_dir`; `num_rows` is the size of the training data.
     """
     lengths_of = cache(partial(kept_lengths, data_root=data_root, runs_dir=runs_dir))
     order_of = cache(shuffled)

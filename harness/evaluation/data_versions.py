@@ -1,8 +1,8 @@
 """Which version of a data set was read: the identity of its content, and the pinned ones.
 
 A content identity is taken over the rows, in order, whatever file or hub they came from; so a hub's
-copy and a local parquet file of the same version have the same. `data_identity.yaml` pins those of
-the data sets that zbench's numbers are about. Imports nothing heavy.
+copy and a local parquet file of the same version have the same. `data/pins.yaml` pins those of the
+data sets that zbench's numbers are about. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -14,13 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.data.pins import (
-    Content,
-    Mismatch,
-    Pin,
-    content_sha256,
-    pins,
-)
+from harness.data.pins import Content, Mismatch, Pin, content_sha256, pins
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark
 from harness.evaluation.items import check_split
 from harness.evaluation.tasks import TaskSpec, local_files

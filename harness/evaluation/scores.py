@@ -119,11 +119,10 @@ def task_scores(
             **shared,
         )
 
-    scores = [score(task.name, metric, members) for metric in metrics]
-    if loaded.groups:
-        own_metrics = [metric for metric in metrics if metric != MACRO_METRIC]
-        scores += [score(one, metric, [one]) for one in members for metric in own_metrics]
-    return tuple(scores)
+    names = members if loaded.groups else []
+    own = [metric for metric in metrics if metric != MACRO_METRIC]
+    whole = (score(task.name, metric, members) for metric in metrics)
+    return (*whole, *(score(one, metric, [one]) for one in names for metric in own))
 
 
 def _value(result: dict[str, Any], metric: str) -> tuple[float, float | None]:

@@ -5,15 +5,13 @@ For commands that show results and run nothing: whoever reports a grid need not 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import MethodError, UsageError, did_you_mean
-from harness.grid.gone import stored_adapter
+from harness.grid.gone import adapter_folder, stored_adapter
 from harness.methods import METHODS
-from harness.readers.files import user_path
 
 
 def without_absent_methods(
@@ -87,10 +85,9 @@ def _why_no_folder(entry: Mapping[str, Any], label: Any, folder: Path, results: 
     if not isinstance(adapter, str):
         return None
     try:
-        found = user_path(folder / user_path(adapter)).resolve()
+        found, own = adapter_folder(adapter, folder)
         gone = not found.exists()
     except (UsageError, OSError, RuntimeError):  # told where the grid is resolved
         return None
-    own = re.sub(r"[^A-Za-z0-9._-]+", "-", found.name).strip("-._")  # as `entries` calls it
     known = gone and stored_adapter(results, found, str(entry.get("label", label) or own))
     return f"adapter: {found}: no such folder" if gone and not known else None

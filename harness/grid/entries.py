@@ -7,7 +7,6 @@ pydantic continues with the rest of the file: all errors are reported together.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,18 +14,16 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
 
-from harness.data.spec import DataSpec
-from harness.errors import UsageError, ZbenchError, did_you_mean, one_line, shortened
+from harness.errors import ZbenchError, did_you_mean, one_line, shortened
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.tasks import TaskSpec, unknown_benchmark
-from harness.grid.gone import stored_adapter
+from harness.grid.gone import adapter_folder, stored_adapter
 from harness.grid.names import grid_name_fault, model_name_faults
 from harness.grid.schema import LONGEST_LABEL, MethodChoice
 from harness.methods import METHODS
 from harness.methods.imported import adapter_sha256
 from harness.methods.method import MethodOptions
 from harness.models.checkpoint import ModelSpec
-from harness.readers.files import user_path
 from harness.spec import Fault, Faults
 from harness.training.spec import TrainSpec
 
@@ -73,32 +70,11 @@ def _models(raw: Any) -> dict[str, ModelSpec]:
     for name, said in model_name_faults(map(str, raw)):
         faults.add(said, name)
     for name, entry in raw.items():
-        spec = faults.validate(ModelSpec, _with_user_path(entry, faults, str(name)), str(name))
+        spec = faults.validate(ModelSpec, entry, str(name))
         if spec is not None:
             found[str(name)] = spec
     faults.check()
     return found
-
-
-def _data(raw: Any) -> Any:
-    faults = Faults()
-    entry = _with_user_path(raw, faults)
-    if faults:
-        faults.validate(DataSpec, entry)
-    faults.check()
-    return entry
-
-
-def _with_user_path(entry: Any, faults: Faults, *steps: str) -> Any:
-    """The entry with `~` expanded in its `path`; of one that no file can have, without it."""
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str):
-        return entry
-    try:
-        path = user_path(entry["path"])
-    except UsageError as fault:
-        faults.add(str(fault), *steps, "path")
-        return {**entry, "path": "none"}
-    return {**entry, "path": str(path)} if entry["path"].startswith("~") else entry
 
 
 def _known_model(name: str, info: ValidationInfo) -> str:
@@ -192,9 +168,8 @@ def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
         own = {}
     if name == "adapter" and isinstance(raw.get("adapter"), str):
         try:
-            folder = user_path(context.folder / user_path(raw["adapter"])).resolve()
-            name_of_folder = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-._")
-            label = label or name_of_folder[:LONGEST_LABEL] or "adapter"
+            folder, name_of_folder = adapter_folder(raw["adapter"], context.folder)
+            label = label or name_of_folder
             raw |= {"adapter": str(folder), "sha256": ""}
             gone = context.results if not folder.exists() else None
             stored = gone and stored_adapter(gone, folder, str(label))
@@ -254,7 +229,6 @@ GridName = Annotated[
 ]
 Models = Annotated[dict[str, ModelSpec], PlainValidator(_models)]
 KnownModel = Annotated[str, AfterValidator(_known_model)]
-Data = Annotated[DataSpec, BeforeValidator(_data)]
 Train = Annotated[dict[str, Any], AfterValidator(_grid_train)]
 Task = Annotated[TaskSpec, BeforeValidator(_task)]
 Tasks = Annotated[list[Task], NON_EMPTY, AfterValidator(_unique_tasks)]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from harness.errors import StorageError, UsageError
 from harness.grid.locks import check_locks
@@ -78,6 +80,16 @@ def _former_folder(cell: Cell, known: dict[str, Path]) -> Path | None:
 def items_path(folder: Path, benchmark: str, evaluation: str) -> Path:
     """The file of the per-item records of one evaluation, by its name (TaskScore.evaluation)."""
     return folder / ITEMS_FOLDER / f"{benchmark}--{evaluation}.parquet"
+
+
+def stored_cells(runs_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yields the folders of a runs folder's cells with what `cell.json` holds there.
+
+    One that cannot be read is left out: reading its cell says what is wrong.
+    """
+    for folder in cell_folders(runs_dir).values():
+        with contextlib.suppress(Unreadable):
+            yield folder, read_json_object(folder / CELL_FILE)
 
 
 def stored_label(folder: Path) -> str | None:

@@ -1,21 +1,33 @@
-"""Adapters whose folders are gone, known by the cells that were scored with them."""
+"""Adapters that a grid names: where their folders are, and those that are gone.
+
+An adapter whose folder is gone is known by the cells that were scored with it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from harness.grid.folders import CELL_FILE, cell_folders
-from harness.readers.files import Unreadable
-from harness.readers.json_files import read_json_object
+from harness.grid.folders import stored_cells
+from harness.grid.names import file_name
+from harness.grid.schema import LONGEST_LABEL
+from harness.readers.files import user_path
+
+
+def adapter_folder(adapter: str, folder: Path) -> tuple[Path, str]:
+    """The folder that a grid's file in `folder` calls by this path, and a label made of its name.
+
+    Raises:
+        UsageError: no file can have this path.
+        OSError: a folder on the way may not be entered.
+        RuntimeError: its links lead round in a circle.
+    """
+    found = user_path(folder / user_path(adapter)).resolve()
+    return found, file_name(found.name).strip("-._")[:LONGEST_LABEL] or "adapter"
 
 
 def stored_adapter(runs_dir: Path, folder: Path, label: str) -> str | None:
     """The SHA-256 of the adapter that a runs folder's cells had from `folder`, or by its label."""
-    for place in cell_folders(runs_dir).values():
-        try:
-            record = read_json_object(place / CELL_FILE)
-        except Unreadable:  # told where that cell is asked for
-            continue
+    for _, record in stored_cells(runs_dir):
         options = record.get("options")
         if record.get("method") != "adapter" or not isinstance(options, dict):
             continue

@@ -7,14 +7,13 @@ on under the same path says it: so the commands agree on what is done, whatever 
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.data.spec import ALPACA, DataSpec, data_file
 from harness.errors import StorageError
-from harness.grid.folders import CELL_FILE, cell_folders
+from harness.grid.folders import stored_cells
 from harness.grid.schema import GridSpec, is_own_file
 from harness.records.files import sha256_of_file
 from harness.records.results import read_result
@@ -56,12 +55,8 @@ def find_own_data(grid: GridSpec, data_root: Path | None, runs_dir: Path) -> Own
 def trained_on(data: DataSpec, runs_dir: Path) -> set[str]:
     """The SHA-256 of every file that cells of a runs folder were trained on under this path."""
     found: set[str] = set()
-    for folder in cell_folders(runs_dir).values():
-        try:
-            cell = json.loads((folder / CELL_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # reading the cell says what is wrong
-            continue
-        if isinstance(cell, dict) and (sha256 := _content(cell, data, folder)) is not None:
+    for folder, cell in stored_cells(runs_dir):
+        if (sha256 := _content(cell, data, folder)) is not None:
             found.add(sha256)
     return found
 

@@ -18,7 +18,6 @@ from harness.grid.entries import (
     NON_EMPTY,
     BlockMethod,
     Context,
-    Data,
     GridName,
     KnownModel,
     Models,
@@ -66,7 +65,7 @@ class GridFile(Spec):
     notes: list[Annotated[str, Field(max_length=5000)]] = []
     world: Literal["demo"] | None = None
     models: Models
-    data: Data = DataSpec()
+    data: DataSpec = DataSpec()
     train: Train = {}
     """Training settings for all methods; they take precedence over a method's recipe."""
     methods: Annotated[dict[str, NamedMethod], BeforeValidator(with_labels)] = {}
@@ -195,7 +194,7 @@ def _sound_part(raw: Mapping[str, Any], context: Context) -> GridSpec:
     unknown = DataSpec(source="unknown", path=None)
     return GridSpec.model_construct(
         name="", title="", notes=(), models=models, blocks=tuple(blocks),
-        data=next(_sound(Data, [raw.get("data", {})], context), unknown),
+        data=next(_sound(DataSpec, [raw.get("data", {})], context), unknown),
         world="demo" if raw.get("world") == "demo" else None, tracking=TrackingSpec(), text="",
     )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import product
@@ -15,6 +14,7 @@ from harness.data.spec import ALPACA, DataSpec
 from harness.demo.world import DATA
 from harness.demo.world import VERSION as DEMO_VERSION
 from harness.evaluation.tasks import TaskSpec
+from harness.grid.names import file_name
 from harness.grid.tracking_uri import uri_fault
 from harness.methods import METHODS
 from harness.methods.method import MethodOptions
@@ -219,7 +219,7 @@ class Cell(Spec):
     @property
     def slug(self) -> str:
         """The label as a part of a folder's name."""
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.label.replace("%", "pct")).strip("-")
+        return file_name(self.label.replace("%", "pct")).strip("-")
 
 
 def label_of(model_name: str, method_label: str, fraction: float | None, seed: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import sqlite3
@@ -203,10 +204,7 @@ class Waste:
             StorageError: it cannot be removed.
         """
         try:
-            if self.cell is None:
-                _remove(self.path)
-                return
-            with locked(self.cell):
+            with contextlib.nullcontext() if self.cell is None else locked(self.cell):
                 _remove(self.path)
         except OSError as fault:
             raise StorageError(

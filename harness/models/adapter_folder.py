@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ModelError, one_line, printable
+from harness.errors import ModelError, one_line, printable, shortened
 from harness.models.adapter_settings import setting_faults, type_fault
 from harness.readers.files import Unreadable
 from harness.readers.json_files import read_json_object
@@ -314,20 +314,17 @@ def _difference(stored: Mapping[str, Any], own: Mapping[str, Any], path: str = "
             if inner:
                 return inner
         elif then is not None and then != now:
-            return f"{path}{key} is {_shown(then)}, the model's is {_shown(now)}"
+            return (
+                f"{path}{key} is {shortened(str(then), 100)}, the model's is "
+                f"{shortened(str(now), 100)}"
+            )
     return None
-
-
-def _shown(value: Any) -> str:
-    shown = printable(str(value)).replace("\n", "\\n")
-    return shown if len(shown) <= 100 else f"{shown[:100]}…"
 
 
 def _as_json(config: PeftConfig) -> dict[str, Any]:
     """A configuration as adapter_config.json holds it."""
     content = {key: _plain(value) for key, value in config.to_dict().items()}
-    decoded: dict[str, Any] = json.loads(json.dumps(content))
-    return decoded
+    return dict(json.loads(json.dumps(content)))
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness.errors import did_you_mean, printable
+from harness.errors import did_you_mean, printable, shortened
 
 _WHOLE = """
     adapter_layers adapter_len asa_target_subspaces block_size boft_block_num boft_block_size
@@ -136,30 +136,28 @@ def setting_faults(settings: Mapping[str, Any]) -> list[str]:
     """
     faults = []
     smallest = int(settings.get("peft_type") != "OFT")  # whose rank may be left to its block size
+
+    def refuse(name: str, due: str, value: Any) -> None:
+        faults.append(f"{name} must be {due} (got {shortened(repr(value), 40)})")
+
     for name, value in settings.items():
         if value is None:
             continue
         if name in _KINDS:
             holds, due = _KINDS[name]
             if not holds(value):
-                faults.append(f"{name} must be {due} (got {_shown(value)})")
+                refuse(name, due, value)
             elif name in _SIZES and not smallest <= value <= LARGEST_SIZE:
-                faults.append(
-                    f"{name} must be from {smallest} to {LARGEST_SIZE:,} (got {_shown(value)})"
-                )
+                refuse(name, f"from {smallest} to {LARGEST_SIZE:,}", value)
             elif name.endswith("dropout") and not 0 <= value < 1:
-                faults.append(f"{name} must be from 0 to below 1 (got {_shown(value)})")
+                refuse(name, "from 0 to below 1", value)
         elif name in _CHOICES and value not in _CHOICES[name]:
-            faults.append(
-                f"{name} must be one of {', '.join(_CHOICES[name])} (got {_shown(value)})"
-            )
+            refuse(name, f"one of {', '.join(_CHOICES[name])}", value)
     ranks = settings.get("rank_pattern")
     for module, rank in ranks.items() if isinstance(ranks, dict) else ():
         if _is_number(rank) and not 0 < rank <= LARGEST_SIZE:
-            faults.append(
-                f"rank_pattern.{printable(module)[:60]} must be from 1 to {LARGEST_SIZE:,} (got "
-                f"{_shown(rank)})"
-            )
+            name = f"rank_pattern.{printable(module)[:60]}"
+            refuse(name, f"from 1 to {LARGEST_SIZE:,}", rank)
     return faults
 
 
@@ -168,7 +166,9 @@ def type_fault(kind: str) -> str | None:
     known = known_types()
     if not known or kind in known:
         return None
-    return f"unknown peft_type {_shown(kind)}{did_you_mean(printable(kind)[:60], known)}"
+    return (
+        f"unknown peft_type {shortened(repr(kind), 40)}{did_you_mean(printable(kind)[:60], known)}"
+    )
 
 
 @lru_cache(maxsize=1)
@@ -186,8 +186,3 @@ def known_types() -> tuple[str, ...]:
 ZERO_INIT_PROMPT = "ZERO_INIT_PROMPT"
 """The `peft_type` of the paper's prompt methods: a historical id in saved files, also of
 random-init."""
-
-
-def _shown(value: Any) -> str:
-    shown = printable(repr(value))
-    return shown if len(shown) <= 40 else f"{shown[:40]}…"

@@ -29,7 +29,7 @@ from harness.models.shape import ModelShape
 from harness.models.tokenizer_files import check_tokenizer
 from harness.models.weight_files import read_headers, tensor_faults, weight_files
 from harness.readers.files import Unreadable
-from harness.spec import Spec
+from harness.spec import Spec, UserPath, place_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -39,12 +39,7 @@ Found = TypeVar("Found")
 
 def local_folder(spec: ModelSpec, data_root: Path | None) -> Path | None:
     """The folder that a model's `path` names; None where the hub's copy is read."""
-    if spec.path is None:
-        return None
-    folder = Path(spec.path)
-    if folder.is_absolute():
-        return folder
-    return None if data_root is None else data_root / folder
+    return place_of(spec.path, data_root)
 
 
 def find_checkpoint(spec: ModelSpec, data_root: Path | None) -> Path:
@@ -105,20 +100,13 @@ def _snapshot(spec: ModelSpec) -> Path:
         ) from fault
 
 
-def check_checkpoint(
-    spec: ModelSpec,
-    folder: Path,
-    *,
-    max_length: int | None = None,
-    max_new_tokens: int | None = None,
-) -> list[str]:
+def check_checkpoint(spec: ModelSpec, folder: Path, *, max_length: int | None = None) -> list[str]:
     """Checks a checkpoint folder by its small files and its headers; loads no weights.
 
     Needs neither torch nor transformers.
 
     Args:
         max_length: tokens of the longest text that the model is to be trained on.
-        max_new_tokens: tokens of the longest response that it is to generate.
 
     Returns:
         What whoever uses it must know, one line each.
@@ -148,7 +136,7 @@ def check_checkpoint(
     faults.lines += wrong
     if faults.lines:
         raise ModelError("\n".join(dict.fromkeys(faults.lines)))
-    return [*notes, *position_notes(settings, max_length, max_new_tokens)]
+    return [*notes, *position_notes(settings, max_length)]
 
 
 class _Faults:
@@ -203,7 +191,7 @@ class ModelSpec(Spec):
 
     source: str | None = None
     """Hub repository, such as `huggyllama/llama-7b`."""
-    path: str | None = None
+    path: UserPath | None = None
     """Checkpoint folder; a relative one lies under the data root. It takes precedence over
     `source`."""
     revision: str = "main"

@@ -189,25 +189,10 @@ def _usable(value: Any) -> bool:
     return all(type(one) in (int, float) and 0 < one < math.inf for one in values)
 
 
-def max_positions(settings: Mapping[str, Any]) -> int | None:
-    """The positions that a model was made for, as config.json states them."""
-    found = settings.get("max_position_embeddings")
-    return found if isinstance(found, int) and found > 0 else None
-
-
-def position_notes(
-    settings: Mapping[str, Any], max_length: int | None, max_new_tokens: int | None
-) -> Iterator[str]:
-    """Yields where training may go beyond a model's positions, and generation has less room."""
-    limit = max_positions(settings)
-    if limit is None:
-        return
-    if max_new_tokens is not None and max_new_tokens > limit // 2:
-        yield (
-            f"responses of {max_new_tokens} new tokens do not fit the model's {limit} positions: "
-            f"at most {limit // 2} are generated, and longer prompts lose their beginning"
-        )
-    if max_length is not None and max_length > limit:
+def position_notes(settings: Mapping[str, Any], max_length: int | None) -> Iterator[str]:
+    """Yields where training may go beyond a model's positions, as config.json states them."""
+    limit = settings.get("max_position_embeddings")
+    if isinstance(limit, int) and limit > 0 and max_length is not None and max_length > limit:
         yield (
             f"train.max_length is {max_length}, but the model has {limit} positions (config.json: "
             "max_position_embeddings): it was made for no longer text; lower max_length to "

@@ -14,22 +14,10 @@ from typing import Literal
 from harness.errors import UsageError, ZbenchError, one_line
 
 Cause = Literal[
-    "missing",
-    "folder",
-    "special",
-    "forbidden",
-    "unreadable",
-    "empty",
-    "lfs pointer",
-    "too large",
-    "too deep",
-    "cut off",
-    "damaged",
-    "no weights",
-    "no text",
-    "other format",
-    "content",
-]
+    "missing", "folder", "special", "forbidden", "unreadable", "empty", "lfs pointer",
+    "too large", "too deep", "cut off", "damaged", "no weights", "no text", "other format",
+    "content"
+]  # fmt: skip
 """Why a file cannot be read."""
 
 ADVICE: dict[Cause, str] = {
@@ -154,10 +142,19 @@ def read_text(path: Path, *, max_bytes: int = MAX_TEXT_BYTES) -> str:
     Raises:
         Unreadable: it cannot be read, is larger, or is no UTF-8.
     """
-    content = read_bytes(path, max_bytes=max_bytes)
+    return decode(read_bytes(path, max_bytes=max_bytes), path)
+
+
+def decode(content: bytes, path: Path, encoding: str = "utf-8-sig") -> str:
+    """The text of a file's content.
+
+    Raises:
+        Unreadable: it is no text in this encoding.
+    """
     try:
-        return content.decode("utf-8-sig")
+        return content.decode(encoding)
     except UnicodeDecodeError as fault:
         line = content.count(b"\n", 0, fault.start) + 1
-        said = f"is no UTF-8 text (byte {content[fault.start]:#04x} in line {line})"
-        raise Unreadable(path, "no text", said) from fault
+        byte = f"byte {content[fault.start]:#04x} in line {line}"
+        name = encoding.removesuffix("-sig").upper()
+        raise Unreadable(path, "no text", f"is no {name} text ({byte})") from fault

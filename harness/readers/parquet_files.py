@@ -94,7 +94,7 @@ def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pyarrow.RecordB
         Unreadable: the file cannot be read, lacks a column, is damaged, or has a row that is larger
             than MAX_ROW_BYTES.
     """
-    _footer_of(path, _open(path)).check(dict.fromkeys(columns, "plain"))
+    read_footer(path).check(dict.fromkeys(columns, "plain"))
     file = _open(path, as_numbers=True)
     _check_groups(path, file)
     start = 0
@@ -204,34 +204,34 @@ def _footer_of(path: Path, opened: Any) -> Footer:
 def _number_of_values(path: Path, opened: Any, columns: Sequence[str]) -> int:
     """Values of some columns in all rows, those in lists one by one."""
     with _faults(path):
-        groups = (opened.metadata.row_group(n) for n in range(opened.metadata.num_row_groups))
-        chunks = (group.column(n) for group in groups for n in range(group.num_columns))
         return sum(
             int(chunk.num_values)
-            for chunk in chunks
+            for chunk in _chunks(opened)
             if chunk.path_in_schema in columns or chunk.path_in_schema.split(".")[0] in columns
         )
 
 
+def _chunks(opened: Any) -> Iterator[Any]:
+    """Yields what the footer says of each column in each row group."""
+    groups = (opened.metadata.row_group(n) for n in range(opened.metadata.num_row_groups))
+    return (group.column(n) for group in groups for n in range(group.num_columns))
+
+
 def _check_groups(path: Path, opened: Any) -> None:
     with _faults(path):
-        metadata = opened.metadata
-        for group in range(metadata.num_row_groups):
-            chunks = metadata.row_group(group)
-            for index in range(chunks.num_columns):
-                chunk = chunks.column(index)
-                if chunk.num_values > MAX_GROUP_VALUES:
-                    raise Unreadable(
-                        path,
-                        "too large",
-                        f"has {chunk.num_values:,} values of {chunk.path_in_schema} in one of its "
-                        f"row groups, at most {MAX_GROUP_VALUES:,} are read",
-                        "write it with smaller row groups",
-                    )
+        for chunk in _chunks(opened):
+            if chunk.num_values > MAX_GROUP_VALUES:
+                raise Unreadable(
+                    path,
+                    "too large",
+                    f"has {chunk.num_values:,} values of {chunk.path_in_schema} in one of its row "
+                    f"groups, at most {MAX_GROUP_VALUES:,} are read",
+                    "write it with smaller row groups",
+                )
 
 
 def _check_values(path: Path, batch: pyarrow.RecordBatch, start: int) -> None:
-    """Checks that texts are Unicode and that numbers of values are within their bounds."""
+    """Checks that texts are Unicode."""
     import pyarrow
 
     for name, column in zip(batch.schema.names, batch.columns, strict=True):

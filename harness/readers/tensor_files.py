@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from harness.errors import one_line, printable
+from harness.errors import one_line, printable, shortened
 from harness.readers.files import Unreadable, check_file, unreadable
 from harness.readers.json_files import parse_json
 
@@ -72,24 +72,6 @@ def tensor_header(path: Path) -> Header:
     return {name: (kind, shape) for name, (kind, shape, _, _) in places.items()}
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file of weights, on the CPU.
-
-    Raises:
-        Unreadable: it cannot be read, or holds other than finite floating-point numbers.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    check_weight_types(path, tensor_header(path))
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as fault:  # changed since its header was read, say
-        raise Unreadable(path, "damaged", f"cannot be loaded ({one_line(fault)})") from fault
-    check_finite(path, tensors)
-    return tensors
-
-
 def check_weight_types(path: Path, header: Header) -> None:
     """Refuses tensors of other than plain floating-point numbers.
 
@@ -108,9 +90,7 @@ def check_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         Unreadable: there are some; the first is named.
     """
-    for name, value in tensors.items():
-        if (why := _no_weights(value)) is not None:
-            raise Unreadable(path, "no weights", f"{shown_name(name)} {why}")
+    _check_plain(path, tensors)
     check_finite(path, tensors)
 
 
@@ -152,9 +132,7 @@ def read_pth(path: Path) -> dict[str, Tensor]:
     named = [isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in entries]
     if not named or not all(named):
         raise Unreadable(path, "content", "holds no dictionary of tensors alone")
-    for name, value in content.items():
-        if (why := _no_weights(value)) is not None:
-            raise Unreadable(path, "no weights", f"{shown_name(name)} {why}")
+    _check_plain(path, content)
     claimed = sum(value.numel() * value.element_size() for value in content.values())
     if claimed > held:
         largest = max(content, key=lambda name: content[name].numel())
@@ -169,8 +147,7 @@ def read_pth(path: Path) -> dict[str, Tensor]:
 
 def shown_name(name: str) -> str:
     """A tensor's name as a message shows it: printable, and not longer than a line bears."""
-    shown = printable(name).replace("\n", "\\n")
-    return shown if len(shown) <= LONGEST_NAME else f"{shown[:LONGEST_NAME]}…"
+    return shortened(name, LONGEST_NAME)
 
 
 def _header(path: Path, size: int) -> tuple[dict[str, Any], int]:
@@ -251,6 +228,12 @@ def _unpacked_size(path: Path, size: int) -> int:
         said = f"unpacks to {size / 2**20:,.0f} MiB, at most {MAX_PTH_BYTES / 2**20:,.0f} are read"
         raise Unreadable(path, "too large", said)
     return size
+
+
+def _check_plain(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if (why := _no_weights(tensor)) is not None:
+            raise Unreadable(path, "no weights", f"{shown_name(name)} {why}")
 
 
 def _no_weights(tensor: Tensor) -> str | None:

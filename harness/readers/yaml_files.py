@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import yaml
 
 from harness.errors import one_line, printable, shortened
-from harness.readers.files import Unreadable, read_bytes
+from harness.readers.files import Unreadable, decode, read_bytes
 
 try:
     from yaml import CSafeLoader as SafeLoader
@@ -68,14 +68,7 @@ def read_yaml_text(path: Path) -> str:
     """
     content = read_bytes(path, max_bytes=MAX_BYTES)
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8-sig")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as fault:
-        line = content.count(b"\n", 0, fault.start) + 1
-        shown = encoding.removesuffix("-sig").upper()
-        byte = f"byte {content[fault.start]:#04x} in line {line}"
-        raise Unreadable(path, "no text", f"is no {shown} text ({byte})") from fault
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return decode(content, path, encoding).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse_yaml(text: str, path: Path) -> Parsed:
@@ -318,15 +311,16 @@ class _Builder:
         return _join(parent.place, "<<" if parent.merges is not None else parent.key or "")
 
     def _fault(self, event: yaml.Event, said: str, place: str | None = None) -> None:
-        mark = event.start_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}"
         place = self._place() if place is None else place
-        self.faults.setdefault(place, f"{where}: {printable(said)}")
+        self.faults.setdefault(place, _at(event, said))
 
     def _stop(self, event: yaml.Event, said: str, cause: Any = "content") -> NoReturn:
-        mark = event.start_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}"
-        raise Unreadable(self.path, cause, f"{where}: {printable(said)}")
+        raise Unreadable(self.path, cause, _at(event, said))
+
+
+def _at(event: yaml.Event, said: str) -> str:
+    mark = event.start_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {printable(said)}"
 
 
 def _join(place: str, key: str) -> str:

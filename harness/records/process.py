@@ -72,7 +72,7 @@ def _exists(number: int) -> bool:
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):  # it is another user's
-        return True
+        pass
     return True
 
 

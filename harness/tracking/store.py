@@ -150,18 +150,20 @@ class Store:
             if self.database is None:
                 self.client.log_artifact(run_id, str(path), name.rpartition("/")[0] or None)
             else:  # in place: MLflow would take the place that it has stored
-                target = self._artifacts / run_id / "artifacts" / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
+                shutil.copyfile(path, self._new_artifact(run_id, name))
 
     def log_text(self, run_id: str, text: str, name: str) -> None:
         """Logs a text as a file."""
         if self.database is None:
             self.client.log_text(run_id, text, name)
         else:
-            target = self._artifacts / run_id / "artifacts" / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8")
+            self._new_artifact(run_id, name).write_text(text, encoding="utf-8")
+
+    def _new_artifact(self, run_id: str, name: str) -> Path:
+        """Where a run's file of this name is kept here; its folder is made."""
+        target = self._artifacts / run_id / "artifacts" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
 
     def search(self, experiment_ids: Sequence[str], **tags: str) -> list[Run]:
         """Lists the runs with all of these `zbench.` tags, newest first, across all pages."""

@@ -9,11 +9,12 @@ own number, and the schedule is a function of that number.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from enum import IntEnum
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file
 
-from harness.errors import ModelError, StorageError, TrainingError, one_line
+from harness.errors import StorageError, TrainingError, one_line
 from harness.records.checkpoints import (
     TEMPORARY,
     checkpoint_folders,
@@ -106,18 +107,12 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> TrainingState:
     Raises:
         TrainingError: it is damaged, or belongs to another cell, other data or another base.
     """
-    try:
+    with _damage(folder):
         content = _whole_record(folder, identity)
         _warn_of_versions(folder, content["versions"])
         return TrainingState(
             Progress.from_json(content["progress"]), load_file(folder / TENSORS_FILE)
         )
-    except TrainingError:
-        raise
-    except RecursionError as fault:
-        raise TrainingError(f"{folder}: damaged ({RECORD_FILE} is nested too deeply)") from fault
-    except (OSError, ValueError, KeyError, TypeError, ModelError) as fault:
-        raise TrainingError(f"{folder}: damaged or incomplete ({one_line(fault)})") from fault
 
 
 def check_checkpoint(folder: Path) -> None:
@@ -126,8 +121,15 @@ def check_checkpoint(folder: Path) -> None:
     Raises:
         TrainingError: it is damaged or incomplete.
     """
-    try:
+    with _damage(folder):
         _whole_record(folder, None)
+
+
+@contextlib.contextmanager
+def _damage(folder: Path) -> Iterator[None]:
+    """Says of errors in reading a checkpoint that it is damaged."""
+    try:
+        yield
     except RecursionError as fault:
         raise TrainingError(f"{folder}: damaged ({RECORD_FILE} is nested too deeply)") from fault
     except (OSError, ValueError, KeyError, TypeError) as fault:

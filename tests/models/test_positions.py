@@ -74,9 +74,6 @@ def test_lengths_beyond_the_positions_are_told_and_the_advice_is_true(tmp_path: 
     (said,) = told(max_length=101)
     assert said.startswith("train.max_length is 101, but the model has 100 positions")
     assert told(max_length=100) == []
-    (said,) = told(max_new_tokens=51)
-    assert "at most 50 are generated" in said
-    assert told(max_new_tokens=50) == []
 
 
 def test_examples_that_are_longer_are_counted() -> None:
