@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from harness.errors import ModelError, one_line
 from harness.models.advice import Cause, fault_line, model_error
@@ -29,7 +29,7 @@ from harness.models.shape import ModelShape
 from harness.models.tokenizer_files import check_tokenizer
 from harness.models.weight_files import read_headers, tensor_faults, weight_files
 from harness.readers.files import Unreadable
-from harness.spec import Spec
+from harness.spec import Spec, is_hub_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -210,6 +210,13 @@ class ModelSpec(Spec):
     """Branch, tag or commit of the hub repository; the resolved commit stays with each result."""
     shape: ModelShape
     """Stated, so that parameters are counted without loading; checked when the model is loaded."""
+
+    @field_validator("source")
+    @classmethod
+    def _name_of_the_hub(cls, source: str | None) -> str | None:
+        if source is None or is_hub_name(source):
+            return source
+        raise ValueError("must be a model of the hub, as owner/name; a folder is `path`")
 
     @model_validator(mode="after")
     def _somewhere(self) -> Self:
