@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from pydantic import field_validator, model_validator
 
-from harness.errors import ModelError, one_line
+from harness.errors import ModelError, plain_message
 from harness.models.advice import Cause, fault_line, model_error
 from harness.models.checkpoint_folder import (
     CONFIG_FILE,
@@ -95,13 +95,13 @@ def _snapshot(spec: ModelSpec) -> Path:
             "run 'hf auth login'"
         ) from fault
     except HFValidationError as fault:
-        raise ModelError(f"{name}: {one_line(fault)}; correct the model's source") from fault
+        raise ModelError(f"{name}: {plain_message(fault)}; correct the model's source") from fault
     except Exception as fault:  # no network, a proxy, a full disk: of many libraries' kinds
         raise ModelError(
             f"{name}: neither in the local cache nor to be had from the hub "
-            f"({type(fault).__name__}: {one_line(fault)}); where there is a network, run 'hf "
-            f"download {spec.source} --revision {spec.revision}' and set HF_HOME to that cache, "
-            "or give a copy's folder as the model's path"
+            f"({plain_message(fault)}); where there is a network, run 'hf download {spec.source} "
+            f"--revision {spec.revision}' and set HF_HOME to that cache, or give a copy's folder "
+            "as the model's path"
         ) from fault
 
 
@@ -184,7 +184,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as fault:  # transformers raises many kinds for a value out of place
-        found = f"refused by transformers ({one_line(fault)})"
+        found = f"refused by transformers ({plain_message(fault)})"
         raise model_error(folder / CONFIG_FILE, "config", found) from fault
 
 

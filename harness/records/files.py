@@ -166,6 +166,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise OSError(str(fault)) from fault
 
 
+class SpecialFileError(OSError):
+    """A pipe, a socket or a device in the place of a file."""
+
+
 def sha256_of_file(path: Path) -> str:
     """The SHA-256 of a file's content, read once while its size and time stay the same.
 
@@ -183,7 +187,7 @@ def fresh_sha256_of_file(path: Path) -> str:
     """
     kind = path.stat().st_mode
     if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # opening a pipe would wait for ever
-        raise OSError(errno.EINVAL, "no regular file", str(path))
+        raise SpecialFileError(errno.EINVAL, "no regular file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
