@@ -193,9 +193,10 @@ def mask_secrets(text: str, *addresses: str) -> str:
 def _patterns() -> tuple[re.Pattern[str], ...]:
     """What masks secrets, compiled when a text is first masked."""
     return (
-        # user:password@ and token@ of an address; a password may hold "/" and "@" as it is
+        # user:password@ and token@ of an address; a password may hold "/" and "@" as it is, and
+        # an address that was taken for a path has one "/" left
         re.compile(
-            rf"(?P<kept>:\\?/\\?/)(?:[^\s/?#\"'<>:@]{{0,200}}:[^\s\"'<>]{{0,{LONGEST_SECRET}}}"
+            rf"(?P<kept>:\\?/(?:\\?/)?)(?:[^\s/?#\"'<>:@]{{0,200}}:[^\s\"'<>]{{0,{LONGEST_SECRET}}}"
             rf"|[^\s/?#\"'<>]{{1,{LONGEST_SECRET}}})@"
         ),
         # the same where the scheme was forgotten

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -91,6 +92,11 @@ RENAMED = {
     "remove it, or set token_budget (the result stays the same)"
 }
 """Keys of earlier versions, and what to do about them."""
+
+
+def is_hub_name(text: str) -> bool:
+    """Whether a text can be the name of a repository of the hub: an address or a path is none."""
+    return re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", text, re.ASCII) is not None
 
 
 class Fault(ValueError):

@@ -13,6 +13,7 @@ TEXTS = [
     "http://anna:geheim77@host:5000/path",
     "http://anna:geh@eim/geheim77@host/",
     "https://tok88@mirror.org/models",
+    "no file data/https:/anna:geheim77@host/x.parquet",
     "postgresql://h/db?user=anna&password=geheim77&ssl=1",
     "postgresql+psycopg2://anna:geheim77@h/db and http://anna:geheim77@h2",
     "mysql://anna:geheim77/tok88@h/db",

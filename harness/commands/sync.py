@@ -17,6 +17,9 @@ def sync_command(grid: OpenGrid, *, tracking_uri: str | None) -> int:
     runs = GridRuns(grid.spec, uri, grid.runs_dir)
     logged = runs.sync(grid.states)
     runs.close()
-    print_warnings(screen, [runs.store.told] if runs.store.told else [])
+    # A result that cannot be read is no result to log.
+    unread = [s.fault for s in grid.states if s.result is None and s.fault is not None]
+    damaged = [line for state in grid.states for line in state.damaged]
+    print_warnings(screen, [*filter(None, [runs.store.told]), *unread, *damaged])
     print_line(screen, f"{logged} cells logged to {mask_secrets(uri)}")
     return 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.spec import Fault, Spec, UserPath, place_of
+from harness.spec import Fault, Spec, UserPath, is_hub_name, place_of
 
 ALPACA = "tatsu-lab/alpaca"
 """The data set of a grid that says nothing of its data."""
@@ -48,8 +47,7 @@ class DataSpec(Spec):
     @field_validator("source")
     @classmethod
     def _name_of_the_hub(cls, source: str | None) -> str | None:
-        name = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
-        if source is None or (name.fullmatch(source) and not source.endswith(_FILE_ENDINGS)):
+        if source is None or (is_hub_name(source) and not source.endswith(_FILE_ENDINGS)):
             return source
         raise ValueError(
             "must be a data set of the hub, as owner/name; a file of your own is `path`"

@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from harness.errors import TrainingError, ZbenchError
+from harness.errors import TrainingError, ZbenchError, plain_message
 from harness.estimate.costs import CellEstimate, estimate_cell
 from harness.estimate.gpus import device_name, gpu_of_device
 from harness.estimate.lengths import FOLDER
@@ -192,7 +192,7 @@ def run_probe(
         raise
     except Exception as fault:
         failed = keys[len(found)]
-        raise TrainingError(f"--probe: {failed}: {type(fault).__name__}: {fault}") from fault
+        raise TrainingError(f"--probe: {failed}: {plain_message(fault)}") from fault
     return found
 
 

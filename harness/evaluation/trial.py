@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from harness.errors import plain_message
 from harness.models.devices import is_out_of_memory
 
 _PASSED: weakref.WeakKeyDictionary[nn.Module, set[Hashable]] = weakref.WeakKeyDictionary()
@@ -46,8 +47,8 @@ def try_once(model: Any, kind: Hashable, compare: Callable[[], None]) -> None:
 
 
 def first_line(fault: Exception) -> str:
-    """An exception's type, and its message up to the first line break."""
-    return f"{type(fault).__name__}: {[*str(fault).splitlines(), 'no message'][0]}"
+    """An exception's message up to the first line break, as a user reads it."""
+    return plain_message(Exception([*str(fault).strip().splitlines(), ""][0]))
 
 
 def virtual_token_refusal(model: Any) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import StorageError, one_line
 from harness.grid.folders import ITEMS_FOLDER, items_path
-from harness.records.files import sha256_of_file
+from harness.records.files import SpecialFileError, sha256_of_file
 from harness.records.results import CellResult
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def file_faults(folder: Path, result: CellResult) -> dict[str, FileFault]:
             faults[name] = FileFault(path, "is missing", again)
         except IsADirectoryError:
             faults[name] = FileFault(path, "damaged (it is a folder)", again)
+        except SpecialFileError:
+            faults[name] = FileFault(path, "damaged (it is no regular file)", again)
         except OSError as fault:  # it may be whole: nothing is computed again
             said = f"cannot be read ({one_line(fault.strerror or fault)})"
             faults[name] = FileFault(path, said, "give yourself the right to read it")

@@ -30,7 +30,7 @@ from harness.readers.files import Unreadable
 from harness.readers.json_files import read_json_object
 from harness.readers.tensor_files import tensor_header
 from harness.records.checkpoints import TEMPORARY, checkpoint_folders, other_entries
-from harness.records.files import fresh_sha256_of_file
+from harness.records.files import SpecialFileError, fresh_sha256_of_file
 from harness.records.results import RESULT_FILE, CellResult, DamagedResult, read_result
 
 _KILLED = re.compile(r"\..+\.[a-z0-9_]{8}")
@@ -96,6 +96,8 @@ def _verify_files(folder: Path, result: CellResult) -> Iterator[Finding]:
             yield Finding("damaged", path, f"is missing; {again}")
         except IsADirectoryError:
             yield Finding("damaged", path, f"is a folder; {again}")
+        except SpecialFileError:
+            yield Finding("damaged", path, f"is no regular file; {again}")
         except StorageError as fault:
             yield Finding("damaged", path, _after(fault, path))
         except OSError as fault:

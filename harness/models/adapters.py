@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import MethodError, ModelError, ZbenchError, one_line, printable
+from harness.errors import MethodError, ModelError, ZbenchError, plain_message, printable
 from harness.models.adapter_folder import (
     _IMPORTED_BY_NAME,
     ADAPTER,
@@ -101,7 +101,7 @@ def attach_adapter(model: PreTrainedModel, folder: Path, *, advice: str | None =
     except ZbenchError as fault:  # the prompt methods' own, which begins with the file's name
         raise ModelError(f"{folder}/{fault}") from fault
     except Exception as fault:  # of any kind: PEFT compares and converts unchecked
-        raise ModelError(f"{file}: PEFT refuses its settings ({one_line(fault)})") from fault
+        raise ModelError(f"{file}: PEFT refuses its settings ({plain_message(fault)})") from fault
     # An encoder of prompts is stored as what it gives; only that is built in inference mode.
     config.inference_mode = config.is_prompt_learning
     try:
@@ -112,7 +112,7 @@ def attach_adapter(model: PreTrainedModel, folder: Path, *, advice: str | None =
         if is_out_of_memory(fault):
             raise
         raise MethodError(
-            f"{file}: PEFT cannot make this adapter of its settings ({one_line(fault)})"
+            f"{file}: PEFT cannot make this adapter of its settings ({plain_message(fault)})"
         ) from fault
     load_adapter(adapted, folder, advice=advice)
     return adapted

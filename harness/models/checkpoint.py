@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
-from harness.errors import ModelError, one_line
+from harness.errors import ModelError, plain_message
 from harness.models.advice import Cause, fault_line, model_error
 from harness.models.checkpoint_folder import (
     CONFIG_FILE,
@@ -29,7 +29,7 @@ from harness.models.shape import ModelShape
 from harness.models.tokenizer_files import check_tokenizer
 from harness.models.weight_files import read_headers, tensor_faults, weight_files
 from harness.readers.files import Unreadable
-from harness.spec import Spec, UserPath, place_of
+from harness.spec import Spec, UserPath, is_hub_name, place_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -90,13 +90,13 @@ def _snapshot(spec: ModelSpec) -> Path:
             "run 'hf auth login'"
         ) from fault
     except HFValidationError as fault:
-        raise ModelError(f"{name}: {one_line(fault)}; correct the model's source") from fault
+        raise ModelError(f"{name}: {plain_message(fault)}; correct the model's source") from fault
     except Exception as fault:  # no network, a proxy, a full disk: of many libraries' kinds
         raise ModelError(
             f"{name}: neither in the local cache nor to be had from the hub "
-            f"({type(fault).__name__}: {one_line(fault)}); where there is a network, run 'hf "
-            f"download {spec.source} --revision {spec.revision}' and set HF_HOME to that cache, "
-            "or give a copy's folder as the model's path"
+            f"({plain_message(fault)}); where there is a network, run 'hf download {spec.source} "
+            f"--revision {spec.revision}' and set HF_HOME to that cache, or give a copy's folder "
+            "as the model's path"
         ) from fault
 
 
@@ -172,7 +172,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as fault:  # transformers raises many kinds for a value out of place
-        found = f"refused by transformers ({one_line(fault)})"
+        found = f"refused by transformers ({plain_message(fault)})"
         raise model_error(folder / CONFIG_FILE, "config", found) from fault
 
 
@@ -198,6 +198,13 @@ class ModelSpec(Spec):
     """Branch, tag or commit of the hub repository; the resolved commit stays with each result."""
     shape: ModelShape
     """Stated, so that parameters are counted without loading; checked when the model is loaded."""
+
+    @field_validator("source")
+    @classmethod
+    def _name_of_the_hub(cls, source: str | None) -> str | None:
+        if source is None or is_hub_name(source):
+            return source
+        raise ValueError("must be a model of the hub, as owner/name; a folder is `path`")
 
     @model_validator(mode="after")
     def _somewhere(self) -> Self:

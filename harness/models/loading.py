@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import one_line
+from harness.errors import one_line, plain_message
 from harness.models.adapter_folder import (
     dimensions,
     first_faults,
@@ -145,7 +145,7 @@ def _load_weights(
     except Exception as fault:  # transformers raises many kinds for a value out of place
         if is_out_of_memory(fault) or "CUDA" in str(fault):
             raise  # the machine's
-        found = f"refused by transformers ({type(fault).__name__}: {one_line(fault)})"
+        found = f"refused by transformers ({plain_message(fault)})"
         raise model_error(folder / "config.json", "config", found) from fault
     model, report = loaded
     faults = [f"{name} is missing" for name in sorted(report["missing_keys"])]

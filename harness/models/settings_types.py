@@ -7,6 +7,7 @@ installed transformers; what is not here is still refused in one line when it is
 from __future__ import annotations
 
 import codecs
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,13 @@ WHOLE = (
     *("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads"),
     *("vocab_size", "max_position_embeddings"),
 )
-WHOLE_OR_NONE = ("num_key_value_heads", "head_dim", "bos_token_id", "pad_token_id")
+WHOLE_OR_NONE = (
+    *("num_key_value_heads", "head_dim", "bos_token_id", "pad_token_id", "pretraining_tp"),
+)
 REAL = ("rms_norm_eps", "layer_norm_eps", "initializer_range")
 TEXT = ("hidden_act", "hidden_activation")
+FLAGS = ("use_cache", "attention_bias", "mlp_bias")
+DROPOUTS = ("attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop")
 BIASES = ("attention_bias", "mlp_bias")
 NOT_SETTINGS = (
     *("self", "tokenizer_object", "tokenizer_truncation", "tokenizer_padding", "post_processor"),
@@ -43,7 +48,10 @@ def config_faults(file: Path, settings: Mapping[str, Any]) -> Iterator[str]:
     """Yields the values of config.json that transformers does not take."""
     wrong = [name for name in WHOLE if name in settings and not _is_whole(settings[name])]
     wrong += [n for n in WHOLE_OR_NONE if settings.get(n) is not None and not _is_int(settings[n])]
-    wrong += [name for name in REAL if name in settings and type(settings[name]) is not float]
+    wrong += [name for name in REAL if name in settings and not _is_real(settings[name])]
+    wrong += [n for n in FLAGS if settings.get(n) is not None and type(settings[n]) is not bool]
+    wrong += [n for n in DROPOUTS if settings.get(n) is not None and not _is_share(settings[n])]
+    wrong += ["id2label"] if not isinstance(settings.get("id2label") or {}, Mapping) else []
     wrong += [n for n in TEXT if settings.get(n) is not None and settings[n] not in ACTIVATIONS]
     tied = settings.get("tie_word_embeddings")
     wrong += ["tie_word_embeddings"] if tied is not None and type(tied) is not bool else []
@@ -71,6 +79,14 @@ def config_faults(file: Path, settings: Mapping[str, Any]) -> Iterator[str]:
 
 def _is_int(value: Any) -> bool:
     return type(value) is int
+
+
+def _is_real(value: Any) -> bool:
+    return type(value) is float and math.isfinite(value)
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
 
 
 def _is_whole(value: Any) -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ModelError, one_line, printable
+from harness.errors import ModelError, plain_message, printable
 from harness.models.advice import fault_line, model_error
 from harness.models.settings_types import tokenizer_faults
 from harness.models.text_ends import (
@@ -147,11 +147,11 @@ def reading_tokenizer(file: Path) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as fault:  # the tokenizers library raises bare Exception
-        raise model_error(file, "tokenizer", f"cannot be read ({one_line(fault)})") from fault
+        raise model_error(file, "tokenizer", f"cannot be read ({plain_message(fault)})") from fault
     except BaseException as fault:  # and a panic of its Rust code, which is no Exception
         if type(fault).__name__ != "PanicException":
             raise
-        raise model_error(file, "tokenizer", f"cannot be read ({one_line(fault)})") from fault
+        raise model_error(file, "tokenizer", f"cannot be read ({plain_message(fault)})") from fault
 
 
 def _tokenizer_settings(folder: Path) -> dict[str, Any]:

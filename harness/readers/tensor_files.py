@@ -159,7 +159,8 @@ def _header(path: Path, size: int) -> tuple[dict[str, Any], int]:
             text = file.read(length) if length <= MAX_HEADER_BYTES else b""
     except OSError as fault:
         raise unreadable(path, fault) from fault
-    if begin.startswith(_PICKLES):
+    # A header of 640 bytes begins as a pickle does; what follows its length tells them apart.
+    if begin.startswith(_PICKLES) and not text.startswith(b"{"):
         raise Unreadable(path, "other format", "is a file of PyTorch (pickle), not safetensors")
     if length > MAX_HEADER_BYTES:
         said = f"is no safetensors file (its header would have {length:,} bytes)"

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -165,6 +166,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise OSError(str(fault)) from fault
 
 
+class SpecialFileError(OSError):
+    """A pipe, a socket or a device in the place of a file."""
+
+
 def sha256_of_file(path: Path) -> str:
     """The SHA-256 of a file's content, read once while its size and time stay the same.
 
@@ -180,6 +185,9 @@ def fresh_sha256_of_file(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
+    kind = path.stat().st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # opening a pipe would wait for ever
+        raise SpecialFileError(errno.EINVAL, "no regular file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -234,8 +242,8 @@ def _sha256(path: str, size: int, changed: int) -> str:
 
 def _version(path: Path) -> tuple[str, int, int]:
     """What differs once a file has changed: its place, size in bytes, and time of change in ns."""
-    stat = path.stat()
-    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+    found = path.stat()
+    return str(path.resolve()), found.st_size, found.st_mtime_ns
 
 
 def _memory() -> Path:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load_file
 
 from harness.errors import StorageError, TrainingError, one_line
+from harness.readers.files import Unreadable, check_file
 from harness.records.checkpoints import (
     TEMPORARY,
     checkpoint_folders,
@@ -138,6 +139,10 @@ def _damage(folder: Path) -> Iterator[None]:
 
 def _whole_record(folder: Path, identity: Mapping[str, Any] | None) -> dict[str, Any]:
     """The content of a checkpoint's record, once both files are known to be whole."""
+    try:
+        check_file(folder / RECORD_FILE)
+    except Unreadable as fault:
+        raise ValueError(f"{RECORD_FILE}: {fault.found}") from fault
     record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
     content: dict[str, Any] = record["content"]
     whole = record["sha256"] == sha256_of_json(content) and content["format"] == FORMAT

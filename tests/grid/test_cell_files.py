@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,12 @@ def into_a_folder(path: Path) -> None:
     path.mkdir()
 
 
-CHANGES = (half, one_bit, another, into_a_folder, Path.unlink)
+def into_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+CHANGES = (half, one_bit, another, into_a_folder, into_a_pipe, Path.unlink)
 
 
 @pytest.fixture

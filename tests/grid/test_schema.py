@@ -7,6 +7,7 @@ import json
 import pytest
 import yaml
 
+from harness.errors import GridError
 from harness.grid.loader import load_grid
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
@@ -87,6 +88,13 @@ def test_a_hub_models_id_follows_its_revision() -> None:
     hub = GRID.replace("path: a,", "source: org/a,")
     assert ids_of(hub) != ids_of(hub.replace("source: org/a,", "source: org/a, revision: v2,"))
     assert ids_of(hub) == ids_of(hub.replace("  a: {", "  renamed: {"))
+
+
+@pytest.mark.parametrize("source", ["https://u:pw@host/a/b", "/models/a", "a/b/c", "a b", ""])
+def test_a_models_source_is_a_name_of_the_hub(source: str) -> None:
+    with pytest.raises(GridError, match="source: must be a model of the hub") as told:
+        cells_of(GRID.replace("path: a,", f"source: '{source}',"))
+    assert "pw" not in str(told.value)
 
 
 def test_overlapping_blocks_share_cells_and_join_their_tasks() -> None:

@@ -4,6 +4,7 @@ cured by what the line advises."""
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -254,6 +255,17 @@ FAULTS: list[Fault] = [
     Fault("family", lambda f: edit_json(f / CONFIG, model_type="gpt2"), "'gpt2' is", WHOLE_CONFIG),
     Fault("family", lambda f: edit_json(f / CONFIG, model_type=None), "None is not", WHOLE_CONFIG),
     Fault("shape", lambda f: edit_json(f / CONFIG, vocab_size=60), "grid states 61", WHOLE_CONFIG),
+    *(
+        Fault("config", lambda f, n=n, v=v: edit_json(f / CONFIG, **{n: v}), n, WHOLE_CONFIG)
+        for n, v in (
+            ("rms_norm_eps", math.nan),
+            ("attention_dropout", 2),
+            ("use_cache", "yes"),
+            ("mlp_bias", "no"),
+            ("pretraining_tp", "one"),
+            ("id2label", 5),
+        )
+    ),
     Fault("config", lambda f: edit_json(f / CONFIG, hidden_size=[3]), "hidden_size", WHOLE_CONFIG),
     Fault(
         "config", lambda f: edit_json(f / CONFIG, hidden_act="magic"), "'magic', w", WHOLE_CONFIG

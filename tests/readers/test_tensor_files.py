@@ -95,6 +95,14 @@ def test_a_header_that_cannot_be_is_told(
     refused(tensor_header, file, "damaged", line)
 
 
+@pytest.mark.parametrize("length", [0x280, 0x380, 0x480, 0x580])
+def test_a_header_whose_length_reads_as_a_pickle_is_read(file: Path, length: int) -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    raw(file, header.ljust(length), bytes(4))
+    assert file.read_bytes().startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
+    assert tensor_header(file) == {"a": ("F32", (1,))}
+
+
 def test_other_files_in_its_place_are_told(file: Path) -> None:
     file.write_bytes(b"\xff" * 8 + file.read_bytes()[8:])
     refused(tensor_header, file, "damaged", "is no safetensors file")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,16 @@ def test_a_large_file_is_read_once_and_remembered(
     assert known_sha256_of_files([file]) == content
     file.write_bytes(b"larger")
     assert known_sha256_of_file(file) is None
+
+
+@pytest.mark.parametrize("read", [sha256_of_file, fresh_sha256_of_file])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
+    tmp_path: Path, read: Callable[[Path], str]
+) -> None:
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(OSError, match="no regular file"):
+        read(tmp_path / "a")
+    assert known_sha256_of_file(tmp_path / "a") is None
 
 
 def test_a_file_that_is_not_there_is_not_known(tmp_path: Path) -> None:

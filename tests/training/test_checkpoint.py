@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -93,6 +94,14 @@ def belong_to(key: str) -> Callable[[Path], None]:
     return rewrite
 
 
+def into_a_pipe(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -101,6 +110,8 @@ def belong_to(key: str) -> Callable[[Path], None]:
         (flip(TENSORS_FILE), "its SHA-256 is another"),
         (flip(RECORD_FILE), "its SHA-256 is another"),
         (lose, "damaged or incomplete"),
+        (into_a_pipe(TENSORS_FILE), "no regular file"),
+        (into_a_pipe(RECORD_FILE), "no regular file"),
         (write(RECORD_FILE, "[" * 100_000), "nested too deeply"),
         (write(RECORD_FILE, "[]"), "damaged or incomplete"),
         (write(RECORD_FILE, '{"content": 5, "sha256": 5}'), "its SHA-256 is another"),
