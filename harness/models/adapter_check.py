@@ -11,6 +11,7 @@ from harness.errors import ModelError, printable
 from harness.models.adapter_folder import (
     CONFIG_FILE,
     check_version,
+    differences,
     dimensions,
     find_weights,
     first_faults,
@@ -67,19 +68,11 @@ def _tensor_faults(
 ) -> Iterator[str]:
     if kind == "PROMPT_TUNING":
         size = (settings.get("num_virtual_tokens"), shape.hidden_size)
-        yield from _differences(header, {"prompt_embeddings": size})
+        yield from differences(header, {"prompt_embeddings": size})
     elif kind == "LORA":
         yield from _strange_names(settings, header)
         yield from _misfits(settings, header, shape)
         yield from _missing(settings, header, shape)
-
-
-def _differences(header: Header, due: Mapping[str, tuple[Any, ...]]) -> Iterator[str]:
-    yield from (f"{name} is missing" for name in due if name not in header)
-    yield from (f"{shown_name(name)} is unexpected" for name in header if name not in due)
-    for name, size in due.items():
-        if name in header and header[name][1] != size:
-            yield f"{name} is {dimensions(header[name][1])}, not {dimensions(size)}"
 
 
 def _strange_names(settings: Mapping[str, Any], header: Header) -> Iterator[str]:

@@ -237,16 +237,19 @@ def check_names(path: Path, found: Header, expected: Mapping[str, Tensor]) -> No
         Unreadable: the names are those of another version of PEFT.
         ModelError: they are others; the line begins with `path`.
     """
-    faults = [f"{name} is missing" for name in expected if name not in found]
-    faults += [f"{shown_name(name)} is unexpected" for name in found if name not in expected]
-    faults += [
-        f"{name} is {dimensions(found[name][1])}, the model's is {dimensions(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in found and found[name][1] != tuple(tensor.shape)
-    ]
+    faults = list(differences(found, {name: tuple(own.shape) for name, own in expected.items()}))
     if faults:
         check_version(path, found)
         raise ModelError(f"{path}: not of this method and model: {first_faults(faults)}")
+
+
+def differences(found: Header, due: Mapping[str, tuple[Any, ...]]) -> Iterator[str]:
+    """Yields how tensors are not those of a model, by their names and shapes."""
+    yield from (f"{name} is missing" for name in due if name not in found)
+    yield from (f"{shown_name(name)} is unexpected" for name in found if name not in due)
+    for name, size in due.items():
+        if name in found and found[name][1] != size:
+            yield f"{name} is {dimensions(found[name][1])}, the model's is {dimensions(size)}"
 
 
 def check_version(path: Path, found: Iterable[str]) -> None:

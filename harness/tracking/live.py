@@ -18,7 +18,7 @@ from harness.records.results import read_result
 from harness.tracking.faults import store_errors
 from harness.tracking.metrics import step_metrics
 from harness.tracking.runs import GridRuns
-from harness.tracking.store import MAX_BATCH
+from harness.tracking.store import MAX_BATCH, tag_text
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -139,8 +139,7 @@ class _LiveLog:
             self.runs.tag_training(run_id, result)
             self.runs.log_result(run_id, state)
         else:
-            error = mask_secrets(event.error or "")[:5000]
-            self.runs.client.set_tag(run_id, "zbench.error", error)
+            self.runs.client.set_tag(run_id, "zbench.error", tag_text(event.error or ""))
             self.runs.client.set_terminated(run_id, "FAILED")
         del self.run_ids[event.cell_id]
 

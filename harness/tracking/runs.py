@@ -33,7 +33,7 @@ from harness.tracking.metrics import (
     training_hash,
 )
 from harness.tracking.points import lacking_points
-from harness.tracking.store import Store
+from harness.tracking.store import Store, tag_text
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -187,7 +187,7 @@ class GridRuns:
         tags |= {"zbench.content": content_hash(folder), "zbench.folder": folder.resolve()}
         tags["zbench.error"] = result.error.message if result.error else ""
         tags |= self._log_files(run_id, folder)
-        listed = [RunTag(key, mask_secrets(str(value))[:5000]) for key, value in tags.items()]
+        listed = [RunTag(key, tag_text(value)) for key, value in tags.items()]
         self.client.log_batch(run_id, tags=listed)
         self.client.set_terminated(run_id, "FAILED" if result.error else "FINISHED")
 

@@ -125,7 +125,7 @@ class Store:
 
     def create_run(self, experiment_id: str, name: str, tags: Mapping[str, object]) -> str:
         """Starts a run; returns its id."""
-        shown = {key: mask_secrets(str(value))[:MAX_TAG] for key, value in tags.items()}
+        shown = {key: tag_text(value) for key, value in tags.items()}
         run = self.client.create_run(experiment_id, run_name=name, tags=shown)
         run_id = str(run.info.run_id)
         if self.database is not None:
@@ -240,6 +240,11 @@ class Store:
         if not self.is_own and not path.is_file():  # of another runs folder, or of a server here
             path = Path(url2pathname(urlsplit(root).path)) / name
         return path if path.is_file() else None
+
+
+def tag_text(value: object) -> str:
+    """A value as a tag holds it: without secrets, and cut."""
+    return mask_secrets(str(value))[:MAX_TAG]
 
 
 def _check(database: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_base_of_another_shape_is_told(tmp_path: Path) -> None:
     wide = shape_of(tiny_model("wide-heads").config)
     with pytest.raises(ZbenchError, match="give the adapter's own base model"):
         check_adapter(make(tmp_path / "a"), wide)
-    with pytest.raises(ZbenchError, match="prompt_embeddings is 3x32, not 3x64"):
+    with pytest.raises(ZbenchError, match="prompt_embeddings is 3x32, the model's is 3x64"):
         check_adapter(
             make(tmp_path / "b", "prompt-tuning", num_virtual_tokens=3),
             SHAPE.model_copy(update={"hidden_size": 64}),
