@@ -334,7 +334,7 @@ def main() -> NoReturn:
     except BrokenPipeError:  # the reader of our output has gone, as in `zbench plan X | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except Exception as fault:
+    except Exception as fault:  # of zbench itself: one line, and a file with the traceback
         if "--debug" in sys.argv:
             raise
         from harness.commands.faults import explain

@@ -190,7 +190,7 @@ def run_probe(
         ) from fault
     except ZbenchError:
         raise
-    except Exception as fault:
+    except Exception as fault:  # whatever a model or method raises, as in a cell
         failed = keys[len(found)]
         raise TrainingError(f"--probe: {failed}: {plain_message(fault)}") from fault
     return found

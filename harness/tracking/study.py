@@ -44,7 +44,7 @@ def log_study(
             store.log_metrics(run_id, [Metric(k, value, now, 0) for k, value in metrics.items()])
             client.log_batch(run_id, params=[Param(k, str(value)) for k, value in params.items()])
             store.log_files(run_id, {path.name: path for path in files})
-        except Exception:
+        except Exception:  # whatever stops it, the run is ended; raised again
             client.set_terminated(run_id, "FAILED")
             raise
         client.set_terminated(run_id)
