@@ -124,10 +124,19 @@ class GridRuns:
             }
             for key, owner in list(runners.items()):
                 if owner == process_identity() or is_alive(owner) is False:
-                    self.client.delete_tag(self.parent_id, key)
+                    self._delete_tag(key)
                     del runners[key]
             if not any(is_alive(owner) for owner in runners.values()):
                 self.client.set_terminated(self.parent_id)
+
+    def _delete_tag(self, key: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.delete_tag(self.parent_id, key)
+        except MlflowException:  # done all the same, its answer lost; or by a process elsewhere
+            if key in self.client.get_run(self.parent_id).data.tags:
+                raise
 
     def _close_own_runs(self) -> None:
         """Closes the runs of cells that were stopped, and those that a server has made late."""
