@@ -162,7 +162,9 @@ class GridRuns:
         self._created = True
         if not made:
             run_id = self._create(cell, mark)
-            made = [run_id, *(other for other in self._made(mark) if other != run_id)]
+            made = [run_id]
+            if self.store.database is None:  # nothing is sent again to a file
+                made += [other for other in self._made(mark) if other != run_id]
         for second in made[1:]:
             self.client.delete_run(second)
         self._log_params(made[0], cell)
