@@ -13,6 +13,10 @@ SIGN_IN = (
     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to a "
     "user that may write there"
 )
+PACKAGES = {
+    "psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"
+}  # fmt: skip
+"""A driver's module -> the package that brings it whole."""
 NO_SERVER = "what answers there is no MLflow server; correct the address"
 KNOWN: tuple[tuple[str, str], ...] = (
     (r"error code 40[13]\b|\b40[13] (?:client|unauthorized|forbidden)", f"refuses you; {SIGN_IN}"),
@@ -66,8 +70,8 @@ def store_errors(uri: str) -> Iterator[None]:
 def explained(fault: BaseException, uri: str) -> str:
     """What an error means, with advice where that is known; nothing of it is secret."""
     if isinstance(fault, ModuleNotFoundError) and fault.name:
-        package = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}.get(fault.name)
-        return f"needs a package that is not here; `pip install {package or fault.name}`"
+        package = PACKAGES.get(fault.name, fault.name)
+        return f"needs a package that is not here; `pip install {package}`"
     said = " ".join(str(fault).split()) or type(fault).__name__
     for pattern, meaning in KNOWN:
         if re.search(pattern, said, re.IGNORECASE):

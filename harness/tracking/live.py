@@ -63,6 +63,7 @@ class Tracker:
 
     def _run(self) -> None:
         live: _LiveLog | None = None
+        last = False
         while True:
             try:
                 with store_errors(self.uri):
@@ -78,8 +79,11 @@ class Tracker:
             except TrackingError as fault:
                 self.problem = str(fault)
                 logger.debug("live logging stopped", exc_info=True)
-                if self._closing.wait(RETRY_SECONDS):
+                if last:
                     return
+                last = self._closing.wait(RETRY_SECONDS)
+                if last:  # the server may be there again
+                    self._events.put(None)  # the end, which may have been taken
 
 
 class _LiveLog:

@@ -81,17 +81,28 @@ class GridRuns:
                 yield
 
     def _parent(self) -> str:
-        """Id of the grid's own run, made where there is none; of several the first one."""
+        """Id of the grid's own run, made where there is none; of several the first one.
+
+        The others are deleted where nobody has used them: those that a process elsewhere has made
+        meanwhile, or a server of a request that was sent again, its answer lost.
+        """
         found = self._grid_runs()
-        if found:
-            return str(found[0].info.run_id)
-        commit = git_commit() or "unknown"
-        tags = {"zbench.kind": "grid", "zbench.grid": self.grid.name, "zbench.git_commit": commit}
-        made = self.store.create_run(self.experiment_id, self.grid.name, tags)
-        first = str((self._grid_runs() or [self.client.get_run(made)])[0].info.run_id)
-        if first != made:  # a process elsewhere was faster
-            self.client.delete_run(made)
-        return first
+        if not found:
+            tags = {
+                "zbench.kind": "grid",
+                "zbench.grid": self.grid.name,
+                "zbench.git_commit": git_commit() or "unknown",
+                "zbench.owner": process_identity(),
+            }
+            made = self.store.create_run(self.experiment_id, self.grid.name, tags)
+            found = self._grid_runs() or [self.client.get_run(made)]
+        first, *others = found
+        for run in others:
+            tags = run.data.tags
+            unused = "zbench.owner" in tags and not any(key.startswith(RUNNER) for key in tags)
+            if unused and run.info.status == "RUNNING":
+                self.client.delete_run(run.info.run_id)
+        return str(first.info.run_id)
 
     def _grid_runs(self) -> list[Run]:
         found = self.store.search([self.experiment_id], kind="grid", grid=self.grid.name)
@@ -113,16 +124,22 @@ class GridRuns:
             }
             for key, owner in list(runners.items()):
                 if owner == process_identity() or is_alive(owner) is False:
-                    self.client.delete_tag(self.parent_id, key)
+                    self._delete_tag(key)
                     del runners[key]
             if not any(is_alive(owner) for owner in runners.values()):
                 self.client.set_terminated(self.parent_id)
 
-    def _close_own_runs(self) -> None:
-        """Closes the runs of cells that were stopped.
+    def _delete_tag(self, key: str) -> None:
+        from mlflow.exceptions import MlflowException
 
-        And those that a server made of a request that was sent twice, its first answer lost.
-        """
+        try:
+            self.client.delete_tag(self.parent_id, key)
+        except MlflowException:  # done all the same, its answer lost; or by a process elsewhere
+            if key in self.client.get_run(self.parent_id).data.tags:
+                raise
+
+    def _close_own_runs(self) -> None:
+        """Closes the runs of cells that were stopped, and those that a server has made late."""
         for run in self.store.search([self.experiment_id], kind="cell", owner=process_identity()):
             if run.info.status == "RUNNING":
                 self.client.set_terminated(run.info.run_id, "KILLED")
@@ -138,18 +155,26 @@ class GridRuns:
         """Starts a child run and logs what the cell is; returns its id.
 
         After an error it is called again: a run that the store has made all the same is taken up.
+        A second one, which a server made of a request that was sent again, is deleted.
         """
-        mark = self._creating.get(cell.id)
-        if mark is None:
-            mark = self._creating[cell.id] = uuid.uuid4().hex
-            made = []
-        else:
-            made = self.store.search([self.experiment_id], kind="cell", creation=mark)
+        made = self._made(self._creating[cell.id]) if cell.id in self._creating else []
+        mark = self._creating.setdefault(cell.id, uuid.uuid4().hex)
         self._created = True
-        run_id = str(made[-1].info.run_id) if made else self._create(cell, mark)
-        self._log_params(run_id, cell)
+        if not made:
+            run_id = self._create(cell, mark)
+            made = [run_id]
+            if self.store.database is None:  # nothing is sent again to a file
+                made += [other for other in self._made(mark) if other != run_id]
+        for second in made[1:]:
+            self.client.delete_run(second)
+        self._log_params(made[0], cell)
         del self._creating[cell.id]
-        return run_id
+        return made[0]
+
+    def _made(self, mark: str) -> list[str]:
+        """Ids of the runs that were made with a mark, the first one first."""
+        found = self.store.search([self.experiment_id], kind="cell", creation=mark)
+        return [str(run.info.run_id) for run in reversed(found)]
 
     def _create(self, cell: Cell, mark: str) -> str:
         tags = {

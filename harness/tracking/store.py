@@ -6,10 +6,10 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -20,9 +20,11 @@ from harness.tracking.database import HalfMade, check, connected, prepare
 from harness.tracking.faults import NO_SERVER, store_errors
 
 if TYPE_CHECKING:
-    from mlflow.entities import Experiment, Metric, Run
+    from mlflow.entities import Metric, Run
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -83,44 +85,57 @@ class Store:
         elif self.database is not None:
             _check(self.database)
         mlflow.set_tracking_uri(uri)
-        self.client = MlflowClient(tracking_uri=uri)
+
+        def reach() -> MlflowClient:
+            if self.database is None:
+                _reach_database(uri)
+            return MlflowClient(tracking_uri=uri)
+
+        self.client = self._in_time(reach)
 
     def experiment_id(self, name: str) -> str:
         """Id of an experiment, made where it is absent."""
-        found = self._first_answer(name)
+        from mlflow.exceptions import MlflowException
+
+        found = self._in_time(lambda: self.client.get_experiment_by_name(name))
         if found is None:
             place = None if self.database is None else self._artifacts.as_uri()
-            return str(self.client.create_experiment(name, artifact_location=place))
+            try:
+                return str(self.client.create_experiment(name, artifact_location=place))
+            except MlflowException:  # made all the same, its answer lost; or by a process elsewhere
+                found = self.client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        if found.name != name:
+            raise TrackingError(f"MLflow at {mask_secrets(self.uri)}: {NO_SERVER}")
         if found.lifecycle_stage == "deleted":
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
-    def _first_answer(self, name: str) -> Experiment | None:
-        """The experiment of this name; a server that answers drop by drop is not waited for.
+    def _in_time(self, ask: Callable[[], T]) -> T:
+        """What a server answers at first; one that answers drop by drop is not waited for.
 
         Raises:
-            TrackingError: it does not answer in time, or answers something else.
+            TrackingError: it does not answer in time.
         """
         if self.database is not None:
-            return self.client.get_experiment_by_name(name)
-        answers: list[Experiment | None | Exception] = []
+            return ask()
+        answers: list[T] = []
+        faults: list[Exception] = []
 
-        def ask() -> None:
+        def wait() -> None:
             try:
-                answers.append(self.client.get_experiment_by_name(name))
+                answers.append(ask())
             except Exception as fault:  # raised below, in the thread that asked
-                answers.append(fault)
+                faults.append(fault)
 
-        thread = threading.Thread(target=ask, name="mlflow-first-answer", daemon=True)
+        thread = threading.Thread(target=wait, name="mlflow-first-answer", daemon=True)
         thread.start()
         thread.join(FIRST_ANSWER_SECONDS)
-        place = f"MLflow at {mask_secrets(self.uri)}"
+        if faults:
+            raise faults[0]
         if not answers:
-            raise TrackingError(f"{place}: no answer (timed out)")
-        if isinstance(answers[0], Exception):
-            raise answers[0]
-        if answers[0] is not None and answers[0].name != name:
-            raise TrackingError(f"{place}: {NO_SERVER}")
+            raise TrackingError(f"MLflow at {mask_secrets(self.uri)}: no answer (timed out)")
         return answers[0]
 
     def create_run(self, experiment_id: str, name: str, tags: Mapping[str, object]) -> str:
@@ -242,9 +257,20 @@ class Store:
         return path if path.is_file() else None
 
 
+<<<<<<< HEAD
 def tag_text(value: object) -> str:
     """A value as a tag holds it: without secrets, and cut."""
     return mask_secrets(str(value))[:MAX_TAG]
+=======
+def _reach_database(uri: str) -> None:
+    """Connects once to a database server: MLflow tries for 100 s to reach one that is down."""
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    if uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES:
+        import sqlalchemy
+
+        sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool).connect().close()
+>>>>>>> fix-P
 
 
 def _check(database: Path) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
 
 import pytest
 import yaml
 from mlflow.exceptions import MlflowException
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from harness.errors import GridError, TrackingError, UsageError
 from harness.grid.resolver import resolve_grid
@@ -100,6 +105,32 @@ def test_a_server_that_answers_drop_by_drop_is_not_waited_for(
         GridRuns(grid, serve(drops), tmp_path)
 
 
+class Down(PGDialect):
+    """A driver of PostgreSQL whose server is down."""
+
+    supports_statement_cache = True
+    tries = 0
+
+    @classmethod
+    def import_dbapi(cls) -> ModuleType:
+        return sqlite3
+
+    def connect(self, *arguments: object, **named: object) -> NoReturn:
+        Down.tries += 1
+        raise sqlite3.OperationalError("connection failed: Connection refused")
+
+
+def test_a_database_server_that_is_down_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Down, "tries", 0)
+    registry.register("postgresql.down", __name__, "Down")
+    grid = resolve_grid(yaml.safe_load(GRID), place="g.yaml", text=GRID)
+    with pytest.raises(TrackingError, match=r"\*\*\*@host/db: no answer \(Connection refused\)"):
+        GridRuns(grid, "postgresql+down://anna:geheim77@host/db", tmp_path)
+    assert Down.tries == 1
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -120,9 +151,13 @@ def test_what_libraries_say_becomes_a_line(text: str, said: str) -> None:
     assert "anna" not in line
 
 
-def test_a_driver_that_is_missing_is_named() -> None:
-    fault = ModuleNotFoundError("No module named 'psycopg2'", name="psycopg2")
-    assert "pip install psycopg2-binary" in explained(fault, "postgresql://h/d")
+@pytest.mark.parametrize(
+    ("driver", "package"),
+    [("psycopg2", "psycopg2-binary"), ("psycopg", "'psycopg[binary]'"), ("pymysql", "pymysql")],
+)
+def test_a_driver_that_is_missing_is_named(driver: str, package: str) -> None:
+    fault = ModuleNotFoundError(f"No module named '{driver}'", name=driver)
+    assert f"`pip install {package}`" in explained(fault, "postgresql://h/d")
 
 
 @pytest.mark.parametrize(

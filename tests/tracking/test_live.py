@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import queue
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
+from harness.errors import TrackingError
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import GridSpec, expand
 from harness.grid.status import read_states
@@ -108,6 +111,52 @@ def test_what_fails_is_tried_again_and_logged_once(
     assert [point.step for point in history] == [1, 2]
 
 
-def test_a_server_that_never_answers_is_named_at_the_end(grid: GridSpec, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", ["log_batch", "set_terminated"])
+def test_a_server_that_is_there_again_at_the_end_lacks_nothing(
+    at: str, grid: GridSpec, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    real, failed = getattr(MlflowClient, at), threading.Event()
+
+    def unsteady(*arguments: object, **named: object) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise MlflowException("no answer")
+        real(*arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, at, unsteady)
+    states = read_states(expand(grid), runs_dir=tmp_path, data_root=None)
+    tracker = Tracker(grid, default_uri(tmp_path), tmp_path, states)
+    for event in events(grid, tmp_path / "elsewhere"):
+        tracker(event)
+    assert failed.wait(20)  # it waits for long then
+    assert tracker.close() is None
+    runs = GridRuns(grid, default_uri(tmp_path), tmp_path)
+    ((run,),) = runs.cell_runs().values()
+    assert run.info.status == "FINISHED"
+    assert runs.client.get_run(runs.parent_id).info.status == "FINISHED"
+
+
+def test_the_end_is_tried_again_once(
+    grid: GridSpec, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    real, calls = GridRuns.close, []
+
+    def unsteady(runs: GridRuns) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise TrackingError("no answer")
+        real(runs)
+
+    monkeypatch.setattr(GridRuns, "close", unsteady)
+    assert Tracker(grid, default_uri(tmp_path), tmp_path, []).close() is None
+    assert len(calls) == 2
+
+
+def test_a_server_that_never_answers_is_named_at_the_end(
+    grid: GridSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     tracker = Tracker(grid, "http://127.0.0.1:9", tmp_path, [])
     assert tracker.close() == "MLflow at http://127.0.0.1:9: no answer (Connection refused)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import shutil
 import threading
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import GridSpec, expand
@@ -161,23 +163,33 @@ def test_a_lost_answer_makes_no_second_run(every: int, folder: Path) -> None:
     assert number > 5
 
 
-def test_a_second_run_that_a_server_made_is_closed_at_the_end(folder: Path) -> None:
+@pytest.mark.parametrize("late", [False, True])
+def test_a_second_run_that_a_server_made_does_not_stay_open(late: bool, folder: Path) -> None:
     grid = grid_of(0)
     runs = GridRuns(grid, default_uri(folder), folder, live=True)
+    runs.store.database = None  # as of a server
     real, cell = runs.client.create_run, expand(grid)[1]
+    sent: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def twice(*arguments: Any, **named: Any) -> Any:
-        real(*arguments, **named)  # its answer was lost, and the request sent again
+        sent.append((arguments, named))
+        if not late:
+            real(*arguments, **named)  # its answer was lost, and the request sent again
         return real(*arguments, **named)
 
     runs.client.create_run = twice  # type: ignore[method-assign]
     run_id = runs.create_cell_run(cell)
+    if late:
+        ((arguments, named),) = sent
+        real(*arguments, **named)
     runs.client.set_terminated(run_id)
-    runs.close()
     found = {run.info.run_id: run.info.status for run in runs.cell_runs()[cell.id]}
-    assert len(found) == 2
     assert found.pop(run_id) == "FINISHED"
-    assert list(found.values()) == ["KILLED"]
+    assert list(found.values()) == ["RUNNING"] * late
+    runs.close()
+    assert {run.info.status for run in runs.cell_runs()[cell.id]} == (
+        {"FINISHED", "KILLED"} if late else {"FINISHED"}
+    )
 
 
 def test_added_scores_double_no_point(folder: Path) -> None:
@@ -262,6 +274,44 @@ def test_several_at_once_make_one_grid_run(folder: Path) -> None:
     assert len(runs._grid_runs()) == 1
     (run,) = runs.cell_runs()[cell.id]
     check_points(runs, run)
+
+
+def test_of_a_lost_answer_comes_neither_an_error_nor_a_second_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a server does it: the client sends a request again until an answer comes."""
+
+    def sent_three_times(name: str) -> None:
+        real = getattr(MlflowClient, name)
+
+        def send(*arguments: Any, **named: Any) -> Any:
+            with contextlib.suppress(MlflowException):
+                real(*arguments, **named)
+                real(*arguments, **named)
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(MlflowClient, name, send)
+
+    for name in ("create_experiment", "create_run", "delete_tag"):
+        sent_three_times(name)
+    grid = grid_of(0)
+    runs = GridRuns(grid, default_uri(folder), folder, live=True)
+    assert [run.info.run_id for run in runs._grid_runs()] == [runs.parent_id]
+    runs.close()
+    assert runs.client.get_run(runs.parent_id).info.status == "FINISHED"
+
+
+def test_a_grid_run_that_is_in_use_is_never_deleted(folder: Path) -> None:
+    grid = grid_of(0)
+    live = GridRuns(grid, default_uri(folder), folder, live=True)
+    tags = {"zbench.kind": "grid", "zbench.grid": grid.name, "zbench.owner": "elsewhere"}
+    others = []
+    for start_time in (1, 2):  # earlier ones: the first is taken, the other has been ended
+        run = live.client.create_run(live.experiment_id, start_time=start_time, tags=tags)
+        others.append(run.info.run_id)
+    live.client.set_terminated(others[1])
+    assert GridRuns(grid, default_uri(folder), folder).parent_id == others[0]
+    assert {run.info.run_id for run in live._grid_runs()} == {*others, live.parent_id}
 
 
 def test_of_two_grid_runs_the_first_is_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
