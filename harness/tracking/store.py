@@ -257,11 +257,11 @@ class Store:
         return path if path.is_file() else None
 
 
-<<<<<<< HEAD
 def tag_text(value: object) -> str:
     """A value as a tag holds it: without secrets, and cut."""
     return mask_secrets(str(value))[:MAX_TAG]
-=======
+
+
 def _reach_database(uri: str) -> None:
     """Connects once to a database server: MLflow tries for 100 s to reach one that is down."""
     from mlflow.store.db.db_types import DATABASE_ENGINES
@@ -270,7 +270,6 @@ def _reach_database(uri: str) -> None:
         import sqlalchemy
 
         sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool).connect().close()
->>>>>>> fix-P
 
 
 def _check(database: Path) -> None:
