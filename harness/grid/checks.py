@@ -258,7 +258,7 @@ def _check_model(
     if not folder.exists():
         raise UsageError(f"models.{name}.path: no folder {folder}{_near(folder)}")
     try:
-        notes = check_checkpoint(model, folder, max_length=max_length)
+        notes = check_checkpoint(model, folder, max_length=max_length, before_run=True)
     except ModelError as fault:
         lines = str(fault).splitlines()
         raise ModelError("\n".join(f"models.{name}: {line}" for line in lines)) from fault

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from pydantic import field_validator, model_validator
 
 from harness.errors import ModelError, plain_message
-from harness.models.advice import Cause, fault_line, model_error
+from harness.models.advice import fault_line, model_error
 from harness.models.checkpoint_folder import (
     CONFIG_FILE,
     check_folder,
@@ -100,13 +100,20 @@ def _snapshot(spec: ModelSpec) -> Path:
         ) from fault
 
 
-def check_checkpoint(spec: ModelSpec, folder: Path, *, max_length: int | None = None) -> list[str]:
+STORED = "its weights are stored quantised ({})"
+
+
+def check_checkpoint(
+    spec: ModelSpec, folder: Path, *, max_length: int | None = None, before_run: bool = False
+) -> list[str]:
     """Checks a checkpoint folder by its small files and its headers; loads no weights.
 
     Needs neither torch nor transformers.
 
     Args:
         max_length: tokens of the longest text that the model is to be trained on.
+        before_run: whether a grid's other models shall run where this one is stored quantised,
+            which is then told and fails its own cells alone.
 
     Returns:
         What whoever uses it must know, one line each.
@@ -124,8 +131,9 @@ def check_checkpoint(spec: ModelSpec, folder: Path, *, max_length: int | None = 
     faults.lines += misfits or config_faults(folder / CONFIG_FILE, settings)
     faults.lines += rope_faults(folder, settings)
     kind = quantization_kind(folder, settings)
-    if kind is not None:
-        faults.add(folder, "quantised", f"its weights are stored quantised ({kind})")
+    quantised = [] if kind is None else [fault_line(folder, "quantised", STORED.format(kind))]
+    if not before_run:
+        faults.lines += quantised
     files = faults.of(weight_files, folder) or []
     headers, cut = read_headers(files)
     faults.lines += cut
@@ -136,7 +144,8 @@ def check_checkpoint(spec: ModelSpec, folder: Path, *, max_length: int | None = 
     faults.lines += wrong
     if faults.lines:
         raise ModelError("\n".join(dict.fromkeys(faults.lines)))
-    return [*notes, *position_notes(settings, max_length)]
+    quantised = [f"{line}; its cells will fail" for line in quantised]
+    return [*quantised, *notes, *position_notes(settings, max_length)]
 
 
 class _Faults:
@@ -144,10 +153,6 @@ class _Faults:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-
-    def add(self, place: Path, cause: Cause, found: str) -> None:
-        """Adds a fault."""
-        self.lines.append(fault_line(place, cause, found))
 
     def of(self, check: Callable[..., Found], *arguments: object) -> Found | None:
         """What a check returns; None where it raises, and then its line is kept."""

@@ -572,3 +572,11 @@ def test_a_check_imports_nothing_heavy(written: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_quantised_model_stops_no_other_before_a_run(tmp_path: Path) -> None:
+    spec = write_checkpoint(tmp_path / "model")
+    quantised(quant_method="awq")(tmp_path / "model")
+    (note,) = check_checkpoint(spec, tmp_path / "model", before_run=True)
+    assert "stored quantised (awq)" in note
+    assert note.endswith("its cells will fail")
