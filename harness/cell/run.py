@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -30,11 +29,11 @@ from harness.export.model_card import CARD_FILE, model_card
 from harness.grid.cell_files import file_faults, whole_scores
 from harness.grid.folders import (
     ADAPTER_FOLDER,
-    CELL_FILE,
     CHECKPOINTS_FOLDER,
     LOG_FILE,
     cell_folder,
     id_of,
+    write_cell_file,
 )
 from harness.grid.locks import locked
 from harness.grid.schema import Cell
@@ -90,8 +89,7 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
         if not needs_training and not tasks:
             return result
         prepare_torch(settings.threads)
-        dump = cell.model_dump(mode="json", serialize_as_any=True)
-        write_text(folder / CELL_FILE, json.dumps(dump, indent=1) + "\n")
+        write_cell_file(folder, cell)
         if not needs_training:
             _emit_start(context, total_steps=0)
             base, model = _load_trained(context, result)

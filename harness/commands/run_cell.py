@@ -9,7 +9,7 @@ import sys
 from typing import Literal
 
 from harness.cell.memory import SmallerBudget
-from harness.cell.run import run_cell
+from harness.cell.run import describe, run_cell
 from harness.cell.settings import RunSettings
 from harness.commands.display import cell_records, console, print_cells, print_json, print_warnings
 from harness.commands.progress import Notices, progress
@@ -21,7 +21,7 @@ from harness.grid.folders import LOG_FILE, cell_folder
 from harness.grid.locks import CellBusy
 from harness.grid.selection import find_cell
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
-from harness.records.events import Emit, Event
+from harness.records.events import CellEnded, Emit, Event
 from harness.tracking.address import resolve_uri
 from harness.tracking.live import Tracker
 from harness.training.signals import handle_signals
@@ -96,13 +96,16 @@ def _run(
         if outcome.interrupted:
             raise KeyboardInterrupt
         return "failed" if outcome.failed else "done"
-    cell = grid.cells[0]
+    cell, ended = grid.cells[0], False
+    folder = cell_folder(grid.runs_dir, cell)
 
     def logged(event: Event) -> None:
+        nonlocal ended
+        ended = ended or isinstance(event, CellEnded)
         log_progress(event)
         emit(event)
 
-    with logging_beside_the_screen(cell_folder(grid.runs_dir, cell) / LOG_FILE):
+    with logging_beside_the_screen(folder / LOG_FILE):
         try:
             with handle_signals():  # SIGUSR1 is a training's, and no end before it begins
                 run_cell(cell, plan.settings, logged)
@@ -111,7 +114,9 @@ def _run(
         except SmallerBudget as fault:
             logger.info("%s: %s", cell.label, fault)
             return "again"
-        except Exception:  # whatever fails a cell is its end, told with its traceback
+        except Exception as fault:  # whatever fails a cell is its end; the log has its traceback
             logger.exception("%s failed", cell.label)
+            if not ended:  # a fault outside of the cell's own work: its folder, an import
+                emit(CellEnded(cell.id, str(folder), 0.0, describe(fault)))
             return "failed"
     return "done"

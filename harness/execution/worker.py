@@ -213,6 +213,7 @@ def log_to(path: Path, prefix: str = "") -> None:
 def logging_beside_the_screen(path: Path) -> Iterator[None]:
     """Appends what is logged to the cell's log too; warnings stay on the screen.
 
+    A traceback is the log's alone: what fails a cell is told in one line, by its event.
     The file is opened with the first line: a cell that another process runs keeps its own.
 
     Raises:
@@ -226,6 +227,7 @@ def logging_beside_the_screen(path: Path) -> Iterator[None]:
         ) from fault
     screen, file = logging.StreamHandler(), _LogFile(path, delay=True, encoding="utf-8")
     screen.setLevel(logging.WARNING)
+    screen.addFilter(lambda record: not record.exc_info)
     screen.setFormatter(_MaskedFormatter())
     file.setFormatter(_MaskedFormatter(LOG_FORMAT))
     root = logging.getLogger()

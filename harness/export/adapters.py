@@ -24,6 +24,7 @@ from harness.models.adapter_folder import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     adapter_size,
+    advising,
     read_adapter_config,
 )
 from harness.models.checkpoint import read_config
@@ -89,7 +90,8 @@ def export_cell(cell: str, output: Path, *, runs_dir: Path, data_root: Path | No
 
 def _read_cell(folder: Path) -> tuple[Cell, CellResult | None]:
     file = folder / CELL_FILE
-    raw = read_json_object(file)
+    with advising("run the cell's grid again, which writes it"):
+        raw = read_json_object(file)
     method = raw.get("method")
     if isinstance(method, str) and method not in METHODS:
         raise UsageError(

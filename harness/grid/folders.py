@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from harness.grid.locks import check_locks
 from harness.grid.schema import Cell, label_of
 from harness.readers.files import Unreadable, unreadable
 from harness.readers.json_files import read_json_object
+from harness.records.files import write_text
 from harness.records.results import read_result
 
 CELL_FILE = "cell.json"
@@ -101,6 +103,16 @@ def stored_label(folder: Path) -> str | None:
         )
     except (Unreadable, ValueError, KeyError, TypeError):  # reading the cell says what is wrong
         return None
+
+
+def write_cell_file(folder: Path, cell: Cell) -> None:
+    """Writes `cell.json`: the cell as its grid describes it.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    record = cell.model_dump(mode="json", serialize_as_any=True)
+    write_text(folder / CELL_FILE, json.dumps(record, indent=1) + "\n")
 
 
 def check_writable(folder: Path) -> None:

@@ -42,6 +42,9 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        place = folder / LOCK_FILE
+        if place.exists() and not place.is_file():
+            raise StorageError(f"{place}: is no regular file; remove it, it only marks who runs")
         file = (folder / LOCK_FILE).open("a+", encoding="utf-8", errors="replace")
     except OSError as fault:
         raise StorageError(

@@ -219,7 +219,12 @@ class Cell(Spec):
     @property
     def slug(self) -> str:
         """The label as a part of a folder's name."""
-        return file_name(self.label.replace("%", "pct")).strip("-")
+        return slug_of(self.label)
+
+
+def slug_of(label: str) -> str:
+    """A label as a part of a folder's name."""
+    return file_name(label.replace("%", "pct")).strip("-")
 
 
 def label_of(model_name: str, method_label: str, fraction: float | None, seed: int | None) -> str:

@@ -14,7 +14,7 @@ from harness.grid.checks import resolve_data_root
 from harness.grid.folders import CELL_FILE, cell_folder, cell_folders, stored_label
 from harness.grid.loader import load_grid, shipped_grids
 from harness.grid.own_data import find_own_data
-from harness.grid.schema import Cell, expand
+from harness.grid.schema import Cell, expand, slug_of
 from harness.readers.files import user_path
 from harness.records.results import RESULT_FILE
 
@@ -89,11 +89,17 @@ def find_folder(name: str, runs_dir: Path) -> Path:
     if name in folders:
         return folders[name]
     names = {
-        cell_id: (stored_label(folder) or "", folder.name.rpartition("--")[0])
+        cell_id: (_label(folder, name), folder.name.rpartition("--")[0])
         for cell_id, folder in folders.items()
-        if (folder / CELL_FILE).is_file()
+        if any((folder / f).is_file() for f in (CELL_FILE, RESULT_FILE))
     }
     return folders[_match(name, names, runs_dir)]
+
+
+def _label(folder: Path, wanted: str) -> str:
+    """The label in a folder; of a damaged one `wanted`, if the folder is named for it."""
+    slug = folder.name.rpartition("--")[0]
+    return stored_label(folder) or (wanted if slug_of(wanted) == slug else "")
 
 
 def _folder_at(name: str) -> Path | None:

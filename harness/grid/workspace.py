@@ -19,7 +19,7 @@ from harness.grid.checks import (
     resolve_data_root,
     version_faults,
 )
-from harness.grid.folders import check_writable
+from harness.grid.folders import check_writable, stored_label, write_cell_file
 from harness.grid.loader import read_grid, refuse
 from harness.grid.own_data import find_own_data
 from harness.grid.resolver import Resolved
@@ -199,6 +199,10 @@ def prepare_run(grid: OpenGrid, *, allow_data_mismatch: bool = False) -> list[st
     if grid.spec.world is not None and grid.data_root == world:
         write_world(world)
     refuse(grid.inputs.refused(allow_data_mismatch=allow_data_mismatch))
+    for state in grid.states:
+        done = state.status == "done"  # another cell's file is written when it runs
+        if done and stored_label(state.folder) is None:
+            write_cell_file(state.folder, state.cell)
     return grid.inputs.warnings
 
 

@@ -209,7 +209,8 @@ def load_tensors(path: Path, own: Mapping[str, Tensor], *, advice: str | None = 
             stored = load_file(path)
         except (SafetensorError, OSError) as fault:  # changed since its header was read
             raise Unreadable(path, "damaged", f"cannot be loaded ({one_line(fault)})") from fault
-        check_finite(path, stored)
+        for name, tensor in own.items():  # as the model's numbers, which may be of smaller range
+            check_finite(path, {name: stored[name].to(tensor.dtype)})
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(stored[name])

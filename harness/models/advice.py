@@ -15,8 +15,8 @@ Cause = Literal[
     "no checkpoint", "family", "config", "shape", "rope", "quantised", "pickled", "other name",
     "meta", "gguf", "no weights", "shard missing", "index", "layers", "no floats", "two heads",
     "no head", "parameters", "weights", "tensor missing", "not finite", "fp16", "activations",
-    "activations of fp16", "diverged", "no tokenizer", "tokenizer.model", "tokenizer",
-    "tokenizer settings", "pad outside", "no eos", "unknown token", "token outside", "closing",
+    "activations of fp16", "activations of adapter", "diverged", "no tokenizer", "tokenizer.model",
+    "tokenizer", "tokenizer settings", "pad outside", "no eos", "unknown token", "token outside", "closing",
     "opening", "irregular", "unk is eos"
 ]  # fmt: skip
 """What is wrong with a model, its tokenizer, or the numbers it computes."""
@@ -68,6 +68,8 @@ ADVICE: dict[Cause, str] = {
     "checkpoint, or set train.precision to fp32",
     "activations of fp16": "nothing has been trained yet, so that no learning rate mends it: set "
     "train.precision to bf16 or fp32",
+    "activations of adapter": "compare with the base alone (method base): where that is scored, "
+    "give the adapter as it was trained for this base model",
     "diverged": "lower the learning rate or set max_gradient_norm",
     "no tokenizer": "add the model's tokenizer.json",
     "tokenizer.model": "add the model's tokenizer.json (transformers 5 converts tokenizer.model "

@@ -72,7 +72,10 @@ def overflow_cause(model: nn.Module, precision: str | None = None, *, trained: b
         precision = "fp16"
     if (fault := frozen_fault(model, every=not trained)) is not None:
         return fault
-    if not trained or not any(value.requires_grad for value in parameters.values()):
+    frozen = not any(value.requires_grad for value in parameters.values())
+    if trained and frozen and hasattr(model, "peft_config"):  # trained elsewhere
+        return f"with this adapter the activations overflow; {ADVICE['activations of adapter']}"
+    if not trained or frozen:
         cause: Cause = "activations of fp16" if precision == "fp16" else "activations"
         return f"the base model's activations overflow; {ADVICE[cause]}"
     broken = _first_broken(parameters.items())

@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 
 from harness.errors import ModelError
-from harness.models.adapter_folder import CONFIG_FILE, WEIGHTS_FILE
+from harness.models.adapter_folder import CONFIG_FILE, WEIGHTS_FILE, advising
 from harness.readers.files import Unreadable, check_file, unreadable
 from harness.records.files import fresh_sha256_of_file
 
@@ -29,7 +29,8 @@ def trained_sha256(folder: Path) -> str:
         raise Unreadable(folder, "missing", "holds no trained weights", TRAIN_AGAIN)
     lines = []
     for name in names:
-        check_file(folder / name)
+        with advising(f"bring the folder back from a copy, or {TRAIN_AGAIN}"):
+            check_file(folder / name)
         try:
             lines.append(f"{fresh_sha256_of_file(folder / name)}  {name}\n")
         except OSError as fault:

@@ -101,6 +101,8 @@ def test_a_lock_that_cannot_be_opened_says_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / LOCK_FILE)
     with pytest.raises(StorageError, match=r"\.lock: cannot be read .*nobody knows whether"):
         is_running(tmp_path)
+    with pytest.raises(StorageError, match=r"\.lock: is no regular file; remove"), locked(tmp_path):
+        pass
 
 
 def test_a_holder_that_lives_is_believed_where_its_lock_is_not_seen(

@@ -14,6 +14,7 @@ from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.grid.selection import UnknownCell, find_cell, find_folder, select_cells
 from harness.records.files import write_text
+from harness.records.results import RESULT_FILE
 from tests.grid.test_loader import GRID
 
 
@@ -36,6 +37,18 @@ def begin(cell: Cell, runs_dir: Path) -> Path:
     record = cell.model_dump(mode="json", serialize_as_any=True)
     write_text(folder / CELL_FILE, json.dumps(record))
     return folder
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", None])
+def test_a_folder_whose_description_is_damaged_is_found_by_its_name(
+    cells: list[Cell], runs_dir: Path, content: str | None
+) -> None:
+    folder = cell_folder(runs_dir, cells[1])
+    if content is None:
+        (folder / CELL_FILE).rename(folder / RESULT_FILE)
+    else:
+        (folder / CELL_FILE).write_text(content)
+    assert find_folder(cells[1].label, runs_dir) == folder
 
 
 def test_cells_are_chosen_by_the_words_of_their_labels(cells: list[Cell]) -> None:

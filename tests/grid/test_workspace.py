@@ -9,8 +9,10 @@ import yaml
 
 from harness.demo.world import CHECKPOINT
 from harness.errors import UsageError
+from harness.grid.folders import CELL_FILE, stored_label
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import expand
+from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid, prepare_run
 from tests.evaluation.conftest import Rows, mmlu_subjects, write_rows
 from tests.grid.test_loader import GRID
@@ -74,3 +76,23 @@ def test_the_embedded_world_is_pinned_by_nobody(root: Path) -> None:
     write_rows(root / "mmlu" / "test.parquet", Rows().mmlu(["astronomy"], [3]))
     text = OWN.replace("[arc_easy, {name: mmlu, limit: 5}]", "[demo_arc_easy, demo_mmlu]")
     assert prepare_run(opened(root, text=text)) == []
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[" * 10_000])
+def test_a_damaged_description_of_a_done_cell_is_written_again(
+    root: Path, content: str | None
+) -> None:
+    grid = opened(root)
+    folders = [grid.runs_dir / "cells" / name for name in ("done", "begun")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        if content is not None:
+            (folder / CELL_FILE).write_text(content)
+    cell = grid.cells[0]
+    grid.__dict__["states"] = [
+        CellState(cell, folders[0], None, "done", ()),
+        CellState(cell, folders[1], None, "to do", ()),
+    ]
+    prepare_run(grid, allow_data_mismatch=True)
+    assert stored_label(folders[0]) == cell.label
+    assert stored_label(folders[1]) is None

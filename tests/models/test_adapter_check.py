@@ -107,6 +107,19 @@ def test_numbers_that_are_none_are_told_when_they_are_loaded(
         attach_adapter(tiny_model(), folder)
 
 
+def test_numbers_that_are_too_large_for_the_model_are_told(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+
+    def enlarge(tensors: dict[str, torch.Tensor]) -> None:
+        name = next(iter(tensors))
+        tensors[name] = tensors[name].double()
+        tensors[name].view(-1)[0] = 1e300
+
+    rewrite(folder, enlarge)
+    with pytest.raises(ZbenchError, match="holds NaN or infinite numbers"):
+        attach_adapter(tiny_model(), folder)
+
+
 def test_another_rank_than_the_settings_is_told(tmp_path: Path) -> None:
     folder = make(tmp_path)
     edit_json(folder / CONFIG_FILE, r=4)

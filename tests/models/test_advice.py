@@ -458,7 +458,14 @@ def test_a_fault_is_one_line_and_its_advice_cures_it(
 def test_every_cause_has_advice_that_is_tried() -> None:
     elsewhere = {
         *("index", "shard missing", "opening"),
-        *("not finite", "fp16", "activations", "activations of fp16", "diverged"),
+        *(
+            "not finite",
+            "fp16",
+            "activations",
+            "activations of fp16",
+            "activations of adapter",
+            "diverged",
+        ),
     }
     assert {fault.cause for fault in FAULTS} | elsewhere == set(ADVICE)
 

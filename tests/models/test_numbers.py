@@ -85,6 +85,11 @@ def test_each_cause_of_results_that_are_no_numbers_has_its_advice() -> None:
     assert overflow_cause(lora).endswith(ADVICE["not finite"])
 
 
+def test_an_adapter_trained_elsewhere_is_not_the_bases_fault() -> None:
+    imported = adapted("lora", tiny_model()).requires_grad_(False)
+    assert overflow_cause(imported).endswith(ADVICE["activations of adapter"])
+
+
 def train(model: nn.Module, rate: float = 1e-3, steps: int = 3) -> None:
     examples = random_examples(8 * steps)
     spec = TrainSpec(epochs=1, batch_size=8, learning_rate=rate, schedule="constant")
