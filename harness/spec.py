@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 from pydantic_core import InitErrorDetails
 
 from harness.errors import LONGEST_NAME, did_you_mean, printable, shortened
@@ -32,9 +40,11 @@ class Spec(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
     )
 
-    @field_validator("*", mode="before")
+    @field_validator("*", mode="wrap")
     @classmethod
-    def _within_reason(cls, value: Any, info: ValidationInfo) -> Any:
+    def _within_reason(
+        cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
         limit = _numeric_fields(cls).get(str(info.field_name))
         if limit is not None:
             faults = Faults()
@@ -45,8 +55,13 @@ class Spec(BaseModel):
                     faults.add(f"must be a number (got {_shown(entry)})", *steps)
                 elif _is_beyond(entry, limit):
                     faults.add(f"must be a number within reason (got {_shown(entry)})", *steps)
+            if faults:  # the other entries' faults with them
+                try:
+                    handler(value)
+                except ValidationError as others:
+                    faults.add_all(others)
             faults.check()
-        return value
+        return handler(value)
 
 
 def _is_beyond(value: Any, limit: float) -> bool:
@@ -84,6 +99,15 @@ RENAMED = {
 """Keys of earlier versions, and what to do about them."""
 
 
+_HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether the hub may have a repository of this name, `owner/name`, by its own rule."""
+    odd = "--" in name or ".." in name or name.endswith(".git")
+    return not odd and _HUB_NAME.fullmatch(name) is not None
+
+
 class Fault(ValueError):
     """A fault of what a user wrote; its text is shown as it is."""
 
@@ -103,6 +127,16 @@ class Faults:
         self._details.append(
             InitErrorDetails(type="value_error", loc=steps, input=None, ctx=context)
         )
+
+    def add_all(self, others: ValidationError) -> None:
+        """Adds what pydantic found, but at places that have a fault already."""
+        told = {detail["loc"] for detail in self._details}
+        for fault in others.errors(include_url=False):
+            if fault["loc"] not in told:
+                detail = InitErrorDetails(
+                    type=fault["type"], loc=fault["loc"], input=fault["input"]
+                )
+                self._details.append({**detail, "ctx": fault.get("ctx", {})})
 
     def validate(self, spec: type[Model], raw: Any, *steps: str | int) -> Model | None:
         """The spec that `raw` means; None where it has faults, which are added."""

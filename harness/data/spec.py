@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -11,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.errors import UsageError
 from harness.readers.files import user_path
-from harness.spec import Fault, Spec
+from harness.spec import Fault, Spec, is_hub_name
 
 ALPACA = "tatsu-lab/alpaca"
 """The data set of a grid that says nothing of its data."""
@@ -50,8 +49,7 @@ class DataSpec(Spec):
     @field_validator("source")
     @classmethod
     def _name_of_the_hub(cls, source: str | None) -> str | None:
-        name = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
-        if source is None or (name.fullmatch(source) and not source.endswith(_FILE_ENDINGS)):
+        if source is None or (is_hub_name(source) and not source.endswith(_FILE_ENDINGS)):
             return source
         raise ValueError(
             "must be a data set of the hub, as owner/name; a file of your own is `path`"

@@ -464,6 +464,23 @@ def test_a_pointer_of_git_lfs_is_told_as_one(name: str, folder: Path, written: P
     checked(folder)
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model-q4.gguf"])
+def test_no_conversion_is_advised_of_a_pointer(name: str, folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / name).write_text(POINTER)
+    (line,) = refused(folder)
+    assert line.startswith(f"{folder / name}: is a Git LFS pointer")
+    assert "git lfs pull" in line
+
+
+def test_an_empty_token_with_its_settings_is_one_line(folder: Path) -> None:
+    for key in ("eos_token", "bos_token", "unk_token"):
+        edit_json(folder / TOKENIZER_CONFIG, **{key: {"content": ""}})
+        (line,) = refused(folder)
+        assert f"{key} is {{'content': ''}}, which transformers does not take" in line
+        edit_json(folder / TOKENIZER_CONFIG, **{key: "</s>" if key == "eos_token" else "<s>"})
+
+
 def test_parts_of_the_weights_that_are_missing_or_cut_are_named(folder: Path) -> None:
     shard(folder)
     checked(folder)
