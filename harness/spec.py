@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
     field_validator,
 )
 from pydantic_core import InitErrorDetails
@@ -42,9 +43,11 @@ class Spec(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
     )
 
-    @field_validator("*", mode="before")
+    @field_validator("*", mode="wrap")
     @classmethod
-    def _within_reason(cls, value: Any, info: ValidationInfo) -> Any:
+    def _within_reason(
+        cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
         limit = _numeric_fields(cls).get(str(info.field_name))
         if limit is not None:
             faults = Faults()
@@ -55,8 +58,13 @@ class Spec(BaseModel):
                     faults.add(f"must be a number (got {_shown(entry)})", *steps)
                 elif _is_beyond(entry, limit):
                     faults.add(f"must be a number within reason (got {_shown(entry)})", *steps)
+            if faults:  # the other entries' faults with them
+                try:
+                    handler(value)
+                except ValidationError as others:
+                    faults.add_all(others)
             faults.check()
-        return value
+        return handler(value)
 
 
 def _is_beyond(value: Any, limit: float) -> bool:
@@ -94,9 +102,13 @@ RENAMED = {
 """Keys of earlier versions, and what to do about them."""
 
 
-def is_hub_name(text: str) -> bool:
-    """Whether a text can be the name of a repository of the hub: an address or a path is none."""
-    return re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", text, re.ASCII) is not None
+_HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether the hub may have a repository of this name, `owner/name`, by its own rule."""
+    odd = "--" in name or ".." in name or name.endswith(".git")
+    return not odd and _HUB_NAME.fullmatch(name) is not None
 
 
 class Fault(ValueError):
@@ -137,6 +149,16 @@ class Faults:
         self._details.append(
             InitErrorDetails(type="value_error", loc=steps, input=None, ctx=context)
         )
+
+    def add_all(self, others: ValidationError) -> None:
+        """Adds what pydantic found, but at places that have a fault already."""
+        told = {detail["loc"] for detail in self._details}
+        for fault in others.errors(include_url=False):
+            if fault["loc"] not in told:
+                detail = InitErrorDetails(
+                    type=fault["type"], loc=fault["loc"], input=fault["input"]
+                )
+                self._details.append({**detail, "ctx": fault.get("ctx", {})})
 
     def validate(self, spec: type[Model], raw: Any, *steps: str | int) -> Model | None:
         """The spec that `raw` means; None where it has faults, which are added."""

@@ -13,9 +13,10 @@ def sync_command(grid: OpenGrid, *, tracking_uri: str | None) -> int:
     """Replays into MLflow what it lacks."""
     screen = console()
     print_warnings(screen, grid.notices)
+    states = grid.states  # their faults are told before MLflow is begun
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
     runs = GridRuns(grid.spec, uri, grid.runs_dir)
-    logged = runs.sync(grid.states)
+    logged = runs.sync(states)
     runs.close()
     # A result that cannot be read is no result to log.
     unread = [s.fault for s in grid.states if s.result is None and s.fault is not None]

@@ -21,6 +21,8 @@ from harness.readers.parquet_files import read_columns, read_footer
 from harness.records.files import sha256_of_file
 
 Row = Mapping[str, Any]
+QUESTION = "question"
+"""The column that is asked in every benchmark that has it; other texts may be empty."""
 
 
 def check_split(benchmark: Benchmark, file: str, path: Path, *, num_shots: int | None) -> None:
@@ -77,6 +79,8 @@ def _faults(benchmark: Benchmark, row: Row) -> Iterator[tuple[str, str]]:
     for column in benchmark.columns:
         if row[column] is None and column != benchmark.id_column:
             yield column, "is empty (null)"
+        elif column == QUESTION and not str(row[column]).strip():
+            yield column, "is an empty text"
     options = value_at(row, form.options)
     if not isinstance(options, list) or not all(isinstance(one, str) for one in options):
         held = row[form.options.partition(".")[0]] if options is None else options
@@ -109,6 +113,8 @@ def _answer_faults(
         labels = value_at(row, form.labels)
         if not isinstance(labels, list) or len(labels) != len(options):
             yield form.labels, f"holds {_shown(labels)}, where {len(options)} labels are due"
+        elif labels.count(answer) > 1:
+            yield form.labels, f"holds {_shown(answer)} more than once: which is right is not said"
         elif answer not in labels:
             known = ", ".join(map(_shown, labels))
             yield form.answer, f"{_shown(answer)} is none of the labels {known}"

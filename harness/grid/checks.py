@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from harness.readers.files import user_path
 from harness.training.spec import TrainSpec
 
 DATA_ROOT_VARIABLE = "ZBENCH_DATA_ROOT"
+NO_DATA = DataSpec(source="unknown", path=None)
+"""In the place of data whose entry has faults: nothing is looked up."""
 MAX_CELLS = 10_000
 """Of a grid: each takes minutes at least, so that more are a slip of the pen."""
 ALLOW = "bring that version, or give --allow-data-mismatch: the note then stands with every score"
@@ -72,8 +75,8 @@ def _labels_used_twice(grid: GridSpec) -> Iterator[str]:
             for fraction, seed in block.draws(choice):
                 label = label_of(model, choice.label, fraction, seed)
                 known = labels.setdefault(label, (meaning, fraction))
-                if known != (meaning, fraction) and (model, choice.label) not in told:
-                    told.add((model, choice.label))
+                if known != (meaning, fraction) and choice.label not in told:
+                    told.add(choice.label)
                     yield (
                         f"two different cells are called '{label}'; give one of the methods a "
                         "`label`"
@@ -176,7 +179,7 @@ def inputs_of_grid(grid: GridSpec) -> Inputs:
     return Inputs(
         models=grid.models,
         longest=_longest((model, choice.train) for model, choice in pairs),
-        data=[grid.data] if _fractions(grid) else [],
+        data=[grid.data] if _fractions(grid) and grid.data is not NO_DATA else [],
         tasks=list(dict.fromkeys(task for block in grid.blocks for task in block.tasks)),
         fractions=_fractions(grid),
     )
@@ -210,10 +213,9 @@ def look_at(inputs: Inputs, data_root: Path | None) -> Found:
 
     Small files and headers are read, and nothing is loaded. A check is a line here.
     """
-    found = Found()
+    found, checked = Found(), cache(check_checkpoint)  # many models may be one folder
     for name, model in inputs.models.items():
-        longest = inputs.longest.get(name)
-        found.look(_check_model, name, model, longest, data_root)
+        found.look(_check_model, name, model, inputs.longest.get(name), data_root, checked)
     for data in inputs.data:
         found.look(_check_data, data, data_root)
         rows = None if data.num_rows else count_rows(data, data_root)  # stated: told already
@@ -248,7 +250,11 @@ _PLACE = "--data-root names the folder of local data and models"
 
 
 def _check_model(
-    name: str, model: ModelSpec, max_length: int | None, data_root: Path | None
+    name: str,
+    model: ModelSpec,
+    max_length: int | None,
+    data_root: Path | None,
+    checked: Callable[..., list[str]],
 ) -> list[str]:
     folder = local_folder(model, data_root)
     if folder is None:
@@ -256,9 +262,9 @@ def _check_model(
             raise UsageError(f"models.{name}.path: {model.path} is relative; {_PLACE}")
         return []  # the hub is read
     if not folder.exists():
-        raise UsageError(f"models.{name}.path: no folder {folder}{_near(folder)}")
+        raise UsageError(f"models.{name}.path: no folder {folder}{instead_of(folder)}")
     try:
-        notes = check_checkpoint(model, folder, max_length=max_length, before_run=True)
+        notes = checked(model, folder, max_length=max_length, before_run=True)
     except ModelError as fault:
         lines = str(fault).splitlines()
         raise ModelError("\n".join(f"models.{name}: {line}" for line in lines)) from fault
@@ -268,7 +274,7 @@ def _check_model(
 def _check_data(data: DataSpec, data_root: Path | None) -> None:
     file = data_file(data, data_root)
     if file is not None and not file.exists():
-        raise UsageError(f"data.path: no file {file}{_near(file)}")
+        raise UsageError(f"data.path: no file {file}{instead_of(file)}")
     inspect_data(data, data_root)
 
 
@@ -277,8 +283,11 @@ def _check_items(task: TaskSpec, data_root: Path | None) -> None:
         check_items(task, data_root)
 
 
-def _near(path: Path) -> str:
+def instead_of(path: Path) -> str:
+    """What may be meant where nothing is at a path."""
     try:
+        if path.is_symlink():
+            return f": it is a link to {os.readlink(path)}, which is not there; correct the link"
         names = sorted(entry.name for entry in path.parent.iterdir())
     except OSError:  # no folder, or one that may not be listed
         return ""

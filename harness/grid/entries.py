@@ -99,7 +99,8 @@ def _task(entry: Any) -> Any:
         name = record.get("name")
         if not isinstance(name, str) or name not in BENCHMARKS:
             raise Fault(unknown_benchmark(name))
-    return record
+        return record
+    raise Fault("must be a benchmark's name, or a mapping with its `name`")
 
 
 def _unique_tasks(tasks: Sequence[TaskSpec]) -> Sequence[TaskSpec]:

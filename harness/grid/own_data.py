@@ -46,7 +46,9 @@ def find_own_data(grid: GridSpec, data_root: Path | None, runs_dir: Path) -> Own
         listed = ", ".join(sorted(sha256[:12] for sha256 in known))
         fault = f"{len(known)} files of this name were trained on in {runs_dir} ({listed}); {where}"
     elif file is not None:
-        fault = f"no file {file}"
+        return OwnData(
+            None, f"data.path: no file {file}; put it there, or correct the path or --data-root"
+        )
     else:
         fault = f"is relative; {where}"
     return OwnData(None, f"data.path: {grid.data.path}: {fault}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from harness.data.spec import DataSpec
 from harness.errors import GridError
-from harness.grid.checks import combination_faults
+from harness.grid.checks import NO_DATA, combination_faults
 from harness.grid.entries import (
     NON_EMPTY,
     BlockMethod,
@@ -145,12 +145,22 @@ def resolve(
     try:
         grid = GridFile.model_validate(raw, context=_new_context(raw, folder, results)).spec(text)
     except ValidationError as error:
-        told = tuple(f"{place}: {where}: " for where in known)
         found = describe_faults(error, place, GridFile)
-        faults += [fault for fault in found if not told or not fault.startswith(told)]
+        faults += [fault for fault in found if not _follows(fault, place, known)]
         grid = _sound_part(raw, _new_context(raw, folder))
     faults += [f"{place}: {fault}" for fault in combination_faults(grid)]
     return Resolved(grid, tuple(dict.fromkeys(faults)))  # ordered de-duplication
+
+
+def _follows(fault: str, place: str, known: Iterable[str]) -> bool:
+    """Whether a line is but the consequence of a fault that is told: the value is left out then."""
+    for where in known:
+        parent, _, key = where.rpartition(".")
+        if fault.startswith(f"{place}: {where}: "):
+            return True
+        if parent and fault.startswith(f"{place}: {parent}: ") and key in fault:
+            return True
+    return False
 
 
 def _new_context(raw: Mapping[str, Any], folder: Path, results: Path | None = None) -> Context:
@@ -191,12 +201,24 @@ def _sound_part(raw: Mapping[str, Any], context: Context) -> GridSpec:
                 gpus_per_cell=1,
             )
         )
-    unknown = DataSpec(source="unknown", path=None)
     return GridSpec.model_construct(
         name="", title="", notes=(), models=models, blocks=tuple(blocks),
-        data=next(_sound(DataSpec, [raw.get("data", {})], context), unknown),
-        world="demo" if raw.get("world") == "demo" else None, tracking=TrackingSpec(), text="",
+        data=_sound_data(raw.get("data", {}), context),
+        world=None if raw.get("world") is None else "demo",  # misspelt, it is meant all the same
+        tracking=TrackingSpec(), text="",
     )  # fmt: skip
+
+
+def _sound_data(raw: Any, context: Context) -> DataSpec:
+    """The data, unless what is left of a faulty entry would be another set."""
+    own, default = _mapping(raw), DataSpec().model_dump()
+    found: DataSpec
+    for found in _sound(DataSpec, [raw], context):
+        meant = found.model_dump()
+        keys = [key for key in ("source", "path") if key in own]
+        if all(meant[key] == own[key] or meant[key] != default[key] for key in keys):
+            return found
+    return NO_DATA
 
 
 def _mapping(raw: Any) -> Mapping[str, Any]:

@@ -49,6 +49,10 @@ def adapter_sha256(folder: Path) -> str:
     Raises:
         ZbenchError: the folder is no adapter's, or damaged.
     """
+    if folder.is_file():
+        raise ModelError(
+            f"{folder}: is a file, not an adapter's folder; give the folder it lies in"
+        )
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder; give one with {CONFIG_FILE}")
     read_adapter_config(folder)

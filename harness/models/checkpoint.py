@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from pydantic import field_validator, model_validator
 
-from harness.errors import ModelError, plain_message
+from harness.errors import ModelError, plain_message, shortened
 from harness.models.advice import fault_line, model_error
 from harness.models.checkpoint_folder import (
     CONFIG_FILE,
@@ -29,7 +29,7 @@ from harness.models.shape import ModelShape
 from harness.models.tokenizer_files import check_tokenizer
 from harness.models.weight_files import read_headers, tensor_faults, weight_files
 from harness.readers.files import Unreadable
-from harness.spec import Spec, UserPath, is_hub_name, place_of
+from harness.spec import Faults, Spec, UserPath, is_hub_name, place_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -215,4 +215,9 @@ class ModelSpec(Spec):
     def _somewhere(self) -> Self:
         if self.source is None and self.path is None:
             raise ValueError("give `source` (a hub repository) or `path` (a folder)")
+        if self.path is None and not is_hub_name(str(self.source)):
+            faults = Faults()
+            said = "must be a model of the hub, as owner/name; a folder of your own is `path`"
+            faults.add(f"{said} (got '{shortened(str(self.source))}')", "source")
+            faults.check()
         return self

@@ -54,7 +54,7 @@ def check_tokenizer(
     ids: dict[str, int | None] = {}
     for key in NAMED:
         token, ids[key] = _token(config.get(key)), None
-        if token is not None or config.get(key) is None:  # else its type is told
+        if token or not config.get(key):  # else its type is told
             fault, ids[key] = _named_token(folder, tokenizer, key, token)
             faults += fault
     faults += _unusable_texts(folder, config)
@@ -197,10 +197,8 @@ def _named_token(
 
 def _unusable_texts(folder: Path, config: Mapping[str, Any]) -> list[str]:
     """Other special tokens that are empty texts."""
-    empty = [
-        key for key in ("bos_token", "unk_token", "pad_token") if _token(config.get(key)) == ""
-    ]
-    if not empty or _token(config.get("eos_token")) == "":
+    empty = [key for key in ("bos_token", "unk_token", "pad_token") if config.get(key) == ""]
+    if not empty or config.get("eos_token") == "":
         return []  # one line for all
     return [
         fault_line(folder / SETTINGS, "unknown token", f"its {', '.join(empty)} is an empty text")

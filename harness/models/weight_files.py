@@ -15,7 +15,7 @@ from typing import BinaryIO
 from harness.errors import printable
 from harness.models.advice import Cause, fault_line, model_error
 from harness.models.shape import ModelShape
-from harness.readers.files import Unreadable
+from harness.readers.files import Unreadable, check_file
 from harness.readers.json_files import parse_json, read_json_object
 from harness.readers.tensor_files import WEIGHT_TYPES, Header, tensor_header
 
@@ -74,6 +74,12 @@ def _no_weights(folder: Path) -> Exception:
     """Why there are no weights that can be read: as what else they may be there."""
     names = sorted(path.name for path in folder.iterdir())
     pickled = [n for n in names if n.endswith((".bin", ".pt")) and n != "training_args.bin"]
+    for name in names:
+        if name.endswith((".bin", ".pt", ".pth", ".gguf")):
+            try:
+                check_file(folder / name)
+            except Unreadable as fault:  # no conversion makes weights of it
+                return fault
     if pickled:
         return model_error(
             folder,

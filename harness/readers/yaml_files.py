@@ -292,7 +292,7 @@ class _Builder:
                 return self._fault(event, said)
             if _OCTAL.fullmatch(text) and value != 0:
                 ten = int(text, 10)
-                said = f"{text} is {value} in YAML (octal); write {value} or {ten}"
+                said = f"{text} is {value} in YAML (octal); write {value} or {ten}, or quote it"
                 return self._fault(event, said)
         return value
 

@@ -92,9 +92,15 @@ def test_a_row_that_cannot_be_asked_is_named(
     [
         ("question", [1], "column question holds int64, not text"),
         ("question", [b"x"], "column question holds binary, not text"),
+        ("question", [" "], "column question: is an empty text"),
         ("choices", ["A, B"], r"row 0 .*, column choices\.text: holds 'A, B'"),
         ("choices", [["A", "B"]], r"column choices\.text: holds \['A', 'B'\]"),
         ("answerKey", [0], "column answerKey: 0 is none of the labels"),
+        (
+            "choices",
+            [{"text": ["a", "b", "c", "d"], "label": ["A", "A", "B", "C"]}],
+            "column choices.label: holds 'A' more than once",
+        ),
         ("id", [b"x"], "column id holds binary"),
     ],
 )

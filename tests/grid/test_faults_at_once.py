@@ -144,6 +144,60 @@ def test_the_sound_part_of_a_faulty_grid_makes_no_faults_of_its_own() -> None:
         assert list(combination_faults(found.grid)) == []
 
 
+def test_a_fault_of_what_is_read_is_the_only_line(tmp_path: Path) -> None:
+    """What is left of a faulty entry is no other set, and nothing is looked for in its place."""
+    root = tmp_path / "root"
+    root.mkdir()
+    for data in ("{source: null}", "mine.parquet", "[mine]", "{source: ./mine}", '{path: "a\\n"}'):
+        text = GRID.replace("{source: null, path: train.parquet, num_rows: 200}", data)
+        assert text != GRID
+        lines = told_of(text, tmp_path, root=root)
+        told = [line for line in lines if line.startswith(("m.yaml", "data")) or "@main" in line]
+        assert [line.startswith("m.yaml: data") for line in told] == [True], told
+    demo = Path("harness/grids/demo.yaml").read_text(encoding="utf-8")
+    for world in ("demmo", "[demo]", "7"):
+        (line,) = told_of(demo.replace("world: demo", f"world: {world}"), tmp_path)
+        assert line.startswith("m.yaml: world: must be one of 'demo'")
+    (line,) = told_of(demo.replace("path: model", "path: !!int x"), tmp_path)
+    assert line.startswith("m.yaml: models.tiny-llama.path: line ")
+
+
+def test_every_entry_of_a_list_is_told() -> None:
+    blocks = [{"methods": ["lora"], "seeds": ["x", None, 1.5, -1, True], "fractions": [2, True]}]
+    told = [fault.partition(": ")[2] for fault in faults_of(grid_with({"blocks": blocks}))]
+    places = sorted(line.partition(":")[0] for line in told)
+    seeds = [f"blocks[0].seeds[{index}]" for index in range(5)]
+    assert places == ["blocks[0].fractions[0]", "blocks[0].fractions[1]", *seeds]
+
+
+def test_a_label_used_twice_is_one_line_for_all_models() -> None:
+    raw = grid_with({"blocks": [{"methods": [{"method": "ia3", "label": "same"}, "base"]},
+                                {"methods": [{"method": "lora", "label": "same"}]}]})  # fmt: skip
+    raw["models"] |= {"b": raw["models"]["a"]}
+    (line,) = faults_of(raw)
+    assert "two different cells are called 'a/same/100%/seed0'" in line
+
+
+def test_a_folder_given_as_source_is_told_with_the_key_that_is_meant() -> None:
+    shape = yaml.safe_load(GRID)["models"]["a"]["shape"]
+    for source in ("a/b/c", "./model", "/data/model", "a--b", "~/model", "x" * 300):
+        raw = grid_with({"models": {"a": {"source": source, "shape": shape}}})
+        (line,) = faults_of(raw)
+        assert line.startswith("g.yaml: models.a.source: must be a model of the hub")
+        assert "a folder of your own is `path`" in line
+        assert len(line) < 250
+    copy = {"a": {"source": "a copy of mine", "path": "model", "shape": shape}}
+    assert resolve(grid_with({"models": copy}), place="g.yaml").faults == ()
+
+
+def test_a_link_to_nothing_is_told_as_that(tmp_path: Path) -> None:
+    for name, target in (("a", "gone"), ("train.parquet", "train.parquet")):
+        (tmp_path / name).symlink_to(target)
+    lines = told_of(GRID, tmp_path, root=tmp_path)
+    for line, target in zip(lines, ("gone", "train.parquet"), strict=False):
+        assert line.endswith(f": it is a link to {target}, which is not there; correct the link")
+
+
 def test_an_adapter_that_is_gone_is_known_by_its_cells(tmp_path: Path) -> None:
     text = GRID.replace("{method: lora, rank: 4}", "{adapter: gone}")
     file, cell = tmp_path / "m.yaml", tmp_path / "runs" / "cells" / "a-gone--0123456789ab"

@@ -92,7 +92,7 @@ def test_another_file_is_another_cell(root: Path) -> None:
 def test_what_is_not_known_is_told(root: Path) -> None:
     with pytest.raises(UsageError, match=r"data\.path: train\.parquet: is relative; --data-root"):
         assert opened(root, None).states
-    with pytest.raises(UsageError, match=r"data\.path: train\.parquet: no file"):
+    with pytest.raises(UsageError, match=r"data\.path: no file .*train\.parquet; put it there"):
         assert opened(root, root).states
     only_base = GRID.replace("[base, zero-init-linear, {method: lora, rank: 4}]", "[base]")
     assert statuses(opened(root, None, only_base)) == {"to do"}

@@ -483,6 +483,23 @@ def test_a_pointer_of_git_lfs_is_told_as_one(name: str, folder: Path, written: P
     checked(folder)
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model-q4.gguf"])
+def test_no_conversion_is_advised_of_a_pointer(name: str, folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / name).write_text(POINTER)
+    (line,) = refused(folder)
+    assert line.startswith(f"{folder / name}: is a Git LFS pointer")
+    assert "git lfs pull" in line
+
+
+def test_an_empty_token_with_its_settings_is_one_line(folder: Path) -> None:
+    for key in ("eos_token", "bos_token", "unk_token"):
+        edit_json(folder / TOKENIZER_CONFIG, **{key: {"content": ""}})
+        (line,) = refused(folder)
+        assert f"{key} is {{'content': ''}}, which transformers does not take" in line
+        edit_json(folder / TOKENIZER_CONFIG, **{key: "</s>" if key == "eos_token" else "<s>"})
+
+
 def test_parts_of_the_weights_that_are_missing_or_cut_are_named(folder: Path) -> None:
     shard(folder)
     checked(folder)
@@ -584,6 +601,6 @@ def test_a_check_imports_nothing_heavy(written: Path) -> None:
 def test_a_quantised_model_stops_no_other_before_a_run(tmp_path: Path) -> None:
     spec = write_checkpoint(tmp_path / "model")
     quantised(quant_method="awq")(tmp_path / "model")
-    (note,) = check_checkpoint(spec, tmp_path / "model", before_run=True)
+    note, *_ = check_checkpoint(spec, tmp_path / "model", before_run=True)
     assert "stored quantised (awq)" in note
     assert note.endswith("its cells will fail")
