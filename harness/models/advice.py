@@ -16,8 +16,8 @@ Cause = Literal[
     "meta", "gguf", "no weights", "shard missing", "index", "layers", "no floats", "two heads",
     "no head", "parameters", "weights", "tensor missing", "not finite", "fp16", "activations",
     "activations of fp16", "activations of adapter", "diverged", "no tokenizer", "tokenizer.model",
-    "tokenizer", "tokenizer settings", "pad outside", "no eos", "unknown token", "token outside", "closing",
-    "opening", "irregular", "unk is eos"
+    "tokenizer", "tokenizer settings", "pad outside", "no eos", "unknown token", "token outside",
+    "closing", "opening", "irregular", "unk is eos"
 ]  # fmt: skip
 """What is wrong with a model, its tokenizer, or the numbers it computes."""
 
