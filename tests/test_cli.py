@@ -234,6 +234,7 @@ def test_the_home_folder_stands_for_its_sign_everywhere(
     home = tmp_path / "home"
     home.mkdir()
     (home / "g.yaml").write_text(GRID)
+    (home / "train.parquet").write_bytes(b"known by its content")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(tmp_path)
     told = []

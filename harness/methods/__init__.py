@@ -44,6 +44,7 @@ __all__ = [
     "MethodOptions",
     "ModelError",
     "ModelShape",
+    "PromptConfig",
     "TelemetryCallback",
     "Workload",
     "attach_adapter",
@@ -70,6 +71,10 @@ def __getattr__(name: str) -> Any:
         from harness.methods.row_dropout import replace_dropouts
 
         return replace_dropouts
+    if name == "PromptConfig":
+        from harness.methods.zero_init.tuner import PromptConfig
+
+        return PromptConfig
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

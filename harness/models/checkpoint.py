@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
 from harness.errors import ModelError, plain_message, shortened
 from harness.models.advice import fault_line, model_error
@@ -203,13 +203,6 @@ class ModelSpec(Spec):
     """Branch, tag or commit of the hub repository; the resolved commit stays with each result."""
     shape: ModelShape
     """Stated, so that parameters are counted without loading; checked when the model is loaded."""
-
-    @field_validator("source")
-    @classmethod
-    def _name_of_the_hub(cls, source: str | None) -> str | None:
-        if source is None or is_hub_name(source):
-            return source
-        raise ValueError("must be a model of the hub, as owner/name; a folder is `path`")
 
     @model_validator(mode="after")
     def _somewhere(self) -> Self:

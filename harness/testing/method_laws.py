@@ -236,7 +236,7 @@ class MethodLaws:
             found = gradients(model, law_examples(), budget, share=share)
             for name, gradient in found.items():
                 deviation = (gradient - expected[name]).norm() / expected[name].norm()
-                assert deviation <= SINGLE / 10, f"{name}: {deviation:.2e}, {budget}, {share}"
+                assert deviation <= SINGLE / 5, f"{name}: {deviation:.2e}, {budget}, {share}"
 
     @pytest.mark.parametrize("share", [True, False])
     def test_documents_never_see_each_other(self, family: str, share: bool) -> None:

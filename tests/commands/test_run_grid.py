@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from harness.commands.run_grid import run_grid_command
-from harness.grid.folders import cell_folder
+from harness.grid.folders import cell_folder, write_cell_file
 from harness.grid.loader import find_grid
 from harness.grid.locks import locked
 from harness.grid.resolver import resolve_grid
@@ -82,6 +82,7 @@ def test_nothing_to_do_imports_nothing_heavy(
     write_result(
         cell_folder(tmp_path / "runs", cell), replace(RESULT, cell_id=cell.id, scores=scored(cell))
     )
+    write_cell_file(cell_folder(tmp_path / "runs", cell), cell)
     database = closing(sqlite3.connect(tmp_path / "runs" / "mlflow.db"))
     with database as opened, opened:
         opened.execute("create table runs (run_uuid, status, lifecycle_stage)")

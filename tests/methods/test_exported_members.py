@@ -22,6 +22,7 @@ def test_the_public_names_are_frozen() -> None:
     assert harness.methods.__all__ == [
         *("ALPACA_LORA", "FAMILIES", "METHODS", "PAPER_PROMPTS", "STANFORD_ALPACA"),
         *("Family", "Method", "MethodError", "MethodOptions", "ModelError", "ModelShape"),
+        "PromptConfig",
         *("TelemetryCallback", "Workload", "attach_adapter", "check_options", "insert_adapter"),
         *("replace_dropouts", "shape_of"),
     ]

@@ -151,7 +151,7 @@ def test_the_closing_table_shows_every_number_beside_long_labels(width: int, num
     ]  # fmt: skip
     result = SimpleNamespace(train=SimpleNamespace(epoch_losses=[1.25], note=None), scores=scores)
     cell = SimpleNamespace(label=f"m/{LABEL}/100%/seed0", tasks=tasks)
-    state: Any = SimpleNamespace(cell=cell, result=result, status="done", fault=None)
+    state: Any = SimpleNamespace(cell=cell, result=result, shown=result, status="done", fault=None)
     text = printed(width, lambda console: print_cells(console, [state]))
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
