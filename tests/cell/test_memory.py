@@ -37,7 +37,9 @@ SEVEN = 6_738_415_616
 THIRTEEN = 13_015_864_320
 
 
-def one_cell(settings: str = "epochs: 1, batch_size: 4096, token_budget: 100000") -> Cell:
+def one_cell(
+    settings: str = "epochs: 1, batch_size: 4096, token_budget: 100000, warmup_ratio: 0",
+) -> Cell:
     """Returns a cell of one step, whose one pass needs far more memory than later imports."""
     text = grid_text().replace("epochs: 2, batch_size: 8", settings)
     text = text.replace("fractions: [0.1]", "fractions: [1.0]")

@@ -129,6 +129,7 @@ def test_one_process_writes_and_tells(
     assert processes() == []
 
 
+@pytest.mark.slow
 def test_cells_of_one_and_two_devices_share_a_machine(world: Path, tmp_path: Path) -> None:
     small, large = cells_of(["lora", "random-init"], 1), cells_of(["zero-init-linear"], 2)
     ended: list[str] = []

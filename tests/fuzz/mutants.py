@@ -50,7 +50,7 @@ def documents(draw: st.DrawFn, good: dict[str, Any]) -> dict[str, Any]:
             st.sampled_from(["put", "put", "put", "drop", "rename", "wrap", "swap", "more"])
         )
         if change == "put":
-            holder[last] = draw(st.sampled_from(ODD_VALUES))
+            holder[last] = copy.deepcopy(draw(st.sampled_from(ODD_VALUES)))
         elif change == "drop":
             del holder[last]
         elif change == "rename" and isinstance(holder, dict):
@@ -70,7 +70,9 @@ def documents(draw: st.DrawFn, good: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(holder, list):
             holder.extend(copy.deepcopy(holder))
         else:
-            holder[draw(st.sampled_from(ODD_TEXTS))] = draw(st.sampled_from(ODD_VALUES))
+            holder[draw(st.sampled_from(ODD_TEXTS))] = copy.deepcopy(
+                draw(st.sampled_from(ODD_VALUES))
+            )
     return mutant
 
 

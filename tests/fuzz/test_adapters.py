@@ -100,7 +100,7 @@ def test_mutants_of_an_adapter(watch: Watch, home: Path, checkpoint: dict[str, A
     put(json.dumps(config).encode(), good)
     assert attempt() == ""
 
-    @mutants(quick=25, long=500)
+    @mutants(quick=12, long=500)
     @given(st.data())
     def try_one(data: st.DataObject) -> None:
         of_config = data.draw(st.booleans())

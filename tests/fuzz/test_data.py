@@ -89,7 +89,7 @@ def test_mutants_of_data_files(watch: Watch, home: Path, root: Path) -> None:
     assert plan().code == 0, plan().text
     read()
 
-    @mutants(quick=25, long=500)
+    @mutants(quick=12, long=500)
     @given(st.data())
     def try_one(data: st.DataObject) -> None:
         restore()

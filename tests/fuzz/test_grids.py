@@ -48,7 +48,7 @@ GOOD: dict[str, Any] = {
 def test_mutants_of_a_grid(watch: Watch, home: Path) -> None:
     file = home / "grid.yaml"
 
-    @mutants(quick=60, long=2000)
+    @mutants(quick=30, long=2000)
     @given(texts_of(GOOD) | typos(yaml.safe_dump(GOOD)))
     def try_one(text: bytes) -> None:
         file.write_bytes(text)

@@ -68,7 +68,7 @@ def test_mutants_of_a_runs_folder(watch: Watch, home: Path, good: Path) -> None:
     restore()
     assert "2 done" in run("status").text
 
-    @mutants(quick=20, long=300)
+    @mutants(quick=10, long=300)
     @given(st.data())
     def try_one(data: st.DataObject) -> None:
         restore()
