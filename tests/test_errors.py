@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from harness.errors import GridError, TrackingError, mask_secrets
+from harness.errors import GridError, TrackingError, mask_secrets, plain_message
 
 SECRETS = ("geheim77", "tok88", "anna")
 TEXTS = [
@@ -89,3 +89,8 @@ def test_long_texts_cost_no_time() -> None:
     ):
         mask_secrets(text)
     assert time.monotonic() - start < 10
+
+
+def test_names_of_a_librarys_classes_stay_out_of_lines() -> None:
+    fault = OSError("Couldn't deserialize thrift: TProtocolException: Invalid data")
+    assert plain_message(fault) == "Couldn't deserialize thrift: Invalid data"

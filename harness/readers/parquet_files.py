@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.errors import one_line
+from harness.errors import one_line, plain_message
 from harness.readers.column_types import is_list, is_plain, is_text, plain_type
 from harness.readers.files import Unreadable, check_file, unreadable
 from harness.readers.formats import format_of
@@ -242,7 +242,7 @@ def _check_values(path: Path, batch: pyarrow.RecordBatch, start: int) -> None:
                 path,
                 "content",
                 f"column {name} holds what is no text in UTF-8, in rows {start} to "
-                f"{start + batch.num_rows - 1} ({one_line(fault)[:80]})",
+                f"{start + batch.num_rows - 1} ({plain_message(fault)[:80]})",
                 "write its texts as UTF-8",
             ) from fault
 
@@ -306,4 +306,4 @@ def _faults(path: Path) -> Iterator[None]:
 
 
 def _damaged(path: Path, fault: Exception) -> Unreadable:
-    return Unreadable(path, "damaged", f"is damaged parquet ({one_line(fault)[:120]})")
+    return Unreadable(path, "damaged", f"is damaged parquet ({plain_message(fault)[:120]})")
