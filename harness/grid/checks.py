@@ -281,6 +281,8 @@ def _check_data(data: DataSpec, data_root: Path | None) -> None:
 def _check_items(task: TaskSpec, data_root: Path | None) -> None:
     if data_root is not None:
         check_items(task, data_root)
+        if task.benchmark.hub is not None:
+            local_mismatches(task, data_root)  # the columns that the content is compared by
 
 
 def instead_of(path: Path) -> str:
