@@ -42,10 +42,19 @@ def test_a_full_disk_costs_lines_of_the_log_alone(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_log_that_cannot_be_opened_costs_its_lines_alone(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_opened_costs_its_lines_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "log.txt").mkdir()
+    before = list(logging.getLogger().handlers)
+    went_on = False
     with logging_beside_the_screen(tmp_path / "log.txt"):
         logger.info("lost")
+        went_on = True
+    assert went_on
+    assert "Traceback" not in capsys.readouterr().err
+    assert list((tmp_path / "log.txt").iterdir()) == []
+    assert logging.getLogger().handlers == before
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

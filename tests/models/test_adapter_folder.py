@@ -58,13 +58,14 @@ def state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def refused(model: nn.Module, folder: Path, line: str) -> None:
-    """Checks that a folder is refused in one line, and the model left as it was."""
+def refusal(model: nn.Module, folder: Path) -> str:
+    """Returns the line that refuses a folder; the model is left as it was."""
     before = state(model)
-    with pytest.raises(ZbenchError, match=line) as caught:
+    with pytest.raises(ZbenchError) as caught:
         load_adapter(model, folder, advice="do something")
     assert "\n" not in str(caught.value)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    return str(caught.value)
 
 
 def test_a_folder_holds_two_files_in_pefts_names(folder: Path) -> None:
@@ -139,7 +140,7 @@ def test_killed_between_two_files_it_never_reads_as_whole(
         patch.setattr(Path, "replace", replace)
         with pytest.raises(Killed):
             save_adapter(new, folder)
-    refused(old, folder, r"adapter_config\.json: no such file; do something")
+    assert re.search(r"adapter_config\.json: no such file; do something", refusal(old, folder))
     save_adapter(new, folder)
     fresh = lora(rank=4, alpha=99)
     load_adapter(fresh, folder, advice="")
@@ -147,18 +148,21 @@ def test_killed_between_two_files_it_never_reads_as_whole(
 
 
 def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
-    refused(
-        lora(), tmp_path / "nowhere", r"nowhere/adapter_config\.json: no such file; do something"
+    assert re.search(
+        r"nowhere/adapter_config\.json: no such file; do something",
+        refusal(lora(), tmp_path / "nowhere"),
     )
     (folder / WEIGHTS_FILE).unlink()
-    refused(lora(), folder, r"adapter_model\.safetensors: no such file; do something")
+    assert re.search(
+        r"adapter_model\.safetensors: no such file; do something", refusal(lora(), folder)
+    )
 
 
 @pytest.mark.parametrize("kept", [-8, 40, 4, 0])
 def test_truncated_tensors_are_refused(folder: Path, kept: int) -> None:
     file = folder / WEIGHTS_FILE
     file.write_bytes(file.read_bytes()[:kept])
-    refused(lora(), folder, "(its header says .*|is empty .*); do something")
+    assert re.search("(its header says .*|is empty .*); do something", refusal(lora(), folder))
     with pytest.raises(ZbenchError, match="; (fetch|make or fetch)"):
         adapter_size(folder)
 
@@ -210,13 +214,15 @@ def test_adapters_of_other_versions_are_told_with_a_command_that_converts_them(
 )
 def test_a_damaged_configuration_is_refused(folder: Path, text: str, line: str) -> None:
     (folder / CONFIG_FILE).write_text(text)
-    refused(lora(), folder, rf"adapter_config\.json: .*{line}")
+    assert re.search(rf"adapter_config\.json: .*{line}", refusal(lora(), folder))
 
 
 def test_other_settings_are_refused_even_where_every_shape_agrees(folder: Path) -> None:
-    refused(lora(alpha=32), folder, "not of this method and model: lora_alpha is 16")
+    assert re.search(
+        "not of this method and model: lora_alpha is 16", refusal(lora(alpha=32), folder)
+    )
     edit_json(folder / CONFIG_FILE, use_rslora=True)
-    refused(lora(), folder, "use_rslora is True, the model's is False")
+    assert re.search("use_rslora is True, the model's is False", refusal(lora(), folder))
 
 
 def test_settings_of_training_do_not_matter(folder: Path) -> None:
@@ -234,15 +240,17 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -
 def test_other_tensors_are_refused(folder: Path) -> None:
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
     rewrite(folder, lambda tensors: tensors.update(surplus=torch.ones(2)))
-    refused(lora(), folder, "not of this method and model: surplus is unexpected")
+    assert re.search("not of this method and model: surplus is unexpected", refusal(lora(), folder))
     rewrite(folder, lambda tensors: (tensors.pop("surplus"), tensors.pop(name)))
-    refused(lora(), folder, "lora_A.weight is missing")
+    assert re.search("lora_A.weight is missing", refusal(lora(), folder))
     rewrite(folder, lambda tensors: tensors.update({name: torch.ones(8, 31)}))
-    refused(lora(), folder, "lora_A.weight is 8x31, the model's is 8x32")
+    assert re.search("lora_A.weight is 8x31, the model's is 8x32", refusal(lora(), folder))
 
 
 def test_another_base_is_refused(folder: Path) -> None:
-    refused(lora(heads="wide-heads"), folder, r"lora_B\.weight is 32x8, the model's is 48x8")
+    assert re.search(
+        r"lora_B\.weight is 32x8, the model's is 48x8", refusal(lora(heads="wide-heads"), folder)
+    )
     with pytest.raises(ModelError, match="the model's is 48x8"):
         attach_adapter(tiny_model("wide-heads"), folder, advice="")
 
@@ -252,7 +260,7 @@ def test_another_virtual_length_is_refused(tmp_path: Path) -> None:
         apply_prefix_tuning(tiny_model(), PrefixTuningOptions(num_virtual_tokens=4), 0), tmp_path
     )
     model = apply_prefix_tuning(tiny_model(), PrefixTuningOptions(num_virtual_tokens=5), 0)
-    refused(model, tmp_path, "num_virtual_tokens is 4, the model's is 5")
+    assert re.search("num_virtual_tokens is 4, the model's is 5", refusal(model, tmp_path))
 
 
 def test_any_adapter_of_peft_can_be_attached(tmp_path: Path) -> None:
