@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 MAX_BYTES = 2**32
 """Of a table as it lies in memory; MMLU's items have a few million."""
 SCORED_AGAIN = "run-grid scores the benchmark again"
+READABLE = "give yourself the right to read it"
 LEFT_OUT = "what it held is left out; bring back a copy of it, or move the cell's folder away"
 
 
@@ -33,32 +34,52 @@ class FileFault:
     """What is wrong with it."""
     remedy: str
     """What is done about it, or can be."""
+    damaged: bool = True
+    """False where it cannot be read and may be whole."""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.found}; {self.remedy}"
+        what = "damaged" if self.damaged else "cannot be read"
+        return f"{self.path}: {what} ({self.found}); {self.remedy}"
 
 
 def file_faults(folder: Path, result: CellResult) -> dict[str, FileFault]:
     """What is wrong with a cell's files, by their name in its folder; those of older versions are
     not known by their hashes, and are not looked at.
     """
-    faults = {}
-    for name, expected in result.files_sha256.items():
-        path = folder / name
-        again = SCORED_AGAIN if Path(name).parts[0] == ITEMS_FOLDER else LEFT_OUT
-        try:
-            if sha256_of_file(path) != expected:
-                faults[name] = FileFault(path, "damaged (its SHA-256 is another)", again)
-        except (FileNotFoundError, NotADirectoryError):
-            faults[name] = FileFault(path, "is missing", again)
-        except IsADirectoryError:
-            faults[name] = FileFault(path, "damaged (it is a folder)", again)
-        except SpecialFileError:
-            faults[name] = FileFault(path, "damaged (it is no regular file)", again)
-        except OSError as fault:  # it may be whole: nothing is computed again
-            said = f"cannot be read ({one_line(fault.strerror or fault)})"
-            faults[name] = FileFault(path, said, "give yourself the right to read it")
-    return faults
+    found = {name: file_fault(folder, name, known) for name, known in result.files_sha256.items()}
+    return {name: fault for name, fault in found.items() if fault is not None}
+
+
+def file_fault(
+    folder: Path, name: str, expected: str | None, digest: Callable[[Path], str] = sha256_of_file
+) -> FileFault | None:
+    """What is wrong with a file of a cell, or None.
+
+    Args:
+        folder: the cell's.
+        name: the file's in it.
+        expected: its SHA-256; None of an older version's file, which is read as a table.
+        digest: how a file's SHA-256 is found.
+    """
+    path = folder / name
+    again = SCORED_AGAIN if Path(name).parts[0] == ITEMS_FOLDER else LEFT_OUT
+    try:
+        sha256 = digest(path)
+        if expected is None:
+            read_table(path, None)
+        elif sha256 != expected:
+            return FileFault(path, "its SHA-256 is another", again)
+    except (FileNotFoundError, NotADirectoryError):
+        return FileFault(path, "it is missing", again)
+    except IsADirectoryError:
+        return FileFault(path, "it is a folder", again)
+    except SpecialFileError:
+        return FileFault(path, "it is no regular file", again)
+    except StorageError:
+        return FileFault(path, "it is no table", again)
+    except OSError as fault:  # it may be whole: nothing is computed again
+        return FileFault(path, one_line(fault.strerror or fault), READABLE, damaged=False)
+    return None
 
 
 def read_table(path: Path, sha256: str | None) -> pyarrow.Table:

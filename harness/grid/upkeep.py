@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.errors import StorageError, TrainingError, one_line
-from harness.grid.cell_files import LEFT_OUT, SCORED_AGAIN, read_table
+from harness.grid.cell_files import file_fault
 from harness.grid.folders import (
     ADAPTER_FOLDER,
     CELL_FILE,
@@ -30,7 +30,7 @@ from harness.readers.files import Unreadable
 from harness.readers.json_files import read_json_object
 from harness.readers.tensor_files import tensor_header
 from harness.records.checkpoints import TEMPORARY, checkpoint_folders, other_entries
-from harness.records.files import SpecialFileError, fresh_sha256_of_file
+from harness.records.files import fresh_sha256_of_file
 from harness.records.results import RESULT_FILE, CellResult, DamagedResult, read_result
 
 _KILLED = re.compile(r"\..+\.[a-z0-9_]{8}")
@@ -85,23 +85,10 @@ def _verify_files(folder: Path, result: CellResult) -> Iterator[Finding]:
     for name in sorted({*known, *tables}):
         if any(_is_temporary(part) for part in Path(name).parts):
             continue
-        path = folder / name
-        again = SCORED_AGAIN if Path(name).parts[0] == ITEMS_FOLDER else LEFT_OUT
-        try:
-            if name not in known:  # of an older version
-                read_table(path, None)
-            elif fresh_sha256_of_file(path) != known[name]:
-                yield Finding("damaged", path, f"its SHA-256 is another; {again}")
-        except FileNotFoundError:
-            yield Finding("damaged", path, f"is missing; {again}")
-        except IsADirectoryError:
-            yield Finding("damaged", path, f"is a folder; {again}")
-        except SpecialFileError:
-            yield Finding("damaged", path, f"is no regular file; {again}")
-        except StorageError as fault:
-            yield Finding("damaged", path, _after(fault, path))
-        except OSError as fault:
-            yield Finding("not checked", path, one_line(fault.strerror or fault))
+        fault = file_fault(folder, name, known.get(name), fresh_sha256_of_file)
+        if fault is not None:
+            kind: Kind = "damaged" if fault.damaged else "not checked"
+            yield Finding(kind, fault.path, f"{fault.found}; {fault.remedy}")
     if result.train is not None:
         folder = folder / ADAPTER_FOLDER
         if (said := _damage_of_weights(folder, result.train.weights_sha256)) is not None:

@@ -18,11 +18,6 @@ from tests.fixtures.real_data import DATA_ROOT
 
 PACKAGE = Path(harness.__file__).parent
 LOCAL = DataSpec(path="rows.parquet")
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-GOLDEN_FRACTION = [6, 11, 0, 10, 2, 9, 7, 8, 5, 3, 4, 1]
-GOLDEN_EPOCH = [8, 4, 10, 2, 0, 9, 1, 7, 5, 3, 11, 6]
-GOLDEN_ROWS = "52eff3701026363e272ba61e11ed1691cfe7fc5d59bd5bea31499cc1bbc9fdd6"
 
 ROWS = tuple(
     Instruction(f"Name the number after {n}.", "" if n % 3 else f"It is {n}.", f"{n + 1}")
