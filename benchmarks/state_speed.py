@@ -52,7 +52,7 @@ def result_of(cell: Cell, data_root: Path) -> CellResult:
     scores = []
     for task in cell.tasks:
         score = TaskScore(
-            key=request_key(task), protocol=task.benchmark.protocol, benchmark=task.name,
+            key=request_key(task), protocol=task.benchmark.protocol.name, benchmark=task.name,
             task=task.name, metric="acc", value=0.5, stderr=0.02, n=400, shots=task.num_shots,
             limit=task.limit, task_version="1.0", lm_eval_version="0.4.13",
             data_source="test.parquet", data_sha256=data_fingerprint(task, data_root),
