@@ -109,9 +109,11 @@ def read_table(path: Path, sha256: str | None) -> pyarrow.Table:
 def whole_scores(result: CellResult, faults: Mapping[str, FileFault]) -> CellResult:
     """A result without the scores that are to be made again, since their items are lost."""
     lost = {name for name, fault in faults.items() if fault.remedy == SCORED_AGAIN}
+    if not lost:
+        return result
     kept = tuple(
         score
         for score in result.scores
         if str(items_path(Path(), score.benchmark, score.evaluation)) not in lost
     )
-    return replace(result, scores=kept) if lost else result
+    return replace(result, scores=kept)
