@@ -11,9 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from harness.errors import StorageError, one_line
@@ -29,8 +36,8 @@ AGAIN = "run-grid puts it aside and runs the cell again; or bring back a copy of
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]
-"""0..1, but for the rounding of a mean."""
+LARGEST_SHARE = 1 + 1e-6
+"""A mean may be rounded up."""
 
 
 def _checked_estimate(given: Any) -> Any:
@@ -108,9 +115,10 @@ class TaskScore:
     task: str
     """The lm-eval task, such as `mmlu_anatomy`; the benchmark's name for its aggregates."""
     metric: str
-    """`acc`, `acc_norm`, or `acc_macro` (mean over subjects)."""
-    value: Share
-    """The score, 0..1."""
+    """lm-eval's metric, such as `acc_norm`, followed by its filter where it has one of its own, as
+    in `exact_match,strict-match`; or `acc_macro` (mean over subjects)."""
+    value: Finite
+    """The score: 0..1, unless `unit` says that it is no share."""
     stderr: Finite | None
     """Standard error over the items, in the same unit; None where none is known."""
     n: Count
@@ -152,9 +160,19 @@ class TaskScore:
     content_sha256: str | None = None
     """SHA-256 of the content of the rows, in order and before any `limit`; a hub's copy and a local
     file of one version have the same."""
+    unit: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What the score counts where it is no share, such as `perplexity`; None of a share."""
+    higher_is_better: bool = Field(default=True, exclude_if=lambda value: value)
+    """lm-eval's direction of the metric."""
     items: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """First digits of the SHA-256 of the items, in the names of all that belongs to this evaluation
     of its request alone; None in records of older versions, whose names have none."""
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> Self:
+        if self.unit is None and not 0 <= self.value <= LARGEST_SHARE:
+            raise ValueError("a share must be from 0 to 1")
+        return self
 
     @property
     def evaluation(self) -> str:
