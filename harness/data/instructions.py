@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from harness.data.sets import Instruction, shuffled
+from harness.data.rows import Instruction, Row, texts_of
+from harness.data.sets import shuffled
 from harness.errors import ModelError
 
 if TYPE_CHECKING:
@@ -58,8 +59,9 @@ def _templates() -> Mapping[str, str]:
     return dict(yaml.safe_load(text)["training"])
 
 
-def format_prompt(instruction: Instruction) -> str:
+def format_prompt(instruction: Row) -> str:
     """The prompt of a row; the response follows it directly."""
+    assert isinstance(instruction, Instruction)
     # Not str.format: a row may hold braces.
     name = "with_input" if instruction.input else "without_input"
     head, rest = _templates()[name].split("{instruction}")
@@ -70,7 +72,7 @@ def format_prompt(instruction: Instruction) -> str:
 
 
 def tokenize(
-    rows: Sequence[Instruction], tokenizer: PreTrainedTokenizerBase, max_length: int
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> list[Example]:
     """BOS + tokens of (prompt + output as one text) + EOS, cut after `max_length` tokens.
 
@@ -91,7 +93,7 @@ def tokenize(
     for start in range(0, len(rows), TOKENIZE_ROWS):
         part = rows[start : start + TOKENIZE_ROWS]
         prompts = [format_prompt(row) for row in part]
-        texts = [prompt + row.output for prompt, row in zip(prompts, part, strict=True)]
+        texts = [prompt + texts_of(row)[-1] for prompt, row in zip(prompts, part, strict=True)]
         encoded = zip(_encode(texts, tokenizer), _encode(prompts, tokenizer), strict=True)
         for whole, prompt_ids in encoded:
             token_ids = (*bos, *whole, tokenizer.eos_token_id)[:max_length]

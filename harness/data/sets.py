@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data.hub import check_reachable, read_hub, text_batches
 from harness.data.pins import content_sha256, training_pin
+from harness.data.rows import Instruction, Row
 from harness.data.spec import DataSpec, data_file
 from harness.errors import DataError
 from harness.readers.files import Unreadable, check_file
@@ -31,19 +32,10 @@ WHOLE_ROWS, WHOLE_BYTES = 1_000_000, 512 * 2**20
 
 
 @dataclass(frozen=True)
-class Instruction:
-    """One row of an instruction set; `input` and `output` may be empty."""
-
-    instruction: str
-    input: str
-    output: str
-
-
-@dataclass(frozen=True)
 class Instructions:
     """An instruction set and what it is."""
 
-    rows: tuple[Instruction, ...]
+    rows: tuple[Row, ...]
     identity: Mapping[str, Any]
     """source, revision and commit (None for a local file), sha256 of the rows, num_rows."""
     file_sha256: str | None = None
@@ -113,7 +105,7 @@ def _collect(spec: DataSpec, data_root: Path | None, wanted: Sequence[int] | Non
         source = {"source": spec.source, "revision": spec.revision, "commit": commit}
         batches = text_batches(table, COLUMNS, place)
     places = None if wanted is None else {row: place for place, row in enumerate(wanted)}
-    found: dict[int, Instruction] = {}
+    found: dict[int, Row] = {}
     count = 0
 
     def rows() -> Iterator[tuple[str, ...]]:
@@ -247,9 +239,9 @@ def _hub_name(spec: DataSpec) -> str:
     return spec.source
 
 
-def rows_sha256(rows: Sequence[Instruction]) -> str:
-    """The `content_sha256` of the rows, as [instruction, input, output], whatever their format."""
-    return content_sha256((row.instruction, row.input, row.output) for row in rows)
+def rows_sha256(rows: Sequence[Row]) -> str:
+    """The `content_sha256` of the rows' content, whatever the format of their file."""
+    return content_sha256(row.content for row in rows)
 
 
 def num_examples(fraction: float, num_rows: int) -> int:
@@ -257,7 +249,7 @@ def num_examples(fraction: float, num_rows: int) -> int:
     return round(fraction * num_rows)
 
 
-def choose(rows: Sequence[Instruction], fraction: float, seed: int) -> tuple[Instruction, ...]:
+def choose(rows: Sequence[Row], fraction: float, seed: int) -> tuple[Row, ...]:
     """A fraction of the rows: nested, a smaller one is the beginning of a larger one.
 
     Raises:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import TypeAdapter
 
 from harness.data.instructions import lost_note, tokenize
+from harness.data.rows import Row
 from harness.data.sets import (
-    Instruction,
     count_rows,
     num_examples,
     read_chosen,
@@ -144,7 +144,7 @@ def known_losses(runs_dir: Path, data_root: Path | None) -> Callable[[Cell], str
     return note
 
 
-def row_lengths(rows: Sequence[Instruction], tokenizer: PreTrainedTokenizerBase) -> RowLengths:
+def row_lengths(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> RowLengths:
     """Tokenises rows.
 
     Raises:

@@ -19,7 +19,7 @@ from harness.methods import METHODS, MethodOptions
 
 if TYPE_CHECKING:
     from harness.data.instructions import Example
-    from harness.data.sets import Instruction
+    from harness.data.rows import Row
     from harness.models.loading import Base
 
 PROBE_STEPS = (14, 6)
@@ -153,7 +153,7 @@ def _warm_up(cell: Cell, settings: ProbeSettings, device: str, clock: Callable[[
         _evaluate(subject, group, 2)
 
 
-def _read_rows(cell: Cell, settings: ProbeSettings) -> tuple[Instruction, ...]:
+def _read_rows(cell: Cell, settings: ProbeSettings) -> tuple[Row, ...]:
     """The rows that a cell is trained on; none where it trains nothing."""
     from harness.data.sets import read_chosen
 
@@ -173,7 +173,7 @@ def _load(cell: Cell, settings: ProbeSettings, device: str, clock: Callable[[], 
     return _Subject(cell, settings, device, clock, base, model)
 
 
-def _measure_training(subject: _Subject, rows: Sequence[Instruction]) -> dict[str, float]:
+def _measure_training(subject: _Subject, rows: Sequence[Row]) -> dict[str, float]:
     """Trains a few steps, which spoils the model; its speed is all that is wanted."""
     from harness.data.instructions import tokenize
     from harness.models.loading import save_trained

@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from harness.data.rows import texts_of
 from harness.data.sets import num_examples, read_instructions, shuffled
 from harness.data.spec import data_file
 from harness.estimate.lengths import Source, TrainingTokens, kept_lengths, training_tokens
@@ -83,7 +84,7 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: int | Non
         if known is not None or not data_is_here:
             return known
         texts = read_instructions(cell.data, data_root=data_root).rows
-        characters = sum(len(row.instruction + row.input + row.output) for row in texts)
+        characters = sum(len(text) for row in texts for text in texts_of(row))
         return _tokens_of_characters(wanted, characters / len(texts), limit)
 
     return count

@@ -11,7 +11,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 import harness
 import harness.data.instructions
 from harness.data.instructions import epoch_batches, format_prompt, tokenize
-from harness.data.sets import Instruction, read_instructions
+from harness.data.rows import Instruction
+from harness.data.sets import read_instructions
 from harness.data.spec import DataSpec
 from harness.errors import ModelError
 from tests.fixtures.real_data import DATA_ROOT

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.data.instructions import tokenize
-from harness.data.sets import Instruction, choose, read_instructions
+from harness.data.rows import Instruction
+from harness.data.sets import choose, read_instructions
 from harness.estimate.lengths import row_lengths, training_tokens
 from harness.estimate.tokens import known_training_tokens, num_items, scoring_tokens, token_counter
 from harness.evaluation.tasks import TaskSpec

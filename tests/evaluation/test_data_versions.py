@@ -12,7 +12,8 @@ import pytest
 
 from harness.data import pins as data_pins
 from harness.data.pins import Pin, content_sha256, pins, training_mismatch, training_note
-from harness.data.sets import Instruction, rows_sha256
+from harness.data.rows import Instruction
+from harness.data.sets import rows_sha256
 from harness.evaluation import data_versions
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.data_versions import local_contents, local_mismatches, task_content_sha256

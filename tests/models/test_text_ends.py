@@ -9,7 +9,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
 
-from harness.data.instructions import Instruction, tokenize
+from harness.data.instructions import tokenize
+from harness.data.rows import Instruction
 from harness.errors import ModelError
 from harness.models.checkpoint import ModelSpec, check_checkpoint
 from harness.models.text_ends import bos_warning, check_open, describe_bos, text_ends
