@@ -196,9 +196,8 @@ def _train(
 
 def _check_same_data(context: CellContext, sha256: str) -> None:
     """Refuses other rows than those that the grid's other cells were trained on."""
-    data = context.cell.data
-    name = f"{data.source}@{data.revision}"
-    then = context.settings.data_contents.get(name)
+    name = context.cell.data.hub_name
+    then = context.settings.data_contents.get(str(name))
     if then not in (None, sha256):
         raise DataError(
             f"{name}: its rows (SHA-256 {sha256[:12]}) are not those that other cells of this grid "

@@ -13,7 +13,7 @@ from harness.analysis.canary import alarms
 from harness.commands.display import print_line, print_warnings
 from harness.errors import StorageError, printable
 from harness.estimate.plan import plan_rows
-from harness.grid.schema import is_base
+from harness.grid.schema import RowCounts, is_base
 from harness.grid.status import CellState
 from harness.records.events import CellEnded, CellStarted, Emit, Event, Scoring, StepDone, Warned
 from harness.records.results import read_result
@@ -29,7 +29,7 @@ LINE_SECONDS = 180.0
 
 
 @contextlib.contextmanager
-def progress(console: Console, states: Sequence[CellState], rows: int | None) -> Iterator[Emit]:
+def progress(console: Console, states: Sequence[CellState], rows: RowCounts) -> Iterator[Emit]:
     """Shows cells as they run; yields the listener of their events."""
     if not states:
         yield lambda event: None
@@ -176,7 +176,7 @@ class Lines:
 class _Bars:
     """An overall bar with the time left, and one bar per running cell."""
 
-    def __init__(self, bars: Progress, states: Sequence[CellState], rows: int | None) -> None:
+    def __init__(self, bars: Progress, states: Sequence[CellState], rows: RowCounts) -> None:
         self.bars = bars
         self.start = time.monotonic()
         self.labels = {state.cell.id: state.cell.label for state in states}

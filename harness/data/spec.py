@@ -59,6 +59,11 @@ class DataSpec(Spec):
             raise Fault("needs `source`, a data set of the hub, or `path`, a file of your own")
         return self
 
+    @property
+    def hub_name(self) -> str | None:
+        """What names the rows of a set of the hub; None of files of one's own."""
+        return None if self.source is None else f"{self.source}@{self.revision}"
+
 
 _FILE_ENDINGS = (".parquet", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".arrow", ".zip", ".gz")
 

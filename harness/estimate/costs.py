@@ -17,7 +17,7 @@ from harness.estimate.lengths import TrainingTokens
 from harness.estimate.needs import Need, find_needs
 from harness.estimate.tokens import ScoringTokens, TokensOf, scoring_tokens, token_counter
 from harness.evaluation.tasks import scored_together
-from harness.grid.schema import Cell
+from harness.grid.schema import Cell, RowCounts
 from harness.grid.status import CellState
 
 LOAD_BYTES_PER_SECOND = 1.0e9
@@ -135,7 +135,7 @@ def estimate_grid(
     price_per_hour: float | None,
     runs_dir: Path,
     data_root: Path | None,
-    num_rows: int | None,
+    num_rows: RowCounts,
 ) -> GridEstimate:
     """What is left to do of a grid's cells on a GPU.
 
@@ -145,7 +145,7 @@ def estimate_grid(
         price_per_hour: of one GPU, in any currency.
         runs_dir: where results go, and where counted lengths are kept.
         data_root: of local data.
-        num_rows: of the training data.
+        num_rows: of each training set.
 
     Raises:
         UsageError: the GPU is not known.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.grid.schema import Cell
+from harness.grid.schema import Cell, RowCounts
 from harness.grid.status import CellState
 from harness.methods import METHODS
 
@@ -37,14 +37,14 @@ class PlanRow:
 
 def plan_rows(
     states: Sequence[CellState],
-    rows: int | None,
+    rows: RowCounts,
     lost: Callable[[Cell], str | None] = lambda _cell: None,
 ) -> list[PlanRow]:
-    """One row per cell; `rows` is the size of the training data, None where it is unknown.
+    """One row per cell; `rows` has the size of each training set.
 
     `lost` says how many examples of a cell are lost, where that is known.
     """
-    return [_plan_row(state, rows, lost) for state in states]
+    return [_plan_row(state, rows.get(state.cell.data_name), lost) for state in states]
 
 
 def _plan_row(state: CellState, rows: int | None, lost: Callable[[Cell], str | None]) -> PlanRow:

@@ -32,7 +32,7 @@ from harness.estimate.lengths import FOLDER
 from harness.estimate.probe_worker import PairTime, ProbeSettings, begin_worker, measure
 from harness.estimate.tokens import num_items, token_counter
 from harness.evaluation.tasks import scored_together
-from harness.grid.schema import Cell
+from harness.grid.schema import Cell, RowCounts
 from harness.grid.status import CellState
 from harness.records.files import write_text
 
@@ -216,18 +216,18 @@ def read_probe(runs_dir: Path) -> Probe | None:
         return None
 
 
-def forecast_cell(state: CellState, probe: Probe, num_rows: int | None) -> CellForecast | None:
-    """Seconds of what is left of a cell, on `num_rows` training rows; None where nothing tells."""
+def forecast_cell(state: CellState, probe: Probe, num_rows: RowCounts) -> CellForecast | None:
+    """Seconds of what is left of a cell, or None; `num_rows` has the size of each training set."""
     cell, times = state.cell, probe.pairs.get(pair_key(state.cell))
     if times is None or state.status == "done":
         return None
     training, other = 0.0, times.load_seconds
     if not state.trained:
-        if num_rows is None or not times.tokens_per_row:
+        if (size := num_rows.get(cell.data_name)) is None or not times.tokens_per_row:
             return None
         assert cell.train is not None
         assert cell.fraction is not None
-        rows = round(cell.fraction * num_rows)
+        rows = round(cell.fraction * size)
         steps, tokens = (
             cell.train.total_steps(rows),
             cell.train.epochs * rows * times.tokens_per_row,
@@ -246,14 +246,14 @@ def forecast_cell(state: CellState, probe: Probe, num_rows: int | None) -> CellF
     return CellForecast(cell.id, cell.label, training, scoring, other, prepare)
 
 
-def forecast_grid(states: Sequence[CellState], probe: Probe, num_rows: int | None) -> GridForecast:
+def forecast_grid(states: Sequence[CellState], probe: Probe, num_rows: RowCounts) -> GridForecast:
     """Forecasts the cells that are to do."""
     forecasts = [forecast_cell(state, probe, num_rows) for state in states]
     return GridForecast(probe, tuple(one for one in forecasts if one is not None), len(states))
 
 
 def expected_seconds(
-    states: Sequence[CellState], devices: Sequence[str], runs_dir: Path, num_rows: int | None
+    states: Sequence[CellState], devices: Sequence[str], runs_dir: Path, num_rows: RowCounts
 ) -> dict[str, dict[str, Any]]:
     """Seconds of training and of scoring, and their source, by cell id, where known.
 

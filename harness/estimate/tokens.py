@@ -18,7 +18,7 @@ from harness.data.spec import data_file
 from harness.estimate.lengths import Source, TrainingTokens, kept_lengths, training_tokens
 from harness.estimate.needs import local_model
 from harness.evaluation.tasks import TaskSpec
-from harness.grid.schema import Cell
+from harness.grid.schema import Cell, RowCounts
 from harness.models.shape import ModelShape
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -52,13 +52,13 @@ class ScoringTokens:
 TokensOf = Callable[[Cell], TrainingTokens | None]
 
 
-def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: int | None) -> TokensOf:
+def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: RowCounts) -> TokensOf:
     """A function that gives the tokens of one epoch of a cell that trains.
 
     Counted where the data and the model's tokenizer lie on this machine (of a large set a sample,
     which stands for all); else from constants, where the data set is known; else from the
     characters of local data; None where nothing tells. Lengths that were counted are kept in
-    `runs_dir`; `num_rows` is the size of the training data.
+    `runs_dir`; `num_rows` has the size of each training set.
     """
     lengths_of = cache(partial(kept_lengths, data_root=data_root, runs_dir=runs_dir))
     order_of = cache(shuffled)
@@ -66,20 +66,20 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: int | Non
     def count(cell: Cell) -> TrainingTokens | None:
         assert cell.train is not None
         assert cell.fraction is not None
-        limit = cell.train.max_length
+        limit, size = cell.train.max_length, num_rows.get(cell.data_name)
         data, model = data_file(cell.data, data_root), local_model(cell.model, data_root)
         data_is_here = data is not None and data.is_file()
         if data_is_here and model is not None and (model / "tokenizer.json").is_file():
             lengths = lengths_of(cell.data, model)
             total = len(lengths.whole)
-            if num_rows is not None and total < num_rows:  # a sample of a large set
+            if size is not None and total < size:  # a sample of a large set
                 sampled = training_tokens(lengths, range(total), limit)
-                return _scaled(sampled, num_examples(cell.fraction, num_rows))
+                return _scaled(sampled, num_examples(cell.fraction, size))
             order = order_of(total, f"fraction/{cell.seed or 0}")  # as `choose` draws
             return training_tokens(lengths, order[: num_examples(cell.fraction, total)], limit)
-        if num_rows is None:
+        if size is None:
             return None
-        wanted = num_examples(cell.fraction, num_rows)
+        wanted = num_examples(cell.fraction, size)
         known = known_training_tokens(cell.data.source, cell.model.shape, wanted, limit)
         if known is not None or not data_is_here:
             return known

@@ -17,7 +17,8 @@ from harness.demo.world import world_folder
 from harness.errors import MethodError, ModelError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
 from harness.evaluation.tasks import TaskSpec, check_items
-from harness.grid.schema import Cell, GridSpec, MethodChoice, cell_of, count_cells, label_of
+from harness.grid.names import data_place, label_of
+from harness.grid.schema import Cell, GridSpec, MethodChoice, cell_of, count_cells
 from harness.methods import METHODS, check_options
 from harness.models.checkpoint import ModelSpec, check_checkpoint, local_folder
 from harness.readers.files import user_path
@@ -40,9 +41,11 @@ def combination_faults(grid: GridSpec) -> Iterator[str]:
             if (model, id(choice)) not in seen:
                 seen.add((model, id(choice)))
                 yield from _misfit(grid, model, choice)
-    for fraction in _fractions(grid):
-        if (fault := fraction_fault(fraction, grid.data.num_rows)) is not None:
-            yield fault
+    yield from _same_sets(grid)
+    for name in grid.data_names:
+        for fraction in _fractions(grid, name):
+            if (fault := fraction_fault(fraction, grid.data_of(name).num_rows)) is not None:
+                yield fault
     if (count := count_cells(grid)) > MAX_CELLS:
         yield (
             f"blocks: span {count:,} cells, which is too many: at most {MAX_CELLS:,}; give fewer "
@@ -66,14 +69,16 @@ def _misfit(grid: GridSpec, model: str, choice: MethodChoice) -> Iterator[str]:
 
 def _labels_used_twice(grid: GridSpec) -> Iterator[str]:
     """Yields a fault for every label that stands for two different cells; the first of a method."""
-    meanings: dict[tuple[str, int], str] = {}
+    meanings: dict[tuple[str, int, str | None], str] = {}
     labels: dict[str, tuple[str, float | None]] = {}
     told = set()
     for block in grid.blocks:
         for model, choice in product(block.models, block.methods):
-            meaning = meanings.setdefault((model, id(choice)), cell_of(grid, model, choice).id)
+            one = model, id(choice), block.data
+            if (meaning := meanings.get(one)) is None:
+                meaning = meanings[one] = cell_of(grid, model, choice, data=block.data).id
             for fraction, seed in block.draws(choice):
-                label = label_of(model, choice.label, fraction, seed)
+                label = label_of(model, choice.label, fraction, seed, block.data)
                 known = labels.setdefault(label, (meaning, fraction))
                 if known != (meaning, fraction) and choice.label not in told:
                     told.add(choice.label)
@@ -83,10 +88,18 @@ def _labels_used_twice(grid: GridSpec) -> Iterator[str]:
                     )
 
 
-def _fractions(grid: GridSpec) -> list[float]:
-    """The fractions that something is trained on."""
-    blocks = [block for block in grid.blocks if any(choice.train for choice in block.methods)]
+def _fractions(grid: GridSpec, name: str | None) -> list[float]:
+    """The fractions of a set that something is trained on."""
+    blocks = [block for block in grid.blocks if block.trains and block.data == name]
     return list(dict.fromkeys(fraction for block in blocks for fraction in block.fractions))
+
+
+def _same_sets(grid: GridSpec) -> Iterator[str]:
+    """Yields a fault for every pair of names that stand for the same rows."""
+    names: dict[DataSpec, str] = {}
+    for name, spec in grid.datasets.items():
+        if (other := names.setdefault(spec, name)) != name:
+            yield f"datasets.{name}: is the same set as datasets.{other}; keep one"
 
 
 def _twins(grid: GridSpec) -> Iterator[str]:
@@ -146,6 +159,16 @@ def resolve_data_root(grid: GridSpec, option: Path | None, runs_dir: Path) -> Pa
 
 
 @dataclass(frozen=True)
+class DataInput:
+    """A training set, and the fractions of it that cells train on."""
+
+    name: str | None
+    """In the grid's `datasets`; None for its one `data`."""
+    spec: DataSpec
+    fractions: Sequence[float]
+
+
+@dataclass(frozen=True)
 class Inputs:
     """What cells read."""
 
@@ -153,22 +176,23 @@ class Inputs:
     longest: Mapping[str, int]
     """Tokens of the longest text that each model may be trained on. A model that is not trained
     has none, nor has that of the embedded world, whose texts are known to be short."""
-    data: Sequence[DataSpec]
+    data: Sequence[DataInput]
     """What some cell trains on."""
     tasks: Sequence[TaskSpec]
-    fractions: Sequence[float]
 
 
 def inputs_of_cells(cells: Iterable[Cell]) -> Inputs:
     """What these cells read."""
     cells = list(cells)
-    trained = [cell for cell in cells if cell.train is not None]
+    fractions: dict[tuple[str | None, DataSpec], list[float]] = {}
+    for cell in cells:
+        if cell.fraction is not None:
+            fractions.setdefault((cell.data_name, cell.data), []).append(cell.fraction)
     return Inputs(
         models={cell.model_name: cell.model for cell in cells},
         longest=_longest((cell.model_name, cell.train) for cell in cells if cell.world is None),
-        data=list(dict.fromkeys(cell.data for cell in trained)),
+        data=[DataInput(*set_, list(dict.fromkeys(own))) for set_, own in fractions.items()],
         tasks=list(dict.fromkeys(task for cell in cells for task in cell.tasks)),
-        fractions=list(dict.fromkeys(c.fraction for c in trained if c.fraction is not None)),
     )
 
 
@@ -179,9 +203,12 @@ def inputs_of_grid(grid: GridSpec) -> Inputs:
     return Inputs(
         models=grid.models,
         longest=_longest((model, choice.train) for model, choice in pairs),
-        data=[grid.data] if _fractions(grid) and grid.data is not NO_DATA else [],
+        data=[
+            DataInput(name, grid.data_of(name), _fractions(grid, name))
+            for name in grid.data_names
+            if grid.data_of(name) is not NO_DATA
+        ],
         tasks=list(dict.fromkeys(task for block in grid.blocks for task in block.tasks)),
-        fractions=_fractions(grid),
     )
 
 
@@ -218,8 +245,9 @@ def look_at(inputs: Inputs, data_root: Path | None) -> Found:
         found.look(_check_model, name, model, inputs.longest.get(name), data_root, checked)
     for data in inputs.data:
         found.look(_check_data, data, data_root)
-        rows = None if data.num_rows else count_rows(data, data_root)  # stated: told already
-        few = (fraction_fault(fraction, rows) for fraction in inputs.fractions)
+        stated = data.spec.num_rows is not None  # then it is told already
+        rows = None if stated else count_rows(data.spec, data_root)
+        few = (fraction_fault(fraction, rows) for fraction in data.fractions)
         found.faults += [fault for fault in few if fault is not None]
     for task in inputs.tasks:
         found.look(_check_items, task, data_root)
@@ -233,7 +261,7 @@ def version_faults(inputs: Inputs, data_root: Path | None) -> list[str]:
     that cannot be read counts as none: it is told as that.
     """
     found: dict[str, None] = {}
-    for spec in inputs.data:
+    for spec in (data.spec for data in inputs.data):
         file = data_file(spec, data_root)
         with contextlib.suppress(ZbenchError):
             other = None if file is None else training_mismatch(spec.source, file)
@@ -271,11 +299,11 @@ def _check_model(
     return [f"{name}: {note}" for note in notes]
 
 
-def _check_data(data: DataSpec, data_root: Path | None) -> None:
-    file = data_file(data, data_root)
+def _check_data(data: DataInput, data_root: Path | None) -> None:
+    file = data_file(data.spec, data_root)
     if file is not None and not file.exists():
-        raise UsageError(f"data.path: no file {file}{instead_of(file)}")
-    inspect_data(data, data_root)
+        raise UsageError(f"{data_place(data.name)}.path: no file {file}{instead_of(file)}")
+    inspect_data(data.spec, data_root)
 
 
 def _check_items(task: TaskSpec, data_root: Path | None) -> None:

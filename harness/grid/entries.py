@@ -43,6 +43,7 @@ class Context:
     methods: dict[str, MethodChoice | None]
     """Choices by label; None where one is not validated yet, or has faults. No None survives into
     a GridSpec: `methods` is validated before `blocks`, and its faults refuse the file."""
+    datasets: list[str] = field(default_factory=list)
     train: dict[str, Any] = field(default_factory=dict)
     """The grid's training settings; empty where they have faults."""
     results: Path | None = None
@@ -81,6 +82,14 @@ def _known_model(name: str, info: ValidationInfo) -> str:
     models = _context(info).models
     if name not in models:
         raise Fault(f"no such model '{name}'{did_you_mean(name, models)}")
+    return name
+
+
+def _known_data(name: str, info: ValidationInfo) -> str:
+    datasets = _context(info).datasets
+    if name not in datasets:
+        known = did_you_mean(name, datasets) or "; list it under `datasets`"
+        raise Fault(f"no such data set '{shortened(name)}'{known}")
     return name
 
 
@@ -230,6 +239,7 @@ GridName = Annotated[
 ]
 Models = Annotated[dict[str, ModelSpec], PlainValidator(_models)]
 KnownModel = Annotated[str, AfterValidator(_known_model)]
+KnownData = Annotated[str, AfterValidator(_known_data)]
 Train = Annotated[dict[str, Any], AfterValidator(_grid_train)]
 Task = Annotated[TaskSpec, BeforeValidator(_task)]
 Tasks = Annotated[list[Task], NON_EMPTY, AfterValidator(_unique_tasks)]

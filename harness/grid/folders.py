@@ -12,7 +12,8 @@ from typing import Any
 
 from harness.errors import StorageError, UsageError
 from harness.grid.locks import check_locks
-from harness.grid.schema import Cell, label_of
+from harness.grid.names import label_of
+from harness.grid.schema import Cell
 from harness.readers.files import Unreadable, unreadable
 from harness.readers.json_files import read_json_object
 from harness.records.files import write_text
@@ -98,9 +99,8 @@ def stored_label(folder: Path) -> str | None:
     """The label of the cell that a folder says it holds; None where it cannot be read."""
     try:
         record = read_json_object(folder / CELL_FILE)
-        return label_of(
-            record["model_name"], record["method_label"], record["fraction"], record["seed"]
-        )
+        model, method, data = record["model_name"], record["method_label"], record.get("data_name")
+        return label_of(model, method, record["fraction"], record["seed"], data)
     except (Unreadable, ValueError, KeyError, TypeError):  # reading the cell says what is wrong
         return None
 

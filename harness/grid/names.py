@@ -39,3 +39,30 @@ def model_name_faults(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 def file_name(name: str) -> str:
     """A name as a part of a file's name, as the report's figures have it."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+
+
+def slug_of(label: str) -> str:
+    """A label as a part of a folder's name."""
+    return file_name(label.replace("%", "pct")).strip("-")
+
+
+def label_of(
+    model_name: str,
+    method_label: str,
+    fraction: float | None,
+    seed: int | None,
+    data_name: str | None = None,
+) -> str:
+    """The label of a cell; fraction and seed are None where nothing is trained.
+
+    A set of the grid's `datasets` stands in it: `llama-7b/lora@chats/10%/seed0`.
+    """
+    if fraction is None:
+        return f"{model_name}/{method_label}"
+    of = "" if data_name is None else f"@{data_name}"
+    return f"{model_name}/{method_label}{of}/{100 * fraction:g}%/seed{seed}"
+
+
+def data_place(name: str | None) -> str:
+    """Where a grid file says what a set is, such as `datasets.chats`."""
+    return "data" if name is None else f"datasets.{name}"

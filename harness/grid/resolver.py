@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from harness.data.spec import DataSpec
 from harness.errors import GridError
@@ -19,6 +19,7 @@ from harness.grid.entries import (
     BlockMethod,
     Context,
     GridName,
+    KnownData,
     KnownModel,
     Models,
     NamedMethod,
@@ -29,14 +30,15 @@ from harness.grid.entries import (
 )
 from harness.grid.schema import (
     Block,
+    DataName,
     DeviceCount,
     Fraction,
     GridSpec,
     MethodChoice,
     Seed,
-    TrackingSpec,
 )
-from harness.spec import Spec, describe_faults
+from harness.grid.tracking_uri import TrackingSpec
+from harness.spec import Faults, Spec, describe_faults
 
 NO_GRID = "must be a mapping with name, models, tasks and blocks"
 
@@ -54,6 +56,8 @@ class BlockFile(Spec):
     """The grid's tasks where absent."""
     gpus_per_cell: DeviceCount | None = None
     """The grid's where absent."""
+    data: KnownData | None = None
+    """Name in the grid's `datasets`; the grid's `data` where absent."""
 
 
 class GridFile(Spec):
@@ -66,6 +70,8 @@ class GridFile(Spec):
     world: Literal["demo"] | None = None
     models: Models
     data: DataSpec = DataSpec()
+    datasets: dict[DataName, DataSpec] = {}
+    """Training sets by name, for the blocks that name one."""
     train: Train = {}
     """Training settings for all methods; they take precedence over a method's recipe."""
     methods: Annotated[dict[str, NamedMethod], BeforeValidator(with_labels)] = {}
@@ -75,6 +81,18 @@ class GridFile(Spec):
     """Devices that train a cell, where its block says nothing else."""
     blocks: Annotated[list[BlockFile], NON_EMPTY]
     tracking: TrackingSpec = TrackingSpec()
+
+    @model_validator(mode="after")
+    def _says_its_data(self) -> Self:
+        faults = Faults()
+        for index, block in enumerate(self.blocks):
+            trains = any(choice and choice.train for choice in block.methods)
+            stated = block.data is not None or "data" in self.model_fields_set
+            if self.datasets and trains and not stated:
+                names = ", ".join(self.datasets)
+                faults.add(f"say which set it trains on, by `data` ({names})", "blocks", index)
+        faults.check()
+        return self
 
     def spec(self, text: str) -> GridSpec:
         """The grid, with what a block leaves out."""
@@ -165,9 +183,10 @@ def _follows(fault: str, place: str, known: Iterable[str]) -> bool:
 
 def _new_context(raw: Mapping[str, Any], folder: Path, results: Path | None = None) -> Context:
     labels = {key: list(value) if isinstance(value := raw.get(key), Mapping) else []
-              for key in ("models", "methods")}  # fmt: skip
+              for key in ("models", "methods", "datasets")}  # fmt: skip
     methods: dict[str, MethodChoice | None] = dict.fromkeys(labels["methods"])
-    return Context(folder, labels["models"], methods, results=results)
+    datasets = list(map(str, labels["datasets"]))
+    return Context(folder, labels["models"], methods, datasets, results=results)
 
 
 def _sound_part(raw: Mapping[str, Any], context: Context) -> GridSpec:
@@ -187,6 +206,10 @@ def _sound_part(raw: Mapping[str, Any], context: Context) -> GridSpec:
         if next(_sound(NamedMethod, [entry], context, prune=False), None) is None:
             context.methods.pop(str(label), None)
     tasks = tuple(_sound(Task, raw.get("tasks"), context))
+    datasets = {
+        str(name): _sound_data(entry, context)
+        for name, entry in _mapping(raw.get("datasets")).items()
+    }
     blocks = []
     for entry in raw.get("blocks", ()) if isinstance(raw.get("blocks"), list) else ():
         own = _mapping(entry)
@@ -199,11 +222,12 @@ def _sound_part(raw: Mapping[str, Any], context: Context) -> GridSpec:
                 seeds=tuple(_sound(Seed, own.get("seeds"), context)) or (0,),
                 tasks=tuple(_sound(Task, own.get("tasks"), context)) or tasks,
                 gpus_per_cell=1,
+                data=next((one for one in datasets if one == own.get("data")), None),
             )
         )
     return GridSpec.model_construct(
         name="", title="", notes=(), models=models, blocks=tuple(blocks),
-        data=_sound_data(raw.get("data", {}), context),
+        data=_sound_data(raw.get("data", {}), context), datasets=datasets,
         world=None if raw.get("world") is None else "demo",  # misspelt, it is meant all the same
         tracking=TrackingSpec(), text="",
     )  # fmt: skip

@@ -8,14 +8,14 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from harness.data.spec import ALPACA, DataSpec
 from harness.demo.world import DATA
 from harness.demo.world import VERSION as DEMO_VERSION
 from harness.evaluation.tasks import TaskSpec
-from harness.grid.names import file_name
-from harness.grid.tracking_uri import uri_fault
+from harness.grid.names import label_of, slug_of
+from harness.grid.tracking_uri import TrackingSpec
 from harness.methods import METHODS
 from harness.methods.method import MethodOptions
 from harness.models.checkpoint import ModelSpec
@@ -33,6 +33,10 @@ LONGEST_LABEL = 80
 Label = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,\[\]+-]*$", max_length=LONGEST_LABEL)
 ]
+DataName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=40)]
+RowCounts = Mapping[str | None, int | None]
+"""Rows of each training set by its name in `datasets`, None for the grid's one `data`; a size is
+None where it is not known."""
 
 NOT_IN_ID = {"token_budget", "checkpoint_minutes"}
 """Training settings that never change the trained weights."""
@@ -40,22 +44,6 @@ RETIRED = {"micro_batch_size"}
 """Training settings ignored when reading stored cells."""
 OMITTED_FROM_ID_WHEN_UNSET = {"base_quantization"}
 """Training settings that are part of the id only where they are set."""
-
-
-class TrackingSpec(Spec):
-    """Where runs are logged."""
-
-    experiment: str | None = None
-    """MLflow experiment; the grid's name where absent."""
-    uri: str | None = None
-    """MLflow tracking URI; `--tracking-uri` and MLFLOW_TRACKING_URI take precedence over it."""
-
-    @field_validator("uri")
-    @classmethod
-    def _check_uri(cls, uri: str | None) -> str | None:
-        if uri is not None and (fault := uri_fault(uri)):
-            raise ValueError(fault)
-        return uri
 
 
 class MethodChoice(Spec):
@@ -78,10 +66,17 @@ class Block(Spec):
     tasks: tuple[TaskSpec, ...]
     gpus_per_cell: DeviceCount = 1
     """Devices that train each of its cells together."""
+    data: DataName | None = None
+    """Name in the grid's `datasets`; None for its one `data`."""
 
     def draws(self, choice: MethodChoice) -> Iterable[tuple[float | None, int | None]]:
         """Fraction and seed of each cell of a method and a model."""
         return [(None, None)] if choice.train is None else product(self.fractions, self.seeds)
+
+    @property
+    def trains(self) -> bool:
+        """Whether a method of it trains something."""
+        return any(choice.train is not None for choice in self.methods)
 
 
 class GridSpec(Spec):
@@ -95,10 +90,22 @@ class GridSpec(Spec):
     """The embedded world that stands in for the data root."""
     models: dict[str, ModelSpec]
     data: DataSpec
+    """What the blocks that name no set train on."""
+    datasets: dict[DataName, DataSpec] = {}
+    """Sets by name, for the blocks that name one."""
     blocks: tuple[Block, ...]
     tracking: TrackingSpec
     text: str
     """The file as its author wrote it."""
+
+    def data_of(self, name: str | None) -> DataSpec:
+        """The set of a name in `datasets`; the grid's one `data` for None."""
+        return self.data if name is None else self.datasets[name]
+
+    @property
+    def data_names(self) -> list[str | None]:
+        """The names of the sets that some block trains on, in the order of the blocks."""
+        return list(dict.fromkeys(block.data for block in self.blocks if block.trains))
 
 
 class Cell(Spec):
@@ -120,6 +127,9 @@ class Cell(Spec):
     """Seed of all that is drawn; None for a method that trains nothing (`base`, `adapter`)."""
     data: DataSpec
     """The training rows."""
+    data_name: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Their name in the grid's `datasets`; None for its one `data`, and where nothing is
+    trained."""
     data_sha256: str | None = None
     """SHA-256 of the file of one's own that the rows come from; None for a set of the hub or of the
     embedded world."""
@@ -214,24 +224,13 @@ class Cell(Spec):
     @property
     def label(self) -> str:
         """What a reader calls the cell, such as `llama-7b/zero-init-linear/10%/seed0`."""
-        return label_of(self.model_name, self.method_label, self.fraction, self.seed)
+        name = self.data_name
+        return label_of(self.model_name, self.method_label, self.fraction, self.seed, name)
 
     @property
     def slug(self) -> str:
         """The label as a part of a folder's name."""
         return slug_of(self.label)
-
-
-def slug_of(label: str) -> str:
-    """A label as a part of a folder's name."""
-    return file_name(label.replace("%", "pct")).strip("-")
-
-
-def label_of(model_name: str, method_label: str, fraction: float | None, seed: int | None) -> str:
-    """The label of a cell; fraction and seed are None where nothing is trained."""
-    if fraction is None:
-        return f"{model_name}/{method_label}"
-    return f"{model_name}/{method_label}/{100 * fraction:g}%/seed{seed}"
 
 
 def is_own_file(data: DataSpec, world: str | None) -> bool:
@@ -241,11 +240,11 @@ def is_own_file(data: DataSpec, world: str | None) -> bool:
     return not (world and not Path(data.path).is_absolute() and (DATA / data.path).is_file())
 
 
-def expand(grid: GridSpec, data_sha256: str | None = None) -> list[Cell]:
+def expand(grid: GridSpec, contents: Mapping[str | None, str] | None = None) -> list[Cell]:
     """The grid's cells in the order of its blocks, each once.
 
-    `data_sha256` is that of the file of one's own that they train on, if they do; without it their
-    ids are no more than names.
+    `contents` has the SHA-256 of the files of one's own that they train on, by the set's name in
+    `datasets`, None for the grid's one `data`; without it their ids are no more than names.
 
     A cell that appears in several blocks is scored on the tasks of all of them, and uses the
     largest gpus_per_cell. A method that trains nothing gives one cell per model, whatever
@@ -253,7 +252,7 @@ def expand(grid: GridSpec, data_sha256: str | None = None) -> list[Cell]:
     """
     cells: dict[str, Cell] = {}
     for block in grid.blocks:
-        for cell in _block_cells(grid, block, data_sha256):
+        for cell in _block_cells(grid, block, contents or {}):
             known = cells.get(cell.id)
             if known is None:
                 cells[cell.id] = cell
@@ -279,14 +278,20 @@ def cell_of(
     model: str,
     choice: MethodChoice,
     *,
+    data: str | None = None,
     fraction: float | None = None,
     seed: int | None = None,
     tasks: tuple[TaskSpec, ...] = (),
     gpus_per_cell: int = 1,
     data_sha256: str | None = None,
 ) -> Cell:
-    """One cell of a grid; `data_sha256` is that of the file of one's own that it trains on."""
-    own = choice.train is not None and is_own_file(grid.data, grid.world)
+    """One cell of a grid, trained on the set of this name in `datasets`.
+
+    `data_sha256` is that of the file of one's own that it trains on.
+    """
+    name = None if choice.train is None else data
+    spec = grid.data_of(name)
+    own = choice.train is not None and is_own_file(spec, grid.world)
     return Cell(
         model_name=model,
         model=grid.models[model],
@@ -295,7 +300,8 @@ def cell_of(
         options=choice.options,
         fraction=fraction,
         seed=seed,
-        data=grid.data,
+        data=spec,
+        data_name=name,
         data_sha256=data_sha256 if own else None,
         train=choice.train,
         world=grid.world and f"{grid.world}-{DEMO_VERSION}",
@@ -304,12 +310,15 @@ def cell_of(
     )
 
 
-def _block_cells(grid: GridSpec, block: Block, data_sha256: str | None) -> Iterator[Cell]:
+def _block_cells(
+    grid: GridSpec, block: Block, contents: Mapping[str | None, str]
+) -> Iterator[Cell]:
     for model, choice in product(block.models, block.methods):
         for fraction, seed in block.draws(choice):
             yield cell_of(
-                grid, model, choice, fraction=fraction, seed=seed, tasks=block.tasks,
-                gpus_per_cell=block.gpus_per_cell, data_sha256=data_sha256,
+                grid, model, choice, data=block.data, fraction=fraction, seed=seed,
+                tasks=block.tasks, gpus_per_cell=block.gpus_per_cell,
+                data_sha256=contents.get(block.data),
             )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from harness.errors import UsageError, did_you_mean, shortened
 from harness.grid.checks import resolve_data_root
 from harness.grid.folders import CELL_FILE, cell_folder, cell_folders, stored_label
 from harness.grid.loader import load_grid, shipped_grids
+from harness.grid.names import slug_of
 from harness.grid.own_data import find_own_data
-from harness.grid.schema import Cell, expand, slug_of
+from harness.grid.schema import Cell, expand
 from harness.readers.files import user_path
 from harness.records.results import RESULT_FILE
 
@@ -81,9 +82,9 @@ def find_folder(name: str, runs_dir: Path) -> Path:
     if colon and (grid in shipped_grids() or grid.endswith((".yaml", ".yml"))):
         spec = load_grid(grid)
         own = find_own_data(spec, resolve_data_root(spec, None, runs_dir), runs_dir)
-        found = find_cell(expand(spec, own.sha256), cell)
-        if found.train is not None and own.fault is not None:
-            raise UsageError(own.fault)
+        found = find_cell(expand(spec, own.contents), cell)
+        if (fault := own.fault_of([found])) is not None:
+            raise UsageError(fault)
         return cell_folder(runs_dir, found)
     folders = cell_folders(runs_dir)
     if name in folders:

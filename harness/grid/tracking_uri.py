@@ -6,6 +6,10 @@ import importlib.metadata
 import re
 from urllib.parse import urlsplit
 
+from pydantic import field_validator
+
+from harness.spec import Spec
+
 SERVERS = ("http", "https")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 FORMS = "http://HOST:PORT, sqlite:///PATH/mlflow.db or postgresql://HOST/NAME"
@@ -73,3 +77,19 @@ def _host_fault(uri: str, *, needs_host: bool) -> str | None:
 def _plug_ins() -> set[str]:
     """The schemes that installed packages add to MLflow."""
     return {found.name for found in importlib.metadata.entry_points(group="mlflow.tracking_store")}
+
+
+class TrackingSpec(Spec):
+    """Where runs are logged."""
+
+    experiment: str | None = None
+    """MLflow experiment; the grid's name where absent."""
+    uri: str | None = None
+    """MLflow tracking URI; `--tracking-uri` and MLFLOW_TRACKING_URI take precedence over it."""
+
+    @field_validator("uri")
+    @classmethod
+    def _check_uri(cls, uri: str | None) -> str | None:
+        if uri is not None and (fault := uri_fault(uri)):
+            raise ValueError(fault)
+        return uri

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,9 +21,9 @@ from harness.grid.checks import (
 )
 from harness.grid.folders import check_writable, stored_label, write_cell_file
 from harness.grid.loader import read_grid, refuse
-from harness.grid.own_data import find_own_data
+from harness.grid.own_data import OwnData, find_own_data
 from harness.grid.resolver import Resolved
-from harness.grid.schema import Cell, GridSpec, expand
+from harness.grid.schema import Cell, GridSpec, RowCounts, expand
 from harness.grid.selection import select_cells
 from harness.grid.status import CellState, read_states
 from harness.methods import METHODS
@@ -40,8 +40,8 @@ class OpenGrid:
     """The chosen ones."""
     runs_dir: Path
     data_root: Path | None
-    data_fault: str | None = None
-    """Why the content of the file of one's own that cells train on is not known: so neither are
+    own_data: OwnData = field(default_factory=OwnData)
+    """The content of the files of one's own that cells train on; where it is not known, neither are
     their ids."""
     left_out: tuple[str, ...] = ()
     """Methods of the grid that are not here, one line each."""
@@ -63,24 +63,25 @@ class OpenGrid:
         Raises:
             UsageError: it is not known what they are trained on.
         """
-        if self.data_fault is not None and any(cell.train is not None for cell in self.cells):
-            raise UsageError(self.data_fault)
+        if (fault := self.own_data.fault_of(self.cells)) is not None:
+            raise UsageError(fault)
         return read_states(self.cells, runs_dir=self.runs_dir, data_root=self.data_root)
 
     @cached_property
     def data_contents(self) -> dict[str, str]:
-        """What rows the cells were trained on so far, by the hub's `source@revision`."""
+        """What rows the cells were trained on so far, by the name of their set of the hub."""
         found: dict[str, str] = {}
         for state in self.states:
             train, data = state.result and state.result.train, state.cell.data
-            if train and train.data_content_sha256 and data.source is not None:
-                found.setdefault(f"{data.source}@{data.revision}", train.data_content_sha256)
+            if train and train.data_content_sha256 and data.hub_name is not None:
+                found.setdefault(data.hub_name, train.data_content_sha256)
         return found
 
     @cached_property
-    def num_rows(self) -> int | None:
-        """Size of the training data, where it is known."""
-        return count_rows(self.spec.data, self.data_root)
+    def num_rows(self) -> RowCounts:
+        """Size of each training set, where it is known."""
+        names = self.spec.data_names
+        return {name: count_rows(self.spec.data_of(name), self.data_root) for name in names}
 
     @cached_property
     def inputs(self) -> InputCheck:
@@ -148,10 +149,10 @@ def _opened(
     return OpenGrid(
         argument=argument,
         spec=found.grid,
-        cells=select_cells(expand(found.grid, own.sha256), only),
+        cells=select_cells(expand(found.grid, own.contents), only),
         runs_dir=runs_dir,
         data_root=root,
-        data_fault=own.fault,
+        own_data=own,
         left_out=found.left_out,
     )
 

@@ -32,7 +32,7 @@ def estimate(folder: Path, label: str, gpu: str, price: float | None = None) -> 
         price_per_hour=price,
         runs_dir=folder,
         data_root=None,
-        num_rows=52002,
+        num_rows={None: 52002},
     )
 
 
@@ -41,7 +41,7 @@ def test_every_field_with_a_head_is_a_column(screen: Console, tmp_path: Path) ->
     states = [
         to_do(cells[name], tmp_path) for name in ("llama-7b/base", "llama-7b/full/100%/seed0")
     ]
-    _print_plan(screen, "mine", plan_rows(states, 52002))
+    _print_plan(screen, "mine", plan_rows(states, {None: 52002}))
     head, base, full, total = lines_of(screen)
     fields = {field.name: field.metadata.get("head") for field in dataclasses.fields(PlanRow)}
     assert head.split() == " ".join(filter(None, fields.values())).split()

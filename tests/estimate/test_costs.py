@@ -20,7 +20,7 @@ def estimate(
     states: list[CellState], gpu: str, folder: Path, price: float | None = None
 ) -> GridEstimate:
     return estimate_grid(
-        states, gpu, price_per_hour=price, runs_dir=folder, data_root=None, num_rows=52002
+        states, gpu, price_per_hour=price, runs_dir=folder, data_root=None, num_rows={None: 52002}
     )
 
 

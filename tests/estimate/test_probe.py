@@ -66,13 +66,13 @@ PROBE = Probe("this one", workers=2, threads=1, pairs={"tiny-llama/lora": TIMES}
 
 
 def test_a_cell_is_its_steps_tokens_and_items(tmp_path: Path) -> None:
-    found = forecast_cell(to_do(CELL, tmp_path), PROBE, 600)
+    found = forecast_cell(to_do(CELL, tmp_path), PROBE, {None: 600})
     assert found is not None
     steps, tokens = 5 * 19, 5 * 300 * 20
     assert found.training_seconds == pytest.approx(0.01 * steps + 0.0001 * tokens)
     assert found.scoring_seconds == pytest.approx(5 * 0.5 + 0.002 * (400 + 3 * 240 + 200))
     assert found.other_seconds == pytest.approx(1 + 0.5 + 300 * 0.001 + 0.25)
-    assert forecast_cell(to_do(CELL, tmp_path), replace(PROBE, pairs={}), 600) is None
+    assert forecast_cell(to_do(CELL, tmp_path), replace(PROBE, pairs={}), {None: 600}) is None
 
 
 def test_the_last_worker_ends_the_run() -> None:
@@ -112,15 +112,15 @@ def test_a_kept_probe_is_read_back_and_added_to(tmp_path: Path) -> None:
 
 def test_a_run_expects_what_this_machine_was_probed_for(tmp_path: Path) -> None:
     states = [to_do(CELL, tmp_path)]
-    assert expected_seconds(states, ["cpu"], tmp_path, 600) == {}
+    assert expected_seconds(states, ["cpu"], tmp_path, {None: 600}) == {}
     here = device_name("cpu")
     assert here
     write_probe(tmp_path, replace(PROBE, device=here))
-    (found,) = expected_seconds(states, ["cpu"], tmp_path, 600).values()
+    (found,) = expected_seconds(states, ["cpu"], tmp_path, {None: 600}).values()
     assert found["source"] == "probe"
     assert found["training_seconds"] > 0
     write_probe(tmp_path, replace(PROBE, device="another machine"))
-    assert expected_seconds(states, ["cpu"], tmp_path, 600) == {}
+    assert expected_seconds(states, ["cpu"], tmp_path, {None: 600}) == {}
 
 
 def test_each_model_and_method_is_probed_once() -> None:

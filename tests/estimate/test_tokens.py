@@ -21,7 +21,7 @@ from tests.estimate.conftest import cells_of
 def test_counted_tokens_are_those_of_the_chosen_rows(world: Path, tmp_path: Path) -> None:
     cell = cells_of("demo")["tiny-llama/zero-init-linear/30%/seed1"]
     assert cell.train is not None
-    count = token_counter(runs_dir=tmp_path, data_root=world, num_rows=600)
+    count = token_counter(runs_dir=tmp_path, data_root=world, num_rows={None: 600})
     first, again = count(cell), count(cell)  # the second from what was kept
     assert first == again
     assert list((tmp_path / "estimates").glob("lengths-*.json"))

@@ -59,7 +59,8 @@ def test_ids_follow_what_changes_the_weights(old: str, new: str) -> None:
 
 def test_ids_follow_the_content_of_a_file_of_ones_own_and_not_its_path() -> None:
     def ids(text: str, content: str) -> list[str]:
-        return [cell.id for cell in expand(resolve_grid(yaml.safe_load(text), place="g"), content)]
+        grid = resolve_grid(yaml.safe_load(text), place="g")
+        return [cell.id for cell in expand(grid, {None: content})]
 
     here, moved = GRID, GRID.replace("path: train.parquet", "path: /elsewhere/mine.parquet")
     assert ids(here, "1" * 64) == ids(moved, "1" * 64)
@@ -72,7 +73,7 @@ def test_data_of_the_hub_and_of_the_world_are_known_by_name() -> None:
     def data_of(data: str, head: str = "") -> object:
         text = GRID.replace("{source: null, path: train.parquet, num_rows: 200}", data)
         grid = resolve_grid(yaml.safe_load(head + text), place="g")
-        return expand(grid, "1" * 64)[1].record()["data"]
+        return expand(grid, {None: "1" * 64})[1].record()["data"]
 
     alpaca = {"source": "tatsu-lab/alpaca", "revision": "main"}
     assert data_of("{}") == data_of("{source: tatsu-lab/alpaca, path: a.parquet}") == alpaca

@@ -20,7 +20,7 @@ from tests.grid.test_loader import GRID
 
 @pytest.fixture
 def cells() -> list[Cell]:
-    return expand(resolve_grid(yaml.safe_load(GRID), place="g.yaml"), "1" * 64)
+    return expand(resolve_grid(yaml.safe_load(GRID), place="g.yaml"), {None: "1" * 64})
 
 
 @pytest.fixture
