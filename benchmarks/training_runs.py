@@ -20,7 +20,7 @@ from transformers import (
 
 from benchmarks.measuring import clock
 from benchmarks.subjects import load_model
-from harness.data.instructions import Example, epoch_batches, tokenize
+from harness.data.instructions import Example, epoch_batches, label_runs, tokenize
 from harness.data.sets import read_instructions, shuffled
 from harness.data.spec import DataSpec
 from harness.methods import METHODS
@@ -136,10 +136,10 @@ def plain_gradients(
 
 def _row(example: Example) -> dict[str, list[int]]:
     ids = list(example.token_ids)
-    return {
-        "input_ids": ids,
-        "labels": [-100] * example.num_prompt_tokens + ids[example.num_prompt_tokens :],
-    }
+    labels = [-100] * len(ids)
+    for start, end in label_runs(example):
+        labels[start:end] = ids[start:end]
+    return {"input_ids": ids, "labels": labels}
 
 
 def pad(rows: Sequence[dict[str, list[int]]], width: int | None = None) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from harness.data.rows import Instruction, Row, texts_of
 from harness.data.sets import shuffled
@@ -24,21 +24,52 @@ if TYPE_CHECKING:
 TOKENIZE_ROWS = 2048
 """Rows given to the tokenizer at once: its records are about 100 bytes per token."""
 
+Holes = tuple[tuple[int, int], ...]
+"""Runs of tokens, in order: the first, and one past the last."""
+
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A tokenised row: BOS and prompt, then the response and EOS, cut to the maximal length."""
+    """A tokenised row: BOS and prompt, then the response and EOS, cut to the maximal length.
+
+    Of a conversation: up to the end of the assistant's last turn.
+    """
 
     token_ids: tuple[int, ...]
     num_prompt_tokens: int
     """Leading tokens that are not in the loss, BOS included; at most len(token_ids)."""
+    holes: Holes = ()
+    """Later tokens that are not in the loss, such as a user's second turn."""
+    is_cut: bool = False
+    """Whether tokens in the loss were cut off at the maximal length."""
 
     @property
     def num_labels(self) -> int:
         """Number of tokens in the loss; 0 where the prompt alone fills the maximal length."""
-        return len(self.token_ids) - self.num_prompt_tokens
+        held = sum(end - start for start, end in self.holes)
+        return len(self.token_ids) - self.num_prompt_tokens - held
+
+
+class Labelled(Protocol):
+    """A sequence of tokens of which some are in the loss."""
+
+    @property
+    def token_ids(self) -> tuple[int, ...]: ...
+    @property
+    def num_prompt_tokens(self) -> int: ...
+    @property
+    def holes(self) -> Holes: ...
+
+
+def label_runs(sequence: Labelled) -> Iterator[tuple[int, int]]:
+    """Yields the runs of tokens in the loss: the first, and one past the last."""
+    start = sequence.num_prompt_tokens
+    for end, after in (*sequence.holes, (len(sequence.token_ids),) * 2):
+        if start < end:
+            yield start, end
+        start = after
 
 
 def epoch_batches(num_rows: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[list[int]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.data.instructions import Example
+from harness.data.instructions import Example, label_runs
 from harness.methods.row_dropout import DropoutKey, dropout_rng
 from harness.models.loading import trained_parameters
 from harness.training.loss import MicroBatch, PaddedBatch, ResponseLoss, dropout_key
@@ -47,11 +47,12 @@ def plain_gradients(model: Any, examples: Sequence[Example]) -> dict[str, Tensor
 
 def plain_loss(model: Any, example: Example | TokenSequence) -> Tensor:
     """The summed loss of one sequence from the model's own logits."""
-    ids, first = torch.tensor([example.token_ids]), example.num_prompt_tokens
+    ids = torch.tensor([example.token_ids])
+    labels = torch.full_like(ids, -100)
+    for start, end in label_runs(example):
+        labels[:, start:end] = ids[:, start:end]
     logits = model(input_ids=ids, use_cache=False).logits[0, -len(example.token_ids) :]
-    return nn.functional.cross_entropy(
-        logits[first - 1 : -1].float(), ids[0, first:], reduction="sum"
-    )
+    return nn.functional.cross_entropy(logits[:-1].float(), labels[0, 1:], reduction="sum")
 
 
 def _taken_gradients(model: nn.Module) -> dict[str, Tensor]:
@@ -98,7 +99,10 @@ def loss_of_all_but_the_first(
 
 
 def law_examples() -> list[Example]:
-    """Sequences of several lengths; some begin alike, one continues another, two agree."""
+    """Sequences of several lengths; some begin alike, one continues another, two agree.
+
+    Two are conversations, with a turn that is not in the loss.
+    """
     lengths = ((12, 5), (7, 3), (9, 4), (4, 2), (12, 11))
     found = [
         Example(tuple(token_ids(1, length, seed=length)[0].tolist()), prompt)
@@ -106,4 +110,5 @@ def law_examples() -> list[Example]:
     ]
     first = found[0].token_ids
     found += [Example((*first[:6], 7, 8, 9), 6), Example((*first[:6], 7, 5), 7)]
+    found += [Example(first, 4, ((6, 9),)), Example((*first[:9], 8, 5, 7), 3, ((4, 5), (7, 9)))]
     return [*found, Example((*first, 9, 4), 8), found[1]]

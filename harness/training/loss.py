@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.dropout import _DropoutNd
 
+from harness.data.instructions import label_runs
 from harness.methods.row_dropout import DropoutKey, RowDropout
 from harness.methods.zero_init.attention import PROMPT_ATTENTION_PREFIX
 from harness.models.families import FAMILIES
@@ -147,10 +148,10 @@ def padded_batches(
         positions: list[int] = []
         labels: list[int] = []
         for row, one in enumerate(part):
-            ids, first = one.token_ids, one.num_prompt_tokens
-            rows.append([*ids, *[pad_token_id] * (width - len(ids))])
-            positions += range(row * width + first - 1, row * width + len(ids) - 1)
-            labels += ids[first:]
+            rows.append([*one.token_ids, *[pad_token_id] * (width - len(one.token_ids))])
+            for first, end in label_runs(one):
+                positions += range(row * width + first - 1, row * width + end - 1)
+                labels += one.token_ids[first:end]
         yield PaddedBatch(
             torch.tensor(rows, device=device),
             torch.tensor(positions, device=device),

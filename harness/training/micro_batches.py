@@ -26,7 +26,7 @@ def number_sequences(examples: Sequence[Example]) -> list[TokenSequence]:
     labelled = (example for example in examples if example.num_labels)
     ordered = sorted(labelled, key=lambda example: len(example.token_ids), reverse=True)
     return [
-        TokenSequence(index, example.token_ids, example.num_prompt_tokens)
+        TokenSequence(index, example.token_ids, example.num_prompt_tokens, example.holes)
         for index, example in enumerate(ordered)
     ]
 

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.data.instructions import Holes, label_runs
 from harness.data.prefixes import common_prefix_length
 from harness.models.packed_attention import Bucket, Packing
 
@@ -39,6 +40,8 @@ class TokenSequence:
     token_ids: tuple[int, ...]
     num_prompt_tokens: int
     """Leading tokens that are not labels; at least 1."""
+    holes: Holes = ()
+    """Later tokens that are not labels."""
 
     @property
     def num_inputs(self) -> int:
@@ -99,8 +102,9 @@ def pack(
         ids += sequence.token_ids[kept:size]
         depths.append(np.arange(kept, size))
         sequence_ids.append(np.full(size - kept, sequence.index))
-        positions.append(nodes[sequence.num_prompt_tokens - 1 :])
-        labels += sequence.token_ids[sequence.num_prompt_tokens :]
+        for start, end in label_runs(sequence):
+            positions.append(nodes[start - 1 : end - 1])
+            labels += sequence.token_ids[start:end]
     return PackedRow(
         input_ids_1N=_tensor(np.array(ids), device)[None],
         position_ids_1N=_tensor(np.concatenate(depths), device)[None],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from harness.data.instructions import Example
+from harness.data.instructions import Example, label_runs
 from harness.methods.prompt_tuning import (
     PrefixTuningOptions,
     PromptTuningOptions,
@@ -17,11 +19,20 @@ from harness.methods.prompt_tuning import (
 )
 from harness.training.loss import MicroBatch, PaddedBatch, ResponseLoss, padded_batches
 from harness.training.micro_batches import number_sequences
+from tests.fixtures.chat_models import chat_model
 from tests.fixtures.tiny import TRAINED, adapted, random_examples, relative_distance, tiny_llama
 
 CPU = torch.device("cpu")
 EXAMPLES = random_examples(9)
-
+CONVERSATIONS = [
+    replace(one, holes=((one.num_prompt_tokens + 1, one.num_prompt_tokens + 3),))
+    for one in random_examples(6, seed=4)
+]
+"""With a turn that is not in the loss; the last two go on as the first does."""
+CONVERSATIONS += [
+    Example((*CONVERSATIONS[0].token_ids[:6], *range(20, 20 + size)), 2, ((3, 5), (7, 9)))
+    for size in (4, 9)
+]
 
 BUDGETS = [30, 90, 1000]
 
@@ -52,7 +63,8 @@ def transformers_loss(model: nn.Module, examples: list[Example]) -> torch.Tensor
     for example in examples:
         ids = torch.tensor([example.token_ids])
         labels = ids.clone()
-        labels[:, : example.num_prompt_tokens] = -100
+        for start, end in ((0, example.num_prompt_tokens), *example.holes):
+            labels[:, start:end] = -100
         total = total + model(input_ids=ids, labels=labels).loss * example.num_labels
     return total
 
@@ -72,6 +84,40 @@ def test_loss_and_gradients_are_transformers_own(name: str, budget: int) -> None
     ):
         assert other.norm() > 0, parameter
         assert relative_distance(gradient, other) < 1e-5, parameter
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("kind", ["qwen3", "llama3", "mistral"])
+def test_turns_between_are_context_alone(kind: str, share: bool) -> None:
+    model = chat_model(kind).train()
+    trained = list(model.parameters())
+    expected_loss = transformers_loss(model, CONVERSATIONS)
+    expected = torch.autograd.grad(expected_loss, trained)
+    loss, sequences = ResponseLoss(model), number_sequences(CONVERSATIONS)
+    for budget in BUDGETS:
+        batches = loss.micro_batches(
+            sequences, token_budget=budget, pad_token_id=0, device=CPU, share=share
+        )
+        total = torch.stack([loss(batch) for batch in batches]).sum()
+        assert total.item() == pytest.approx(expected_loss.item(), rel=1e-5)
+        for gradient, other in zip(torch.autograd.grad(total, trained), expected, strict=True):
+            assert relative_distance(gradient, other) < 1e-5
+
+
+def test_padded_batches_leave_the_turns_between_out() -> None:
+    model = tiny_llama()
+    expected = transformers_loss(model, CONVERSATIONS).item()
+    for budget in BUDGETS:
+        loss = ResponseLoss(model)
+        found = sum(loss(batch).item() for batch in padded(CONVERSATIONS, budget))
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_label_runs_are_what_the_holes_leave() -> None:
+    example = Example(tuple(range(10)), 2, ((2, 3), (5, 7), (9, 10)))
+    assert list(label_runs(example)) == [(3, 5), (7, 9)]
+    assert example.num_labels == 4
+    assert list(label_runs(Example((1, 2, 3), 3))) == []
 
 
 def test_peft_model_is_looked_into() -> None:
