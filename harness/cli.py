@@ -30,6 +30,7 @@ from harness.commands.arguments import (
     WorkersOption,
     expanded_path,
 )
+from harness.commands.comparing import compare_command
 from harness.commands.keeping import clean_command, verify_command
 from harness.terminal import print_in_any_encoding
 
@@ -223,25 +224,6 @@ def sync_command(
     return sync.sync_command(_open(grid, runs_dir, data_root), tracking_uri=tracking_uri)
 
 
-@app.command("compare")
-def compare_command(
-    first: Annotated[
-        str, typer.Argument(metavar="RUN_A", help="A cell's name as elsewhere, or an MLflow run.")
-    ],
-    second: Annotated[str, typer.Argument(metavar="RUN_B", help="What to compare it with.")],
-    runs_dir: RunsOption = RUNS,
-    tracking_uri: UriOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> int:
-    """Tell all that differs between two results and can move a score, then their scores."""
-    from harness.commands import compare
-
-    return compare.compare_command(
-        first, second, runs_dir=runs_dir, tracking_uri=tracking_uri, as_json=as_json
-    )
-
-
 @app.command("export-adapter")
 def export_adapter_command(
     cell: CellArgument,
@@ -316,6 +298,7 @@ def theory_command(
     )
 
 
+app.command("compare")(compare_command)
 app.command("verify")(verify_command)
 app.command("clean")(clean_command)
 

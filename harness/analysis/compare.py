@@ -1,88 +1,96 @@
-"""Two results side by side: what differs that can move a score, and the scores with intervals."""
+"""Two sides, each a result or several: what differs that can move a score, and their scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.analysis.answers import (
+    Answers,
+    Outcomes,
+    agree,
+    answers_of,
+    by_subject,
+    outcomes_of,
+)
 from harness.analysis.differences import (
     Difference,
     Request,
     cell_differences,
     merge,
+    merge_pairs,
     pair_requests,
     request_differences,
     requests_of,
     unknown_of,
 )
-from harness.errors import (
-    StorageError,
-    TrackingError,
-    UsageError,
-    did_you_mean,
-    one_line,
-    shortened,
-)
-from harness.evaluation.benchmarks import MACRO_METRIC
-from harness.grid.cell_files import SCORED_AGAIN, read_table
-from harness.grid.folders import items_path, stored_label
-from harness.grid.selection import UnknownCell, find_folder
-from harness.records.results import CellResult, TaskScore, read_result
+from harness.analysis.sides import PAIRED_BY, Pairs, Side, Sides, pair_sides
+from harness.evaluation.shown import items_name
+from harness.records.results import TaskScore
 
 if TYPE_CHECKING:
-    import numpy as np
-
-Answers = dict[tuple[str, int, str], float]
-"""Scores of a benchmark's items, by task, document and question."""
-
-MAX_ERROR = 1e-6
-"""Between a score and the mean of its items' records, which else are another evaluation's."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of two results, and where it lies."""
-
-    label: str
-    place: str
-    """Its folder, or its MLflow run."""
-    result: CellResult
-    items: Callable[[str, str], Path | None]
-    """File of the per-item records of a benchmark and evaluation, if there is one."""
+    from harness.analysis.stats import Estimate
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One metric of one benchmark in both; values are 0..1."""
+    """One metric of one benchmark in both, over the pairs that have it."""
 
     benchmark: str
     metric: str
-    first: TaskScore
-    second: TaskScore
+    firsts: tuple[TaskScore, ...]
+    """Of each pair."""
+    seconds: tuple[TaskScore, ...]
+    of: str = ""
+    """Which model, data and fraction, where the sides hold several."""
+    requests: tuple[tuple[Side, Request, Side, Request], ...] = ()
+    """What the pairs are made of."""
+    errors: tuple[float | None, float | None] = (None, None)
+    """Standard errors of both means."""
     interval: tuple[float, float] | None = None
-    """95% interval of second minus first, paired by item."""
+    """95% interval of second minus first, paired by item and seed."""
     p_value: float | None = None
+    test: str = ""
     num_items: int = 0
     """Items of the pairs."""
     unpaired: str | None = None
     """Why there is no interval."""
+    outcomes: Outcomes | None = None
+    """Which items either side gets right; None without the items' records."""
+
+    @property
+    def first(self) -> TaskScore:
+        """The score of the first pair, which says what all of them are."""
+        return self.firsts[0]
+
+    @property
+    def second(self) -> TaskScore:
+        """The same of the second side."""
+        return self.seconds[0]
+
+    @property
+    def values(self) -> tuple[float, float]:
+        """The mean of each side over the pairs."""
+        first, second = (
+            sum(score.value for score in scores) / len(scores)
+            for scores in (self.firsts, self.seconds)
+        )
+        return first, second
 
     @property
     def difference(self) -> float:
         """Second minus first."""
-        return self.second.value - self.first.value
+        return self.values[1] - self.values[0]
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What `zbench compare` prints."""
 
-    first: Side
-    second: Side
+    first: Sides
+    second: Sides
+    pairs: Pairs
     differences: tuple[Difference, ...]
     unknown: tuple[str, ...]
     """What neither recorded."""
@@ -91,139 +99,147 @@ class Comparison:
     only_second: tuple[TaskScore, ...]
 
 
-def compare(first: Side, second: Side) -> Comparison:
-    """What differs between two results, and their scores side by side."""
-    pairs, left, right = pair_requests(requests_of(first.result), requests_of(second.result))
-    found = cell_differences(first.result, second.result)
-    found += merge([each for pair in pairs for each in request_differences(pair)])
-    rows: list[ScoreRow] = []
-    only_first: list[TaskScore] = []
-    only_second: list[TaskScore] = []
-    for pair in pairs:
-        for metric in dict.fromkeys(score.metric for request in pair for score in request.scores):
-            one, other = (request.score(metric) for request in pair)
-            if one is not None and other is not None:
-                answers = _answers(first, pair[0], metric), _answers(second, pair[1], metric)
-                rows.append(_score_row(one, other, *answers))
-            elif one is not None:
-                only_first.append(one)
-            elif other is not None:
-                only_second.append(other)
-    for requests, scores in ((left, only_first), (right, only_second)):
-        scores += [s for request in requests for s in request.scores if s.task == s.benchmark]
-    facts = tuple(found), tuple(unknown_of(pairs)), tuple(rows)
-    return Comparison(first, second, *facts, tuple(only_first), tuple(only_second))
+def compare(first: Side | Sides, second: Side | Sides) -> Comparison:
+    """What differs between two sides, and their scores side by side.
+
+    Raises:
+        UsageError: the cells of a side cannot be told apart in the pairs.
+        StorageError: records of items are damaged.
+    """
+    one, other = (
+        side if isinstance(side, Sides) else Sides(side.label, (side,)) for side in (first, second)
+    )
+    return compare_pairs(one, other, pair_sides(one, other))
 
 
-def _answers(side: Side, request: Request, metric: str) -> Answers | None:
-    """Score of each item, sorted by item; None without records, empty if they lack the metric."""
-    path = side.items(request.benchmark, request.evaluation)
-    if path is None or not path.is_file():
-        return None
-    names = ["task", "doc_id", "question_id", "acc" if metric == MACRO_METRIC else metric]
-    try:
-        name = str(items_path(Path(), request.benchmark, request.evaluation))
-        table = read_table(path, side.result.files_sha256.get(name))
-        if any(name not in table.column_names for name in names):
-            return {}
-        *keys, values = (table[name].to_pylist() for name in names)
-        answers = dict(sorted(zip(zip(*keys, strict=True), map(float, values), strict=True)))
-    except (TypeError, ValueError) as fault:  # of values that no evaluation writes
-        raise StorageError(f"{path}: damaged ({one_line(fault)}); {SCORED_AGAIN}") from fault
-    return answers if len(answers) == len(values) else {}
+def compare_pairs(first: Sides, second: Sides, pairs: Pairs) -> Comparison:
+    """The same, of sides that are paired already."""
+    found: list[list[Difference]] = []
+    unknown: dict[str, None] = {}
+    lines: dict[object, list[tuple[Side, Request, Side, Request]]] = {}
+    only: tuple[dict[object, TaskScore], ...] = ({}, {})
+    names = _varying(pairs)
+    for one, other in pairs.pairs:
+        matched, left, right = pair_requests(requests_of(one.result), requests_of(other.result))
+        of_requests = [each for pair in matched for each in request_differences(pair)]
+        found.append(cell_differences(one.result, other.result) + merge(of_requests))
+        unknown |= dict.fromkeys(unknown_of(matched))
+        of = (one if one.key.seed is not None else other).key.text(*names)
+        for mine, theirs in matched:
+            for metric in dict.fromkeys(s.metric for r in (mine, theirs) for s in r.scores):
+                scores = mine.score(metric), theirs.score(metric)
+                for known, score in zip(only, scores, strict=True):
+                    if score is not None and None in scores:
+                        known.setdefault(_name(score), score)
+                if None not in scores:
+                    key = (of, mine.benchmark, metric, mine.evaluation, theirs.evaluation)
+                    lines.setdefault(key, []).append((one, mine, other, theirs))
+        for known, requests in zip(only, (left, right), strict=True):
+            for request in requests:
+                whole = [s for s in request.scores if s.task == s.benchmark]
+                known |= {_name(s): s for s in whole if _name(s) not in known}
+    rows = tuple(_score_row(str(key[0]), str(key[2]), each) for key, each in lines.items())  # type: ignore[index]
+    differences = tuple(merge_pairs(found))
+    return Comparison(
+        first, second, pairs, differences, tuple(unknown), rows, *(tuple(o.values()) for o in only)
+    )
 
 
-def _groups(answers: Answers, metric: str) -> list[np.ndarray]:
-    """Answers of each subject where the metric is a mean over subjects, else of all items."""
-    import numpy as np
-
-    is_macro = metric == MACRO_METRIC
-    groups = groupby(answers, key=lambda item: item[0] if is_macro else "")
-    return [np.array([answers[item] for item in items]) for _, items in groups]
+def _name(score: TaskScore) -> tuple[object, ...]:
+    return score.benchmark, score.metric, score.evaluation
 
 
-def _agree(answers: Answers, score: TaskScore) -> bool:
-    """Whether the mean of the items' answers is the score."""
-    means = [group.mean() for group in _groups(answers, score.metric)]
-    return bool(means) and abs(float(sum(means) / len(means)) - score.value) < MAX_ERROR
+def _varying(pairs: Pairs) -> list[str]:
+    """What tells the tables of several pairs apart: all but the seed, over which is averaged."""
+    keys = [(one if one.key.seed is not None else other).key for one, other in pairs.pairs]
+    names = [name for name in PAIRED_BY if name != "seed"]
+    return [name for name in names if len({getattr(key, name) for key in keys}) > 1]
 
 
 def _score_row(
-    one: TaskScore, other: TaskScore, first: Answers | None, second: Answers | None
+    of: str, metric: str, requests: Sequence[tuple[Side, Request, Side, Request]]
 ) -> ScoreRow:
+    scores = [(mine.score(metric), theirs.score(metric)) for _, mine, _, theirs in requests]
+    firsts = tuple(score for score, _ in scores if score is not None)
+    seconds = tuple(score for _, score in scores if score is not None)
+    row = ScoreRow(
+        firsts[0].benchmark, metric, firsts, seconds, of, tuple(requests),
+        errors=(firsts[0].stderr, seconds[0].stderr) if len(requests) == 1 else (None, None),
+    )  # fmt: skip
+    answers = [
+        (answers_of(one, mine, metric), answers_of(other, theirs, metric))
+        for one, mine, other, theirs in requests
+    ]
+    known = [(a, b) for a, b in answers if a is not None and b is not None]
+    if len(known) < len(answers):
+        return replace(row, unpaired="no records of the items")
+    agreed = all(
+        agree(a, one) and agree(b, other)
+        for (a, b), one, other in zip(known, firsts, seconds, strict=True)
+    )
+    items = list(known[0][0])
+    if any(list(a) != items or list(b) != items for a, b in known):
+        reason = "other items" if agreed else "the items' records do not give the score"
+        return replace(row, unpaired=reason)
+    if items:
+        row = replace(row, outcomes=_outcomes(known, firsts[0]))
+    if not agreed:
+        return replace(row, unpaired="the items' records do not give the score")
+    return _tested(row, known)
+
+
+def _outcomes(known: Sequence[tuple[Answers, Answers]], score: TaskScore) -> Outcomes:
     import numpy as np
 
-    from harness.analysis.stats import Sample, combine, mcnemar_exact
+    first, second = (np.array([list(pair[at].values()) for pair in known]) for at in (0, 1))
+    better = score.higher_is_better
+    return outcomes_of(list(known[0][0]), first, second, higher_is_better=better)
 
-    row = ScoreRow(one.benchmark, one.metric, one, other)
-    if first is None or second is None:
-        return replace(row, unpaired="no records of the items")
-    if not (_agree(first, one) and _agree(second, other)):
-        return replace(row, unpaired="the items' records do not give the score")
-    if list(first) != list(second):
-        return replace(row, unpaired="other items")
-    gained = {item: second[item] - answer for item, answer in first.items()}
-    tables = [group[None, :] for group in _groups(gained, row.metric)]
-    estimate = combine(
-        [Sample(items.mean(axis=1), items, None, items.size, 1 / len(tables)) for items in tables]
-    )
-    p_value = estimate.p_value
-    answers = [np.array(list(found.values())) for found in (second, first)]
-    if len(tables) == 1 and np.isin(answers, (0.0, 1.0)).all():
-        p_value = mcnemar_exact(*answers)
+
+def _tested(row: ScoreRow, known: Sequence[tuple[Answers, Answers]]) -> ScoreRow:
+    """The row with its interval and p, as the report has them (`analysis.stats`)."""
+    import numpy as np
+
+    from harness.analysis.stats import mcnemar_exact
+
+    gained = [{item: b[item] - a[item] for item in a} for a, b in known]
+    estimate = _combined(gained, row.metric)
+    p_value, test = estimate.p_value, "t, items × seeds" if len(known) > 1 else "t, items"
+    answers = [np.array(list(found.values())) for found in known[0][::-1]]
+    one_table = len(known) == len(by_subject(known[0][0], row.metric)) == 1
+    if one_table and np.isin(answers, (0.0, 1.0)).all():
+        p_value, test = mcnemar_exact(*answers), "McNemar, exact"
+    errors = row.errors
+    if len(known) > 1:
+        first, second = (
+            _combined([pair[at] for pair in known], row.metric).stderr for at in (0, 1)
+        )
+        errors = first, second
     return replace(
         row,
+        errors=errors,
         interval=estimate.interval,
         p_value=p_value,
+        test=test,
         num_items=estimate.num_items,
         unpaired=None if estimate.interval else "too few items",
     )
 
 
-def find_side(name: str, *, runs_dir: Path, tracking_uri: str | None) -> Side:
-    """The result that a name means.
+def _combined(answers: Sequence[Answers], metric: str) -> Estimate:
+    """Mean over items and pairs; of a macro mean each subject weighs the same."""
+    import numpy as np
 
-    Args:
-        name: a cell's, by the rule of `grid.selection`; or an MLflow run's id or name.
-        runs_dir: where cells are kept.
-        tracking_uri: where MLflow runs are looked for; None for the environment's or the default.
+    from harness.analysis.stats import Sample, combine
 
-    Raises:
-        UsageError: there is no such cell or run, or several, or it has no result.
-        StorageError: its result cannot be read.
-        TrackingError: MLflow, where it was named, does not answer.
-    """
-    try:
-        folder = find_folder(name, runs_dir)
-    except UnknownCell as unknown:
-        return _tracked_side(name, unknown.labels, runs_dir, tracking_uri)
-    result = read_result(folder)
-    if result is None:
-        raise UsageError(f"{name}: has no result yet in {folder}; run its grid first")
-    label = stored_label(folder) or result.cell_id
-    return Side(label, str(folder), result, partial(items_path, folder))
+    groups = zip(*(by_subject(one, metric) for one in answers), strict=True)
+    tables = [np.stack(group) for group in groups]
+    return combine([Sample(t.mean(axis=1), t, None, t.shape[1], 1 / len(tables)) for t in tables])
 
 
-def _tracked_side(
-    name: str, labels: Sequence[str], runs_dir: Path, tracking_uri: str | None
-) -> Side:
-    from harness.tracking.address import resolve_uri
-    from harness.tracking.lookup import RunLookup
-
-    lookup = RunLookup(resolve_uri(None, runs_dir, tracking_uri), runs_dir)
-    runs: list[str] = []
-    problem = ""
-    try:
-        if lookup.exists():
-            run = lookup.find(name)
-            if run is not None:
-                place = f"MLflow run {run.run_id}"
-                return Side(run.label, place, run.result, partial(lookup.items_file, run))
-            runs = lookup.names()
-    except TrackingError as fault:
-        if tracking_uri is not None:
-            raise
-        problem = f" ({fault})"
-    hint = did_you_mean(name, dict.fromkeys([*labels, *runs]))
-    said = f"no such cell in {runs_dir} and no such MLflow run{problem}{hint}"
-    raise UsageError(f"{shortened(name)}: {said}")
+def row_name(row: ScoreRow, rows: Sequence[ScoreRow]) -> str:
+    """Benchmark and metric; with the items where several evaluations are of one name."""
+    name = f"{row.benchmark} {row.metric}"
+    same = [each for each in rows if (each.benchmark, each.metric, each.of) ==
+            (row.benchmark, row.metric, row.of)]  # fmt: skip
+    return f"{name} ({items_name(row.first)})" if len(same) > 1 else name

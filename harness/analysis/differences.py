@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -59,6 +59,8 @@ class Difference:
     moves: Moves = "score"
     benchmarks: tuple[str, ...] = ()
     """Benchmarks whose scores an evaluation's difference concerns."""
+    pairs: str = ""
+    """How many of several pairs of results it concerns, where it does not concern all."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,35 @@ def merge(differences: Sequence[Difference]) -> list[Difference]:
         names = merged.setdefault(replace(difference, benchmarks=()), {})
         names |= dict.fromkeys(difference.benchmarks)
     return [replace(entry, benchmarks=tuple(names)) for entry, names in merged.items()]
+
+
+MOST_VALUES = 4
+"""Values of one field that are told of the results of a group."""
+
+
+def merge_pairs(found: Sequence[Sequence[Difference]]) -> list[Difference]:
+    """Differences of several pairs of results, each told once, with all values that a side has."""
+    if len(found) == 1:
+        return list(found[0])
+    merged: dict[tuple[str, str, tuple[str, ...]], list[Difference]] = {}
+    for differences in found:
+        for one in differences:
+            merged.setdefault((one.part, one.what, one.benchmarks), []).append(one)
+    return [
+        replace(
+            same[0],
+            first=_values(one.first for one in same),
+            second=_values(one.second for one in same),
+            pairs="" if len(same) == len(found) else f"{len(same)} of {len(found)} pairs",
+        )
+        for same in merged.values()
+    ]
+
+
+def _values(texts: Iterable[str]) -> str:
+    found = list(dict.fromkeys(texts))
+    more = f" and {len(found) - MOST_VALUES} more" if len(found) > MOST_VALUES else ""
+    return ", ".join(found[:MOST_VALUES]) + more
 
 
 def unknown_of(pairs: Sequence[tuple[Request, Request]]) -> list[str]:

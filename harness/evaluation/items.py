@@ -6,6 +6,8 @@ Imports nothing heavy.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -51,7 +53,7 @@ def check_split(benchmark: Benchmark, file: str, path: Path, *, num_shots: int |
 def _counted(name: str, path: Path, _sha256: str) -> Counter[str]:
     """Number of rows by subject (the empty text without subjects), all of them checked."""
     benchmark, footer = BENCHMARKS[name], read_footer(path)
-    texts = _texts(benchmark)
+    texts = text_columns(benchmark)
     footer.check({one: "text" if one in texts else "plain" for one in benchmark.columns})
     rows = read_columns(path, benchmark.columns).to_pylist()
     counts: Counter[str] = Counter()
@@ -65,7 +67,7 @@ def _counted(name: str, path: Path, _sha256: str) -> Counter[str]:
     return counts
 
 
-def _texts(benchmark: Benchmark) -> list[str]:
+def text_columns(benchmark: Benchmark) -> list[str]:
     """The columns that hold plain text: all but those of the options, the answer and the id."""
     form = benchmark.form
     places = (form.options, form.truths, form.answer, benchmark.id_column)
@@ -149,6 +151,16 @@ def _check_counts(
                 f"{path}: has {counts.get(subject, 0)} rows{which}, and {what} asked for; give the "
                 f"whole file{'' if num_shots is None else ', or lower shots'}"
             )
+
+
+def question_id(benchmark: Benchmark, doc: Row) -> str:
+    """The data set's own id of an item, else a hash of its content."""
+    own = benchmark.id_column and doc.get(benchmark.id_column)
+    if not own:
+        content = {column: doc[column] for column in benchmark.columns}
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
+        own = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return str(own)
 
 
 def value_at(row: Row, place: str) -> Any:

@@ -13,6 +13,7 @@ import pandas
 from transformers import PreTrainedTokenizerBase
 
 from harness.evaluation.benchmarks import MACRO_METRIC
+from harness.evaluation.items import question_id
 from harness.evaluation.lm_eval_session import Batching, InMemoryHFLM
 from harness.evaluation.loading import LoadedBenchmark
 from harness.evaluation.tasks import lm_eval_version
@@ -168,10 +169,5 @@ def item_keys(loaded: LoadedBenchmark, name: str, sample: Mapping[str, Any]) -> 
     """What names an item of an lm-eval task: `task`, `doc_id`, and as `question_id` the data set's
     own id, else a hash of its content.
     """
-    benchmark, doc = loaded.task.benchmark, sample["doc"]
-    own = benchmark.id_column and doc.get(benchmark.id_column)
-    if not own:
-        content = {column: doc[column] for column in benchmark.columns}
-        text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
-        own = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return {"task": name, "doc_id": int(sample["doc_id"]), "question_id": str(own)}
+    own = question_id(loaded.task.benchmark, sample["doc"])
+    return {"task": name, "doc_id": int(sample["doc_id"]), "question_id": own}

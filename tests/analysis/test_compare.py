@@ -14,7 +14,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from harness.analysis.compare import Side, compare, find_side
+from harness.analysis.compare import compare
+from harness.analysis.sides import Side, find_side
 from harness.cell.run import record_failure
 from harness.commands.compare import NONE_FOUND, comparison_record, print_comparison
 from harness.errors import StorageError, TrackingError, UsageError

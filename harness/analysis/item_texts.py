@@ -1,0 +1,125 @@
+"""What an item asks: its question, options and right answer, from where its data lies.
+
+The records of a cell name items and do not hold their texts. The rows under the data root are read
+as they are, without lm-eval; what they do not say, `loaded_texts` has lm-eval's task objects tell.
+No weights are loaded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.analysis.answers import ItemKey
+from harness.errors import ZbenchError, one_line
+from harness.evaluation.items import question_id, text_columns, value_at
+from harness.evaluation.tasks import TaskSpec, local_files
+from harness.readers.parquet_files import read_columns
+
+if TYPE_CHECKING:
+    from harness.evaluation.benchmarks import Benchmark
+
+
+@dataclass(frozen=True)
+class ItemText:
+    """What an item asks."""
+
+    question: str
+    options: tuple[str, ...] = ()
+    """Empty where there is nothing to choose from."""
+    gold: str = ""
+    """The right answer, where it is not among the records; `options` and the record name it."""
+
+
+Texts = Mapping[tuple[str, str], ItemText]
+"""By document number in its lm-eval task, as `task/number`, and question id."""
+
+
+def text_of(texts: Texts, item: ItemKey) -> ItemText | None:
+    """The text of an item of the records; None where it is not there, or another one is."""
+    task, doc_id, question = item
+    return texts.get((f"{task}/{doc_id}", question))
+
+
+def stored_texts(task: TaskSpec, data_root: Path | None) -> dict[tuple[str, str], ItemText]:
+    """Texts of a benchmark's items by its rows under the data root; empty where there are none.
+
+    Imports neither lm-eval nor data sets, so that a report can show them.
+    """
+    try:
+        benchmark = task.benchmark
+        if data_root is None or benchmark.form is None:
+            return {}
+        path = local_files(task, data_root)[benchmark.eval_split]
+        rows = read_columns(path, benchmark.columns).to_pylist()
+        return dict(_row_texts(benchmark, rows))
+    except (ZbenchError, OSError, AttributeError, KeyError, TypeError, ValueError):
+        return {}  # the run itself tells what is wrong with them
+
+
+def _row_texts(
+    benchmark: Benchmark, rows: Iterable[Mapping[str, Any]]
+) -> Iterable[tuple[tuple[str, str], ItemText]]:
+    seen: Counter[str] = Counter()
+    texts = [name for name in text_columns(benchmark) if name != benchmark.subject_column]
+    for row in rows:
+        task = benchmark.name
+        if benchmark.subject_column is not None:
+            task += f"_{row[benchmark.subject_column]}"
+        question = "\n".join(str(row[name]) for name in texts if row[name])
+        options = value_at(row, benchmark.form.options) or ()
+        key = (f"{task}/{seen[task]}", question_id(benchmark, row))
+        yield key, ItemText(question, tuple(map(str, options)))
+        seen[task] += 1
+
+
+def loaded_texts(task: TaskSpec, data_root: Path | None) -> dict[tuple[str, str], ItemText]:
+    """Texts of a benchmark's items as lm-eval asks them: loads lm-eval, torch and its data.
+
+    Raises:
+        DataError: the data cannot be read.
+        EvaluationError: lm-eval cannot make its prompts from them.
+    """
+    from harness.evaluation.loading import load_benchmark
+    from harness.evaluation.scores import item_keys
+
+    loaded, found = load_benchmark(task, data_root), {}
+    for name, member in loaded.tasks.items():
+        for number, doc in enumerate(member.eval_docs):
+            key = item_keys(loaded, name, {"doc": doc, "doc_id": number})
+            text = _asked(member, doc)
+            found[f"{name}/{number}", key["question_id"]] = text
+    return found
+
+
+def _asked(member: Any, doc: Mapping[str, Any]) -> ItemText:
+    """An item as lm-eval's task object asks it."""
+    question, target = member.doc_to_text(doc), member.doc_to_target(doc)
+    if member.OUTPUT_TYPE == "multiple_choice":
+        options = tuple(map(str, member.doc_to_choice(doc)))
+        # In winogrande the options are beginnings, and what follows them is the target.
+        asked = f"… {target}" if isinstance(question, int) else str(question)
+        return ItemText(asked, options)
+    targets = target if isinstance(target, list) else [target]
+    return ItemText(str(question), gold=" / ".join(map(str, targets)))
+
+
+def texts_of(
+    task: TaskSpec, data_root: Path | None, wanted: Iterable[ItemKey]
+) -> tuple[Texts, str | None]:
+    """Texts of a benchmark's items, and why those that are wanted are not there, if so."""
+    wanted = list(wanted)
+    texts = stored_texts(task, data_root)
+    if wanted and all(text_of(texts, item) for item in wanted):
+        return texts, None
+    try:
+        texts = loaded_texts(task, data_root) | texts
+    except Exception as fault:  # of data sets, the hub's client, lm-eval, templates: of any kind
+        return texts, one_line(fault)
+    if not all(text_of(texts, item) for item in wanted):
+        where = "on the hub" if data_root is None else f"under {data_root}"
+        return texts, f"the items {where} are others"
+    return texts, None
