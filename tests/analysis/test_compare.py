@@ -35,7 +35,7 @@ __all__ = ["empty_store"]
 
 @pytest.fixture
 def cells() -> list[Cell]:
-    return expand(resolve_grid(yaml.safe_load(GRID), place="g.yaml"), "1" * 64)
+    return expand(resolve_grid(yaml.safe_load(GRID), place="g.yaml"), {None: "1" * 64})
 
 
 def items(answers: list[float], *, task: str = "arc_easy", start: int = 0) -> pd.DataFrame:
