@@ -44,7 +44,7 @@ RIGHT = {0: [1.0, 0.0, 1.0, 0.0, 0.0], 1: [1.0, 0.0, 1.0, 0.0, 1.0], 2: [1.0, 0.
 
 
 def cells() -> list[Cell]:
-    return expand(resolve_grid(yaml.safe_load(GRID), place="g.yaml"), "1" * 64)
+    return expand(resolve_grid(yaml.safe_load(GRID), place="g.yaml"), {None: "1" * 64})
 
 
 def answered(cell: Cell, runs_dir: Path, answers: list[float], **change: object) -> Path:
