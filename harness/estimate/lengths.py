@@ -150,7 +150,10 @@ def row_lengths(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> RowL
     Raises:
         ModelError: the tokenizer has no EOS.
     """
-    examples, forms = tokenize(rows, tokenizer, UNCUT), [bool(getattr(row, "input", "")) for row in rows]
+    examples, forms = (
+        tokenize(rows, tokenizer, UNCUT),
+        [bool(getattr(row, "input", "")) for row in rows],
+    )
     prompts: dict[bool, list[tuple[int, ...]]] = {True: [], False: []}
     for form, example in zip(forms, examples, strict=True):
         prompts[form].append(example.token_ids[: example.num_prompt_tokens])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from harness.errors import shortened
 
@@ -39,3 +40,8 @@ def model_name_faults(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 def file_name(name: str) -> str:
     """A name as a part of a file's name, as the report's figures have it."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+
+
+def method_key(entry: Mapping[str, Any]) -> str | None:
+    """The method of an entry that says it by a key of its own: `adapter`, `peft`."""
+    return next((key for key in ("adapter", "peft") if key in entry), None)
