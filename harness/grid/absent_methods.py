@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.errors import MethodError, UsageError, did_you_mean
 from harness.grid.gone import adapter_folder, stored_adapter
+from harness.grid.names import method_key
 from harness.methods import METHODS
 
 
@@ -65,7 +66,7 @@ def _why_absent(entry: Any, label: Any, folder: Path, results: Path) -> str | No
     """Why an entry's method cannot be had here; None where it can, or is wrong in another way."""
     name = entry
     if isinstance(entry, Mapping):
-        name = entry.get("method", "adapter" if "adapter" in entry else entry.get("label", label))
+        name = entry.get("method", method_key(entry) or entry.get("label", label))
         if name == "adapter":
             return _why_no_folder(entry, label, folder, results)
     if not isinstance(name, str):

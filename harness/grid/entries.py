@@ -7,6 +7,7 @@ pydantic continues with the rest of the file: all errors are reported together.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,12 @@ from harness.errors import ZbenchError, did_you_mean, one_line, shortened
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.tasks import TaskSpec, unknown_benchmark
 from harness.grid.gone import adapter_folder, stored_adapter
-from harness.grid.names import grid_name_fault, model_name_faults
+from harness.grid.names import grid_name_fault, method_key, model_name_faults
 from harness.grid.schema import LONGEST_LABEL, MethodChoice
 from harness.methods import METHODS
 from harness.methods.imported import adapter_sha256
 from harness.methods.method import MethodOptions
+from harness.methods.pass_through import PeftOptions
 from harness.models.checkpoint import ModelSpec
 from harness.spec import Fault, Faults
 from harness.training.spec import TrainSpec
@@ -161,8 +163,7 @@ def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
         ValidationError: every fault of the entry.
     """
     label = raw.pop("label", None)
-    # Without `method`, the name is `adapter` if that key is there, else the label.
-    name = raw.pop("method", "adapter" if "adapter" in raw else label)
+    name = raw.pop("method", method_key(raw) or label)
     own = raw.pop("train", {})
     if name is None or not isinstance(name, str):
         said = "`method` is missing" if name is None else "`method` must be a method's name"
@@ -188,6 +189,8 @@ def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
             faults.add(str(fault), "adapter")
         except (OSError, RuntimeError) as fault:  # a circle of links, a folder that none may enter
             faults.add(f"{raw['adapter']}: cannot be read ({one_line(fault)})", "adapter")
+    if name == "peft" and "peft" not in raw:
+        faults.add("is missing; add `peft: {peft_type: ...}` with its options", "peft")
     options = faults.validate(method.options, raw)
     if method.trains:
         settings = merge_settings(merge_settings(method.recipe, context.train), own)
@@ -219,7 +222,10 @@ def _default_label(name: str, options: MethodOptions, train: Mapping[str, Any]) 
         key: value
         for key, value in options.model_dump(exclude_unset=True).items()
         if value != type(options).model_fields[key].default
-    } | dict(train)
+    }
+    if isinstance(options, PeftOptions):
+        name, changed = options.peft_type.lower().replace("_", "-"), options.settings
+    changed |= dict(train)
     parts = ",".join(f"{key}={_format_value(value)}" for key, value in changed.items())
     label = f"{name}[{parts}]" if parts else name
     if len(label) <= LONGEST_LABEL:
@@ -228,7 +234,8 @@ def _default_label(name: str, options: MethodOptions, train: Mapping[str, Any]) 
 
 
 def _format_value(value: object) -> str:
-    return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    text = "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return re.sub(r"[^A-Za-z0-9._=,\[\]+-]+", "-", text)
 
 
 NON_EMPTY = Field(min_length=1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from harness.errors import shortened
 
@@ -66,3 +67,8 @@ def label_of(
 def data_place(name: str | None) -> str:
     """Where a grid file says what a set is, such as `datasets.chats`."""
     return "data" if name is None else f"datasets.{name}"
+
+
+def method_key(entry: Mapping[str, Any]) -> str | None:
+    """The method of an entry that says it by a key of its own: `adapter`, `peft`."""
+    return next((key for key in ("adapter", "peft") if key in entry), None)

@@ -20,6 +20,7 @@ from harness.methods.ia3 import IA3
 from harness.methods.imported import ADAPTER
 from harness.methods.lora import ALPACA_LORA, LORA
 from harness.methods.method import Method, MethodOptions, TelemetryCallback, Workload
+from harness.methods.pass_through import PEFT
 from harness.methods.plug_ins import Registry
 from harness.methods.prompt_tuning import PREFIX_TUNING, PROMPT_TUNING
 from harness.methods.vera import VERA
@@ -59,6 +60,7 @@ METHODS = Registry(
         *(BASE, FULL, LORA),
         *(DORA, IA3, VERA, PREFIX_TUNING, PROMPT_TUNING, ADAPTION_PROMPT),
         *PAPER_METHODS,
+        PEFT,
         ADAPTER,
     )
 )

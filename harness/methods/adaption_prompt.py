@@ -34,22 +34,29 @@ def apply_adaption_prompt(
     Raises:
         MethodError: PEFT's code does not handle the model, or it has too few layers.
     """
-    import torch
     from peft import AdaptionPromptConfig
 
     shape = shape_of(model.config)
-    _check_family(shape)
+    check_family(shape)
     layers = options.adapted_layers(shape)
     config = AdaptionPromptConfig(adapter_len=options.prompt_length, adapter_layers=len(layers))
     adapted = insert_adapter(model, config, seed)
-    # PEFT draws in the base's precision and on its device; drawn again, so that one seed gives one
-    # start everywhere.
+    draw_prompts(adapted, seed)
+    return adapted
+
+
+def draw_prompts(adapted: PeftModel, seed: int) -> None:
+    """Draws the prompts of PEFT's variant again, on the CPU, so that one seed gives one start.
+
+    PEFT draws in the base's precision and on its device.
+    """
+    import torch
+
     random = torch.Generator().manual_seed(seed)
     for name, parameter in adapted.named_parameters():
         if name.endswith(".adaption_prompt"):
             rows = torch.randn(parameter.shape, generator=random, device="cpu")
             parameter.data = rows.to(parameter.device)
-    return adapted
 
 
 def count_adaption_prompt(shape: ModelShape, options: AdaptionPromptOptions) -> int:
@@ -58,12 +65,17 @@ def count_adaption_prompt(shape: ModelShape, options: AdaptionPromptOptions) -> 
     Raises:
         MethodError: PEFT's code does not handle the model, or it has too few layers.
     """
-    _check_family(shape)
+    check_family(shape)
     layers = len(options.adapted_layers(shape))
     return layers * (options.prompt_length * shape.hidden_size + 1)
 
 
-def _check_family(shape: ModelShape) -> None:
+def check_family(shape: ModelShape) -> None:
+    """Refuses a model that PEFT's code does not handle.
+
+    Raises:
+        MethodError: it does not.
+    """
     if shape.model_type not in FAMILIES:
         raise MethodError(
             f"adaption-prompt: PEFT's variant is written for {' and '.join(FAMILIES)}; this model "

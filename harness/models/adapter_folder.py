@@ -52,7 +52,7 @@ _NOT_COMPARED = _IMPORTED_BY_NAME | frozenset(
         *("task_type", "tokenizer_name_or_path", "tokenizer_kwargs", "prompt_tuning_init_text"),
         # What starts or trains an adapter has no part in what a trained one computes.
         *("init_lora_weights", "init_ia3_weights", "init_weights", "prompt_tuning_init", "seed"),
-        *("d_initial", "projection_prng_key", "lora_dropout", "vera_dropout"),
+        *("d_initial", "projection_prng_key", "lora_dropout", "vera_dropout", "random_seed"),
     }
 )
 
@@ -101,16 +101,40 @@ def load_adapter(model: PeftModel, folder: Path, *, advice: str | None = None) -
     # Not by PEFT, whose older versions ignore VeRA's matrices.
     with advising(advice):
         file = find_weights(folder)
-    load_tensors(file, _own_tensors(model), advice=advice)
+    if model.peft_config[ADAPTER].is_prompt_learning:
+        _load_prompts(model, file, advice)
+    else:
+        load_tensors(file, _own_tensors(model), advice=advice)
+
+
+def _load_prompts(model: PeftModel, file: Path, advice: str | None) -> None:
+    """Reads virtual tokens. What an encoder makes of its parameters is all that is stored of it,
+    so that the model has that, and no longer trains the encoder."""
+    from torch import nn
+
+    encoder: Any = model.prompt_encoder[ADAPTER]
+    if model.peft_config[ADAPTER].inference_mode:
+        prompts = encoder.embedding.weight.detach().clone()
+    else:
+        prompts = model.get_prompt_embedding_to_save(ADAPTER)
+    load_tensors(file, {"prompt_embeddings": prompts}, advice=advice)
+    plain = isinstance(encoder.embedding, nn.Embedding) and len(list(encoder.parameters())) == 1
+    if hasattr(encoder, "frozen_embedding"):  # a cartridge, in two parts
+        encoder.load_prompt_embeddings(prompts)
+    elif plain:
+        encoder.embedding.weight.data.copy_(prompts)
+    else:
+        device = encoder.embedding.weight.device
+        encoder.embedding = nn.Embedding.from_pretrained(prompts.to(device), freeze=False)
+        model.peft_config[ADAPTER].inference_mode = True
 
 
 def _own_tensors(model: PeftModel) -> dict[str, Tensor]:
     """The model's own tensors, not copies, by the names that PEFT stores them under."""
-    if model.peft_config[ADAPTER].is_prompt_learning:
-        encoder: Any = model.prompt_encoder[ADAPTER]
-        return {"prompt_embeddings": encoder.embedding.weight}
     found = adapter_tensors(model)
     owned = {tensor.data_ptr() for tensor in model.state_dict().values()}
+    for module in model.modules():  # SHiRA's places of weights, which are no buffers
+        owned |= {tensor.data_ptr() for tensor in getattr(module, "shira_indices", {}).values()}
     assert all(tensor.data_ptr() in owned for tensor in found.values()), "PEFT gives copies"
     return found
 

@@ -91,7 +91,7 @@ def test_the_names_and_their_order_are_fixed() -> None:
         *("base", "full", "lora"),
         *("dora", "ia3", "vera", "prefix-tuning", "prompt-tuning", "adaption-prompt"),
         *("random-init", "zero-init-linear", "zero-init-nonlinear"),
-        "adapter",
+        *("peft", "adapter"),
     )
     assert all(method.name == name for name, method in METHODS.items())
     assert len({method.title for method in METHODS.values()}) == len(METHODS)

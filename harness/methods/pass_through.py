@@ -1,0 +1,211 @@
+"""Any method of the installed PEFT by its `peft_type`: `peft: {peft_type: OFT, oft_block_size: 8}`.
+
+What PEFT's own configuration class takes is taken, with PEFT's defaults; `peft_types` names what is
+refused. The parameters are counted on the model that PEFT makes, without its weights.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator
+
+from harness.errors import MethodError, ZbenchError, plain_message
+from harness.methods.adaption_prompt import check_family, draw_prompts
+from harness.methods.lora import ALPACA_LORA
+from harness.methods.method import Method, MethodOptions, Workload
+from harness.methods.peft_cache import remembered
+from harness.methods.peft_settings import checked_settings, make_config
+from harness.methods.peft_types import BEFORE_TEXT, IN_CACHE
+from harness.models.adapters import insert_adapter
+from harness.models.devices import is_out_of_memory
+from harness.models.families import FAMILIES
+from harness.models.shape import ModelShape, shape_of
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+_QUERIES_AND_VALUES = {
+    "separate": ["q_proj", "v_proj"],
+    "fused": ["qkv_proj"],
+    "interleaved": ["query_key_value"],
+}
+"""What is adapted where PEFT has no default for a family: what its own defaults are elsewhere."""
+
+
+class PeftOptions(MethodOptions):
+    """An entry's `peft`: the type, and options of PEFT's configuration class of that type."""
+
+    peft: Annotated[dict[str, Any], BeforeValidator(checked_settings)] = {"peft_type": "LORA"}
+    """`peft_type` and what differs from PEFT's defaults, in canonical form."""
+
+    @property
+    def peft_type(self) -> str:
+        """PEFT's name of the type, such as OFT."""
+        return str(self.peft["peft_type"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options without the type."""
+        return {name: value for name, value in self.peft.items() if name != "peft_type"}
+
+    def identity(self) -> dict[str, Any]:
+        """The type, and the options that differ from PEFT's defaults; not PEFT's version."""
+        return dict(self.peft)
+
+
+def apply_peft(model: PreTrainedModel, options: PeftOptions, seed: int) -> PeftModel:
+    """Freezes the model, inserts the adapter that PEFT makes of the options, and wraps it.
+
+    Raises:
+        MethodError: PEFT finds that the options do not fit the model, or a module that they name is
+            not there.
+    """
+    from harness.methods.row_dropout import replace_dropouts
+
+    kind, shape = options.peft_type, shape_of(model.config)
+    try:
+        config = make_config(kind, _settings_on(shape, options))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="peft")  # on extensions and on merging
+            adapted = insert_adapter(model, config, seed)
+    except ZbenchError:
+        raise
+    except Exception as fault:  # of any kind: PEFT uses its settings unchecked
+        if is_out_of_memory(fault):
+            raise
+        raise MethodError(
+            f"PEFT cannot make {kind} of these options ({plain_message(fault)})"
+        ) from fault
+    if kind == "ADAPTION_PROMPT":
+        draw_prompts(adapted, seed)
+    _check_targets(adapted, options)
+    replace_dropouts(adapted)
+    return adapted
+
+
+def _settings_on(shape: ModelShape, options: PeftOptions) -> dict[str, Any]:
+    """The options with what follows from the model: sizes of virtual tokens, default targets."""
+    kind, settings = options.peft_type, options.settings
+    if kind in IN_CACHE:
+        sizes = (shape.key_value_heads, shape.key_value_size)
+    elif kind in BEFORE_TEXT:
+        sizes = (shape.num_attention_heads, shape.hidden_size)
+    else:
+        quiet = {"progressbar": False} if kind == "FROD" else {}
+        return _default_targets(kind, shape) | settings | quiet
+    return settings | {
+        "num_layers": shape.num_hidden_layers,
+        "num_attention_heads": sizes[0],
+        "token_dim": sizes[1],
+        "num_transformer_submodules": 1,
+    }
+
+
+def _default_targets(kind: str, shape: ModelShape) -> dict[str, Any]:
+    """The modules that are adapted where neither an entry nor PEFT says which.
+
+    Raises:
+        MethodError: nothing tells.
+    """
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+    if kind == "ADAPTION_PROMPT":
+        check_family(shape)
+    known = getattr(PEFT_TYPE_TO_TUNER_MAPPING[kind], "target_module_mapping", None)  # type: ignore[index]
+    if known is None or shape.model_type in known or kind == "TRAINABLE_TOKENS":
+        return {}
+    if kind == "LN_TUNING":
+        return {"target_modules": ["input_layernorm", "post_attention_layernorm"]}
+    return {"target_modules": _QUERIES_AND_VALUES[FAMILIES[shape.model_type].layout]}
+
+
+def _check_targets(adapted: PeftModel, options: PeftOptions) -> None:
+    """Refuses modules that the model does not have, which PEFT would ignore.
+
+    Raises:
+        MethodError: it has none of a name.
+    """
+    named = options.settings.get("target_modules")
+    reached = getattr(adapted.base_model, "targeted_module_names", None)
+    if not isinstance(named, list) or not reached:
+        return
+    lacking = [name for name in named if not any(f".{one}".endswith(f".{name}") for one in reached)]
+    if lacking:
+        layers = dict.fromkeys(one.rpartition(".")[2] for one in reached)
+        raise MethodError(
+            f"target_modules: the model has no module {', '.join(lacking)} that "
+            f"{options.peft_type} adapts; it adapts {', '.join(layers)}"
+        )
+
+
+def count_peft(shape: ModelShape, options: PeftOptions) -> int:
+    """The parameters that PEFT's model trains; built without weights, once for a shape.
+
+    Raises:
+        MethodError: PEFT finds that the options do not fit the model.
+    """
+    question = {"count": dict(options.peft), "shape": shape.model_dump(mode="json")}
+    return remembered(question, lambda: _counted(shape, options))
+
+
+def _counted(shape: ModelShape, options: PeftOptions) -> int:
+    start = str(options.settings.get("init_lora_weights"))
+    if start.startswith(("pissa", "olora")):  # decompositions of weights, of the same sizes
+        settings = {**options.peft, "init_lora_weights": True}
+        options = options.model_copy(update={"peft": settings})
+    try:
+        return _count_in(shape, options, "meta")
+    except MethodError as fault:
+        if "meta" not in str(fault):
+            raise
+    # PEFT reads the weights of some types as it begins, of which the meta device has none: the
+    # count of small models of one and of two layers tells that of each.
+    one, two = (
+        _count_in(shape.model_copy(update={"num_hidden_layers": layers}), options, "cpu")
+        for layers in (1, 2)
+    )
+    return one + (two - one) * (shape.num_hidden_layers - 1)
+
+
+def _count_in(shape: ModelShape, options: PeftOptions, device: str) -> int:
+    """The parameters that are trained in a model of a shape on a device, with random weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from harness.models.loading import count_parameters
+
+    sizes: Mapping[str, Any] = shape.model_dump(exclude_none=True, exclude={"model_type"})
+    if device != "meta":
+        sizes = {**sizes, "vocab_size": 8}
+    tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = AutoConfig.for_model(shape.model_type, **sizes, **tokens)
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        model = AutoModelForCausalLM.from_config(config)
+    return count_parameters(apply_peft(model, options, 0))[0]
+
+
+def peft_workload(shape: ModelShape, options: PeftOptions) -> Workload:
+    """Virtual tokens before each row, or added weights that every token passes."""
+    tokens = int(options.settings.get("num_virtual_tokens") or 0)
+    if options.peft_type in IN_CACHE:
+        return Workload(virtual_keys=tokens, shares_prefix=False)
+    if options.peft_type in BEFORE_TEXT:
+        return Workload(virtual_keys=tokens, virtual_tokens=tokens, shares_prefix=False)
+    dropout = any(value for name, value in options.settings.items() if name.endswith("dropout"))
+    return Workload(added_weights=count_peft(shape, options), shares_prefix=not dropout)
+
+
+PEFT = Method(
+    name="peft",
+    title="PEFT",
+    options=PeftOptions,
+    recipe=ALPACA_LORA,
+    apply=apply_peft,
+    count_parameters=count_peft,
+    workload=peft_workload,
+)
+"""Trained as Alpaca-LoRA trains, whatever the type, where a grid says nothing else [choice]."""
