@@ -250,7 +250,9 @@ def _side_record(side: Sides) -> dict[str, Any]:
 
 
 def _counts(row: ScoreRow) -> dict[str, int] | None:
-    return row.outcomes and {str(kind): n for kind, n in row.outcomes.counts.items()}
+    if row.outcomes is None:
+        return None
+    return {str(kind): count for kind, count in row.outcomes.counts.items()}
 
 
 def _values(record: object, *names: str) -> dict[str, Any]:
