@@ -30,7 +30,7 @@ from harness.commands.arguments import (
     WorkersOption,
     expanded_path,
 )
-from harness.commands.comparing import compare_command
+from harness.commands.comparing import compare_command, drift_command
 from harness.commands.keeping import clean_command, verify_command
 from harness.terminal import print_in_any_encoding
 
@@ -299,6 +299,7 @@ def theory_command(
 
 
 app.command("compare")(compare_command)
+app.command("drift")(drift_command)
 app.command("verify")(verify_command)
 app.command("clean")(clean_command)
 

@@ -27,15 +27,8 @@ FLAGS = {
     | {"--allow-data-mismatch", "--json"},
     "status": COMMON | {"--only", "--json"},
     "run-cell": COMMON | {"--tracking-uri", "--device", "--allow-data-mismatch", "--json"},
-    "compare": {
-        "--items",
-        "--runs-dir",
-        "--data-root",
-        "--tracking-uri",
-        "--json",
-        "--debug",
-        "--help",
-    },
+    "compare": COMMON | {"--items", "--tracking-uri", "--json"},
+    "drift": {"--only", "--runs-dir", "--tracking-uri", "--json", "--debug", "--help"},
     "sync": COMMON | {"--tracking-uri"},
     "theory": {"--quick", "--full", "--runs-dir", "--reports-dir", "--tracking-uri"}
     | {"--json", "--debug", "--help"},

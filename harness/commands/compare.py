@@ -252,7 +252,7 @@ def _side_record(side: Sides) -> dict[str, Any]:
 def _counts(row: ScoreRow) -> dict[str, int] | None:
     if row.outcomes is None:
         return None
-    return {str(kind): n for kind, n in row.outcomes.counts.items()}
+    return {str(kind): count for kind, count in row.outcomes.counts.items()}
 
 
 def _values(record: object, *names: str) -> dict[str, Any]:

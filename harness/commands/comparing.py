@@ -1,4 +1,4 @@
-"""The command line of `compare`: how two sides are named."""
+"""The command lines of `compare` and `drift`, which take two sides."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.arguments import DataOption, DebugOption, JsonOption, RunsOption, UriOption
+from harness.commands.arguments import (
+    DataOption,
+    DebugOption,
+    JsonOption,
+    OnlyOption,
+    RunsOption,
+    UriOption,
+)
 
 RUNS = Path("runs")
 First = Annotated[
@@ -40,4 +47,23 @@ def compare_command(
         as_json=as_json,
         items=items,
         data_root=data_root,
+    )
+
+
+def drift_command(
+    old: Annotated[
+        str, typer.Argument(metavar="OLD", help="A runs folder, or a side as in `compare`.")
+    ],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The same cells, made with another.")],
+    only: OnlyOption = None,
+    runs_dir: RunsOption = RUNS,
+    tracking_uri: UriOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Tell how far other software or another device moved the scores of the same cells."""
+    from harness.commands import drift
+
+    return drift.drift_command(
+        old, new, only=only, runs_dir=runs_dir, tracking_uri=tracking_uri, as_json=as_json
     )
