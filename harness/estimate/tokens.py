@@ -12,9 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from harness.data.places import is_here
 from harness.data.rows import texts_of
 from harness.data.sets import num_examples, read_instructions, shuffled
-from harness.data.spec import data_file
 from harness.estimate.lengths import Source, TrainingTokens, kept_lengths, training_tokens
 from harness.estimate.needs import local_model
 from harness.evaluation.tasks import TaskSpec
@@ -67,8 +67,7 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: RowCounts
         assert cell.train is not None
         assert cell.fraction is not None
         limit, size = cell.train.max_length, num_rows.get(cell.data_name)
-        data, model = data_file(cell.data, data_root), local_model(cell.model, data_root)
-        data_is_here = data is not None and data.is_file()
+        model, data_is_here = local_model(cell.model, data_root), is_here(cell.data, data_root)
         if data_is_here and model is not None and (model / "tokenizer.json").is_file():
             lengths = lengths_of(cell.data, model)
             total = len(lengths.whole)
@@ -80,7 +79,7 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: RowCounts
         if size is None:
             return None
         wanted = num_examples(cell.fraction, size)
-        known = known_training_tokens(cell.data.source, cell.model.shape, wanted, limit)
+        known = known_training_tokens(cell.data.published, cell.model.shape, wanted, limit)
         if known is not None or not data_is_here:
             return known
         texts = read_instructions(cell.data, data_root=data_root).rows

@@ -11,8 +11,9 @@ from itertools import product
 from pathlib import Path
 
 from harness.data.pins import training_mismatch
+from harness.data.places import check_place
 from harness.data.sets import count_rows, inspect_data, num_examples
-from harness.data.spec import DataSpec, data_file
+from harness.data.spec import DataSpec, data_file, is_there
 from harness.demo.world import world_folder
 from harness.errors import MethodError, ModelError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
@@ -264,7 +265,8 @@ def version_faults(inputs: Inputs, data_root: Path | None) -> list[str]:
     for spec in (data.spec for data in inputs.data):
         file = data_file(spec, data_root)
         with contextlib.suppress(ZbenchError):
-            other = None if file is None else training_mismatch(spec.source, file)
+            whole = file is not None and file.is_file()
+            other = training_mismatch(spec.published, file) if file and whole else None
             found |= {} if other is None else {str(other): None}
     for task in inputs.tasks:
         if task.benchmark.hub is None or data_root is None:
@@ -301,8 +303,9 @@ def _check_model(
 
 def _check_data(data: DataInput, data_root: Path | None) -> None:
     file = data_file(data.spec, data_root)
-    if file is not None and not file.exists():
+    if file is not None and not is_there(file):
         raise UsageError(f"{data_place(data.name)}.path: no file {file}{instead_of(file)}")
+    check_place(data.spec, data_root)
     inspect_data(data.spec, data_root)
 
 

@@ -187,11 +187,13 @@ class Cell(Spec):
 
         A set of the hub is known by its name; status.py compares what is read of it.
         """
+        stated = self.data.row_settings
         if self.data.source is not None:
-            return {"source": self.data.source, "revision": self.data.revision}
+            return {"source": self.data.source, "revision": self.data.revision} | stated
         if not is_own_file(self.data, self.world):
-            return {"path": self.data.path}  # in the world, whose version says what it holds
-        return {"sha256": self.data_sha256}
+            # In the world, whose version says what it holds.
+            return {"path": self.data.path} | stated
+        return {"sha256": self.data_sha256} | stated
 
     @cached_property
     def id(self) -> str:

@@ -146,10 +146,11 @@ def _opened(
     refuse(found.faults)
     root = resolve_data_root(found.grid, data_root, runs_dir)
     own = find_own_data(found.grid, root, runs_dir)
+    spec = own.settle(found.grid)
     return OpenGrid(
         argument=argument,
-        spec=found.grid,
-        cells=select_cells(expand(found.grid, own.contents), only),
+        spec=spec,
+        cells=select_cells(expand(spec, own.contents), only),
         runs_dir=runs_dir,
         data_root=root,
         own_data=own,
