@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 
 from harness.cell.memory import effective_budget, smaller_budget
 from harness.cell.settings import CellContext
-from harness.data.instructions import tokenize
-from harness.data.sets import Instructions, read_chosen, rows_sha256
+from harness.data.instructions import Example, tokenize
+from harness.data.sets import Instructions, read_chosen, read_instructions, rows_sha256
+from harness.data.template_choice import jinja_sha256
+from harness.data.templates import date_note, used_chat_template
 from harness.errors import DataError, MethodError
 from harness.grid.folders import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, STEPS_FILE
+from harness.grid.names import data_place
 from harness.grid.schema import Cell
 from harness.methods import METHODS
 from harness.methods.method import TelemetryCallback
@@ -115,14 +118,17 @@ def train_cell(
     assert cell.train is not None
     assert cell.seed is not None
     _check_parameter_count(cell, model)
-    examples = tokenize(data.rows, base.tokenizer, cell.train.max_length)
+    chat = used_chat_template(data.rows[0], cell.data.template, base.tokenizer)
+    context.warn(chat and date_note(chat))
+    examples = _examples(context, base, data)
     positions = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
     context.warn(length_note([len(one.token_ids) for one in examples], positions))
     data_sha256 = rows_sha256(data.rows)  # of the chosen fraction of the rows, in order
     budget = effective_budget(context, examples)
     statistics = MethodStatistics.of(METHODS[cell.method], model)
     events = StepEvents(context)
-    checkpoints = _checkpoints(context, base, model, data_sha256, flags)
+    text_sha256 = data_sha256 + (f" {jinja_sha256(chat)}" if chat else "")
+    checkpoints = _checkpoints(context, base, model, text_sha256, flags)
     resume = checkpoints.latest()
     flags.deferred = True  # from here on; reset by leaving handle_signals
     with joined(settings.rank_info, settings.device):
@@ -154,8 +160,32 @@ def train_cell(
         result,
         data_content_sha256=data.identity["sha256"],
         data_file_sha256=data.file_sha256,  # of its bytes; the other two hashes are of rows
+        chat_template_sha256=chat and jinja_sha256(chat),
     )
     return TrainingOutput(result, events.records, statistics.telemetry, gathered)
+
+
+def _examples(context: CellContext, base: Base, data: Instructions) -> list[Example]:
+    """The tokens of a cell's rows, in the template of its data.
+
+    Raises:
+        ZbenchError: a row cannot be put into the template; the line has its number in the set.
+    """
+    cell, root = context.cell, context.settings.data_root
+    assert cell.train is not None
+
+    def number_of(index: int) -> int:
+        return read_instructions(cell.data, data_root=root).rows.index(data.rows[index])
+
+    return tokenize(
+        data.rows,
+        base.tokenizer,
+        cell.train.max_length,
+        template=cell.data.template,
+        system=cell.data.system,
+        number_of=number_of,
+        place=data_place(cell.data_name),
+    )
 
 
 def _check_parameter_count(cell: Cell, model: PreTrainedModel) -> None:

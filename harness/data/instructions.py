@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -98,7 +98,7 @@ def tokenize(
     *,
     template: str | None = None,
     system: str | None = None,
-    numbers: Sequence[int] | None = None,
+    number_of: Callable[[int], int] = int,
     place: str = "data",
 ) -> list[Example]:
     """The rows' tokens, cut after `max_length`.
@@ -116,7 +116,7 @@ def tokenize(
         rows: all of one form.
         template: `alpaca`, `chat`, or a Jinja text; by default the one of the rows' form.
         system: the system text of conversations without one.
-        numbers: the rows' numbers in their set, where these are some of it.
+        number_of: gives a row's number in its set, for a fault, where these are some of it.
         place: what the rows are called in a fault.
 
     Raises:
@@ -136,7 +136,7 @@ def tokenize(
         part = rows[start : start + TOKENIZE_ROWS]
         for row, found in enumerate(write(part, tokenizer, name, system), start):
             if isinstance(found, RowFault):
-                raise DataError(fault_line(numbers[row] if numbers else row, found, place))
+                raise DataError(fault_line(number_of(row), found, place))
             examples.append(cut(*found, max_length))
     for note in (
         lost_note(sum(not example.num_labels for example in examples), len(examples)),

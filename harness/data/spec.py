@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from harness.data.template_choice import GridTemplate, template_settings
 from harness.spec import Fault, Spec, UserPath, is_hub_name, place_of
 
 ALPACA = "tatsu-lab/alpaca"
@@ -100,6 +101,13 @@ class DataSpec(Spec):
     revision: str = "main"
     num_rows: Annotated[int, Field(ge=1, le=10**10)] | None = None
     """Stated size, checked when the data is read; lets `plan` count steps without the data."""
+    template: GridTemplate = Field(default=None, exclude_if=_unset)
+    """`alpaca`, `chat` (the tokenizer's chat template), or a Jinja text, which a grid gives as a
+    file beside it. Where absent, the one of the rows' form: see `harness.data.templates`."""
+    system: Annotated[str, Field(min_length=1, max_length=20_000)] | None = Field(
+        default=None, exclude_if=_unset
+    )
+    """The system text of conversations without one."""
     _beside: Path | None = PrivateAttr(default=None)
     """The folder of the grid file that states the path."""
 
@@ -129,6 +137,17 @@ class DataSpec(Spec):
         if self.source is None and self.path is None:
             raise Fault("needs `source`, a data set of the hub, or `path`, a file of your own")
         return self
+
+    @model_validator(mode="after")
+    def _system_has_a_place(self) -> Self:
+        if self.system is not None and self.template == "alpaca":
+            raise Fault("system has no place in template alpaca; say `template: chat`")
+        return self
+
+    @property
+    def text_settings(self) -> dict[str, str]:
+        """What is stated of the text that a row becomes, for its identity: content, no paths."""
+        return template_settings(self.template, self.system)
 
     @field_validator("where", mode="before")
     @classmethod

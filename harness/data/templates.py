@@ -18,6 +18,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from harness.data.chat import ControlTokens, Rendering, RowFault, RowTemplate
+from harness.data.jinja import DATE_STRING, writes_date
 from harness.data.rows import Completion, Conversation, Instruction, Row, Text
 from harness.errors import DataError, ModelError, did_you_mean
 
@@ -94,6 +95,26 @@ def row_template(
         return RowTemplate(template, tokens, system, is_chat=False)
     found = chosen_chat_template(tokenizer.chat_template, str(tokenizer.name_or_path))
     return RowTemplate(found, tokens, system)
+
+
+def used_chat_template(
+    row: Row, template: str | None, tokenizer: PreTrainedTokenizerBase
+) -> str | None:
+    """The tokenizer's chat template, where a row is put into it.
+
+    Raises:
+        ModelError: it has none.
+    """
+    if template_of(row, template) != CHAT:
+        return None
+    return chosen_chat_template(tokenizer.chat_template, str(tokenizer.name_or_path))
+
+
+def date_note(source: str) -> str | None:
+    """What a reader must know of a template that writes the date."""
+    if not writes_date(source):
+        return None
+    return f"the chat template writes the date: in training it is always {DATE_STRING}"
 
 
 def chosen_chat_template(found: str | Mapping[str, str] | None, place: str) -> str:

@@ -186,7 +186,13 @@ def _measure_training(subject: _Subject, rows: Sequence[Row]) -> dict[str, float
         batch = max(1, train.batch_size // share)
         chosen = [rows[i % len(rows)] for i in range(batch * steps)]
         begun = clock()
-        examples = tokenize(chosen, subject.base.tokenizer, train.max_length)
+        examples = tokenize(
+            chosen,
+            subject.base.tokenizer,
+            train.max_length,
+            template=subject.cell.data.template,
+            system=subject.cell.data.system,
+        )
         tokenized = clock()
         marks = _train(subject, examples, batch)
         whole = clock() - tokenized

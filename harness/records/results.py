@@ -100,6 +100,11 @@ class TrainResult:
     lost_examples: int = Field(default=0, exclude_if=lambda value: value == 0)
     """Drawn examples that were not trained on, since their prompt alone fills the maximal length;
     absent where there is none, and in records of older versions, whose `examples` counts them."""
+    cut_examples: int = Field(default=0, exclude_if=lambda value: value == 0)
+    """Examples whose end lies behind the maximal length and was not trained on; absent where there
+    is none, and in records of older versions."""
+    chat_template_sha256: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """SHA-256 of the tokenizer's chat template, where the rows were put into it."""
 
 
 @dataclass(frozen=True, config=ConfigDict(validate_by_name=True, validate_by_alias=True))

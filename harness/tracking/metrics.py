@@ -137,4 +137,7 @@ def training_hash(result: CellResult) -> str:
     if record is not None:
         # Runs that were logged before it was recorded are still found; `data_sha256` says enough.
         del record["data_content_sha256"], record["lost_examples"]
+        for name in ("cut_examples", "chat_template_sha256"):  # where they say nothing
+            if not record[name]:
+                del record[name]
     return hashlib.sha256(repr(record).encode()).hexdigest()

@@ -12,7 +12,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from harness.data.instructions import Example, epoch_batches, lost_note
+from harness.data.instructions import (
+    Example,
+    count_cut,
+    cut_note,
+    epoch_batches,
+    lost_note,
+)
 from harness.errors import TrainingError
 from harness.models.advice import ADVICE
 from harness.models.loading import count_parameters
@@ -206,11 +212,13 @@ def _result(
     progress = training.progress
     trainable, total = count_parameters(training.train_step.model)
     lost = sum(not example.num_labels for example in training.examples)
-    notes = [explosion_note(progress.records), lost_note(lost, len(training.examples))]
+    cut, count = count_cut(training.examples), len(training.examples)
+    notes = [explosion_note(progress.records), lost_note(lost, count), cut_note(cut, count)]
     return TrainResult(
         steps=len(progress.records) - training.train_step.loss_scale.skipped_steps,
-        examples=len(training.examples) - lost,
+        examples=count - lost,
         lost_examples=lost,
+        cut_examples=cut,
         tokens=progress.tokens,
         epoch_losses=tuple(
             loss / count for loss, count in zip(progress.losses, progress.labels, strict=True)

@@ -161,7 +161,9 @@ def test_an_assistant_that_begins_is_in_the_loss_too() -> None:
 def test_a_row_that_does_not_go_in_is_told_by_its_number(kind: str, row: Row, said: str) -> None:
     good = Text("x") if isinstance(row, Text) else chat("a", "b")
     with pytest.raises(DataError, match=rf"^data: row 7 \(the first is 0\): .*{said}") as fault:
-        tokenize([row, good], chat_tokenizer(kind), 99, template="chat", numbers=[7, 3])
+        tokenize(
+            [row, good], chat_tokenizer(kind), 99, template="chat", number_of=[7, 3].__getitem__
+        )
     assert "\n" not in str(fault.value)
 
 
