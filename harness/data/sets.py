@@ -9,7 +9,7 @@ import contextlib
 import functools
 import hashlib
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,20 +88,26 @@ def read_chosen(spec: DataSpec, fraction: float, seed: int, data_root: Path | No
     Raises:
         ZbenchError: as `read_instructions`, or the fraction is less than half a row.
     """
+    return read_drawn(spec, lambda num_rows: chosen_rows(num_rows, fraction, seed), data_root)
+
+
+def read_drawn(
+    spec: DataSpec, draw: Callable[[int], Sequence[int]], data_root: Path | None
+) -> Instructions:
+    """The rows that `draw` chooses, given their number; the identity is that of the whole set.
+
+    Raises:
+        ZbenchError: as `read_instructions`, or what `draw` raises.
+    """
     facts = inspect_data(spec, data_root)
     size = 0 if facts.report is None else facts.report.text_bytes
     if (facts.rows or 0) > WHOLE_ROWS or size > WHOLE_BYTES:
         assert facts.rows is not None
-        data = _collect(spec, data_root, chosen_rows(facts.rows, fraction, seed))
+        data = _collect(spec, data_root, draw(facts.rows))
     else:
         data = _whole(spec, data_root, facts.sha256)
-        data = replace(data, rows=choose(split_rows(spec, data.rows), fraction, seed))
+        data = replace(data, rows=tuple(data.rows[index] for index in draw(len(data.rows))))
     return replace(data, file_sha256=facts.sha256)
-
-
-def split_rows(spec: DataSpec, rows: tuple[Row, ...]) -> tuple[Row, ...]:
-    """The rows of a set that are there to be trained on, of which a fraction is chosen."""
-    return rows
 
 
 @functools.lru_cache(maxsize=4)  # cells of one worker share a data set

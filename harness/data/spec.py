@@ -19,6 +19,29 @@ ALPACA_FILE = "alpaca/train.parquet"
 """Where it lies under a data root."""
 
 
+class ValidationSpec(Spec):
+    """Rows that no cell trains on, and the loss on which is measured after every epoch."""
+
+    fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of all rows, drawn once: before a cell's `fraction` and `seed` choose of the rest, so
+    that every cell of the data set has the same validation rows."""
+    split: str | None = Field(default=None, pattern=r"^\w+(\.\w+)*$")
+    """Or another split of the same set, whole."""
+    path: UserPath | None = None
+    """Or a file of rows, found as the training data's `path`."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if sum(value is not None for value in self.__dict__.values()) != 1:
+            names = " or ".join(f"`{name}`" for name in type(self).model_fields)
+            raise Fault(f"needs one of {names}, such as `{{fraction: 0.02}}`")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What stands of it in a cell's id: that which is stated."""
+        return self.model_dump(exclude_none=True)
+
+
 FORMS = {
     "instruction": ("instruction", "input", "output"),
     "completion": ("prompt", "completion"),
@@ -108,6 +131,8 @@ class DataSpec(Spec):
         default=None, exclude_if=_unset
     )
     """The system text of conversations without one."""
+    validation: ValidationSpec | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Rows to measure the loss on after every epoch; part of a cell's id where it is stated."""
     _beside: Path | None = PrivateAttr(default=None)
     """The folder of the grid file that states the path."""
 

@@ -19,12 +19,11 @@ from harness.data.places import data_files, is_here, sha256_of_data
 from harness.data.rows import Row
 from harness.data.sets import (
     count_rows,
-    num_examples,
     read_chosen,
     read_instructions,
-    shuffled,
 )
 from harness.data.spec import DataSpec
+from harness.data.validation import training_rows
 from harness.errors import StorageError
 from harness.grid.schema import Cell
 from harness.models.checkpoint import local_folder
@@ -126,7 +125,7 @@ def _read_lengths(kept: Path) -> RowLengths | None:
 def known_losses(runs_dir: Path, data_root: Path | None) -> Callable[[Cell], str | None]:
     """A function that says how many examples of a cell are lost, where it was counted before."""
     read = cache(_read_lengths)
-    order_of = cache(shuffled)
+    order_of = cache(training_rows)
 
     def note(cell: Cell) -> str | None:
         model = local_folder(cell.model, data_root)
@@ -138,7 +137,7 @@ def known_losses(runs_dir: Path, data_root: Path | None) -> Callable[[Cell], str
         if lengths is None or len(lengths.whole) >= COUNTED_ROWS:
             return None
         total = len(lengths.whole)
-        order = order_of(total, f"fraction/{cell.seed or 0}")[: num_examples(cell.fraction, total)]
+        order = order_of(cell.data, total, cell.fraction, cell.seed or 0)
         return lost_note(training_tokens(lengths, order, cell.train.max_length).lost, len(order))
 
     return note

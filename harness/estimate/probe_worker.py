@@ -155,12 +155,12 @@ def _warm_up(cell: Cell, settings: ProbeSettings, device: str, clock: Callable[[
 
 def _read_rows(cell: Cell, settings: ProbeSettings) -> tuple[Row, ...]:
     """The rows that a cell is trained on; none where it trains nothing."""
-    from harness.data.sets import read_chosen
+    from harness.data.validation import read_training
 
     if cell.train is None:
         return ()
     assert cell.fraction is not None
-    return read_chosen(cell.data, cell.fraction, cell.seed or 0, settings.data_root).rows
+    return read_training(cell.data, cell.fraction, cell.seed or 0, settings.data_root).rows
 
 
 def _load(cell: Cell, settings: ProbeSettings, device: str, clock: Callable[[], float]) -> _Subject:

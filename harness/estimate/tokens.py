@@ -14,7 +14,8 @@ from typing import Any
 
 from harness.data.places import is_here
 from harness.data.rows import texts_of
-from harness.data.sets import num_examples, read_instructions, shuffled
+from harness.data.sets import num_examples, read_instructions
+from harness.data.validation import training_rows
 from harness.estimate.lengths import Source, TrainingTokens, kept_lengths, training_tokens
 from harness.estimate.needs import local_model
 from harness.evaluation.tasks import TaskSpec
@@ -61,7 +62,7 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: RowCounts
     `runs_dir`; `num_rows` has the size of each training set.
     """
     lengths_of = cache(partial(kept_lengths, data_root=data_root, runs_dir=runs_dir))
-    order_of = cache(shuffled)
+    order_of = cache(training_rows)
 
     def count(cell: Cell) -> TrainingTokens | None:
         assert cell.train is not None
@@ -74,8 +75,8 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: RowCounts
             if size is not None and total < size:  # a sample of a large set
                 sampled = training_tokens(lengths, range(total), limit)
                 return _scaled(sampled, num_examples(cell.fraction, size))
-            order = order_of(total, f"fraction/{cell.seed or 0}")  # as `choose` draws
-            return training_tokens(lengths, order[: num_examples(cell.fraction, total)], limit)
+            order = order_of(cell.data, total, cell.fraction, cell.seed or 0)
+            return training_tokens(lengths, order, limit)
         if size is None:
             return None
         wanted = num_examples(cell.fraction, size)

@@ -188,6 +188,8 @@ class Cell(Spec):
         A set of the hub is known by its name; status.py compares what is read of it.
         """
         stated = self.data.row_settings
+        if self.data.validation is not None:
+            stated |= {"validation": self.data.validation.identity()}
         if self.data.source is not None:
             return {"source": self.data.source, "revision": self.data.revision} | stated
         if not is_own_file(self.data, self.world):
