@@ -24,7 +24,6 @@ def drawn(monkeypatch) -> list[str]:
     return names
 
 
-
 @pytest.fixture
 def grid(results, answer):
     results.add("lora", 0, answer("1100", ["arc_easy", "arc_challenge"]), losses=[2.0, 1.0])
