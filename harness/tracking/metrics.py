@@ -43,6 +43,7 @@ def cell_params(cell: Cell) -> dict[str, object]:
         "fraction": cell.fraction,
         "seed": cell.seed,
         "data": cell.data.source or cell.data.path,
+        "data_name": cell.data_name,
         "world": cell.world,
     }
     params |= {f"method.{key}": value for key, value in cell.options.model_dump().items()}
