@@ -295,7 +295,7 @@ def version_faults(inputs: Inputs, data_root: Path | None) -> list[str]:
     return list(found)
 
 
-_PLACE = "--data-root names the folder of local data and models"
+_PLACE = "--data-root names the folder of local data and models, or put it beside the grid file"
 
 
 def _check_model(

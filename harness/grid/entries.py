@@ -74,19 +74,19 @@ def _free_name(name: str) -> str:
     return name
 
 
-def _models(raw: Any) -> dict[str, ModelSpec]:
+def _models(raw: Any, info: ValidationInfo) -> dict[str, ModelSpec]:
     """The models by name; all faults of their names, paths and shapes are told together."""
     if not isinstance(raw, Mapping):
         raise Fault("must be a mapping of keys to values")
     if not raw:
         raise Fault("is empty; add at least one")
-    found, faults = {}, Faults()
+    found, faults, folder = {}, Faults(), _context(info).data_folder
     for name, said in model_name_faults(map(str, raw)):
         faults.add(said, name)
     for name, entry in raw.items():
         spec = faults.validate(ModelSpec, entry, str(name))
         if spec is not None:
-            found[str(name)] = spec
+            found[str(name)] = spec if folder is None else spec.beside(folder)
     faults.check()
     return found
 
