@@ -12,13 +12,18 @@ from harness.data.conditions import Condition
 from harness.data.conversations import BadRow, check_order, conversation_of, text_of, turns_of
 from harness.data.forms import SAMPLE_ROWS, Form, form_of, known_columns
 from harness.data.rows import Completion, Conversation, Instruction, Row, Text, texts_of
-from harness.data.spec import DataSpec, Where
+from harness.data.spec import ODD_ROWS, DataSpec, Where
 from harness.errors import DataError
 from harness.readers.column_types import is_plain
 from harness.readers.records import Record, Records, open_records
 
 NAMED = 3
 """Bad rows that are told of."""
+
+
+def odd_counts(**counts: int) -> dict[str, int]:
+    """The counts of ODD_ROWS that are not 0."""
+    return {name: count for name, count in counts.items() if count}
 
 
 @dataclass
@@ -39,6 +44,16 @@ class RowReport:
     """Of `rows`: with an empty response."""
     text_bytes: int = 0
     """About: characters of the rows' texts."""
+
+    def __str__(self) -> str:
+        odd = self.odd | odd_counts(empty=self.empty)
+        said = [f"{count:,} {ODD_ROWS[name]}" for name, count in odd.items()]
+        return "; ".join([f"{self.rows:,} rows ({self.form})", *said])
+
+    @property
+    def odd(self) -> dict[str, int]:
+        """Numbers of the rows that are left out, or filled, where there are any."""
+        return odd_counts(dropped=self.dropped, filled=self.filled, left_out=self.left_out)
 
     @property
     def policy_matters(self) -> bool:
