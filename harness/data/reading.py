@@ -32,8 +32,10 @@ class RowReport:
 
     form: str = ""
     """As TRL names it: a key of `FORMS`."""
+    template: str = ""
+    """What they are put into, in words."""
     rows: int = 0
-    """That are trained on."""
+    """That are left to train on."""
     dropped: int = 0
     """Without a text where one is due, or with an empty response, where `on_bad_rows` is `drop`."""
     left_out: int = 0
@@ -48,7 +50,8 @@ class RowReport:
     def __str__(self) -> str:
         odd = self.odd | odd_counts(empty=self.empty)
         said = [f"{count:,} {ODD_ROWS[name]}" for name, count in odd.items()]
-        return "; ".join([f"{self.rows:,} rows ({self.form})", *said])
+        template = f", {self.template}" if self.template else ""
+        return "; ".join([f"{self.rows:,} rows ({self.form}{template})", *said])
 
     @property
     def odd(self) -> dict[str, int]:
@@ -59,6 +62,14 @@ class RowReport:
     def policy_matters(self) -> bool:
         """Whether `on_bad_rows` changed a row."""
         return bool(self.dropped or self.filled)
+
+
+def template_title(form: str, template: str | None) -> str:
+    """What rows of a form are put into, in words."""
+    own = {"instruction": "template alpaca", "messages": "template chat"}
+    if template is None:
+        return own.get(form, "no template")
+    return f"template {template}" if template in ("alpaca", "chat") else "a Jinja template"
 
 
 @dataclass

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from harness.data.places import is_here
-from harness.data.reading import RowReport
+from harness.data.reading import RowReport, template_title
 from harness.data.sets import inspect_data
 from harness.data.validation import count_training_rows
 from harness.demo.world import DATA, world_folder, write_world
@@ -95,7 +95,9 @@ class OpenGrid:
             data = self.spec.data_of(name)
             if is_own_file(data, self.spec.world) and is_here(data, self.data_root):
                 report = inspect_data(data, self.data_root).report
-                found |= {} if report is None else {data_place(name): report}
+                if report is not None:
+                    title = template_title(report.form, data.template)
+                    found[data_place(name)] = replace(report, template=title)
         return found
 
     @cached_property

@@ -134,8 +134,8 @@ def test_plan_tells_of_each_set_what_is_odd(
     (tmp_path / "study" / "g.yaml").write_text(text)
     plan_command(open_grid(str(tmp_path / "study" / "g.yaml"), tmp_path, None, None), as_json=False)
     said = capsys.readouterr().out
-    assert "datasets.a: 21 rows (instruction); 1 with an empty response" in said
-    assert "datasets.b: 8 rows (text); 21 left out by `where`" in said
+    assert "datasets.a: 21 rows (instruction, template alpaca); 1 with an empty response" in said
+    assert "datasets.b: 8 rows (text, no template); 21 left out by `where`" in said
     assert "a/lora[rank=4]@b/100%/seed0" in said
 
 
