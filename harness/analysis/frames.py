@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.data.spec import ODD_ROWS
 from harness.errors import MethodError
 from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.questions import ClaimSpec, TableSpec
@@ -36,6 +37,7 @@ COSTS = (
 _NUMBERS = (
     *("final_gate_mean_abs", "final_gate_max_abs"),
     *("expected_training_seconds", "expected_scoring_seconds"),
+    *(f"{name}_rows" for name in ODD_ROWS),
 )
 """Columns that may hold nothing at all."""
 
@@ -151,17 +153,22 @@ def _costs(state: CellState, result: CellResult | None) -> dict[str, Any]:
         costs["precision"] = result.base.get("precision")
         costs["device"] = result.environment.get("device")
     statistics = train.final_statistics if train is not None else {}
+    odd = train.odd_rows if train is not None else {}
     estimate = result.estimate if result is not None else {}
-    return costs | {
-        "status": _status(state, result),
-        "evaluation_seconds": sum(result.evaluation_seconds.values()) if result else None,
-        "expected_training_seconds": estimate.get("training_seconds"),
-        "expected_scoring_seconds": estimate.get("scoring_seconds"),
-        "error": result.error.message if result is not None and result.error else None,
-        "training_note": train.note if train is not None else None,
-        "final_gate_mean_abs": statistics.get("gate/mean_abs"),
-        "final_gate_max_abs": statistics.get("gate/max_abs"),
-    }
+    return (
+        costs
+        | {f"{name}_rows": odd.get(name) for name in ODD_ROWS}
+        | {
+            "status": _status(state, result),
+            "evaluation_seconds": sum(result.evaluation_seconds.values()) if result else None,
+            "expected_training_seconds": estimate.get("training_seconds"),
+            "expected_scoring_seconds": estimate.get("scoring_seconds"),
+            "error": result.error.message if result is not None and result.error else None,
+            "training_note": train.note if train is not None else None,
+            "final_gate_mean_abs": statistics.get("gate/mean_abs"),
+            "final_gate_max_abs": statistics.get("gate/max_abs"),
+        }
+    )
 
 
 def _status(state: CellState, result: CellResult | None) -> str:

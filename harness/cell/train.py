@@ -15,6 +15,7 @@ from harness.cell.examples import examples_of
 from harness.cell.memory import effective_budget, smaller_budget
 from harness.cell.settings import CellContext
 from harness.cell.validation import CellValidation
+from harness.data.reading import has_empty_response, odd_counts
 from harness.data.sets import Instructions, rows_sha256
 from harness.data.template_choice import jinja_sha256
 from harness.data.templates import date_note, used_chat_template
@@ -166,6 +167,7 @@ def train_cell(
         data_content_sha256=data.identity["sha256"],
         data_file_sha256=data.file_sha256,  # of its bytes; the other two hashes are of rows
         chat_template_sha256=chat and jinja_sha256(chat),
+        odd_rows=data.report.odd | odd_counts(empty=sum(map(has_empty_response, data.rows))),
     )
     return TrainingOutput(result, events.records, statistics.telemetry, gathered)
 

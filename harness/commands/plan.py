@@ -52,9 +52,13 @@ def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
     warnings = [*grid.notices, *grid.inputs.warnings]
     if as_json:
         cells = [dataclasses.asdict(row) for row in rows]
-        print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})
+        data = {name: dataclasses.asdict(one) for name, one in grid.data_reports.items()}
+        sets = {"data": data} if data else {}
+        print_json({"grid": grid.spec.name, "warnings": warnings, **sets, "cells": cells})
     else:
         _print_plan(display.console(), grid.spec.name, rows)
+        for name, report in grid.data_reports.items():
+            display.print_line(display.console(), f"{name}: {report}")
         print_warnings(display.console(), warnings)
     return 0
 

@@ -12,7 +12,7 @@ from harness.data.conditions import Condition
 from harness.data.conversations import BadRow, check_order, conversation_of, text_of, turns_of
 from harness.data.forms import SAMPLE_ROWS, Form, form_of, known_columns
 from harness.data.rows import Completion, Conversation, Instruction, Row, Text, texts_of
-from harness.data.spec import DataSpec, Where
+from harness.data.spec import ODD_ROWS, DataSpec, Where
 from harness.errors import DataError
 from harness.readers.column_types import is_plain
 from harness.readers.records import Record, Records, open_records
@@ -21,14 +21,21 @@ NAMED = 3
 """Bad rows that are told of."""
 
 
+def odd_counts(**counts: int) -> dict[str, int]:
+    """The counts of ODD_ROWS that are not 0."""
+    return {name: count for name, count in counts.items() if count}
+
+
 @dataclass
 class RowReport:
     """What was found of a set's rows."""
 
     form: str = ""
     """As TRL names it: a key of `FORMS`."""
+    template: str = ""
+    """What they are put into, in words."""
     rows: int = 0
-    """That are trained on."""
+    """That are left to train on."""
     dropped: int = 0
     """Without a text where one is due, or with an empty response, where `on_bad_rows` is `drop`."""
     left_out: int = 0
@@ -40,10 +47,29 @@ class RowReport:
     text_bytes: int = 0
     """About: characters of the rows' texts."""
 
+    def __str__(self) -> str:
+        odd = self.odd | odd_counts(empty=self.empty)
+        said = [f"{count:,} {ODD_ROWS[name]}" for name, count in odd.items()]
+        template = f", {self.template}" if self.template else ""
+        return "; ".join([f"{self.rows:,} rows ({self.form}{template})", *said])
+
+    @property
+    def odd(self) -> dict[str, int]:
+        """Numbers of the rows that are left out, or filled, where there are any."""
+        return odd_counts(dropped=self.dropped, filled=self.filled, left_out=self.left_out)
+
     @property
     def policy_matters(self) -> bool:
         """Whether `on_bad_rows` changed a row."""
         return bool(self.dropped or self.filled)
+
+
+def template_title(form: str, template: str | None) -> str:
+    """What rows of a form are put into, in words."""
+    own = {"instruction": "template alpaca", "messages": "template chat"}
+    if template is None:
+        return own.get(form, "no template")
+    return f"template {template}" if template in ("alpaca", "chat") else "a Jinja template"
 
 
 @dataclass

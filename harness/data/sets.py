@@ -67,6 +67,11 @@ class DataFacts:
     report: RowReport | None = None
     """What was found of its rows; None where they were not read."""
 
+    @property
+    def text_bytes(self) -> int:
+        """About, of all its rows; 0 where they were not read."""
+        return 0 if self.report is None else self.report.text_bytes
+
 
 def read_instructions(spec: DataSpec, *, data_root: Path | None) -> Instructions:
     """Reads a whole training set.
@@ -100,8 +105,7 @@ def read_drawn(
         ZbenchError: as `read_instructions`, or what `draw` raises.
     """
     facts = inspect_data(spec, data_root)
-    size = 0 if facts.report is None else facts.report.text_bytes
-    if (facts.rows or 0) > WHOLE_ROWS or size > WHOLE_BYTES:
+    if (facts.rows or 0) > WHOLE_ROWS or facts.text_bytes > WHOLE_BYTES:
         assert facts.rows is not None
         data = _collect(spec, data_root, draw(facts.rows))
     else:

@@ -94,6 +94,13 @@ class Where(Spec):
     """Of all texts of a row together."""
 
 
+ODD_ROWS = {
+    "dropped": "dropped as bad",
+    "filled": "kept without a text where one is due",
+    "left_out": "left out by `where`",
+    "empty": "with an empty response",
+}
+"""What is counted of rows, as a reader is told of it."""
 ROW_SETTINGS = ("subset", "split", "columns", "where", "on_bad_rows")
 """Settings that say which rows a set has, and are part of its identity where they are stated."""
 

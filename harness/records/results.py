@@ -106,6 +106,10 @@ class TrainResult:
     """SHA-256 of the content of the validation rows."""
     kept_epoch: Count | None = Field(default=None, exclude_if=lambda value: value is None)
     """Epoch (from 0) whose weights are saved and scored, under `keep: best`; None: the last."""
+    odd_rows: Mapping[str, Count] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """Numbers of odd rows: of the data set those that `on_bad_rows` `dropped`, or kept although a
+    text is missing (`filled`), or that `where` `left_out`; of the drawn examples those with an
+    `empty` response. Absent where there is none, and in records of older versions."""
     lost_examples: int = Field(default=0, exclude_if=lambda value: value == 0)
     """Drawn examples that were not trained on, since their prompt alone fills the maximal length;
     absent where there is none, and in records of older versions, whose `examples` counts them."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LATER = {
     *("validation_losses", "validation_examples", "validation_sha256", "kept_epoch"),
-    *("cut_examples", "chat_template_sha256"),
+    *("cut_examples", "chat_template_sha256", "odd_rows"),
 }
 """Fields of a training's result that earlier versions had not; they count where they are set."""
 
