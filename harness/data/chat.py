@@ -9,9 +9,10 @@ template marks that by `{% generation %}`, its marks count. No torch and no tran
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 from harness.data.jinja import TemplateRefusal, fill, names_in
 from harness.data.pens import (
@@ -31,6 +32,7 @@ from harness.data.rows import Conversation, Instruction, Row, Text, Turn
 
 _ALWAYS = ("add_generation_prompt", "tools", "documents")
 """What a template may name beside a row's texts and the named tokens."""
+T = TypeVar("T")
 ANSWERS = ("output", "completion")
 """Columns of what the assistant says."""
 
@@ -108,6 +110,15 @@ class RowTemplate:
         self.source, self.tokens, self.system, self.is_chat = source, tokens, system, is_chat
         self._tails: dict[object, str] = {}
 
+    def check(self, row: Row) -> None:
+        """Fills the template with a row, and no more: a fraction of `rendering`'s time.
+
+        Raises:
+            RowFault: the template refuses it.
+            DataError: the template is none.
+        """
+        self._filled(row, self._write)
+
     def rendering(self, row: Row) -> Rendering:
         """A row as text, with its parts in the loss.
 
@@ -115,14 +126,17 @@ class RowTemplate:
             RowFault: the template refuses it, or what of it is the assistant's cannot be told.
             DataError: the template is none.
         """
-        texts = columns_of(row) if self.is_chat is False else {}
+        return self._filled(row, self._rendering)
+
+    def _filled(self, row: Row, fill_in: Callable[[Sequence[Turn], Mapping[str, str]], T]) -> T:
+        texts = {} if self.is_chat else columns_of(row)
         turns = [] if isinstance(row, Text) and not self.is_chat else turns_of(row, self.system)
         if PENS.search("".join([*texts.values(), *(turn.content for turn in turns)])):
             raise RowFault("holds characters of private use from U+FF1A0 on; remove them")
         if not self.is_chat:
             self._check_names(texts)
         try:
-            return self._rendering(turns, texts)
+            return fill_in(turns, texts)
         except TemplateRefusal as refusal:
             raise RowFault(f"the template refuses it: {refusal}") from refusal
 
@@ -130,6 +144,8 @@ class RowTemplate:
         given = {*columns, "messages"} if "text" not in columns else {"text"}
         names = names_in(self.source)
         other = names - given - {*_ALWAYS, *self.tokens.named}
+        if self.system is not None and "messages" not in names:
+            raise RowFault("`system` has no place in this template, which names no messages")
         if other or not names & given:
             found = f"names {', '.join(sorted(other))}" if other else "names nothing of it"
             raise RowFault(f"the template {found}; a row has {', '.join(sorted(given))}")

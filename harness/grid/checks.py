@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
@@ -19,16 +19,15 @@ from harness.demo.world import world_folder
 from harness.errors import MethodError, ModelError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
 from harness.evaluation.tasks import TaskSpec, check_items
+from harness.grid.inputs import DataInput, Inputs, trained_fractions
 from harness.grid.names import data_place, label_of
 from harness.grid.schema import Cell, GridSpec, MethodChoice, cell_of, count_cells
+from harness.grid.text_checks import check_texts
 from harness.methods import METHODS, check_options
 from harness.models.checkpoint import ModelSpec, check_checkpoint, local_folder
 from harness.readers.files import user_path
-from harness.training.spec import TrainSpec
 
 DATA_ROOT_VARIABLE = "ZBENCH_DATA_ROOT"
-NO_DATA = DataSpec(source="unknown", path=None)
-"""In the place of data whose entry has faults: nothing is looked up."""
 MAX_CELLS = 10_000
 """Of a grid: each takes minutes at least, so that more are a slip of the pen."""
 ALLOW = "bring that version, or give --allow-data-mismatch: the note then stands with every score"
@@ -47,7 +46,7 @@ def combination_faults(grid: GridSpec) -> Iterator[str]:
     yield from dict.fromkeys(_keeps_without_rows(grid))
     for name in grid.data_names:
         data = grid.data_of(name)
-        for fraction in _fractions(grid, name):
+        for fraction in trained_fractions(grid, name):
             if (fault := fraction_fault(fraction, data, data.num_rows)) is not None:
                 yield fault
     if (count := count_cells(grid)) > MAX_CELLS:
@@ -90,12 +89,6 @@ def _labels_used_twice(grid: GridSpec) -> Iterator[str]:
                         f"two different cells are called '{label}'; give one of the methods a "
                         "`label`"
                     )
-
-
-def _fractions(grid: GridSpec, name: str | None) -> list[float]:
-    """The fractions of a set that something is trained on."""
-    blocks = [block for block in grid.blocks if block.trains and block.data == name]
-    return list(dict.fromkeys(fraction for block in blocks for fraction in block.fractions))
 
 
 def _same_sets(grid: GridSpec) -> Iterator[str]:
@@ -176,68 +169,6 @@ def resolve_data_root(grid: GridSpec, option: Path | None, runs_dir: Path) -> Pa
     return option and option.resolve()
 
 
-@dataclass(frozen=True)
-class DataInput:
-    """A training set, and the fractions of it that cells train on."""
-
-    name: str | None
-    """In the grid's `datasets`; None for its one `data`."""
-    spec: DataSpec
-    fractions: Sequence[float]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What cells read."""
-
-    models: Mapping[str, ModelSpec]
-    longest: Mapping[str, int]
-    """Tokens of the longest text that each model may be trained on. A model that is not trained
-    has none, nor has that of the embedded world, whose texts are known to be short."""
-    data: Sequence[DataInput]
-    """What some cell trains on."""
-    tasks: Sequence[TaskSpec]
-
-
-def inputs_of_cells(cells: Iterable[Cell]) -> Inputs:
-    """What these cells read."""
-    cells = list(cells)
-    fractions: dict[tuple[str | None, DataSpec], list[float]] = {}
-    for cell in cells:
-        if cell.fraction is not None:
-            fractions.setdefault((cell.data_name, cell.data), []).append(cell.fraction)
-    return Inputs(
-        models={cell.model_name: cell.model for cell in cells},
-        longest=_longest((cell.model_name, cell.train) for cell in cells if cell.world is None),
-        data=[DataInput(*set_, list(dict.fromkeys(own))) for set_, own in fractions.items()],
-        tasks=list(dict.fromkeys(task for cell in cells for task in cell.tasks)),
-    )
-
-
-def inputs_of_grid(grid: GridSpec) -> Inputs:
-    """What a grid's cells read, all of them: for a grid with faults, which has no cells."""
-    blocks = grid.blocks if grid.world is None else ()
-    pairs = (pair for block in blocks for pair in product(block.models, block.methods))
-    return Inputs(
-        models=grid.models,
-        longest=_longest((model, choice.train) for model, choice in pairs),
-        data=[
-            DataInput(name, grid.data_of(name), _fractions(grid, name))
-            for name in grid.data_names
-            if grid.data_of(name) is not NO_DATA
-        ],
-        tasks=list(dict.fromkeys(task for block in grid.blocks for task in block.tasks)),
-    )
-
-
-def _longest(trainings: Iterable[tuple[str, TrainSpec | None]]) -> dict[str, int]:
-    longest: dict[str, int] = {}
-    for model, train in trainings:
-        if train is not None:
-            longest[model] = max(train.max_length, longest.get(model, 0))
-    return longest
-
-
 @dataclass
 class Found:
     """What checks have found: faults that stop a run, and what a reader must know, a line each."""
@@ -262,7 +193,12 @@ def look_at(inputs: Inputs, data_root: Path | None) -> Found:
     for name, model in inputs.models.items():
         found.look(_check_model, name, model, inputs.longest.get(name), data_root, checked)
     for data in inputs.data:
+        faults = len(found.faults)
         found.look(_check_data, data, data_root)
+        if len(found.faults) == faults:  # its rows can be read
+            place = data_place(data.name)
+            for name in data.models:
+                found.look(check_texts, data.spec, place, name, inputs.models[name], data_root)
         stated = data.spec.num_rows  # then it is told already of fractions
         rows = None if stated else count_rows(data.spec, data_root)
         few = [fraction_fault(fraction, data.spec, rows) for fraction in data.fractions]

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model
 from harness.data.spec import DataSpec
 from harness.errors import GridError
 from harness.evaluation.benchmarks import Benchmark
-from harness.grid.checks import NO_DATA, combination_faults
+from harness.grid.checks import combination_faults
 from harness.grid.entries import (
     NON_EMPTY,
     BlockMethod,
@@ -30,6 +30,7 @@ from harness.grid.entries import (
     Train,
     with_labels,
 )
+from harness.grid.inputs import NO_DATA
 from harness.grid.questions import ClaimSpec, Name, TableSpec, question_faults
 from harness.grid.schema import (
     Block,

@@ -15,14 +15,12 @@ from harness.demo.world import DATA, world_folder, write_world
 from harness.errors import UsageError
 from harness.grid.checks import (
     ALLOW,
-    Inputs,
-    inputs_of_cells,
-    inputs_of_grid,
     look_at,
     resolve_data_root,
     version_faults,
 )
 from harness.grid.folders import check_writable, stored_label, write_cell_file
+from harness.grid.inputs import Inputs, inputs_of_cells, inputs_of_grid
 from harness.grid.loader import read_grid, refuse
 from harness.grid.names import data_place
 from harness.grid.own_data import OwnData, find_own_data
