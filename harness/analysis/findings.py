@@ -16,6 +16,7 @@ from harness.analysis.measurements import BASE, Measurements, finite, variant_of
 from harness.analysis.paper_tables import PAPER_TABLES, Line, PaperTable, table_lines
 from harness.analysis.published import Anchor, Published, load_published
 from harness.analysis.responses import FlagLine, OrderLine, flag_lines, order_lines
+from harness.analysis.stacks import Mixture, table_mixture
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +43,8 @@ class Findings:
     lines: Mapping[tuple[PaperTable, Group], list[Line]]
     """Rows of each table: of the paper's, and of that of the other benchmarks."""
     comparisons: Mapping[Group, list[Comparison]]
+    mixtures: Mapping[Group, Mixture]
+    """The groups whose tables mix cells of several stacks."""
     headlines: tuple[Comparison, ...]
     """What the page says first: one comparison per claim of the paper."""
     flags: Mapping[Group, list[FlagLine]]
@@ -91,6 +94,11 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
             if (lines := table_lines(measured, published, group, paper))
         },
         comparisons=comparisons,
+        mixtures={
+            group: mixture
+            for group in groups
+            if (mixture := table_mixture(measured, group)) is not None
+        },
         headlines=headlines([entry for entries in comparisons.values() for entry in entries]),
         flags={group: flag_lines(measured, group) for group in groups},
         orders=tuple(order_lines(measured)),

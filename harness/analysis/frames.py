@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis.stacks import made_of
 from harness.errors import MethodError
 from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.schema import Cell
@@ -78,17 +79,17 @@ def cell_identity(cell: Cell) -> dict[str, Any]:
 
 
 def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd.DataFrame:
-    """One row per cell × task × metric: the identity columns, then TaskScore's fields."""
+    """One row per cell × task × metric: the identity columns, TaskScore's fields, and `made`."""
     import pandas as pd
 
     rows = [
-        cell_identity(cell) | asdict(score)
+        cell_identity(cell) | asdict(score) | {"made": made_of(result, score)}
         for cell in cells
         if (result := results.get(cell.id)) is not None
         for task in cell.tasks
         for score in scores_of(task, result)
     ]
-    columns = [*IDENTITY, *(entry.name for entry in fields(TaskScore))]
+    columns = [*IDENTITY, *(entry.name for entry in fields(TaskScore)), "made"]
     return _typed(pd.DataFrame(rows, columns=columns))
 
 

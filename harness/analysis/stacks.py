@@ -5,9 +5,13 @@ from __future__ import annotations
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.records.results import CellResult, TaskScore
+
+if TYPE_CHECKING:
+    from harness.analysis.columns import Group
+    from harness.analysis.measurements import Measurements
 
 CPU = "cpu"
 NAMES = {"lm_eval": "lm-eval", "peft": "PEFT"}
@@ -160,3 +164,23 @@ def _plain(made: Made, trained: Sequence[str], scored: Sequence[str]) -> Made:
 
 def _only(stack: Stack, names: Sequence[str]) -> Stack:
     return Stack(**{name: getattr(stack, name) for name in names})
+
+
+def table_mixture(measured: Measurements, group: Group) -> Mixture | None:
+    """The stacks behind the rows of a group's tables; None where they are of one."""
+    from harness.analysis.measurements import name_of
+
+    variants = {
+        cell: variant for variant in measured.tabled for cell in measured.cells[variant].values()
+    }
+    rows = []
+    for setting in dict.fromkeys(group.settings.values()):
+        frame = measured.rows[setting]
+        if "made" not in frame:
+            continue
+        for cell, made in zip(frame["cell_id"], frame["made"], strict=True):
+            variant = variants.get(cell)
+            if variant is not None and isinstance(made, Made):
+                names = {name_of(variant), measured.row_name(variant), variant.method}
+                rows.append((variant.model, sorted(names), made))
+    return mixture_of(rows)

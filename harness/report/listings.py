@@ -51,6 +51,7 @@ def score_records(findings: Findings) -> list[dict[str, object]]:
     records = []
     for record in findings.data.scores.to_dict("records"):
         counts = record.pop("response_flags", None)
+        record.pop("made", None)
         counts = counts if isinstance(counts, dict) else {}
         records.append(record | {f"responses_{name}": counts.get(name) for name in FLAGS})
     return records

@@ -11,6 +11,7 @@ from harness.analysis.comparisons import ALPHA, Comparison
 from harness.analysis.findings import Findings
 from harness.analysis.measurements import Measurements
 from harness.analysis.paper_tables import Line, PaperTable, listed, title_of
+from harness.analysis.stacks import Mixture
 from harness.report.numbers import (
     MISSING,
     estimate_record,
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from harness.analysis.stats import Estimate
 
 
+ACROSS = "§"
+"""Marks a difference between rows of several stacks."""
 NO_ITEMS = "†"
 """Marks a standard error that was made without per-item records."""
 
@@ -53,10 +56,11 @@ def _table(
     findings: Findings, group: Group, paper: PaperTable, lines: Sequence[Line], digits: int
 ) -> Table:
     rows: list[Row] = []
-    model = None
+    model, mixture = None, findings.mixtures.get(group)
     for line in lines:
         starts = line.variant.model != model
-        rows.append(_value_row(line, paper, group, starts, digits))
+        mark = mixture.mark(line.variant.model, line.name) if mixture else ""
+        rows.append(_value_row(line, paper, group, starts, digits, mark))
         model = line.variant.model
         if line.published is not None:
             rows.append(_published_row(line, line.published, paper, group))
@@ -69,13 +73,19 @@ def _table(
     return Table(
         name=paper.name + group.suffix().removeprefix(f"-{paper.name}"),
         title=title_of(paper, group, lines, findings.published),
-        subtitle=group.title,
+        subtitle=_head(findings, group),
         header=(*head, *map(group.head, group.columns)),
         rows=tuple(rows),
         caption=_caption(findings, group, paper, lines),
         notes=_notes(lines, group),
         num_text_columns=2,
     )
+
+
+def _head(findings: Findings, group: Group) -> str:
+    """How a group was measured, and with which stacks where there are several."""
+    mixture = findings.mixtures.get(group)
+    return group.title if mixture is None else f"{group.title} · {mixture.head}"
 
 
 def _caption(
@@ -136,8 +146,10 @@ def _notes(lines: Sequence[Line], group: Group) -> tuple[str, ...]:
     return group.notes
 
 
-def _value_row(line: Line, paper: PaperTable, group: Group, starts: bool, digits: int) -> Row:
-    head = [line.variant.model if starts else "", line.name]
+def _value_row(
+    line: Line, paper: PaperTable, group: Group, starts: bool, digits: int, mark: str
+) -> Row:
+    head = [line.variant.model if starts else "", line.name + mark]
     head += [short_count(line.num_parameters)] * paper.has_params
     seeds = sorted({estimate.num_seeds for estimate in line.estimates.values() if estimate})
     shown = "–".join(dict.fromkeys(str(n) for n in (seeds[0], seeds[-1]))) if seeds else MISSING
@@ -208,22 +220,28 @@ def _of(group: Group) -> str:
 
 def comparison_tables(findings: Findings, digits: int = 2, *, is_paper: bool = True) -> list[Table]:
     """Comparisons with one row per pair and one column per benchmark, once per group."""
-    return [_wide(found, group, digits) for group, found in _compared(findings, is_paper)]
+    return [
+        _wide(found, group, digits, findings.mixtures.get(group))
+        for group, found in _compared(findings, is_paper)
+    ]
 
 
-def _wide(comparisons: Sequence[Comparison], group: Group, digits: int) -> Table:
+def _wide(
+    comparisons: Sequence[Comparison], group: Group, digits: int, mixture: Mixture | None
+) -> Table:
     lines: list[list[str | Entry]] = []
     for model, label in dict.fromkeys((entry.model, entry.label) for entry in comparisons):
         found = {e.column: e for e in comparisons if (e.model, e.label) == (model, label)}
         seeds = {e.estimate.num_seeds for e in found.values() if e.estimate}
         values = [_difference(found.get(column), digits) for column in group.columns]
+        label += _across(next(iter(found.values())), mixture)
         lines.append([model, label, "/".join(map(str, sorted(seeds))) or MISSING, *values])
     return Table(
         name="comparisons" + group.suffix(),
         title="Paired differences in points" + _of(group),
         subtitle=group.title,
         header=("Model", "Difference", "Seeds", *map(group.head, group.columns)),
-        notes=(_correction(comparisons), *group.notes),
+        notes=(_correction(comparisons), *_stack_notes(mixture), *group.notes),
         rows=blocks(lines),
         caption=(
             "Percentage points ± one standard error, paired: the same items, the same seed (which "
@@ -237,6 +255,21 @@ def _wide(comparisons: Sequence[Comparison], group: Group, digits: int) -> Table
             "its items alone, as its number of seeds is unknown.",
         ),
         num_text_columns=2,
+    )
+
+
+def _across(entry: Comparison, mixture: Mixture | None) -> str:
+    crosses = mixture is not None and mixture.crosses(entry.model, entry.left, entry.right)
+    return f" {ACROSS}" if crosses else ""
+
+
+def _stack_notes(mixture: Mixture | None) -> tuple[str, ...]:
+    """What is to be said of differences where the cells are of several stacks."""
+    if mixture is None:
+        return ()
+    return (
+        f"{ACROSS} Across stacks: such a difference holds what the stack moved too, of which "
+        f"`zbench drift` tells the size. {mixture.head}.",
     )
 
 
@@ -276,7 +309,8 @@ def comparison_lists(findings: Findings, *, is_paper: bool = True) -> list[Table
                     *(p_text(entry.p_value), p_text(entry.p_holm)),
                     *(str(entry.estimate.num_seeds), str(entry.estimate.num_items)),
                 ]
-            lines.append([entry.model, entry.label, entry.column, *found])
+            label = entry.label + _across(entry, findings.mixtures.get(group))
+            lines.append([entry.model, label, entry.column, *found])
         tables.append(
             Table(
                 name="comparisons-list" + group.suffix(),
