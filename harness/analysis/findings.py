@@ -12,6 +12,7 @@ from harness.analysis.comparisons import Comparison, compare, compare_with_publi
 from harness.analysis.curves import EfficiencyCurves, LossCurves, efficiency_curves, loss_curves
 from harness.analysis.frames import ReportInput
 from harness.analysis.gates import GateCurves, ShareLine, gate_curves, share_lines
+from harness.analysis.item_tables import ItemTable, item_tables
 from harness.analysis.measurements import BASE, Measurements, finite, variant_of
 from harness.analysis.paper_tables import PAPER_TABLES, Line, PaperTable, table_lines
 from harness.analysis.published import Anchor, Published, load_published
@@ -43,6 +44,8 @@ class Findings:
     lines: Mapping[tuple[PaperTable, Group], list[Line]]
     """Rows of each table: of the paper's, and of that of the other benchmarks."""
     comparisons: Mapping[Group, list[Comparison]]
+    items: tuple[ItemTable, ...]
+    """The items of the pairs that the grid asks to be compared."""
     mixtures: Mapping[Group, Mixture]
     """The groups whose tables mix cells of several stacks."""
     headlines: tuple[Comparison, ...]
@@ -94,6 +97,7 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
             if (lines := table_lines(measured, published, group, paper))
         },
         comparisons=comparisons,
+        items=tuple(item_tables(measured, comparisons)),
         mixtures={
             group: mixture
             for group in groups

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis.item_texts import Texts
 from harness.analysis.stacks import made_of
 from harness.errors import MethodError
 from harness.evaluation.tasks import TaskSpec, request_key
@@ -55,6 +56,8 @@ class ReportInput:
     traces: Callable[[str, str], pd.DataFrame | None] = field(default=lambda _cell, _file: None)
     """What a method kept of a cell's training, by (cell_id, file name); None where there is none.
     See `harness.methods.method.TelemetryCallback.frames`."""
+    texts: Callable[[str, str], Texts] = field(default=lambda _cell, _benchmark: {})
+    """What the items of (cell_id, benchmark) ask, where the data root has them."""
     theory: Path | None = None
     """The folder of `zbench theory`; it may hold nothing yet."""
     notes: tuple[str, ...] = ()

@@ -78,6 +78,7 @@ def _content(
         losses=losses_frame(grid.cells, source.results),
         items=source.items,
         traces=source.trace,
+        texts=source.texts,
         theory=theory,
         notes=tuple(map(mask_secrets, (*grid.spec.notes, *(f"Warning: {text}." for text in told)))),
         environment=source.environment()
