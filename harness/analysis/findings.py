@@ -14,10 +14,10 @@ from harness.analysis.frames import ReportInput
 from harness.analysis.gates import GateCurves, ShareLine, gate_curves, share_lines
 from harness.analysis.item_tables import ItemTable, item_tables
 from harness.analysis.measurements import BASE, Measurements, finite, variant_of
+from harness.analysis.mixtures import Mixture, table_mixture
 from harness.analysis.paper_tables import PAPER_TABLES, Line, PaperTable, table_lines
 from harness.analysis.published import Anchor, Published, load_published
 from harness.analysis.responses import FlagLine, OrderLine, flag_lines, order_lines
-from harness.analysis.stacks import Mixture, table_mixture
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -67,6 +67,7 @@ def item_tables(
 def _outcomes(
     measured: Measurements, comparisons: Mapping[Group, Sequence[Comparison]]
 ) -> Iterator[tuple[Comparison, str, Setting, list[tuple[str, str]], Outcomes]]:
+    told = set()
     for group, entries in comparisons.items():
         asked = {(e.model, e.left, e.right): e for e in entries if e.family in ASKED}
         for (model, left, right), entry in asked.items():
@@ -74,6 +75,9 @@ def _outcomes(
             if left not in names or right not in names:
                 continue
             for column, setting in group.settings.items():
+                if (model, left, right, setting) in told:  # protocols share a column
+                    continue
+                told.add((model, left, right, setting))
                 pairs = measured.paired_cells(names[left], names[right], setting)
                 outcomes = _of_pairs(measured, pairs, group, column, setting)
                 if outcomes is not None:

@@ -10,8 +10,8 @@ from harness.analysis.columns import Group
 from harness.analysis.comparisons import ALPHA, Comparison
 from harness.analysis.findings import Findings
 from harness.analysis.measurements import Measurements
+from harness.analysis.mixtures import Mixture
 from harness.analysis.paper_tables import Line, PaperTable, listed, title_of
-from harness.analysis.stacks import Mixture
 from harness.report.numbers import (
     MISSING,
     estimate_record,

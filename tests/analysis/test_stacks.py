@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from harness.analysis.findings import find
-from harness.analysis.stacks import Made, Stack, kind_of, made_of, mixture_of
+from harness.analysis.mixtures import mixture_of
+from harness.analysis.stacks import Made, Stack, kind_of, made_of
 from harness.report.contents import table_files, terminal_text
 from tests.fixtures.results import GridResults
 from tests.records.test_results import RESULT, SCORE
