@@ -1,31 +1,30 @@
-"""The comparisons that the claims rest on: paired by item and seed, corrected for their number."""
+"""The comparisons that a grid asks for: paired by item and seed, corrected for their number.
+
+What is tested is decided before the results: of each pair one column, that which its claim names,
+or else the average of the most benchmarks, which is not counted beside its parts; without an
+average each benchmark. All other columns describe: they have their p, and no star.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Literal, get_args
 
 from harness.analysis.columns import Group
-from harness.analysis.measurements import (
-    BASE,
-    Measurements,
-    Variant,
-    name_of,
-    representatives,
-)
+from harness.analysis.measurements import Measurements
 from harness.analysis.published import Published
 from harness.analysis.stats import Estimate, holm
-
-CLAIMS = (("zero-init-linear", "random-init"), ("zero-init-nonlinear", "zero-init-linear"))
-"""Pairs of registry names: what the paper's Tables 1 and 2 claim."""
+from harness.analysis.variants import BASE, Variant, label_of, name_of, named, representatives
+from harness.grid.questions import ALL, ClaimSpec
 
 ALPHA = 0.05
 """Adjusted p below which a difference is called significant."""
 
-Family = Literal["claim", "setting", "context"]
-"""What the paper claims, which was asked before any result; a method's other settings against its
-own; trained methods against the base model."""
+Family = Literal["claim", "compare", "setting", "context"]
+"""What the grid claims, which was asked before any result; what it compares; a method's other
+settings against its own; trained methods against the base model."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +41,19 @@ class Comparison:
     estimate: Estimate | None
     p_value: float | None = None
     p_holm: float | None = None
-    """Adjusted over the comparisons of the same family, model and group."""
+    """Adjusted over what is tested of the same family, model and group; None of a description."""
     test: str = ""
     family: Family | None = None
     """What it is asked for; None for a difference from a published value."""
+    is_tested: bool = False
+    """Whether it is what its pair is tested on; else it describes."""
+    margin: float | None = None
+    """The largest difference that counts as none, in the unit of the scores (0..1 of shares)."""
 
     @property
-    def is_claim(self) -> bool:
-        """Whether the paper claims something of it."""
-        return self.family == "claim"
+    def is_asked(self) -> bool:
+        """Whether the grid asks for it: it is what the page says first."""
+        return self.family in ("claim", "compare") and self.is_tested
 
     @property
     def is_significant(self) -> bool:
@@ -58,60 +61,161 @@ class Comparison:
         return self.p_holm is not None and self.p_holm < ALPHA
 
     @property
+    def is_within_margin(self) -> bool | None:
+        """Whether its whole interval lies within ±margin; None without either."""
+        interval = None if self.estimate is None else self.estimate.interval
+        if self.margin is None or interval is None:
+            return None
+        return -self.margin <= interval[0] and interval[1] <= self.margin
+
+    @property
+    def is_left_better(self) -> bool | None:
+        """Whether the left one is better; None where neither is, or nothing is known."""
+        if self.estimate is None or self.estimate.value == 0:
+            return None
+        return (self.estimate.value < 0) == self.group.is_lower_better(self.column)
+
+    @property
     def label(self) -> str:
         """`left − right`."""
         return f"{self.left} − {self.right}"
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """Two variants to be compared."""
+
+    left: Variant
+    right: Variant
+    family: Family
+    claims: tuple[ClaimSpec, ...] = ()
+    """What the grid claims of them; of the other families nothing."""
+
+
 def compare(measured: Measurements, group: Group, model: str) -> list[Comparison]:
-    """Paired comparisons of a model: the claims first, then settings, then base."""
+    """Comparisons of a model: the claims first, then what else is asked, settings, and base."""
     found = []
-    for left, right, family in _pairs(measured.table_variants(model)):
+    for pair in _pairs(measured, model):
+        left, right = pair.left, pair.right
+        # Of a setting the label says enough: its own method is what it stands against.
+        names = label_of(left) if pair.family == "setting" else name_of(left), name_of(right)
+        tested = _tested(group, pair.claims)
         for column in group.columns:
-            # Of a setting the label says enough: its own method is what it stands against.
-            name = left.method if family == "setting" else name_of(left)
             difference = measured.difference(left, right, group, column)
             numbers = vars(difference) if difference is not None else {"estimate": None}
-            names = name, name_of(right)
-            found.append(Comparison(group, model, *names, column, **numbers, family=family))
-    families = [[entry for entry in found if entry.family == name] for name in get_args(Family)]
-    return [
-        replace(entry, p_holm=p)
+            margin = tested.get(column)
+            entry = Comparison(group, model, *names, column, **numbers, family=pair.family)
+            found.append(replace(entry, is_tested=column in tested, margin=margin))
+    families = [
+        [entry for entry in found if entry.family == name and entry.is_tested]
+        for name in get_args(Family)
+    ]
+    adjusted = {
+        id(entry): p
         for family in families
         for entry, p in zip(family, holm([each.p_value for each in family]), strict=True)
-    ]
+    }
+    return [replace(entry, p_holm=adjusted.get(id(entry))) for entry in found]
+
+
+def _tested(group: Group, claims: Sequence[ClaimSpec]) -> dict[str, float | None]:
+    """The columns that a pair is tested on, with their margins."""
+    found: dict[str, float | None] = {}
+    if not claims:
+        return dict.fromkeys(tested_columns(group))
+    for claim in claims:
+        on = tested_columns(group) if claim.on is None else _column(group, claim.on)
+        for column in on:
+            margin = claim.margin
+            shares = margin is not None and group.unit(column) is None
+            found[column] = margin / 100 if margin is not None and shares else margin
+    return found
+
+
+def tested_columns(group: Group) -> tuple[str, ...]:
+    """What a pair is tested on where nothing else is said.
+
+    That is the average of the most benchmarks (of several the last); without one each benchmark, by
+    the first of its columns.
+    """
+    if averages := group.averages:
+        return (max(reversed(averages), key=lambda column: len(group.weights_of(column))),)
+    first: dict[str, str] = {}
+    for column in group.columns:
+        if (setting := group.settings.get(column)) is not None:
+            first.setdefault(setting.benchmark, column)
+    return tuple(first.values())
+
+
+def _column(group: Group, name: str) -> tuple[str, ...]:
+    """The column that a claim names, by its title or by its benchmark; none of another group."""
+    if name in group.columns:
+        return (name,)
+    mine = [c for c in group.columns if c in group.settings and group.settings[c].benchmark == name]
+    return tuple(mine[:1])
 
 
 def headlines(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """One comparison per claim, model and group: on the Average, or else on ARC avg."""
-    chosen = {}
-    for column in ("ARC avg", "Average"):
-        for entry in comparisons:
-            if entry.is_claim and entry.column == column and entry.estimate is not None:
-                chosen[entry.group, entry.model, entry.label] = entry
-    keys = dict.fromkeys((entry.group, entry.model, entry.label) for entry in comparisons)
-    return tuple(chosen[key] for key in keys if key in chosen)
+    """What the grid asks for, in its order: each claim and comparison that was tested."""
+    return tuple(entry for entry in comparisons if entry.is_asked and entry.estimate is not None)
 
 
-def _pairs(variants: list[Variant]) -> list[tuple[Variant, Variant, Family]]:
-    standing = representatives(variants)
-    pairs: list[tuple[Variant, Variant, Family]] = [
-        (left, right, "claim")
-        for left_name, right_name in CLAIMS
-        for left in standing
-        for right in standing
-        if (left.method_name, right.method_name) == (left_name, right_name)
+def _pairs(measured: Measurements, model: str) -> Iterator[_Pair]:
+    """The pairs of a model, each once, within one data set; base stands against each."""
+    variants = measured.table_variants(model)
+    sets = [
+        [v for v in variants if v.data == data or v.method_name == BASE]
+        for data in measured.data_sets(model) or (None,)
     ]
-    pairs += [
-        (setting, own, "setting")
+    told: set[frozenset[Variant]] = set()
+    for mine in sets:
+        claimed: dict[tuple[Variant, Variant], list[ClaimSpec]] = {}
+        for claim in measured.data.claims:
+            for left in named(claim.better, mine):
+                for right in named(claim.than, mine):
+                    if left != right:
+                        claimed.setdefault((left, right), []).append(claim)
+        for (left, right), claims in claimed.items():
+            told.add(frozenset((left, right)))
+            yield _Pair(left, right, "claim", tuple(claims))
+    kinds: tuple[tuple[Family, Callable[..., list[tuple[Variant, Variant]]]], ...] = (
+        ("compare", _asked),
+        ("setting", _settings),
+        ("context", _context),
+    )
+    for family, pairs in kinds:
+        for mine in sets:
+            for left, right in pairs(mine, measured.data.compare):
+                if frozenset((left, right)) not in told:
+                    told.add(frozenset((left, right)))
+                    yield _Pair(left, right, family)
+
+
+def _asked(variants: Sequence[Variant], asked: str | None) -> list[tuple[Variant, Variant]]:
+    """What `compare` asks for: a later method minus an earlier one, or all minus one."""
+    trained = [v for v in representatives(variants) if v.method_name != BASE]
+    if asked is None:
+        return []
+    if asked == ALL:
+        return [(later, earlier) for earlier, later in combinations(trained, 2)]
+    return [(v, one) for one in named(asked, variants) for v in trained if v != one]
+
+
+def _settings(variants: Sequence[Variant], _asked: str | None) -> list[tuple[Variant, Variant]]:
+    standing = representatives(variants)
+    return [
+        (setting, own)
         for setting in variants
         if setting not in standing
         for own in standing
         if own.method_name == setting.method_name
     ]
+
+
+def _context(variants: Sequence[Variant], _asked: str | None) -> list[tuple[Variant, Variant]]:
+    standing = representatives(variants)
     bases = [variant for variant in standing if variant.method_name == BASE]
-    trained = [variant for variant in standing if variant.method_name != BASE]
-    return pairs + [(variant, base, "context") for base in bases for variant in trained]
+    return [(v, base) for base in bases for v in standing if v.method_name != BASE]
 
 
 def compare_with_published(
@@ -121,7 +225,7 @@ def compare_with_published(
     found = []
     for variant in measured.table_variants(model):
         row = published.row(model, variant.method_name)
-        if row is None or variant.fraction != 1.0:
+        if row is None or variant.fraction != 1.0 or variant.data is not None:
             continue
         for column in group.columns:
             ours = measured.estimate(variant, group, column)

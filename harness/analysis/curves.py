@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.analysis.columns import Group
-from harness.analysis.measurements import BASE, Measurements, Variant, finite, variant_of
+from harness.analysis.measurements import Measurements, finite
 from harness.analysis.published import Published, PublishedLoss
+from harness.analysis.variants import BASE, Variant, variant_of
 
 
 @dataclass(frozen=True, eq=False)
 class EfficiencyCurves:
-    """Scores (0..1) of each seed in one column, for one model and group."""
+    """Scores of each seed in one column, for one model, data set and group."""
 
     column: str
+    unit: str | None
+    """What the scores count; None of shares (0..1)."""
+    lower_is_better: bool
     scores: Mapping[Variant, list[float]]
     """Scores of each trained variant that has any."""
     base: Mapping[Variant, list[float]]
@@ -24,43 +28,56 @@ class EfficiencyCurves:
 
 @dataclass(frozen=True, eq=False)
 class LossCurves:
-    """Training losses of one model at the largest fraction, in nats per token."""
+    """Training losses of one model and data set at the largest fraction, in nats per token."""
 
     model: str
+    data: str | None
+    """The data set's name, where the grid has several."""
     fraction: float
     epochs: Mapping[Variant, Mapping[int, list[float]]]
     """By epoch (from 0): the loss of each seed."""
     published: list[PublishedLoss]
 
 
-def efficiency_curves(measured: Measurements, group: Group, model: str) -> list[EfficiencyCurves]:
-    """Curves of ARC avg and Average, each where a trained variant has it."""
+def efficiency_curves(
+    measured: Measurements, group: Group, model: str, data: str | None
+) -> list[EfficiencyCurves]:
+    """Curves of every average and every benchmark, each where a trained variant has it."""
     curves = []
-    mine = [variant for variant in measured.cells if variant.model == model]
-    for column in ("ARC avg", "Average"):
+    mine = measured.on_data(model, data)
+    for column in group.columns:
         found = {v: list(measured.seed_scores(v, group, column).values()) for v in mine}
         base = {v: scores for v, scores in found.items() if scores and v.method_name == BASE}
         trained = {v: scores for v, scores in found.items() if scores and v.fraction is not None}
         if trained:
-            chance = measured.chance(group, column)
-            curves.append(EfficiencyCurves(column, trained, base, chance))
+            lower, chance = group.is_lower_better(column), measured.chance(group, column)
+            unit = group.unit(column)
+            curves.append(EfficiencyCurves(column, unit, lower, trained, base, chance))
     return curves
 
 
-def loss_curves(measured: Measurements, published: Published, model: str) -> LossCurves | None:
+def loss_curves(
+    measured: Measurements, published: Published, model: str, data: str | None
+) -> LossCurves | None:
     """Losses at the largest fraction beside the published ones; None where there are none."""
     losses = measured.data.losses
-    largest = max(measured.fractions(model), default=None)
+    largest = max(measured.fractions(model, data), default=None)
     if losses.empty or largest is None:
         return None
     chosen = losses[(losses["model"] == model) & (losses["fraction"] == largest)]
     found: dict[Variant, dict[int, list[float]]] = {}
     numbers = chosen[finite(chosen["loss"])]
     for record in numbers.sort_values(["epoch", "seed"]).to_dict("records"):
-        epochs = found.setdefault(variant_of(record), {})
+        if (variant := variant_of(record)).data != data:
+            continue
+        epochs = found.setdefault(variant, {})
         epochs.setdefault(int(record["epoch"]), []).append(float(record["loss"]))
     if not found:
         return None
-    known = [curve for curve in published.losses if curve.model == model and largest == 1.0]
+    known = [
+        curve
+        for curve in published.losses
+        if curve.model == model and largest == 1.0 and data is None
+    ]
     epochs_of = {variant: found[variant] for variant in measured.cells if variant in found}
-    return LossCurves(model, largest, epochs_of, known)
+    return LossCurves(model, data, largest, epochs_of, known)

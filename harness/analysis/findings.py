@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.columns import Group, is_aggregate
 from harness.analysis.comparisons import Comparison, compare, compare_with_published, headlines
 from harness.analysis.curves import EfficiencyCurves, LossCurves, efficiency_curves, loss_curves
-from harness.analysis.frames import ReportInput
+from harness.analysis.frames import DATA, ReportInput
 from harness.analysis.gates import GateCurves, ShareLine, gate_curves, share_lines
 from harness.analysis.item_tables import ItemTable, item_tables
-from harness.analysis.measurements import BASE, Measurements, finite, variant_of
+from harness.analysis.measurements import Measurements, finite
 from harness.analysis.mixtures import Mixture, table_mixture
-from harness.analysis.paper_tables import PAPER_TABLES, Line, PaperTable, table_lines
 from harness.analysis.published import Anchor, Published, load_published
 from harness.analysis.responses import FlagLine, OrderLine, flag_lines, order_lines
+from harness.analysis.score_tables import Lines, score_lines
+from harness.analysis.variants import BASE, variant_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,21 +42,21 @@ class Findings:
     measured: Measurements
     """The estimate of every variant in every column; its groups are those of the fields below."""
     published: Published
-    lines: Mapping[tuple[PaperTable, Group], list[Line]]
-    """Rows of each table: of the paper's, and of that of the other benchmarks."""
+    lines: Lines
+    """Rows of each table of scores."""
     comparisons: Mapping[Group, list[Comparison]]
     items: tuple[ItemTable, ...]
     """The items of the pairs that the grid asks to be compared."""
     mixtures: Mapping[Group, Mixture]
     """The groups whose tables mix cells of several stacks."""
     headlines: tuple[Comparison, ...]
-    """What the page says first: one comparison per claim of the paper."""
+    """What the page says first: what the grid claims, and asks to be compared."""
     flags: Mapping[Group, list[FlagLine]]
     """Response flags."""
     orders: tuple[OrderLine, ...]
     """What the order of the options does."""
-    efficiency: Mapping[tuple[Group, str], list[EfficiencyCurves]]
-    """By group and model, where there are any."""
+    efficiency: Mapping[tuple[Group, str, str | None], list[EfficiencyCurves]]
+    """By group, model and data set, where there are any."""
     losses: tuple[LossCurves, ...]
     gates: tuple[GateCurves, ...]
     shares: tuple[ShareLine, ...]
@@ -75,32 +76,35 @@ class Findings:
 
 
 def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -> Findings:
-    """All findings of a grid's results; its benchmarks are by default those that ship."""
+    """All findings of a grid's results; its benchmarks are by default its own and those that
+    ship."""
     from harness.evaluation.benchmarks import BENCHMARKS
 
-    measured, published = Measurements(data, benchmarks or BENCHMARKS), load_published()
+    known = benchmarks or {**BENCHMARKS, **data.benchmarks}
+    measured, published = Measurements(data, known), load_published()
     groups, models = measured.groups, measured.models
     comparisons: dict[Group, list[Comparison]] = {group: [] for group in groups}
     for group, model in product(groups, models):
         comparisons[group] += compare(measured, group, model)
         comparisons[group] += compare_with_published(measured, published, group, model)
-    efficiency = {key: efficiency_curves(measured, *key) for key in product(groups, models)}
-    losses = [loss_curves(measured, published, model) for model in models]
+    trained = [(model, each) for model in models for each in measured.data_sets(model)]
+    efficiency = {
+        (group, *each): efficiency_curves(measured, group, *each)
+        for group, each in product(groups, trained)
+    }
+    losses = [loss_curves(measured, published, *each) for each in trained]
     scores = data.scores[is_aggregate(data.scores)]
+    lines = score_lines(measured, published)
     return Findings(
         data=data,
         measured=measured,
         published=published,
-        lines={
-            (paper, group): lines
-            for paper, group in product(PAPER_TABLES, groups)
-            if (lines := table_lines(measured, published, group, paper))
-        },
+        lines=lines,
         comparisons=comparisons,
         items=tuple(item_tables(measured, comparisons)),
         mixtures={
             group: mixture
-            for group in groups
+            for group in (*groups, *(view for _, view in lines))
             if (mixture := table_mixture(measured, group)) is not None
         },
         headlines=headlines([entry for entries in comparisons.values() for entry in entries]),
@@ -137,7 +141,7 @@ def seeds_behind(measured: Measurements) -> tuple[int, int] | None:
 def columns_at_chance(measured: Measurements) -> list[tuple[str, Group, list[str]]]:
     """Model, group and the columns in which no row is two standard errors above chance."""
     found = [
-        (model, group, [c for c in group.settings if _is_at_chance(measured, group, model, c)])
+        (model, group, [c for c in group.columns if _is_at_chance(measured, group, model, c)])
         for group in measured.groups
         for model in measured.models
     ]
@@ -145,12 +149,12 @@ def columns_at_chance(measured: Measurements) -> list[tuple[str, Group, list[str
 
 
 def _is_at_chance(measured: Measurements, group: Group, model: str, column: str) -> bool:
-    chance = measured.chance(group, column)
+    chance = None if group.is_average(column) else measured.chance(group, column)
     found = [measured.estimate(v, group, column) for v in measured.table_variants(model)]
     estimates = [estimate for estimate in found if estimate is not None]
     return bool(estimates) and all(
         chance is not None
-        and column not in group.lower_is_better
+        and not group.is_lower_better(column)
         and estimate.stderr is not None
         and estimate.value - chance <= 2 * estimate.stderr
         for estimate in estimates
@@ -167,6 +171,7 @@ def cost_lines(cells: pd.DataFrame) -> list[dict[str, Any]]:
     lines = []
     columns = list(dict.fromkeys([*cells, *COSTS, *PREDICTED]))
     keys = ["model", "method", "method_name", "method_title", "fraction"]
+    keys += [DATA] * (DATA in columns)
     for _, part in cells.reindex(columns=columns).groupby(keys, sort=False, dropna=False):
         done = part[part["status"] == "done"]
         known = done.dropna(subset=[*PREDICTED, "evaluation_seconds"])

@@ -12,6 +12,7 @@ from harness.analysis.item_texts import Texts
 from harness.analysis.stacks import made_of
 from harness.errors import MethodError
 from harness.evaluation.tasks import TaskSpec, request_key
+from harness.grid.questions import ClaimSpec, TableSpec
 from harness.grid.schema import Cell
 from harness.grid.status import CellState, is_trained
 from harness.methods import METHODS
@@ -20,11 +21,15 @@ from harness.records.results import CellResult, TaskScore
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.evaluation.benchmarks import Benchmark
+
 IDENTITY = (
     *("cell_id", "label", "model", "method", "method_name", "method_title"),
     *("fraction", "seed"),
 )
 """Columns that every frame begins with."""
+DATA = "data"
+"""A further one where a grid has several data sets: the set's name in the grid."""
 COSTS = (
     *("trainable_parameters", "total_parameters", "examples", "steps", "seconds"),
     *("tokens_per_second", "peak_memory_bytes", "peak_learning_rate", "precision", "device"),
@@ -58,6 +63,14 @@ class ReportInput:
     See `harness.methods.method.TelemetryCallback.frames`."""
     texts: Callable[[str, str], Texts] = field(default=lambda _cell, _benchmark: {})
     """What the items of (cell_id, benchmark) ask, where the data root has them."""
+    tables: tuple[TableSpec, ...] = ()
+    """The grid's tables; without any, one has all benchmarks."""
+    compare: str | None = None
+    """The method that the grid compares all others with, or `all`."""
+    claims: tuple[ClaimSpec, ...] = ()
+    """The grid's claims."""
+    benchmarks: Mapping[str, Benchmark] = field(default_factory=dict)
+    """The grid's benchmarks that do not ship, by name."""
     theory: Path | None = None
     """The folder of `zbench theory`; it may hold nothing yet."""
     notes: tuple[str, ...] = ()
@@ -78,7 +91,7 @@ def cell_identity(cell: Cell) -> dict[str, Any]:
         "method_title": title if label == cell.method else f"{title} ({label})",
         "fraction": cell.fraction,
         "seed": cell.seed,
-    }
+    } | ({} if (data := getattr(cell, "data_name", None)) is None else {DATA: data})
 
 
 def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd.DataFrame:
@@ -92,8 +105,13 @@ def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd
         for task in cell.tasks
         for score in scores_of(task, result)
     ]
-    columns = [*IDENTITY, *(entry.name for entry in fields(TaskScore)), "made"]
-    return _typed(pd.DataFrame(rows, columns=columns))
+    names = [*_head(rows), *(one.name for one in fields(TaskScore)), "made"]
+    return _typed(pd.DataFrame(rows, columns=names))
+
+
+def _head(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Columns that a frame begins with."""
+    return [*IDENTITY, *[DATA] * any(DATA in row for row in rows)]
 
 
 def scores_of(task: TaskSpec, result: CellResult) -> tuple[TaskScore, ...]:
@@ -171,7 +189,7 @@ def losses_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd
         if (result := results.get(cell.id)) is not None and result.train is not None
         for epoch, loss in enumerate(result.train.epoch_losses)
     ]
-    return _typed(pd.DataFrame(rows, columns=[*IDENTITY, "epoch", "loss"]))
+    return _typed(pd.DataFrame(rows, columns=[*_head(rows), "epoch", "loss"]))
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:

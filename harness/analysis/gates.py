@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from harness.analysis.measurements import Measurements, Seed, Variant, representatives
+from harness.analysis.measurements import Measurements, Seed
+from harness.analysis.variants import Variant, representatives
 from harness.methods import METHODS
 from harness.methods.zero_init.telemetry import GATES_FILE, SHARES, SHARES_FILE
 
@@ -54,16 +55,20 @@ def gate_curves(measured: Measurements) -> Iterator[GateCurves]:
     first seed that kept its gates.
     """
     for model in measured.models:
-        shown: set[str] = set()
+        shown: set[tuple[str, str | None]] = set()
         variants = _variants(measured, model)
         for variant in representatives(variants):
             found = next(iter(_frames(measured, variant, GATES_FILE).items()), None)
-            if found is None or variant.method_name in shown:
+            if found is None or (variant.method_name, variant.data) in shown:
                 continue
-            shown.add(variant.method_name)
+            shown.add((variant.method_name, variant.data))
             seed, gates = found
             last = gates[gates["step"] == gates["step"].max()]
-            settings = [v for v in variants if v.method_name == variant.method_name]
+            settings = [
+                v
+                for v in variants
+                if (v.method_name, v.data) == (variant.method_name, variant.data)
+            ]
             yield GateCurves(
                 variant=variant,
                 seed=seed,

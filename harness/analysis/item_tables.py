@@ -10,8 +10,9 @@ from harness.analysis.answers import ItemKey, ItemOutcome, Kind, Outcomes, outco
 from harness.analysis.columns import Group, Setting
 from harness.analysis.comparisons import Comparison
 from harness.analysis.item_texts import text_of
-from harness.analysis.measurements import Measurements, name_of
+from harness.analysis.measurements import Measurements
 from harness.analysis.shown_items import ShownItem, shown_item
+from harness.analysis.variants import name_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +80,7 @@ def _outcomes(
                     continue
                 told.add((model, left, right, setting))
                 pairs = measured.paired_cells(names[left], names[right], setting)
-                outcomes = _of_pairs(measured, pairs, group, column, setting)
+                outcomes = _of_pairs(measured, pairs, setting)
                 if outcomes is not None:
                     yield entry, column, setting, pairs, outcomes
 
@@ -87,8 +88,6 @@ def _outcomes(
 def _of_pairs(
     measured: Measurements,
     pairs: Sequence[tuple[str, str]],
-    group: Group,
-    column: str,
     setting: Setting,
 ) -> Outcomes | None:
     if not pairs:
@@ -97,8 +96,8 @@ def _of_pairs(
     second = measured.item_table([other for _, other in pairs], setting)
     if first is None or second is None or not first[0].equals(second[0]):
         return None
-    higher = column not in group.lower_is_better
-    return outcomes_of(list(first[0]), first[1], second[1], higher_is_better=higher)
+    better = setting.higher_is_better
+    return outcomes_of(list(first[0]), first[1], second[1], higher_is_better=better)
 
 
 def _first(outcomes: Outcomes, room: int) -> list[ItemOutcome]:

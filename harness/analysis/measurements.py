@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.columns import Group, Setting, find_groups, is_missing, weights_of
+from harness.analysis.columns import Group, Setting, is_aggregate, is_missing
+from harness.analysis.grouping import find_groups
+from harness.analysis.layout import layout_of
 from harness.analysis.stats import Estimate, Sample, combine, mcnemar_exact
+from harness.analysis.variants import BASE, Variant, label_of, name_of, representatives, variant_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,21 +23,8 @@ if TYPE_CHECKING:
 Seed = int | None
 """None is the untrained base model's."""
 
-BASE = "base"
-"""Registry name of the untrained model."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A model trained by one method on one fraction of the data, over all its seeds."""
-
-    model: str
-    method: str
-    """The label in the grid."""
-    method_name: str
-    title: str
-    fraction: float | None
-    """None for the untrained base model."""
+Parts = tuple[tuple[Setting, float], ...]
+"""What a column is made of: settings with their weights."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +34,8 @@ class Difference:
     estimate: Estimate
     p_value: float | None
     test: str
-    """`McNemar, exact`, `t, items` or `t, items × seeds`."""
+    """`McNemar, exact`, `t, items`, `t, items × seeds`, or of a score that is no mean over its
+    items `t, seeds`; empty without a test."""
 
 
 class Measurements:
@@ -53,14 +44,17 @@ class Measurements:
     def __init__(self, data: ReportInput, benchmarks: Mapping[str, Benchmark]) -> None:
         self.data = data
         self.benchmarks = benchmarks
-        self.groups, self.rows = find_groups(data.scores, benchmarks)
+        whole = data.scores[is_aggregate(data.scores)]
+        methods = [(v.method, v.method_name) for v in self.cells if v.method_name != BASE]
+        self.layout = layout_of(data.tables, benchmarks, whole, methods)
+        self.groups, self.rows = find_groups(whole, benchmarks, self.layout)
         self._scores: dict[Setting, dict[str, dict[str, Any]]] = {
             setting: frame[finite(frame["value"])]
             .set_index("cell_id")[["value", "stderr", "n"]]
             .to_dict("index")
             for setting, frame in self.rows.items()
         }
-        self._estimates: dict[tuple[Variant, Group, str], Estimate | None] = {}
+        self._estimates: dict[tuple[Variant, Parts], Estimate | None] = {}
         self._items: dict[tuple[str, Setting], pd.Series | None] = {}
         self._indexes: list[pd.Index] = []
 
@@ -81,29 +75,42 @@ class Measurements:
         """The models, in the order of the frame."""
         return tuple(dict.fromkeys(variant.model for variant in self.cells))
 
-    def fractions(self, model: str) -> tuple[float, ...]:
-        """Planned fractions of a model, ascending."""
-        found = {v.fraction for v in self.cells if v.model == model and v.fraction is not None}
+    def data_sets(self, model: str) -> tuple[str | None, ...]:
+        """Names of the data sets that a model is trained on, in the order of the frame."""
+        trained = (v for v in self.cells if v.model == model and v.fraction is not None)
+        return tuple(dict.fromkeys(variant.data for variant in trained))
+
+    def on_data(self, model: str, data: str | None) -> list[Variant]:
+        """A model's variants that are trained on a data set, and the untrained ones."""
+        return [
+            v for v in self.cells if v.model == model and (v.fraction is None or v.data == data)
+        ]
+
+    def fractions(self, model: str, data: str | None) -> tuple[float, ...]:
+        """Planned fractions of a model and data set, ascending."""
+        found = {v.fraction for v in self.on_data(model, data) if v.fraction is not None}
         return tuple(sorted(found))
 
     def table_variants(self, model: str) -> list[Variant]:
-        """A model's variants for the tables: base, and the largest planned fraction."""
+        """A model's variants for the tables: base, and the largest planned fraction of each data
+        set."""
         return [variant for variant in self.tabled if variant.model == model]
 
     @cached_property
     def tabled(self) -> tuple[Variant, ...]:
         """The variants of the tables, model by model."""
-        largest = {model: self.fractions(model)[-1:] for model in self.models}
-        return tuple(
-            variant
-            for model in self.models
-            for variant in self.cells
-            if variant.model == model and variant.fraction in (None, *largest[model])
-        )
+        found = []
+        for model in self.models:
+            sets = self.data_sets(model)
+            largest = {data: self.fractions(model, data)[-1] for data in sets}
+            mine = [v for v in self.cells if v.model == model]
+            shown = [v for v in mine if v.fraction in (None, largest.get(v.data))]
+            found += sorted(shown, key=lambda v: 1 + sets.index(v.data) if v.fraction else 0)
+        return tuple(found)
 
     def row_name(self, variant: Variant) -> str:
         """Name in a table, where a method's other settings stand below its own row."""
-        return name_of(variant) if variant in self.standing else f"… {variant.method}"
+        return name_of(variant) if variant in self.standing else f"… {label_of(variant)}"
 
     @cached_property
     def standing(self) -> tuple[Variant, ...]:
@@ -112,7 +119,7 @@ class Measurements:
 
     def seed_scores(self, variant: Variant, group: Group, column: str) -> dict[Seed, float]:
         """Score (0..1) of each seed that has all parts of the column."""
-        weights = weights_of(column)
+        weights = group.weights_of(column)
         return {
             seed: sum(
                 weight * self._scores[group.settings[part]][cell_id]["value"]
@@ -123,13 +130,15 @@ class Measurements:
 
     def estimate(self, variant: Variant, group: Group, column: str) -> Estimate | None:
         """Mean over items and seeds; None where a part of the column is missing."""
-        key = (variant, group, column)
-        if key not in self._estimates:
+        known = group.parts(column)
+        if known is None:
+            return None
+        parts = tuple(zip(known, group.weights_of(column).values(), strict=True))
+        if (variant, parts) not in self._estimates:
             cell_ids = list(self._seeds(variant, group, column).values())
-            parts = weights_of(column).items() if cell_ids else ()
-            samples = [self._sample(cell_ids, group.settings[part], w) for part, w in parts]
-            self._estimates[key] = combine(samples) if samples else None
-        return self._estimates[key]
+            samples = [self._sample(cell_ids, *part) for part in parts if cell_ids]
+            self._estimates[variant, parts] = combine(samples) if samples else None
+        return self._estimates[variant, parts]
 
     def difference(
         self, left: Variant, right: Variant, group: Group, column: str
@@ -148,8 +157,10 @@ class Measurements:
         ]
         if not pairs:
             return None
+        if group.unit(column) is not None:
+            return self._difference_of_seeds(pairs, group.settings[column])
         samples = []
-        for part, weight in weights_of(column).items():
+        for part, weight in group.weights_of(column).items():
             first = self._table([cell for cell, _ in pairs], group.settings[part])
             second = self._table([str(cell) for _, cell in pairs], group.settings[part])
             if first is None or second is None or not first[0].equals(second[0]):
@@ -164,10 +175,29 @@ class Measurements:
         test = "t, items × seeds" if len(pairs) > 1 else "t, items"
         return Difference(estimate, estimate.p_value, test)
 
+    def _difference_of_seeds(
+        self, pairs: Sequence[tuple[str, str | None]], setting: Setting
+    ) -> Difference:
+        """Difference of scores that are no means over items, such as perplexities.
+
+        Only its spread over the seeds is known: the items are taken as given.
+        """
+        import numpy as np
+
+        scores = self._scores[setting]
+        number = min(int(scores[cell]["n"]) for cell, _ in pairs)
+        values = np.array([scores[a]["value"] - scores[str(b)]["value"] for a, b in pairs])
+        count = len(values)
+        stderr = float(values.std(ddof=1) / count**0.5) if count > 1 else None
+        estimate = Estimate(float(values.mean()), stderr, max(1, count - 1), count, number, False)
+        if stderr is None:
+            return Difference(estimate, None, "")
+        return Difference(estimate, estimate.p_value, "t, seeds")
+
     def _seeds(self, variant: Variant, group: Group, column: str) -> dict[Seed, str]:
         """Cells that have a score in every part of the column."""
-        parts = [group.settings.get(part) for part in weights_of(column)]
-        found = [self._scores[setting] if setting else {} for setting in parts]
+        parts = group.parts(column)
+        found = [{}] if parts is None else [self._scores[setting] for setting in parts]
         return {
             seed: cell_id
             for seed, cell_id in self.cells.get(variant, {}).items()
@@ -264,9 +294,11 @@ class Measurements:
     def chance(self, group: Group, column: str) -> float | None:
         """Expected score of random answers (0..1); None where it is not defined."""
         total = 0.0
-        for part, weight in weights_of(column).items():
-            setting = group.settings.get(part)
-            chance = self._chance_of(setting) if setting else None
+        settings = group.parts(column)
+        if settings is None:
+            return None
+        for setting, weight in zip(settings, group.weights_of(column).values(), strict=True):
+            chance = self._chance_of(setting)
             if chance is None:
                 return None
             total += weight * chance
@@ -278,33 +310,3 @@ def finite(values: pd.Series) -> pd.Series:
     import numpy as np
 
     return values.astype("float64").map(np.isfinite).astype(bool)
-
-
-def variant_of(row: Mapping[str, Any]) -> Variant:
-    """Variant of a row of any of the frames."""
-    return Variant(
-        model=row["model"],
-        method=row["method"],
-        method_name=row["method_name"],
-        title=row["method_title"],
-        fraction=None if is_missing(row["fraction"]) else float(row["fraction"]),
-    )
-
-
-def representatives(variants: Sequence[Variant]) -> list[Variant]:
-    """Variants that stand for their methods.
-
-    That is a method under its registry name. Where the grid has it so, its other labels are
-    settings of it, to be compared with it; where not, each label stands for itself.
-    """
-    plain = {(v.model, v.method_name) for v in variants if v.method == v.method_name}
-    return [
-        v for v in variants if v.method == v.method_name or (v.model, v.method_name) not in plain
-    ]
-
-
-def name_of(variant: Variant) -> str:
-    """Printed name: the method's title, and the grid's label where it differs."""
-    if variant.method == variant.method_name or f"({variant.method})" in variant.title:
-        return variant.title
-    return f"{variant.title} ({variant.method})"

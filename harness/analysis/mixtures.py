@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.analysis.columns import Group
-from harness.analysis.measurements import Measurements, name_of
+from harness.analysis.measurements import Measurements
 from harness.analysis.stacks import Made, Stack, varying
+from harness.analysis.variants import label_of, name_of
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,6 @@ def table_mixture(measured: Measurements, group: Group) -> Mixture | None:
         for cell, made in zip(frame["cell_id"], frame["made"], strict=True):
             variant = variants.get(cell)
             if variant is not None and isinstance(made, Made):
-                names = {name_of(variant), measured.row_name(variant), variant.method}
+                names = {name_of(variant), measured.row_name(variant), label_of(variant)}
                 rows.append((variant.model, sorted(names), made))
     return mixture_of(rows)

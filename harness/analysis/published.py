@@ -8,12 +8,22 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from harness.analysis.columns import PAPER_BENCHMARKS, Group, weights_of
-from harness.analysis.measurements import BASE
+from harness.analysis.columns import Group
 from harness.analysis.stats import Estimate, binomial_stderr
+from harness.analysis.variants import BASE
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+PAPER_BENCHMARKS = {
+    "ARC-e": "arc_easy",
+    "ARC-c": "arc_challenge",
+    "MMLU": "mmlu",
+    "HellaSwag": "hellaswag",
+    "TruthfulQA": "truthfulqa",
+}
+"""What the names of the benchmarks hold that the published columns are made of."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,10 @@ class Published:
 
     source: str
     columns: Mapping[str, PublishedColumn]
+    averages: Mapping[str, Mapping[str, float]]
+    """Weights of the columns in each published average."""
+    titles: Mapping[str, str]
+    """Of the tables, by name."""
     tables: Mapping[str, tuple[PublishedRow, ...]]
     loss_source: str
     losses: tuple[PublishedLoss, ...]
@@ -90,9 +104,11 @@ class Published:
         An average matches where all of its parts do; its number of items is the sum over them.
         Without a score yet, the number of items is None.
         """
-        if not group.is_paper:
+        parts = group.weights_of(column)
+        if group.is_average(column) and parts != self.averages.get(column):
             return False
-        parts = weights_of(column)
+        if not parts.keys() <= self.columns.keys():
+            return False
         same_items = num_items in (None, sum(self.columns[part].num_items for part in parts))
         return same_items and all(self._measured_alike(part, group) for part in parts)
 
@@ -101,7 +117,7 @@ class Published:
         if ours is None or ours.limit is not None or group.deviations.get(column):
             return False
         return (
-            any(name in ours.benchmark for name in PAPER_BENCHMARKS.values())
+            PAPER_BENCHMARKS[column] in ours.benchmark
             and ours.protocol == theirs.protocol
             and theirs.metric in (None, ours.metric)
             and theirs.shots in (None, ours.shots)
@@ -115,7 +131,7 @@ class Published:
         """
         variance = sum(
             (weight * binomial_stderr(row.values[part] / 100, self.columns[part].num_items)) ** 2
-            for part, weight in weights_of(column).items()
+            for part, weight in self.averages.get(column, {column: 1.0}).items()
         )
         return float(variance**0.5)
 
@@ -156,6 +172,8 @@ def load_published() -> Published:
     return Published(
         source=paper["source"],
         columns={name: PublishedColumn(**entry) for name, entry in paper["columns"].items()},
+        averages=paper["averages"],
+        titles=paper["titles"],
         tables={
             name: tuple(_row(**entry) for entry in rows) for name, rows in paper["tables"].items()
         },

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from harness.analysis.columns import Group, is_aggregate
-from harness.analysis.measurements import Measurements, Variant, finite
+from harness.analysis.measurements import Measurements, finite
 from harness.analysis.stats import Estimate, Sample, combine
+from harness.analysis.variants import Variant
 
 FLAGS = {
     "several_named": "Names several",

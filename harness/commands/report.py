@@ -79,6 +79,10 @@ def _content(
         items=source.items,
         traces=source.trace,
         texts=source.texts,
+        tables=grid.spec.tables,
+        compare=grid.spec.compare,
+        claims=grid.spec.claims,
+        benchmarks={task.name: task.benchmark for cell in grid.cells for task in cell.tasks},
         theory=theory,
         notes=tuple(map(mask_secrets, (*grid.spec.notes, *(f"Warning: {text}." for text in told)))),
         environment=source.environment()

@@ -7,7 +7,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from harness.evaluation.paper.matching import RESPONSE_FLAGS
 
@@ -29,8 +29,6 @@ class Protocol:
     generates: bool = False
     """Whether responses are generated. Its tokens are those of the prompts and the responses then;
     else those of the trie of the requests, each of which a model is given once."""
-    borrows: Mapping[str, str] = field(default_factory=dict)
-    """By column of the paper's tables: the protocol that fills it where this one does not."""
     response_flags: tuple[str, ...] = ()
     """What its tasks count of the responses beside the metrics: fields of their results."""
 
@@ -47,8 +45,6 @@ PAPER = Protocol(
     scorer="harness.evaluation.paper.run:score_benchmarks",
     mark="paper",
     generates=True,
-    # The paper took its HellaSwag from lm-eval.
-    borrows={"HellaSwag": LM_EVAL.name},
     response_flags=RESPONSE_FLAGS,
 )
 """The protocol of the published ARC, MMLU and TruthfulQA numbers: see docs/paper-protocol.md."""

@@ -78,7 +78,7 @@ def read_grid(grid: str | Path, *, results: Path | None = None) -> Resolved:
         rest, lines = without_absent_methods(
             parsed.content, place=path.name, folder=path.parent, results=results
         )
-        if lines and not (found := resolved(rest)).faults:
+        if lines and not (found := resolved(rest, whole=parsed.content)).faults:
             return replace(found, left_out=lines)
     return resolved(parsed.content)
 

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model
 
 from harness.data.spec import DataSpec
 from harness.errors import GridError
+from harness.evaluation.benchmarks import Benchmark
 from harness.grid.checks import NO_DATA, combination_faults
 from harness.grid.entries import (
     NON_EMPTY,
@@ -28,6 +29,7 @@ from harness.grid.entries import (
     Train,
     with_labels,
 )
+from harness.grid.questions import ClaimSpec, Name, TableSpec, question_faults
 from harness.grid.schema import (
     Block,
     DataName,
@@ -80,6 +82,12 @@ class GridFile(Spec):
     gpus_per_cell: DeviceCount = 1
     """Devices that train a cell, where its block says nothing else."""
     blocks: Annotated[list[BlockFile], NON_EMPTY]
+    tables: list[TableSpec] = []
+    """Tables of the report; one with all benchmarks where absent."""
+    compare: Name | None = None
+    """The method that all others are compared with, by label or registry name; or `all`."""
+    claims: list[ClaimSpec] = []
+    """What the report tests first, and corrects for the number of."""
     tracking: TrackingSpec = TrackingSpec()
 
     @model_validator(mode="after")
@@ -142,6 +150,7 @@ def resolve(
     folder: Path | None = None,
     known: Mapping[str, str] | None = None,
     results: Path | None = None,
+    whole: Mapping[str, Any] | None = None,
 ) -> Resolved:
     """The grid that the parsed YAML `raw` means, or what of it is without fault.
 
@@ -152,6 +161,8 @@ def resolve(
         folder: the file's folder, which the paths of `adapter` are relative to.
         known: faults found before, by their place in the file; nothing else is said of these.
         results: the runs folder, where results alone are read: an adapter may be gone since.
+        whole: the file with the methods that were left out of `raw`, which its tables and claims
+            may name.
 
     Raises:
         GridError: it is no mapping.
@@ -167,7 +178,41 @@ def resolve(
         faults += [fault for fault in found if not _follows(fault, place, known)]
         grid = _sound_part(raw, _new_context(raw, folder))
     faults += [f"{place}: {fault}" for fault in combination_faults(grid)]
+    faults += [f"{place}: {fault}" for fault in _questions(grid, whole or raw)]
     return Resolved(grid, tuple(dict.fromkeys(faults)))  # ordered de-duplication
+
+
+def _questions(grid: GridSpec, raw: Mapping[str, Any]) -> Iterator[str]:
+    """Yields faults of tables, comparisons and claims.
+
+    What the file names may have a fault of its own, and so be missing in the grid: `raw` is asked
+    too, so that nothing is told twice.
+    """
+    methods = {name: None for block in grid.blocks for choice in block.methods
+               for name in (choice.label, choice.method)}  # fmt: skip
+    tasks: dict[str, Benchmark | None] = {
+        task.name: task.benchmark for block in grid.blocks for task in block.tasks
+    }
+    written: list[Any] = []
+    named: list[Any] = list(_entries(raw.get("tasks")))
+    for block in map(_mapping, _entries(raw.get("blocks"))):
+        written += _entries(block.get("methods"))
+        named += _entries(block.get("tasks"))
+    for entry in written:
+        known = [entry] if isinstance(entry, str) else map(_mapping(entry).get, _METHOD_NAMES)
+        methods |= dict.fromkeys(name for name in known if isinstance(name, str))
+    for entry in named:
+        name = entry if isinstance(entry, str) else _mapping(entry).get("name")
+        if isinstance(name, str) and name not in tasks:
+            tasks |= {name: None}
+    yield from question_faults(grid.tables, grid.compare, grid.claims, methods=methods, tasks=tasks)
+
+
+_METHOD_NAMES = ("label", "method", "adapter")
+
+
+def _entries(raw: Any) -> Iterable[Any]:
+    return raw if isinstance(raw, list) else ()
 
 
 def _follows(fault: str, place: str, known: Iterable[str]) -> bool:
@@ -229,6 +274,9 @@ def _sound_part(raw: Mapping[str, Any], context: Context) -> GridSpec:
         name="", title="", notes=(), models=models, blocks=tuple(blocks),
         data=_sound_data(raw.get("data", {}), context), datasets=datasets,
         world=None if raw.get("world") is None else "demo",  # misspelt, it is meant all the same
+        tables=tuple(_sound(TableSpec, raw.get("tables"), context)),
+        claims=tuple(_sound(ClaimSpec, raw.get("claims"), context, prune=False)),
+        compare=next(_sound(Name, [raw.get("compare")], context), None),
         tracking=TrackingSpec(), text="",
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from harness.demo.world import DATA
 from harness.demo.world import VERSION as DEMO_VERSION
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.names import label_of, slug_of
+from harness.grid.questions import ClaimSpec, TableSpec
 from harness.grid.tracking_uri import TrackingSpec
 from harness.methods import METHODS
 from harness.methods.method import MethodOptions
@@ -95,6 +96,12 @@ class GridSpec(Spec):
     """Sets by name, for the blocks that name one."""
     blocks: tuple[Block, ...]
     tracking: TrackingSpec
+    tables: tuple[TableSpec, ...] = ()
+    """Tables of scores; one with all benchmarks where empty."""
+    compare: str | None = None
+    """The method that all others are compared with, or `all`."""
+    claims: tuple[ClaimSpec, ...] = ()
+    """What is tested first."""
     text: str
     """The file as its author wrote it."""
 

@@ -8,9 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.analysis.columns import Group
-from harness.analysis.measurements import Measurements, name_of
+from harness.analysis.measurements import Measurements
 from harness.analysis.stats import t_quantile
-from harness.report.figures import Drawing, Plot, Styles, apart, draw_curve, file_name, wrapped
+from harness.analysis.variants import name_of
+from harness.report.figures import Drawing, Plot, Styles, apart, draw_curve, place_name, wrapped
 from harness.theory.slopes import Slope
 
 if TYPE_CHECKING:
@@ -43,21 +44,27 @@ def fit_decay(examples: Sequence[float], errors: Sequence[float]) -> Slope | Non
 
 
 def bridge_drawing(
-    measured: Measurements, group: Group, model: str, styles: Styles
+    measured: Measurements, group: Group, model: str, data: str | None, styles: Styles
 ) -> Drawing | None:
-    """Error against examples on log-log axes; None where no method has enough shares."""
+    """Error against examples on log-log axes; None where no method has enough shares.
+
+    Of the averages, or without any of the benchmarks: of what is a share of right answers.
+    """
     plots = []
-    for column, title in (("ARC avg", "ARC average"), ("Average", "Average of all benchmarks")):
-        curves = _error_curves(measured, group, model, column)
+    for column in group.averages or group.columns:
+        if group.parts(column) is None or group.unit(column) or group.is_lower_better(column):
+            continue
+        curves = _error_curves(measured, group, model, data, column)
         if curves:
-            plots.append(Plot(title, partial(_draw, curves=curves, styles=styles)))
+            plots.append(Plot(column, partial(_draw, curves=curves, styles=styles)))
+    where = model + (f" on {data}" if data is not None else "")
     if not plots:
         return None
     return Drawing(
-        name=f"{BRIDGE}-{file_name(model)}{group.suffix()}",
-        title=f"{model}, {group.protocol} protocol: error against number of training examples",
+        name=f"{BRIDGE}-{place_name(model, data)}{group.suffix()}",
+        title=f"{where}, {group.protocol} protocol: error against number of training examples",
         caption=(
-            f"{model}, {group.title}. Error is 1 − accuracy; small marks: single seeds, line: "
+            f"{where}, {group.title}. Error is 1 − accuracy; small marks: single seeds, line: "
             "their mean, band: from the lowest to the highest seed. Written in (for no more than "
             f"{MOST_SLOPES} methods): the slope of "
             "log mean error on log examples, with the 95% interval that the points' scatter about "
@@ -71,12 +78,14 @@ def bridge_drawing(
     )
 
 
-def _error_curves(measured: Measurements, group: Group, model: str, column: str) -> Curves:
+def _error_curves(
+    measured: Measurements, group: Group, model: str, data: str | None, column: str
+) -> Curves:
     known = measured.data.cells.dropna(subset=["examples"])
     examples = dict(zip(known["cell_id"], known["examples"].astype(float), strict=True))
     curves: Curves = {}
     for variant, cells in measured.cells.items():
-        if variant.model != model or variant.fraction is None:
+        if (variant.model, variant.data) != (model, data) or variant.fraction is None:
             continue
         errors = [1 - score for score in measured.seed_scores(variant, group, column).values()]
         counts = [examples[cell_id] for cell_id in cells.values() if examples.get(cell_id)]

@@ -1,6 +1,7 @@
 """What a report holds: its tables, figures and sections, and where each of them stands.
 
-A new table is a function of the findings in a file of its own, and an entry of TABLES.
+A new table is a function of the findings in a file of its own, and an entry of TABLES. The tables
+of scores are those of the grid.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, count, product
 
-from harness.analysis.columns import OTHERS
 from harness.analysis.findings import Findings
-from harness.analysis.paper_tables import PAPER_TABLES
+from harness.analysis.layout import OTHERS, ScoreTable
 from harness.errors import printable
-from harness.report import costs, listings, tables
+from harness.report import comparisons, costs, listings, tables
 from harness.report.bridge import BRIDGE, bridge_drawing
-from harness.report.curves import efficiency_drawing, loss_drawing
+from harness.report.curves import efficiency_drawings, loss_drawing
 from harness.report.figures import Drawing, styles_of
 from harness.report.gates import MEANING, gate_drawing, share_table
 from harness.report.items import items_section
@@ -53,40 +53,29 @@ class TableKind:
     in_terminal: bool = False
 
 
-COMPARED = ((True, "comparisons"), (False, f"comparisons-{OTHERS}"))
-"""Whether the columns are the paper's, and the files that hold their comparisons."""
+COMPARED = ((False, "comparisons"), (True, f"comparisons-{OTHERS}"))
+"""Whether the columns stand in no table of the grid, and the files that hold their comparisons."""
 
 TABLES = (
     *(
         TableKind(
-            "tables",
-            partial(tables.paper_tables, paper),
-            partial(tables.table_records, paper),
-            file=paper.name,
-            formats=("md", "tex"),
-            in_terminal=True,
-        )
-        for paper in PAPER_TABLES
-    ),
-    *(
-        TableKind(
             "comparisons",
-            partial(tables.comparison_tables, is_paper=is_paper),
-            partial(tables.comparison_records, is_paper=is_paper),
+            partial(comparisons.comparison_tables, is_rest=is_rest),
+            partial(comparisons.comparison_records, is_rest=is_rest),
             file=file,
             formats=("md", "tex"),
             in_terminal=True,
         )
-        for is_paper, file in COMPARED
+        for is_rest, file in COMPARED
     ),
     *(
         TableKind(
             "comparisons",
-            partial(tables.comparison_lists, is_paper=is_paper),
+            partial(comparisons.comparison_lists, is_rest=is_rest),
             file=file,
             folded="Every comparison with interval and p",
         )
-        for is_paper, file in COMPARED
+        for is_rest, file in COMPARED
     ),
     TableKind("responses", listings.flag_tables, file="responses"),
     TableKind("responses", listings.order_table, file="responses"),
@@ -102,6 +91,23 @@ TABLES = (
     ),
     TableKind("environment", costs.environment_table),
 )
+
+
+def table_kinds(findings: Findings) -> tuple[TableKind, ...]:
+    """The tables of scores, as the grid states them, and all others."""
+    return (*map(_score_kind, findings.measured.layout.tables), *TABLES)
+
+
+def _score_kind(table: ScoreTable) -> TableKind:
+    return TableKind(
+        "tables",
+        partial(tables.score_tables, table),
+        partial(tables.table_records, table),
+        file=table.name,
+        formats=("md", "tex"),
+        in_terminal=True,
+    )
+
 
 SECTIONS = {
     "tables": "Tables",
@@ -128,10 +134,10 @@ that would be empty is left out."""
 
 NOTHING = {
     "tables": "No cell has a score yet. The failed cells, and why each failed, are named below.",
-    "comparisons": "Nothing to compare: it needs scores of two methods that the paper compares, of "
-    "two settings of a method, or of a method and the untrained base model.",
-    "sample-efficiency": "Nothing to draw yet: it needs trained cells with ARC-Easy and "
-    "ARC-Challenge, or with every benchmark of the average.",
+    "comparisons": "Nothing to compare: it needs scores of two methods that the grid compares "
+    "(`claims`, `compare: all` or `compare: METHOD` in its file), of two settings of a method, or "
+    "of a method and the untrained base model.",
+    "sample-efficiency": "Nothing to draw yet: it needs trained cells with a score.",
     "training-loss": "Nothing to draw yet: no cell is trained.",
 }
 """What stands in the place of a section's tables or figures."""
@@ -142,12 +148,17 @@ def drawings(findings: Findings) -> list[Drawing]:
     measured = findings.measured
     styles = styles_of(list(measured.cells))
     found = [
-        *(efficiency_drawing(findings, *key, styles) for key in findings.efficiency),
+        *(
+            drawing
+            for key in findings.efficiency
+            for drawing in efficiency_drawings(findings, *key, styles)
+        ),
         *(loss_drawing(findings, curves, styles) for curves in findings.losses),
         *(gate_drawing(curves) for curves in findings.gates),
         *(
-            bridge_drawing(measured, *key, styles)
-            for key in product(measured.groups, measured.models)
+            bridge_drawing(measured, group, model, data, styles)
+            for group, model in product(measured.groups, measured.models)
+            for data in measured.data_sets(model)
         ),
     ]
     return _named_apart([drawing for drawing in found if drawing is not None])
@@ -168,8 +179,9 @@ def _named_apart(found: Sequence[Drawing]) -> list[Drawing]:
 def table_files(findings: Findings) -> Iterator[tuple[str, str]]:
     """Yields name and text of every table's file."""
     writers = {"md": to_markdown, "tex": to_latex}
-    for file in dict.fromkeys(entry.file for entry in TABLES if entry.file):
-        entries = [entry for entry in TABLES if entry.file == file]
+    kinds = table_kinds(findings)
+    for file in dict.fromkeys(entry.file for entry in kinds if entry.file):
+        entries = [entry for entry in kinds if entry.file == file]
         for suffix, write in writers.items():
             found = [t for e in entries if suffix in e.formats for t in e.tables(findings)]
             if found:
@@ -191,7 +203,7 @@ def _csv(records: Sequence[dict[str, object]]) -> str:
 
 def terminal_text(findings: Findings) -> str:
     """What the terminal shows: how much is done, and the main tables."""
-    shown = [entry for entry in TABLES if entry.in_terminal]
+    shown = [entry for entry in table_kinds(findings) if entry.in_terminal]
     found = [table for entry in shown for table in entry.tables(findings, digits=TERMINAL_DIGITS)]
     # Each note once, at the end: the tables stand close together.
     notes = dict.fromkeys(note for table in found for note in table.notes)
@@ -230,7 +242,7 @@ def page_html(
 def _sections(
     findings: Findings, figures: Sequence[tuple[Drawing, Sequence[str]]], file_names: Sequence[str]
 ) -> Iterator[Section]:
-    data, errors_explained = findings.data, False
+    data, errors_explained, kinds = findings.data, False, table_kinds(findings)
     texts = {
         "theory": theory_section(data.theory) if data.theory is not None else "",
         "items": items_section(findings.items),
@@ -246,7 +258,7 @@ def _sections(
         ]
         parts = [html("paragraphs", [MEANING])] if drawn and anchor == "gates" else []
         parts += [texts.get(anchor, ""), *drawn]
-        for entry in TABLES:
+        for entry in kinds:
             if entry.section == anchor and (found := entry.tables(findings)):
                 for index, table in enumerate(found):
                     if errors_explained:  # the page says it once; the files each stand alone

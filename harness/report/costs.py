@@ -8,7 +8,7 @@ from typing import Any
 from harness.analysis.columns import is_missing
 from harness.analysis.differences import flatten
 from harness.analysis.findings import Findings
-from harness.analysis.measurements import name_of
+from harness.analysis.variants import name_of
 from harness.report.numbers import number, share_text, short_count, short_seconds
 from harness.report.render import Table, blocks, row
 

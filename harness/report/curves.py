@@ -1,18 +1,20 @@
 """The figures of curves: accuracy against the share of the training data, and loss per epoch.
 
-The paper's Figures 2 and 3 show the ARC average so; the Average of all benchmarks is ours.
+The paper's Figures 2 and 3 show the ARC average so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.columns import Group
+from harness.analysis.columns import LOWER_IS_BETTER, Group
 from harness.analysis.curves import EfficiencyCurves, LossCurves
 from harness.analysis.findings import Findings
-from harness.analysis.measurements import BASE, Variant, name_of
+from harness.analysis.scales import scale_of
+from harness.analysis.variants import Variant, name_of
 from harness.report.figures import (
     INK,
     Drawing,
@@ -21,47 +23,76 @@ from harness.report.figures import (
     apart,
     draw_curve,
     drawn_methods,
-    file_name,
     legend_name,
+    place_name,
 )
-from harness.report.numbers import share_text
+from harness.report.numbers import scaled, share_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def efficiency_drawing(findings: Findings, group: Group, model: str, styles: Styles) -> Drawing:
-    """Accuracy of each seed and their mean against the share of the data."""
-    measured = findings.measured
-    trained = [v for v in measured.table_variants(model) if v.method_name != BASE]
-    estimates = [measured.estimate(variant, group, "ARC avg") for variant in trained]
-    errors = [one.stderr for one in estimates if one is not None and one.stderr is not None]
-    size = ""
-    if errors:
-        size = (
-            f" At the largest share one standard error of a mean's ARC average (items and seeds) "
-            f"is {100 * min(errors):.1f} to {100 * max(errors):.1f} points."
-        )
-    titles = {"ARC avg": "ARC average", "Average": "Average of all benchmarks"}
-    drawn, left_out = drawn_methods(list(measured.cells), model)
-    if not all(other.is_paper for other in measured.groups):
-        left_out += " Benchmarks outside the paper's tables are in their table alone."
-    draw = partial(
-        _draw_efficiency, fractions=measured.fractions(model), drawn=drawn, styles=styles
-    )
+def efficiency_drawings(
+    findings: Findings, group: Group, model: str, data: str | None, styles: Styles
+) -> list[Drawing]:
+    """Scores of each seed and their mean against the share of the data: averages, and benchmarks.
+
+    Where there are averages they stand in a figure of their own, before that of the benchmarks.
+    """
+    curves = findings.efficiency[group, model, data]
+    averages = [one for one in curves if group.is_average(one.column)]
+    others = [one for one in curves if not group.is_average(one.column)]
+    name = f"sample-efficiency-{place_name(model, data)}{group.suffix()}"
+    found = []
+    for mark, shown in (("", averages), ("-each" if averages else "", others)):
+        if shown:
+            drawing = _efficiency(findings, group, model, data, styles, shown)
+            found.append(replace(drawing, name=name + mark))
+    return found
+
+
+def _efficiency(
+    findings: Findings,
+    group: Group,
+    model: str,
+    data: str | None,
+    styles: Styles,
+    shown: Sequence[EfficiencyCurves],
+) -> Drawing:
+    measured, where = findings.measured, model + (f" on {data}" if data is not None else "")
+    drawn, left_out = drawn_methods(measured.on_data(model, data), model)
+    fractions = measured.fractions(model, data)
+    draw = partial(_draw_efficiency, fractions=fractions, drawn=drawn, styles=styles)
+    of = "accuracy" if all(curves.unit is None for curves in shown) else "scores"
     return Drawing(
-        name=f"sample-efficiency-{file_name(model)}{group.suffix()}",
-        title=f"{model}, {group.protocol} protocol: accuracy against share of the training data",
+        name="",
+        title=f"{where}, {group.protocol} protocol: {of} against share of the training data",
         caption=(
-            f"{model}, {group.title}. Small marks: single seeds; line: their mean; band: from the "
-            f"lowest to the highest seed, which is no confidence interval.{size} Shares on a log "
+            f"{where}, {group.title}. Small marks: single seeds; line: their mean; band: from the "
+            "lowest to the highest seed, which is no confidence interval."
+            f"{_error_size(findings, group, model, data, shown[0])} Shares on a log "
             "scale; methods are moved apart a little sideways. Horizontal lines: the untrained "
             f"base model and chance.{left_out}"
         ),
-        panels=tuple(
-            Plot(titles[curves.column], partial(draw, curves=curves))
-            for curves in findings.efficiency[group, model]
-        ),
+        panels=tuple(Plot(curves.column, partial(draw, curves=curves)) for curves in shown),
+    )
+
+
+def _error_size(
+    findings: Findings, group: Group, model: str, data: str | None, curves: EfficiencyCurves
+) -> str:
+    """How large a standard error of the first panel is."""
+    measured = findings.measured
+    trained = [v for v in measured.table_variants(model) if v in curves.scores and v.data == data]
+    estimates = [measured.estimate(variant, group, curves.column) for variant in trained]
+    errors = [one.stderr for one in estimates if one is not None and one.stderr is not None]
+    if not errors:
+        return ""
+    scale = scale_of(curves.unit, errors, 1)
+    return (
+        f" At the largest share one standard error of a mean's {curves.column} (items and seeds) "
+        f"is {scaled(min(errors), scale)} to {scaled(max(errors), scale)} "
+        f"{curves.unit or 'points'}."
     )
 
 
@@ -73,10 +104,13 @@ def _draw_efficiency(
     drawn: set[str],
     styles: Styles,
 ) -> None:
+    factor = scale_of(curves.unit).factor
     variants = [variant for variant in curves.scores if variant.method in drawn]
     for method in dict.fromkeys(variant.method for variant in variants):
         ours = sorted((v for v in variants if v.method == method), key=lambda v: v.fraction or 0.0)
-        points = [(_place(v, variants), [100 * score for score in curves.scores[v]]) for v in ours]
+        points = [
+            (_place(v, variants), [factor * score for score in curves.scores[v]]) for v in ours
+        ]
         draw_curve(axes, points, styles[method], name_of(ours[0]))
     levels = [
         (score, "--", name_of(variant))
@@ -87,7 +121,7 @@ def _draw_efficiency(
         levels.append((curves.chance, ":", "Chance"))
     for score, dashes, label in levels:
         axes.axhline(
-            100 * score, color=INK, linestyle=dashes, linewidth=1.1, label=legend_name(label)
+            factor * score, color=INK, linestyle=dashes, linewidth=1.1, label=legend_name(label)
         )
     axes.set_xscale("log")
     ticks = [fractions[index] for index in apart(fractions, 0.09)]
@@ -95,7 +129,8 @@ def _draw_efficiency(
     axes.minorticks_off()
     axes.set_xlim(fractions[0] / 1.25, fractions[-1] * 1.25)
     axes.set_xlabel("Share of the training data (log scale)")
-    axes.set_ylabel("Accuracy (%)")
+    lower = f" ({LOWER_IS_BETTER} lower is better)" if curves.lower_is_better else ""
+    axes.set_ylabel(f"{curves.unit or 'Accuracy (%)'}{lower}")
 
 
 def _place(variant: Variant, variants: Sequence[Variant]) -> float:
@@ -108,7 +143,8 @@ def _place(variant: Variant, variants: Sequence[Variant]) -> float:
 def loss_drawing(findings: Findings, found: LossCurves, styles: Styles) -> Drawing | None:
     """Training loss per epoch of each method, beside the published curves where there are any."""
     model, published = found.model, found.published
-    drawn, left_out = drawn_methods(list(findings.measured.cells), model)
+    where = model + (f" on {found.data}" if found.data is not None else "")
+    drawn, left_out = drawn_methods(findings.measured.on_data(model, found.data), model)
     curves = {v: epochs for v, epochs in found.epochs.items() if v.method in drawn}
     if not curves:
         return None
@@ -124,10 +160,10 @@ def loss_drawing(findings: Findings, found: LossCurves, styles: Styles) -> Drawi
         source = f" Dashed, hollow marks: published ({findings.published.loss_source}{notes})."
     share = share_text(found.fraction)
     return Drawing(
-        name=f"training-loss-{file_name(model)}",
-        title=f"{model}: training loss on {share} of the data",
+        name=f"training-loss-{place_name(model, found.data)}",
+        title=f"{where}: training loss on {share} of the data",
         caption=(
-            f"{model}, trained on {share} of the training data: mean loss per response "
+            f"{where}, trained on {share} of the training data: mean loss per response "
             "token over each epoch, while it trains. Small marks: single seeds; line: their mean. "
             f"Methods may differ in epochs, as their recipes do.{source}{left_out}"
         ),

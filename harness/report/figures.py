@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.measurements import BASE, Variant, representatives
+from harness.analysis.variants import BASE, Variant, representatives
 from harness.errors import printable
 
 if TYPE_CHECKING:
@@ -121,8 +121,10 @@ def _draw(panels: list[Plot], title: str) -> Figure:
     figure = Figure(layout=layout)
     FigureCanvasAgg(figure)
     entries: dict[str, Any] = {}
+    num_rows_of_panels = -(-len(panels) // MOST_ABREAST)
+    abreast = -(-len(panels) // num_rows_of_panels)
     for index, panel in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), index + 1)
+        axes = figure.add_subplot(num_rows_of_panels, abreast, index + 1)
         panel.draw(axes)
         axes.set_title(wrapped(panel.title, TITLE_WIDTH))
         axes.grid(axis="y", color=GRID, alpha=0.3, linewidth=0.6)
@@ -130,18 +132,19 @@ def _draw(panels: list[Plot], title: str) -> Figure:
         handles, labels = axes.get_legend_handles_labels()
         entries |= dict(zip((wrapped(name, LEGEND_WIDTH) for name in labels), handles, strict=True))
     if title:
-        figure.suptitle(wrapped(title, TITLE_WIDTH * len(panels)))
+        figure.suptitle(wrapped(title, TITLE_WIDTH * abreast))
     num_rows = 0
     if entries:
         # As many columns as keep the legend as wide as the panels.
         lines = [line for name in entries for line in name.splitlines()]
-        fitting = (90 * len(panels)) // (max(map(len, lines)) + 8)
+        fitting = (90 * abreast) // (max(map(len, lines)) + 8)
         ncols = max(1, min(4, len(entries), fitting))
         num_rows = -(-len(lines) // ncols)
         place: dict[str, Any] = {"loc": "outside lower center", "ncols": ncols, "frameon": False}
         figure.legend(list(entries.values()), list(entries), fontsize=9, **place)
     # The panels keep their size: a long legend makes the figure taller.
-    figure.set_size_inches(5.4 * len(panels), 4.0 + 0.19 * max(0, num_rows - 3))
+    height = 4.0 * num_rows_of_panels
+    figure.set_size_inches(5.4 * abreast, height + 0.19 * max(0, num_rows - 3))
     return figure
 
 
@@ -187,6 +190,15 @@ def apart(places: Sequence[float], least: float) -> list[int]:
 def file_name(model: str) -> str:
     """A model's name as part of a file name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", model)
+
+
+def place_name(model: str, data: str | None) -> str:
+    """A model and a data set, where the grid has several, as part of a file name."""
+    return file_name(model if data is None else f"{model}@{data}")
+
+
+MOST_ABREAST = 4
+"""Panels side by side."""
 
 
 def styles_of(variants: Sequence[Variant]) -> Styles:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.findings import Findings
 from harness.analysis.gates import GateCurves
-from harness.analysis.measurements import name_of
-from harness.report.figures import Drawing, Plot, file_name
+from harness.analysis.variants import name_of
+from harness.report.figures import Drawing, Plot, file_name, place_name
 from harness.report.numbers import number, percent, share_text
 from harness.report.render import Table, blocks
 
@@ -70,7 +70,7 @@ def gate_drawing(curves: GateCurves) -> Drawing:
     course = partial(_draw_means, means=curves.means)
     more = f" Not drawn, but in the table below: {others} other settings of the method."
     return Drawing(
-        name=f"gates-{file_name(variant.model)}-{file_name(variant.method)}",
+        name=f"gates-{place_name(variant.model, variant.data)}-{file_name(variant.method)}",
         title=f"{variant.model}: gates of {name}",
         caption=(
             f"{variant.model}, {name}, {share_text(variant.fraction)} of the training data. "

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from harness.analysis.columns import TABLE_COLUMNS, is_missing
+import math
+
+from harness.analysis.columns import is_missing
 from harness.analysis.findings import Findings
-from harness.analysis.measurements import name_of, variant_of
-from harness.analysis.paper_tables import TABLE_1, TABLE_2
 from harness.analysis.responses import FLAGS
+from harness.analysis.scales import scale_of
 from harness.analysis.stats import Estimate
-from harness.report.numbers import MISSING, count, interval_text, percent, points, share_text
+from harness.analysis.variants import name_of, variant_of
+from harness.report.numbers import (
+    MISSING,
+    count,
+    interval_text,
+    percent,
+    points,
+    scaled,
+    share_text,
+)
 from harness.report.render import Table, blocks, row
 
 
@@ -16,18 +26,23 @@ def score_table(findings: Findings) -> list[Table]:
     """Every benchmark's score of every cell; single subjects are in the CSV alone."""
     lines = []
     notes: dict[str, int] = {}
+    no_shares: dict[str, None] = {}
     for record in findings.scores.to_dict("records"):
         note, variant = record["note"], variant_of(record)
+        unit = None if is_missing(record.get("unit")) else str(record["unit"])
+        scale = scale_of(unit, [record["value"]] if finite_number(record["value"]) else [])
+        no_shares |= {} if unit is None else {unit: None}
         mark = "" if is_missing(note) else str(notes.setdefault(str(note), len(notes) + 1))
         lines.append(
             [
                 *(variant.model, name_of(variant), share_text(variant.fraction)),
                 *(count(record["seed"]), record["protocol"], record["benchmark"], record["metric"]),
-                *(percent(record["value"]), percent(record["stderr"])),
+                *(scaled(record["value"], scale), scaled(record["stderr"], scale)),
                 *(count(record[name]) for name in ("n", "shots", "limit")),
                 mark,
             ]
         )
+    own = f" As they are, since no shares: {', '.join(no_shares)}." if no_shares else ""
     table = Table(
         name="scores",
         title="All scores",
@@ -38,7 +53,8 @@ def score_table(findings: Findings) -> list[Table]:
         rows=blocks(lines, 4),
         caption=(
             "One line per cell, benchmark and metric; SE: standard error over the items of that "
-            "cell. scores.csv holds the single subjects and the identity of every evaluation too.",
+            f"cell.{own} scores.csv holds the single subjects and the identity of every "
+            "evaluation too.",
         ),
         notes=tuple(f"Note {number}: {note}." for note, number in notes.items()),
         num_text_columns=7,
@@ -46,13 +62,28 @@ def score_table(findings: Findings) -> list[Table]:
     return [table] if lines else []
 
 
+DIRECTIONS = ("unit", "higher_is_better")
+"""Left out of the CSV where every score is a share of which the higher is the better one."""
+
+
+def finite_number(value: object) -> bool:
+    """Whether a frame's value is a number."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def score_records(findings: Findings) -> list[dict[str, object]]:
     """Scores for their CSV, with a column for each response flag."""
     records = []
+    names = dict.fromkeys([*findings.data.scores, *DIRECTIONS])
+    scores = findings.data.scores.reindex(columns=list(names))
+    lower = scores["higher_is_better"].map(lambda one: not is_missing(one) and not one)
+    all_shares = bool(scores["unit"].isna().all()) and not lower.any()
     for record in findings.data.scores.to_dict("records"):
         counts = record.pop("response_flags", None)
         record.pop("made", None)
         counts = counts if isinstance(counts, dict) else {}
+        if all_shares:
+            record = {k: value for k, value in record.items() if k not in DIRECTIONS}
         records.append(record | {f"responses_{name}": counts.get(name) for name in FLAGS})
     return records
 
@@ -109,21 +140,22 @@ def published_tables(findings: Findings) -> list[Table]:
     published, models = findings.published, findings.measured.models
     titles = {variant.method_name: variant.title for variant in findings.measured.cells}
     tables = []
-    for paper in (TABLE_1, TABLE_2):
+    for name, entries in published.tables.items():
+        columns = list(entries[0].values)
         rows = [
             row(
                 *(entry.model, titles.get(entry.method, entry.method), entry.params or MISSING),
-                *(f"{entry.values[column]:.2f}" for column in TABLE_COLUMNS),
+                *(f"{entry.values[column]:.2f}" for column in columns),
             )
-            for entry in published.tables[paper.name]
+            for entry in entries
             if entry.model in models
         ]
         if rows:
             tables.append(
                 Table(
-                    name=f"published-{paper.name}",
-                    title=f"As published: {paper.title}",
-                    header=("Model", "Method", "Params", *TABLE_COLUMNS),
+                    name=f"published-{name}",
+                    title=f"As published: {published.titles[name]}",
+                    header=("Model", "Method", "Params", *columns),
                     rows=tuple(rows),
                     caption=(
                         f"{published.source}. ARC, MMLU and TruthfulQA: free generation scored by "

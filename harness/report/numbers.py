@@ -6,6 +6,7 @@ from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.columns import is_missing
+from harness.analysis.scales import Scale
 
 if TYPE_CHECKING:
     from harness.analysis.stats import Estimate
@@ -19,22 +20,35 @@ def number(value: float | None, format_spec: str, factor: float = 1.0) -> str:
     return MISSING if value is None or isnan(value) else format(factor * value, format_spec)
 
 
+def scaled(value: float | None, scale: Scale) -> str:
+    """A score in its column's numbers."""
+    return number(value, f".{scale.decimals}f", scale.factor)
+
+
 def percent(value: float | None, digits: int = 2) -> str:
     """A share as percent without the sign: 0.4317 is `43.17`."""
-    return number(value, f".{digits}f", 100)
+    return scaled(value, Scale(100, digits))
 
 
-def points(value: float | None, digits: int = 2) -> str:
-    """A difference of shares in signed points: -0.012 is `−1.20`."""
-    text = number(None if value is None else abs(value), f".{digits}f", 100)
+def signed(value: float | None, scale: Scale) -> str:
+    """A difference of scores in its column's numbers, with its sign."""
+    text = scaled(None if value is None else abs(value), scale)
     if value is None or text == MISSING or float(text) == 0:
         return text
     return ("−" if value < 0 else "+") + text
 
 
-def interval_text(interval: tuple[float, float] | None, digits: int = 2) -> str:
-    """Ends of an interval of differences in points."""
-    return MISSING if interval is None else " to ".join(points(end, digits) for end in interval)
+def points(value: float | None, digits: int = 2) -> str:
+    """A difference of shares in signed points: -0.012 is `−1.20`."""
+    return signed(value, Scale(100, digits))
+
+
+def interval_text(
+    interval: tuple[float, float] | None, digits: int = 2, scale: Scale | None = None
+) -> str:
+    """Ends of an interval of differences, in points or in a column's numbers."""
+    known = scale or Scale(100, digits)
+    return MISSING if interval is None else " to ".join(signed(end, known) for end in interval)
 
 
 def short_count(value: float | None) -> str:
@@ -74,15 +88,21 @@ def share_text(fraction: float | None) -> str:
     return "" if fraction is None else f"{100 * fraction:g}%"
 
 
-def estimate_record(estimate: Estimate | None, name: str, unit: str) -> dict[str, object]:
+def estimate_record(
+    estimate: Estimate | None, name: str, form: str, unit: str | None = None
+) -> dict[str, object]:
     """Value, standard error and ends of the interval times 100, as columns of a CSV.
 
-    The columns' names end with the unit; without an estimate all are empty.
+    The columns' names end with the form (`percent`, `points`); without an estimate all are empty.
+    What is no share stands as it is in further columns, which end with `in_unit`, and its unit.
     """
     low, high = (estimate.interval if estimate else None) or (None, None)
     value, stderr = (estimate.value, estimate.stderr) if estimate else (None, None)
     columns = {name: value, "stderr": stderr, "low": low, "high": high}
-    return {
-        f"{column}_{unit}": None if number is None else round(100 * number, 6)
+    shares: dict[str, object] = {
+        f"{column}_{form}": None if number is None or unit else round(100 * number, 6)
         for column, number in columns.items()
     }
+    if unit is None:
+        return shares
+    return shares | {f"{column}_in_unit": n for column, n in columns.items()} | {"unit": unit}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from harness.analysis.comparisons import Comparison
 from harness.analysis.findings import Findings
 from harness.analysis.frames import ReportInput
-from harness.report.numbers import interval_text, p_text, points
+from harness.report.comparisons import margin_lines, margin_scale
+from harness.report.numbers import interval_text, p_text, signed
 
 
 def status_line(data: ReportInput) -> str:
@@ -15,24 +17,43 @@ def status_line(data: ReportInput) -> str:
     return ", ".join([done, *rest])
 
 
+MOST_HEADLINES = 8
+"""Comparisons that the page names first; all stand in their tables."""
+
+
 def headline_sentences(findings: Findings) -> list[str]:
-    """One sentence per claim of the paper; each names its group where there are several."""
-    lines = []
-    num_groups = sum(group.is_paper for group in findings.comparisons)
-    for entry in findings.headlines:
-        estimate = entry.estimate
-        assert estimate is not None
-        interval = estimate.interval
-        reach = "" if interval is None else f"95% interval {interval_text(interval)}, "
-        seeds = f"{estimate.num_seeds} seed{'s' if estimate.num_seeds > 1 else ''}"
-        p = p_text(entry.p_value)
-        where = f" ({entry.group.title})" if num_groups > 1 else ""
-        lines.append(
-            f"{entry.model}: {entry.label}, {entry.column}{where}: "
-            f"{points(estimate.value)} points ({reach}p {p if p[0] in '<–' else '= ' + p} before "
-            f"correction, {seeds})."
-        )
+    """One sentence per claim or comparison that the grid asks for; each names its group where there
+    are several."""
+    num_groups = sum(not group.is_rest for group in findings.comparisons)
+    lines = [_headline(entry, num_groups) for entry in findings.headlines[:MOST_HEADLINES]]
+    if len(findings.headlines) > MOST_HEADLINES:
+        more = len(findings.headlines) - MOST_HEADLINES
+        lines.append(f"{more} more comparisons stand in the tables of paired comparisons.")
     return lines
+
+
+def _headline(entry: Comparison, num_groups: int) -> str:
+    estimate, group = entry.estimate, entry.group
+    assert estimate is not None
+    scale, unit = margin_scale(entry), group.unit(entry.column) or "points"
+    interval = estimate.interval
+    reach = "" if interval is None else f"95% interval {interval_text(interval, scale=scale)}, "
+    seeds = f"{estimate.num_seeds} seed{'s' if estimate.num_seeds > 1 else ''}"
+    where = f" ({group.title})" if num_groups > 1 else ""
+    lower = ", of which lower is better" if group.is_lower_better(entry.column) else ""
+    tested = f"p {_is(entry.p_value)} before correction and {_is(entry.p_holm)} after it"
+    if entry.p_value is None:
+        tested = "no test"
+    margin = f" {margin_lines([entry])[0]}" if entry.margin is not None else ""
+    return (
+        f"{entry.model}: {entry.label}, {entry.column}{where}{lower}: "
+        f"{signed(estimate.value, scale)} {unit} ({reach}{tested}, {seeds}).{margin}"
+    )
+
+
+def _is(p_value: float | None) -> str:
+    text = p_text(p_value)
+    return text if text[0] in "<–" else f"= {text}"
 
 
 def caution_sentences(findings: Findings) -> list[str]:

@@ -37,6 +37,7 @@ def cell_params(cell: Cell) -> dict[str, object]:
         "fraction": cell.fraction,
         "seed": cell.seed,
         "data": cell.data.source or cell.data.path,
+        "data_name": getattr(cell, "data_name", None),
         "world": cell.world,
     }
     params |= {f"method.{key}": value for key, value in cell.options.model_dump().items()}

@@ -6,19 +6,22 @@ from dataclasses import replace
 
 import pytest
 
-from harness.analysis.columns import AVERAGES, TABLE_COLUMNS, find_groups
 from harness.analysis.measurements import Measurements
+from harness.analysis.published import load_published
 from harness.evaluation.benchmarks import BENCHMARKS
 
-
-def groups_of(results):
-    return find_groups(results.input().scores, BENCHMARKS)[0]
+TABLE_COLUMNS = ("ARC-e", "ARC-c", "ARC avg", "MMLU", "HellaSwag", "TruthfulQA", "Average")
 
 
-def test_weights_of_averages_sum_to_one() -> None:
-    for weights in AVERAGES.values():
-        assert sum(weights.values()) == pytest.approx(1)
-    assert set(AVERAGES) < set(TABLE_COLUMNS)
+def groups_of(results, benchmarks=BENCHMARKS, **fields):
+    return Measurements(results.input(**fields), benchmarks).groups
+
+
+def test_the_papers_averages_weigh_arc_as_one_benchmark(results, answer) -> None:
+    results.add("lora", 0, answer("1100"))
+    (group,) = groups_of(results)
+    assert group.weights == load_published().averages
+    assert set(group.weights) < set(TABLE_COLUMNS) == set(group.columns)
 
 
 def test_one_way_of_measuring_is_one_group(results, answer) -> None:
@@ -81,11 +84,9 @@ def test_a_deviation_of_one_model_names_it_and_splits_nothing(results, answer) -
 def test_protocols_are_groups_of_their_own_and_the_papers_borrows_hellaswag(
     results, answer
 ) -> None:
-    paper = replace(BENCHMARKS["arc_easy"], name="paper_arc_easy", protocol="paper")
-    benchmarks = {**BENCHMARKS, "paper_arc_easy": paper}
     results.add("lora", 0, answer("1100", ["arc_easy", "hellaswag"]))
     results.add("lora", 1, answer("10", ["paper_arc_easy"]), protocol="paper", temperature=0.1)
-    lm_eval, theirs = find_groups(results.input().scores, benchmarks)[0]
+    lm_eval, theirs = groups_of(results)
     assert lm_eval.settings["ARC-e"].protocol == "lm-eval"
     assert theirs.settings["ARC-e"].protocol == "paper"
     assert theirs.settings["HellaSwag"] == lm_eval.settings["HellaSwag"]
@@ -101,8 +102,7 @@ def test_subjects_are_not_the_benchmark(results, answer) -> None:
     results.add("lora", 0, answer("1100", ["mmlu"]))
     subject = {**results.scores[0], "task": "mmlu_anatomy", "value": 0.99, "n": 1}
     results.scores.insert(0, subject)
-    _, rows = find_groups(results.input().scores, BENCHMARKS)
-    (frame,) = rows.values()
+    (frame,) = Measurements(results.input(), BENCHMARKS).rows.values()
     assert list(frame["value"]) == [0.5]
 
 
@@ -112,8 +112,8 @@ def test_other_benchmarks_make_groups_of_their_own_and_leave_the_papers_as_they_
     results.add("lora", 0, answer("1100", ["arc_easy", "truthfulqa_mc2", "mine"]))
     results.add("full", 0, answer("1100", ["truthfulqa_mc2"]), limit=2)
     paper, others, limited = groups_of(results)
-    assert (paper.is_paper, paper.columns, list(paper.settings)) == (True, TABLE_COLUMNS, ["ARC-e"])
-    assert (others.is_paper, others.columns) == (False, ("TruthfulQA MC2", "mine"))
+    assert (paper.is_rest, paper.columns, list(paper.settings)) == (False, TABLE_COLUMNS, ["ARC-e"])
+    assert (others.is_rest, others.columns) == (True, ("TruthfulQA MC2", "mine"))
     assert [group.suffix() for group in (paper, others, limited)] == [
         *("", "-benchmarks", "-benchmarks-2")
     ]
@@ -123,7 +123,7 @@ def test_other_benchmarks_make_groups_of_their_own_and_leave_the_papers_as_they_
 def test_two_benchmarks_of_one_title_have_two_columns(results, answer) -> None:
     same = {name: replace(BENCHMARKS["arc_easy"], name=name, column="X") for name in ("a", "b")}
     results.add("lora", 0, answer("1100", ["a", "b"]))
-    ((group,), _) = find_groups(results.input().scores, same)
+    (group,) = groups_of(results, same)
     assert group.columns == ("X", "X (b)")
 
 

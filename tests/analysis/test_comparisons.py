@@ -9,8 +9,8 @@ from harness.analysis.measurements import Measurements
 from harness.analysis.published import load_published
 from harness.analysis.stats import holm
 from harness.evaluation.benchmarks import BENCHMARKS
+from harness.report.comparisons import comparison_lists, comparison_records, comparison_tables
 from harness.report.render import to_markdown
-from harness.report.tables import comparison_lists, comparison_records, comparison_tables
 
 
 @pytest.fixture
@@ -32,11 +32,15 @@ def test_claims_come_first_then_every_method_against_base(measured) -> None:
     assert len(found) == 7 * 7
 
 
-def test_holm_goes_over_claims_and_context_apart(measured) -> None:
+def test_holm_goes_over_claims_and_context_apart_and_over_no_part_of_an_average(measured) -> None:
     found = compare(measured, measured.groups[0], "tiny")
-    for claim in (True, False):
-        family = [entry for entry in found if entry.is_claim is claim]
+    for name, number in (("claim", 2), ("context", 5)):
+        family = [entry for entry in found if entry.family == name and entry.is_tested]
+        assert [entry.column for entry in family] == ["Average"] * number
         assert [entry.p_holm for entry in family] == holm([entry.p_value for entry in family])
+    described = [entry for entry in found if entry.column != "Average"]
+    assert all(entry.p_value is not None and entry.p_holm is None for entry in described)
+    assert not any(entry.is_tested or entry.is_significant for entry in described)
 
 
 def test_settings_stand_against_their_own_method_and_neither_claim_nor_base(
@@ -58,10 +62,10 @@ def test_settings_stand_against_their_own_method_and_neither_claim_nor_base(
         ("context", "LoRA (lora-r64) − Base model"),
     ]
     for name in ("claim", "setting", "context"):
-        family = [entry for entry in found if entry.family == name]
+        family = [entry for entry in found if entry.family == name and entry.is_tested]
         assert [entry.p_holm for entry in family] == holm([entry.p_value for entry in family])
     (table,) = comparison_tables(results.findings())
-    assert "for those of a method's other settings from its own" in table.notes[0]
+    assert "for the differences of a method's other settings from its own" in table.notes[0]
 
 
 def test_labels_stand_for_their_method_where_it_has_no_row_of_its_own(results, answer) -> None:

@@ -9,18 +9,19 @@ import pandas as pd
 from harness.analysis.findings import Findings
 from harness.analysis.responses import FLAGS
 from harness.evaluation.benchmarks import BENCHMARKS
+from harness.evaluation.protocols import PAPER
 from harness.report.listings import flag_tables, order_table, score_records
 from harness.report.render import to_markdown
 
 GIVEN = replace(
-    BENCHMARKS["truthfulqa_mc1"], name="gen", title="Generated", protocol="paper", chance=None
+    BENCHMARKS["truthfulqa_mc1"], name="gen", title="Generated", protocol=PAPER, chance=None
 )
 SHUFFLED = replace(GIVEN, name="gen_shuffled", title="Generated, shuffled", column=None)
 ALONE = {"gen": GIVEN, "gen_shuffled": SHUFFLED}
 
 
 def find(results) -> Findings:
-    return results.findings(ALONE)
+    return results.findings(ALONE, tables=())
 
 
 def add(results, seed: int, answers: str, shuffled: str | None = None, **counts: int) -> None:

@@ -54,7 +54,7 @@ def run(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def write_grid(package: Path, methods: str) -> Path:
     demo = (ROOT / "harness/grids/demo.yaml").read_text(encoding="utf-8")
     file = package / "mine.yaml"
-    file.write_text(demo[: demo.index("blocks:")] + methods, encoding="utf-8")
+    file.write_text(demo[: demo.index("# Its columns:")] + methods, encoding="utf-8")
     return file
 
 

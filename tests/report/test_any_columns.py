@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from harness.evaluation.benchmarks import BENCHMARKS
+from harness.grid.questions import TableSpec
 from harness.report import contents
 from harness.report.figures import Drawing
 from tests.report.test_report import parse_text
@@ -99,7 +100,7 @@ def test_any_set_of_cells_methods_benchmarks_and_scores_gives_a_report(results, 
             check_markdown(text)
     # Every number that was measured at the largest share stands in some table.
     shown = "".join(
-        text for name, text in files.items() if re.match(r"(table|benchmarks).*csv", name)
+        text for name, text in files.items() if re.match(r"(table|benchmarks|methods).*csv", name)
     )
     for line in every_line(findings):
         for column, estimate in line.estimates.items():
@@ -131,34 +132,6 @@ def check_markdown(text: str) -> None:
     assert not re.search(r"(?<!\\)[`$~\[\]]", text)
 
 
-@pytest.mark.parametrize(
-    ("methods", "title"),
-    [
-        (["zero-init-linear", "random-init"], "Table 1. Zero-init attention (linear) against"),
-        (["base", "zero-init-linear"], "Table 1. Zero-init + linear: a part of the paper's table"),
-        (["base", "lora"], "Table 2. LoRA: a part of the paper's table"),
-        (["mine"], "Methods that are not in the paper's tables: mine"),
-        (["base"], "The untrained base model"),
-    ],
-    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
-)
-def test_a_title_says_which_methods_a_table_has(results, answer, methods, title) -> None:
-    for method in methods:
-        results.add(method, None if method == "base" else 0, answer("1100", ["arc_easy"]))
-    files, _, terminal = without_figures(results.findings())
-    assert title in terminal
-    first = min(name for name in files if name.endswith(".md"))
-    assert sum("Table 1" in text for text in files.values()) == any("init" in m for m in methods)
-    assert first
-
-
-def test_a_title_tells_of_methods_beside_the_papers(results, answer) -> None:
-    for method in ("full", "lora", "zero-init-linear", "zero-init-nonlinear", "mine"):
-        results.add(method, 0, answer("1100", ["arc_easy"]))
-    _, _, terminal = without_figures(results.findings())
-    assert "linear and non-linear; and not in the paper's: mine" in terminal.replace("\n", " ")
-
-
 def test_every_benchmark_has_a_table_with_its_score(results, answer) -> None:
     names = [*BENCHMARKS, "somebody_elses"]
     for name in names:
@@ -180,23 +153,31 @@ def test_a_column_of_ones_own_is_a_table_of_its_own(results, answer) -> None:
     own = replace(BENCHMARKS["arc_easy"], column="PIQA")
     also = replace(BENCHMARKS["arc_challenge"], column="Average")
     results.add("base", None, answer("1101", ["arc_easy", "arc_challenge"]))
-    findings = results.findings({**BENCHMARKS, "arc_easy": own, "arc_challenge": also})
+    known = {**BENCHMARKS, "arc_easy": own, "arc_challenge": also}
+    average = TableSpec(columns=({"average": ["truthfulqa_mc2"]},))
+    findings = results.findings(known, tables=(average,))
     (group,) = findings.measured.groups
     assert group.columns == ("PIQA", "Average (arc_challenge)")
-    assert not group.is_paper
+    assert group.is_rest
     files, _, _ = without_figures(findings)
     assert "table1.md" not in files
     assert "comparisons.md" not in files
     assert "Average (arc\\_challenge)" in files["benchmarks.tex"].replace("\\\\", " ")
 
 
-def test_another_benchmark_in_a_column_of_the_papers_is_named(results, answer) -> None:
-    own = replace(BENCHMARKS["arc_easy"], name="mine", column="ARC-e")
-    results.add("zero-init-linear", 0, answer("11" * 1188, ["mine"]), model="llama-7b")
-    findings = results.findings({"mine": own})
-    (group,) = findings.measured.groups
-    assert "ARC-e: the benchmark mine, not the paper's." in group.notes
-    assert not any(line.matches for line in every_line(findings))
+def test_another_benchmark_under_a_title_of_the_papers_has_no_published_value(
+    results, answer
+) -> None:
+    results.add("zero-init-linear", 0, answer("10" * 5021, ["mine"]), model="llama-7b")
+    record = {"metric": "acc_norm", "shots": 10}
+    results.scores[0] |= record
+    own = replace(BENCHMARKS["hellaswag"], name="mine")
+    columns = ({"title": "HellaSwag", "name": "mine"},)
+    table = TableSpec(columns=columns, published="table2")
+    (line,) = every_line(results.findings({"mine": own}, tables=(table,)))
+    assert line.estimates["HellaSwag"].num_items == 10042
+    assert line.published is not None
+    assert not line.matches
 
 
 def test_where_all_failed_the_page_says_so_and_why(results) -> None:

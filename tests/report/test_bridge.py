@@ -28,7 +28,7 @@ def make_grid(fractions=(0.1, 0.3, 1.0)) -> GridResults:
 def draw(grid: GridResults):
     measured = Measurements(grid.input(), BENCHMARKS)
     styles = styles_of(list(measured.cells))
-    return bridge_drawing(measured, measured.groups[0], "tiny", styles)
+    return bridge_drawing(measured, measured.groups[0], "tiny", None, styles)
 
 
 def test_a_power_of_the_examples_has_its_slope_and_no_spread() -> None:
@@ -57,7 +57,7 @@ def test_methods_with_enough_shares_are_drawn_with_their_slope() -> None:
 
     drawing = draw(make_grid())
     assert drawing.name == "error-and-examples-tiny"
-    assert [panel.title for panel in drawing.panels] == ["ARC average", "Average of all benchmarks"]
+    assert [panel.title for panel in drawing.panels] == ["ARC avg", "Average"]
     axes = Figure().add_subplot()
     drawing.panels[0].draw(axes)
     (text,) = [text.get_text() for text in axes.texts]

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from harness.analysis.findings import Findings
-from harness.analysis.measurements import Variant
+from harness.analysis.variants import Variant
 from harness.report.contents import drawings
-from harness.report.curves import efficiency_drawing, loss_drawing
+from harness.report.curves import efficiency_drawings, loss_drawing
 from harness.report.figures import (
     FORMATS,
     MOST_METHODS,
@@ -33,7 +33,7 @@ def findings(small_grid) -> Findings:
 
 def draw_efficiency(findings: Findings) -> Drawing:
     styles = styles_of(list(findings.measured.cells))
-    return efficiency_drawing(findings, *next(iter(findings.efficiency)), styles)
+    return efficiency_drawings(findings, *next(iter(findings.efficiency)), styles)[0]
 
 
 def draw_losses(findings: Findings) -> Drawing:
@@ -51,7 +51,7 @@ def axes_of(panel: Plot):
 
 def test_files_hold_no_date_and_no_tool_version(small_report) -> None:
     figures = [path for path in small_report.files if path.suffix.strip(".") in FORMATS]
-    assert len(figures) == 6
+    assert len(figures) == 9
     for path in figures:
         content = path.read_bytes()
         assert content.startswith(SIGNATURES[path.suffix.strip(".")])
@@ -81,7 +81,7 @@ def test_sample_efficiency_shows_means_seeds_band_base_and_chance(findings) -> N
     assert [label.get_text() for label in axes.get_xticklabels()] == ["10%", "100%"]
     # Three prompt methods, LoRA and full.
     assert len(axes.collections) == 5
-    assert average.title == "Average of all benchmarks"
+    assert average.title == "Average"
 
 
 def test_methods_of_one_share_stand_beside_each_other(findings) -> None:
@@ -95,7 +95,7 @@ def test_methods_of_one_share_stand_beside_each_other(findings) -> None:
 def test_without_a_part_the_average_is_not_drawn(results, answer) -> None:
     results.add("lora", 0, answer("1100", ["arc_easy", "arc_challenge"]))
     findings = results.findings()
-    assert [panel.title for panel in draw_efficiency(findings).panels] == ["ARC average"]
+    assert [panel.title for panel in draw_efficiency(findings).panels] == ["ARC avg"]
 
 
 def test_nothing_trained_gives_no_figure(results, answer) -> None:
@@ -211,4 +211,5 @@ def test_two_models_of_one_file_name_have_two_figures(results, answer) -> None:
     for model in ("a b", "a-b", "A-B"):
         results.add("lora", 0, answer("1100"), model=model)
     names = [drawing.name for drawing in drawings(results.findings())]
-    assert names == [f"sample-efficiency-{end}" for end in ("a-b", "a-b-2", "A-B-3")]
+    ends = ("a-b", "a-b-each", "a-b-2", "a-b-each-2", "A-B-3", "A-B-each-3")
+    assert names == [f"sample-efficiency-{end}" for end in ends]

@@ -17,8 +17,11 @@ from harness.report import build_report
 
 TABLES = ["table1.md", "table1.tex", "table1.csv", "table2.md", "table2.tex", "table2.csv"]
 TABLES += ["comparisons.md", "comparisons.tex", "comparisons.csv", "scores.md", "scores.csv"]
-FIGURES = [f"{n}-tiny.{s}" for n in ("sample-efficiency", "training-loss") for s in
-           ("png", "svg", "pdf")]  # fmt: skip
+FIGURES = [
+    f"{name}.{suffix}"
+    for name in ("sample-efficiency-tiny", "sample-efficiency-tiny-each", "training-loss-tiny")
+    for suffix in ("png", "svg", "pdf")
+]
 VOID = {"meta", "img", "br", "wbr", "hr", "link", "input"}
 
 
@@ -78,7 +81,7 @@ def test_every_file_is_written_and_the_page_holds_it_all(small_report) -> None:
     text = report.page.read_text(encoding="utf-8")
     assert "url(" not in text
     assert "@import" not in text
-    assert len(page.images) == 4
+    assert len(page.images) == 9
     assert all(image["alt"] for image in page.images)
     shown = " ".join(page.text)
     for phrase in (

@@ -7,6 +7,8 @@ import pytest
 from harness.report import build_report
 from harness.report.figures import Drawing
 
+NAMES = {"sample-efficiency-tiny", "sample-efficiency-tiny-each", "training-loss-tiny"}
+
 
 @pytest.fixture
 def drawn(monkeypatch) -> list[str]:
@@ -35,7 +37,7 @@ def contents(folder) -> dict[str, bytes]:
 def test_an_unchanged_report_draws_nothing_and_is_the_same(grid, tmp_path, drawn) -> None:
     first = build_report(grid.input(), tmp_path)
     before = contents(tmp_path)
-    assert set(drawn) == {"sample-efficiency-tiny", "training-loss-tiny"}
+    assert set(drawn) == NAMES
     drawn.clear()
     second = build_report(grid.input(), tmp_path)
     assert drawn == []
@@ -69,4 +71,4 @@ def test_a_figure_without_its_file_is_drawn_alone(grid, tmp_path, drawn) -> None
 def test_a_page_of_something_else_is_written_over(grid, tmp_path, drawn) -> None:
     (tmp_path / "index.html").write_bytes(b"\xff<figure id='x'>")
     build_report(grid.input(), tmp_path)
-    assert set(drawn) == {"sample-efficiency-tiny", "training-loss-tiny"}
+    assert set(drawn) == NAMES

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from harness.analysis.paper_tables import TABLE_1, TABLE_2
 from harness.report.render import to_markdown
-from harness.report.tables import paper_tables, table_records
+from harness.report.tables import score_tables, table_records
 
 ARC = ["arc_easy", "arc_challenge"]
 
 
-def table_of(results, paper, rank: int = 0):
-    return paper_tables(paper, results.findings())[rank]
+TABLE_1, TABLE_2 = "table1", "table2"
+
+
+def stated(findings, name: str):
+    return next(table for table in findings.measured.layout.tables if table.name == name)
+
+
+def table_of(results, name: str, rank: int = 0, **fields):
+    findings = results.findings(**fields)
+    return score_tables(stated(findings, name), findings)[rank]
 
 
 def row_of(table, method: str):
@@ -55,12 +62,14 @@ def test_table_2_has_the_papers_order_and_parameters(small_grid) -> None:
     assert row_of(table, "LoRA").entries[2].text == "1.23M"
 
 
-def test_a_method_of_neither_table_follows_in_table_2(results, answer) -> None:
+def test_a_method_of_neither_table_has_a_table_of_its_own(results, answer) -> None:
     results.add("lora", 0, answer("1100"))
     results.add("dora", 0, answer("1100"))
     results.add("random-init", 0, answer("1100"))
-    table = table_of(results, TABLE_2)
-    assert [row.entries[1].text for row in table.rows] == ["LoRA", "dora", "Chance"]
+    assert [row.entries[1].text for row in table_of(results, TABLE_2).rows] == ["LoRA", "Chance"]
+    table = table_of(results, "methods")
+    assert table.title == "Methods in no other table: dora"
+    assert [row.entries[1].text for row in table.rows] == ["dora", "Chance"]
 
 
 def test_variants_of_a_method_have_rows_and_names_of_their_own(results, answer) -> None:
@@ -116,7 +125,7 @@ def test_a_limit_or_another_model_has_no_published_value(results, answer) -> Non
     results.add("lora", 0, answer("10", ["hellaswag"]), model="llama-7b", limit=2)
     results.add("lora", 0, answer("10" * 5021, ["hellaswag"]), model="llama-8b")
     findings = results.findings()
-    seven, eight = findings.lines[TABLE_2, findings.measured.groups[1]]
+    seven, eight = findings.lines[stated(findings, TABLE_2), findings.measured.groups[1]]
     assert seven.matches == frozenset()
     assert eight.published is None
 
@@ -141,7 +150,8 @@ def test_mean_over_seeds_and_its_count(results, answer) -> None:
 
 def test_records_hold_numbers_without_rounding_to_print(results, answer) -> None:
     results.add("lora", 0, answer("110", ["arc_easy"]))
-    record = table_records(TABLE_2, results.findings())[0]
+    findings = results.findings()
+    record = table_records(stated(findings, TABLE_2), findings)[0]
     assert record["value_percent"] == pytest.approx(200 / 3, abs=1e-6)
     assert (record["column"], record["num_seeds"], record["num_items"]) == ("ARC-e", 1, 3)
     assert record["published_percent"] is None

@@ -1,0 +1,175 @@
+"""Tables, comparisons and claims of a grid: what they mean, and every fault with its place."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from harness.errors import GridError
+from harness.grid.loader import load_grid, shipped_grids
+from harness.grid.questions import AverageColumn, BenchmarkColumn
+from harness.grid.resolver import resolve_grid
+from harness.grid.schema import expand
+
+GRID = """
+name: mine
+models: {tiny: {path: tiny, shape: {num_hidden_layers: 2, hidden_size: 8, intermediate_size: 16,
+  num_attention_heads: 2, vocab_size: 32}}}
+tasks: [arc_easy, arc_challenge, hellaswag, paper_arc_easy, {name: truthfulqa_mc2}]
+methods: {small: {method: lora, rank: 2}}
+blocks: [{methods: [base, lora, small, full]}]
+"""
+TABLE = """
+tables:
+  - title: One
+    columns:
+      - {title: Easy, name: [arc_easy, paper_arc_easy]}
+      - {name: hellaswag, metric: acc}
+      - {average: [Easy, hellaswag]}
+      - {average: {Average: 1, arc_challenge: 3}, title: Weighed}
+    rows: [lora, small]
+    bold: all
+compare: small
+claims: [{better: small, than: lora, on: Weighed, margin: 1.5}, {better: lora, than: full}]
+"""
+
+
+def read(*parts: str):
+    raw: dict[str, object] = {}
+    for part in parts:
+        raw |= yaml.safe_load(part)
+    return resolve_grid(raw, place="m.yaml")
+
+
+def faults_of(part: str) -> list[str]:
+    with pytest.raises(GridError) as told:
+        read(GRID, part)
+    return str(told.value).splitlines()
+
+
+def test_what_a_grid_asks_is_read() -> None:
+    grid = read(GRID, TABLE)
+    (table,) = grid.tables
+    assert [type(one) for one in table.columns] == [BenchmarkColumn] * 2 + [AverageColumn] * 2
+    assert table.columns[2] == AverageColumn(average={"Easy": 1, "hellaswag": 1}, title="Average")
+    assert table.columns[3].average == {"Average": 1, "arc_challenge": 3}
+    assert (table.rows, table.bold, table.params) == (("lora", "small"), ("all",), True)
+    assert grid.compare == "small"
+    assert (grid.claims[0].on, grid.claims[0].margin, grid.claims[1].on) == ("Weighed", 1.5, None)
+
+
+def test_what_a_grid_asks_is_no_part_of_its_cells() -> None:
+    assert [cell.id for cell in expand(read(GRID, TABLE))] == [c.id for c in expand(read(GRID))]
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        ("tables: [{columns: [arc_esy]}]", "tables[0].columns[0]: 'arc_esy' is no task of this "
+         "grid; did you mean 'arc_easy'?"),
+        ("tables: [{columns: [{name: hellaswag, metric: acc_nrm}]}]", "tables[0].columns[0].metric:"
+         " hellaswag has no metric 'acc_nrm'; did you mean 'acc_norm'?"),
+        ("tables: [{columns: [{nam: hellaswag}]}]", "tables[0].columns[0]: must be a benchmark's "
+         "name, or a mapping with `name` or with `average`"),
+        ("tables: [{columns: [{name: hellaswag, titel: x}]}]", "tables[0].columns[0].titel: unknown"
+         " key; did you mean 'title'?"),
+        ("tables: [{columns: []}]", "tables[0].columns: is empty; add at least one"),
+        ("tables: [{title: x}]", "tables[0]: 'columns' is missing; add it"),
+        ("tables: [{columns: [{average: []}]}]", "tables[0].columns[0].average: is empty"),
+        ("tables: [{columns: [{average: {arc_easy: 0}}]}]", "tables[0].columns[0].average.arc_easy:"
+         " must be more than 0"),
+        ("tables: [{columns: [{average: [arc_easy, Mean]}]}]", "tables[0].columns[0].average: "
+         "'Mean' is no column before it and no task of this grid"),
+        ("tables: [{columns: [{average: [arc_easy], title: A}, {average: [B], title: B}]}]",
+         "tables[0].columns[1].average: 'B' is no column before it"),
+        ("tables: [{columns: [{name: [arc_easy, hellaswag]}]}]", "tables[0].columns[0]: arc_easy "
+         "and hellaswag are measured with one protocol (lm-eval); give each a column"),
+        ("tables: [{columns: [arc_easy, arc_easy]}]", "tables[0].columns[1]: a second column is "
+         "called 'ARC-e'; give it a `title`"),
+        ("tables: [{columns: [arc_easy]}, {columns: [{name: hellaswag, title: ARC-e}]}]",
+         "tables[1].columns[0]: 'ARC-e' is another column in tables[0]"),
+        ("tables: [{columns: [arc_easy], rows: [lora, dora]}]", "tables[0].rows[1]: no method "
+         "'dora' in the blocks of this grid; did you mean 'lora'?"),
+        ("tables: [{columns: [arc_easy], rows: [lora, lora]}]", "tables[0].rows: 'lora' stands 2 "
+         "times; keep one"),
+        ("tables: [{columns: [arc_easy], bold: [dora]}]", "tables[0].bold[0]: no method 'dora'"),
+        ("tables: [{columns: [arc_easy], params: maybe}]", "tables[0].params: must be true or fal"),
+        ("tables: [{columns: [arc_easy], published: table3}]", "tables[0].published: must be one "),
+        ("tables: {columns: [arc_easy]}", "tables: must be a list"),
+        ("compare: dora", "compare: no method 'dora' in the blocks of this grid"),
+        ("claims: [{better: dora, than: lora}]", "claims[0].better: no method 'dora' in the blocks "
+         "of this grid; did you mean 'lora'?"),
+        ("claims: [{better: lora, than: mine}]", "claims[0].than: no method 'mine' in the blocks"),
+        ("claims: [{better: lora, than: full, on: mmlu}]", "claims[0].on: no column 'mmlu' is "
+         "measured"),
+        ("claims: [{better: lora, than: lora}]", "claims[0]: 'lora' is compared with itself; name "
+         "two methods"),
+        ("claims: [{better: lora}]", "claims[0]: 'than' is missing; add it"),
+        ("claims: [{better: lora, than: full, margin: 0}]", "claims[0].margin: must be "
+         "more than 0"),
+        ("claims: [{better: lora, than: full, margin: true}]", "claims[0].margin: must be "
+         "a number"),
+        ("claims: [{better: lora, than: full}, {better: full, than: lora}]", "claims[1]: tests the "
+         "same as claims[0]; keep one"),
+    ],
+    ids=range(28),
+)  # fmt: skip
+def test_a_fault_is_one_line_with_its_place(part, line) -> None:
+    (told,) = faults_of(part)
+    assert told.startswith(f"m.yaml: {line}")
+
+
+def test_faults_of_all_questions_come_at_once() -> None:
+    told = faults_of(
+        "{compare: x, claims: [{better: y, than: lora}, {better: lora, than: lora}], "
+        "tables: [{columns: [z]}]}"
+    )
+    places = sorted(line.split(": ")[1] for line in told)
+    assert places == ["claims[0].better", "claims[1]", "compare", "tables[0].columns[0]"]
+
+
+def test_what_has_a_fault_of_its_own_is_not_said_to_be_missing() -> None:
+    with pytest.raises(GridError) as told:
+        read(
+            GRID,
+            "blocks: [{methods: [lora, {method: full, label: broken, rank: 2}]}]",
+            "tasks: [arc_easy, {name: hellaswag, lmit: 3}]",
+            "claims: [{better: broken, than: lora, on: hellaswag}]",
+        )
+    lines = str(told.value).splitlines()
+    assert len(lines) == 2
+    assert not any("claims" in line for line in lines)
+
+
+def test_an_average_of_what_is_no_share_is_refused(monkeypatch) -> None:
+    from dataclasses import replace
+
+    from harness.evaluation import benchmarks, tasks
+
+    class Counted(benchmarks.Benchmark):
+        unit = "perplexity"
+
+    known = benchmarks.BENCHMARKS
+    counted = Counted(**vars(known["hellaswag"]))
+    lower = replace(known["arc_challenge"], higher_is_better=False)
+    changed = {**known, "hellaswag": counted, "arc_challenge": lower}
+    monkeypatch.setattr(tasks, "BENCHMARKS", changed)
+    assert faults_of("tables: [{columns: [{average: [arc_easy, hellaswag]}]}]") == [
+        "m.yaml: tables[0].columns[0].average: hellaswag is no share (it counts perplexity) and in "
+        "no average; give it a column of its own"
+    ]
+    (line,) = faults_of("tables: [{columns: [{average: [arc_easy, arc_challenge]}]}]")
+    assert "of arc_challenge the lower score is better, of arc_easy the higher one" in line
+
+
+def test_every_shipped_grid_with_the_papers_methods_states_the_papers_claims() -> None:
+    for name in shipped_grids():
+        grid = load_grid(name)
+        if name not in ("paper", "paper-7b", "paper-13b", "rehearsal", "demo", "neighbours"):
+            continue
+        assert [(claim.better, claim.than, claim.on) for claim in grid.claims] == [
+            ("zero-init-linear", "random-init", "Average"),
+            ("zero-init-nonlinear", "zero-init-linear", "Average"),
+        ]
+        assert grid.tables[0].rows == ("zero-init-linear", "random-init")
+        assert not grid.tables[0].params
