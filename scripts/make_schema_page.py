@@ -66,6 +66,7 @@ METRICS: dict[str, str] = {
     "train/learning_rate": "by step",
     "train/tokens_per_second": "by step",
     "train/epoch_loss": "mean per label token of an epoch; by epoch",
+    "validation/epoch_loss": "mean per label token of the validation rows after an epoch; by epoch",
     "gate/*": "the method's own statistics, such as `gate/mean_abs`; by step",
     "prompt/*": "the method's own statistics, such as `prompt/gradient_norm`; by step",
     "probe/*": "what the method probed before and after the training",

@@ -90,6 +90,11 @@ class Group:
         return all(one is not None and not one.higher_is_better for one in known)
 
     @property
+    def lower_is_better(self) -> frozenset[str]:
+        """The columns, shown or not, of which the lower score is the better one."""
+        return frozenset(c for c in (*self.settings, *self.weights) if self.is_lower_better(c))
+
+    @property
     def averages(self) -> tuple[str, ...]:
         """Those of its columns that are averages of what was measured."""
         return tuple(c for c in self.columns if self.is_average(c) and self.parts(c))

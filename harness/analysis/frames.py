@@ -91,7 +91,7 @@ def cell_identity(cell: Cell) -> dict[str, Any]:
         "method_title": title if label == cell.method else f"{title} ({label})",
         "fraction": cell.fraction,
         "seed": cell.seed,
-    } | ({} if (data := getattr(cell, "data_name", None)) is None else {DATA: data})
+    } | ({} if (data := cell.data_name) is None else {DATA: data})
 
 
 def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd.DataFrame:

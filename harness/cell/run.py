@@ -186,7 +186,7 @@ def _train(
     assert cell.train is not None
     data = read_training_data(cell, context.settings.data_root)
     _check_same_data(context, str(data.identity["sha256"]))
-    context.warn(training_note(cell.data.source, str(data.identity["sha256"])))
+    context.warn(training_note(cell.data.published, str(data.identity["sha256"])))
     _emit_start(context, cell.train.total_steps(len(data.rows)))
     check_memory(context)
     base = _load_base(context)

@@ -56,7 +56,7 @@ def score_cell(
             written = {str(path.relative_to(context.folder)): write_frame(path, outcome.items)}
             result = result.with_scores(outcome.scores, seconds, environment)
             result = replace(result, files_sha256={**result.files_sha256, **written})
-            result = result.with_note(training_note(cell.data.source, content))
+            result = result.with_note(training_note(cell.data.published, content))
             write_result(context.folder, result)
             for warning in outcome.warnings:
                 context.warn(f"{task.name}: {warning}")

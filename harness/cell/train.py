@@ -11,10 +11,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cell.examples import examples_of
 from harness.cell.memory import effective_budget, smaller_budget
 from harness.cell.settings import CellContext
-from harness.data.instructions import tokenize
-from harness.data.sets import Instructions, read_chosen, rows_sha256
+from harness.cell.validation import CellValidation
+from harness.data.sets import Instructions, rows_sha256
+from harness.data.template_choice import jinja_sha256
+from harness.data.templates import date_note, used_chat_template
+from harness.data.validation import read_training
 from harness.errors import DataError, MethodError
 from harness.grid.folders import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, STEPS_FILE
 from harness.grid.schema import Cell
@@ -86,7 +90,7 @@ def read_training_data(cell: Cell, data_root: Path | None) -> Instructions:
     """
     assert cell.fraction is not None
     assert cell.seed is not None
-    data = read_chosen(cell.data, cell.fraction, cell.seed, data_root)
+    data = read_training(cell.data, cell.fraction, cell.seed, data_root)
     if cell.data_sha256 not in (None, data.file_sha256):
         raise DataError(
             f"{cell.data.path}: has changed since the grid was read (SHA-256 "
@@ -115,14 +119,20 @@ def train_cell(
     assert cell.train is not None
     assert cell.seed is not None
     _check_parameter_count(cell, model)
-    examples = tokenize(data.rows, base.tokenizer, cell.train.max_length)
+    chat = used_chat_template(data.rows[0], cell.data.template, base.tokenizer)
+    context.warn(chat and date_note(chat))
+    examples = examples_of(context, base, data)
+    validation = CellValidation.of(context, base)
+    held_out = validation.examples if validation else ()
     positions = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
     context.warn(length_note([len(one.token_ids) for one in examples], positions))
     data_sha256 = rows_sha256(data.rows)  # of the chosen fraction of the rows, in order
-    budget = effective_budget(context, examples)
+    budget = effective_budget(context, [*examples, *held_out])
     statistics = MethodStatistics.of(METHODS[cell.method], model)
     events = StepEvents(context)
-    checkpoints = _checkpoints(context, base, model, data_sha256, flags)
+    text_sha256 = data_sha256 + (f" {jinja_sha256(chat)}" if chat else "")
+    followers = [*([validation] if validation else []), statistics, events]
+    checkpoints = _checkpoints(context, base, model, text_sha256, validation, flags)
     resume = checkpoints.latest()
     flags.deferred = True  # from here on; reset by leaving handle_signals
     with joined(settings.rank_info, settings.device):
@@ -137,14 +147,14 @@ def train_cell(
                 # Any token id works: rows are right-padded, attention is causal, and the loss reads
                 # real positions only.
                 pad_token_id=0,
-                callbacks=[statistics, events, LossWatch(context.warn), checkpoints],
+                callbacks=[*followers, LossWatch(context.warn), checkpoints],
                 resume=resume,
                 data_sha256=data_sha256,
             )
         except Exception as fault:  # memory runs out with errors of many kinds; others pass
             if not is_out_of_memory(fault):
                 raise
-            longest = longest_sequence(examples)
+            longest = longest_sequence([*examples, *held_out])
             raise smaller_budget(context, used=budget, longest=longest) from fault
         finally:
             checkpoints.wait()
@@ -152,8 +162,10 @@ def train_cell(
     # The identity's is the hash of all rows of the data set, before a fraction is chosen.
     result = replace(
         result,
+        **(validation.facts(result.validation_losses) if validation else {}),
         data_content_sha256=data.identity["sha256"],
         data_file_sha256=data.file_sha256,  # of its bytes; the other two hashes are of rows
+        chat_template_sha256=chat and jinja_sha256(chat),
     )
     return TrainingOutput(result, events.records, statistics.telemetry, gathered)
 
@@ -170,7 +182,12 @@ def _check_parameter_count(cell: Cell, model: PreTrainedModel) -> None:
 
 
 def _checkpoints(
-    context: CellContext, base: Base, model: PreTrainedModel, data_sha256: str, flags: SignalFlags
+    context: CellContext,
+    base: Base,
+    model: PreTrainedModel,
+    data_sha256: str,
+    validation: CellValidation | None,
+    flags: SignalFlags,
 ) -> Checkpoints:
     """The cell's checkpoints; each belongs to one cell, data set, base model and shape."""
     assert context.cell.train is not None
@@ -182,6 +199,7 @@ def _checkpoints(
         "data_sha256": data_sha256,
         "trained_tensors_sha256": shapes_sha256,  # names and shapes, not values
         **{f"base.{key}": base.identity.get(key) for key in base_keys},
+        **({"validation_sha256": validation.rows_sha256} if validation else {}),
     }
     return Checkpoints(
         context.folder / CHECKPOINTS_FOLDER,

@@ -1,4 +1,4 @@
-"""Reading a data set of the hub: its train split, and the commit that it came from."""
+"""Reading a data set of the hub: one of its splits, and the commit that it came from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import DataError, one_line
-from harness.readers.column_types import is_text
+from harness.readers.arrow_files import BATCH_ROWS
+from harness.readers.column_types import plain_type
 
 if TYPE_CHECKING:
     import pyarrow
@@ -37,8 +38,10 @@ def check_reachable(source: str, revision: str) -> None:
         raise _no_network(source, revision)
 
 
-def read_hub(source: str, revision: str) -> tuple[pyarrow.Table, str]:
-    """The train split of a hub data set, and the commit that `revision` means.
+def read_hub(
+    source: str, revision: str, subset: str | None = None, split: str = "train"
+) -> tuple[pyarrow.Table, str]:
+    """A split of a hub data set, and the commit that `revision` means.
 
     The snapshot is fetched first and read from its folder: `datasets` alone would take whatever
     revision it finds in its own cache when there is no network.
@@ -67,41 +70,26 @@ def read_hub(source: str, revision: str) -> tuple[pyarrow.Table, str]:
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        split = datasets.load_dataset(folder, split="train")
+        found = datasets.load_dataset(folder, subset, split=split)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as fault:
         raise DataError(
-            f"{place}: has no readable train split ({one_line(fault)}); {INSTEAD}"
+            f"{place}: has no readable {split} split ({one_line(fault)}); name another subset or "
+            f"split, {INSTEAD}"
         ) from fault
     finally:
         if bars:
             datasets.enable_progress_bars()
-    return split.data.table, Path(folder).name
+    return found.data.table, Path(folder).name
 
 
-def text_batches(
-    table: pyarrow.Table, columns: Sequence[str], place: str
-) -> Iterator[pyarrow.RecordBatch]:
-    """Yields the columns of a table that hold text.
-
-    Raises:
-        DataError: it lacks one, or one holds something else.
-    """
+def text_batches(table: pyarrow.Table, columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
+    """Yields some columns of a table, texts as plain strings, in batches that are small."""
     import pyarrow
 
-    missing = [name for name in columns if name not in table.column_names]
-    if missing:
-        raise DataError(
-            f"{place}: lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} "
-            f"(it has {', '.join(table.column_names)}); name a data set in Alpaca's form"
-        )
-    for name in columns:
-        if not is_text(kind := table.schema.field(name).type):
-            raise DataError(
-                f"{place}: column {name} holds {kind}, not text; name a data set in Alpaca's form"
-            )
-    schema = pyarrow.schema([(name, pyarrow.string()) for name in columns])
-    for batch in table.select(list(columns)).to_batches():
-        yield batch.cast(schema)
+    chosen = table.select(list(columns))
+    fields = [(one.name, plain_type(one.type)) for one in chosen.schema]
+    for batch in chosen.to_batches(BATCH_ROWS):
+        yield batch.cast(pyarrow.schema(fields))
 
 
 def _no_network(source: str, revision: str) -> DataError:

@@ -1,21 +1,30 @@
-"""Alpaca's instructions: put into the template, tokenised, batched.
+"""Training examples: rows put into their template, tokenised, batched.
 
-The prompt is the two-form template of Stanford Alpaca, from `data/prompts.yaml`; the response
-follows it with nothing between. No torch here: planning imports this file.
+No torch here: planning imports this file.
 """
 
 from __future__ import annotations
 
-import functools
+import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING, Protocol
 
-from harness.data.rows import Instruction, Row, texts_of
+from harness.data.chat import RowFault
+from harness.data.encoding import Runs, decode, encode_renderings
+from harness.data.pens import joined
+from harness.data.rows import Row
 from harness.data.sets import shuffled
-from harness.errors import ModelError
+from harness.data.templates import (
+    ALPACA,
+    fault_line,
+    opens_with_bos,
+    prompt_and_response,
+    row_template,
+    template_of,
+)
+from harness.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,8 +33,8 @@ if TYPE_CHECKING:
 TOKENIZE_ROWS = 2048
 """Rows given to the tokenizer at once: its records are about 100 bytes per token."""
 
-Holes = tuple[tuple[int, int], ...]
-"""Runs of tokens, in order: the first, and one past the last."""
+Holes = Runs
+"""Runs of tokens that are not in the loss, in order."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,57 +91,148 @@ def epoch_batches(num_rows: int, batch_size: int, *, seed: int, epoch: int) -> I
         yield order[start : start + batch_size]
 
 
-@functools.cache
-def _templates() -> Mapping[str, str]:
-    import yaml
-
-    text = resources.files("harness.data").joinpath("prompts.yaml").read_text(encoding="utf-8")
-    return dict(yaml.safe_load(text)["training"])
-
-
-def format_prompt(instruction: Row) -> str:
-    """The prompt of a row; the response follows it directly."""
-    assert isinstance(instruction, Instruction)
-    # Not str.format: a row may hold braces.
-    name = "with_input" if instruction.input else "without_input"
-    head, rest = _templates()[name].split("{instruction}")
-    if instruction.input:
-        middle, tail = rest.split("{input}")
-        rest = middle + instruction.input + tail
-    return head + instruction.instruction + rest
-
-
 def tokenize(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    *,
+    template: str | None = None,
+    system: str | None = None,
+    number_of: Callable[[int], int] = int,
+    place: str = "data",
 ) -> list[Example]:
-    """BOS + tokens of (prompt + output as one text) + EOS, cut after `max_length` tokens.
+    """The rows' tokens, cut after `max_length`.
 
-    As many leading tokens count as prompt as the prompt alone has. LLaMA's tokenizer joins the
-    colon that ends the prompt with a first "-" of a response (3.3% of Alpaca); that token then
-    counts as prompt, as in the published training. A tokenizer without BOS gives none.
+    In Alpaca's template, and without one: BOS + tokens of (prompt + output as one text) + EOS. As
+    many leading tokens count as prompt as the prompt alone has. LLaMA's tokenizer joins the colon
+    that ends the prompt with a first "-" of a response (3.3% of Alpaca); that token then counts as
+    prompt, as in the published training. A tokenizer without BOS gives none.
+
+    In a chat template or a Jinja file: what it writes, up to the end of the assistant's last turn;
+    in the loss are the assistant's turns with their end-of-turn tokens, exactly. EOS follows where
+    the template does not end the last turn.
+
+    Args:
+        rows: all of one form.
+        template: `alpaca`, `chat`, or a Jinja text; by default the one of the rows' form.
+        system: the system text of conversations without one.
+        number_of: gives a row's number in its set, for a fault, where these are some of it.
+        place: what the rows are called in a fault.
 
     Raises:
-        ModelError: the tokenizer has no EOS, without which no answer would learn to end.
+        ModelError: the tokenizer has no EOS, without which no answer would learn to end; or no chat
+            template, where one is asked for.
+        DataError: a row cannot be put into the template.
     """
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"{tokenizer.name_or_path}: the tokenizer has no EOS token; set eos_token in its "
             "tokenizer_config.json"
         )
-    bos = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
-    examples = []
+    name = template_of(rows[0], template) if rows else None
+    write = _pairs if name in (None, ALPACA) else _renderings
+    examples: list[Example] = []
     for start in range(0, len(rows), TOKENIZE_ROWS):
         part = rows[start : start + TOKENIZE_ROWS]
-        prompts = [format_prompt(row) for row in part]
-        texts = [prompt + texts_of(row)[-1] for prompt, row in zip(prompts, part, strict=True)]
-        encoded = zip(_encode(texts, tokenizer), _encode(prompts, tokenizer), strict=True)
-        for whole, prompt_ids in encoded:
-            token_ids = (*bos, *whole, tokenizer.eos_token_id)[:max_length]
-            num_prompt_tokens = min(len(bos) + len(prompt_ids), len(token_ids))
-            examples.append(Example(token_ids, num_prompt_tokens))
-    if note := lost_note(sum(not example.num_labels for example in examples), len(examples)):
-        logger.warning("%s (max_length %d)", note, max_length)
+        for row, found in enumerate(write(part, tokenizer, name, system), start):
+            if isinstance(found, RowFault):
+                raise DataError(fault_line(number_of(row), found, place))
+            examples.append(cut(*found, max_length))
+    for note in (
+        lost_note(sum(not example.num_labels for example in examples), len(examples)),
+        cut_note(count_cut(examples), len(examples)),
+    ):
+        if note:
+            logger.warning("%s (max_length %d)", note, max_length)
     return examples
+
+
+Encoded = tuple[Sequence[int], Runs]
+"""All tokens of a row, and the runs of them that are in the loss."""
+
+
+def _pairs(
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    template: str | None,
+    system: str | None,
+) -> Iterator[Encoded | RowFault]:
+    """Yields rows that are a prompt and a response."""
+    bos = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
+    try:
+        pairs = [prompt_and_response(row, template, system) for row in rows]
+    except RowFault as fault:  # of the rows' form, so that all have it
+        yield fault
+        return
+    prompts = [prompt for prompt, _ in pairs]
+    texts = [prompt + response for prompt, response in pairs]
+    encoded = zip(_encode(texts, tokenizer), _encode(prompts, tokenizer), strict=True)
+    for whole, prompt_ids in encoded:
+        token_ids = (*bos, *whole, tokenizer.eos_token_id)
+        yield token_ids, ((len(bos) + len(prompt_ids), len(token_ids)),)
+
+
+def _renderings(
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    template: str | None,
+    system: str | None,
+) -> Iterator[Encoded | RowFault]:
+    """Yields rows in a chat template or a Jinja file, up to the first that does not go into it."""
+    assert template is not None
+    filled, renderings = row_template(template, tokenizer, system), []
+    refusal: RowFault | None = None
+    for row in rows:
+        try:
+            renderings.append(filled.rendering(row))
+        except RowFault as fault:
+            refusal = fault
+            break
+    encoded = encode_renderings(renderings, tokenizer)
+    for rendering, found in zip(renderings, encoded, strict=True):
+        if isinstance(found, RowFault):
+            yield found
+            continue
+        ids, runs = found
+        if opens_with_bos(rendering, template, tokenizer):
+            ids = [tokenizer.bos_token_id, *ids]
+            runs = tuple((start + 1, end + 1) for start, end in runs)
+        if not rendering.is_closed and rendering.spans:
+            size = len(ids)
+            runs = tuple(joined((*runs, (size, size + 1))))
+            ids = [*ids, tokenizer.eos_token_id]
+        yield ids, runs
+    if refusal is not None:
+        yield refusal
+
+
+def cut(token_ids: Sequence[int], runs: Runs, max_length: int) -> Example:
+    """An example of at most so many tokens, which ends with a token in the loss if any is.
+
+    The first token is never in the loss: nothing predicts it.
+    """
+    size = min(len(token_ids), max_length)
+    kept = [(max(start, 1), min(end, size)) for start, end in runs]
+    kept = [(start, end) for start, end in kept if start < end]
+    is_cut = any(end > size for _, end in runs)
+    if not kept:
+        return Example(tuple(token_ids[:size]), size, is_cut=is_cut)
+    holes = tuple(
+        (before[1], after[0]) for before, after in itertools.pairwise(kept) if before[1] < after[0]
+    )
+    return Example(tuple(token_ids[: kept[-1][1]]), kept[0][0], holes, is_cut)
+
+
+def count_cut(examples: Sequence[Example]) -> int:
+    """Examples of which something is learned, but not the end."""
+    return sum(example.is_cut and example.num_labels > 0 for example in examples)
+
+
+def cut_note(number: int, count: int) -> str | None:
+    """What a reader must know of examples whose end is not learned."""
+    if not number:
+        return None
+    return f"{number:,} of {count:,} examples are cut at max_length: their end is not trained on"
 
 
 def lost_note(lost: int, count: int) -> str | None:
@@ -156,3 +256,51 @@ def _encode(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[i
     )
     ids: list[list[int]] = encoded["input_ids"]
     return ids
+
+
+@dataclass(frozen=True)
+class ShownToken:
+    """A token of a training row as the model sees it."""
+
+    id: int
+    text: str
+    """Its own text, such as `<|im_end|>` or ` the`. Of tokens that spell one character together the
+    last has it, the others have `\\ufffd`."""
+    in_loss: bool
+
+
+def shown_tokens(
+    row: Row,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    template: str | None = None,
+    system: str | None = None,
+    max_length: int = 1 << 30,
+) -> list[ShownToken]:
+    """A row token by token, exactly as it is trained on, BOS and EOS included.
+
+    Raises:
+        ModelError: the tokenizer has no EOS, or no chat template.
+        DataError: the row cannot be put into the template.
+    """
+    (example,) = tokenize([row], tokenizer, max_length, template=template, system=system)
+    learned = {place for start, end in label_runs(example) for place in range(start, end)}
+    texts = token_texts(example.token_ids, tokenizer)
+    return [
+        ShownToken(number, text, place in learned)
+        for place, (number, text) in enumerate(zip(example.token_ids, texts, strict=True))
+    ]
+
+
+def token_texts(token_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The text of each token as it stands in the sequence."""
+    texts, before = [], ""
+    for place in range(len(token_ids)):
+        # By the text so far: alone, a SentencePiece token loses its blank.
+        now = decode(token_ids[: place + 1], tokenizer)
+        if now.endswith("\ufffd"):  # the character's other bytes follow
+            texts.append("\ufffd")
+            continue
+        texts.append(now[len(before) :])
+        before = now
+    return texts

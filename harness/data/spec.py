@@ -1,13 +1,16 @@
-"""What a grid says of its training data: a set of the hub, or a file."""
+"""What a grid says of its training data: a set of the hub, or files of one's own."""
 
 from __future__ import annotations
 
+import glob
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from harness.data.template_choice import GridTemplate, template_settings
 from harness.spec import Fault, Spec, UserPath, is_hub_name, place_of
 
 ALPACA = "tatsu-lab/alpaca"
@@ -16,21 +19,122 @@ ALPACA_FILE = "alpaca/train.parquet"
 """Where it lies under a data root."""
 
 
-class DataSpec(Spec):
-    """The instructions that cells train on, in Stanford Alpaca's form.
+class ValidationSpec(Spec):
+    """Rows that no cell trains on, and the loss on which is measured after every epoch."""
 
-    Without `source` and `path` they are Alpaca's; with `path` alone they are a file of one's own,
-    which is held to no published version; with both, the file is said to be a copy of `source`.
+    fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of all rows, drawn once: before a cell's `fraction` and `seed` choose of the rest, so
+    that every cell of the data set has the same validation rows."""
+    split: str | None = Field(default=None, pattern=r"^\w+(\.\w+)*$")
+    """Or another split of the same set, whole."""
+    path: UserPath | None = None
+    """Or a file of rows, found as the training data's `path`."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if sum(value is not None for value in self.__dict__.values()) != 1:
+            names = " or ".join(f"`{name}`" for name in type(self).model_fields)
+            raise Fault(f"needs one of {names}, such as `{{fraction: 0.02}}`")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What stands of it in a cell's id: that which is stated."""
+        return self.model_dump(exclude_none=True)
+
+
+FORMS = {
+    "instruction": ("instruction", "input", "output"),
+    "completion": ("prompt", "completion"),
+    "messages": ("messages",),
+    "text": ("text",),
+}
+"""The forms of a row, and the columns that each has; `input` may be absent."""
+
+
+def _unset(value: object) -> bool:
+    return value is None
+
+
+class Columns(Spec):
+    """Which column stands for which of a form's, where they are called otherwise."""
+
+    instruction: str | None = Field(default=None, exclude_if=_unset)
+    input: str | None = Field(default=None, exclude_if=_unset)
+    output: str | None = Field(default=None, exclude_if=_unset)
+    prompt: str | None = Field(default=None, exclude_if=_unset)
+    completion: str | None = Field(default=None, exclude_if=_unset)
+    messages: str | None = Field(default=None, exclude_if=_unset)
+    text: str | None = Field(default=None, exclude_if=_unset)
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The column that stands for each of a form's that is mapped."""
+        return {name: column for name, column in self if column is not None}
+
+    @property
+    def form(self) -> str:
+        """The form that they are columns of."""
+        return next(form for form, columns in FORMS.items() if set(self.named) <= set(columns))
+
+    @model_validator(mode="after")
+    def _of_one_form(self) -> Self:
+        named = self.named
+        if not any(named and set(named) <= set(columns) for columns in FORMS.values()):
+            forms = "; ".join(", ".join(columns) for columns in FORMS.values())
+            raise Fault(f"must map the columns of one form ({forms})")
+        if len(set(named.values())) < len(named):
+            raise Fault("maps one column twice; name another")
+        return self
+
+
+class Where(Spec):
+    """What selects rows, beside a condition over their columns."""
+
+    max_characters: Annotated[int, Field(ge=1, le=10**9)]
+    """Of all texts of a row together."""
+
+
+ROW_SETTINGS = ("subset", "split", "columns", "where", "on_bad_rows")
+"""Settings that say which rows a set has, and are part of its identity where they are stated."""
+
+
+class DataSpec(Spec):
+    """The rows that cells train on.
+
+    Without `source` and `path` they are Alpaca's; with `path` alone they are files of one's own,
+    which are held to no published version; with both, the file is said to be a copy of `source`.
     """
 
     source: str | None = ALPACA
     """Hub data set."""
     path: UserPath | None = None
-    """Parquet file, absolute or under the data root. Alpaca's alone has one of itself:
-    `alpaca/train.parquet`, read instead of the hub where a data root is given."""
+    """File, folder or glob: absolute, beside the grid file, or under the data root. Alpaca's alone
+    has one of itself: `alpaca/train.parquet`, read instead of the hub with a data root."""
+    subset: str | None = Field(default=None, pattern=r"^[\w.-]{1,96}$", exclude_if=_unset)
+    """Configuration of a hub data set; folder of that name in a local one."""
+    split: str | None = Field(default=None, pattern=r"^\w+(\.\w+)*$", exclude_if=_unset)
+    """`train` where absent, as far as there are splits."""
+    columns: Columns | None = Field(default=None, exclude_if=_unset)
+    """Which columns to read, where they are not called as a form has them."""
+    where: Where | str | None = Field(default=None, exclude_if=_unset)
+    """Which rows to take: `max_characters`, or a Jinja condition over their columns."""
+    on_bad_rows: Literal["fail", "drop", "keep"] | None = Field(default=None, exclude_if=_unset)
+    """What to do with rows that have no text where one is due, or an empty response. Where absent:
+    `fail` for the former, `keep` for the latter."""
     revision: str = "main"
     num_rows: Annotated[int, Field(ge=1, le=10**10)] | None = None
     """Stated size, checked when the data is read; lets `plan` count steps without the data."""
+    template: GridTemplate = Field(default=None, exclude_if=_unset)
+    """`alpaca`, `chat` (the tokenizer's chat template), or a Jinja text, which a grid gives as a
+    file beside it. Where absent, the one of the rows' form: see `harness.data.templates`."""
+    system: Annotated[str, Field(min_length=1, max_length=20_000)] | None = Field(
+        default=None, exclude_if=_unset
+    )
+    """The system text of conversations without one."""
+    validation: ValidationSpec | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Rows to measure the loss on after every epoch; part of a cell's id where it is stated."""
+    _beside: Path | None = PrivateAttr(default=None)
+    """The folder of the grid file that states the path."""
 
     @model_validator(mode="before")
     @classmethod
@@ -59,15 +163,77 @@ class DataSpec(Spec):
             raise Fault("needs `source`, a data set of the hub, or `path`, a file of your own")
         return self
 
+    @model_validator(mode="after")
+    def _system_has_a_place(self) -> Self:
+        if self.system is not None and self.template == "alpaca":
+            raise Fault("system has no place in template alpaca; say `template: chat`")
+        return self
+
+    @property
+    def text_settings(self) -> dict[str, str]:
+        """What is stated of the text that a row becomes, for its identity: content, no paths."""
+        return template_settings(self.template, self.system)
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _where(cls, where: Any) -> Any:
+        if isinstance(where, str):
+            from harness.data.conditions import Condition
+
+            Condition(where)
+        return Where.model_validate(where) if isinstance(where, Mapping) else where
+
+    @property
+    def row_settings(self) -> dict[str, Any]:
+        """What is stated of which rows it has, for its identity."""
+        return self.model_dump(mode="json", include=set(ROW_SETTINGS), exclude_none=True)
+
+    @property
+    def published(self) -> str | None:
+        """The hub's set that it is, whole and unchanged; None where it is not."""
+        return None if self.row_settings else self.source
+
     @property
     def hub_name(self) -> str | None:
         """What names the rows of a set of the hub; None of files of one's own."""
-        return None if self.source is None else f"{self.source}@{self.revision}"
+        if self.source is None:
+            return None
+        settings = self.row_settings
+        return f"{self.source}@{self.revision}" + (f" {json.dumps(settings)}" if settings else "")
+
+    def beside(self, folder: Path) -> Self:
+        """The same, of a grid file in this folder, which its path may be relative to."""
+        copied = self.model_copy()
+        copied._beside = folder
+        return copied
 
 
 _FILE_ENDINGS = (".parquet", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".arrow", ".zip", ".gz")
 
 
 def data_file(spec: DataSpec, data_root: Path | None) -> Path | None:
-    """The file that a data set is read from; None where that is the hub, or no folder is given."""
-    return place_of(spec.path, data_root)
+    """The file, folder or glob that a data set is read from.
+
+    That is the one beside the grid file, where there is one, else the one under the data root. None
+    where the hub is read, or no folder is given.
+    """
+    beside, under = data_places(spec, data_root)
+    return beside if beside is not None and is_there(beside) else under
+
+
+def data_places(spec: DataSpec, data_root: Path | None) -> tuple[Path | None, Path | None]:
+    """Where a relative path may mean: beside the grid file, and under the data root."""
+    under = place_of(spec.path, data_root)
+    if spec.path is None or spec._beside is None or Path(spec.path).is_absolute():
+        return None, under
+    return spec._beside / spec.path, under
+
+
+def is_glob(path: Path) -> bool:
+    """Whether a path stands for all files that match it."""
+    return glob.has_magic(str(path)) and not path.exists()
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder, or one that matches."""
+    return path.exists() or (is_glob(path) and bool(glob.glob(str(path), recursive=True)))

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import TypeAdapter
 
 from harness.data.instructions import lost_note, tokenize
+from harness.data.places import data_files, is_here, sha256_of_data
 from harness.data.rows import Row
 from harness.data.sets import (
     count_rows,
-    num_examples,
     read_chosen,
     read_instructions,
-    shuffled,
 )
-from harness.data.spec import DataSpec, data_file
+from harness.data.spec import DataSpec
+from harness.data.validation import training_rows
 from harness.errors import StorageError
 from harness.grid.schema import Cell
 from harness.models.checkpoint import local_folder
@@ -107,11 +107,11 @@ def _lengths_file(
     data: DataSpec, tokenizer_folder: Path, data_root: Path | None, runs_dir: Path
 ) -> Path:
     """Where the lengths of these very rows under this very tokenizer are kept."""
-    path = data_file(data, data_root)
-    assert path is not None
     # The configuration says whether there is a BOS.
-    files = path, *(tokenizer_folder / name for name in ("tokenizer.json", "tokenizer_config.json"))
-    read = " ".join(sha256_of_file(file) if file.is_file() else "" for file in files)
+    files = (tokenizer_folder / name for name in ("tokenizer.json", "tokenizer_config.json"))
+    hashes = [sha256_of_data(data_files(data, data_root))]
+    hashes += [sha256_of_file(file) if file.is_file() else "" for file in files]
+    read = " ".join([*hashes, *([json.dumps(stated)] if (stated := data.row_settings) else [])])
     key = hashlib.sha256(read.encode()).hexdigest()[:16]
     return runs_dir / FOLDER / f"lengths-{key}.json"
 
@@ -125,20 +125,19 @@ def _read_lengths(kept: Path) -> RowLengths | None:
 def known_losses(runs_dir: Path, data_root: Path | None) -> Callable[[Cell], str | None]:
     """A function that says how many examples of a cell are lost, where it was counted before."""
     read = cache(_read_lengths)
-    order_of = cache(shuffled)
+    order_of = cache(training_rows)
 
     def note(cell: Cell) -> str | None:
         model = local_folder(cell.model, data_root)
-        file = data_file(cell.data, data_root)
         if cell.train is None or cell.fraction is None or model is None:
             return None
-        if file is None or not file.is_file():
+        if not is_here(cell.data, data_root):
             return None
         lengths = read(_lengths_file(cell.data, model, data_root, runs_dir))
         if lengths is None or len(lengths.whole) >= COUNTED_ROWS:
             return None
         total = len(lengths.whole)
-        order = order_of(total, f"fraction/{cell.seed or 0}")[: num_examples(cell.fraction, total)]
+        order = order_of(cell.data, total, cell.fraction, cell.seed or 0)
         return lost_note(training_tokens(lengths, order, cell.train.max_length).lost, len(order))
 
     return note

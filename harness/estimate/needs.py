@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data.hub import is_cached
-from harness.data.spec import DataSpec, data_file
+from harness.data.spec import DataSpec, data_file, is_there
 from harness.errors import DataError, ModelError
 from harness.evaluation.tasks import TaskSpec, local_files
 from harness.grid.status import CellState
@@ -71,7 +71,7 @@ def _model(model: ModelSpec, data_root: Path | None) -> Need:
 def _data(data: DataSpec, data_root: Path | None) -> Need:
     file = data_file(data, data_root)
     if file is not None:
-        return Need("data", str(file), file.is_file())
+        return Need("data", str(file), is_there(file))
     return _of_hub("data", data, data.source is not None and is_cached(data.source))
 
 

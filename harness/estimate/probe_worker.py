@@ -155,12 +155,12 @@ def _warm_up(cell: Cell, settings: ProbeSettings, device: str, clock: Callable[[
 
 def _read_rows(cell: Cell, settings: ProbeSettings) -> tuple[Row, ...]:
     """The rows that a cell is trained on; none where it trains nothing."""
-    from harness.data.sets import read_chosen
+    from harness.data.validation import read_training
 
     if cell.train is None:
         return ()
     assert cell.fraction is not None
-    return read_chosen(cell.data, cell.fraction, cell.seed or 0, settings.data_root).rows
+    return read_training(cell.data, cell.fraction, cell.seed or 0, settings.data_root).rows
 
 
 def _load(cell: Cell, settings: ProbeSettings, device: str, clock: Callable[[], float]) -> _Subject:
@@ -186,7 +186,13 @@ def _measure_training(subject: _Subject, rows: Sequence[Row]) -> dict[str, float
         batch = max(1, train.batch_size // share)
         chosen = [rows[i % len(rows)] for i in range(batch * steps)]
         begun = clock()
-        examples = tokenize(chosen, subject.base.tokenizer, train.max_length)
+        examples = tokenize(
+            chosen,
+            subject.base.tokenizer,
+            train.max_length,
+            template=subject.cell.data.template,
+            system=subject.cell.data.system,
+        )
         tokenized = clock()
         marks = _train(subject, examples, batch)
         whole = clock() - tokenized

@@ -12,9 +12,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from harness.data.places import is_here
 from harness.data.rows import texts_of
-from harness.data.sets import num_examples, read_instructions, shuffled
-from harness.data.spec import data_file
+from harness.data.sets import num_examples, read_instructions
+from harness.data.validation import training_rows
 from harness.estimate.lengths import Source, TrainingTokens, kept_lengths, training_tokens
 from harness.estimate.needs import local_model
 from harness.evaluation.tasks import TaskSpec
@@ -61,26 +62,25 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: RowCounts
     `runs_dir`; `num_rows` has the size of each training set.
     """
     lengths_of = cache(partial(kept_lengths, data_root=data_root, runs_dir=runs_dir))
-    order_of = cache(shuffled)
+    order_of = cache(training_rows)
 
     def count(cell: Cell) -> TrainingTokens | None:
         assert cell.train is not None
         assert cell.fraction is not None
         limit, size = cell.train.max_length, num_rows.get(cell.data_name)
-        data, model = data_file(cell.data, data_root), local_model(cell.model, data_root)
-        data_is_here = data is not None and data.is_file()
+        model, data_is_here = local_model(cell.model, data_root), is_here(cell.data, data_root)
         if data_is_here and model is not None and (model / "tokenizer.json").is_file():
             lengths = lengths_of(cell.data, model)
             total = len(lengths.whole)
             if size is not None and total < size:  # a sample of a large set
                 sampled = training_tokens(lengths, range(total), limit)
                 return _scaled(sampled, num_examples(cell.fraction, size))
-            order = order_of(total, f"fraction/{cell.seed or 0}")  # as `choose` draws
-            return training_tokens(lengths, order[: num_examples(cell.fraction, total)], limit)
+            order = order_of(cell.data, total, cell.fraction, cell.seed or 0)
+            return training_tokens(lengths, order, limit)
         if size is None:
             return None
         wanted = num_examples(cell.fraction, size)
-        known = known_training_tokens(cell.data.source, cell.model.shape, wanted, limit)
+        known = known_training_tokens(cell.data.published, cell.model.shape, wanted, limit)
         if known is not None or not data_is_here:
             return known
         texts = read_instructions(cell.data, data_root=data_root).rows

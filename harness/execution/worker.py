@@ -23,7 +23,7 @@ from harness.execution.devices import cuda_visible
 from harness.grid.folders import LOG_FILE, cell_folder
 from harness.grid.locks import CellBusy
 from harness.grid.schema import Cell
-from harness.records.events import CellEnded, Event, Scoring, StepDone, Warned
+from harness.records.events import CellEnded, EpochValidated, Event, Scoring, StepDone, Warned
 from harness.terminal import print_in_any_encoding
 from harness.training.signals import STOPPED, Stopped
 
@@ -170,6 +170,8 @@ def log_progress(event: Event) -> None:
     if isinstance(event, StepDone) and event.step % 50 == 0 and not event.restored:
         logger.info("step %d: loss %.4f, %.0f tokens/s", event.step, event.loss,
                     event.tokens_per_second)  # fmt: skip
+    elif isinstance(event, EpochValidated) and not event.restored:
+        logger.info("epoch %d: validation loss %.4f", event.epoch, event.loss)
     elif isinstance(event, Warned):
         logger.warning("%s", event.message)
     elif isinstance(event, Scoring) and event.done % max(1, event.total // 10) == 0:

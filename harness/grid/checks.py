@@ -11,8 +11,10 @@ from itertools import product
 from pathlib import Path
 
 from harness.data.pins import training_mismatch
+from harness.data.places import check_place
 from harness.data.sets import count_rows, inspect_data, num_examples
-from harness.data.spec import DataSpec, data_file
+from harness.data.spec import DataSpec, data_file, is_there
+from harness.data.validation import num_training_rows, validation_fault
 from harness.demo.world import world_folder
 from harness.errors import MethodError, ModelError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
@@ -42,9 +44,11 @@ def combination_faults(grid: GridSpec) -> Iterator[str]:
                 seen.add((model, id(choice)))
                 yield from _misfit(grid, model, choice)
     yield from _same_sets(grid)
+    yield from dict.fromkeys(_keeps_without_rows(grid))
     for name in grid.data_names:
+        data = grid.data_of(name)
         for fraction in _fractions(grid, name):
-            if (fault := fraction_fault(fraction, grid.data_of(name).num_rows)) is not None:
+            if (fault := fraction_fault(fraction, data, data.num_rows)) is not None:
                 yield fault
     if (count := count_cells(grid)) > MAX_CELLS:
         yield (
@@ -127,8 +131,22 @@ def _check_quantization(cell: Cell) -> None:
         )
 
 
-def fraction_fault(fraction: float, num_rows: int | None) -> str | None:
-    """Why a fraction selects no example, as far as the data's size is known."""
+def _keeps_without_rows(grid: GridSpec) -> Iterator[str]:
+    """Yields a fault for every method that keeps the best epoch, and has no rows to tell it by."""
+    for block in grid.blocks:
+        if grid.data_of(block.data).validation is None:
+            for choice in block.methods:
+                if choice.train is not None and choice.train.keep == "best":
+                    yield (
+                        f"{choice.label}: train.keep: best is told by validation rows, and none "
+                        f"are held out; add `validation: {{fraction: 0.02}}` to "
+                        f"{data_place(block.data)}, or keep: last"
+                    )
+
+
+def fraction_fault(fraction: float, data: DataSpec, num_rows: int | None) -> str | None:
+    """Why a fraction selects no example, as far as the size of the data set is known."""
+    num_rows = num_rows and num_training_rows(data, num_rows)
     if not num_rows or num_examples(fraction, num_rows) > 0:
         return None
     return (
@@ -245,10 +263,12 @@ def look_at(inputs: Inputs, data_root: Path | None) -> Found:
         found.look(_check_model, name, model, inputs.longest.get(name), data_root, checked)
     for data in inputs.data:
         found.look(_check_data, data, data_root)
-        stated = data.spec.num_rows is not None  # then it is told already
+        stated = data.spec.num_rows  # then it is told already of fractions
         rows = None if stated else count_rows(data.spec, data_root)
-        few = (fraction_fault(fraction, rows) for fraction in data.fractions)
+        few = [fraction_fault(fraction, data.spec, rows) for fraction in data.fractions]
         found.faults += [fault for fault in few if fault is not None]
+        if (fault := validation_fault(data.spec, stated or rows)) is not None:
+            found.faults.append(f"{data_place(data.name)}.{fault}")
     for task in inputs.tasks:
         found.look(_check_items, task, data_root)
     return found
@@ -264,7 +284,8 @@ def version_faults(inputs: Inputs, data_root: Path | None) -> list[str]:
     for spec in (data.spec for data in inputs.data):
         file = data_file(spec, data_root)
         with contextlib.suppress(ZbenchError):
-            other = None if file is None else training_mismatch(spec.source, file)
+            whole = file is not None and file.is_file()
+            other = training_mismatch(spec.published, file) if file and whole else None
             found |= {} if other is None else {str(other): None}
     for task in inputs.tasks:
         if task.benchmark.hub is None or data_root is None:
@@ -301,8 +322,9 @@ def _check_model(
 
 def _check_data(data: DataInput, data_root: Path | None) -> None:
     file = data_file(data.spec, data_root)
-    if file is not None and not file.exists():
+    if file is not None and not is_there(file):
         raise UsageError(f"{data_place(data.name)}.path: no file {file}{instead_of(file)}")
+    check_place(data.spec, data_root)
     inspect_data(data.spec, data_root)
 
 

@@ -13,8 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
+from harness.data.spec import DataSpec
 from harness.errors import ZbenchError, did_you_mean, one_line, shortened
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.tasks import TaskSpec, unknown_benchmark
@@ -46,6 +55,8 @@ class Context:
     """Choices by label; None where one is not validated yet, or has faults. No None survives into
     a GridSpec: `methods` is validated before `blocks`, and its faults refuse the file."""
     datasets: list[str] = field(default_factory=list)
+    data_folder: Path | None = None
+    """What a path of training data may be relative to, before the data root."""
     train: dict[str, Any] = field(default_factory=dict)
     """The grid's training settings; empty where they have faults."""
     results: Path | None = None
@@ -85,6 +96,13 @@ def _known_model(name: str, info: ValidationInfo) -> str:
     if name not in models:
         raise Fault(f"no such model '{name}'{did_you_mean(name, models)}")
     return name
+
+
+def _data(raw: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> DataSpec:
+    spec: DataSpec = handler(raw)
+    folder = _context(info).data_folder
+    states = isinstance(raw, Mapping) and raw.get("path") is not None
+    return spec.beside(folder) if states and folder is not None else spec
 
 
 def _known_data(name: str, info: ValidationInfo) -> str:
@@ -246,6 +264,7 @@ GridName = Annotated[
 ]
 Models = Annotated[dict[str, ModelSpec], PlainValidator(_models)]
 KnownModel = Annotated[str, AfterValidator(_known_model)]
+Data = Annotated[DataSpec, WrapValidator(_data)]
 KnownData = Annotated[str, AfterValidator(_known_data)]
 Train = Annotated[dict[str, Any], AfterValidator(_grid_train)]
 Task = Annotated[TaskSpec, BeforeValidator(_task)]

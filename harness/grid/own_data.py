@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.data.spec import ALPACA, DataSpec, data_file
-from harness.errors import StorageError, UsageError
+from harness.data.places import check_place, data_files, is_here, sha256_of_data
+from harness.data.sets import inspect_data
+from harness.data.spec import ALPACA, DataSpec, data_file, is_there
+from harness.errors import StorageError, UsageError, ZbenchError
 from harness.grid.folders import stored_cells
 from harness.grid.names import data_place
 from harness.grid.schema import Cell, GridSpec, is_own_file
-from harness.records.files import sha256_of_file
 from harness.records.results import read_result
 
 
@@ -32,6 +33,17 @@ class OwnData:
     """SHA-256."""
     faults: dict[str | None, str] = field(default_factory=dict)
     """Why the content is not known, in one line."""
+    idle: set[str | None] = field(default_factory=set)
+    """Sets whose `on_bad_rows` changes no row."""
+
+    def settle(self, grid: GridSpec) -> GridSpec:
+        """The grid, whose sets say nothing of bad rows where they have none."""
+        if not self.idle:
+            return grid
+        sets = {name: grid.data_of(name) for name in (None, *grid.datasets)}
+        for name in self.idle:
+            sets[name] = sets[name].model_copy(update={"on_bad_rows": None})
+        return grid.model_copy(update={"data": sets.pop(None), "datasets": sets})
 
     def fault_of(self, cells: Iterable[Cell]) -> str | None:
         """Why it is not known what some of the cells are trained on."""
@@ -41,14 +53,36 @@ class OwnData:
 
 def find_own_data(grid: GridSpec, data_root: Path | None, runs_dir: Path) -> OwnData:
     """The content of a grid's training files, as far as they are one's own."""
-    found = OwnData()
+    found, names = OwnData(), dict[str, str]()
     for name in grid.data_names:
-        if is_own_file(data := grid.data_of(name), grid.world):
-            try:
-                found.contents[name] = _own_content(data, data_root, runs_dir)
-            except UsageError as fault:
-                found.faults[name] = f"{data_place(name)}.path: {fault}"
+        if not is_own_file(data := grid.data_of(name), grid.world):
+            continue
+        place = data_place(name)
+        try:
+            sha256 = found.contents[name] = _own_content(data, data_root, runs_dir)
+        except UsageError as fault:
+            found.faults[name] = f"{place}.path: {fault}"
+            continue
+        if _is_idle(data, data_root, runs_dir):
+            found.idle.add(name)
+        same = data.model_copy(update={"path": sha256, "num_rows": None}).model_dump_json()
+        if (other := names.setdefault(same, place)) != place:
+            found.faults[name] = f"{place}: holds the same rows as {other}; keep one"
     return found
+
+
+def _is_idle(data: DataSpec, data_root: Path | None, runs_dir: Path) -> bool:
+    """Whether what is said of bad rows changes none; where no file is here, cells tell it."""
+    if data.on_bad_rows is None:
+        return False
+    if not is_here(data, data_root):
+        stored = [cell["data"] for _, cell in stored_cells(runs_dir) if _is_of(cell, data)]
+        return bool(stored) and all("on_bad_rows" not in one for one in stored)
+    try:
+        report = inspect_data(data, data_root).report
+    except ZbenchError:  # told where the file is looked at
+        return False
+    return report is None or not report.policy_matters
 
 
 def _own_content(data: DataSpec, data_root: Path | None, runs_dir: Path) -> str:
@@ -58,11 +92,14 @@ def _own_content(data: DataSpec, data_root: Path | None, runs_dir: Path) -> str:
         UsageError: it is not known.
     """
     file = data_file(data, data_root)
-    if file is not None and file.is_file():
+    if file is not None and is_there(file):
         try:
-            return sha256_of_file(file)
+            check_place(data, data_root)
+            return sha256_of_data(data_files(data, data_root))
         except OSError as error:
             raise UsageError(f"{file}: cannot be read ({error.strerror})") from error
+        except ZbenchError as error:
+            raise UsageError(str(error)) from error
     known = trained_on(data, runs_dir)
     if len(known) == 1:
         return known.pop()
@@ -75,7 +112,7 @@ def _own_content(data: DataSpec, data_root: Path | None, runs_dir: Path) -> str:
         )
     if file is not None:
         raise UsageError(f"no file {file}; put it there, or correct the path or --data-root")
-    raise UsageError(f"{data.path}: is relative; {where}")
+    raise UsageError(f"{data.path}: is relative; {where}, or put it beside the grid file")
 
 
 def trained_on(data: DataSpec, runs_dir: Path) -> set[str]:
@@ -87,14 +124,23 @@ def trained_on(data: DataSpec, runs_dir: Path) -> set[str]:
     return found
 
 
-def _content(cell: dict[str, Any], data: DataSpec, folder: Path) -> str | None:
+def _is_of(cell: dict[str, Any], data: DataSpec) -> bool:
+    """Whether a stored cell was trained on a file of this path."""
     stored = cell.get("data")
-    if not isinstance(stored, dict) or stored.get("path") != data.path or not cell.get("train"):
+    same = isinstance(stored, dict) and stored.get("path") == data.path
+    return same and bool(cell.get("train"))
+
+
+def _content(cell: dict[str, Any], data: DataSpec, folder: Path) -> str | None:
+    if not _is_of(cell, data):
         return None
     if "data_sha256" in cell:
         sha256 = cell["data_sha256"]
         return sha256 if isinstance(sha256, str) else None
-    if stored.get("source") in (None, ALPACA):  # of an earlier version: its result alone says it
+    if cell["data"].get("source") in (
+        None,
+        ALPACA,
+    ):  # of an earlier version: its result alone says it
         with contextlib.suppress(StorageError):
             result = read_result(folder)
             if result is not None and result.train is not None:

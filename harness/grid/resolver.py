@@ -19,6 +19,7 @@ from harness.grid.entries import (
     NON_EMPTY,
     BlockMethod,
     Context,
+    Data,
     GridName,
     KnownData,
     KnownModel,
@@ -42,6 +43,7 @@ from harness.grid.schema import (
 from harness.grid.tracking_uri import TrackingSpec
 from harness.spec import Faults, Spec, describe_faults
 
+SHIPPED = Path(__file__).resolve().parent.parent / "grids"
 NO_GRID = "must be a mapping with name, models, tasks and blocks"
 
 
@@ -71,8 +73,8 @@ class GridFile(Spec):
     notes: list[Annotated[str, Field(max_length=5000)]] = []
     world: Literal["demo"] | None = None
     models: Models
-    data: DataSpec = DataSpec()
-    datasets: dict[DataName, DataSpec] = {}
+    data: Data = DataSpec()
+    datasets: dict[DataName, Data] = {}
     """Training sets by name, for the blocks that name one."""
     train: Train = {}
     """Training settings for all methods; they take precedence over a method's recipe."""
@@ -169,7 +171,7 @@ def resolve(
     """
     if not isinstance(raw, Mapping):
         raise GridError([f"{place}: {NO_GRID}"])
-    folder, known = folder or Path(), known or {}
+    known = known or {}
     faults = [f"{place}: {where}: {said}" for where, said in known.items()]
     try:
         grid = GridFile.model_validate(raw, context=_new_context(raw, folder, results)).spec(text)
@@ -226,12 +228,17 @@ def _follows(fault: str, place: str, known: Iterable[str]) -> bool:
     return False
 
 
-def _new_context(raw: Mapping[str, Any], folder: Path, results: Path | None = None) -> Context:
+def _new_context(
+    raw: Mapping[str, Any], folder: Path | None, results: Path | None = None
+) -> Context:
     labels = {key: list(value) if isinstance(value := raw.get(key), Mapping) else []
               for key in ("models", "methods", "datasets")}  # fmt: skip
     methods: dict[str, MethodChoice | None] = dict.fromkeys(labels["methods"])
     datasets = list(map(str, labels["datasets"]))
-    return Context(folder, labels["models"], methods, datasets, results=results)
+    # The world's paths are its own, and so are those of grids that ship, which lie beside no data.
+    of_user = raw.get("world") is None and folder is not None and folder.resolve() != SHIPPED
+    beside = folder.resolve() if folder is not None and of_user else None
+    return Context(folder or Path(), labels["models"], methods, datasets, beside, results=results)
 
 
 def _sound_part(raw: Mapping[str, Any], context: Context) -> GridSpec:
@@ -285,7 +292,7 @@ def _sound_data(raw: Any, context: Context) -> DataSpec:
     """The data, unless what is left of a faulty entry would be another set."""
     own, default = _mapping(raw), DataSpec().model_dump()
     found: DataSpec
-    for found in _sound(DataSpec, [raw], context):
+    for found in _sound(Data, [raw], context):
         meant = found.model_dump()
         keys = [key for key in ("source", "path") if key in own]
         if all(meant[key] == own[key] or meant[key] != default[key] for key in keys):

@@ -176,7 +176,7 @@ class Cell(Spec):
             train = self.train.model_dump(exclude=NOT_IN_ID)
             unset = {key for key in OMITTED_FROM_ID_WHEN_UNSET if not train[key]}
             train = {key: value for key, value in train.items() if key not in unset}
-            data = self._data_record()
+            data = self._data_record() | self.data.text_settings
         return {
             "recipe": RECIPE,
             "world": self.world,
@@ -194,11 +194,15 @@ class Cell(Spec):
 
         A set of the hub is known by its name; status.py compares what is read of it.
         """
+        stated = self.data.row_settings
+        if self.data.validation is not None:
+            stated |= {"validation": self.data.validation.identity()}
         if self.data.source is not None:
-            return {"source": self.data.source, "revision": self.data.revision}
+            return {"source": self.data.source, "revision": self.data.revision} | stated
         if not is_own_file(self.data, self.world):
-            return {"path": self.data.path}  # in the world, whose version says what it holds
-        return {"sha256": self.data_sha256}
+            # In the world, whose version says what it holds.
+            return {"path": self.data.path} | stated
+        return {"sha256": self.data_sha256} | stated
 
     @cached_property
     def id(self) -> str:
@@ -216,7 +220,8 @@ class Cell(Spec):
         They named the file's path, or Alpaca where `source` was not given; cells of two files had
         the same one, so that whoever finds a result by it compares the content.
         """
-        if self.train is None or not is_own_file(self.data, self.world):
+        own = is_own_file(self.data, self.world)
+        if self.train is None or not own or self.data.text_settings:
             return ()
         was = {"path": self.data.path}, {"source": ALPACA, "revision": self.data.revision}
         return tuple(sha256_of_json(self.record() | {"data": data})[:12] for data in was)

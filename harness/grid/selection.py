@@ -82,7 +82,7 @@ def find_folder(name: str, runs_dir: Path) -> Path:
     if colon and (grid in shipped_grids() or grid.endswith((".yaml", ".yml"))):
         spec = load_grid(grid)
         own = find_own_data(spec, resolve_data_root(spec, None, runs_dir), runs_dir)
-        found = find_cell(expand(spec, own.contents), cell)
+        found = find_cell(expand(own.settle(spec), own.contents), cell)
         if (fault := own.fault_of([found])) is not None:
             raise UsageError(fault)
         return cell_folder(runs_dir, found)

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from harness.data.places import data_files, known_sha256_of_data
 from harness.data.sets import content_of
 from harness.data.spec import DataSpec, data_file
 from harness.errors import StorageError, ZbenchError
@@ -19,7 +20,7 @@ from harness.grid.folders import cell_folder, cell_folders, id_of
 from harness.grid.locks import is_running
 from harness.grid.schema import Cell
 from harness.models.checkpoint import ModelSpec, local_folder
-from harness.records.files import known_sha256_of_file, known_sha256_of_files
+from harness.records.files import known_sha256_of_files
 from harness.records.results import CellResult, TaskScore, TrainResult, read_result
 
 Status = Literal["done", "to do", "running", "failed", "stale"]
@@ -128,8 +129,11 @@ class LocalInputs:
         return f"the weights in {folder}", known_sha256_of_files(files)
 
     def _find_data(self, data: DataSpec) -> tuple[str, str | None]:
-        file = data_file(data, self.data_root)
-        return str(file), None if file is None else known_sha256_of_file(file)
+        place = str(data_file(data, self.data_root))
+        try:
+            return place, known_sha256_of_data(data_files(data, self.data_root))
+        except ZbenchError:  # the run itself tells what is wrong with it
+            return place, None
 
     def _find_content(self, data: DataSpec) -> str | None:
         """The content of a local file's rows; None where it cannot be read."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from harness.data.sets import count_rows
+from harness.data.validation import count_training_rows
 from harness.demo.world import DATA, world_folder, write_world
 from harness.errors import UsageError
 from harness.grid.checks import (
@@ -86,9 +86,9 @@ class OpenGrid:
 
     @cached_property
     def num_rows(self) -> RowCounts:
-        """Size of each training set, where it is known."""
-        names = self.spec.data_names
-        return {name: count_rows(self.spec.data_of(name), self.data_root) for name in names}
+        """Rows of each training set that are left to train on, where their number is known."""
+        sets = {name: self.spec.data_of(name) for name in self.spec.data_names}
+        return {name: count_training_rows(data, self.data_root) for name, data in sets.items()}
 
     @cached_property
     def inputs(self) -> InputCheck:
@@ -153,10 +153,11 @@ def _opened(
     refuse(found.faults)
     root = resolve_data_root(found.grid, data_root, runs_dir)
     own = find_own_data(found.grid, root, runs_dir)
+    spec = own.settle(found.grid)
     return OpenGrid(
         argument=argument,
-        spec=found.grid,
-        cells=select_cells(expand(found.grid, own.contents), only),
+        spec=spec,
+        cells=select_cells(expand(spec, own.contents), only),
         runs_dir=runs_dir,
         data_root=root,
         own_data=own,

@@ -48,7 +48,7 @@ def check_tokenizer(
         Unreadable: a file cannot be read.
     """
     file = folder / FILE
-    tokenizer, text = _read_tokenizer(folder)
+    tokenizer, text = read_tokenizer(folder)
     config = _tokenizer_settings(folder)
     faults = list(tokenizer_faults(folder, config, text))
     ids: dict[str, int | None] = {}
@@ -119,7 +119,12 @@ def _bos_of(settings: Mapping[str, Any]) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _read_tokenizer(folder: Path) -> tuple[Tokenizer, str]:
+def read_tokenizer(folder: Path) -> tuple[Tokenizer, str]:
+    """What tokenizer.json describes, without truncation and padding; and its text.
+
+    Raises:
+        ModelError: there is none, or it is damaged.
+    """
     from tokenizers import Tokenizer
 
     file = folder / FILE
@@ -162,6 +167,17 @@ def _tokenizer_settings(folder: Path) -> dict[str, Any]:
     if "added_tokens_decoder" not in found and (folder / OLD_SETTINGS).exists():
         found |= read_json_object(folder / OLD_SETTINGS)
     return found
+
+
+def named_tokens(folder: Path) -> dict[str, str]:
+    """The special tokens that a checkpoint names, such as `eos_token`.
+
+    Raises:
+        Unreadable: a file cannot be read.
+    """
+    settings = _tokenizer_settings(folder)
+    found = {key: _token(value) for key, value in settings.items() if key.endswith("_token")}
+    return {key: token for key, token in found.items() if token}
 
 
 def _token(value: Any) -> str | None:

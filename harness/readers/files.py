@@ -51,10 +51,11 @@ class Unreadable(ZbenchError):
         path: the file.
         cause: why, one of `ADVICE`'s keys.
         found: what is wrong with it.
+        advice: what to do about it, where that is not its cause's.
     """
 
     def __init__(self, path: Path, cause: Cause, found: str, advice: str | None = None) -> None:
-        self.path, self.cause, self.found = path, cause, found
+        self.path, self.cause, self.found, self.advice = path, cause, found, advice
         super().__init__(f"{path}: {found}; {advice or ADVICE[cause]}")
 
 

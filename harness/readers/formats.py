@@ -49,6 +49,11 @@ def format_of(path: Path) -> str:
             head = file.read(HEAD_BYTES)
     except OSError as fault:
         raise unreadable(path, fault) from fault
+    return format_of_head(head)
+
+
+def format_of_head(head: bytes) -> str:
+    """What a content is that begins with these bytes."""
     for magic, name in MAGIC:
         if head.startswith(magic):
             return name

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-TEMPORARY = (".step-*", ".aside-*")
-"""Folders of checkpoints that are being written: this version's, and those of older ones."""
+TEMPORARY = (".step-*", ".aside-*", ".best-*")
+"""Checkpoints and best weights that are being written: this version's, and those of older ones."""
+_BEST = re.compile(r"best-([0-9]{8})\.safetensors")
 _NAME = re.compile(r"step-([0-9]{8,18})")
 
 
@@ -24,3 +25,14 @@ def other_entries(folder: Path) -> list[Path]:
 def step_of(checkpoint: Path) -> int:
     """The step that a checkpoint was written after."""
     return int(checkpoint.name.removeprefix("step-"))
+
+
+def best_file(folder: Path, epoch: int) -> Path:
+    """The trained weights after an epoch (from 0) whose validation loss was the lowest so far."""
+    return folder / f"best-{epoch:08d}.safetensors"
+
+
+def best_files(folder: Path) -> dict[int, Path]:
+    """Those files by their epoch."""
+    found = {path: _BEST.fullmatch(path.name) for path in folder.glob("best-*")}
+    return {int(name[1]): path for path, name in found.items() if name}

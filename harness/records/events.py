@@ -38,6 +38,21 @@ class StepDone:
 
 
 @dataclass(frozen=True)
+class EpochValidated:
+    """The loss on the validation rows after an epoch."""
+
+    cell_id: str
+    epoch: int
+    """From 0."""
+    loss: float
+    """Mean per label token, in nats."""
+    time_ms: int
+    """Milliseconds since 1970, UTC."""
+    restored: bool = False
+    """Measured by an earlier process, as of StepDone."""
+
+
+@dataclass(frozen=True)
 class Scoring:
     """Requests of one benchmark that have been scored."""
 
@@ -71,5 +86,5 @@ class CellEnded:
     """Another process was running it: nothing was done here."""
 
 
-Event = CellStarted | StepDone | Scoring | Warned | CellEnded
+Event = CellStarted | StepDone | EpochValidated | Scoring | Warned | CellEnded
 Emit = Callable[[Event], None]

@@ -97,9 +97,23 @@ class TrainResult:
     before and after training, `probe/...`."""
     note: str | None = None
     """What a reader must know of this training run, such as a loss that exploded on its way."""
+    validation_losses: tuple[Finite, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Mean loss per label token of the validation rows after each epoch, in nats, in evaluation
+    mode; absent where none were held out."""
+    validation_examples: Count = Field(default=0, exclude_if=lambda value: value == 0)
+    """Validation rows that have labels."""
+    validation_sha256: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """SHA-256 of the content of the validation rows."""
+    kept_epoch: Count | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Epoch (from 0) whose weights are saved and scored, under `keep: best`; None: the last."""
     lost_examples: int = Field(default=0, exclude_if=lambda value: value == 0)
     """Drawn examples that were not trained on, since their prompt alone fills the maximal length;
     absent where there is none, and in records of older versions, whose `examples` counts them."""
+    cut_examples: int = Field(default=0, exclude_if=lambda value: value == 0)
+    """Examples whose end lies behind the maximal length and was not trained on; absent where there
+    is none, and in records of older versions."""
+    chat_template_sha256: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """SHA-256 of the tokenizer's chat template, where the rows were put into it."""
 
 
 @dataclass(frozen=True, config=ConfigDict(validate_by_name=True, validate_by_alias=True))

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from harness.errors import StorageError, TrackingError, mask_secrets
 from harness.grid.schema import GridSpec
 from harness.grid.status import CellState
-from harness.records.events import CellEnded, CellStarted, Event, StepDone
+from harness.records.events import CellEnded, CellStarted, EpochValidated, Event, StepDone
 from harness.records.results import read_result
 from harness.tracking.faults import store_errors
-from harness.tracking.metrics import step_metrics
+from harness.tracking.metrics import step_metrics, validation_metrics
 from harness.tracking.runs import GridRuns
 from harness.tracking.store import MAX_BATCH, tag_text
 
@@ -123,6 +123,8 @@ class _LiveLog:
             self.run_ids[event.cell_id] = self.runs.create_cell_run(cell)
         elif isinstance(event, StepDone) and event.cell_id in self.run_ids:
             self.pending.setdefault(event.cell_id, []).extend(step_metrics(event))
+        elif isinstance(event, EpochValidated) and event.cell_id in self.run_ids:
+            self.pending.setdefault(event.cell_id, []).extend(validation_metrics(event))
         elif isinstance(event, CellEnded) and not event.elsewhere:
             self._flush()
             self._end(event)

@@ -16,11 +16,17 @@ from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.cell_files import read_table
 from harness.grid.schema import Cell
 from harness.methods import METHODS
-from harness.records.events import StepDone
+from harness.records.events import EpochValidated, StepDone
 from harness.records.results import RESULT_FILE, CellResult
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
+
+LATER = {
+    *("validation_losses", "validation_examples", "validation_sha256", "kept_epoch"),
+    *("cut_examples", "chat_template_sha256"),
+}
+"""Fields of a training's result that earlier versions had not; they count where they are set."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +43,7 @@ def cell_params(cell: Cell) -> dict[str, object]:
         "fraction": cell.fraction,
         "seed": cell.seed,
         "data": cell.data.source or cell.data.path,
-        "data_name": getattr(cell, "data_name", None),
+        "data_name": cell.data_name,
         "world": cell.world,
     }
     params |= {f"method.{key}": value for key, value in cell.options.model_dump().items()}
@@ -62,6 +68,11 @@ def step_metrics(event: StepDone) -> list[Metric]:
         **event.statistics,
     }
     return [_metric(key, value, event.time_ms, event.step) for key, value in values.items()]
+
+
+def validation_metrics(event: EpochValidated) -> list[Metric]:
+    """The loss on the validation rows, by epoch; the result has the same."""
+    return [_metric("validation/epoch_loss", event.loss, event.time_ms, event.epoch)]
 
 
 def steps_metrics(path: Path, sha256: str | None = None) -> list[Metric]:
@@ -114,6 +125,8 @@ def result_metrics(result: CellResult, tasks: Sequence[TaskSpec] = ()) -> list[M
     if (train := result.train) is not None:
         for epoch, loss in enumerate(train.epoch_losses):
             add("train/epoch_loss", loss, epoch)
+        for epoch, loss in enumerate(train.validation_losses):
+            add("validation/epoch_loss", loss, epoch)
         add("cost/train_seconds", train.seconds)
         add("cost/tokens_per_second", train.tokens_per_second)
         add("cost/peak_memory_bytes", train.peak_memory_bytes)
@@ -138,4 +151,5 @@ def training_hash(result: CellResult) -> str:
     if record is not None:
         # Runs that were logged before it was recorded are still found; `data_sha256` says enough.
         del record["data_content_sha256"], record["lost_examples"]
+        record = {k: value for k, value in record.items() if value or k not in LATER}
     return hashlib.sha256(repr(record).encode()).hexdigest()

@@ -45,6 +45,9 @@ class Callback:
         """Metrics for the record of a step that the optimizer has just taken."""
         return {}
 
+    def on_epoch(self, training: TrainingRun, epoch: int) -> None:
+        """Called after the last step of an epoch (from 0), before its `on_step`, untimed."""
+
     def on_step(self, training: TrainingRun, record: StepRecord) -> None:
         """Called after a step, which is part of `training.progress` by then."""
 

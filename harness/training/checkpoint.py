@@ -27,6 +27,7 @@ from harness.errors import StorageError, TrainingError, one_line
 from harness.readers.files import Unreadable, check_file
 from harness.records.checkpoints import (
     TEMPORARY,
+    best_files,
     checkpoint_folders,
     other_entries,
     step_of,
@@ -99,7 +100,26 @@ def save_checkpoint(folder: Path, state: TrainingState, identity: Mapping[str, A
     for found in checkpoint_folders(folder):
         if found not in kept:
             shutil.rmtree(found, ignore_errors=True)
+    _remove_superseded(folder, kept, state.progress)
     return target
+
+
+def _remove_superseded(folder: Path, kept: list[Path], progress: Progress) -> None:
+    """Removes the best weights of epochs that no kept checkpoint, nor a later one, resumes with."""
+    if (best := progress.best_epoch) is None:
+        return
+    used = {best, *map(_best_epoch, kept)}
+    for epoch, file in best_files(folder).items():
+        if epoch < best and epoch not in used:
+            file.unlink(missing_ok=True)
+
+
+def _best_epoch(checkpoint: Path) -> int | None:
+    try:
+        content = json.loads((checkpoint / RECORD_FILE).read_text(encoding="utf-8"))["content"]
+        return Progress.from_json(content["progress"]).best_epoch
+    except (OSError, ValueError, KeyError, TypeError):  # damaged: nothing resumes from it
+        return None
 
 
 def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> TrainingState:

@@ -12,7 +12,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from harness.data.instructions import Example, epoch_batches, lost_note
+from harness.data.instructions import (
+    Example,
+    count_cut,
+    cut_note,
+    epoch_batches,
+    lost_note,
+)
 from harness.errors import TrainingError
 from harness.models.advice import ADVICE
 from harness.models.loading import count_parameters
@@ -116,7 +122,9 @@ def _take_steps(training: TrainingRun, seed: int) -> float:
     start = time.perf_counter() - progress.seconds
     train_step.model.train()
     try:
-        for step, epoch, batch in _optimizer_batches(spec, examples, seed, progress.step + 1):
+        for step, epoch, batch, is_last in _optimizer_batches(
+            spec, examples, seed, progress.step + 1
+        ):
             begun = time.perf_counter()
             with _seeded(train_step.device, f"step/{seed}/{step}") as step_seed:
                 totals = train_step.backward(batch, step_seed)
@@ -141,6 +149,8 @@ def _take_steps(training: TrainingRun, seed: int) -> float:
                 statistics=metrics,
             )
             progress.add(record, totals)
+            if is_last:
+                start += _end_epoch(training, epoch)
             for callback in training.callbacks:
                 callback.on_step(training, record)
     finally:
@@ -149,22 +159,36 @@ def _take_steps(training: TrainingRun, seed: int) -> float:
     return time.perf_counter() - start
 
 
+def _end_epoch(training: TrainingRun, epoch: int) -> float:
+    """Calls the callbacks after an epoch; returns the seconds that they took."""
+    begun = time.perf_counter()
+    for callback in training.callbacks:
+        callback.on_epoch(training, epoch)
+    return time.perf_counter() - begun
+
+
 def _optimizer_batches(
     spec: TrainSpec, examples: Sequence[Example], seed: int, first: int
-) -> Iterator[tuple[int, int, list[Example]]]:
+) -> Iterator[tuple[int, int, list[Example], bool]]:
     """Yields step, epoch (from 0) and examples of the scheduled batches, from step `first` on.
 
-    A batch without labels is skipped, and its number left out.
+    The flag behind them says whether the step is the epoch's last. A batch without labels is
+    skipped, and its number left out.
     """
     per_epoch = spec.steps_per_epoch(len(examples))
     for epoch in range(spec.epochs):
+        if (epoch + 1) * per_epoch < first:
+            continue
         batches = epoch_batches(len(examples), spec.batch_size, seed=seed, epoch=epoch)
-        for step, indices in enumerate(batches, start=epoch * per_epoch + 1):
-            if step < first:
-                continue
-            batch = [examples[index] for index in indices]
-            if any(example.num_labels for example in batch):
-                yield step, epoch, batch
+        numbered = [
+            (step, indices)
+            for step, indices in enumerate(batches, start=epoch * per_epoch + 1)
+            if any(examples[index].num_labels for index in indices)
+        ]
+        for step, indices in numbered:
+            if step >= first:
+                batch = [examples[index] for index in indices]
+                yield step, epoch, batch, step == numbered[-1][0]
 
 
 @contextlib.contextmanager
@@ -206,11 +230,13 @@ def _result(
     progress = training.progress
     trainable, total = count_parameters(training.train_step.model)
     lost = sum(not example.num_labels for example in training.examples)
-    notes = [explosion_note(progress.records), lost_note(lost, len(training.examples))]
+    cut, count = count_cut(training.examples), len(training.examples)
+    notes = [explosion_note(progress.records), lost_note(lost, count), cut_note(cut, count)]
     return TrainResult(
         steps=len(progress.records) - training.train_step.loss_scale.skipped_steps,
-        examples=len(training.examples) - lost,
+        examples=count - lost,
         lost_examples=lost,
+        cut_examples=cut,
         tokens=progress.tokens,
         epoch_losses=tuple(
             loss / count for loss, count in zip(progress.losses, progress.labels, strict=True)
@@ -225,5 +251,6 @@ def _result(
         device=device,
         data_sha256=data_sha256,
         final_statistics=training.result_metrics(),
+        validation_losses=tuple(progress.validation_losses),
         note="; ".join(filter(None, notes)) or None,
     )

@@ -45,6 +45,9 @@ class Progress:
     """Wall-clock time of the training loop, over all processes that it ran in."""
     peak_memory_bytes: int = 0
     records: list[StepRecord] = field(default_factory=list)
+    validation_losses: list[float] = field(default_factory=list)
+    """Mean loss per label token of the validation rows after each epoch so far, in nats; empty
+    without any."""
 
     @staticmethod
     def begin(epochs: int) -> Progress:
@@ -55,6 +58,12 @@ class Progress:
     def step(self) -> int:
         """Number of the last step that was taken; 0 before the first."""
         return self.records[-1].step if self.records else 0
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch (from 0) of the lowest validation loss, the first of several, if any."""
+        losses = self.validation_losses
+        return losses.index(min(losses)) if losses else None
 
     def add(self, record: StepRecord, totals: BatchTotals) -> None:
         """Counts one more step."""
@@ -67,7 +76,13 @@ class Progress:
 
     def copy(self) -> Progress:
         """A copy that further steps do not change."""
-        return replace(self, losses=[*self.losses], labels=[*self.labels], records=[*self.records])
+        return replace(
+            self,
+            losses=[*self.losses],
+            labels=[*self.labels],
+            records=[*self.records],
+            validation_losses=[*self.validation_losses],
+        )
 
     @staticmethod
     def from_json(raw: Mapping[str, Any]) -> Progress:

@@ -60,6 +60,10 @@ class TrainSpec(Spec):
     """Minutes between two checkpoints, 0 for one after every step; not part of a cell's id: a
     run that resumes from one gives the same result."""
 
+    keep: Literal["last", "best"] = Field(default="last", exclude_if=lambda value: value == "last")
+    """The weights that are saved and scored: after the last epoch, or after the one with the lowest
+    loss on the validation rows (`validation` of the data). Part of the id only where it is set."""
+
     @model_validator(mode="after")
     def _one_rate_one_warmup(self) -> Self:
         if (self.learning_rate is None) == (self.base_learning_rate is None):

@@ -10,10 +10,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import harness
 import harness.data.instructions
-from harness.data.instructions import epoch_batches, format_prompt, tokenize
+from harness.data.instructions import epoch_batches, tokenize
 from harness.data.rows import Instruction
 from harness.data.sets import read_instructions
 from harness.data.spec import DataSpec
+from harness.data.templates import format_prompt
 from harness.errors import ModelError
 from tests.fixtures.real_data import DATA_ROOT
 

@@ -1,4 +1,4 @@
-"""Instruction sets: what a grid names, what is read of it, fractions."""
+"""Training sets: what a grid names, what is read of it, fractions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from pydantic import ValidationError
 
 import harness
+from harness.data.rows import Instruction
 from harness.data.sets import (
-    Instruction,
     Instructions,
     choose,
     content_of,
@@ -173,7 +173,7 @@ def test_damaged_page_is_named(tmp_path: Path) -> None:
 
 def test_missing_columns_are_named(tmp_path: Path) -> None:
     frame().drop(columns=["input", "output"]).to_parquet(tmp_path / "rows.parquet")
-    with pytest.raises(Unreadable, match=r"lacks the columns input, output \(it has instruction\)"):
+    with pytest.raises(DataError, match=r"no columns of a training row \(it has instruction\); zb"):
         read_local(tmp_path)
 
 
@@ -181,13 +181,15 @@ def test_row_without_a_value_is_named(tmp_path: Path) -> None:
     rows = frame().astype(object)
     rows.loc[7, "output"] = None
     rows.to_parquet(tmp_path / "rows.parquet")
-    with pytest.raises(DataError, match=r"row 7 \(the first is 0\) has no output"):
+    with pytest.raises(
+        DataError, match=r"1 row cannot .* \(the first is 0\): row 7: output is null"
+    ):
         read_local(tmp_path)
 
 
 def test_column_of_numbers_is_named(tmp_path: Path) -> None:
     frame().assign(output=1).to_parquet(tmp_path / "rows.parquet")
-    with pytest.raises(Unreadable, match="column output holds int64, not text"):
+    with pytest.raises(DataError, match=r"row 0: output is a number \(1\); row 1: .*; row 2: "):
         read_local(tmp_path)
 
 
@@ -326,10 +328,10 @@ def test_inspecting_says_rows_and_content(tmp_path: Path) -> None:
     ("change", "said"),
     [
         (lambda rows: rows.head(0), "has no rows|not text"),
-        (lambda rows: rows.assign(output=None), "column output holds null, not text"),
+        (lambda rows: rows.assign(output=None), "at least 3 rows .* row 0: output is null"),
         (lambda rows: rows.assign(output=[b"x"] * 40), "column output holds binary"),
-        (lambda rows: rows.rename(columns={"output": "answer"}), "lacks the column output"),
-        (lambda rows: rows.astype(object).replace("7", None), "row 6 .* has no output"),
+        (lambda rows: rows.rename(columns={"output": "answer"}), "{output: answer}` would do"),
+        (lambda rows: rows.astype(object).replace("7", None), "row 6: output is null"),
         (lambda rows: rows.head(39), "has 39 rows, the grid states num_rows 40"),
     ],
 )

@@ -210,3 +210,8 @@ def test_an_adapter_that_is_gone_is_known_by_its_cells(tmp_path: Path) -> None:
     assert opened.cells[-1].options.model_dump()["sha256"] == "0123abcd"
     with pytest.raises(GridError, match="gone: no such folder"):
         open_grid(str(file), tmp_path / "runs", None, None)
+
+
+def test_the_best_epoch_needs_validation_rows_to_be_told_by(tmp_path: Path) -> None:
+    lines = told_of(f"{GRID}train: {{keep: best}}\n", tmp_path)
+    assert any("train.keep: best is told by validation rows" in line for line in lines)

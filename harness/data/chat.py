@@ -1,0 +1,327 @@
+"""A row put into a chat template or a Jinja file, and which of its characters are in the loss.
+
+What the assistant says is found by characters of private use that are put behind every text of the
+row: the template moves them with the texts. In the loss is what the model writes itself when it is
+asked: all that follows the template's generation prompt, up to the end-of-turn token. Where the
+template marks that by `{% generation %}`, its marks count. No torch and no transformers here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.data.jinja import TemplateRefusal, fill, names_in
+from harness.data.pens import (
+    BREAK,
+    CLOSE,
+    HEARD,
+    OPEN,
+    PENS,
+    SAID,
+    Page,
+    Span,
+    any_of,
+    end_pen,
+    joined,
+)
+from harness.data.rows import Conversation, Instruction, Row, Text, Turn
+
+_ALWAYS = ("add_generation_prompt", "tools", "documents")
+"""What a template may name beside a row's texts and the named tokens."""
+ANSWERS = ("output", "completion")
+"""Columns of what the assistant says."""
+
+
+class RowFault(Exception):
+    """Why a row cannot be put into a template, or its loss mask not be told."""
+
+
+@dataclass(frozen=True)
+class ControlTokens:
+    """The tokens that a template writes and a row's text may not."""
+
+    named: Mapping[str, str]
+    """bos_token, eos_token and their like: what a template may name."""
+    special: frozenset[str]
+    added: frozenset[str] = frozenset()
+    """All that are matched before a text is split, special or not."""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A row as text."""
+
+    text: str
+    """Up to the last character in the loss; whole where none is."""
+    spans: tuple[Span, ...]
+    """What is in the loss: the assistant's turns with their end-of-turn tokens."""
+    breaks: tuple[int, ...] = ()
+    """Places inside of special tokens that a row's text spells."""
+    is_closed: bool = True
+    """Whether it ends with a token that ends the turn, so that no EOS follows."""
+
+
+def turns_of(row: Row, system: str | None) -> list[Turn]:
+    """A row as a conversation, up to the assistant's last turn; a system text of its own stays.
+
+    Raises:
+        RowFault: it is a plain text.
+    """
+    if isinstance(row, Text):
+        raise RowFault("a plain text has no turns: leave `template` out")
+    if isinstance(row, Conversation):
+        turns = list(row.turns)
+        while turns and turns[-1].role != "assistant":
+            turns.pop()
+        turns = turns or list(row.turns)
+    elif isinstance(row, Instruction):
+        asked = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
+        turns = [Turn("user", asked), Turn("assistant", row.output)]
+    else:
+        turns = [Turn("user", row.prompt), Turn("assistant", row.completion)]
+    if system is not None and not any(turn.role == "system" for turn in turns):
+        turns.insert(0, Turn("system", system))
+    return turns
+
+
+def columns_of(row: Row) -> dict[str, str]:
+    """A row's texts by their column; none of a conversation."""
+    return {} if isinstance(row, Conversation) else dict(vars(row))
+
+
+class RowTemplate:
+    """A template, filled with rows.
+
+    Args:
+        source: the Jinja text.
+        tokens: the tokenizer's.
+        system: the system text of rows without one.
+        is_chat: whether it is a tokenizer's chat template, which sees messages alone.
+    """
+
+    def __init__(
+        self, source: str, tokens: ControlTokens, system: str | None = None, *, is_chat: bool = True
+    ) -> None:
+        self.source, self.tokens, self.system, self.is_chat = source, tokens, system, is_chat
+        self._tails: dict[object, str] = {}
+
+    def rendering(self, row: Row) -> Rendering:
+        """A row as text, with its parts in the loss.
+
+        Raises:
+            RowFault: the template refuses it, or what of it is the assistant's cannot be told.
+            DataError: the template is none.
+        """
+        texts = columns_of(row) if self.is_chat is False else {}
+        turns = [] if isinstance(row, Text) and not self.is_chat else turns_of(row, self.system)
+        if PENS.search("".join([*texts.values(), *(turn.content for turn in turns)])):
+            raise RowFault("holds characters of private use from U+FF1A0 on; remove them")
+        if not self.is_chat:
+            self._check_names(texts)
+        try:
+            return self._rendering(turns, texts)
+        except TemplateRefusal as refusal:
+            raise RowFault(f"the template refuses it: {refusal}") from refusal
+
+    def _check_names(self, columns: Mapping[str, str]) -> None:
+        given = {*columns, "messages"} if "text" not in columns else {"text"}
+        names = names_in(self.source)
+        other = names - given - {*_ALWAYS, *self.tokens.named}
+        if other or not names & given:
+            found = f"names {', '.join(sorted(other))}" if other else "names nothing of it"
+            raise RowFault(f"the template {found}; a row has {', '.join(sorted(given))}")
+
+    def _rendering(self, turns: Sequence[Turn], columns: Mapping[str, str]) -> Rendering:
+        page = Page.of(self._write(turns, columns))
+        ends = Page.of(self._write(turns, columns, ends=True))
+        said = [turn.content for turn in turns if turn.role == "assistant"]
+        if ends.without(HEARD, SAID) != page or len(ends.places(SAID)) != len(said):
+            ends = Page(page.text, ())  # the template looks at the ends of texts
+        spans: list[Span] | None
+        if page.places(OPEN):
+            spans = list(zip(page.places(OPEN), page.places(CLOSE), strict=True))
+        elif not turns:
+            spans = [(0, len(page.text))]
+        else:
+            spans = self._unmarked(turns, columns, ends) if ends.pens else None
+            spans = self._by_prefixes(turns, columns, page) if spans is None else spans
+        spans = joined(self._with_end(page, span) for span in spans)
+        if turns:
+            _check_said(page, ends, spans, said)
+        size = spans[-1][1] if spans else len(page.text)
+        breaks = tuple(place for place in page.places(BREAK) if place < size)
+        closed = self._closing.search(page.text[:size])
+        is_closed = closed is not None and not any(closed.start() < one < size for one in breaks)
+        return Rendering(page.text[:size], tuple(spans), breaks, is_closed)
+
+    def _write(
+        self,
+        turns: Sequence[Turn],
+        columns: Mapping[str, str],
+        *,
+        asks: bool = False,
+        ends: bool = False,
+        protected: re.Pattern[str] | None = None,
+    ) -> str:
+        """The template's text; it `asks` for what the assistant says next, or holds it all."""
+        protected = protected or self._protected
+
+        def penned(text: str, pen: str) -> str:
+            text = protected.sub(lambda found: f"{found[0][0]}{BREAK}{found[0][1:]}", text)
+            body = text.rstrip()
+            return f"{body}{pen}{text[len(body) :]}" if ends and (text or pen == SAID) else text
+
+        return fill(
+            self.source,
+            {
+                **self.tokens.named,
+                "tools": None,
+                "documents": None,
+                "messages": [
+                    {"role": t.role, "content": penned(t.content, end_pen(t.role == "assistant"))}
+                    for t in turns
+                ],
+                "add_generation_prompt": asks,
+            }
+            | {
+                name: "" if asks and name in ANSWERS else penned(text, end_pen(name in ANSWERS))
+                for name, text in columns.items()
+            },
+        )
+
+    def _unmarked(
+        self, turns: Sequence[Turn], columns: Mapping[str, str], ends: Page
+    ) -> list[Span] | None:
+        """What the assistant says, from the places where texts end; None where they do not tell."""
+        spans: list[Span] = []
+        places = [(pen, place) for pen, place in ends.pens if pen in (HEARD, SAID)]
+        answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+        for number, (pen, place) in enumerate(places):
+            if pen != SAID:
+                continue
+            before = places[number - 1][1] if number else 0
+            index = answers[len(spans)]
+            if index or not self.is_chat:
+                tail = self._tail(turns[:index], columns)
+                start = before if ends.text.startswith(tail, before) else -1
+            else:
+                tail = self._generation_prompt
+                start = ends.text.find(tail, 0, place) if tail else -1
+            if start < 0:
+                return None
+            content = turns[index].content
+            blanks = content[len(content.rstrip()) :]  # behind the mark, where they are kept
+            kept = len(blanks) if ends.text.startswith(blanks, place) else 0
+            spans.append((start + len(tail), place + kept))
+        return spans
+
+    @cached_property
+    def _generation_prompt(self) -> str:
+        """What a chat template adds where it asks; nothing where it adds nothing."""
+        asked = [Turn("user", "a")]
+        whole, part = (self._write(asked, {}, asks=asks) for asks in (True, False))
+        return whole.removeprefix(part) if whole.startswith(part) else ""
+
+    def _tail(self, turns: Sequence[Turn], columns: Mapping[str, str]) -> str:
+        """What the template writes behind the last text, where it asks for the assistant's next."""
+        last = turns[-1].content if turns else ""
+        key = tuple(turn.role for turn in turns), last[len(last.rstrip()) :]
+        if self.is_chat and key in self._tails:
+            return self._tails[key]
+        page = Page.of(self._write(turns, columns, asks=True, ends=True))
+        ends = [place for pen, place in page.pens if pen in (HEARD, SAID)]
+        tail = page.text[ends[-1] if ends else 0 :]
+        self._tails[key] = tail
+        return tail
+
+    def _by_prefixes(
+        self, turns: Sequence[Turn], columns: Mapping[str, str], page: Page
+    ) -> list[Span]:
+        """What the assistant says, as what the text has more than the one that asks for it."""
+        spans: list[Span] = []
+        for index, turn in enumerate(turns):
+            if turn.role != "assistant":
+                continue
+            if not index and self.is_chat:
+                raise RowFault("the conversation begins with the assistant: say whom it answers")
+            asked = Page.of(self._write(turns[:index], columns, asks=True)).text
+            whole = Page.of(self._write(turns[: index + 1], columns)).text.rstrip()
+            if not page.text.startswith(asked) or not page.text.startswith(whole):
+                raise RowFault(
+                    f"what the assistant says in turn {index} cannot be told from the rest of the "
+                    "text; mark it in the template by {% generation %} ... {% endgeneration %}"
+                )
+            spans.append((len(asked), len(whole)))
+        return spans
+
+    def _with_end(self, page: Page, span: Span) -> Span:
+        """A span with the end-of-turn token that follows it, where it does not hold it."""
+        breaks = page.places(BREAK)
+        held = self._closing.search(page.text, *span)
+        if held is not None and not any(held.start() < one < held.end() for one in breaks):
+            return span
+        found = self._ending.match(page.text, span[1])
+        if found is None or any(found.start() < one < found.end() for one in breaks):
+            return span
+        return span[0], found.end()
+
+    @cached_property
+    def _end_token(self) -> str:
+        """What the template writes behind the assistant's last turn; EOS where it writes none."""
+        turns, columns = [Turn("user", "a"), Turn("assistant", "b")], {"output": "b"}
+        columns |= {"instruction": "a", "input": "", "prompt": "a", "completion": "b"}
+        eos = self.tokens.named.get("eos_token", "")
+        try:
+            page = Page.of(self._write(turns, columns, ends=True, protected=any_of(())))
+        except TemplateRefusal:
+            return eos
+        behind = page.text[page.places(SAID)[-1] :] if page.places(SAID) else ""
+        found = any_of(self.tokens.special | self.tokens.added).match(behind.lstrip())
+        return found[0] if found else eos
+
+    @cached_property
+    def _protected(self) -> re.Pattern[str]:
+        """What a row's text may spell, but not be: special tokens."""
+        named = filter(None, self.tokens.named.values())
+        return any_of({*self.tokens.special, *named, self._end_token})
+
+    @cached_property
+    def _ending(self) -> re.Pattern[str]:
+        return re.compile(rf"\s*{any_of([self._end_token]).pattern}")
+
+    @cached_property
+    def _closing(self) -> re.Pattern[str]:
+        return re.compile(rf"{any_of([self._end_token]).pattern}\Z")
+
+
+def _check_said(page: Page, ends: Page, spans: Sequence[Span], said: Sequence[str]) -> None:
+    """Checks that what is in the loss is what the assistant says, each turn whole.
+
+    A template may leave out thoughts of earlier turns.
+
+    Raises:
+        RowFault: it is more, or less.
+    """
+    places = ends.places(SAID)
+    start = 0
+    for number, content in enumerate(said):
+        words = content.rsplit("</think>", 1)[-1].strip()
+        if places:
+            place = places[number]
+            own = next((one for one in spans if one[0] <= place <= one[1]), None)
+            written = "" if own is None else page.text[own[0] : place]
+            fits = own is not None and written.rstrip().endswith(words)
+        else:
+            own = next((one for one in spans[start:] if words in page.text[slice(*one)]), None)
+            fits, start = own is not None, start + 1
+        if words and not fits:
+            raise RowFault(
+                f"what is in the loss is not what the assistant says ({content.strip()[:40]!r}): "
+                "the template leaves it out, changes it, or marks something else"
+            )
+    for place in ends.places(HEARD):
+        if any(first < place <= last for first, last in spans):
+            raise RowFault("the template marks more than what the assistant says as its part")

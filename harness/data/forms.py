@@ -1,0 +1,168 @@
+"""Which form the rows of a file have, told from their columns; what is no training row is named."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.data.spec import FORMS, Columns
+from harness.errors import DataError, did_you_mean, one_line
+from harness.readers.records import Record
+
+TAKES = (
+    "zbench trains on instruction/input/output (input may be absent), prompt/completion, messages "
+    "(or conversations), or text"
+)
+SAMPLE_ROWS = 100
+"""Rows that are looked at to tell the form, where a file names no columns."""
+CONVERSATIONS = ("messages", "conversations")
+PICTURES = ("image", "images", "video", "videos", "audio", "audios")
+PREFERENCES = ({"chosen", "rejected"}, {"preference"}, {"prompt", "completion", "label"})
+BENCHMARK = ("choices", "endings", "options", "answerKey", "mc1_targets", "mc2_targets", "label")
+OFTEN = {
+    "instruction": ("question", "query", "problem", "prompt", "task", "human", "input"),
+    "output": ("answer", "response", "solution", "completion", "output_1", "target", "gpt"),
+    "messages": ("conversation", "dialog", "dialogue", "chat"),
+    "text": ("content", "document", "body"),
+}
+"""What columns are often called; offered, and never taken of its own accord."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form of a file's rows, and where its texts stand."""
+
+    name: str
+    """A key of `FORMS`."""
+    columns: Mapping[str, str]
+    """The file's column for each of the form's that is there."""
+    extras: Sequence[str] = field(default=())
+    """Columns that say more of a conversation: `system`, `tools`."""
+
+    @property
+    def read(self) -> list[str]:
+        """All columns that are read."""
+        return [*self.columns.values(), *self.extras]
+
+
+def known_columns(columns: Columns | None) -> set[str]:
+    """The names that a text's header may be, if it is CSV of one column."""
+    return {"text", "messages"} | set(columns.named.values() if columns else ())
+
+
+def form_of(
+    columns: Sequence[str], mapped: Columns | None, sample: Iterable[Record], place: str
+) -> Form:
+    """The form of rows with these columns.
+
+    Args:
+        columns: all of a table, or of the first rows.
+        mapped: what the grid says of them.
+        sample: first rows, to tell whether a column holds anything; none of a table.
+        place: the file.
+
+    Raises:
+        DataError: it is none, or could be several; the line says which columns there are.
+    """
+    if mapped is not None:
+        return _mapped(columns, mapped, place)
+    sample = list(sample)
+    _check_trainable(columns, sample, place)
+    found = [form for form in FORMS if _has(form, columns)]
+    if len(found) > 1 and "text" in found:
+        found.remove("text")  # Alpaca's own set has one of all three in its template
+    if len(found) > 1:
+        raise DataError(
+            f"{place}: its rows have the columns of two forms ({' and '.join(found)}); give a file "
+            f"with rows of one form, or say by `columns` which is meant, as {_example(found[0])}"
+        )
+    if not found:
+        raise DataError(f"{place}: {_no_form(columns, sample)}")
+    return _form(found[0], {}, columns)
+
+
+def _mapped(columns: Sequence[str], mapped: Columns, place: str) -> Form:
+    for name, column in mapped.named.items():
+        if column not in columns:
+            raise DataError(
+                f"{place}: has no column '{column}', which `columns` names for {name}"
+                f"{did_you_mean(column, columns)}"
+            )
+    form = mapped.form
+    own = mapped.named
+    lacking = [name for name in FORMS[form] if name not in own and name not in columns]
+    if due := [name for name in lacking if name != "input"]:
+        raise DataError(
+            f"{place}: has no column for {' and '.join(due)} (it has {_listed(columns)}); map "
+            f"{'it' if len(due) == 1 else 'them'} too by `columns`"
+        )
+    return _form(form, own, columns)
+
+
+def _form(name: str, own: Mapping[str, str], columns: Collection[str]) -> Form:
+    found = {}
+    for due in FORMS[name]:
+        meant = own.get(due, due)
+        if due == "messages" and due not in own and meant not in columns:
+            meant = "conversations"
+        if meant in columns:
+            found[due] = meant
+    extras = [extra for extra in ("system", "tools") if extra in columns]
+    return Form(name, found, extras if name in ("messages", "completion") else ())
+
+
+def _has(form: str, columns: Collection[str]) -> bool:
+    if form == "messages":
+        return any(name in columns for name in CONVERSATIONS)
+    return all(name in columns for name in FORMS[form] if name != "input")
+
+
+def _check_trainable(columns: Sequence[str], sample: Sequence[Record], place: str) -> None:
+    """Refuses what has the columns of a form, but is meant for something else."""
+    for meant in PREFERENCES:
+        if meant <= set(columns):
+            raise DataError(
+                f"{place}: holds preferences ({_listed(columns)}), answers to be compared; {TAKES}"
+                "; to train on one answer alone, map its column by `columns`"
+            )
+    for name in PICTURES:
+        if name in columns and (not sample or any(row.get(name) for row in sample)):
+            raise DataError(
+                f"{place}: holds pictures, sound or film (column {name}), which no text model is "
+                f"trained on; {TAKES}"
+            )
+
+
+def _no_form(columns: Sequence[str], sample: Sequence[Record]) -> str:
+    """Why columns are of no form, and which mapping would do."""
+    if len(sample) == 1 and any(isinstance(value, dict | list) for value in sample[0].values()):
+        lists = [name for name, value in sample[0].items() if isinstance(value, list)]
+        rows = f"; if {lists[0]} are its rows, give that list alone" if lists else ""
+        return f"is one JSON object ({_listed(columns)}), where many rows are due{rows}; {TAKES}"
+    head = f"has no columns of a training row (it has {_listed(columns)})"
+    if items := [name for name in BENCHMARK if name in columns]:
+        return (
+            f"{head}: {', '.join(items)} belong{'s' * (len(items) == 1)} to a benchmark's items, "
+            f"which are scored under `tasks`; {TAKES}"
+        )
+    guess = {
+        name: next((other for other in (name, *often) if other in columns), None)
+        for name, often in OFTEN.items()
+    }
+    for form in FORMS:
+        due = [name for name in FORMS[form] if name != "input"]
+        if form == "completion" or not all(guess.get(name) for name in due):
+            continue
+        pairs = ", ".join(f"{name}: {guess[name]}" for name in due if guess[name] != name)
+        return f"{head}; `columns: {{{pairs}}}` would do, if these are meant"
+    return f"{head}; {TAKES}; map them, as {_example('instruction')}"
+
+
+def _example(form: str) -> str:
+    pairs = ", ".join(f"{name}: COLUMN" for name in FORMS[form] if name != "input")
+    return f"`columns: {{{pairs}}}`"
+
+
+def _listed(columns: Sequence[str], most: int = 12) -> str:
+    shown = ", ".join(one_line(name)[:40] for name in columns[:most]) or "none"
+    return shown + (f", and {len(columns) - most} more" if len(columns) > most else "")

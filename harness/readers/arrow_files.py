@@ -1,0 +1,75 @@
+"""Tables in Arrow's own format from outside: files (Feather) and streams, as `datasets` saves."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import plain_message
+from harness.readers.files import Unreadable, unreadable
+
+if TYPE_CHECKING:
+    import pyarrow
+
+FILE, STREAM = b"ARROW1", b"\xff\xff\xff\xff"
+BATCH_ROWS = 4096
+"""Rows that are made at once."""
+
+
+def arrow_schema(path: Path) -> pyarrow.Schema:
+    """The columns of an Arrow file.
+
+    Raises:
+        Unreadable: it is none, or damaged.
+    """
+    with _opened(path) as reader:
+        return reader.schema
+
+
+def arrow_batches(path: Path, columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
+    """Yields some columns of an Arrow file in order, in small batches of valid texts.
+
+    Raises:
+        Unreadable: it is damaged.
+    """
+    with _opened(path) as reader:
+        for batch in _batches(reader):
+            chosen = batch.select(list(columns))
+            for start in range(0, chosen.num_rows, BATCH_ROWS):
+                part = chosen.slice(start, BATCH_ROWS)
+                part.validate(full=True)
+                yield part
+
+
+def _batches(reader: Any) -> Iterator[pyarrow.RecordBatch]:
+    if hasattr(reader, "num_record_batches"):
+        yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+    else:
+        yield from reader
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    import pyarrow
+
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(FILE))
+        with pyarrow.memory_map(str(path)) as mapped:
+            is_file = head == FILE
+            yield pyarrow.ipc.open_file(mapped) if is_file else pyarrow.ipc.open_stream(mapped)
+    except OSError as fault:
+        if fault.errno is not None:
+            raise unreadable(path, fault) from fault
+        raise _damaged(path, fault) from fault
+    except (pyarrow.ArrowException, ValueError, TypeError, KeyError, OverflowError) as fault:
+        raise _damaged(path, fault) from fault
+    except MemoryError as fault:
+        raise Unreadable(path, "too large", "does not fit in memory") from fault
+
+
+def _damaged(path: Path, fault: Exception) -> Unreadable:
+    said = f"is damaged Arrow, or its end is missing ({plain_message(fault)[:120]})"
+    return Unreadable(path, "damaged", said)
