@@ -2,8 +2,10 @@
 
 The grid is the demo's with more fractions and seeds; local data and weights lie under the data
 root, so that every comparison with what a result was made from is part of it. Rows: no cell begun,
-every cell begun (a folder each), every cell done (a result of 34 scores each, as the demo's).
-`load`: the file is validated and its cells are listed; `states`: the least of `--repeats`.
+every cell begun (a folder each), every cell done (a result of 34 scores each, as the demo's), and
+done with files (items of three benchmarks, and steps). `load`: the file is validated and its cells
+are listed; `states`: all files are read, as `run-grid` does, the least of `--repeats`; `status`:
+those alone that changed since the result. Each repeat forgets the hashes, as another process does.
 
     python -m benchmarks.state_speed
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,7 +32,13 @@ from harness.grid.loader import find_grid, load_grid
 from harness.grid.schema import Cell, expand
 from harness.grid.status import read_states
 from harness.records.environment import describe_environment
-from harness.records.files import sha256_of_file, sha256_of_files, write_text
+from harness.records.files import _sha256 as hashed
+from harness.records.files import (
+    fresh_sha256_of_file,
+    sha256_of_file,
+    sha256_of_files,
+    write_text,
+)
 from harness.records.results import CellResult, TaskScore, TrainResult, write_result
 
 SEEDS = 100
@@ -37,6 +46,8 @@ FRACTIONS = [0.1, 0.2, 0.3, 0.4, 0.5]
 METHODS = ["lora", "random-init", "zero-init-linear", "zero-init-nonlinear"]
 SCORES = {"demo_mmlu": 15, "demo_paper_mmlu": 8}
 """Scores of a benchmark with subjects; a plain one has two."""
+FILE_BYTES = 20_000
+"""Of a file of items, as the demo's."""
 
 
 def write_grid(path: Path) -> None:
@@ -80,6 +91,15 @@ def result_of(cell: Cell, data_root: Path) -> CellResult:
     )  # fmt: skip
 
 
+def write_files(folder: Path) -> dict[str, str]:
+    """Writes a cell's items and steps; returns their SHA-256 by name."""
+    names = [*(f"items/benchmark{k}--{'0' * 16}.parquet" for k in range(3)), "steps.parquet"]
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(os.urandom(FILE_BYTES))
+    return {name: fresh_sha256_of_file(folder / name) for name in names}
+
+
 def cpu_seconds(work: Callable[[], Any], repeats: int) -> float:
     """Returns the least CPU seconds of several runs."""
     taken = []
@@ -102,22 +122,34 @@ def main() -> None:
         load = cpu_seconds(lambda: expand(load_grid(grid)), 1)
         cells = expand(load_grid(grid))
 
-        def states() -> float:
-            work = lambda: read_states(cells, runs_dir=runs_dir, data_root=data_root)  # noqa: E731
+        def states(thorough: bool = True) -> float:
+            def work() -> None:
+                hashed.cache_clear()
+                read_states(cells, runs_dir=runs_dir, data_root=data_root, thorough=thorough)
+
             return cpu_seconds(work, options.repeats)
 
-        columns = "{:<12}{:>8}{:>10}{:>10}"
-        print_line(columns, ("cells", "number", "load s", "states s"))
-        print_line(columns, ("none begun", len(cells), load, states()))
+        columns = "{:<16}{:>8}{:>10}{:>10}{:>10}"
+
+        def show(name: str) -> None:
+            print_line(columns, (name, len(cells), load, states(), states(False)))
+
+        print_line(columns, ("cells", "number", "load s", "states s", "status s"))
+        show("none begun")
         for cell in cells:
             record = cell.model_dump(mode="json", serialize_as_any=True)
             write_text(
                 runs_dir / "cells" / f"{cell.slug}--{cell.id}" / CELL_FILE, json.dumps(record)
             )
-        print_line(columns, ("all begun", len(cells), load, states()))
+        show("all begun")
+        results = {cell.id: result_of(cell, data_root) for cell in cells}
         for cell in cells:
-            write_result(runs_dir / "cells" / f"{cell.slug}--{cell.id}", result_of(cell, data_root))
-        print_line(columns, ("all done", len(cells), load, states()))
+            write_result(runs_dir / "cells" / f"{cell.slug}--{cell.id}", results[cell.id])
+        show("all done")
+        for cell in cells:
+            folder = runs_dir / "cells" / f"{cell.slug}--{cell.id}"
+            write_result(folder, replace(results[cell.id], files_sha256=write_files(folder)))
+        show("done, with files")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ Answers = dict[ItemKey, float]
 MAX_ERROR = 1e-6
 """Between a score and the mean of its items' records, which else are another evaluation's."""
 
+LOGLIKELIHOOD = "loglikelihood"
+"""What is kept of an item whose metric is no mean over items, such as a perplexity; in nats."""
+
 Kind = Literal["both", "first", "second", "neither", "equal"]
 """Who gets an item right; or, of a metric that is no right or wrong, who is better, or none."""
 
@@ -81,7 +84,8 @@ def item_keys(table: pyarrow.Table) -> list[ItemKey]:
 
 
 def answers_of(side: Side, request: Request, metric: str) -> Answers | None:
-    """Score of each item, sorted by item; None without records, empty if they lack the metric.
+    """Score of each item that has one, sorted by item; None without records, empty if they lack the
+    metric.
 
     Raises:
         StorageError: the records are damaged.
@@ -93,12 +97,13 @@ def answers_of(side: Side, request: Request, metric: str) -> Answers | None:
     if any(name not in table.column_names for name in ("task", "doc_id", "question_id", column)):
         return {}
     try:
-        keys, values = item_keys(table), map(float, table[column].to_pylist())
-        answers = dict(sorted(zip(keys, values, strict=True)))
+        rows = zip(item_keys(table), table[column].to_pylist(), strict=True)
+        found = [(key, float(value)) for key, value in rows if value is not None]
+        answers = dict(sorted(found))
     except (TypeError, ValueError) as fault:  # of values that no evaluation writes
         path = side.items(request.benchmark, request.evaluation)
         raise StorageError(f"{path}: damaged ({one_line(fault)}); {SCORED_AGAIN}") from fault
-    return answers if len(answers) == table.num_rows else {}
+    return answers if len(answers) == len(found) else {}
 
 
 def by_subject(answers: Answers, metric: str) -> list[np.ndarray]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.analysis.answers import (
+    LOGLIKELIHOOD,
     Answers,
     Outcomes,
     agree,
@@ -166,34 +167,64 @@ def _score_row(
         firsts[0].benchmark, metric, firsts, seconds, of, tuple(requests),
         errors=(firsts[0].stderr, seconds[0].stderr) if len(requests) == 1 else (None, None),
     )  # fmt: skip
-    answers = [
-        (answers_of(one, mine, metric), answers_of(other, theirs, metric))
-        for one, mine, other, theirs in requests
-    ]
-    known = [(a, b) for a, b in answers if a is not None and b is not None]
-    if len(known) < len(answers):
+    found = _answers(requests, metric)
+    known = [(a, b) for a, b in found if a is not None and b is not None]
+    if len(known) < len(found):
         return replace(row, unpaired="no records of the items")
     agreed = all(
         agree(a, one) and agree(b, other)
         for (a, b), one, other in zip(known, firsts, seconds, strict=True)
     )
+    better, reason = row.first.higher_is_better, "the items' records do not give the score"
+    if row.first.unit is not None and not any(map(any, known)):
+        # Of a perplexity the items are told apart by their log-likelihoods.
+        reason, better = "no mean over items", True
+        found = _answers(requests, LOGLIKELIHOOD)
+        known = [(a, b) for a, b in found if a is not None and b is not None]
     items = list(known[0][0])
     if any(list(a) != items or list(b) != items for a, b in known):
-        reason = "other items" if agreed else "the items' records do not give the score"
-        return replace(row, unpaired=reason)
+        return replace(row, unpaired="other items" if agreed else reason)
     if items:
-        row = replace(row, outcomes=_outcomes(known, firsts[0]))
-    if not agreed:
-        return replace(row, unpaired="the items' records do not give the score")
-    return _tested(row, known)
+        row = replace(row, outcomes=_outcomes(known, better))
+    return _tested(row, known) if agreed else _over_seeds(row, reason)
 
 
-def _outcomes(known: Sequence[tuple[Answers, Answers]], score: TaskScore) -> Outcomes:
+def _answers(
+    requests: Sequence[tuple[Side, Request, Side, Request]], metric: str
+) -> list[tuple[Answers | None, Answers | None]]:
+    return [
+        (answers_of(one, mine, metric), answers_of(other, theirs, metric))
+        for one, mine, other, theirs in requests
+    ]
+
+
+def _outcomes(known: Sequence[tuple[Answers, Answers]], better: bool) -> Outcomes:
     import numpy as np
 
     first, second = (np.array([list(pair[at].values()) for pair in known]) for at in (0, 1))
-    better = score.higher_is_better
     return outcomes_of(list(known[0][0]), first, second, higher_is_better=better)
+
+
+def _over_seeds(row: ScoreRow, reason: str) -> ScoreRow:
+    """The row of a score that is no mean over its items: what is known is its spread over seeds."""
+    import numpy as np
+
+    from harness.analysis.stats import Estimate
+
+    count = len(row.firsts)
+    if count == 1 or row.first.unit is None:
+        return replace(row, unpaired=reason)
+    pairs = zip(row.firsts, row.seconds, strict=True)
+    moved = np.array([other.value - one.value for one, other in pairs])
+    stderr = float(moved.std(ddof=1)) / count**0.5
+    found = Estimate(float(moved.mean()), stderr, count - 1, count, row.first.n, False)
+    return replace(
+        row,
+        interval=found.interval,
+        p_value=found.p_value,
+        test="t, seeds",
+        num_items=row.first.n,
+    )
 
 
 def _tested(row: ScoreRow, known: Sequence[tuple[Answers, Answers]]) -> ScoreRow:

@@ -12,7 +12,9 @@ from harness.analysis.comparisons import Comparison, compare, compare_with_publi
 from harness.analysis.curves import EfficiencyCurves, LossCurves, efficiency_curves, loss_curves
 from harness.analysis.frames import DATA, ReportInput
 from harness.analysis.gates import GateCurves, ShareLine, gate_curves, share_lines
+from harness.analysis.item_tables import ItemTable, item_tables
 from harness.analysis.measurements import Measurements, finite
+from harness.analysis.mixtures import Mixture, table_mixture
 from harness.analysis.published import Anchor, Published, load_published
 from harness.analysis.responses import FlagLine, OrderLine, flag_lines, order_lines
 from harness.analysis.score_tables import Lines, score_lines
@@ -43,6 +45,10 @@ class Findings:
     lines: Lines
     """Rows of each table of scores."""
     comparisons: Mapping[Group, list[Comparison]]
+    items: tuple[ItemTable, ...]
+    """The items of the pairs that the grid asks to be compared."""
+    mixtures: Mapping[Group, Mixture]
+    """The groups whose tables mix cells of several stacks."""
     headlines: tuple[Comparison, ...]
     """What the page says first: what the grid claims, and asks to be compared."""
     flags: Mapping[Group, list[FlagLine]]
@@ -88,12 +94,19 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
     }
     losses = [loss_curves(measured, published, *each) for each in trained]
     scores = data.scores[is_aggregate(data.scores)]
+    lines = score_lines(measured, published)
     return Findings(
         data=data,
         measured=measured,
         published=published,
-        lines=score_lines(measured, published),
+        lines=lines,
         comparisons=comparisons,
+        items=tuple(item_tables(measured, comparisons)),
+        mixtures={
+            group: mixture
+            for group in (*groups, *(view for _, view in lines))
+            if (mixture := table_mixture(measured, group)) is not None
+        },
         headlines=headlines([entry for entries in comparisons.values() for entry in entries]),
         flags={group: flag_lines(measured, group) for group in groups},
         orders=tuple(order_lines(measured)),

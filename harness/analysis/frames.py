@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis.item_texts import Texts
+from harness.analysis.stacks import made_of
 from harness.data.spec import ODD_ROWS
 from harness.errors import MethodError
 from harness.evaluation.tasks import TaskSpec, request_key
@@ -61,6 +63,8 @@ class ReportInput:
     traces: Callable[[str, str], pd.DataFrame | None] = field(default=lambda _cell, _file: None)
     """What a method kept of a cell's training, by (cell_id, file name); None where there is none.
     See `harness.methods.method.TelemetryCallback.frames`."""
+    texts: Callable[[str, str], Texts] = field(default=lambda _cell, _benchmark: {})
+    """What the items of (cell_id, benchmark) ask, where the data root has them."""
     tables: tuple[TableSpec, ...] = ()
     """The grid's tables; without any, one has all benchmarks."""
     compare: str | None = None
@@ -93,17 +97,18 @@ def cell_identity(cell: Cell) -> dict[str, Any]:
 
 
 def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd.DataFrame:
-    """One row per cell × task × metric: the identity columns, then TaskScore's fields."""
+    """One row per cell × task × metric: the identity columns, TaskScore's fields, and `made`."""
     import pandas as pd
 
     rows = [
-        cell_identity(cell) | asdict(score)
+        cell_identity(cell) | asdict(score) | {"made": made_of(result, score)}
         for cell in cells
         if (result := results.get(cell.id)) is not None
         for task in cell.tasks
         for score in scores_of(task, result)
     ]
-    return _typed(pd.DataFrame(rows, columns=_head(rows) + [one.name for one in fields(TaskScore)]))
+    names = [*_head(rows), *(one.name for one in fields(TaskScore)), "made"]
+    return _typed(pd.DataFrame(rows, columns=names))
 
 
 def _head(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.answers import ItemKey
 from harness.errors import ZbenchError, one_line
 from harness.evaluation.items import question_id, text_columns, value_at
-from harness.evaluation.tasks import TaskSpec, local_files
+from harness.evaluation.tasks import TaskSpec
 from harness.readers.parquet_files import read_columns
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def stored_texts(task: TaskSpec, data_root: Path | None) -> dict[tuple[str, str]
         benchmark = task.benchmark
         if data_root is None or benchmark.form is None:
             return {}
-        path = local_files(task, data_root)[benchmark.eval_split]
+        path = data_root / benchmark.files[benchmark.eval_split]
         rows = read_columns(path, benchmark.columns).to_pylist()
         return dict(_row_texts(benchmark, rows))
     except (ZbenchError, OSError, AttributeError, KeyError, TypeError, ValueError):

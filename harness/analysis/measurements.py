@@ -259,6 +259,28 @@ class Measurements:
             self._indexes.append(index)
         return series.set_axis(index)
 
+    def paired_cells(
+        self, left: Variant, right: Variant, setting: Setting
+    ) -> list[tuple[str, str]]:
+        """Cells of two variants that both have a score, paired by seed; base stands against each
+        seed.
+        """
+        known = self._scores[setting]
+        ours, theirs = (
+            {seed: cell for seed, cell in self.cells.get(variant, {}).items() if cell in known}
+            for variant in (left, right)
+        )
+        if None in ours:
+            return [(ours[None], cell) for cell in theirs.values()]
+        found = [(cell, theirs.get(None, theirs.get(seed))) for seed, cell in ours.items()]
+        return [(cell, other) for cell, other in found if other is not None]
+
+    def item_table(
+        self, cell_ids: Sequence[str], setting: Setting
+    ) -> tuple[pd.Index, np.ndarray] | None:
+        """Names of the items, and scores (cells, items); None unless all answered the same ones."""
+        return self._table(list(cell_ids), setting)
+
     def distinct(self, setting: Setting, name: str) -> dict[str, list[str]]:
         """Values of a column of the scores frame that a setting's rows hold, by model."""
         parts = self.rows[setting].groupby("model", sort=False)[name]

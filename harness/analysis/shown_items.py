@@ -70,9 +70,11 @@ def _answers(records: Sequence[Record], metric: str, options: Sequence[str]) -> 
 def answer_text(record: Record, metric: str, options: Sequence[str]) -> str:
     """What a cell answered to an item: its response or choice, or else its score."""
     name, _, chosen_by = metric.partition(",")
-    for column in (f"response,{chosen_by}", f"filtered,{chosen_by}", "response"):
-        if isinstance(record.get(column), str):
-            return str(record[column]) or "(empty)"
+    filtered = record.get("filtered")
+    found = filtered.get(chosen_by or "none") if isinstance(filtered, Mapping) else None
+    found = record.get("response") if found is None else found
+    if found is not None:
+        return str(found) or "(empty)"
     by_length = record.get("prediction_norm") if name == "acc_norm" else None
     prediction = record.get("prediction") if by_length is None else by_length
     if prediction is not None:
@@ -87,6 +89,8 @@ def _option(number: Any, options: Sequence[str]) -> str:
         return ""
     if isinstance(number, list | tuple):
         return " / ".join(_option(one, options) for one in number)
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
     if not isinstance(number, int):
         return str(number)
     return options[number] if 0 <= number < len(options) else f"option {number + 1}"

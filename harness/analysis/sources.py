@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from harness.analysis.frames import scores_of
+from harness.analysis.item_texts import Texts, stored_texts
 from harness.errors import StorageError, TrackingError
 from harness.grid.cell_files import read_table
 from harness.grid.folders import items_path
@@ -53,6 +55,7 @@ class ResultSource:
             state.cell.id: state.shown for state in states if state.shown is not None
         }
         self._inputs = LocalInputs(data_root)
+        self._texts = cache(lambda task: stored_texts(task, data_root))
         self._tracked: TrackedResults | None = None
         self._elsewhere: set[str] = set()
         undone = [state for state in states if state.status != "done"]
@@ -103,6 +106,11 @@ class ResultSource:
             self.left_out[f"{path}: damaged (its columns are not those of items)"] = None
             return None
         return frame
+
+    def texts(self, cell_id: str, benchmark: str) -> Texts:
+        """What the items of a cell's benchmark ask, where the data root has them."""
+        task = self.tasks[cell_id].get(benchmark)
+        return {} if task is None else self._texts(task)
 
     def trace(self, cell_id: str, name: str) -> Any:
         """What a method kept of a cell's training, or None where there is nothing."""

@@ -171,6 +171,9 @@ def _print_scores(console: Console, rows: Sequence[ScoreRow]) -> None:
             print_line(console, "A and B: means over the pairs, with the error of both.")
         paired = "item and seed" if seeds > 1 else "item"
         print_line(console, f"Interval and p: of B − A in points, paired by {paired}; {known}")
+    if alone := [row_name(row, rows) for row in rows if row.test == "t, seeds"]:
+        text = "No mean over items, so that the interval knows the seeds alone"
+        print_line(console, f"{text}: {', '.join(alone)}.")
     if lower := [row_name(row, rows) for row in rows if not row.first.higher_is_better]:
         print_line(console, f"Lower is better: {', '.join(lower)}.")
 

@@ -78,6 +78,7 @@ def _content(
         losses=losses_frame(grid.cells, source.results),
         items=source.items,
         traces=source.trace,
+        texts=source.texts,
         tables=grid.spec.tables,
         compare=grid.spec.compare,
         claims=grid.spec.claims,

@@ -157,7 +157,7 @@ def question_id(benchmark: Benchmark, doc: Row) -> str:
     """The data set's own id of an item, else a hash of its content."""
     own = benchmark.id_column and doc.get(benchmark.id_column)
     if not own:
-        content = {column: doc[column] for column in benchmark.columns}
+        content = {column: doc[column] for column in benchmark.columns or sorted(doc)}
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
         own = hashlib.sha256(text.encode()).hexdigest()[:16]
     return str(own)

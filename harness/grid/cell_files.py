@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import stat
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from harness.errors import StorageError, one_line
 from harness.grid.folders import ITEMS_FOLDER, items_path
 from harness.records.files import SpecialFileError, sha256_of_file
-from harness.records.results import CellResult
+from harness.records.results import RESULT_FILE, CellResult
 
 if TYPE_CHECKING:
     import pyarrow
@@ -42,12 +43,43 @@ class FileFault:
         return f"{self.path}: {what} ({self.found}); {self.remedy}"
 
 
-def file_faults(folder: Path, result: CellResult) -> dict[str, FileFault]:
+def file_faults(folder: Path, result: CellResult, *, thorough: bool = True) -> dict[str, FileFault]:
     """What is wrong with a cell's files, by their name in its folder; those of older versions are
     not known by their hashes, and are not looked at.
+
+    Args:
+        folder: the cell's.
+        result: what lies in it.
+        thorough: whether every file is read; else those alone that were written, replaced or moved
+            since the result was, by their times: a disk that loses bits is not found so.
     """
-    found = {name: file_fault(folder, name, known) for name, known in result.files_sha256.items()}
+    names = result.files_sha256
+    if not thorough:
+        names = {name: names[name] for name in _touched(folder, names)}
+    found = {name: file_fault(folder, name, known) for name, known in names.items()}
     return {name: fault for name, fault in found.items() if fault is not None}
+
+
+def _touched(folder: Path, names: Iterable[str]) -> list[str]:
+    """The files that may have changed since the result was written.
+
+    The clock of a file system may stand still for milliseconds: equal times say nothing.
+    """
+    try:
+        result = (folder / RESULT_FILE).stat()
+    except OSError:
+        return list(names)
+    written, moved = result.st_mtime_ns, max(result.st_mtime_ns, result.st_ctime_ns)
+    touched = []
+    for name in names:
+        try:
+            found = (folder / name).lstat()
+            is_old = found.st_mtime_ns < written and found.st_ctime_ns < moved
+        except OSError:
+            is_old = False
+        if not is_old or not stat.S_ISREG(found.st_mode):
+            touched.append(name)
+    return touched
 
 
 def file_fault(

@@ -151,26 +151,29 @@ def _changed(cell: Cell, what: str, then: str, now: str | None) -> str:
 
 
 def read_states(
-    cells: Sequence[Cell], *, runs_dir: Path, data_root: Path | None
+    cells: Sequence[Cell], *, runs_dir: Path, data_root: Path | None, thorough: bool = True
 ) -> list[CellState]:
-    """How far each cell is, in the order given."""
+    """How far each cell is, in the order given; for `thorough` see `cell_files.file_faults`."""
     folders, inputs = cell_folders(runs_dir), LocalInputs(data_root)
     collects = gc.isenabled()
     gc.disable()  # garbage collections over the many records took half of the time
     try:
-        return [_read_state(cell, cell_folder(runs_dir, cell, folders), inputs) for cell in cells]
+        return [
+            _read_state(cell, cell_folder(runs_dir, cell, folders), inputs, thorough)
+            for cell in cells
+        ]
     finally:
         if collects:
             gc.enable()
 
 
-def _read_state(cell: Cell, folder: Path, inputs: LocalInputs) -> CellState:
+def _read_state(cell: Cell, folder: Path, inputs: LocalInputs, thorough: bool) -> CellState:
     """How far a cell is; a result that cannot be read is a failure of that cell alone."""
     try:
         result = read_result(folder, id_of(folder))
     except StorageError as unreadable:
         return CellState(cell, folder, None, "failed", cell.tasks, str(unreadable))
-    faults = {} if result is None else file_faults(folder, result)
+    faults = {} if result is None else file_faults(folder, result, thorough=thorough)
     whole = None if result is None else whole_scores(result, faults)
     missing = inputs.missing_tasks(cell, whole)
     shown = None if result is None else inputs.shown(cell, result)

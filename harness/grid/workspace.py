@@ -45,6 +45,8 @@ class OpenGrid:
     own_data: OwnData = field(default_factory=OwnData)
     """The content of the files of one's own that cells train on; where it is not known, neither are
     their ids."""
+    thorough: bool = True
+    """Whether every file of a finished cell is read; else those that changed since its result."""
     left_out: tuple[str, ...] = ()
     """Methods of the grid that are not here, one line each."""
 
@@ -67,7 +69,12 @@ class OpenGrid:
         """
         if (fault := self.own_data.fault_of(self.cells)) is not None:
             raise UsageError(fault)
-        return read_states(self.cells, runs_dir=self.runs_dir, data_root=self.data_root)
+        return read_states(
+            self.cells,
+            runs_dir=self.runs_dir,
+            data_root=self.data_root,
+            thorough=self.thorough,
+        )
 
     @cached_property
     def data_contents(self) -> dict[str, str]:

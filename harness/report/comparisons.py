@@ -8,10 +8,13 @@ from harness.analysis.columns import Group
 from harness.analysis.comparisons import ALPHA, Comparison, Family
 from harness.analysis.findings import Findings
 from harness.analysis.layout import listed
+from harness.analysis.mixtures import Mixture
 from harness.analysis.scales import Scale, scale_of
 from harness.report.numbers import MISSING, estimate_record, interval_text, p_text, scaled, signed
 from harness.report.render import Entry, Table, blocks
 
+ACROSS = "§"
+"""Marks a difference between rows of several stacks."""
 FAMILIES: dict[Family, str] = {
     "claim": "the grid's claims",
     "compare": "the comparisons that the grid asks for",
@@ -45,16 +48,22 @@ def difference_scales(comparisons: Sequence[Comparison], digits: int = 2) -> dic
 
 def comparison_tables(findings: Findings, digits: int = 2, *, is_rest: bool = False) -> list[Table]:
     """Comparisons with one row per pair and one column per benchmark, once per group."""
-    return [_wide(found, group, digits) for group, found in _compared(findings, is_rest)]
+    return [
+        _wide(found, group, digits, findings.mixtures.get(group))
+        for group, found in _compared(findings, is_rest)
+    ]
 
 
-def _wide(comparisons: Sequence[Comparison], group: Group, digits: int) -> Table:
+def _wide(
+    comparisons: Sequence[Comparison], group: Group, digits: int, mixture: Mixture | None
+) -> Table:
     lines: list[list[str | Entry]] = []
     scales = difference_scales(comparisons, digits)
     for model, label in dict.fromkeys((entry.model, entry.label) for entry in comparisons):
         found = {e.column: e for e in comparisons if (e.model, e.label) == (model, label)}
         seeds = {e.estimate.num_seeds for e in found.values() if e.estimate}
         values = [_difference(found.get(column), scales.get(column)) for column in group.columns]
+        label += _across(next(iter(found.values())), mixture)
         lines.append([model, label, "/".join(map(str, sorted(seeds))) or MISSING, *values])
     no_shares = any(group.unit(column) for column in group.columns)
     seeds_alone = any(entry.test == "t, seeds" for entry in comparisons)
@@ -63,7 +72,12 @@ def _wide(comparisons: Sequence[Comparison], group: Group, digits: int) -> Table
         title="Paired differences in points" + _of(group),
         subtitle=group.title,
         header=("Model", "Difference", "Seeds", *map(group.head, group.columns)),
-        notes=(*_correction(comparisons), *margin_lines(comparisons), *group.notes),
+        notes=(
+            *_correction(comparisons),
+            *margin_lines(comparisons),
+            *_stack_notes(mixture),
+            *group.notes,
+        ),
         rows=blocks(lines),
         caption=(
             f"Percentage points{' (of what is no share: its own unit)' * no_shares} ± one standard "
@@ -81,6 +95,21 @@ def _wide(comparisons: Sequence[Comparison], group: Group, digits: int) -> Table
             "its items alone, as its number of seeds is unknown.",
         ),
         num_text_columns=2,
+    )
+
+
+def _across(entry: Comparison, mixture: Mixture | None) -> str:
+    crosses = mixture is not None and mixture.crosses(entry.model, entry.left, entry.right)
+    return f" {ACROSS}" if crosses else ""
+
+
+def _stack_notes(mixture: Mixture | None) -> tuple[str, ...]:
+    """What is to be said of differences where the cells are of several stacks."""
+    if mixture is None:
+        return ()
+    return (
+        f"{ACROSS} Across stacks: such a difference holds what the stack moved too, of which "
+        f"`zbench drift` tells the size. {mixture.head}.",
     )
 
 
@@ -159,7 +188,8 @@ def comparison_lists(findings: Findings, *, is_rest: bool = False) -> list[Table
                     *(str(entry.estimate.num_seeds), str(entry.estimate.num_items)),
                 ]
             found += [_margin(entry)] * margins
-            lines.append([entry.model, entry.label, group.head(entry.column), *found])
+            label = entry.label + _across(entry, findings.mixtures.get(group))
+            lines.append([entry.model, label, group.head(entry.column), *found])
         tables.append(
             Table(
                 name="comparisons-list" + group.suffix(),

@@ -20,6 +20,7 @@ from harness.report.bridge import BRIDGE, bridge_drawing
 from harness.report.curves import efficiency_drawings, loss_drawing
 from harness.report.figures import Drawing, styles_of
 from harness.report.gates import MEANING, gate_drawing, share_table
+from harness.report.items import items_section
 from harness.report.latex import to_latex
 from harness.report.page import Section, html, render_page
 from harness.report.reading import caution_sentences, headline_sentences, status_line
@@ -111,6 +112,7 @@ def _score_kind(table: ScoreTable) -> TableKind:
 SECTIONS = {
     "tables": "Tables",
     "comparisons": "Paired comparisons",
+    "items": "Item by item",
     "responses": "Generated responses",
     "sample-efficiency": "Sample efficiency",
     "training-loss": "Training loss",
@@ -243,6 +245,7 @@ def _sections(
     data, errors_explained, kinds = findings.data, False, table_kinds(findings)
     texts = {
         "theory": theory_section(data.theory) if data.theory is not None else "",
+        "items": items_section(findings.items),
         "reading": html("bullets", caution_sentences(findings)),
         "grid": html("text", data.grid_yaml),
         "files": html("paragraphs", [", ".join(file_names)]),

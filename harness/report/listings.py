@@ -80,6 +80,7 @@ def score_records(findings: Findings) -> list[dict[str, object]]:
     all_shares = bool(scores["unit"].isna().all()) and not lower.any()
     for record in findings.data.scores.to_dict("records"):
         counts = record.pop("response_flags", None)
+        record.pop("made", None)
         counts = counts if isinstance(counts, dict) else {}
         if all_shares:
             record = {k: value for k, value in record.items() if k not in DIRECTIONS}

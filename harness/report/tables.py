@@ -50,11 +50,13 @@ def _table(
     scales = _scales(group, [line.estimates for line in lines], digits)
     rows: list[Row] = []
     block = model = None
+    mixture = findings.mixtures.get(group)
     for line in lines:
         variant = line.variant
         starts = (variant.model, variant.data) != block
         head = variant.model if variant.model != model else ""
-        rows.append(_value_row(line, table, scales, head, starts))
+        mark = mixture.mark(variant.model, line.name) if mixture else ""
+        rows.append(_value_row(line, table, scales, head, mark, starts))
         block, model = (variant.model, variant.data), variant.model
         if line.published is not None:
             rows.append(_published_row(line, line.published, table, group))
@@ -67,7 +69,7 @@ def _table(
     return Table(
         name=table.name + group.suffix().removeprefix(f"-{table.name}"),
         title=title_of(table, group),
-        subtitle=group.title,
+        subtitle=group.title if mixture is None else f"{group.title} · {mixture.head}",
         header=(*head_names, *map(group.head, group.columns)),
         rows=tuple(rows),
         caption=_caption(findings, group, table, lines),
@@ -160,9 +162,14 @@ def _notes(lines: Sequence[Line], group: Group) -> tuple[str, ...]:
 
 
 def _value_row(
-    line: Line, table: ScoreTable, scales: Mapping[str, Scale], model: str, starts: bool
+    line: Line,
+    table: ScoreTable,
+    scales: Mapping[str, Scale],
+    model: str,
+    mark: str,
+    starts: bool,
 ) -> Row:
-    head = [model, line.name]
+    head = [model, line.name + mark]
     head += [short_count(line.num_parameters)] * table.has_params
     seeds = sorted({estimate.num_seeds for estimate in line.estimates.values() if estimate})
     shown = "–".join(dict.fromkeys(str(n) for n in (seeds[0], seeds[-1]))) if seeds else MISSING

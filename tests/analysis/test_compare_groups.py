@@ -145,6 +145,31 @@ def test_a_group_may_be_of_one_grid_and_one_seed(runs: Path, tmp_path: Path) -> 
     assert [len(group(name, runs).members) for name in names] == [1, 1, 2]
 
 
+def test_a_perplexity_is_no_mean_over_items_and_lower_is_better(tmp_path: Path) -> None:
+    values = {"lora": (8.0, 9.0, 8.5), "ia3": (10.0, 10.5, 11.0)}
+    change = {"metric": "word_perplexity", "unit": "perplexity", "higher_is_better": False}
+    for cell in cells():
+        if cell.fraction == 1.0 and cell.seed is not None:
+            score = scored([0.0] * 3, **change, value=values[cell.method][cell.seed])
+            result = replace(RESULT, cell=cell.record(), cell_id=cell.id, scores=(score,))
+            folder = written(cell, tmp_path, result)
+            frame = items([-9.0, -8.0, -7.0 if cell.method == "lora" else -6.0])
+            frame = frame.rename(columns={"acc": "loglikelihood"})
+            write_frame(items_path(folder, score.benchmark, score.evaluation), frame)
+    found = compared("method=lora", "method=ia3", tmp_path)
+    (row,) = found.rows
+    moved = np.subtract(values["ia3"], values["lora"])
+    reach = 4.3026527 * moved.std(ddof=1) / 3**0.5  # Student's t, 2 degrees of freedom
+    assert row.interval == pytest.approx((moved.mean() - reach, moved.mean() + reach), abs=1e-6)
+    assert row.outcomes is not None
+    assert row.outcomes.counts == {"first": 0, "second": 1, "equal": 2}
+    text = shown(found.first, found.second)
+    assert "word_perplexity [perplexity]" in text
+    assert "8.5" in text
+    assert "850" not in text
+    assert "Lower is better: arc_easy word_perplexity." in text
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

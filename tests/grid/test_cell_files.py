@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from harness.errors import StorageError
 from harness.grid.cell_files import file_faults, read_table, whole_scores
 from harness.grid.folders import STEPS_FILE, items_path
 from harness.records.files import write_frame
-from harness.records.results import CellResult
+from harness.records.results import CellResult, write_result
 from tests.records.test_results import RESULT, SCORE
 
 FRAME = pd.DataFrame({"task": ["a", "b"], "doc_id": [0, 1], "question_id": ["x", "y"], "acc": 1.0})
@@ -86,6 +87,44 @@ def test_lost_steps_are_told_and_nothing_is_trained_again(
     faults = file_faults(tmp_path, result)
     assert "left out; bring back a copy" in str(faults[STEPS_FILE])
     assert whole_scores(result, faults) == result
+
+
+def test_status_reads_those_files_alone_that_changed_since_the_result(
+    tmp_path: Path, result: CellResult
+) -> None:
+    time.sleep(0.05)  # a file system's clock may stand still for so long
+    write_result(tmp_path, result)
+    assert file_faults(tmp_path, result, thorough=False) == {}
+    name = str(items_path(Path(), "arc_easy", "k"))
+    for change in CHANGES:
+        change(tmp_path / name)
+        assert list(file_faults(tmp_path, result, thorough=False)) == [name]
+        if (tmp_path / name).is_dir():
+            (tmp_path / name).rmdir()
+        else:
+            (tmp_path / name).unlink(missing_ok=True)
+        write_frame(tmp_path / name, FRAME)
+
+
+def test_a_copy_with_the_old_time_is_read_all_the_same(tmp_path: Path, result: CellResult) -> None:
+    time.sleep(0.05)
+    write_result(tmp_path, result)
+    path = tmp_path / STEPS_FILE
+    before = path.stat()
+    one_bit(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert list(file_faults(tmp_path, result, thorough=False)) == [STEPS_FILE]
+
+
+def test_what_was_written_before_the_result_is_not_read_for_status(
+    tmp_path: Path, result: CellResult
+) -> None:
+    """Not even where it is damaged: that is what `verify` and `run-grid` are for."""
+    half(tmp_path / STEPS_FILE)
+    time.sleep(0.05)
+    write_result(tmp_path, result)
+    assert file_faults(tmp_path, result, thorough=False) == {}
+    assert list(file_faults(tmp_path, result)) == [STEPS_FILE]
 
 
 def test_a_file_that_cannot_be_opened_is_told_and_taken_for_nothing(
