@@ -1,4 +1,4 @@
-"""Tables, comparisons and figures of a study of one's own: any benchmarks, metrics and data sets."""
+"""Tables, comparisons and figures of any study: benchmarks, metrics and data sets of one's own."""
 
 from __future__ import annotations
 
