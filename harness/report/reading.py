@@ -8,7 +8,7 @@ from harness.analysis.comparisons import Comparison
 from harness.analysis.findings import Findings
 from harness.analysis.frames import ReportInput
 from harness.data.spec import ODD_ROWS
-from harness.report.comparisons import margin_lines, margin_scale
+from harness.report.comparisons import lies, margin_scale, margin_text
 from harness.report.numbers import interval_text, p_text, signed
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ def _headline(entry: Comparison, num_groups: int) -> str:
     tested = f"p {_is(entry.p_value)} before correction and {_is(entry.p_holm)} after it"
     if entry.p_value is None:
         tested = "no test"
-    margin = f" {margin_lines([entry])[0]}" if entry.margin is not None else ""
+    margin = ""
+    if entry.margin is not None:
+        margin = f" Margin {margin_text(entry)}: the interval {lies(entry)}."
     return (
         f"{entry.model}: {entry.label}, {entry.column}{where}{lower}: "
         f"{signed(estimate.value, scale)} {unit} ({reach}{tested}, {seeds}).{margin}"
