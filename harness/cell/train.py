@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cell.examples import examples_of
+from harness.cell.examples import cell_examples
 from harness.cell.memory import effective_budget, smaller_budget
 from harness.cell.settings import CellContext
 from harness.cell.validation import CellValidation
@@ -121,7 +121,7 @@ def train_cell(
     _check_parameter_count(cell, model)
     chat = used_chat_template(data.rows[0], cell.data.template, base.tokenizer)
     context.warn(chat and date_note(chat))
-    examples = examples_of(context, base, data)
+    examples = cell_examples(cell, data.rows, base.tokenizer, settings.data_root)
     validation = CellValidation.of(context, base)
     held_out = validation.examples if validation else ()
     positions = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)

@@ -89,7 +89,7 @@ def preview_cell(cell: Cell, grid: OpenGrid) -> CellPreview:
 def _training_prompts(
     cell: Cell, grid: OpenGrid, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[Prompt, ...]:
-    from harness.data.instructions import tokenize
+    from harness.cell.examples import cell_examples
     from harness.data.shown import training_prompt
     from harness.data.validation import read_training
 
@@ -97,7 +97,7 @@ def _training_prompts(
     assert cell.fraction is not None
     assert cell.seed is not None
     rows = read_training(cell.data, cell.fraction, cell.seed, grid.data_root).rows[:ROWS]
-    examples = tokenize(rows, tokenizer, cell.train.max_length)
+    examples = cell_examples(cell, rows, tokenizer, grid.data_root)
     return tuple(
         training_prompt(row, example, cell.data, tokenizer)
         for row, example in zip(rows, examples, strict=True)

@@ -53,7 +53,7 @@ def training_prompt(
     row: Row, example: Example, data: DataSpec, tokenizer: PreTrainedTokenizerBase
 ) -> Prompt:
     """A training row as the model is given it, with what is in the loss marked."""
-    template = template_of(row, getattr(data, "template", None)) or "none"
+    template = template_of(row, data.template) or "none"
     name = template if template in ("alpaca", "chat") else PurePath(template).name
     return Prompt(name, pieces_of(example.token_ids, label_runs(example), tokenizer))
 
