@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from harness.data.instructions import Example, label_runs
 from harness.data.rows import Row
 from harness.data.spec import DataSpec
+from harness.data.template_choice import jinja_sha256
 from harness.data.templates import template_of
 from harness.records.prompts import Piece, Prompt
 
@@ -54,8 +54,9 @@ def training_prompt(
 ) -> Prompt:
     """A training row as the model is given it, with what is in the loss marked."""
     template = template_of(row, data.template) or "none"
-    name = template if template in ("alpaca", "chat") else PurePath(template).name
-    return Prompt(name, pieces_of(example.token_ids, label_runs(example), tokenizer))
+    if template not in ("alpaca", "chat", "none"):
+        template = f"jinja {jinja_sha256(template)[:8]}"
+    return Prompt(template, pieces_of(example.token_ids, label_runs(example), tokenizer))
 
 
 def examples_sha256(examples: Iterable[Example]) -> str:

@@ -18,7 +18,8 @@ class Prompt:
     """A text as a model is given it, special tokens included."""
 
     template: str
-    """The template that it is in: `alpaca`, `chat`, a file's name, or `none`."""
+    """The template that it is in: `alpaca`, `chat`, `jinja` with the first digits of the file's
+    SHA-256, or `none`."""
     pieces: tuple[Piece, ...]
     """The text in pieces, each with whether its tokens are in the loss, or are what is scored."""
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 LATER = {
-    *("validation_losses", "validation_examples", "validation_sha256", "kept_epoch"),
-    *("cut_examples", "chat_template_sha256"),
+    *("cut_examples", "chat_template_sha256", "validation_losses", "validation_examples"),
+    *("validation_sha256", "kept_epoch", "prompts_sha256", "example"),
 }
 """Fields of a training's result that earlier versions had not; they count where they are set."""
 
