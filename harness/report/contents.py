@@ -26,6 +26,7 @@ from harness.report.reading import caution_sentences, headline_sentences, status
 from harness.report.render import Table, to_markdown
 from harness.report.text import to_text
 from harness.report.theory import theory_section
+from harness.report.validation import validation_table
 
 TERMINAL_WIDTH = 120
 """Columns of the terminal."""
@@ -78,6 +79,7 @@ TABLES = (
     ),
     TableKind("responses", listings.flag_tables, file="responses"),
     TableKind("responses", listings.order_table, file="responses"),
+    TableKind("training-loss", validation_table),
     TableKind("gates", share_table),
     TableKind("protocol", listings.protocol_tables),
     TableKind("published", listings.published_tables),
