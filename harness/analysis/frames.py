@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis.prompts import PromptPair
 from harness.errors import MethodError
 from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.questions import ClaimSpec, TableSpec
@@ -67,6 +68,8 @@ class ReportInput:
     """The grid's claims."""
     benchmarks: Mapping[str, Benchmark] = field(default_factory=dict)
     """The grid's benchmarks that do not ship, by name."""
+    prompts: tuple[PromptPair, ...] = ()
+    """Training and evaluation prompts side by side."""
     theory: Path | None = None
     """The folder of `zbench theory`; it may hold nothing yet."""
     notes: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from harness.report.figures import Drawing, styles_of
 from harness.report.gates import MEANING, gate_drawing, share_table
 from harness.report.latex import to_latex
 from harness.report.page import Section, html, render_page
+from harness.report.prompts import prompts_section
 from harness.report.reading import caution_sentences, headline_sentences, status_line
 from harness.report.render import Table, to_markdown
 from harness.report.text import to_text
@@ -121,6 +122,7 @@ SECTIONS = {
     "theory": "Convergence rates (our simulation)",
     "reading": "What may be read from this",
     "protocol": "Protocol",
+    "prompts": "Prompts of training and evaluation",
     "published": "Published values",
     "costs": "Costs and cells",
     "scores": "All scores",
@@ -246,6 +248,7 @@ def _sections(
     texts = {
         "theory": theory_section(data.theory) if data.theory is not None else "",
         "reading": html("bullets", caution_sentences(findings)),
+        "prompts": prompts_section(data.prompts),
         "grid": html("text", data.grid_yaml),
         "files": html("paragraphs", [", ".join(file_names)]),
     }
