@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.item_texts import Texts
+from harness.analysis.prompts import PromptPair
 from harness.analysis.stacks import made_of
 from harness.data.spec import ODD_ROWS
 from harness.errors import MethodError
@@ -17,7 +18,7 @@ from harness.grid.questions import ClaimSpec, TableSpec
 from harness.grid.schema import Cell
 from harness.grid.status import CellState, is_trained
 from harness.methods import METHODS
-from harness.records.results import CellResult, TaskScore
+from harness.records.results import CellResult, TaskScore, TrainResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +74,8 @@ class ReportInput:
     """The grid's claims."""
     benchmarks: Mapping[str, Benchmark] = field(default_factory=dict)
     """The grid's benchmarks that do not ship, by name."""
+    prompts: tuple[PromptPair, ...] = ()
+    """Training and evaluation prompts side by side."""
     theory: Path | None = None
     """The folder of `zbench theory`; it may hold nothing yet."""
     notes: tuple[str, ...] = ()
@@ -187,16 +190,28 @@ def _status(state: CellState, result: CellResult | None) -> str:
 
 
 def losses_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd.DataFrame:
-    """One row per cell × epoch: the identity columns, `epoch` (from 0) and `loss`."""
+    """One row per cell × epoch: the identity columns, `epoch` (from 0) and `loss`.
+
+    Where any cell has validation rows also `validation_loss`, and `is_kept`: whether the weights
+    after this epoch are those that are saved and scored.
+    """
     import pandas as pd
 
     rows = [
-        cell_identity(cell) | {"epoch": epoch, "loss": loss}
+        cell_identity(cell) | {"epoch": epoch, "loss": loss} | _validated(result.train, epoch)
         for cell in cells
         if (result := results.get(cell.id)) is not None and result.train is not None
         for epoch, loss in enumerate(result.train.epoch_losses)
     ]
-    return _typed(pd.DataFrame(rows, columns=[*_head(rows), "epoch", "loss"]))
+    held_out = ["validation_loss", "is_kept"] if any("is_kept" in row for row in rows) else []
+    return _typed(pd.DataFrame(rows, columns=[*_head(rows), "epoch", "loss", *held_out]))
+
+
+def _validated(train: TrainResult, epoch: int) -> dict[str, Any]:
+    if not train.validation_losses:
+        return {}
+    kept = len(train.epoch_losses) - 1 if train.kept_epoch is None else train.kept_epoch
+    return {"validation_loss": train.validation_losses[epoch], "is_kept": epoch == kept}
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:

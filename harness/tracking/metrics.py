@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 LATER = {
+    *("cut_examples", "chat_template_sha256", "odd_rows", "prompts_sha256", "example"),
     *("validation_losses", "validation_examples", "validation_sha256", "kept_epoch"),
-    *("cut_examples", "chat_template_sha256", "odd_rows"),
 }
 """Fields of a training's result that earlier versions had not; they count where they are set."""
 
