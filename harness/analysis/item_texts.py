@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.answers import ItemKey
 from harness.errors import ZbenchError, one_line
 from harness.evaluation.items import question_id, text_columns, value_at
-from harness.evaluation.tasks import TaskSpec, local_files
+from harness.evaluation.task_data import local_files
+from harness.evaluation.tasks import TaskSpec
 from harness.readers.parquet_files import read_columns
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _row_texts(
         if benchmark.subject_column is not None:
             task += f"_{row[benchmark.subject_column]}"
         question = "\n".join(str(row[name]) for name in texts if row[name])
-        options = value_at(row, benchmark.form.options) or ()
+        options = (benchmark.form and value_at(row, benchmark.form.options)) or ()
         key = (f"{task}/{seen[task]}", question_id(benchmark, row))
         yield key, ItemText(question, tuple(map(str, options)))
         seen[task] += 1

@@ -269,7 +269,7 @@ def _average_faults(
             benchmark = tasks.get(name)
             if benchmark is None:
                 continue
-            if (unit := getattr(benchmark, "unit", None)) is not None:
+            if (unit := benchmark.unit(benchmark.primary_metric)) is not None:
                 yield (
                     f"{where}.average: {name} is no share (it counts {unit}) and in no average; "
                     "give it a column of its own"

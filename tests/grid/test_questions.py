@@ -145,15 +145,14 @@ def test_an_average_of_what_is_no_share_is_refused(monkeypatch) -> None:
     from dataclasses import replace
 
     from harness.evaluation import benchmarks, tasks
-
-    class Counted(benchmarks.Benchmark):
-        unit = "perplexity"
+    from harness.evaluation.metric_kinds import MetricKind
 
     known = benchmarks.BENCHMARKS
-    counted = Counted(**vars(known["hellaswag"]))
+    kinds = {"acc_norm": MetricKind(unit="perplexity")}
+    counted = replace(known["hellaswag"], kinds=kinds)
     lower = replace(known["arc_challenge"], higher_is_better=False)
     changed = {**known, "hellaswag": counted, "arc_challenge": lower}
-    monkeypatch.setattr(tasks, "BENCHMARKS", changed)
+    monkeypatch.setattr(tasks, "find_benchmark", lambda name, _include: changed[name])
     assert faults_of("tables: [{columns: [{average: [arc_easy, hellaswag]}]}]") == [
         "m.yaml: tables[0].columns[0].average: hellaswag is no share (it counts perplexity) and in "
         "no average; give it a column of its own"
