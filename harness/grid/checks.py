@@ -18,7 +18,8 @@ from harness.data.validation import num_training_rows, validation_fault
 from harness.demo.world import world_folder
 from harness.errors import MethodError, ModelError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
-from harness.evaluation.tasks import TaskSpec, check_items
+from harness.evaluation.task_data import check_items, reads_local
+from harness.evaluation.tasks import TaskSpec
 from harness.grid.inputs import DataInput, Inputs, trained_fractions
 from harness.grid.names import data_place, label_of
 from harness.grid.schema import Cell, GridSpec, MethodChoice, cell_of, count_cells
@@ -224,7 +225,7 @@ def version_faults(inputs: Inputs, data_root: Path | None) -> list[str]:
             other = training_mismatch(spec.published, file) if file and whole else None
             found |= {} if other is None else {str(other): None}
     for task in inputs.tasks:
-        if task.benchmark.hub is None or data_root is None:
+        if task.benchmark.hub is None:
             continue  # on no hub, as the embedded world: nobody's data set, so that it has no pin
         with contextlib.suppress(ZbenchError):
             found |= dict.fromkeys(map(str, local_mismatches(task, data_root)))
@@ -265,10 +266,9 @@ def _check_data(data: DataInput, data_root: Path | None) -> None:
 
 
 def _check_items(task: TaskSpec, data_root: Path | None) -> None:
-    if data_root is not None:
-        check_items(task, data_root)
-        if task.benchmark.hub is not None:
-            local_mismatches(task, data_root)  # the columns that the content is compared by
+    check_items(task, data_root)
+    if task.benchmark.hub is not None and reads_local(task, data_root):
+        local_mismatches(task, data_root)  # the columns that the content is compared by
 
 
 def instead_of(path: Path) -> str:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     PlainValidator,
     ValidationInfo,
@@ -25,11 +24,11 @@ from pydantic import (
 
 from harness.data.spec import DataSpec
 from harness.errors import ZbenchError, did_you_mean, one_line, shortened
-from harness.evaluation.benchmarks import BENCHMARKS
-from harness.evaluation.tasks import TaskSpec, unknown_benchmark
+from harness.evaluation.tasks import TaskSpec
 from harness.grid.gone import adapter_folder, stored_adapter
 from harness.grid.names import grid_name_fault, method_key, model_name_faults
 from harness.grid.schema import LONGEST_LABEL, MethodChoice
+from harness.grid.task_entries import include_folder, local_data, read_tasks
 from harness.methods import METHODS
 from harness.methods.imported import adapter_sha256
 from harness.methods.method import MethodOptions
@@ -61,6 +60,11 @@ class Context:
     """The grid's training settings; empty where they have faults."""
     results: Path | None = None
     """The runs folder, for a command that reads results alone: an adapter may be gone since."""
+    include: str | None = None
+    """Folder of task YAMLs of the grid's own."""
+    local_data: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Files by task and split."""
+    allow_code_execution: bool = False
 
 
 def _context(info: ValidationInfo) -> Context:
@@ -122,22 +126,25 @@ def _grid_train(settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any
     return settings
 
 
-def _task(entry: Any) -> Any:
-    record = {"name": entry} if isinstance(entry, str) else entry
-    if isinstance(record, Mapping):
-        name = record.get("name")
-        if not isinstance(name, str) or name not in BENCHMARKS:
-            raise Fault(unknown_benchmark(name))
-        return record
-    raise Fault("must be a benchmark's name, or a mapping with its `name`")
+def _include(raw: Any, info: ValidationInfo) -> str | None:
+    context = _context(info)
+    context.include = None if raw is None else include_folder(raw, context.folder)
+    return context.include
 
 
-def _unique_tasks(tasks: Sequence[TaskSpec]) -> Sequence[TaskSpec]:
-    names, faults = [task.name for task in tasks], Faults()
-    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        faults.add(f"'{name}' stands {names.count(name)} times; keep one")
-    faults.check()
-    return tasks
+def _local_data(raw: Any, info: ValidationInfo) -> dict[str, dict[str, str]]:
+    context = _context(info)
+    context.local_data = local_data(raw, context.folder)
+    return context.local_data
+
+
+def _allow_code(allow: bool, info: ValidationInfo) -> bool:
+    _context(info).allow_code_execution = allow
+    return allow
+
+
+def _tasks(raw: Any, info: ValidationInfo) -> list[TaskSpec]:
+    return read_tasks(raw, _context(info))
 
 
 def _parse_block_method(entry: Any, info: ValidationInfo) -> MethodChoice | None:
@@ -267,7 +274,9 @@ KnownModel = Annotated[str, AfterValidator(_known_model)]
 Data = Annotated[DataSpec, WrapValidator(_data)]
 KnownData = Annotated[str, AfterValidator(_known_data)]
 Train = Annotated[dict[str, Any], AfterValidator(_grid_train)]
-Task = Annotated[TaskSpec, BeforeValidator(_task)]
-Tasks = Annotated[list[Task], NON_EMPTY, AfterValidator(_unique_tasks)]
+Include = Annotated[str | None, PlainValidator(_include)]
+LocalData = Annotated[dict[str, dict[str, str]], PlainValidator(_local_data)]
+AllowCode = Annotated[bool, AfterValidator(_allow_code)]
+Tasks = Annotated[list[TaskSpec], PlainValidator(_tasks)]
 BlockMethod = Annotated[MethodChoice, PlainValidator(_parse_block_method)]
 NamedMethod = Annotated[MethodChoice, PlainValidator(_parse_named_method)]
