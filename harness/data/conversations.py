@@ -99,7 +99,9 @@ def _turn(entry: Any, index: int, *, keep: bool) -> Turn:
         raise BadRow(f"turn {index} is no object with role and content")
     said_by = entry.get("role") if is_given(entry.get("role")) else entry.get("from")
     content = entry["content"] if "content" in entry else entry.get("value")
-    if said_by in TOOLS or any(is_given(entry.get(key)) for key in ("tool_calls", "function_call")):
+    if str(said_by) in TOOLS or any(
+        is_given(entry.get(key)) for key in ("tool_calls", "function_call")
+    ):
         raise BadRow(f"turn {index} is a tool call or its answer ('{said_by}')")
     if not isinstance(said_by, str) or said_by not in ROLES:
         known = "system, user and assistant, or system, human and gpt"
