@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.conditions import Condition
-from harness.data.conversations import BadRow, check_order, conversation_of, text_of, turns_of
+from harness.data.conversations import (
+    BadRow,
+    conversation_of,
+    refuse_beside,
+    text_of,
+    turns_of,
+    with_system,
+)
 from harness.data.forms import SAMPLE_ROWS, Form, form_of, known_columns
 from harness.data.rows import Completion, Conversation, Instruction, Row, Text, texts_of
 from harness.data.spec import ODD_ROWS, DataSpec, Where
@@ -235,6 +242,8 @@ def make_row(form: Form, record: Mapping[str, Any], *, keep: bool) -> Row:
             raise BadRow(f"has no {column}")
         return ""
 
+    if form.name != "messages" and not isinstance(record.get(columns.get("prompt", "")), list):
+        refuse_beside(record, *form.extras)
     if form.name == "instruction":
         return Instruction(text("instruction"), text("input"), text("output"))
     if form.name == "text":
@@ -248,8 +257,7 @@ def make_row(form: Form, record: Mapping[str, Any], *, keep: bool) -> Row:
     if any(turn.role == "assistant" for turn in turns):
         raise BadRow("its prompt has a turn of the assistant, which is not to be trained on")
     answer = turns_of(record.get(columns["completion"]), columns["completion"], keep=keep)
-    check_order([*turns, *answer])
-    return Conversation((*turns, *answer))
+    return with_system([*turns, *answer], record, keep=keep)
 
 
 def has_empty_response(row: Row) -> bool:

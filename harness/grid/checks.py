@@ -10,9 +10,8 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from harness.data.pins import training_mismatch
 from harness.data.places import check_place
-from harness.data.sets import count_rows, inspect_data, num_examples
+from harness.data.sets import count_rows, inspect_data, num_examples, training_mismatch
 from harness.data.spec import DataSpec, data_file, is_there
 from harness.data.validation import num_training_rows, validation_fault
 from harness.demo.world import world_folder
@@ -219,10 +218,8 @@ def version_faults(inputs: Inputs, data_root: Path | None) -> list[str]:
     """
     found: dict[str, None] = {}
     for spec in (data.spec for data in inputs.data):
-        file = data_file(spec, data_root)
         with contextlib.suppress(ZbenchError):
-            whole = file is not None and file.is_file()
-            other = training_mismatch(spec.published, file) if file and whole else None
+            other = training_mismatch(spec, data_root)
             found |= {} if other is None else {str(other): None}
     for task in inputs.tasks:
         if task.benchmark.hub is None:

@@ -148,6 +148,27 @@ def test_a_bad_conversation_says_which_turn(path: Path, turns: object, said: str
     assert (dropped.rows, dropped.report.dropped) == ((Conversation(TURNS),), 1)
 
 
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"instruction": "i", "output": "o", "history": [["q", "a"]]}, "has history, which a row"),
+        ({"instruction": "i", "output": "o", "system": "s"}, "has system, which a row"),
+        ({"prompt": "p", "completion": "c", "tools": "[1]"}, "has tools, which a row"),
+        ({"messages": [USER, BOT], "tools": [{"name": "f"}]}, "has tools, which a row"),
+    ],
+)
+def test_what_stands_beside_a_row_is_not_lost_in_silence(
+    path: Path, record: dict[str, Any], said: str
+) -> None:
+    assert f"row 1: {said}" in fault_of(path, [{**record, list(record)[-1]: None}, record])
+    assert len(read(path, [{**record, list(record)[-1]: ""}] * 2).rows) == 2
+
+
+def test_a_system_text_beside_lists_of_messages_is_their_first_turn(path: Path) -> None:
+    record = {"prompt": [USER], "completion": [BOT], "system": "s"}
+    assert read(path, [record]).rows == (Conversation((SYSTEM, *TURNS)),)
+
+
 def test_a_prompt_with_an_answer_in_it_is_refused(path: Path) -> None:
     said = "its prompt has a turn of the assistant"
     assert said in fault_of(path, [{"prompt": [USER, BOT, USER], "completion": [BOT]}])

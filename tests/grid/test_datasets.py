@@ -73,6 +73,12 @@ def test_each_set_has_its_own_content_and_size(tmp_path: Path) -> None:
     assert cell.data_sha256 == grid.own_data.contents["one"]
 
 
+def test_a_set_that_no_block_names_is_told(tmp_path: Path) -> None:
+    assert opened(tmp_path).notices == []
+    text = TEXT.replace("data: two", "data: one")
+    assert opened(tmp_path, text).notices == ["datasets.two: no block names it"]
+
+
 def test_a_stored_cell_keeps_its_label(tmp_path: Path) -> None:
     cell = expand(grid_of())[1]
     write_cell_file(tmp_path, cell)
