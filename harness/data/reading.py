@@ -20,7 +20,7 @@ from harness.data.conversations import (
 from harness.data.forms import SAMPLE_ROWS, Form, form_of, known_columns
 from harness.data.rows import Completion, Conversation, Instruction, Row, Text, texts_of
 from harness.data.spec import ODD_ROWS, DataSpec, Where
-from harness.errors import DataError
+from harness.errors import DataError, did_you_mean
 from harness.readers.column_types import is_plain
 from harness.readers.records import Record, Records, open_records
 
@@ -133,7 +133,7 @@ class RowReader:
             for name in form.read:
                 if not is_plain(records.types[name]):
                     raise DataError(f"{place}: column {name} holds {records.types[name]}, no text")
-            return form, records.read(self._columns(form, records))
+            return form, records.read(self._columns(form, records, place))
         rows = records.read(())
         sample = list(itertools.islice(rows, SAMPLE_ROWS))
         if not sample:
@@ -142,12 +142,15 @@ class RowReader:
         form = form_of(columns, self.spec.columns, sample, place)
         return form, self._same_form(form, itertools.chain(sample, rows), place)
 
-    def _columns(self, form: Form, records: Records) -> list[str]:
+    def _columns(self, form: Form, records: Records, place: str) -> list[str]:
         """The columns to read of a table: the form's, and those of the condition."""
         assert records.types is not None
         wanted = list(form.read)
         if isinstance(self.spec.where, str):
             named = Condition(self.spec.where).columns
+            for name in sorted(named - set(records.types)):
+                known = did_you_mean(name, records.types)
+                raise DataError(f"{place}: has no column '{name}', which `where` names{known}")
             wanted += [n for n in records.types if n in named and is_plain(records.types[n])]
         return list(dict.fromkeys(wanted))
 

@@ -15,7 +15,7 @@ from harness.data.sets import count_rows, inspect_data, num_examples, training_m
 from harness.data.spec import DataSpec, data_file, is_there
 from harness.data.validation import num_training_rows, validation_fault
 from harness.demo.world import world_folder
-from harness.errors import MethodError, ModelError, UsageError, ZbenchError, did_you_mean
+from harness.errors import DataError, MethodError, ModelError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
 from harness.evaluation.task_data import check_items, reads_local
 from harness.evaluation.tasks import TaskSpec
@@ -258,8 +258,13 @@ def _check_data(data: DataInput, data_root: Path | None) -> None:
     file = data_file(data.spec, data_root)
     if file is not None and not is_there(file):
         raise UsageError(f"{data_place(data.name)}.path: no file {file}{instead_of(file)}")
-    check_place(data.spec, data_root)
-    inspect_data(data.spec, data_root)
+    try:
+        check_place(data.spec, data_root)
+        inspect_data(data.spec, data_root)
+    except ZbenchError as fault:
+        if data.name is None:
+            raise
+        raise DataError(f"{data_place(data.name)}: {fault}") from fault
 
 
 def _check_items(task: TaskSpec, data_root: Path | None) -> None:

@@ -245,6 +245,13 @@ def test_a_condition_reads_other_columns_of_a_table(tmp_path: Path) -> None:
     assert len(read_instructions(spec, data_root=None).rows) == 1
 
 
+def test_a_condition_over_a_column_that_a_table_has_not_offers_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "rows").write_text("instruction,output\na,b\n")
+    spec = DataSpec(path=str(tmp_path / "rows"), where="ouput|length > 3")
+    with pytest.raises(ZbenchError, match=r"no column 'ouput', which `where` .* mean 'output'\?"):
+        inspect_data(spec, None)
+
+
 def test_what_a_condition_leaves_out_may_be_bad(path: Path) -> None:
     assert len(read(path, BAD, where="output is string and instruction is string").rows) == 2
 
