@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.conditions import Condition
-from harness.data.conversations import BadRow, check_order, conversation_of, text_of, turns_of
+from harness.data.conversations import (
+    BadRow,
+    conversation_of,
+    refuse_beside,
+    text_of,
+    turns_of,
+    with_system,
+)
 from harness.data.forms import SAMPLE_ROWS, Form, form_of, known_columns
 from harness.data.rows import Completion, Conversation, Instruction, Row, Text, texts_of
 from harness.data.spec import ODD_ROWS, DataSpec, Where
-from harness.errors import DataError
+from harness.errors import DataError, did_you_mean
 from harness.readers.column_types import is_plain
 from harness.readers.records import Record, Records, open_records
 
@@ -126,7 +133,7 @@ class RowReader:
             for name in form.read:
                 if not is_plain(records.types[name]):
                     raise DataError(f"{place}: column {name} holds {records.types[name]}, no text")
-            return form, records.read(self._columns(form, records))
+            return form, records.read(self._columns(form, records, place))
         rows = records.read(())
         sample = list(itertools.islice(rows, SAMPLE_ROWS))
         if not sample:
@@ -135,12 +142,15 @@ class RowReader:
         form = form_of(columns, self.spec.columns, sample, place)
         return form, self._same_form(form, itertools.chain(sample, rows), place)
 
-    def _columns(self, form: Form, records: Records) -> list[str]:
+    def _columns(self, form: Form, records: Records, place: str) -> list[str]:
         """The columns to read of a table: the form's, and those of the condition."""
         assert records.types is not None
         wanted = list(form.read)
         if isinstance(self.spec.where, str):
             named = Condition(self.spec.where).columns
+            for name in sorted(named - set(records.types)):
+                known = did_you_mean(name, records.types)
+                raise DataError(f"{place}: has no column '{name}', which `where` names{known}")
             wanted += [n for n in records.types if n in named and is_plain(records.types[n])]
         return list(dict.fromkeys(wanted))
 
@@ -235,6 +245,8 @@ def make_row(form: Form, record: Mapping[str, Any], *, keep: bool) -> Row:
             raise BadRow(f"has no {column}")
         return ""
 
+    if form.name != "messages" and not isinstance(record.get(columns.get("prompt", "")), list):
+        refuse_beside(record, *form.extras)
     if form.name == "instruction":
         return Instruction(text("instruction"), text("input"), text("output"))
     if form.name == "text":
@@ -248,8 +260,7 @@ def make_row(form: Form, record: Mapping[str, Any], *, keep: bool) -> Row:
     if any(turn.role == "assistant" for turn in turns):
         raise BadRow("its prompt has a turn of the assistant, which is not to be trained on")
     answer = turns_of(record.get(columns["completion"]), columns["completion"], keep=keep)
-    check_order([*turns, *answer])
-    return Conversation((*turns, *answer))
+    return with_system([*turns, *answer], record, keep=keep)
 
 
 def has_empty_response(row: Row) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data.hub import check_reachable, read_hub, text_batches
-from harness.data.pins import content_sha256, training_pin
+from harness.data.pins import Content, Mismatch, content_sha256, training_pin
 from harness.data.places import data_files, sha256_of_data
 from harness.data.plain_rows import (
     COLUMNS,
@@ -248,6 +248,21 @@ def content_of(spec: DataSpec, data_root: Path | None) -> str | None:
     if facts.path is None:
         return None
     return _scanned(_rows_key(spec), data_files(spec, data_root), str(facts.sha256))[1]
+
+
+def training_mismatch(spec: DataSpec, data_root: Path | None) -> Mismatch | None:
+    """How local rows differ from the pinned version of the set that they are said to be.
+
+    Raises:
+        ZbenchError: as `inspect_data`.
+    """
+    pin, place = training_pin(spec.published), data_file(spec, data_root)
+    if pin is None or place is None:
+        return None
+    rows, sha256 = inspect_data(spec, data_root).rows, content_of(spec, data_root)
+    if sha256 == pin.content_sha256:
+        return None
+    return Mismatch(str(place), Content(rows or 0, str(sha256)), pin)
 
 
 def count_rows(spec: DataSpec, data_root: Path | None) -> int | None:

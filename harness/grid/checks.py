@@ -10,13 +10,12 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from harness.data.pins import training_mismatch
 from harness.data.places import check_place
-from harness.data.sets import count_rows, inspect_data, num_examples
+from harness.data.sets import count_rows, inspect_data, num_examples, training_mismatch
 from harness.data.spec import DataSpec, data_file, is_there
 from harness.data.validation import num_training_rows, validation_fault
 from harness.demo.world import world_folder
-from harness.errors import MethodError, ModelError, UsageError, ZbenchError, did_you_mean
+from harness.errors import DataError, MethodError, ModelError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
 from harness.evaluation.task_data import check_items, reads_local
 from harness.evaluation.tasks import TaskSpec
@@ -219,10 +218,8 @@ def version_faults(inputs: Inputs, data_root: Path | None) -> list[str]:
     """
     found: dict[str, None] = {}
     for spec in (data.spec for data in inputs.data):
-        file = data_file(spec, data_root)
         with contextlib.suppress(ZbenchError):
-            whole = file is not None and file.is_file()
-            other = training_mismatch(spec.published, file) if file and whole else None
+            other = training_mismatch(spec, data_root)
             found |= {} if other is None else {str(other): None}
     for task in inputs.tasks:
         if task.benchmark.hub is None:
@@ -261,8 +258,13 @@ def _check_data(data: DataInput, data_root: Path | None) -> None:
     file = data_file(data.spec, data_root)
     if file is not None and not is_there(file):
         raise UsageError(f"{data_place(data.name)}.path: no file {file}{instead_of(file)}")
-    check_place(data.spec, data_root)
-    inspect_data(data.spec, data_root)
+    try:
+        check_place(data.spec, data_root)
+        inspect_data(data.spec, data_root)
+    except ZbenchError as fault:
+        if data.name is None:
+            raise
+        raise DataError(f"{data_place(data.name)}: {fault}") from fault
 
 
 def _check_items(task: TaskSpec, data_root: Path | None) -> None:

@@ -105,14 +105,15 @@ def _known_model(name: str, info: ValidationInfo) -> str:
 def _data(raw: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> DataSpec:
     spec: DataSpec = handler(raw)
     folder = _context(info).data_folder
-    states = isinstance(raw, Mapping) and raw.get("path") is not None
+    own = raw if isinstance(raw, Mapping) else {}
+    states = own.get("path") is not None or (spec.validation and spec.validation.path is not None)
     return spec.beside(folder) if states and folder is not None else spec
 
 
 def _known_data(name: str, info: ValidationInfo) -> str:
     datasets = _context(info).datasets
     if name not in datasets:
-        known = did_you_mean(name, datasets) or "; list it under `datasets`"
+        known = did_you_mean(name, datasets) if datasets else "; list it under `datasets`"
         raise Fault(f"no such data set '{shortened(name)}'{known}")
     return name
 

@@ -53,8 +53,9 @@ class OpenGrid:
     @property
     def notices(self) -> list[str]:
         """What a command says of its grid whatever it does: what is left out, broken plug-ins."""
-        told = "\n".join(self.left_out)
-        return [*self.left_out, *(line for line in METHODS.broken() if line not in told)]
+        told, used = "\n".join(self.left_out), {block.data for block in self.spec.blocks}
+        idle = [f"{data_place(n)}: no block names it" for n in self.spec.datasets if n not in used]
+        return [*self.left_out, *idle, *(line for line in METHODS.broken() if line not in told)]
 
     @cached_property
     def states(self) -> list[CellState]:

@@ -166,6 +166,9 @@ def test_splits_and_subsets_of_a_folder_are_told_by_names(tmp_path: Path) -> Non
     assert read(tmp_path, subset="en") == ROWS[20:25]
     assert read(tmp_path, subset="de", split="validation") == ROWS[15:20]
     assert "no folder for the subset 'fr' (known: de, en)" in fault_of(tmp_path, subset="fr")
+    one = tmp_path / "en" / "data" / "validation.parquet"
+    assert "`subset` names a folder of a local set" in fault_of(one, subset="en")
+    assert read(one, split="validation") == ROWS[35:40]
     said = fault_of(tmp_path / "en", split="test")
     assert "is of split 'test' (it has train, validation)" in said
 

@@ -148,6 +148,27 @@ def test_a_bad_conversation_says_which_turn(path: Path, turns: object, said: str
     assert (dropped.rows, dropped.report.dropped) == ((Conversation(TURNS),), 1)
 
 
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"instruction": "i", "output": "o", "history": [["q", "a"]]}, "has history, which a row"),
+        ({"instruction": "i", "output": "o", "system": "s"}, "has system, which a row"),
+        ({"prompt": "p", "completion": "c", "tools": "[1]"}, "has tools, which a row"),
+        ({"messages": [USER, BOT], "tools": [{"name": "f"}]}, "has tools, which a row"),
+    ],
+)
+def test_what_stands_beside_a_row_is_not_lost_in_silence(
+    path: Path, record: dict[str, Any], said: str
+) -> None:
+    assert f"row 1: {said}" in fault_of(path, [{**record, list(record)[-1]: None}, record])
+    assert len(read(path, [{**record, list(record)[-1]: ""}] * 2).rows) == 2
+
+
+def test_a_system_text_beside_lists_of_messages_is_their_first_turn(path: Path) -> None:
+    record = {"prompt": [USER], "completion": [BOT], "system": "s"}
+    assert read(path, [record]).rows == (Conversation((SYSTEM, *TURNS)),)
+
+
 def test_a_prompt_with_an_answer_in_it_is_refused(path: Path) -> None:
     said = "its prompt has a turn of the assistant"
     assert said in fault_of(path, [{"prompt": [USER, BOT, USER], "completion": [BOT]}])
@@ -222,6 +243,13 @@ def test_a_condition_reads_other_columns_of_a_table(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "rows")
     spec = DataSpec(path=str(tmp_path / "rows"), where="score == 99")
     assert len(read_instructions(spec, data_root=None).rows) == 1
+
+
+def test_a_condition_over_a_column_that_a_table_has_not_offers_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "rows").write_text("instruction,output\na,b\n")
+    spec = DataSpec(path=str(tmp_path / "rows"), where="ouput|length > 3")
+    with pytest.raises(ZbenchError, match=r"no column 'ouput', which `where` .* mean 'output'\?"):
+        inspect_data(spec, None)
 
 
 def test_what_a_condition_leaves_out_may_be_bad(path: Path) -> None:
