@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from harness.data.chat import RowFault
 from harness.data.encoding import Runs, decode, encode_renderings
 from harness.data.pens import joined
 from harness.data.rows import Row
@@ -24,6 +23,7 @@ from harness.data.templates import (
     row_template,
     template_of,
 )
+from harness.data.turns import RowFault
 from harness.errors import DataError, ModelError
 
 if TYPE_CHECKING:

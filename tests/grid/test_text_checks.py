@@ -17,6 +17,7 @@ from harness.estimate.lengths import known_losses
 from harness.estimate.tokens import token_counter
 from harness.grid.loader import load_grid
 from harness.grid.schema import Cell
+from harness.grid.status import read_states
 from harness.grid.workspace import OpenGrid, open_grid, open_to_run
 from harness.records.events import Event, Warned
 from tests.fixtures.chat_models import write_chat_model
@@ -169,6 +170,14 @@ def test_conversations_train_and_what_is_cut_is_counted(
     assert note in str(result.train.note)
     assert result.train.tokens == counted.tokens
     assert len(str(result.train.chat_template_sha256)) == 64
+    assert [
+        state.status for state in read_states([cell], runs_dir=study / "runs", data_root=None)
+    ] == ["to do"]  # scores are lacking
+    file = study / kind / "chat_template.jinja"
+    file.write_text(file.read_text() + "{# other #}")
+    (state,) = read_states([cell], runs_dir=study / "runs", data_root=None)
+    assert state.status == "stale"
+    assert "the chat template in" in str(state.fault)
     told = [event.message for event in events if isinstance(event, Warned)]
     assert any(DATE_STRING in message for message in told) == (kind == "llama3")
 
