@@ -223,6 +223,17 @@ def cut(token_ids: Sequence[int], runs: Runs, max_length: int) -> Example:
     return Example(tuple(token_ids[: kept[-1][1]]), kept[0][0], holes, is_cut)
 
 
+DROPPED = Example((), 0, is_cut=True)
+"""In the place of a row that is cut, where such rows are not trained on."""
+
+
+def drop_note(number: int, count: int) -> str | None:
+    """What a reader must know of examples that would be cut."""
+    if not number:
+        return None
+    return f"{number:,} of {count:,} examples are longer than max_length and dropped"
+
+
 def count_cut(examples: Sequence[Example]) -> int:
     """Examples of which something is learned, but not the end."""
     return sum(example.is_cut and example.num_labels > 0 for example in examples)
