@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,5 +72,8 @@ def count(batch: pyarrow.RecordBatch, report: RowReport) -> None:
     report.form = "instruction"
     report.rows += batch.num_rows
     report.text_bytes += batch.nbytes
-    lengths = compute.binary_length(batch.column(2))
+    sizes = [compute.binary_length(column) for column in batch.columns]
+    whole = functools.reduce(compute.add, sizes)
+    report.longest = max(report.longest, int(compute.max(whole).as_py() or 0))
+    lengths = sizes[2]
     report.empty += int(compute.sum(compute.equal(lengths, 0)).as_py() or 0)

@@ -53,6 +53,8 @@ class RowReport:
     """Of `rows`: with an empty response."""
     text_bytes: int = 0
     """About: characters of the rows' texts."""
+    longest: int = 0
+    """Bytes of the texts of the longest row: it has no more tokens of its own."""
 
     def __str__(self) -> str:
         odd = self.odd | odd_counts(empty=self.empty)
@@ -194,6 +196,9 @@ class RowReader:
             report.empty += 1
         report.rows += 1
         report.text_bytes += size
+        if 4 * size > report.longest:  # a character has at most 4 bytes
+            own = sum(len(text.encode(errors="replace")) for text in texts_of(row))
+            report.longest = max(report.longest, own)
         return row
 
     def _note(self, number: int, said: str, place: str) -> None:

@@ -192,8 +192,9 @@ class DataSpec(Spec):
 
     @property
     def row_settings(self) -> dict[str, Any]:
-        """What is stated of which rows it has, for its identity."""
-        return self.model_dump(mode="json", include=set(ROW_SETTINGS), exclude_none=True)
+        """What is stated of which rows it has, for its identity: `fail` changes none."""
+        names = set(ROW_SETTINGS) - ({"on_bad_rows"} if self.on_bad_rows == "fail" else set())
+        return self.model_dump(mode="json", include=names, exclude_none=True)
 
     @property
     def published(self) -> str | None:

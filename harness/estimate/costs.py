@@ -184,8 +184,8 @@ def estimate_cell(state: CellState, gpu: Gpu, tokens_of: TokensOf) -> CellEstima
     score_flops = None if scored is None else _scoring_flops(cell, scored)
     if train_flops is None:
         notes.append("the size of its training data is unknown")
-    if tokens is not None and tokens.note:
-        notes.append(tokens.note)
+    if tokens is not None and (note := tokens.note(cell.data)):
+        notes.append(note)
     if scored is None:
         notes.append("a benchmark's size is unknown")
     if peak is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
-from harness.data.instructions import Holes, cut_note, lost_note, tokenize
+from harness.data.instructions import Holes, cut_note, drop_note, lost_note, tokenize
 from harness.data.places import data_files, is_here, sha256_of_data
 from harness.data.rows import Row
 from harness.data.sets import (
@@ -81,9 +81,10 @@ class TrainingTokens:
     cut: int = 0
     """Rows whose end lies behind the maximal length; 0 where that is not counted."""
 
-    @property
-    def note(self) -> str | None:
+    def note(self, data: DataSpec) -> str | None:
         """What a reader must know of rows that are not trained on, or not whole."""
+        if data.on_bad_rows == "drop":
+            return drop_note(self.lost + self.cut, self.rows)
         notes = lost_note(self.lost, self.rows), cut_note(self.cut, self.rows)
         return "; ".join(filter(None, notes)) or None
 
@@ -158,7 +159,7 @@ def known_losses(runs_dir: Path, data_root: Path | None) -> Callable[[Cell], str
             return None
         total = len(lengths.whole)
         order = order_of(cell.data, total, cell.fraction, cell.seed or 0)
-        return training_tokens(lengths, order, cell.train.max_length).note
+        return training_tokens(lengths, order, cell.train.max_length).note(cell.data)
 
     return note
 

@@ -6,7 +6,6 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from harness.data.chat import RowFault
 from harness.data.instructions import tokenize
 from harness.data.places import is_here
 from harness.data.sets import inspect_data, read_instructions
@@ -19,6 +18,7 @@ from harness.data.templates import (
     fault_line,
     row_template,
 )
+from harness.data.turns import RowFault
 from harness.errors import DataError
 from harness.models.checkpoint import ModelSpec, local_folder
 from harness.models.plain_tokenizer import PlainTokenizer, chat_templates

@@ -118,8 +118,9 @@ class TrainResult:
     text is missing (`filled`), or that `where` `left_out`; of the drawn examples those with an
     `empty` response. Absent where there is none, and in records of older versions."""
     lost_examples: int = Field(default=0, exclude_if=lambda value: value == 0)
-    """Drawn examples that were not trained on, since their prompt alone fills the maximal length;
-    absent where there is none, and in records of older versions, whose `examples` counts them."""
+    """Drawn examples that were not trained on, since their prompt alone fills the maximal length,
+    or since they are cut there and `on_bad_rows` is `drop`; absent where there is none, and in
+    records of older versions, whose `examples` counts them."""
     cut_examples: int = Field(default=0, exclude_if=lambda value: value == 0)
     """Examples whose end lies behind the maximal length and was not trained on; absent where there
     is none, and in records of older versions."""

@@ -12,13 +12,15 @@ import yaml
 from harness.cell.run import run_cell
 from harness.cell.settings import RunSettings
 from harness.data.jinja import DATE_STRING
-from harness.errors import GridError, ModelError, UsageError
+from harness.errors import DataError, GridError, ModelError, UsageError
 from harness.estimate.lengths import known_losses
 from harness.estimate.tokens import token_counter
 from harness.grid.loader import load_grid
 from harness.grid.schema import Cell
+from harness.grid.status import read_states
 from harness.grid.workspace import OpenGrid, open_grid, open_to_run
 from harness.records.events import Event, Warned
+from harness.records.results import CellResult
 from tests.fixtures.chat_models import write_chat_model
 
 CHATS = [
@@ -169,6 +171,14 @@ def test_conversations_train_and_what_is_cut_is_counted(
     assert note in str(result.train.note)
     assert result.train.tokens == counted.tokens
     assert len(str(result.train.chat_template_sha256)) == 64
+    assert [
+        state.status for state in read_states([cell], runs_dir=study / "runs", data_root=None)
+    ] == ["to do"]  # scores are lacking
+    file = study / kind / "chat_template.jinja"
+    file.write_text(file.read_text() + "{# other #}")
+    (state,) = read_states([cell], runs_dir=study / "runs", data_root=None)
+    assert state.status == "stale"
+    assert "the chat template in" in str(state.fault)
     told = [event.message for event in events if isinstance(event, Warned)]
     assert any(DATE_STRING in message for message in told) == (kind == "llama3")
 
@@ -186,3 +196,34 @@ def test_counting_in_a_plan_needs_no_transformers(
     cell = cell_in(study, max_length=120)
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert "are cut" in str(known_losses(study / "runs", None)(cell))
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "llama3"])
+def test_rows_that_are_cut_are_kept_dropped_or_refused_as_stated(
+    study: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.cell.run.score_cell", lambda *given: given[-1])
+
+    def trained(policy: str | None) -> tuple[str, CellResult]:
+        stated = {} if policy is None else {"on_bad_rows": policy}
+        cell = cell_in(study, kind, max_length=120, **stated)
+        settings = RunSettings(runs_dir=study / "runs" / str(policy), data_root=study)
+        return cell.id, run_cell(cell, settings, lambda event: None)
+
+    (kept, whole), (dropped, short) = trained(None), trained("drop")
+    assert whole.train is not None
+    assert short.train is not None
+    assert kept != dropped
+    assert cell_in(study, kind, max_length=120, on_bad_rows="keep").id == kept
+    assert (
+        cell_in(study, kind, max_length=4096, on_bad_rows="drop").id
+        == cell_in(study, kind, max_length=4096).id
+    )
+    cut = whole.train.cut_examples
+    assert (short.train.lost_examples, short.train.cut_examples) == (cut, 0)
+    assert f"{cut} of 12 examples are longer than max_length and dropped" == short.train.note
+    assert short.train.examples == whole.train.examples - cut > 0
+    assert short.train.weights_sha256 != whole.train.weights_sha256
+    with pytest.raises(DataError, match=rf"data: {cut} of 12 rows are cut .*\(rows \d+, \d+"):
+        trained("fail")
+    assert cell_in(study, kind, max_length=120, on_bad_rows="fail").id == kept
