@@ -47,6 +47,7 @@ def _headline(entry: Comparison, num_groups: int) -> str:
     seeds = f"{estimate.num_seeds} seed{'s' if estimate.num_seeds > 1 else ''}"
     where = f" ({group.title})" if num_groups > 1 else ""
     lower = ", of which lower is better" if group.is_lower_better(entry.column) else ""
+    winner = {True: f" in favour of {entry.left}", False: f" in favour of {entry.right}", None: ""}
     tested = f"p {_is(entry.p_value)} before correction and {_is(entry.p_holm)} after it"
     if entry.p_value is None:
         tested = "no test"
@@ -55,7 +56,7 @@ def _headline(entry: Comparison, num_groups: int) -> str:
         margin = f" Margin {margin_text(entry)}: the interval {lies(entry)}."
     return (
         f"{entry.model}: {entry.label}, {entry.column}{where}{lower}: "
-        f"{signed(estimate.value, scale)} {unit} ({reach}{tested}, {seeds}).{margin}"
+        f"{signed(estimate.value, scale)} {unit}{winner[entry.is_left_better]} ({reach}{tested}, {seeds}).{margin}"
     )
 
 

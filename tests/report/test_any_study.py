@@ -167,7 +167,7 @@ def test_a_claim_is_tested_on_its_column_with_its_margin_in_the_columns_unit(gri
     assert (shares.is_left_better, shares.margin) == (True, 0.6)
     first, second, _ = headline_sentences(findings)
     assert "Margin ±60 points" in first
-    assert "wikitext, of which lower is better: −1.877 word_perplexity" in second
+    assert "wikitext, of which lower is better: −1.877 word_perplexity in favour of oft (" in second
     assert "Margin ±0.5 word_perplexity: the interval reaches beyond it." in second
     (note,) = (n for n in comparison_tables(findings)[0].notes if "word_perplexity (tiny" in n)
     assert note.startswith("Margin ±0.5 word_perplexity (tiny: oft − LoRA, wikitext)")
