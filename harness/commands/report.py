@@ -10,6 +10,7 @@ from harness.analysis.frames import ReportInput, cells_frame, losses_frame, scor
 from harness.analysis.sources import ResultSource
 from harness.commands.display import console, grid_warnings, print_json, print_warnings
 from harness.errors import LONGEST_LIST, ReportError, mask_secrets, printable
+from harness.grid.budgets import budget_notes
 from harness.grid.workspace import OpenGrid
 
 
@@ -68,7 +69,11 @@ def _content(
     """What the report shows; nothing of it is secret."""
     from harness.records.environment import git_commit, package_versions
 
-    told = (*grid.left_out, *grid_warnings(grid.states), *only_tracked)
+    warned = (*grid.left_out, *grid_warnings(grid.states), *only_tracked)
+    told = (
+        *(f"{note}." for note in budget_notes(grid.spec)),
+        *(f"Warning: {text}." for text in warned),
+    )
     return ReportInput(
         grid_name=grid.spec.name,
         grid_title=grid.spec.title,
@@ -79,7 +84,7 @@ def _content(
         items=source.items,
         traces=source.trace,
         theory=theory,
-        notes=tuple(map(mask_secrets, (*grid.spec.notes, *(f"Warning: {text}." for text in told)))),
+        notes=tuple(map(mask_secrets, (*grid.spec.notes, *told))),
         environment=source.environment()
         | {
             "report made with": f"zbench {package_versions()['zbench']}, "

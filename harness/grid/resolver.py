@@ -81,6 +81,8 @@ class GridFile(Spec):
     """Devices that train a cell, where its block says nothing else."""
     blocks: Annotated[list[BlockFile], NON_EMPTY]
     tracking: TrackingSpec = TrackingSpec()
+    budgets: bool = False
+    """Whether `plan` and the report say how equal the methods' budgets are."""
 
     @model_validator(mode="after")
     def _says_its_data(self) -> Self:
