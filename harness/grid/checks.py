@@ -59,15 +59,15 @@ def combination_faults(grid: GridSpec) -> Iterator[str]:
 
 
 def _misfit(grid: GridSpec, model: str, choice: MethodChoice) -> Iterator[str]:
-    cell = cell_of(grid, model, choice)
-    folder = getattr(cell.options, "adapter", None)
+    folder = getattr(choice.options, "adapter", None)
     if folder is not None and not Path(folder).exists():
         return  # `entries` lets it pass for a command that reads results alone
     try:
+        cell = cell_of(grid, model, choice)
         check_options(METHODS[cell.method], cell.options, cell.model.shape)
         _check_quantization(cell)
     except ZbenchError as misfit:
-        yield f"{cell.model_name} with {cell.method_label}: {misfit}"
+        yield f"{model} with {choice.label}: {misfit}"
 
 
 def _labels_used_twice(grid: GridSpec) -> Iterator[str]:
@@ -79,7 +79,10 @@ def _labels_used_twice(grid: GridSpec) -> Iterator[str]:
         for model, choice in product(block.models, block.methods):
             one = model, id(choice), block.data
             if (meaning := meanings.get(one)) is None:
-                meaning = meanings[one] = cell_of(grid, model, choice, data=block.data).id
+                try:
+                    meaning = meanings[one] = cell_of(grid, model, choice, data=block.data).id
+                except MethodError:
+                    continue  # told with what does not fit
             for fraction, seed in block.draws(choice):
                 label = label_of(model, choice.label, fraction, seed, block.data)
                 known = labels.setdefault(label, (meaning, fraction))

@@ -31,6 +31,7 @@ from harness.grid.schema import LONGEST_LABEL, MethodChoice
 from harness.grid.task_entries import include_folder, local_data, read_tasks
 from harness.methods import METHODS
 from harness.methods.imported import adapter_sha256
+from harness.methods.matching import MatchSpec
 from harness.methods.method import MethodOptions
 from harness.methods.pass_through import PeftOptions
 from harness.models.checkpoint import ModelSpec
@@ -190,7 +191,7 @@ def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
     """
     label = raw.pop("label", None)
     name = raw.pop("method", method_key(raw) or label)
-    own = raw.pop("train", {})
+    own, match = raw.pop("train", {}), raw.pop("match", None)
     if name is None or not isinstance(name, str):
         said = "`method` is missing" if name is None else "`method` must be a method's name"
         raise Fault(f"{said}{did_you_mean('', METHODS)}")
@@ -218,6 +219,7 @@ def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
     if name == "peft" and "peft" not in raw:
         faults.add("is missing; add `peft: {peft_type: ...}` with its options", "peft")
     options = faults.validate(method.options, raw)
+    matching = None if match is None else faults.validate(MatchSpec, match, "match")
     if method.trains:
         settings = merge_settings(merge_settings(method.recipe, context.train), own)
         train = faults.validate(TrainSpec, settings, "train")
@@ -225,9 +227,9 @@ def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
         faults.add(f"'{name}' trains nothing; leave it out", "train")
     faults.check()
     assert options is not None
-    label = label or _default_label(name, options, own)
+    label = label or _default_label(name, options, own, matching)
     return MethodChoice.model_validate(
-        {"label": label, "method": name, "options": options, "train": train}
+        {"label": label, "method": name, "options": options, "train": train, "match": matching}
     )
 
 
@@ -242,7 +244,9 @@ def merge_settings(lower: Mapping[str, object], upper: Mapping[str, object]) -> 
     return {name: value for name, value in lower.items() if name not in replaced} | dict(upper)
 
 
-def _default_label(name: str, options: MethodOptions, train: Mapping[str, Any]) -> str:
+def _default_label(
+    name: str, options: MethodOptions, train: Mapping[str, Any], match: MatchSpec | None
+) -> str:
     """The method's name, with what the entry changes in brackets."""
     changed = {
         key: value
@@ -251,7 +255,7 @@ def _default_label(name: str, options: MethodOptions, train: Mapping[str, Any]) 
     }
     if isinstance(options, PeftOptions):
         name, changed = options.peft_type.lower().replace("_", "-"), options.settings
-    changed |= dict(train)
+    changed |= dict(train) | ({} if match is None else {"match": match.params})
     parts = ",".join(f"{key}={_format_value(value)}" for key, value in changed.items())
     label = f"{name}[{parts}]" if parts else name
     if len(label) <= LONGEST_LABEL:

@@ -99,6 +99,8 @@ class GridFile(Spec):
     claims: list[ClaimSpec] = []
     """What the report tests first, and corrects for the number of."""
     tracking: TrackingSpec = TrackingSpec()
+    budgets: bool = False
+    """Whether `plan` and the report say how equal the methods' budgets are."""
 
     @model_validator(mode="after")
     def _says_its_data(self) -> Self:
