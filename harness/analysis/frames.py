@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.item_texts import Texts
+from harness.analysis.overlap import Overlap
 from harness.analysis.prompts import PromptPair
 from harness.analysis.stacks import made_of
 from harness.data.spec import ODD_ROWS
@@ -74,6 +75,8 @@ class ReportInput:
     """The grid's claims."""
     benchmarks: Mapping[str, Benchmark] = field(default_factory=dict)
     """The grid's benchmarks that do not ship, by name."""
+    overlap: Overlap = field(default_factory=Overlap)
+    """Test items that the training rows hold."""
     prompts: tuple[PromptPair, ...] = ()
     """Training and evaluation prompts side by side."""
     theory: Path | None = None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from harness.cell.overlap import find_overlap
 from harness.cell.settings import CellContext
 from harness.data.pins import training_note
 from harness.errors import EvaluationError
@@ -60,6 +61,7 @@ def score_cell(
             result = replace(result, examples={**result.examples, **_example(context, base, task)})
             result = result.with_note(training_note(cell.data.published, content))
             write_result(context.folder, result)
+            find_overlap(context, task, result)
             for warning in outcome.warnings:
                 context.warn(f"{task.name}: {warning}")
     return result

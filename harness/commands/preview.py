@@ -65,10 +65,10 @@ def preview_command(grid: OpenGrid, name: str | None, *, as_json: bool) -> int:
 
 def chosen_cells(cells: Sequence[Cell]) -> list[Cell]:
     """The first trained cell of each data set, with its template, and model; else of each model."""
-    trained = {(cell.data_name, cell.model_name): cell for cell in reversed(cells) if cell.train}
-    if trained:
-        return list(trained.values())[::-1]
-    return list({cell.model_name: cell for cell in reversed(cells)}.values())[::-1]
+    found: dict[tuple[str | None, str], Cell] = {}
+    for cell in [cell for cell in cells if cell.train is not None] or cells:
+        found.setdefault((cell.data_name, cell.model_name), cell)
+    return list(found.values())
 
 
 def preview_cell(cell: Cell, grid: OpenGrid) -> CellPreview:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.analysis.frames import ReportInput, cells_frame, losses_frame, scores_frame
+from harness.analysis.overlap_files import find_overlap
 from harness.analysis.prompts import prompt_pairs
 from harness.analysis.sources import ResultSource
 from harness.commands.display import console, grid_warnings, print_json, print_warnings
@@ -89,6 +90,7 @@ def _content(
         compare=grid.spec.compare,
         claims=grid.spec.claims,
         benchmarks={task.name: task.benchmark for cell in grid.cells for task in cell.tasks},
+        overlap=find_overlap(grid.cells, source.results, grid.runs_dir, source.items),
         prompts=prompt_pairs(grid.cells, source.results),
         theory=theory,
         notes=tuple(map(mask_secrets, (*grid.spec.notes, *told))),

@@ -56,5 +56,6 @@ def prompts_key(settings: Mapping[str, Any]) -> Hashable:
     if not settings.get("apply_chat_template"):
         return settings.get("system_instruction")
     template: ChatTemplate = settings["chat_template"]
-    shown = template(PROBE, add_generation_prompt=True)
+    # A template may write a system text of its own where a chat has none.
+    shown = tuple(template(chat, add_generation_prompt=True) for chat in (PROBE, PROBE[1:]))
     return settings.get("system_instruction"), settings.get("fewshot_as_multiturn"), shown

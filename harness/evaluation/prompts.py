@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval.models.huggingface import HFLM
 
 from harness.data.shown import pieces_of
+from harness.evaluation.chat import chat_template_of
 from harness.evaluation.loading import LoadedBenchmark
 from harness.evaluation.paper.model import GeneratingModel
 from harness.evaluation.tasks import TaskSpec
@@ -49,7 +50,8 @@ def first_item(loaded: LoadedBenchmark, tokenizer: PreTrainedTokenizerBase) -> l
     Raises:
         EvaluationError: lm-eval cannot make prompts of the rows.
     """
-    loaded.build_requests()
+    chat = chat_template_of(tokenizer) if loaded.task.apply_chat_template else None
+    loaded.build_requests(chat)
     task = next(iter(loaded.tasks.values()))
     first = [one for one in task.instances if one.doc_id == task.instances[0].doc_id]
     return [_prompt(loaded.task, one, tokenizer) for one in first]
@@ -74,6 +76,6 @@ def _prompt(task: TaskSpec, request: Any, tokenizer: PreTrainedTokenizerBase) ->
 
 def evaluation_template(task: TaskSpec, text: str) -> str:
     """The template that a benchmark's prompt is in: `chat`, `alpaca`, or `none`."""
-    if getattr(task, "apply_chat_template", False):
+    if task.apply_chat_template:
         return "chat"
     return "alpaca" if all(part in text for part in ALPACA_FRAME) else "none"

@@ -22,6 +22,7 @@ from harness.report.figures import Drawing, styles_of
 from harness.report.gates import MEANING, gate_drawing, share_table
 from harness.report.items import items_section
 from harness.report.latex import to_latex
+from harness.report.overlap import overlap_score_table, overlap_table, unknown_sentences
 from harness.report.page import Section, html, render_page
 from harness.report.prompts import prompts_section
 from harness.report.reading import caution_sentences, headline_sentences, status_line
@@ -84,6 +85,8 @@ TABLES = (
     TableKind("training-loss", validation_table),
     TableKind("gates", share_table),
     TableKind("protocol", listings.protocol_tables),
+    TableKind("overlap", overlap_table, file="overlap"),
+    TableKind("overlap", overlap_score_table, file="overlap"),
     TableKind("published", listings.published_tables),
     TableKind("published", listings.anchor_table),
     TableKind("costs", costs.cost_table),
@@ -125,6 +128,7 @@ SECTIONS = {
     "reading": "What may be read from this",
     "protocol": "Protocol",
     "prompts": "Prompts of training and evaluation",
+    "overlap": "Training rows and test items",
     "published": "Published values",
     "costs": "Costs and cells",
     "scores": "All scores",
@@ -251,6 +255,7 @@ def _sections(
         "theory": theory_section(data.theory) if data.theory is not None else "",
         "items": items_section(findings.items),
         "reading": html("bullets", caution_sentences(findings)),
+        "overlap": html("paragraphs", unknown_sentences(findings)),
         "prompts": prompts_section(data.prompts),
         "grid": html("text", data.grid_yaml),
         "files": html("paragraphs", [", ".join(file_names)]),

@@ -14,13 +14,13 @@ def validation_table(findings: Findings) -> list[Table]:
     for curves in findings.losses:
         for variant, epochs in curves.validation.items():
             means = {epoch: sum(losses) / len(losses) for epoch, losses in epochs.items()}
-            kept = ", ".join(str(epoch + 1) for epoch in curves.kept[variant])
+            kept = ", ".join(str(epoch) for epoch in curves.kept[variant])
             lines.append(
                 [
                     *(variant.model, name_of(variant), share_text(variant.fraction), kept),
                     *(number(means[epoch], ".4f") for epoch in (min(means), max(means))),
                     number(min(means.values()), ".4f"),
-                    str(1 + min(means, key=lambda epoch: means[epoch])),
+                    str(min(means, key=lambda epoch: means[epoch])),
                 ]
             )
     table = Table(
@@ -34,7 +34,7 @@ def validation_table(findings: Findings) -> list[Table]:
         caption=(
             "Measured after each epoch in evaluation mode, on rows that no cell of the data set "
             "trains on. Kept epochs: whose weights are saved and scored, by seed; under `keep: "
-            "best` that of the lowest loss. Epochs are counted from 1.",
+            "best` that of the lowest loss. The first epoch is 0, as in the figure.",
         ),
         num_text_columns=4,
     )

@@ -19,6 +19,7 @@ from harness.demo.world import DATA
 from harness.grid.workspace import OpenGrid, open_grid
 from harness.models.tokenizer_files import load_tokenizer
 from harness.records.prompts import Prompt, agreement, shortened_prompt
+from tests.fixtures.chat_models import write_chat_models
 from tests.integration.test_end_to_end import grid_text
 
 
@@ -97,6 +98,47 @@ def test_a_benchmark_that_cannot_be_read_hides_no_other(
     errors = {one["name"]: one["error"] for one in cell["benchmarks"]}
     assert "no such file" in errors["demo_arc_easy"]
     assert errors["demo_mmlu"] is None
+
+
+def test_chats_are_shown_as_each_models_template_writes_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    specs = write_chat_models(tmp_path, ["qwen3", "chatml"])
+    chat = [
+        ("user", "Say 1."),
+        ("assistant", "It is 1."),
+        ("user", "More?"),
+        ("assistant", "2 \u6f22"),
+    ]
+    row = {"messages": [{"role": role, "content": text} for role, text in chat]}
+    (tmp_path / "chats.jsonl").write_text(f"{json.dumps(row)}\n" * 4)
+    item = {"question": "How many are 1 and 1?", "answer": "They are 2. #### 2"}
+    (tmp_path / "gsm.jsonl").write_text(f"{json.dumps(item)}\n" * 4)
+    files = dict.fromkeys(("train", "test"), str(tmp_path / "gsm.jsonl"))
+    raw = {
+        "name": "chats",
+        "models": {name: {"path": str(tmp_path / name), "shape": spec.shape.model_dump()}
+                   for name, spec in specs.items()},
+        "data": {"path": "chats.jsonl", "template": "chat"},
+        "local_data": {"gsm8k": files},
+        "tasks": [{"name": "gsm8k", "shots": 1, "apply_chat_template": True}],
+        "blocks": [{"methods": [{"method": "lora", "rank": 4}]}],
+    }  # fmt: skip
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    opened = open_grid(str(tmp_path / "g.yaml"), tmp_path / "runs", None, None)
+    assert preview_command(opened, None, as_json=True) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert [cell["cell"].partition("/")[0] for cell in cells] == ["qwen3", "chatml"]
+    for cell in cells:
+        (gsm,) = cell["benchmarks"]
+        marked = [one["text"] for one in cell["training"][0]["pieces"] if one["marked"]]
+        assert marked[0] == "It is 1.<|im_end|>"
+        assert marked[1].endswith("2 \u6f22<|im_end|>")
+        asked = gsm["requests"][0]["pieces"][0]["text"]
+        system = "You are a helpful assistant." in asked  # ChatML's template has one of its own
+        assert system == (cell["cell"].startswith("chatml"))
+        assert asked.endswith("<|im_start|>assistant\n")
+        assert "are in the same template (chat)" in gsm["agreement"]
 
 
 def test_the_hash_of_rows_follows_tokens_and_loss() -> None:

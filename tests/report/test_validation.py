@@ -27,7 +27,7 @@ def test_the_table_has_the_means_and_the_kept_epochs() -> None:
     (table,) = validation_table(grid_with_validation().findings())
     (line,) = table.rows
     texts = [entry.text for entry in line.entries]
-    assert texts[1:] == ["LoRA", "100%", "2, 2", "1.5500", "1.3500", "1.1500", "2"]
+    assert texts[1:] == ["LoRA", "100%", "1, 1", "1.5500", "1.3500", "1.1500", "1"]
 
 
 def test_the_figure_shows_them_dashed() -> None:
