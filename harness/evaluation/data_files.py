@@ -45,8 +45,8 @@ def _read(
         return read_columns(path, list(read_footer(path).types) if columns is None else columns)
     if form in ("JSON", "JSON Lines"):
         table = _table_of_json(path)
-    elif form in ("CSV", "TSV"):
-        table = _table_of_csv(path, "\t" if form == "TSV" else ",")
+    elif form in ("CSV", "TSV") or (form == "text" and path.suffix == ".csv"):  # of one column
+        table = _table_of_csv(path)
     else:
         raise Unreadable(path, "other format", f"is {form}, where {FORMS} is due")
     if columns is None:
@@ -77,10 +77,13 @@ def _table_of_json(path: Path) -> pyarrow.Table:
         raise Unreadable(path, "content", said) from fault
 
 
-def _table_of_csv(path: Path, separator: str) -> pyarrow.Table:
+def _table_of_csv(path: Path) -> pyarrow.Table:
     import pyarrow
     from pyarrow import csv
 
+    with path.open(encoding="utf-8", errors="replace") as file:
+        head = file.readline()
+    separator = next((one for one in (",", "\t", ";", "|") if one in head), ",")
     try:
         return csv.read_csv(
             path,

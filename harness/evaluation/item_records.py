@@ -77,8 +77,9 @@ def empty_filters(loaded: LoadedBenchmark, samples: Mapping[str, Sequence[Sample
         for sample in samples[name]:
             kept = sample["filtered_resps"][0]
             by_filter.setdefault(sample["filter"], []).append(kept == INVALID)
+        of_it = f" of {name}" if len(loaded.tasks) > 1 else ""
         found += [
-            f"{name}: the filter '{key}' finds no answer in any of {len(none)} responses"
+            f"the filter '{key}' finds no answer in any of {len(none)} responses{of_it}"
             for key, none in by_filter.items()
             if all(none)
         ]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,151 +13,14 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from harness.errors import EvaluationError
 from harness.evaluation import evaluate
 from harness.evaluation.own_benchmarks import metric_key
 from harness.evaluation.scores import TaskOutcome
-from harness.evaluation.tasks import LocalFile, TaskSpec
-from tests.evaluation.conftest import WORDS
-
-CHAT = (
-    "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}[assistant] {% endif %}"
-)
+from tests.fixtures.own_tasks import CHAT, TASKS, spec_of
 
 DRAWS = 100
 """Of the bootstrap."""
-COMMON = "test_split: test\ntraining_split: train\nmetadata: {version: 2.5}\n"
-TASKS = {
-    "own_choice": """
-output_type: multiple_choice
-doc_to_text: "Q: {{question}}\\nA:"
-doc_to_choice: "{{options}}"
-doc_to_target: "{{gold}}"
-num_fewshot: 2
-metric_list:
-  - {metric: acc}
-  - {metric: acc_norm}
-  - {metric: mcc}
-  - {metric: brier_score, higher_is_better: false}
-""",
-    "own_referent": """
-output_type: multiple_choice
-doc_to_text: "{{gold}}"
-doc_to_choice: !function code.sentences
-doc_to_target: "{{question}}"
-metric_list:
-  - {metric: acc, aggregation: mean, higher_is_better: true}
-""",
-    "own_word": """
-output_type: loglikelihood
-doc_to_text: "{{question}}"
-doc_to_target: "{{options[0]}}"
-num_fewshot: 0
-""",
-    "own_text": """
-output_type: loglikelihood_rolling
-doc_to_text: ""
-doc_to_target: "{{page}}"
-""",
-    "own_answer": """
-output_type: generate_until
-doc_to_text: "Q: {{question}}\\nA:"
-doc_to_target: "{{options[gold]}}"
-num_fewshot: 1
-generation_kwargs: {until: ["ver", "q"], max_gen_toks: 12, do_sample: false}
-metric_list:
-  - {metric: exact_match, aggregation: mean, higher_is_better: true, ignore_case: true}
-filter_list:
-  - name: first-word
-    filter: [{function: regex, regex_pattern: "(\\\\w+)"}, {function: take_first}]
-  - name: any-text
-    filter:
-      - {function: regex, regex_pattern: "([a-z ]+)", group_select: -1}
-      - {function: take_first}
-""",
-    "own_translation": """
-output_type: generate_until
-doc_to_text: "{{question}} ="
-doc_to_target: "{{options[0]}}"
-generation_kwargs: {until: ["\\n"], max_gen_toks: 10}
-metric_list:
-  - {metric: bleu, aggregation: bleu, higher_is_better: true}
-  - {metric: chrf, aggregation: chrf, higher_is_better: true}
-""",
-    "own_votes": """
-output_type: generate_until
-doc_to_text: "{{question}}"
-doc_to_target: "{{options[0]}}"
-repeats: 3
-generation_kwargs: {until: ["\\n"], max_gen_toks: 6, do_sample: true, temperature: 0.7}
-filter_list:
-  - name: maj
-    filter: [{function: majority_vote}, {function: take_first}]
-""",
-}
-GROUPS = """
-group: own_group
-task:
-  - own_choice
-  - group: inner
-    task: [own_choice_b]
-    aggregate_metric_list: [{metric: acc, weight_by_size: true}]
-aggregate_metric_list:
-  - {metric: acc, weight_by_size: %s}
-  - {metric: acc_norm, weight_by_size: true}
-metadata: {version: 3}
-"""
-CODE = """
-def sentences(doc):
-    return [f"{option} knows that" for option in doc["options"]]
-"""
-
-
-def rows(count: int, seed: int) -> list[dict[str, Any]]:
-    draw = random.Random(seed)
-
-    def text(low: int, high: int) -> str:
-        return " ".join(draw.choices(WORDS, k=draw.randint(low, high)))
-
-    return [
-        {
-            "question": text(3, 9),
-            "options": [text(1, 4) for _ in range(3)],
-            "gold": draw.randrange(3),
-            "page": text(20, 60),
-        }
-        for _ in range(count)
-    ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tasks of one's own, and their rows as JSON Lines."""
-    root = tmp_path_factory.mktemp("own")
-    (root / "tasks").mkdir()
-    for seed, (split, count) in enumerate((("test", 14), ("train", 6), ("small", 5))):
-        lines = "".join(json.dumps(row) + "\n" for row in rows(count, seed))
-        (root / f"{split}.jsonl").write_text(lines)
-    (root / "tasks" / "code.py").write_text(CODE)
-    named = TASKS | {"own_choice_b": TASKS["own_choice"]}
-    for name, text in named.items():
-        test = "small" if name == "own_choice_b" else "test"
-        files = {"test": f"{root}/{test}.jsonl", "train": f"{root}/train.jsonl"}
-        data = f"dataset_path: json\ndataset_kwargs: {json.dumps({'data_files': files})}\n"
-        (root / "tasks" / f"{name}.yaml").write_text(f"task: {name}\n{data}{COMMON}{text}")
-    (root / "tasks" / "group.yaml").write_text(GROUPS % "false")
-    return root
-
-
-def spec_of(folder: Path, name: str, **settings: Any) -> TaskSpec:
-    names = ["own_choice", "own_choice_b"] if name == "own_group" else [name]
-    files = []
-    for one in names:
-        test = "small" if one == "own_choice_b" else "test"
-        files += [LocalFile(task=one, split="test", path=f"{folder}/{test}.jsonl")]
-        files += [LocalFile(task=one, split="train", path=f"{folder}/train.jsonl")]
-    include = str(folder / "tasks")
-    return TaskSpec(include=include, name=name, files=tuple(files), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +90,108 @@ def test_scores_and_errors_are_those_of_simple_evaluate(
     if name == "own_group":
         assert [score.task for score in outcome.scores][:2] == ["own_group", "own_group"]
         assert "inner" in "".join(score.task for score in outcome.scores)
+
+
+def test_every_member_and_inner_group_has_its_score(
+    folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    outcome = evaluate(
+        model, tokenizer, spec_of(folder, "own_group"), data_root=None, precision="fp32"
+    )
+    sizes = {score.task: score.n for score in outcome.scores}
+    assert sizes == {"own_group": 19, "own_choice": 14, "own_choice_b": 5, "own_group::inner": 5}
+    assert set(outcome.items["task"]) == {"own_choice", "own_choice_b"}
+
+
+def test_perplexities_say_what_they_count_and_which_way_is_better(
+    folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    outcome = evaluate(
+        model, tokenizer, spec_of(folder, "own_text"), data_root=None, precision="fp32"
+    )
+    names = ["word_perplexity", "byte_perplexity", "bits_per_byte"]
+    assert [score.metric for score in outcome.scores] == names
+    assert [score.unit for score in outcome.scores] == names
+    assert not any(score.higher_is_better for score in outcome.scores)
+
+
+@pytest.mark.parametrize("shape", ["llama", "qwen"])
+@pytest.mark.parametrize("name", ["own_answer", "own_translation"])
+def test_greedy_text_is_that_of_hflm(
+    name: str, shape: str, folder: Path, model: Any, qwen: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    chosen = {"llama": model, "qwen": qwen}[shape]
+    spec = spec_of(folder, name)
+    outcome = evaluate(chosen, tokenizer, spec, data_root=None, precision="fp32")
+    found = reference(chosen, tokenizer, folder, name)
+    expected = {sample["doc_id"]: sample["resps"][0][0] for sample in found["samples"][name]}
+    responses = dict(zip(outcome.items["doc_id"], outcome.items["response"], strict=True))
+    assert responses == expected
+    assert len(set(responses.values())) > 3
+    if name == "own_answer":
+        assert outcome.items["ended"].sum() > 0
+        filters = {sample["filter"] for sample in found["samples"][name]}
+        assert filters == set(outcome.items["filtered"][0])
+    assert_same(outcome, found, name)
+
+
+@pytest.mark.parametrize("name", ["own_choice", "own_answer"])
+@pytest.mark.parametrize("multiturn", [True, False])
+def test_chats_are_those_of_simple_evaluate(
+    name: str,
+    multiturn: bool,
+    folder: Path,
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", CHAT)
+    chat = {
+        "apply_chat_template": True,
+        "fewshot_as_multiturn": multiturn,
+        "system_instruction": "river stone",
+    }
+    spec = spec_of(folder, name, shots=2, limit=5, **chat)
+    outcome = evaluate(model, tokenizer, spec, data_root=None, precision="fp32")
+    found = reference(model, tokenizer, folder, name, num_fewshot=2, limit=5, **chat)
+    assert_same(outcome, found, name)
+    plain = evaluate(
+        model, tokenizer, spec_of(folder, name, limit=5), data_root=None, precision="fp32"
+    )
+    assert plain.scores[0].prompts_sha256 != outcome.scores[0].prompts_sha256
+    assert plain.scores[0].key != outcome.scores[0].key
+
+
+def test_a_tokenizer_without_a_template_is_told(
+    folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    spec = spec_of(folder, "own_choice", apply_chat_template=True)
+    with pytest.raises(EvaluationError, match="has no chat template"):
+        evaluate(model, tokenizer, spec, data_root=None, precision="fp32")
+
+
+def test_drawn_responses_belong_to_the_item_and_its_repeat(
+    folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    whole = evaluate(
+        model, tokenizer, spec_of(folder, "own_votes"), data_root=None, precision="fp32"
+    )
+    few = evaluate(
+        model, tokenizer, spec_of(folder, "own_votes", limit=4), data_root=None, precision="fp32"
+    )
+    of_whole = [list(texts) for texts in whole.items["responses"]]
+    assert of_whole[:4] == [list(texts) for texts in few.items["responses"]]
+    assert any(len(set(texts)) == 3 for texts in of_whole)
+    greedy = spec_of(folder, "own_votes", temperature=0)
+    outcome = evaluate(model, tokenizer, greedy, data_root=None, precision="fp32")
+    assert all(len(set(texts)) == 1 for texts in outcome.items["responses"])
+    assert "generated at temperature 0, not 0.7" in str(outcome.scores[0].note)
+
+
+def test_rolling_texts_longer_than_the_model_are_cut_into_windows_as_hflm_does(
+    folder: Path, make_model: Callable[..., Any], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    short = make_model(2, max_length=24)
+    spec = spec_of(folder, "own_text")
+    outcome = evaluate(short, tokenizer, spec, data_root=None, precision="fp32")
+    assert_same(outcome, reference(short, tokenizer, folder, "own_text"), "own_text")
