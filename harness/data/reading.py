@@ -90,6 +90,7 @@ class RowReader:
     _number: int = 0
     _bad: list[str] = field(default_factory=list)
     _form_of: Path | str = ""
+    _files: int = 1
 
     def rows_of_files(self, files: Sequence[Path], place: str) -> Iterator[Row]:
         """Yields the rows of files of one form, in order; `place` is what the grid calls them.
@@ -97,6 +98,7 @@ class RowReader:
         Raises:
             ZbenchError: a file cannot be read, has rows of no or of another form, or bad rows.
         """
+        self._files = len(files)
         for file in files:
             self._number = 0
             with open_records(file, known_columns(self.spec.columns)) as records:
@@ -202,7 +204,8 @@ class RowReader:
         return row
 
     def _note(self, number: int, said: str, place: str) -> None:
-        self._bad.append(f"row {number}: {said}")
+        row = f"row {number}" if self._files < 2 else f"{Path(place).name}, row {number}"
+        self._bad.append(f"{row}: {said}")
         if len(self._bad) == NAMED:
             self._refuse(place)
 
