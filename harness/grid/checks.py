@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.data.places import check_place
 from harness.data.sets import count_rows, inspect_data, num_examples, training_mismatch
 from harness.data.spec import DataSpec, data_file, is_there
-from harness.data.validation import num_training_rows, validation_fault
+from harness.data.validation import num_training_rows, validation_fault, validation_set
 from harness.demo.world import world_folder
 from harness.errors import DataError, MethodError, ModelError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
@@ -198,6 +198,7 @@ def look_at(inputs: Inputs, data_root: Path | None) -> Found:
     for data in inputs.data:
         faults = len(found.faults)
         found.look(_check_data, data, data_root)
+        found.look(_check_validation, data, data_root)
         if len(found.faults) == faults:  # its rows can be read
             place = data_place(data.name)
             for name in data.models:
@@ -268,6 +269,21 @@ def _check_data(data: DataInput, data_root: Path | None) -> None:
         if data.name is None:
             raise
         raise DataError(f"{data_place(data.name)}: {fault}") from fault
+
+
+def _check_validation(data: DataInput, data_root: Path | None) -> None:
+    """Looks at validation rows that are no share of the training data."""
+    if data.spec.validation is None or data.spec.validation.fraction is not None:
+        return
+    place, spec = f"{data_place(data.name)}.validation", validation_set(data.spec)
+    file = data_file(spec, data_root)
+    if file is not None and not is_there(file):
+        raise UsageError(f"{place}.path: no file {file}{instead_of(file)}")
+    try:
+        check_place(spec, data_root)
+        inspect_data(spec, data_root)
+    except ZbenchError as fault:
+        raise DataError(f"{place}: {fault}") from fault
 
 
 def _check_items(task: TaskSpec, data_root: Path | None) -> None:
