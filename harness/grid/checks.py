@@ -22,7 +22,7 @@ from harness.evaluation.tasks import TaskSpec
 from harness.grid.inputs import DataInput, Inputs, trained_fractions
 from harness.grid.names import data_place, label_of
 from harness.grid.schema import Cell, GridSpec, MethodChoice, cell_of, count_cells
-from harness.grid.text_checks import check_texts
+from harness.grid.text_checks import check_chats, check_texts
 from harness.methods import METHODS, check_options
 from harness.models.checkpoint import ModelSpec, check_checkpoint, local_folder
 from harness.readers.files import user_path
@@ -211,6 +211,8 @@ def look_at(inputs: Inputs, data_root: Path | None) -> Found:
             found.faults.append(f"{data_place(data.name)}.{fault}")
     for task in inputs.tasks:
         found.look(_check_items, task, data_root)
+        for name, model in inputs.models.items():
+            found.look(check_chats, task, name, model, data_root)
     return found
 
 
