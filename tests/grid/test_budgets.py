@@ -86,3 +86,36 @@ def test_a_match_that_cannot_be_is_one_line(methods: dict[str, Any], line: str) 
     with pytest.raises(GridError) as found:
         grid(methods)
     assert any(fault.startswith(f"mine.yaml: {line}") for fault in str(found.value).splitlines())
+
+
+def test_both_parts_of_muon_are_counted() -> None:
+    methods = {"dora": {"rank": 4, "train": {"optimizer": "muon"}}}
+    small, large = budget_notes(grid(methods))
+    assert small == "small/dora: Muon trains 17,408 parameters (matrices), AdamW 2,304"
+    assert large.startswith("large/dora: Muon trains ")
+
+
+def test_an_optimizer_that_cannot_be_sharded_is_refused() -> None:
+    methods = {"full": {"train": {"optimizer": "muon"}}}
+    with pytest.raises(GridError, match="full: train.optimizer: Muon needs whole matrices, which"):
+        grid(methods, gpus_per_cell=2)
+    assert grid({"full": {"train": {"optimizer": "sgd"}}}, gpus_per_cell=2)
+
+
+def test_an_optimizer_and_wsd_are_in_the_id_where_they_are_stated() -> None:
+    def ids(**train: Any) -> set[str]:
+        return {cell.id for cell in expand(grid({"lora": {"train": train}}))}
+
+    assert ids(optimizer="adamw") == ids()
+    assert ids(optimizer="muon") == ids(optimizer={"name": "Muon", "momentum": 0.95})
+    assert not ids(optimizer="muon") & ids()
+    assert not ids(schedule="wsd") & ids(schedule="wsd", decay_ratio=0.2)
+
+
+def test_all_faults_of_an_optimizer_have_their_places() -> None:
+    with pytest.raises(GridError) as found:
+        grid({"lora": {"train": {"optimizer": {"name": "sgd", "momentun": 0.9, "lr": 1}}}})
+    lines = str(found.value).splitlines()
+    begins = "mine.yaml: methods.lora.train.optimizer"
+    assert any(line.startswith(f"{begins}.momentun: SGD has no such option") for line in lines)
+    assert any(line.startswith(f"{begins}.lr: set train.learning_rate") for line in lines)
