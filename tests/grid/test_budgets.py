@@ -8,8 +8,10 @@ import pytest
 
 from harness.errors import GridError
 from harness.grid.budgets import budget_notes
+from harness.grid.loader import load_grid
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import GridSpec, expand
+from harness.methods import METHODS
 
 SHAPES = {
     "small": {"num_hidden_layers": 4, "hidden_size": 64, "intermediate_size": 128,
@@ -119,3 +121,27 @@ def test_all_faults_of_an_optimizer_have_their_places() -> None:
     begins = "mine.yaml: methods.lora.train.optimizer"
     assert any(line.startswith(f"{begins}.momentun: SGD has no such option") for line in lines)
     assert any(line.startswith(f"{begins}.lr: set train.learning_rate") for line in lines)
+
+
+def test_neighbours_fair_is_fair() -> None:
+    fair = load_grid("neighbours-fair")
+    cells = [cell for cell in expand(fair) if cell.train is not None]
+    counts = {
+        METHODS[cell.method].count_parameters(cell.model.shape, cell.options) for cell in cells
+    }
+    assert max(counts) <= 1.1 * min(counts)
+    assert all(abs(count / 4_194_304 - 1) <= 0.1 for count in counts)
+    same = {(cell.train.epochs, cell.train.batch_size, cell.train.max_length) for cell in cells
+            if cell.train is not None}  # fmt: skip
+    assert same == {(5, 64, 512)}
+    assert {cell.seed for cell in cells} == {0, 1, 2}
+    assert budget_notes(fair)[-1].startswith("Training is the same for all methods")
+
+
+def test_neighbours_says_how_unequal_its_recipes_are() -> None:
+    parameters, training = budget_notes(load_grid("neighbours"))
+    assert parameters == (
+        "Budgets on llama-7b: 409,600 trained parameters (prompt-tuning) to 6,738,415,616 (full), "
+        "16,451.21 times as many"
+    )
+    assert "epochs 1 (dora, vera), 3 (full, lora, ia3), 5 (prefix-tuning, " in training
