@@ -21,6 +21,7 @@ from harness.evaluation.task_data import check_items, reads_local
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.inputs import DataInput, Inputs, trained_fractions
 from harness.grid.names import data_place, label_of
+from harness.grid.optimizer_parts import sharding_faults
 from harness.grid.schema import Cell, GridSpec, MethodChoice, cell_of, count_cells
 from harness.grid.text_checks import check_chats, check_texts
 from harness.methods import METHODS, check_options
@@ -36,6 +37,7 @@ ALLOW = "bring that version, or give --allow-data-mismatch: the note then stands
 def combination_faults(grid: GridSpec) -> Iterator[str]:
     """Yields one line per fault: twins, options that do not fit a model, labels used twice."""
     yield from _twins(grid)
+    yield from dict.fromkeys(sharding_faults(grid))
     seen: set[tuple[str, int]] = set()
     for block in grid.blocks:
         for model, choice in product(block.models, block.methods):
