@@ -26,7 +26,8 @@ import yaml
 
 from benchmarks.measuring import print_line
 from harness.demo.world import write_world
-from harness.evaluation.tasks import data_fingerprint, request_key
+from harness.evaluation.task_data import data_fingerprint
+from harness.evaluation.tasks import request_key
 from harness.grid.folders import CELL_FILE
 from harness.grid.loader import find_grid, load_grid
 from harness.grid.schema import Cell, expand

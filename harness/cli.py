@@ -32,6 +32,7 @@ from harness.commands.arguments import (
 )
 from harness.commands.comparing import compare_command, drift_command
 from harness.commands.keeping import clean_command, verify_command
+from harness.commands.previewing import preview_command
 from harness.terminal import print_in_any_encoding
 
 if TYPE_CHECKING:
@@ -298,6 +299,7 @@ def theory_command(
     )
 
 
+app.command("preview")(preview_command)
 app.command("compare")(compare_command)
 app.command("drift")(drift_command)
 app.command("verify")(verify_command)

@@ -12,6 +12,7 @@ REPLACED = {
     **dict.fromkeys("‘’", "'"),
     **dict.fromkeys("“”", '"'),
     **{"×": "x", "≈": "~", "…": "...", "·": ".", "•": "*", "±": "+-", "≤": "<=", "≥": ">="},
+    **{"⟦": "[[", "⟧": "]]"},
     **{"²": "^2", "³": "^3", "→": "->", "\N{NO-BREAK SPACE}": " "},
 }
 """What stands for zbench's own signs where an encoding lacks them; other letters are escaped."""

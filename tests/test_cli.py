@@ -29,6 +29,7 @@ FLAGS = {
     "run-cell": COMMON | {"--tracking-uri", "--device", "--allow-data-mismatch", "--json"},
     "compare": COMMON | {"--items", "--tracking-uri", "--json"},
     "drift": {"--only", "--runs-dir", "--tracking-uri", "--json", "--debug", "--help"},
+    "preview": COMMON | {"--json"},
     "sync": COMMON | {"--tracking-uri"},
     "theory": {"--quick", "--full", "--runs-dir", "--reports-dir", "--tracking-uri"}
     | {"--json", "--debug", "--help"},

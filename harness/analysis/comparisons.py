@@ -95,11 +95,13 @@ class _Pair:
 def compare(measured: Measurements, group: Group, model: str) -> list[Comparison]:
     """Comparisons of a model: the claims first, then what else is asked, settings, and base."""
     found = []
+    # Of the benchmarks in no table none is tested beside an average of the tables.
+    describes = group.is_rest and any(g.averages for g in measured.groups if not g.is_rest)
     for pair in _pairs(measured, model):
         left, right = pair.left, pair.right
         # Of a setting the label says enough: its own method is what it stands against.
         names = label_of(left) if pair.family == "setting" else name_of(left), name_of(right)
-        tested = _tested(group, pair.claims)
+        tested = _tested(group, pair.claims, describes=describes)
         for column in group.columns:
             difference = measured.difference(left, right, group, column)
             numbers = vars(difference) if difference is not None else {"estimate": None}
@@ -118,13 +120,17 @@ def compare(measured: Measurements, group: Group, model: str) -> list[Comparison
     return [replace(entry, p_holm=adjusted.get(id(entry))) for entry in found]
 
 
-def _tested(group: Group, claims: Sequence[ClaimSpec]) -> dict[str, float | None]:
-    """The columns that a pair is tested on, with their margins."""
+def _tested(
+    group: Group, claims: Sequence[ClaimSpec], *, describes: bool
+) -> dict[str, float | None]:
+    """The columns that a pair is tested on, with their margins; `describes`: but for a claim that
+    names one, none."""
     found: dict[str, float | None] = {}
+    usual = () if describes else tested_columns(group)
     if not claims:
-        return dict.fromkeys(tested_columns(group))
+        return dict.fromkeys(usual)
     for claim in claims:
-        on = tested_columns(group) if claim.on is None else _column(group, claim.on)
+        on = usual if claim.on is None else _column(group, claim.on)
         for column in on:
             margin = claim.margin
             shares = margin is not None and group.unit(column) is None

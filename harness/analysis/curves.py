@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.analysis.columns import Group
 from harness.analysis.measurements import Measurements, finite
@@ -37,6 +37,10 @@ class LossCurves:
     epochs: Mapping[Variant, Mapping[int, list[float]]]
     """By epoch (from 0): the loss of each seed."""
     published: list[PublishedLoss]
+    validation: Mapping[Variant, Mapping[int, list[float]]] = field(default_factory=dict)
+    """The same of the losses on the validation rows, where any were held out."""
+    kept: Mapping[Variant, list[int]] = field(default_factory=dict)
+    """Of these variants: the epoch of each seed whose weights are saved and scored."""
 
 
 def efficiency_curves(
@@ -66,12 +70,17 @@ def loss_curves(
         return None
     chosen = losses[(losses["model"] == model) & (losses["fraction"] == largest)]
     found: dict[Variant, dict[int, list[float]]] = {}
+    validation: dict[Variant, dict[int, list[float]]] = {}
+    kept: dict[Variant, list[int]] = {}
     numbers = chosen[finite(chosen["loss"])]
     for record in numbers.sort_values(["epoch", "seed"]).to_dict("records"):
         if (variant := variant_of(record)).data != data:
             continue
-        epochs = found.setdefault(variant, {})
-        epochs.setdefault(int(record["epoch"]), []).append(float(record["loss"]))
+        epoch, held_out = int(record["epoch"]), record.get("validation_loss")
+        found.setdefault(variant, {}).setdefault(epoch, []).append(float(record["loss"]))
+        if held_out is not None and held_out == held_out:  # a cell without any has NaN
+            validation.setdefault(variant, {}).setdefault(epoch, []).append(float(held_out))
+            kept.setdefault(variant, []).extend([epoch] * bool(record["is_kept"]))
     if not found:
         return None
     known = [
@@ -80,4 +89,4 @@ def loss_curves(
         if curve.model == model and largest == 1.0 and data is None
     ]
     epochs_of = {variant: found[variant] for variant in measured.cells if variant in found}
-    return LossCurves(model, data, largest, epochs_of, known)
+    return LossCurves(model, data, largest, epochs_of, known, validation, kept)

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.item_texts import Texts
+from harness.analysis.overlap import Overlap
+from harness.analysis.prompts import PromptPair
 from harness.analysis.stacks import made_of
+from harness.data.spec import ODD_ROWS
 from harness.errors import MethodError
 from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.questions import ClaimSpec, TableSpec
 from harness.grid.schema import Cell
 from harness.grid.status import CellState, is_trained
 from harness.methods import METHODS
-from harness.records.results import CellResult, TaskScore
+from harness.records.results import CellResult, TaskScore, TrainResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +41,7 @@ COSTS = (
 _NUMBERS = (
     *("final_gate_mean_abs", "final_gate_max_abs"),
     *("expected_training_seconds", "expected_scoring_seconds"),
+    *(f"{name}_rows" for name in ODD_ROWS),
 )
 """Columns that may hold nothing at all."""
 
@@ -71,6 +75,10 @@ class ReportInput:
     """The grid's claims."""
     benchmarks: Mapping[str, Benchmark] = field(default_factory=dict)
     """The grid's benchmarks that do not ship, by name."""
+    overlap: Overlap = field(default_factory=Overlap)
+    """Test items that the training rows hold."""
+    prompts: tuple[PromptPair, ...] = ()
+    """Training and evaluation prompts side by side."""
     theory: Path | None = None
     """The folder of `zbench theory`; it may hold nothing yet."""
     notes: tuple[str, ...] = ()
@@ -156,17 +164,22 @@ def _costs(state: CellState, result: CellResult | None) -> dict[str, Any]:
         costs["precision"] = result.base.get("precision")
         costs["device"] = result.environment.get("device")
     statistics = train.final_statistics if train is not None else {}
+    odd = train.odd_rows if train is not None else {}
     estimate = result.estimate if result is not None else {}
-    return costs | {
-        "status": _status(state, result),
-        "evaluation_seconds": sum(result.evaluation_seconds.values()) if result else None,
-        "expected_training_seconds": estimate.get("training_seconds"),
-        "expected_scoring_seconds": estimate.get("scoring_seconds"),
-        "error": result.error.message if result is not None and result.error else None,
-        "training_note": train.note if train is not None else None,
-        "final_gate_mean_abs": statistics.get("gate/mean_abs"),
-        "final_gate_max_abs": statistics.get("gate/max_abs"),
-    }
+    return (
+        costs
+        | {f"{name}_rows": odd.get(name) for name in ODD_ROWS}
+        | {
+            "status": _status(state, result),
+            "evaluation_seconds": sum(result.evaluation_seconds.values()) if result else None,
+            "expected_training_seconds": estimate.get("training_seconds"),
+            "expected_scoring_seconds": estimate.get("scoring_seconds"),
+            "error": result.error.message if result is not None and result.error else None,
+            "training_note": train.note if train is not None else None,
+            "final_gate_mean_abs": statistics.get("gate/mean_abs"),
+            "final_gate_max_abs": statistics.get("gate/max_abs"),
+        }
+    )
 
 
 def _status(state: CellState, result: CellResult | None) -> str:
@@ -180,16 +193,28 @@ def _status(state: CellState, result: CellResult | None) -> str:
 
 
 def losses_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd.DataFrame:
-    """One row per cell × epoch: the identity columns, `epoch` (from 0) and `loss`."""
+    """One row per cell × epoch: the identity columns, `epoch` (from 0) and `loss`.
+
+    Where any cell has validation rows also `validation_loss`, and `is_kept`: whether the weights
+    after this epoch are those that are saved and scored.
+    """
     import pandas as pd
 
     rows = [
-        cell_identity(cell) | {"epoch": epoch, "loss": loss}
+        cell_identity(cell) | {"epoch": epoch, "loss": loss} | _validated(result.train, epoch)
         for cell in cells
         if (result := results.get(cell.id)) is not None and result.train is not None
         for epoch, loss in enumerate(result.train.epoch_losses)
     ]
-    return _typed(pd.DataFrame(rows, columns=[*_head(rows), "epoch", "loss"]))
+    held_out = ["validation_loss", "is_kept"] if any("is_kept" in row for row in rows) else []
+    return _typed(pd.DataFrame(rows, columns=[*_head(rows), "epoch", "loss", *held_out]))
+
+
+def _validated(train: TrainResult, epoch: int) -> dict[str, Any]:
+    if not train.validation_losses:
+        return {}
+    kept = len(train.epoch_losses) - 1 if train.kept_epoch is None else train.kept_epoch
+    return {"validation_loss": train.validation_losses[epoch], "is_kept": epoch == kept}
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:

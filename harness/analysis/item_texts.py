@@ -70,7 +70,7 @@ def _row_texts(
         if benchmark.subject_column is not None:
             task += f"_{row[benchmark.subject_column]}"
         question = "\n".join(str(row[name]) for name in texts if row[name])
-        options = value_at(row, benchmark.form.options) or ()
+        options = (benchmark.form and value_at(row, benchmark.form.options)) or ()
         key = (f"{task}/{seen[task]}", question_id(benchmark, row))
         yield key, ItemText(question, tuple(map(str, options)))
         seen[task] += 1

@@ -5,7 +5,7 @@ What stands in none of the grid's tables has tables of its own: no benchmark and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -106,7 +106,8 @@ def layout_of(
     ]
     shown = {name for column in columns.values() if column.is_shown for name in column.names}
     left = {name: metrics for name, metrics in measured.items() if name not in shown}
-    rest = _default_columns(left, benchmarks, columns)
+    taken = {title: column for title, column in columns.items() if column.is_shown}
+    rest = _default_columns(left, benchmarks, taken)
     if rest:
         stated.append(ScoreTable(OTHERS, "Benchmarks in no other table", (), is_rest=True))
     lost = _methods_left(tables, methods)
@@ -189,7 +190,7 @@ def _average(
 def _default_columns(
     measured: Mapping[str, Sequence[str]],
     benchmarks: Mapping[str, Benchmark],
-    taken: Mapping[str, Column] | tuple[()],
+    taken: Collection[str],
 ) -> dict[str, Column]:
     """A column for each benchmark, and for each further filter of its primary metric.
 

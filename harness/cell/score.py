@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from harness.cell.overlap import find_overlap
 from harness.cell.settings import CellContext
 from harness.data.pins import training_note
 from harness.errors import EvaluationError
@@ -15,6 +16,7 @@ from harness.models.devices import is_out_of_memory
 from harness.records.environment import describe_environment
 from harness.records.events import Scoring
 from harness.records.files import write_frame
+from harness.records.prompts import Prompt, shortened_prompt
 from harness.records.results import CellResult, write_result
 
 if TYPE_CHECKING:
@@ -56,11 +58,22 @@ def score_cell(
             written = {str(path.relative_to(context.folder)): write_frame(path, outcome.items)}
             result = result.with_scores(outcome.scores, seconds, environment)
             result = replace(result, files_sha256={**result.files_sha256, **written})
+            result = replace(result, examples={**result.examples, **_example(context, base, task)})
             result = result.with_note(training_note(cell.data.published, content))
             write_result(context.folder, result)
+            find_overlap(context, task, result)
             for warning in outcome.warnings:
                 context.warn(f"{task.name}: {warning}")
     return result
+
+
+def _example(context: CellContext, base: Base, task: TaskSpec) -> dict[str, Prompt]:
+    """The first request of a benchmark that was just scored, as the model was given it."""
+    from harness.evaluation.loading import load_benchmark
+    from harness.evaluation.prompts import first_item
+
+    loaded = load_benchmark(task, context.settings.data_root)
+    return {task.name: shortened_prompt(first_item(loaded, base.tokenizer)[0])}
 
 
 def _evaluate(

@@ -9,13 +9,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from harness.cell.examples import examples_of
+from harness.cell.examples import cell_examples
 from harness.cell.memory import effective_budget, smaller_budget
 from harness.cell.settings import CellContext
 from harness.cell.validation import CellValidation
+from harness.data.instructions import Example
+from harness.data.reading import has_empty_response, odd_counts
 from harness.data.sets import Instructions, rows_sha256
+from harness.data.shown import examples_sha256, training_prompt
 from harness.data.template_choice import jinja_sha256
 from harness.data.templates import date_note, used_chat_template
 from harness.data.validation import read_training
@@ -30,6 +33,7 @@ from harness.models.positions import length_note
 from harness.models.trained_files import trained_sha256
 from harness.records.events import StepDone
 from harness.records.files import write_frame
+from harness.records.prompts import shortened_prompt
 from harness.records.results import TrainResult
 from harness.training.callback import Callback, TrainingRun
 from harness.training.checkpoint import Checkpoints
@@ -121,7 +125,7 @@ def train_cell(
     _check_parameter_count(cell, model)
     chat = used_chat_template(data.rows[0], cell.data.template, base.tokenizer)
     context.warn(chat and date_note(chat))
-    examples = examples_of(context, base, data)
+    examples = cell_examples(cell, data.rows, base.tokenizer, settings.data_root)
     validation = CellValidation.of(context, base)
     held_out = validation.examples if validation else ()
     positions = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
@@ -166,8 +170,19 @@ def train_cell(
         data_content_sha256=data.identity["sha256"],
         data_file_sha256=data.file_sha256,  # of its bytes; the other two hashes are of rows
         chat_template_sha256=chat and jinja_sha256(chat),
+        odd_rows=data.report.odd | odd_counts(empty=sum(map(has_empty_response, data.rows))),
+        **_prompts(context, base, data, examples),
     )
     return TrainingOutput(result, events.records, statistics.telemetry, gathered)
+
+
+def _prompts(
+    context: CellContext, base: Base, data: Instructions, examples: Sequence[Example]
+) -> dict[str, Any]:
+    """What the result says of the rows as the model was given them."""
+    first = next(index for index, example in enumerate(examples) if example.num_labels)
+    prompt = training_prompt(data.rows[first], examples[first], context.cell.data, base.tokenizer)
+    return {"prompts_sha256": examples_sha256(examples), "example": shortened_prompt(prompt)}
 
 
 def _check_parameter_count(cell: Cell, model: PreTrainedModel) -> None:

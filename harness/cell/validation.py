@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.cell.examples import examples_of
+from harness.cell.examples import cell_examples
 from harness.cell.settings import CellContext
 from harness.data.sets import Instructions, rows_sha256
-from harness.data.validation import read_validation
+from harness.data.validation import read_validation, validation_set
 from harness.grid.folders import CHECKPOINTS_FOLDER
 from harness.records.events import EpochValidated
 from harness.training.validation import Validation
@@ -26,7 +26,13 @@ class CellValidation(Validation):
         assert train is not None
         self._context, self.rows_sha256 = context, rows_sha256(data.rows)
         super().__init__(
-            examples_of(context, base, data),
+            cell_examples(
+                context.cell,
+                data.rows,
+                base.tokenizer,
+                context.settings.data_root,
+                of=validation_set(context.cell.data),
+            ),
             keep=context.folder / CHECKPOINTS_FOLDER if train.keep == "best" else None,
             on_loss=self._emit,
         )

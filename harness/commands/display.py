@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.canary import grid_alarms
 from harness.errors import printable
-from harness.evaluation.benchmarks import BENCHMARKS
+from harness.evaluation.benchmarks import Benchmark
 from harness.evaluation.shown import OTHER_ITEMS
 from harness.grid.folders import LOG_FILE
 from harness.grid.status import CellState
@@ -83,11 +83,11 @@ def cell_records(states: Sequence[CellState]) -> list[dict[str, Any]]:
 
 
 def _primary_scores(state: CellState) -> dict[str, float]:
-    """A cell's primary score of each benchmark that its grid lists, 0..1."""
+    """A cell's primary score of each benchmark that its grid lists: 0..1 where it is a share."""
     scores = {}
     for task in state.cell.tasks:
         for score in state.shown.scores if state.shown else ():
-            wanted = BENCHMARKS[task.name].primary_metric
+            wanted = task.benchmark.primary_metric
             if score.benchmark == score.task == task.name and score.metric == wanted:
                 scores[task.name] = score.value
     return scores
@@ -97,13 +97,13 @@ def print_cells(console: Console, states: Sequence[CellState], problem: str | No
     """Prints each cell's scores, or its error; and `problem`, what is not in MLflow."""
     from harness.report.parts import divided, longest_piece, stacked
 
-    names = list(dict.fromkeys(task.name for state in states for task in state.cell.tasks))
-    heads = ["loss", *map(_heading, names)]
+    known = {task.name: task.benchmark for state in states for task in state.cell.tasks}
+    heads = ["loss", *map(_heading, known.values())]
     rows = []
     for state in states:
         scores = _primary_scores(state)
         train = state.result.train if state.result else None
-        shown = [f"{100 * scores[name]:.1f}" if name in scores else "–" for name in names]
+        shown = [_score_text(one, scores.get(name)) for name, one in known.items()]
         rows.append([f"{train.epoch_losses[-1]:.3f}" if train else "–", *shown])
     labels = [printable(state.cell.label) for state in states]
     widths = [
@@ -128,12 +128,19 @@ def print_cells(console: Console, states: Sequence[CellState], problem: str | No
     print_tracking_problem(console, problem)
 
 
-def _heading(benchmark: str) -> str:
+def _score_text(benchmark: Benchmark, score: float | None) -> str:
+    """A primary score: a share in percent, else as it is."""
+    if score is None:
+        return "–"
+    share = benchmark.unit(benchmark.primary_metric) is None
+    return f"{100 * score:.1f}" if share else f"{score:.4g}"
+
+
+def _heading(benchmark: Benchmark) -> str:
     """A benchmark's column; two protocols fill columns of one name."""
-    known = BENCHMARKS[benchmark]
-    if known.column is None:
-        return benchmark
-    return f"{known.protocol.mark} {known.column}".lstrip()
+    if benchmark.column is None:
+        return benchmark.name
+    return f"{benchmark.protocol.mark} {benchmark.column}".lstrip()
 
 
 def print_notes(console: Console, states: Sequence[CellState]) -> None:

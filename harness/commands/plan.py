@@ -35,6 +35,7 @@ from harness.estimate.probe import (
 )
 from harness.estimate.probe_worker import ProbeSettings
 from harness.execution.devices import resolve_devices, worker_threads
+from harness.grid.budgets import budget_notes
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
 
 if TYPE_CHECKING:
@@ -49,12 +50,19 @@ def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Lists the cells of a grid."""
     refuse_changed_inputs(grid.states)
     rows = plan_rows(grid.states, grid.num_rows, known_losses(grid.runs_dir, grid.data_root))
-    warnings = [*grid.notices, *grid.inputs.warnings]
+    warnings, notes = [*grid.notices, *grid.inputs.warnings], budget_notes(grid.spec)
     if as_json:
         cells = [dataclasses.asdict(row) for row in rows]
-        print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})
+        data = {name: dataclasses.asdict(one) for name, one in grid.data_reports.items()}
+        told = {"data": data} if data else {}
+        told |= {"notes": notes} if notes else {}
+        print_json({"grid": grid.spec.name, "warnings": warnings, **told, "cells": cells})
     else:
         _print_plan(display.console(), grid.spec.name, rows)
+        for name, report in grid.data_reports.items():
+            print_line(display.console(), f"{name}: {report}")
+        for note in notes:
+            print_line(display.console(), f"note: {note}")
         print_warnings(display.console(), warnings)
     return 0
 

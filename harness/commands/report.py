@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.analysis.frames import ReportInput, cells_frame, losses_frame, scores_frame
+from harness.analysis.overlap_files import find_overlap
+from harness.analysis.prompts import prompt_pairs
 from harness.analysis.sources import ResultSource
 from harness.commands.display import console, grid_warnings, print_json, print_warnings
 from harness.errors import LONGEST_LIST, ReportError, mask_secrets, printable
+from harness.grid.budgets import budget_notes
 from harness.grid.workspace import OpenGrid
 
 
@@ -68,7 +71,11 @@ def _content(
     """What the report shows; nothing of it is secret."""
     from harness.records.environment import git_commit, package_versions
 
-    told = (*grid.left_out, *grid_warnings(grid.states), *only_tracked)
+    warned = (*grid.left_out, *grid_warnings(grid.states), *only_tracked)
+    told = (
+        *(f"{note}." for note in budget_notes(grid.spec)),
+        *(f"Warning: {text}." for text in warned),
+    )
     return ReportInput(
         grid_name=grid.spec.name,
         grid_title=grid.spec.title,
@@ -83,8 +90,10 @@ def _content(
         compare=grid.spec.compare,
         claims=grid.spec.claims,
         benchmarks={task.name: task.benchmark for cell in grid.cells for task in cell.tasks},
+        overlap=find_overlap(grid.cells, source.results, grid.runs_dir, source.items),
+        prompts=prompt_pairs(grid.cells, source.results),
         theory=theory,
-        notes=tuple(map(mask_secrets, (*grid.spec.notes, *(f"Warning: {text}." for text in told)))),
+        notes=tuple(map(mask_secrets, (*grid.spec.notes, *told))),
         environment=source.environment()
         | {
             "report made with": f"zbench {package_versions()['zbench']}, "

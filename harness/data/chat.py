@@ -9,9 +9,10 @@ template marks that by `{% generation %}`, its marks count. No torch and no tran
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 from harness.data.jinja import TemplateRefusal, fill, names_in
 from harness.data.pens import (
@@ -27,16 +28,12 @@ from harness.data.pens import (
     end_pen,
     joined,
 )
-from harness.data.rows import Conversation, Instruction, Row, Text, Turn
+from harness.data.rows import Row, Text, Turn
+from harness.data.turns import ANSWERS, RowFault, columns_of, turns_of
 
 _ALWAYS = ("add_generation_prompt", "tools", "documents")
 """What a template may name beside a row's texts and the named tokens."""
-ANSWERS = ("output", "completion")
-"""Columns of what the assistant says."""
-
-
-class RowFault(Exception):
-    """Why a row cannot be put into a template, or its loss mask not be told."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,34 +61,6 @@ class Rendering:
     """Whether it ends with a token that ends the turn, so that no EOS follows."""
 
 
-def turns_of(row: Row, system: str | None) -> list[Turn]:
-    """A row as a conversation, up to the assistant's last turn; a system text of its own stays.
-
-    Raises:
-        RowFault: it is a plain text.
-    """
-    if isinstance(row, Text):
-        raise RowFault("a plain text has no turns: leave `template` out")
-    if isinstance(row, Conversation):
-        turns = list(row.turns)
-        while turns and turns[-1].role != "assistant":
-            turns.pop()
-        turns = turns or list(row.turns)
-    elif isinstance(row, Instruction):
-        asked = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
-        turns = [Turn("user", asked), Turn("assistant", row.output)]
-    else:
-        turns = [Turn("user", row.prompt), Turn("assistant", row.completion)]
-    if system is not None and not any(turn.role == "system" for turn in turns):
-        turns.insert(0, Turn("system", system))
-    return turns
-
-
-def columns_of(row: Row) -> dict[str, str]:
-    """A row's texts by their column; none of a conversation."""
-    return {} if isinstance(row, Conversation) else dict(vars(row))
-
-
 class RowTemplate:
     """A template, filled with rows.
 
@@ -108,6 +77,15 @@ class RowTemplate:
         self.source, self.tokens, self.system, self.is_chat = source, tokens, system, is_chat
         self._tails: dict[object, str] = {}
 
+    def check(self, row: Row) -> None:
+        """Fills the template with a row, and no more: a fraction of `rendering`'s time.
+
+        Raises:
+            RowFault: the template refuses it.
+            DataError: the template is none.
+        """
+        self._filled(row, self._write)
+
     def rendering(self, row: Row) -> Rendering:
         """A row as text, with its parts in the loss.
 
@@ -115,14 +93,17 @@ class RowTemplate:
             RowFault: the template refuses it, or what of it is the assistant's cannot be told.
             DataError: the template is none.
         """
-        texts = columns_of(row) if self.is_chat is False else {}
+        return self._filled(row, self._rendering)
+
+    def _filled(self, row: Row, fill_in: Callable[[Sequence[Turn], Mapping[str, str]], T]) -> T:
+        texts = {} if self.is_chat else columns_of(row)
         turns = [] if isinstance(row, Text) and not self.is_chat else turns_of(row, self.system)
         if PENS.search("".join([*texts.values(), *(turn.content for turn in turns)])):
             raise RowFault("holds characters of private use from U+FF1A0 on; remove them")
         if not self.is_chat:
             self._check_names(texts)
         try:
-            return self._rendering(turns, texts)
+            return fill_in(turns, texts)
         except TemplateRefusal as refusal:
             raise RowFault(f"the template refuses it: {refusal}") from refusal
 
@@ -130,6 +111,8 @@ class RowTemplate:
         given = {*columns, "messages"} if "text" not in columns else {"text"}
         names = names_in(self.source)
         other = names - given - {*_ALWAYS, *self.tokens.named}
+        if self.system is not None and "messages" not in names:
+            raise RowFault("`system` has no place in this template, which names no messages")
         if other or not names & given:
             found = f"names {', '.join(sorted(other))}" if other else "names nothing of it"
             raise RowFault(f"the template {found}; a row has {', '.join(sorted(given))}")
@@ -154,7 +137,8 @@ class RowTemplate:
         size = spans[-1][1] if spans else len(page.text)
         breaks = tuple(place for place in page.places(BREAK) if place < size)
         closed = self._closing.search(page.text[:size])
-        is_closed = closed is not None and not any(closed.start() < one < size for one in breaks)
+        is_closed = closed is not None and self._end_token in self._all_tokens
+        is_closed &= closed is None or not any(closed.start() < one < size for one in breaks)
         return Rendering(page.text[:size], tuple(spans), breaks, is_closed)
 
     def _write(
@@ -270,7 +254,10 @@ class RowTemplate:
 
     @cached_property
     def _end_token(self) -> str:
-        """What the template writes behind the assistant's last turn; EOS where it writes none."""
+        """What the template writes behind the assistant's last turn: a token, or else its text.
+
+        EOS where it writes nothing.
+        """
         turns, columns = [Turn("user", "a"), Turn("assistant", "b")], {"output": "b"}
         columns |= {"instruction": "a", "input": "", "prompt": "a", "completion": "b"}
         eos = self.tokens.named.get("eos_token", "")
@@ -278,15 +265,21 @@ class RowTemplate:
             page = Page.of(self._write(turns, columns, ends=True, protected=any_of(())))
         except TemplateRefusal:
             return eos
-        behind = page.text[page.places(SAID)[-1] :] if page.places(SAID) else ""
-        found = any_of(self.tokens.special | self.tokens.added).match(behind.lstrip())
-        return found[0] if found else eos
+        behind = page.text[page.places(SAID)[-1] :].strip() if page.places(SAID) else ""
+        found = any_of(self._all_tokens).match(behind)
+        return found[0] if found else behind or eos
+
+    @property
+    def _all_tokens(self) -> frozenset[str]:
+        named = filter(None, self.tokens.named.values())
+        return self.tokens.special | self.tokens.added | frozenset(named)
 
     @cached_property
     def _protected(self) -> re.Pattern[str]:
         """What a row's text may spell, but not be: special tokens."""
         named = filter(None, self.tokens.named.values())
-        return any_of({*self.tokens.special, *named, self._end_token})
+        end = {self._end_token} & self._all_tokens
+        return any_of({*self.tokens.special, *named, *end})
 
     @cached_property
     def _ending(self) -> re.Pattern[str]:

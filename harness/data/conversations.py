@@ -67,13 +67,31 @@ def conversation_of(value: Any, record: Mapping[str, Any], *, keep: bool) -> Con
     Raises:
         BadRow: it is none, has tool calls, or its turns are out of order.
     """
-    turns = turns_of(value, "messages", keep=keep)
-    if is_given(record.get("tools")):
-        raise BadRow("has tools, which no turn here may call")
+    return with_system(turns_of(value, "messages", keep=keep), record, keep=keep)
+
+
+def with_system(turns: list[Turn], record: Mapping[str, Any], *, keep: bool) -> Conversation:
+    """The conversation of some turns; a `system` column beside them is its first turn.
+
+    Raises:
+        BadRow: its turns are out of order, or more stands beside them.
+    """
+    refuse_beside(record, "tools", "history")
     if is_given(system := record.get("system")) and turns[0].role != "system":
         turns.insert(0, Turn("system", text_of(system, "system", keep=keep)))
     check_order(turns)
     return Conversation(tuple(turns))
+
+
+def refuse_beside(record: Mapping[str, Any], *names: str) -> None:
+    """Refuses what stands beside a row and would be lost.
+
+    Raises:
+        BadRow: there is such a thing.
+    """
+    for name in names:
+        if is_given(record.get(name)):
+            raise BadRow(f"has {name}, which a row of its form has no place for")
 
 
 def turns_of(value: Any, name: str, *, keep: bool) -> list[Turn]:
@@ -99,7 +117,9 @@ def _turn(entry: Any, index: int, *, keep: bool) -> Turn:
         raise BadRow(f"turn {index} is no object with role and content")
     said_by = entry.get("role") if is_given(entry.get("role")) else entry.get("from")
     content = entry["content"] if "content" in entry else entry.get("value")
-    if said_by in TOOLS or any(is_given(entry.get(key)) for key in ("tool_calls", "function_call")):
+    if str(said_by) in TOOLS or any(
+        is_given(entry.get(key)) for key in ("tool_calls", "function_call")
+    ):
         raise BadRow(f"turn {index} is a tool call or its answer ('{said_by}')")
     if not isinstance(said_by, str) or said_by not in ROLES:
         known = "system, user and assistant, or system, human and gpt"

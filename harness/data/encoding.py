@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.data.chat import Rendering, RowFault
+from harness.data.chat import Rendering
 from harness.data.pens import Span
+from harness.data.turns import RowFault
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

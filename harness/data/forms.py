@@ -15,6 +15,8 @@ TAKES = (
 )
 SAMPLE_ROWS = 100
 """Rows that are looked at to tell the form, where a file names no columns."""
+EXTRAS = ("system", "history", "tools")
+"""What other frameworks put beside a row: a system text, turns before it, tools."""
 CONVERSATIONS = ("messages", "conversations")
 PICTURES = ("image", "images", "video", "videos", "audio", "audios")
 PREFERENCES = ({"chosen", "rejected"}, {"preference"}, {"prompt", "completion", "label"})
@@ -37,7 +39,7 @@ class Form:
     columns: Mapping[str, str]
     """The file's column for each of the form's that is there."""
     extras: Sequence[str] = field(default=())
-    """Columns that say more of a conversation: `system`, `tools`."""
+    """Columns that say more of a row, which some forms have no place for: see EXTRAS."""
 
     @property
     def read(self) -> list[str]:
@@ -107,8 +109,8 @@ def _form(name: str, own: Mapping[str, str], columns: Collection[str]) -> Form:
             meant = "conversations"
         if meant in columns:
             found[due] = meant
-    extras = [extra for extra in ("system", "tools") if extra in columns]
-    return Form(name, found, extras if name in ("messages", "completion") else ())
+    extras = [extra for extra in EXTRAS if extra in columns and extra not in found.values()]
+    return Form(name, found, () if name == "text" else extras)
 
 
 def _has(form: str, columns: Collection[str]) -> bool:

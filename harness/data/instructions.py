@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from harness.data.chat import RowFault
 from harness.data.encoding import Runs, decode, encode_renderings
 from harness.data.pens import joined
 from harness.data.rows import Row
@@ -24,6 +23,7 @@ from harness.data.templates import (
     row_template,
     template_of,
 )
+from harness.data.turns import RowFault
 from harness.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -221,6 +221,17 @@ def cut(token_ids: Sequence[int], runs: Runs, max_length: int) -> Example:
         (before[1], after[0]) for before, after in itertools.pairwise(kept) if before[1] < after[0]
     )
     return Example(tuple(token_ids[: kept[-1][1]]), kept[0][0], holes, is_cut)
+
+
+DROPPED = Example((), 0, is_cut=True)
+"""In the place of a row that is cut, where such rows are not trained on."""
+
+
+def drop_note(number: int, count: int) -> str | None:
+    """What a reader must know of examples that would be cut."""
+    if not number:
+        return None
+    return f"{number:,} of {count:,} examples are longer than max_length and dropped"
 
 
 def count_cut(examples: Sequence[Example]) -> int:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
-
-from harness.readers.parquet_files import read_batches, read_footer
-from harness.records.files import known_sha256_of_file
 
 MISMATCH = "data differs from the pinned version"
 """How the note of a score begins whose items are not those that are pinned."""
@@ -88,31 +84,6 @@ def content_sha256(rows: Iterable[Sequence[Any]]) -> str:
             last, line = row, text.encode() + b"\n"
         digest.update(line)
     return digest.hexdigest()
-
-
-def training_mismatch(source: str | None, path: Path) -> Mismatch | None:
-    """How a local parquet file of instructions differs from the pinned version of its source.
-
-    `source` is the hub's repository that it is said to be a copy of; None for data of one's own.
-
-    Raises:
-        Unreadable: it is no parquet, or lacks a column.
-    """
-    pin = training_pin(source)
-    if pin is None or known_sha256_of_file(path) == pin.file_sha256:
-        return None
-    read_footer(path).check(dict.fromkeys(pin.columns, "text"))
-    count = 0
-
-    def rows() -> Iterator[tuple[str, ...]]:
-        nonlocal count
-        for batch in read_batches(path, pin.columns):
-            count += batch.num_rows
-            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
-
-    sha256 = content_sha256(rows())
-    content = Content(count, sha256)
-    return None if content.sha256 == pin.content_sha256 else Mismatch(str(path), content, pin)
 
 
 def training_note(source: str | None, sha256: str | None) -> str | None:

@@ -47,8 +47,11 @@ def data_files(spec: DataSpec, data_root: Path | None) -> tuple[Path, ...]:
         found = _of_folder(place, spec)
     else:
         found = [place]
-    if spec.split is not None and not place.is_dir():
-        found = _of_split(found, spec.split, place)
+    if not place.is_dir():
+        if spec.subset is not None:
+            raise DataError(f"{place}: `subset` names a folder of a local set, and this is none")
+        if spec.split is not None:
+            found = _of_split(found, spec.split, place)
     if len(found) > MOST_FILES:
         raise DataError(f"{place}: has {len(found):,} files, at most {MOST_FILES:,} are read")
     return tuple(found)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.data.forms import CONVERSATIONS
+from harness.data.forms import CONVERSATIONS, EXTRAS
 from harness.data.reading import RowReader, RowReport
 from harness.data.rows import Instruction
 from harness.data.spec import FORMS, DataSpec
@@ -25,7 +26,7 @@ def are_plain(spec: DataSpec, types: Mapping[str, pyarrow.DataType]) -> bool:
     """Whether rows have Alpaca's columns, all of texts, and nothing is said of them."""
     texts = all(name in types and is_text(types[name]) for name in COLUMNS)
     plain = (spec.columns, spec.where, spec.on_bad_rows) == (None, None, None)
-    others = (*CONVERSATIONS, "prompt", "chosen", "preference", "image", "images")
+    others = (*CONVERSATIONS, *EXTRAS, "prompt", "chosen", "preference", "image", "images")
     return plain and texts and not any(name in types for name in others)
 
 
@@ -71,5 +72,8 @@ def count(batch: pyarrow.RecordBatch, report: RowReport) -> None:
     report.form = "instruction"
     report.rows += batch.num_rows
     report.text_bytes += batch.nbytes
-    lengths = compute.binary_length(batch.column(2))
+    sizes = [compute.binary_length(column) for column in batch.columns]
+    whole = functools.reduce(compute.add, sizes)
+    report.longest = max(report.longest, int(compute.max(whole).as_py() or 0))
+    lengths = sizes[2]
     report.empty += int(compute.sum(compute.equal(lengths, 0)).as_py() or 0)

@@ -9,16 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.conditions import Condition
-from harness.data.conversations import BadRow, check_order, conversation_of, text_of, turns_of
+from harness.data.conversations import (
+    BadRow,
+    conversation_of,
+    refuse_beside,
+    text_of,
+    turns_of,
+    with_system,
+)
 from harness.data.forms import SAMPLE_ROWS, Form, form_of, known_columns
 from harness.data.rows import Completion, Conversation, Instruction, Row, Text, texts_of
-from harness.data.spec import DataSpec, Where
-from harness.errors import DataError
+from harness.data.spec import ODD_ROWS, DataSpec, Where
+from harness.errors import DataError, did_you_mean
 from harness.readers.column_types import is_plain
 from harness.readers.records import Record, Records, open_records
 
 NAMED = 3
 """Bad rows that are told of."""
+
+
+def odd_counts(**counts: int) -> dict[str, int]:
+    """The counts of ODD_ROWS that are not 0."""
+    return {name: count for name, count in counts.items() if count}
 
 
 @dataclass
@@ -27,8 +39,10 @@ class RowReport:
 
     form: str = ""
     """As TRL names it: a key of `FORMS`."""
+    template: str = ""
+    """What they are put into, in words."""
     rows: int = 0
-    """That are trained on."""
+    """That are left to train on."""
     dropped: int = 0
     """Without a text where one is due, or with an empty response, where `on_bad_rows` is `drop`."""
     left_out: int = 0
@@ -39,11 +53,32 @@ class RowReport:
     """Of `rows`: with an empty response."""
     text_bytes: int = 0
     """About: characters of the rows' texts."""
+    longest: int = 0
+    """Bytes of the texts of the longest row: it has no more tokens of its own."""
+
+    def __str__(self) -> str:
+        odd = self.odd | odd_counts(empty=self.empty)
+        said = [f"{count:,} {ODD_ROWS[name]}" for name, count in odd.items()]
+        template = f", {self.template}" if self.template else ""
+        return "; ".join([f"{self.rows:,} rows ({self.form}{template})", *said])
+
+    @property
+    def odd(self) -> dict[str, int]:
+        """Numbers of the rows that are left out, or filled, where there are any."""
+        return odd_counts(dropped=self.dropped, filled=self.filled, left_out=self.left_out)
 
     @property
     def policy_matters(self) -> bool:
         """Whether `on_bad_rows` changed a row."""
         return bool(self.dropped or self.filled)
+
+
+def template_title(form: str, template: str | None) -> str:
+    """What rows of a form are put into, in words."""
+    own = {"instruction": "template alpaca", "messages": "template chat"}
+    if template is None:
+        return own.get(form, "no template")
+    return f"template {template}" if template in ("alpaca", "chat") else "a Jinja template"
 
 
 @dataclass
@@ -100,7 +135,7 @@ class RowReader:
             for name in form.read:
                 if not is_plain(records.types[name]):
                     raise DataError(f"{place}: column {name} holds {records.types[name]}, no text")
-            return form, records.read(self._columns(form, records))
+            return form, records.read(self._columns(form, records, place))
         rows = records.read(())
         sample = list(itertools.islice(rows, SAMPLE_ROWS))
         if not sample:
@@ -109,12 +144,15 @@ class RowReader:
         form = form_of(columns, self.spec.columns, sample, place)
         return form, self._same_form(form, itertools.chain(sample, rows), place)
 
-    def _columns(self, form: Form, records: Records) -> list[str]:
+    def _columns(self, form: Form, records: Records, place: str) -> list[str]:
         """The columns to read of a table: the form's, and those of the condition."""
         assert records.types is not None
         wanted = list(form.read)
         if isinstance(self.spec.where, str):
             named = Condition(self.spec.where).columns
+            for name in sorted(named - set(records.types)):
+                known = did_you_mean(name, records.types)
+                raise DataError(f"{place}: has no column '{name}', which `where` names{known}")
             wanted += [n for n in records.types if n in named and is_plain(records.types[n])]
         return list(dict.fromkeys(wanted))
 
@@ -158,6 +196,9 @@ class RowReader:
             report.empty += 1
         report.rows += 1
         report.text_bytes += size
+        if 4 * size > report.longest:  # a character has at most 4 bytes
+            own = sum(len(text.encode(errors="replace")) for text in texts_of(row))
+            report.longest = max(report.longest, own)
         return row
 
     def _note(self, number: int, said: str, place: str) -> None:
@@ -209,6 +250,8 @@ def make_row(form: Form, record: Mapping[str, Any], *, keep: bool) -> Row:
             raise BadRow(f"has no {column}")
         return ""
 
+    if form.name != "messages" and not isinstance(record.get(columns.get("prompt", "")), list):
+        refuse_beside(record, *form.extras)
     if form.name == "instruction":
         return Instruction(text("instruction"), text("input"), text("output"))
     if form.name == "text":
@@ -222,8 +265,7 @@ def make_row(form: Form, record: Mapping[str, Any], *, keep: bool) -> Row:
     if any(turn.role == "assistant" for turn in turns):
         raise BadRow("its prompt has a turn of the assistant, which is not to be trained on")
     answer = turns_of(record.get(columns["completion"]), columns["completion"], keep=keep)
-    check_order([*turns, *answer])
-    return Conversation((*turns, *answer))
+    return with_system([*turns, *answer], record, keep=keep)
 
 
 def has_empty_response(row: Row) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data.hub import check_reachable, read_hub, text_batches
-from harness.data.pins import content_sha256, training_pin
+from harness.data.pins import Content, Mismatch, content_sha256, training_pin
 from harness.data.places import data_files, sha256_of_data
 from harness.data.plain_rows import (
     COLUMNS,
@@ -67,6 +67,11 @@ class DataFacts:
     report: RowReport | None = None
     """What was found of its rows; None where they were not read."""
 
+    @property
+    def text_bytes(self) -> int:
+        """About, of all its rows; 0 where they were not read."""
+        return 0 if self.report is None else self.report.text_bytes
+
 
 def read_instructions(spec: DataSpec, *, data_root: Path | None) -> Instructions:
     """Reads a whole training set.
@@ -100,8 +105,7 @@ def read_drawn(
         ZbenchError: as `read_instructions`, or what `draw` raises.
     """
     facts = inspect_data(spec, data_root)
-    size = 0 if facts.report is None else facts.report.text_bytes
-    if (facts.rows or 0) > WHOLE_ROWS or size > WHOLE_BYTES:
+    if (facts.rows or 0) > WHOLE_ROWS or facts.text_bytes > WHOLE_BYTES:
         assert facts.rows is not None
         data = _collect(spec, data_root, draw(facts.rows))
     else:
@@ -244,6 +248,21 @@ def content_of(spec: DataSpec, data_root: Path | None) -> str | None:
     if facts.path is None:
         return None
     return _scanned(_rows_key(spec), data_files(spec, data_root), str(facts.sha256))[1]
+
+
+def training_mismatch(spec: DataSpec, data_root: Path | None) -> Mismatch | None:
+    """How local rows differ from the pinned version of the set that they are said to be.
+
+    Raises:
+        ZbenchError: as `inspect_data`.
+    """
+    pin, place = training_pin(spec.published), data_file(spec, data_root)
+    if pin is None or place is None:
+        return None
+    rows, sha256 = inspect_data(spec, data_root).rows, content_of(spec, data_root)
+    if sha256 == pin.content_sha256:
+        return None
+    return Mismatch(str(place), Content(rows or 0, str(sha256)), pin)
 
 
 def count_rows(spec: DataSpec, data_root: Path | None) -> int | None:

@@ -94,6 +94,13 @@ class Where(Spec):
     """Of all texts of a row together."""
 
 
+ODD_ROWS = {
+    "dropped": "dropped as bad",
+    "filled": "kept without a text where one is due",
+    "left_out": "left out by `where`",
+    "empty": "with an empty response",
+}
+"""What is counted of rows, as a reader is told of it."""
 ROW_SETTINGS = ("subset", "split", "columns", "where", "on_bad_rows")
 """Settings that say which rows a set has, and are part of its identity where they are stated."""
 
@@ -185,8 +192,9 @@ class DataSpec(Spec):
 
     @property
     def row_settings(self) -> dict[str, Any]:
-        """What is stated of which rows it has, for its identity."""
-        return self.model_dump(mode="json", include=set(ROW_SETTINGS), exclude_none=True)
+        """What is stated of which rows it has, for its identity: `fail` changes none."""
+        names = set(ROW_SETTINGS) - ({"on_bad_rows"} if self.on_bad_rows == "fail" else set())
+        return self.model_dump(mode="json", include=names, exclude_none=True)
 
     @property
     def published(self) -> str | None:

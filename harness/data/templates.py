@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from harness.data.chat import ControlTokens, Rendering, RowFault, RowTemplate
+from harness.data.chat import ControlTokens, Rendering, RowTemplate
 from harness.data.jinja import DATE_STRING, writes_date
 from harness.data.rows import Completion, Conversation, Instruction, Row, Text
+from harness.data.turns import RowFault
 from harness.errors import DataError, ModelError, did_you_mean
 
 if TYPE_CHECKING:

@@ -79,12 +79,14 @@ def read_validation(spec: DataSpec, data_root: Path | None) -> Instructions | No
         return None
     if (share := spec.validation.fraction) is not None:
         return read_drawn(spec, lambda count: sorted(held_out(count, share)), data_root)
-    return read_instructions(_other_set(spec), data_root=data_root)
+    return read_instructions(validation_set(spec), data_root=data_root)
 
 
-def _other_set(spec: DataSpec) -> DataSpec:
-    """The set that is validated on, where it is no share of the training data."""
+def validation_set(spec: DataSpec) -> DataSpec:
+    """The set that validation rows are of: the training data's own, where they are its share."""
     assert spec.validation is not None
+    if spec.validation.fraction is not None:
+        return spec
     own: dict[str, object] = {"validation": None, "num_rows": None}
     if spec.validation.split is not None:
         own["split"] = spec.validation.split

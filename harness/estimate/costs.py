@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data.instructions import lost_note
 from harness.estimate import compute
 from harness.estimate.gpus import Gpu, find_gpu
 from harness.estimate.lengths import TrainingTokens
@@ -185,8 +184,8 @@ def estimate_cell(state: CellState, gpu: Gpu, tokens_of: TokensOf) -> CellEstima
     score_flops = None if scored is None else _scoring_flops(cell, scored)
     if train_flops is None:
         notes.append("the size of its training data is unknown")
-    if tokens is not None and (lost := lost_note(tokens.lost, tokens.rows)):
-        notes.append(lost)
+    if tokens is not None and (note := tokens.note(cell.data)):
+        notes.append(note)
     if scored is None:
         notes.append("a benchmark's size is unknown")
     if peak is None:

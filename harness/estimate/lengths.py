@@ -7,14 +7,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from os.path import commonprefix
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
-from harness.data.instructions import lost_note, tokenize
+from harness.data.instructions import Holes, cut_note, drop_note, lost_note, tokenize
 from harness.data.places import data_files, is_here, sha256_of_data
 from harness.data.rows import Row
 from harness.data.sets import (
@@ -25,9 +25,9 @@ from harness.data.sets import (
 from harness.data.spec import DataSpec
 from harness.data.validation import training_rows
 from harness.errors import StorageError
-from harness.grid.schema import Cell
+from harness.grid.schema import Cell, is_own_file
 from harness.models.checkpoint import local_folder
-from harness.models.tokenizer_files import reading_tokenizer
+from harness.models.plain_tokenizer import CHAT_TEMPLATE, PlainTokenizer
 from harness.records.files import sha256_of_file, write_text
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ FOLDER = "estimates"
 """Under the runs folder: what was counted and probed."""
 COUNTED_ROWS = 250_000
 """Of a larger set so many rows, drawn at random, are counted."""
+PLANNED_ROWS = 20_000
+"""Of one's own file: so many are counted by a command that only plans."""
 UNCUT = 1 << 30
 """A maximal length that no row has."""
 
@@ -55,6 +57,8 @@ class RowLengths:
     """Number of leading tokens of each row that are not in the loss."""
     shared_prefix: tuple[int, ...]
     """Number of leading tokens that all rows of the same form of the template share."""
+    holes: tuple[Holes, ...] = ()
+    """Later tokens of each row that are not in the loss; empty where no row has any."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,15 @@ class TrainingTokens:
     lost: int = 0
     """Rows whose prompt fills the maximal length: nothing of them is learned; 0 where that is not
     counted."""
+    cut: int = 0
+    """Rows whose end lies behind the maximal length; 0 where that is not counted."""
+
+    def note(self, data: DataSpec) -> str | None:
+        """What a reader must know of rows that are not trained on, or not whole."""
+        if data.on_bad_rows == "drop":
+            return drop_note(self.lost + self.cut, self.rows)
+        notes = lost_note(self.lost, self.rows), cut_note(self.cut, self.rows)
+        return "; ".join(filter(None, notes)) or None
 
 
 def kept_lengths(
@@ -88,16 +101,13 @@ def kept_lengths(
     kept = _lengths_file(data, tokenizer_folder, data_root, runs_dir)
     if (found := _read_lengths(kept)) is not None:
         return found
-    from transformers import PreTrainedTokenizerFast
-
     size = count_rows(data, data_root) or 0
     if size > COUNTED_ROWS:
         rows = read_chosen(data, COUNTED_ROWS / size, 0, data_root).rows
     else:
         rows = read_instructions(data, data_root=data_root).rows
-    with reading_tokenizer(tokenizer_folder / "tokenizer.json"):
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder, local_files_only=True)
-    found = row_lengths(rows, tokenizer)
+    tokenizer: Any = PlainTokenizer(tokenizer_folder)
+    found = row_lengths(rows, tokenizer, data)
     with contextlib.suppress(StorageError):  # then it is counted again the next time
         write_text(kept, json.dumps(asdict(found)) + "\n")
     return found
@@ -109,9 +119,12 @@ def _lengths_file(
     """Where the lengths of these very rows under this very tokenizer are kept."""
     # The configuration says whether there is a BOS.
     files = (tokenizer_folder / name for name in ("tokenizer.json", "tokenizer_config.json"))
+    chat = tokenizer_folder / CHAT_TEMPLATE
     hashes = [sha256_of_data(data_files(data, data_root))]
     hashes += [sha256_of_file(file) if file.is_file() else "" for file in files]
-    read = " ".join([*hashes, *([json.dumps(stated)] if (stated := data.row_settings) else [])])
+    hashes += [sha256_of_file(chat)] if chat.is_file() else []
+    stated = (data.row_settings, data.text_settings)
+    read = " ".join([*hashes, *(json.dumps(settings) for settings in stated if settings)])
     key = hashlib.sha256(read.encode()).hexdigest()[:16]
     return runs_dir / FOLDER / f"lengths-{key}.json"
 
@@ -123,8 +136,12 @@ def _read_lengths(kept: Path) -> RowLengths | None:
 
 
 def known_losses(runs_dir: Path, data_root: Path | None) -> Callable[[Cell], str | None]:
-    """A function that says how many examples of a cell are lost, where it was counted before."""
+    """A function that says how many examples of a cell are lost or cut.
+
+    Of files of one's own of up to PLANNED_ROWS rows it is counted, of others where it was before.
+    """
     read = cache(_read_lengths)
+    count = cache(partial(kept_lengths, data_root=data_root, runs_dir=runs_dir))
     order_of = cache(training_rows)
 
     def note(cell: Cell) -> str | None:
@@ -133,23 +150,31 @@ def known_losses(runs_dir: Path, data_root: Path | None) -> Callable[[Cell], str
             return None
         if not is_here(cell.data, data_root):
             return None
-        lengths = read(_lengths_file(cell.data, model, data_root, runs_dir))
+        size = (count_rows(cell.data, data_root) or 0) if is_own_file(cell.data, cell.world) else 0
+        if 0 < size <= PLANNED_ROWS and (model / "tokenizer.json").is_file():
+            lengths: RowLengths | None = count(cell.data, model)
+        else:
+            lengths = read(_lengths_file(cell.data, model, data_root, runs_dir))
         if lengths is None or len(lengths.whole) >= COUNTED_ROWS:
             return None
         total = len(lengths.whole)
         order = order_of(cell.data, total, cell.fraction, cell.seed or 0)
-        return lost_note(training_tokens(lengths, order, cell.train.max_length).lost, len(order))
+        return training_tokens(lengths, order, cell.train.max_length).note(cell.data)
 
     return note
 
 
-def row_lengths(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> RowLengths:
-    """Tokenises rows.
+def row_lengths(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, data: DataSpec | None = None
+) -> RowLengths:
+    """Tokenises rows, in the template of their data.
 
     Raises:
-        ModelError: the tokenizer has no EOS.
+        ModelError: the tokenizer has no EOS, or no chat template.
+        DataError: a row cannot be put into the template.
     """
-    examples = tokenize(rows, tokenizer, UNCUT)
+    data = data or DataSpec()
+    examples = tokenize(rows, tokenizer, UNCUT, template=data.template, system=data.system)
     forms = [bool(getattr(row, "input", "")) for row in rows]
     prompts: dict[bool, list[tuple[int, ...]]] = {True: [], False: []}
     for form, example in zip(forms, examples, strict=True):
@@ -159,18 +184,24 @@ def row_lengths(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> RowL
         whole=tuple(len(example.token_ids) for example in examples),
         prompt=tuple(example.num_prompt_tokens for example in examples),
         shared_prefix=tuple(shared[form] for form in forms),
+        holes=tuple(one.holes for one in examples) if any(one.holes for one in examples) else (),
     )
 
 
 def training_tokens(lengths: RowLengths, rows: Iterable[int], max_length: int) -> TrainingTokens:
     """Sums chosen rows up, cut to a maximal length."""
-    count = tokens = labels = shared = squares = lost = 0
+    count = tokens = labels = shared = squares = lost = cut = 0
     for row in rows:
         size = min(lengths.whole[row], max_length)
         count += 1
+        own = size - min(lengths.prompt[row], size)
+        for start, end in lengths.holes[row] if lengths.holes else ():
+            own -= max(0, min(end, size) - start)
+            size = start if start < size <= end else size  # a row ends with a label
+        labels += own
         tokens += size
-        labels += size - min(lengths.prompt[row], size)
-        lost += lengths.prompt[row] >= size
+        lost += own == 0
+        cut += own > 0 and lengths.whole[row] > max_length
         shared += min(lengths.shared_prefix[row], size)
         squares += size * size
-    return TrainingTokens(count, tokens, labels, shared, squares, lost=lost)
+    return TrainingTokens(count, tokens, labels, shared, squares, lost=lost, cut=cut)

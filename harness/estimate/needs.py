@@ -13,7 +13,8 @@ from pathlib import Path
 from harness.data.hub import is_cached
 from harness.data.spec import DataSpec, data_file, is_there
 from harness.errors import DataError, ModelError
-from harness.evaluation.tasks import TaskSpec, local_files
+from harness.evaluation.task_data import hub_sources, local_files
+from harness.evaluation.tasks import TaskSpec
 from harness.grid.status import CellState
 from harness.models.checkpoint import ModelSpec, local_folder
 from harness.models.weight_files import read_headers, weight_files
@@ -57,7 +58,7 @@ def _needs_of(state: CellState, data_root: Path | None) -> Iterator[Need]:
     if not state.trained:
         yield _data(state.cell.data, data_root)
     for task in state.missing if state.trained else state.cell.tasks:
-        yield _benchmark(task, data_root)
+        yield from _benchmark(task, data_root)
 
 
 def _model(model: ModelSpec, data_root: Path | None) -> Need:
@@ -82,18 +83,19 @@ def _of_hub(kind: str, spec: ModelSpec | DataSpec, here: bool, size: float | Non
     return Need(kind, f"{spec.source}@{spec.revision}", here, size, access)
 
 
-def _benchmark(task: TaskSpec, data_root: Path | None) -> Need:
-    hub = task.benchmark.hub
-    if data_root is not None:
-        try:
-            here = bool(local_files(task, data_root))
-        except DataError:
-            here = False
-        return Need("benchmark", f"{task.name} under {data_root}", here)
-    if hub is None:
+def _benchmark(task: TaskSpec, data_root: Path | None) -> Iterator[Need]:
+    try:
+        sources, files = hub_sources(task, data_root), local_files(task, data_root)
+    except DataError:
+        yield Need("benchmark", f"{task.name} under {data_root}", False)
+        return
+    yield from (Need("benchmark", source, is_cached(source)) for source in sources)
+    if files:
+        where = f" under {data_root}" if data_root is not None and not task.files else ""
+        yield Need("benchmark", f"{task.name}{where}", True)
+    elif not sources:
         access = "its items are on no hub: give --data-root"
-        return Need("benchmark", task.name, False, access=access)
-    return Need("benchmark", hub[0], is_cached(hub[0]))
+        yield Need("benchmark", task.name, False, access=access)
 
 
 def local_model(model: ModelSpec, data_root: Path | None) -> Path | None:

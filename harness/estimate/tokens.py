@@ -6,7 +6,7 @@ every count says which.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
@@ -81,6 +81,8 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: RowCounts
             return None
         wanted = num_examples(cell.fraction, size)
         known = known_training_tokens(cell.data.published, cell.model.shape, wanted, limit)
+        if known is not None and cell.data.text_settings:  # counted in Alpaca's template
+            known = replace(known, source="estimated")
         if known is not None or not data_is_here:
             return known
         texts = read_instructions(cell.data, data_root=data_root).rows
@@ -92,7 +94,7 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: RowCounts
 
 def _scaled(sample: TrainingTokens, rows: int) -> TrainingTokens:
     """What so many rows come to, as a sample of them does."""
-    names = ("tokens", "labels", "shared_prefix", "squares", "lost")
+    names = ("tokens", "labels", "shared_prefix", "squares", "lost", "cut")
     sizes = {name: round(getattr(sample, name) * rows / sample.rows) for name in names}
     return TrainingTokens(rows=rows, **sizes, source="estimated")
 

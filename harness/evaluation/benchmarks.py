@@ -1,4 +1,4 @@
-"""The benchmarks that a grid may list. A new one is one entry here.
+"""The benchmarks with an entry of their own; every other task of lm-eval is in `own_benchmarks`.
 
 What the YAML of an lm-eval task says (shots, metrics, splits, data set, decoding) comes from there;
 an entry adds what it does not say, and what this package sets otherwise. Imports nothing heavy, so
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from harness.evaluation.metric_kinds import MetricKind
 from harness.evaluation.protocols import LM_EVAL, PAPER, Protocol
 from harness.evaluation.task_files import find_task
 
@@ -54,6 +55,31 @@ class Form:
 
 
 @dataclass(frozen=True)
+class Member:
+    """A task that a benchmark without an entry here is made of, as its YAML says."""
+
+    name: str
+    """lm-eval's name of it."""
+    output_type: str
+    """One of `metric_kinds.DEFAULT_METRICS`."""
+    shots: int | None
+    """Its own number of few-shot examples; None where it has none."""
+    eval_split: str
+    few_shot_split: str | None
+    """None where the task cannot take any examples, or has its own list of them."""
+    hub: tuple[str, str | None] | None
+    """Repository and configuration on the hub; None where its data are files."""
+    columns: frozenset[str]
+    """What its templates read of each row, as far as that can be told."""
+    own_data: bool = False
+    """Whether its data are made or read by its YAML, not by the hub."""
+
+    def num_shots(self, shots: int | None) -> int:
+        """Its number of few-shot examples where `shots` are asked for, by lm-eval's rule."""
+        return self.shots or 0 if shots is None or self.shots == 0 else shots
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """One benchmark under one protocol."""
 
@@ -73,8 +99,9 @@ class Benchmark:
     """Folder of its local parquet files, one for each split, relative to the data root."""
     columns: tuple[str, ...]
     """What the task reads of each row."""
-    form: Form
-    """What of it are the options and the answer; the other columns are texts."""
+    form: Form | None
+    """What of it are the options and the answer; the other columns are texts. None where only the
+    task itself can tell."""
     hub: tuple[str, str | None] | None
     """Repository and configuration of the data set on the hub; None where it is only local."""
     few_shot_split: str | None = None
@@ -103,6 +130,24 @@ class Benchmark:
     """The deviation to print beside a score that was measured with a fallback."""
     decoding: Decoding | None = None
     """How responses are generated; None where log-likelihoods are scored."""
+    kinds: Mapping[str, MetricKind] = field(default_factory=dict)
+    """By metric: its unit and direction."""
+    members: tuple[Member, ...] = ()
+    """Its tasks, of a benchmark that is known by lm-eval's YAML alone."""
+    is_group: bool = False
+    """Whether it is lm-eval's mean over several tasks."""
+    unsafe_code: bool = False
+    """Whether its scoring runs the code that a model has written."""
+    definition: str | None = None
+    """SHA-256 of the YAML files and functions that define a task of one's own."""
+
+    def direction(self, metric: str) -> bool:
+        """Whether the higher value of a metric is the better one."""
+        return self.kinds.get(metric, MetricKind()).higher_is_better
+
+    def unit(self, metric: str) -> str | None:
+        """What a metric counts where it is no share, such as `perplexity`; None of a share."""
+        return self.kinds.get(metric, MetricKind()).unit
 
     @property
     def files(self) -> dict[str, str]:
@@ -148,6 +193,7 @@ def _entry(name: str, folder: str, like: Benchmark | None = None, **own: Any) ->
         "eval_split": task.get("test_split") or task["validation_split"],
         "few_shot_split": examples if takes_examples else None,
         "higher_is_better": directions.get(primary, True),
+        "kinds": {name: MetricKind(better) for name, better in directions.items()},
         "hub": (path, task.get("dataset_name")) if path else None,
         "decoding": decoding,
     }

@@ -16,10 +16,13 @@ from typing import Any
 
 from harness.data.pins import Content, Mismatch, Pin, content_sha256, pins
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark
+from harness.evaluation.data_files import file_content, read_rows
 from harness.evaluation.items import check_split
-from harness.evaluation.tasks import TaskSpec, local_files
+from harness.evaluation.task_data import local_files, nominal_file
+from harness.evaluation.tasks import TaskSpec
 from harness.readers.column_types import is_plain
-from harness.readers.parquet_files import read_columns, read_footer
+from harness.readers.formats import format_of
+from harness.readers.parquet_files import read_footer
 from harness.records.files import known_sha256_of_file
 
 Row = Mapping[str, Any]
@@ -49,15 +52,19 @@ def columns_of(benchmark: Benchmark, file: str, available: Sequence[str]) -> tup
     return pin.columns if pin and set(pin.columns) <= set(available) else benchmark.columns
 
 
-def local_contents(task: TaskSpec, data_root: Path) -> dict[str, tuple[str, Content]]:
-    """(File under the data root, content) of each split that a task reads from local files.
+def local_contents(task: TaskSpec, data_root: Path | None) -> dict[str, tuple[str, Content]]:
+    """(File under the data root, content) of each split that a task reads from local files; of a
+    file elsewhere, what it would be called there.
 
     Raises:
-        DataError: a file is missing, is no parquet, or lacks a column.
+        DataError: a file is missing, cannot be read, or lacks a column.
     """
     found = {}
     for split, path in local_files(task, data_root).items():
-        file = path.relative_to(data_root).as_posix()
+        if task.benchmark.members:  # whose rows are compared whole: no pin says which columns count
+            found[split] = str(path), file_content(path)
+            continue
+        file = nominal_file(task, split, path, data_root)
         found[split] = file, _file_content(task.benchmark, file, path)
     return found
 
@@ -70,6 +77,8 @@ def task_content_sha256(contents: Mapping[str, tuple[str, Content]]) -> str:
 
 def pinned_content(benchmark: Benchmark, shots: int) -> str | None:
     """The content identity of the pinned version of what a benchmark reads; None without."""
+    if benchmark.members:
+        return None
     found = {}
     for split, file in benchmark.split_files(shots).items():
         pin = _pin(benchmark, file)
@@ -86,6 +95,8 @@ def mismatches(
 
     `place` is what to call their place in a message: a data root, or `hub: repository`.
     """
+    if benchmark.members:
+        return []
     return [
         Mismatch(place if place.startswith("hub:") else str(Path(place) / file), content, pin)
         for file, content in contents.values()
@@ -93,13 +104,13 @@ def mismatches(
     ]
 
 
-def local_mismatches(task: TaskSpec, data_root: Path) -> list[Mismatch]:
+def local_mismatches(task: TaskSpec, data_root: Path | None) -> list[Mismatch]:
     """The local files of a task that are not the pinned version.
 
     Raises:
         DataError: a file is missing, is no parquet, or lacks a column.
     """
-    return mismatches(task.benchmark, local_contents(task, data_root), str(data_root))
+    return mismatches(task.benchmark, local_contents(task, data_root), str(data_root or ""))
 
 
 def _pin(benchmark: Benchmark, file: str) -> Pin | None:
@@ -119,9 +130,13 @@ def _file_content(benchmark: Benchmark, file: str, path: Path) -> Content:
 def _read_content(name: str, file: str, path: Path, _size: int, _changed: int) -> Content:
     benchmark = BENCHMARKS[name]
     check_split(benchmark, file, path, num_shots=0)  # what cannot be asked has no content
-    types = read_footer(path).types
-    columns = columns_of(benchmark, file, [column for column in types if is_plain(types[column])])
-    return split_content(benchmark, columns, read_columns(path, columns).to_pylist())
+    if format_of(path) == "parquet":
+        types = read_footer(path).types
+        available = [column for column in types if is_plain(types[column])]
+    else:
+        available = read_rows(path).column_names
+    columns = columns_of(benchmark, file, available)
+    return split_content(benchmark, columns, read_rows(path, columns).to_pylist())
 
 
 _MARKER = re.compile(r"\[.*?\]")

@@ -17,9 +17,11 @@ from typing import Any
 from harness.data.pins import pins
 from harness.errors import DataError, one_line
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark
+from harness.evaluation.data_files import read_rows
 from harness.evaluation.task_files import subjects_of
 from harness.readers.files import check_file
-from harness.readers.parquet_files import read_columns, read_footer
+from harness.readers.formats import format_of
+from harness.readers.parquet_files import read_footer
 from harness.records.files import sha256_of_file
 
 Row = Mapping[str, Any]
@@ -52,10 +54,13 @@ def check_split(benchmark: Benchmark, file: str, path: Path, *, num_shots: int |
 @lru_cache(maxsize=64)
 def _counted(name: str, path: Path, _sha256: str) -> Counter[str]:
     """Number of rows by subject (the empty text without subjects), all of them checked."""
-    benchmark, footer = BENCHMARKS[name], read_footer(path)
+    benchmark = BENCHMARKS[name]
     texts = text_columns(benchmark)
-    footer.check({one: "text" if one in texts else "plain" for one in benchmark.columns})
-    rows = read_columns(path, benchmark.columns).to_pylist()
+    if format_of(path) == "parquet":
+        read_footer(path).check(
+            {one: "text" if one in texts else "plain" for one in benchmark.columns}
+        )
+    rows = read_rows(path, benchmark.columns).to_pylist()
     counts: Counter[str] = Counter()
     for number, row in enumerate(rows):
         for column, said in _faults(benchmark, row):
@@ -70,6 +75,7 @@ def _counted(name: str, path: Path, _sha256: str) -> Counter[str]:
 def text_columns(benchmark: Benchmark) -> list[str]:
     """The columns that hold plain text: all but those of the options, the answer and the id."""
     form = benchmark.form
+    assert form is not None
     places = (form.options, form.truths, form.answer, benchmark.id_column)
     others = {place.partition(".")[0] for place in places if place}
     return [column for column in benchmark.columns if column not in others]
@@ -78,6 +84,7 @@ def text_columns(benchmark: Benchmark) -> list[str]:
 def _faults(benchmark: Benchmark, row: Row) -> Iterator[tuple[str, str]]:
     """Yields a column and what is wrong in it."""
     form = benchmark.form
+    assert form is not None
     for column in benchmark.columns:
         if row[column] is None and column != benchmark.id_column:
             yield column, "is empty (null)"
@@ -100,6 +107,7 @@ def _answer_faults(
     benchmark: Benchmark, row: Row, options: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
     form = benchmark.form
+    assert form is not None
     if form.truths is not None:
         truths = value_at(row, form.truths)
         if not isinstance(truths, list) or len(truths) != len(options):

@@ -6,7 +6,10 @@ Nothing is printed, and nothing is left changed.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import os
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +18,22 @@ from typing import Any
 
 import lm_eval.utils
 import torch
-from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.evaluation.loading import LoadedBenchmark
+from harness.errors import EvaluationError, ZbenchError
+from harness.evaluation.chat import chat_template_of
+from harness.evaluation.loading import LoadedBenchmark, code_execution
+from harness.evaluation.trial import first_line
+from harness.models.devices import is_out_of_memory
 
+BOOTSTRAP_DRAWS = 100_000
+"""lm-eval's number of draws for a standard error that has no formula."""
+SCORING_STEPS = {"apply_filters", "process_results", "_process_results"}
+"""lm-eval's functions that score what a model has answered."""
+ONE_PROCESS = "DISABLE_MULTIPROC"
+"""The variable that keeps lm-eval's bootstrap in one process."""
 OnProgress = Callable[[int, int], None]
 
 
@@ -93,23 +105,67 @@ class InMemoryHFLM(HFLM):
         )
 
 
-def run_requests(lm: LM, loaded: Sequence[LoadedBenchmark]) -> Mapping[str, Any]:
+@contextlib.contextmanager
+def _one_process() -> Iterator[None]:
+    """Bootstrapped errors are drawn in this process: a worker's may have none of its own. They are
+    the same numbers, and lm-eval prints a line and a bar for each.
+    """
+    before = os.environ.get(ONE_PROCESS)
+    os.environ[ONE_PROCESS] = "1"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        if before is None:
+            del os.environ[ONE_PROCESS]
+        else:
+            os.environ[ONE_PROCESS] = before
+
+
+@contextlib.contextmanager
+def _scoring_faults(loaded: Sequence[LoadedBenchmark]) -> Iterator[None]:
+    """Tells in one line what a task's own filters and metrics raise; all else passes."""
+    try:
+        yield
+    except ZbenchError:
+        raise
+    except Exception as fault:  # of a task's own functions, and of the libraries of metrics
+        steps = [frame.name for frame in traceback.extract_tb(fault.__traceback__)]
+        if is_out_of_memory(fault) or not SCORING_STEPS & set(steps):
+            raise
+        names = ", ".join(one.task.name for one in loaded)
+        raise EvaluationError(
+            f"{names}: its filters or metrics fail on these responses ({first_line(fault)}); "
+            "correct the task, or leave it out"
+        ) from fault
+
+
+def run_requests(lm: InMemoryHFLM, loaded: Sequence[LoadedBenchmark]) -> Mapping[str, Any]:
     """Returns lm-eval's results of benchmarks, with `samples`; their requests run together.
 
     Raises:
-        EvaluationError: lm-eval cannot make prompts of the rows.
+        EvaluationError: lm-eval cannot make prompts of the rows, or the tokenizer has no chat
+            template.
     """
+    task = loaded[0].task
+    chat = chat_template_of(lm.tokenizer) if task.apply_chat_template else None
     for benchmark in loaded:
-        benchmark.build_requests()
-    results = evaluate(
-        lm=lm,
-        task_dict={
-            "tasks": {name: task for one in loaded for name, task in one.tasks.items()},
-            "groups": {name: group for one in loaded for name, group in one.groups.items()},
-        },
-        limit=loaded[0].task.limit,
-        log_samples=True,
-    )
+        benchmark.build_requests(chat)
+    settings = loaded[0].prompt_settings()
+    settings.pop("chat_template", None)  # lm-eval asks the model for it
+    with code_execution(task), _one_process(), _scoring_faults(loaded):
+        results = evaluate(
+            lm=lm,
+            task_dict={
+                "tasks": {name: task for one in loaded for name, task in one.tasks.items()},
+                "groups": {name: group for one in loaded for name, group in one.groups.items()},
+            },
+            limit=task.limit,
+            log_samples=True,
+            bootstrap_iters=BOOTSTRAP_DRAWS,
+            confirm_run_unsafe_code=task.allow_code_execution,
+            **settings,
+        )
     assert results is not None  # there is one rank
     return results
 

@@ -11,22 +11,19 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from lm_eval.api.group import Group
-from lm_eval.api.task import ConfigurableTask
-from lm_eval.defaults import DEFAULT_OTHER_SEED
-from lm_eval.tasks import TaskManager
-from lm_eval.tasks._factory import TaskFactory
 
 from harness.data.pins import Content, Mismatch
 from harness.errors import DataError, EvaluationError, ZbenchError
-from harness.evaluation.benchmarks import MACRO_METRIC, Benchmark
+from harness.evaluation.chat import ChatTemplate
+from harness.evaluation.data_files import rows_content
 from harness.evaluation.data_versions import (
     columns_of,
     local_contents,
@@ -34,66 +31,41 @@ from harness.evaluation.data_versions import (
     split_content,
     task_content_sha256,
 )
-from harness.evaluation.local_data import read_split, subjects_in
-from harness.evaluation.task_files import folder_of
-from harness.evaluation.tasks import TaskSpec, data_fingerprint, local_files, uses_fallback
+from harness.evaluation.kept_tasks import KeptTask, build_tasks
+from harness.evaluation.task_data import (
+    data_fingerprint,
+    hub_sources,
+    local_files,
+    splits_read,
+    uses_fallback,
+)
+from harness.evaluation.tasks import TaskSpec
 from harness.evaluation.trial import first_line
 from harness.models.devices import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
+CODE_VARIABLE = "HF_ALLOW_CODE_EVAL"
+"""What the library that runs generated code asks for."""
 
-class KeptTask(ConfigurableTask):
-    """lm-eval's YAML task, which reads local files and keeps its documents and requests.
 
-    The class attributes are set by `load_benchmark` on a subclass, because lm-eval constructs tasks
-    from a class and a configuration alone.
+@contextlib.contextmanager
+def code_execution(*tasks: TaskSpec) -> Iterator[None]:
+    """The context of what may run code that a model wrote: the variable its library asks for
+    is set for a task that the grid allows it, and for no longer.
     """
-
-    benchmark: Benchmark
-    files: Mapping[str, Path] | None
-    """Local file by split; None for the hub."""
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        self._kept_requests: list[Any] | None = None
-        super().__init__(config={key: value for key, value in config.items() if key != "class"})
-
-    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Sets `dataset`: from local files where there are, else as lm-eval does."""
-        if self.files is None:
-            super().download(dataset_kwargs, **kwargs)
-            return
-        self.dataset = {}
-        for kind in ("training_split", "validation_split", "test_split", "fewshot_split"):
-            split = getattr(self.config, kind)
-            if split in self.files:
-                self.dataset[split] = read_split(
-                    self.files[split],
-                    self.benchmark.columns,
-                    subject_column=self.benchmark.subject_column,
-                    subject=self.config.dataset_name,
-                )
-            elif split is not None:
-                # lm-eval lists few-shot documents even for 0 shots; nothing reads them.
-                self.dataset[split] = Dataset.from_dict({})
-
-    @cached_property
-    def eval_docs(self) -> Dataset:
-        """The documents; `process_docs` runs once, not at each look."""
-        return super().eval_docs
-
-    def build_all_requests(self, **kwargs: Any) -> None:
-        """Builds the requests the first time; then hands out the same ones, without answers."""
-        if self._kept_requests is None:
-            # As simple_evaluate seeds it: few-shot examples depend on the order of documents.
-            self.set_fewshot_seed(DEFAULT_OTHER_SEED)
-            # tqdm has no other switch here.
-            with contextlib.redirect_stderr(io.StringIO()):
-                super().build_all_requests(**kwargs)
-            self._kept_requests = list(self.instances)
-        for request in self._kept_requests:
-            request.resps, request.filtered_resps = [], {}
-        self._instances = self._kept_requests
+    if not any(task.allow_code_execution for task in tasks):
+        yield
+        return
+    before = os.environ.get(CODE_VARIABLE)
+    os.environ[CODE_VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[CODE_VARIABLE]
+        else:
+            os.environ[CODE_VARIABLE] = before
 
 
 @dataclass(frozen=True)
@@ -110,24 +82,41 @@ class LoadedBenchmark:
     mismatches: tuple[Mismatch, ...] = ()
     """Its splits that are not the pinned version."""
 
-    def build_requests(self) -> int:
+    def build_requests(self, chat_template: ChatTemplate | None = None) -> int:
         """Builds the requests where they are not built yet, and returns their number.
+
+        Args:
+            chat_template: renders a chat with the model's tokenizer (see `chat_template_of`); asked
+                for where the task has `apply_chat_template`.
 
         Raises:
             EvaluationError: lm-eval cannot make prompts of the rows.
         """
+        settings = self.prompt_settings(chat_template)
         for name, member in self.tasks.items():
             try:
-                member.build_all_requests(limit=self.task.limit)
+                member.build_all_requests(limit=self.task.limit, **settings)
             except Exception as fault:  # templates raise whatever a row's value makes them raise
                 if is_out_of_memory(fault):
                     raise
                 logger.debug("%s: no prompts", name, exc_info=True)
                 raise EvaluationError(
-                    f"{name}: lm-eval cannot make prompts of {self.data_source} "
-                    f"({first_line(fault)}); look for an empty or wrong cell"
+                    f"{name}: lm-eval cannot make prompts of {self.data_source} ("
+                    f"{_first_bad_row(member)}{first_line(fault)}); look for an empty or wrong cell"
                 ) from fault
         return sum(len(member.instances) for member in self.tasks.values())
+
+    def prompt_settings(self, chat_template: ChatTemplate | None = None) -> dict[str, Any]:
+        """What lm-eval is told of the prompts, beside the shots."""
+        task = self.task
+        settings: dict[str, Any] = {"system_instruction": task.system_instruction}
+        if task.apply_chat_template:
+            settings |= {
+                "apply_chat_template": True,
+                "fewshot_as_multiturn": task.fewshot_as_multiturn is not False,
+                "chat_template": chat_template,
+            }
+        return settings
 
 
 def load_benchmark(task: TaskSpec, data_root: Path | None) -> LoadedBenchmark:
@@ -143,41 +132,32 @@ def load_benchmark(task: TaskSpec, data_root: Path | None) -> LoadedBenchmark:
 @cache
 def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> LoadedBenchmark:
     benchmark = task.benchmark
-    if data_root is None and benchmark.hub is None:
+    files = local_files(task, data_root)
+    if not files and benchmark.hub is None and not benchmark.members:
         raise DataError(
             f"{task.name}: its items are on no hub; name the folder that holds "
             f"{benchmark.files[benchmark.eval_split]} with --data-root"
         )
-    files = None if data_root is None else local_files(task, data_root)
-    with contextlib.redirect_stderr(io.StringIO()):  # the progress bars of data sets
+    sources = hub_sources(task, data_root)
+    with code_execution(task), contextlib.redirect_stderr(io.StringIO()):  # bars of data sets
         try:
-            tasks, groups = _build(benchmark, files)
+            tasks, groups = build_tasks(task, data_root)
         except ZbenchError:
             raise
         except Exception as fault:  # of data sets, the hub's client, Arrow, lm-eval: of any kind
             if is_out_of_memory(fault):
                 raise
             logger.debug("%s cannot be loaded", task.name, exc_info=True)
-            reason = first_line(fault)
-            if files is not None:
-                raise EvaluationError(
-                    f"{files[benchmark.eval_split]}: lm-eval cannot read it as {task.name} "
-                    f"({reason})"
-                ) from fault
-            assert benchmark.hub is not None
-            raise DataError(
-                f"{task.name}: cannot read {benchmark.hub[0]} from the hub ({reason}); allow "
-                "network access, fill the hub's cache, or give local files with --data-root"
-            ) from fault
+            raise _not_loaded(task, files, sources, first_line(fault)) from fault
     for member in tasks.values():
         _set_shots(member, task)
-    if data_root is None or files is None:
-        assert benchmark.hub is not None
-        source = f"{benchmark.hub[0]}@{_hub_commit(tasks)}"
+    if sources or not files:
+        hub = [f"{name}@{_hub_commit(tasks, name)}" for name in sources]
+        source = " + ".join([*hub, *(_short(path) for path in files.values())]) or "its own code"
         place, contents = f"hub: {source}", _hub_contents(task, tasks)
     else:
-        source = " + ".join(f"{path.parent.name}/{path.name}" for path in files.values())
-        place, contents = str(data_root), local_contents(task, data_root)
+        source = " + ".join(map(_short, files.values()))
+        place, contents = str(data_root or ""), local_contents(task, data_root)
     return LoadedBenchmark(
         task=task,
         tasks=tasks,
@@ -190,9 +170,37 @@ def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> Lo
     )
 
 
+def _short(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def _not_loaded(
+    task: TaskSpec, files: Mapping[str, Path], sources: Sequence[str], reason: str
+) -> ZbenchError:
+    """Why a task's objects cannot be made, in one line."""
+    if sources:
+        return DataError(
+            f"{task.name}: cannot read {', '.join(sources)} from the hub ({reason}); allow network "
+            "access, fill the hub's cache, or give local files with local_data or --data-root"
+        )
+    split = task.benchmark.eval_split
+    place = files.get(split) or next(iter(files.values()), None)
+    return EvaluationError(
+        f"{place}: lm-eval cannot read it as {task.name} ({reason})"
+        if place is not None
+        else f"{task.name}: lm-eval cannot load it ({reason})"
+    )
+
+
 def _hub_contents(task: TaskSpec, tasks: Mapping[str, KeptTask]) -> dict[str, tuple[str, Content]]:
     """What each split holds that was read from the hub: of all subjects together."""
     found = {}
+    for member in task.benchmark.members:
+        for split in splits_read(member, task):
+            place, rows = f"{member.name}/{split}", tasks[member.name].dataset[split]
+            found[place] = place, rows_content(rows.to_list())
+    if found:
+        return found
     for split, file in task.benchmark.split_files(task.num_shots).items():
         available = next(iter(tasks.values())).dataset[split].column_names
         columns = columns_of(task.benchmark, file, available)
@@ -205,57 +213,43 @@ def _hub_contents(task: TaskSpec, tasks: Mapping[str, KeptTask]) -> dict[str, tu
     return found
 
 
-def _build(
-    benchmark: Benchmark, files: Mapping[str, Path] | None
-) -> tuple[dict[str, KeptTask], dict[str, Group]]:
-    """The leaf tasks and the groups of a benchmark, by name."""
-    name, folder = benchmark.name, folder_of(benchmark.task_folder)
-    # One folder is indexed, not lm-eval's 14,000 files.
-    index = TaskManager(include_defaults=False, include_path=str(folder)).task_index
-    own_class = type("KeptTask", (KeptTask,), {"benchmark": benchmark, "files": files})
-    build = partial(TaskFactory().build, overrides={"class": own_class}, registry=index)
-    if name in index:
-        built = build(index[name])
-    else:  # the subjects that the local file has
-        assert files is not None
-        assert benchmark.subject_column is not None
-        built = _subject_group(benchmark)
-        for subject in subjects_in(files[benchmark.eval_split], benchmark.subject_column):
-            member = f"{name}_{subject}"
-            if member not in index:
-                raise EvaluationError(f"{name}: no task '{member}' in {folder}")
-            built.add(build(index[member]))
-    if not isinstance(built, Group):
-        return {built.task_name: built}, {}
-    groups = [built, *built.get_all_groups()]
-    return {task.task_name: task for task in built.get_all_tasks()}, {g.name: g for g in groups}
-
-
-def _subject_group(benchmark: Benchmark) -> Group:
-    """A group without a YAML of its own: the micro mean over its subjects, as in lm-eval's mmlu."""
-    metrics = [metric for metric in benchmark.metrics if metric != MACRO_METRIC]
-    means = [{"metric": metric, "weight_by_size": True} for metric in metrics]
-    return Group.from_config(
-        {"group": benchmark.name, "aggregate_metric_list": means, "metadata": {"version": 1}}
-    )
+def _first_bad_row(member: KeptTask) -> str:
+    """Which row a task cannot make a prompt of, as the beginning of a reason; else nothing."""
+    for number, doc in enumerate(member.eval_docs):
+        try:
+            member.doc_to_text(doc)
+            member.doc_to_target(doc)
+            if member.config.doc_to_choice is not None:
+                member.doc_to_choice(doc)
+        except Exception as fault:  # whatever a template raises
+            logger.debug("row %d", number, exc_info=fault)
+            return f"row {number}, the first is 0: "
+    return ""
 
 
 def _set_shots(member: KeptTask, task: TaskSpec) -> None:
     """Sets the number of few-shot examples by the rule of lm-eval's simple_evaluate."""
-    member.set_config(key="num_fewshot", value=task.num_shots)
-    available = len(member.sampler.df) if task.num_shots else 0
-    if available < task.num_shots:
+    own = {one.name: one.num_shots(task.shots) for one in task.benchmark.members}
+    shots = own.get(member.task_name, task.num_shots)
+    member.set_config(key="num_fewshot", value=shots)
+    available = len(member.sampler.df) if shots else 0
+    if available < shots:
         raise EvaluationError(
-            f"{task.name}: {task.num_shots} few-shot examples are asked for, and "
+            f"{task.name}: {shots} few-shot examples are asked for, and "
             f"{member.task_name} has {available}; lower 'shots'"
         )
 
 
-def _hub_commit(tasks: Mapping[str, KeptTask]) -> str:
-    """The commit that the hub's files came from, as their addresses say it; else `main`."""
+def _shots(member: KeptTask, num_shots: int) -> int:
+    return int(member.config.num_fewshot or 0) if member.benchmark.members else num_shots
+
+
+def _hub_commit(tasks: Mapping[str, KeptTask], source: str) -> str:
+    """The commit that a repository's files came from, as their addresses say it; else `main`."""
     splits = [split for task in tasks.values() for split in task.dataset.values()]
     addresses = (str(one) for split in splits for one in split.info.download_checksums or {})
-    return next((one.split("@")[1].partition("/")[0] for one in addresses if "@" in one), "main")
+    of_it = (one for one in addresses if "@" in one and f"/{source}@" in f"/{one}")
+    return next((one.split("@")[1].partition("/")[0] for one in of_it), "main")
 
 
 def _rows_sha256(tasks: Mapping[str, KeptTask], num_shots: int) -> str:
@@ -263,7 +257,7 @@ def _rows_sha256(tasks: Mapping[str, KeptTask], num_shots: int) -> str:
     digest = hashlib.sha256()
     for name, task in sorted(tasks.items()):
         digest.update(name.encode())
-        for docs in (task.eval_docs, task.sampler.df if num_shots else ()):
+        for docs in (task.eval_docs, task.sampler.df if _shots(task, num_shots) else ()):
             for doc in docs:
                 digest.update(json.dumps(doc, sort_keys=True, default=str).encode())
     return digest.hexdigest()

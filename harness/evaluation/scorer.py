@@ -12,9 +12,11 @@ from itertools import groupby
 from typing import Any
 
 from lm_eval.api.instance import Instance
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
+from harness.evaluation.generation import GenerationState, generate_texts
 from harness.evaluation.lm_eval_session import InMemoryHFLM, OnProgress
 from harness.evaluation.memory import halve_until_it_fits
 from harness.evaluation.prefix_trie.checks import check_sharing, static_refusal
@@ -62,19 +64,21 @@ class EncodingCache:
 class Scorer(InMemoryHFLM):
     """HFLM for an in-memory model, which computes prefixes that requests share once.
 
-    Log-likelihoods are those of `HFLM`; rolling ones and generation are `HFLM`'s own. One case
-    differs: of requests that have the same text and split it at different positions, lm-eval 0.4.13
-    scores all but the longest answer at wrong positions (with its `logits_cache`, the default);
-    here each gets what `HFLM` gives it alone.
+    Log-likelihoods are those of `HFLM`, rolling ones too; so are generated texts (see
+    `generation`). One case differs: of requests that have the same text and split it at different
+    positions, lm-eval 0.4.13 scores all but the longest answer at wrong positions (with its
+    `logits_cache`, the default); here each gets what `HFLM` gives it alone.
 
     Args, beside those of `InMemoryHFLM`:
         precision: bf16, fp16 or fp32; in half precision the model runs under autocast.
         token_budget: tokens of a forward pass, padding included.
         encodings: of earlier requests under the same tokenizer.
+        temperature: of generated responses; None for what each task says itself.
 
     Attributes, beside those of `InMemoryHFLM`:
-        requests: those of the last call, by lm-eval's name of their task.
+        requests: those that were scored last, by lm-eval's name of their task.
         answers: theirs.
+        generation: what is kept of generated responses.
     """
 
     # "Request by request", as stored notes say: by HFLM in batches, without prefix sharing.
@@ -89,6 +93,7 @@ class Scorer(InMemoryHFLM):
         token_budget: int = DEFAULT_TOKEN_BUDGET,
         encodings: EncodingCache | None = None,
         on_progress: OnProgress | None = None,
+        temperature: float | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -112,6 +117,7 @@ class Scorer(InMemoryHFLM):
         self._task_names: list[str] = []
         self.requests: dict[str, list[Request]] = {}
         self.answers: dict[Request, Answer] = {}
+        self.generation = GenerationState(temperature)
         self._refusal = static_refusal(model)
         self._vocab_size: int = model.config.get_text_config().vocab_size
         self._dependence = pass_dependence(model)
@@ -128,6 +134,41 @@ class Scorer(InMemoryHFLM):
         answers: list[Answer] = super().loglikelihood(requests, disable_tqdm=True)
         return answers
 
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = True
+    ) -> list[float]:
+        """The log-likelihood of each text in nats, window by window as `HFLM` cuts it."""
+        windows: list[tuple[int, Request]] = []
+        for number, instance in enumerate(requests):
+            name = instance.task_name or ""
+            rolled = get_rolling_token_windows(
+                token_list=self.tok_encode(instance.args[0]),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+            for pair in map(make_disjoint_window, rolled):
+                windows.append((number, self._request(name, ("", ""), *pair)))
+            of_it = [request for owner, request in windows if owner == number]
+            self.requests.setdefault(name, []).extend(of_it)
+        found: dict[Request, float] = {}
+
+        def on_done(request: Request, value: float, greedy: bool) -> None:
+            found[request] = value
+            self.answers[request] = value, greedy
+            self.count_done(len(distinct))
+
+        distinct = list(dict.fromkeys(request for _, request in windows))
+        self.score(distinct, on_done)
+        totals = [0.0] * len(requests)
+        for number, request in windows:
+            totals[number] += found[request]
+        return totals
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
+        """The response to each request, as `HFLM` gives it alone."""
+        return generate_texts(self, requests, self.generation)
+
     def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
         """The token ids of a text, as `HFLM` gives them."""
         return self._encode(string, *args, **kwargs)
@@ -141,11 +182,11 @@ class Scorer(InMemoryHFLM):
         if override_bs is not None:  # a batch of rolling windows
             return list(super()._loglikelihood_tokens(requests, True, override_bs))
         numbers: dict[Request, list[int]] = {}
-        self.requests, self.answers = {}, {}
+        self.requests |= {name: [] for name in self._task_names}
         for number, (name, pair) in enumerate(zip(self._task_names, requests, strict=True)):
             request = self._request(name, *pair)
             numbers.setdefault(request, []).append(number)
-            self.requests.setdefault(name, []).append(request)
+            self.requests[name].append(request)
         answers: list[Answer] = [(math.nan, False)] * len(requests)
 
         def on_done(request: Request, value: float, greedy: bool) -> None:

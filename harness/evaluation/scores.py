@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas
+from lm_eval.api.group import Group
 from transformers import PreTrainedTokenizerBase
 
-from harness.evaluation.benchmarks import MACRO_METRIC
+from harness.errors import EvaluationError
+from harness.evaluation.benchmarks import MACRO_METRIC, Benchmark
 from harness.evaluation.items import question_id
 from harness.evaluation.lm_eval_session import Batching, InMemoryHFLM
 from harness.evaluation.loading import LoadedBenchmark
+from harness.evaluation.own_benchmarks import metric_key
 from harness.evaluation.tasks import lm_eval_version
-from harness.records.results import TaskScore
+from harness.records.results import LARGEST_SHARE, TaskScore
 
 ITEMS_DIGITS = 12
 """Digits of the items' SHA-256 in the name of an evaluation."""
@@ -85,8 +88,9 @@ def task_scores(
         response_flags: number of items of some of its tasks by the flag of their response.
         shared: further fields of every score.
     """
-    task, metrics = loaded.task, loaded.task.benchmark.metrics
+    task, known = loaded.task, loaded.task.benchmark
     results, members = lm_eval_results["results"], list(loaded.tasks)
+    metrics = metrics_of(known, results[task.name]) if known.members else known.metrics
     shared |= {
         "protocol": task.benchmark.protocol.name,
         "benchmark": task.name,
@@ -108,29 +112,84 @@ def task_scores(
             value, stderr = _macro([_value(results[member], "acc") for member in members])
         else:
             value, stderr = _value(results[name], metric)
+        if not math.isfinite(value):
+            raise EvaluationError(
+                f"{name}: its {metric} is no number ({value}) on these responses; look at its items"
+            )
+        unit = known.unit(metric)
+        if unit is None and not 0 <= value <= LARGEST_SHARE:
+            unit = metric.partition(",")[0]  # named as a share, and counted otherwise
         return TaskScore(
             task=name,
             metric=metric,
             value=value,
             stderr=stderr,
+            unit=unit,
+            higher_is_better=_direction(known, lm_eval_results, name, metric),
             n=sum(lm_eval_results["n-samples"][member]["effective"] for member in members),
-            task_version=str(lm_eval_results["versions"][name]),
+            task_version=str(lm_eval_results["versions"].get(name, "N/A")),
             note=_note(loaded, lm, members, warnings, deviations),
             response_flags=response_flags(members),
             **shared,
         )
 
-    names = members if loaded.groups else []
+    whole = [score(task.name, metric, members) for metric in metrics]
+    if not loaded.groups:
+        return tuple(whole)
+    parts = {name: [name] for name in members}
+    if known.members:
+        within = {one.name: [t.task_name for t in one.get_all_tasks()] for one in _parts(loaded)}
+        parts = within | parts
     own = [metric for metric in metrics if metric != MACRO_METRIC]
-    whole = (score(task.name, metric, members) for metric in metrics)
-    return (*whole, *(score(one, metric, [one]) for one in names for metric in own))
+    for name, tasks in parts.items():
+        measured = metrics_of(known, results[name]) if known.members else own
+        whole += [score(name, metric, tasks) for metric in measured]
+    return tuple(whole)
+
+
+def _parts(loaded: LoadedBenchmark) -> list[Group]:
+    """The groups within a group that have a mean of their own."""
+    groups = loaded.groups.items()
+    return [one for name, one in groups if name != loaded.task.name and one.has_aggregation]
+
+
+def metrics_of(benchmark: Benchmark, result: Mapping[str, Any]) -> list[str]:
+    """The metrics that lm-eval's result of a task or group has: those of its YAML first.
+
+    Raises:
+        EvaluationError: it has none of those, or one is no number.
+    """
+    found = []
+    for key in result:
+        name, _, filter_name = key.partition(",")
+        if filter_name and not name.endswith("_stderr") and name != "alias":
+            found.append(metric_key(name, filter_name))
+    listed = [metric for metric in benchmark.metrics if metric in found]
+    if not listed and result.get("alias") == benchmark.name:
+        raise EvaluationError(
+            f"{benchmark.name}: lm-eval measured {', '.join(found) or 'nothing'}, and its YAML "
+            f"names {', '.join(benchmark.metrics)}; correct its metric_list or filters"
+        )
+    return [*listed, *(metric for metric in found if metric not in listed)]
+
+
+def _direction(benchmark: Benchmark, results: Mapping[str, Any], name: str, metric: str) -> bool:
+    if metric in benchmark.kinds:
+        return benchmark.direction(metric)
+    told = results.get("higher_is_better", {}).get(name, {}).get(metric.partition(",")[0])
+    return told is not False
 
 
 def _value(result: dict[str, Any], metric: str) -> tuple[float, float | None]:
-    """lm-eval's value and standard error; None where it says `N/A`."""
-    stderr = result[f"{metric}_stderr,none"]
+    """lm-eval's value and standard error; None where it says `N/A`. NaN of what is no number."""
+    name, _, filter_name = metric.partition(",")
+    filter_name = filter_name or "none"
+    stderr, value = result.get(f"{name}_stderr,{filter_name}"), result[f"{name},{filter_name}"]
     known = not isinstance(stderr, str) and stderr is not None and math.isfinite(stderr)
-    return float(result[f"{metric},none"]), float(stderr) if known else None
+    try:
+        return float(value), float(stderr or 0.0) if known else None
+    except (TypeError, ValueError):
+        return math.nan, None
 
 
 def _macro(values: list[tuple[float, float | None]]) -> tuple[float, float | None]:

@@ -12,6 +12,7 @@ import pandas
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
+from harness.evaluation.item_records import empty_filters, own_items_frame
 from harness.evaluation.lm_eval_session import lm_eval_session, run_requests
 from harness.evaluation.loading import LoadedBenchmark
 from harness.evaluation.scorer import EncodingCache, Scorer
@@ -53,34 +54,56 @@ def score_benchmarks(
             token_budget=token_budget,
             encodings=_ENCODINGS.setdefault(tokenizer_sha256(tokenizer), EncodingCache()),
             on_progress=on_progress,
+            temperature=loaded[0].task.temperature,
         )
         results = run_requests(scorer, loaded)
         requests = {
-            one.task.name: [r for name in one.tasks for r in scorer.requests[name]]
+            one.task.name: asked
             for one in loaded
+            if (asked := [r for name in one.tasks for r in scorer.requests.get(name, ())])
         }
         silent = silent_benchmarks(model, scorer, requests, scorer.answers)
     warning = bos_warning(tokenizer, model.config)
     names = tuple(benchmark.task.name for benchmark in loaded)
     outcomes = []
     for benchmark in loaded:
-        notices = (SILENT,) if benchmark.task.name in silent else ()
-        items = items_frame(
-            benchmark, results["samples"], partial(overflow_cause, model, precision)
-        )
+        notices = [SILENT] if benchmark.task.name in silent else []
+        cause, samples = partial(overflow_cause, model, precision), results["samples"]
+        if benchmark.task.benchmark.members:
+            items = own_items_frame(benchmark, samples, scorer.generation.responses, cause)
+            notices += empty_filters(benchmark, samples)
+        else:
+            items = items_frame(benchmark, samples, cause)
         scores = task_scores(
             benchmark,
             results,
             scorer,
             warnings=[*([warning] if warning else []), *notices],
+            deviations=_deviations(benchmark, scorer),
             key=request_key(benchmark.task, token_budget),
             precision=precision,
             bos=describe_bos(tokenizer),
             token_budget=token_budget,
             scored_with=tuple(name for name in names if name != benchmark.task.name),
         )
-        outcomes.append(TaskOutcome(scores, items, scorer.batching, notices))
+        outcomes.append(TaskOutcome(scores, items, scorer.batching, tuple(notices)))
     return outcomes
+
+
+def _deviations(loaded: LoadedBenchmark, scorer: Scorer) -> list[str]:
+    """In what the generation of responses is not the benchmark's own."""
+    asked, own = loaded.task.decoding, loaded.task.benchmark.decoding
+    if asked is None or own is None:
+        return []
+    found = []
+    if asked.temperature != own.temperature:
+        found.append(f"generated at temperature {asked.temperature:g}, not {own.temperature:g}")
+    if (short := scorer.generation.shortened) is not None:
+        found.append(
+            f"at most {short[0]} new tokens, not {short[1]}: the model has {scorer.max_length} "
+            "positions"
+        )
+    return found
 
 
 def items_frame(

@@ -14,7 +14,8 @@ from harness.data.pins import pins
 from harness.errors import ZbenchError
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.data_versions import local_contents, pinned_content, task_content_sha256
-from harness.evaluation.tasks import TaskSpec, data_fingerprint
+from harness.evaluation.task_data import data_fingerprint
+from harness.evaluation.tasks import TaskSpec
 from harness.records.results import CellResult, TaskScore, evaluations
 
 OTHER_ITEMS = "scored on other items too"
@@ -26,7 +27,7 @@ class Items:
     """The items that a data root holds for a task; what they are is found out when asked."""
 
     task: TaskSpec
-    data_root: Path
+    data_root: Path | None
     file_sha256: str
     _content: str | None = None
 
@@ -53,7 +54,7 @@ def items_under(task: TaskSpec, data_root: Path | None) -> Items | None:
         sha256 = data_fingerprint(task, data_root)
     except (ZbenchError, OSError):  # the run itself tells what is wrong with them
         return None
-    return None if data_root is None or sha256 is None else Items(task, data_root, sha256)
+    return None if sha256 is None else Items(task, data_root, sha256)
 
 
 ItemsOf = Callable[[TaskSpec], Items | None]
@@ -109,7 +110,7 @@ def items_name(score: TaskScore) -> str:
 
 def is_pinned(score: TaskScore) -> bool:
     """Whether a score was made on the pinned version of its items."""
-    benchmark = BENCHMARKS.get(score.benchmark)
+    benchmark = BENCHMARKS.get(score.benchmark)  # no other has a pin
     if benchmark is None or benchmark.hub is None:
         return False
     if score.content_sha256 is not None:

@@ -8,20 +8,23 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from harness.errors import DataError, did_you_mean, shortened
+from harness.errors import did_you_mean, shortened
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark, Decoding
-from harness.evaluation.items import check_split
-from harness.evaluation.task_files import lm_eval_names
-from harness.records.files import sha256_of_files
+from harness.evaluation.own_benchmarks import find_benchmark, takes_examples
+from harness.evaluation.protocols import PAPER
+from harness.evaluation.task_index import index_of_folder, lm_eval_index
+from harness.evaluation.task_tree import TreeFault
+from harness.readers.files import Unreadable
 from harness.spec import Spec
 
 EVALUATION_RECIPE = 2
@@ -37,11 +40,27 @@ DEFAULT_NUM_ROWS = 64
 """Responses that are generated side by side; part of the request key for the same reason."""
 
 
+class LocalFile(Spec):
+    """A local file of a task's split."""
+
+    task: str
+    """lm-eval's name of the task, or of the group that it is in."""
+    split: str
+    path: str
+    """Absolute, or relative to the data root."""
+
+
+def _is_unset(value: object) -> bool:
+    return value is None
+
+
 class TaskSpec(Spec):
     """A benchmark that a grid asks for."""
 
+    include: str | None = Field(default=None, exclude_if=_is_unset)
+    """Folder of task YAMLs of one's own; the grid's `include`."""
     name: str
-    """A key of BENCHMARKS."""
+    """A task or group of lm-eval, or of `include`, or a key of BENCHMARKS."""
     shots: Annotated[int, Field(ge=0, le=1000)] | None = None
     """Number of few-shot examples; the benchmark's own number where absent."""
     limit: Annotated[int, Field(ge=1, le=10**9)] | None = None
@@ -52,35 +71,68 @@ class TaskSpec(Spec):
     temperature: Annotated[float, Field(ge=0, le=1000)] | None = None
     """Sampling temperature of generated responses: 0 takes the likeliest token. The benchmark's own
     where absent; scores with another one are not the benchmark's."""
+    apply_chat_template: bool = Field(default=False, exclude_if=operator.not_)
+    """Whether the prompt is a chat in the tokenizer's template, as in lm-eval."""
+    fewshot_as_multiturn: bool | None = Field(default=None, exclude_if=_is_unset)
+    """Whether few-shot examples are turns of that chat; lm-eval's default is true."""
+    system_instruction: str | None = Field(default=None, exclude_if=_is_unset)
+    """Text before all else, as in lm-eval; the system's turn of a chat."""
+    files: tuple[LocalFile, ...] = Field(default=(), exclude_if=operator.not_)
+    """The local files of its tasks; from the grid's `local_data`."""
+    allow_code_execution: bool = Field(default=False, exclude_if=operator.not_)
+    """Whether its scoring may run code that a model has written; the grid's."""
 
     @field_validator("name")
     @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in BENCHMARKS:
-            raise ValueError(unknown_benchmark(name))
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        try:
+            known = find_benchmark(name, info.data.get("include"))
+        except (TreeFault, Unreadable) as fault:
+            raise ValueError(str(fault)) from fault
+        if known is None:
+            raise ValueError(unknown_benchmark(name, info.data.get("include")))
         return name
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.num_shots and self.benchmark.few_shot_split is None:
+        known = self.benchmark
+        fixed = known.few_shot_split is None and not any(map(takes_examples, known.members))
+        if self.shots and fixed:
             raise ValueError(
                 f"{self.name} takes no few-shot examples (its prompt is fixed): remove 'shots'"
             )
-        if self.temperature is not None and self.benchmark.decoding is None:
+        if self.temperature is not None and known.decoding is None:
             raise ValueError(
                 f"{self.name} scores log-likelihoods and generates nothing: remove 'temperature'"
+            )
+        if known.protocol is PAPER and (self.apply_chat_template or self.system_instruction):
+            raise ValueError(
+                f"{self.name} has the prompts of the paper: remove 'apply_chat_template' and "
+                "'system_instruction'"
+            )
+        if self.fewshot_as_multiturn is not None and not self.apply_chat_template:
+            raise ValueError("fewshot_as_multiturn needs 'apply_chat_template: true'; remove it")
+        if known.unsafe_code and not self.allow_code_execution:
+            raise ValueError(
+                f"{self.name} runs the code that a model writes: set 'allow_code_execution: true' "
+                "in the grid where that is safe, or remove it"
             )
         return self
 
     @property
     def benchmark(self) -> Benchmark:
         """The benchmark that `name` names."""
-        return BENCHMARKS[self.name]
+        found = find_benchmark(self.name, self.include)
+        assert found is not None
+        return found
 
     @property
     def num_shots(self) -> int:
-        """The number of few-shot examples, resolved."""
-        return self.benchmark.shots if self.shots is None else self.shots
+        """The number of few-shot examples, resolved; in a group, the largest of its tasks."""
+        known = self.benchmark
+        if known.members:
+            return max(member.num_shots(self.shots) for member in known.members)
+        return known.shots if self.shots is None else self.shots
 
     @property
     def decoding(self) -> Decoding | None:
@@ -90,27 +142,29 @@ class TaskSpec(Spec):
             return own
         return replace(own, temperature=self.temperature)
 
+    def file(self, member: str, split: str) -> str | None:
+        """The local file of a task's split, of those that the grid names."""
+        found = {(one.task, one.split): one.path for one in self.files}
+        return found.get((member, split)) or found.get((self.name, split))
 
-def unknown_benchmark(name: object) -> str:
-    """What is wrong with a name that is no benchmark here: lm-eval may have it, or a near one."""
-    known = f"one of {', '.join(BENCHMARKS)}, or add an entry in harness/evaluation/benchmarks.py"
+
+def unknown_benchmark(name: object, include: str | None = None) -> str:
+    """What is wrong with a name that is no benchmark: which ones are near."""
     if not isinstance(name, str):
-        return f"a task needs a name; use {known}"
-    theirs = lm_eval_names()
-    if name in theirs:
-        return f"lm-eval has '{name}', but zbench has no benchmark of that name; use {known}"
-    hint = did_you_mean(name, BENCHMARKS)
+        return f"a task needs a name: of lm-eval's, or one of {', '.join(BENCHMARKS)}"
+    own = index_of_folder(Path(include)) if include is not None else {}
+    hint = did_you_mean(name, [*own, *BENCHMARKS])
     if not hint.startswith("; did you mean"):
         near = _near_of_theirs(name) if _near_of_theirs.cache_info().currsize < MOST_HINTS else []
-        if near:
-            hint = f"; lm-eval has '{near[0]}', of which zbench has no benchmark; use {known}"
+        more = "" if include else "; tasks of your own need the grid's `include`"
+        hint = f"; did you mean '{near[0]}' of lm-eval?" if near else f" of zbench or lm-eval{more}"
     return f"no such task '{shortened(name)}'{hint}"
 
 
 @cache
 def _near_of_theirs(name: str) -> list[str]:
     # Of 14,000 names those that may be near: comparing all takes a tenth of a second.
-    theirs = lm_eval_names()
+    theirs = lm_eval_index()
     likely = [other for other in theirs if other[0] == name[:1] and -4 < len(other) - len(name) < 4]
     return difflib.get_close_matches(name, likely, n=1, cutoff=0.8)
 
@@ -137,6 +191,13 @@ def request_key(task: TaskSpec, token_budget: int = DEFAULT_TOKEN_BUDGET) -> str
         "token_budget": token_budget,
         "lm_eval": lm_eval_version(),
     }
+    for name in ("apply_chat_template", "system_instruction"):
+        if getattr(task, name):
+            record[name] = getattr(task, name)
+    if task.apply_chat_template:
+        record["fewshot_as_multiturn"] = task.fewshot_as_multiturn is not False
+    if benchmark.definition is not None:
+        record["definition"] = benchmark.definition
     if task.decoding is not None:
         record |= {"decoding": asdict(task.decoding), "num_rows": DEFAULT_NUM_ROWS}
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
@@ -153,54 +214,3 @@ def scored_together(tasks: Sequence[TaskSpec]) -> list[tuple[TaskSpec, ...]]:
         key = (shared, task.num_shots, task.limit) if shared else task
         groups.setdefault(key, []).append(task)
     return [tuple(group) for group in groups.values()]
-
-
-def local_files(task: TaskSpec, data_root: Path) -> dict[str, Path]:
-    """The files that a task reads, by split, fallbacks resolved.
-
-    Raises:
-        DataError: a file is missing.
-    """
-    paths = {}
-    for split, name in task.benchmark.split_files(task.num_shots).items():
-        places = [data_root / name, data_root / task.benchmark.fallbacks.get(split, name)]
-        found = next((path for path in places if path.is_file()), None)
-        if found is None:
-            raise DataError(
-                f"{places[0]}: no such file; {task.name} reads its {split} split from it "
-                "(--data-root names the folder; leave it out to read the hub)"
-            )
-        paths[split] = found
-    return paths
-
-
-def check_items(task: TaskSpec, data_root: Path) -> None:
-    """Checks that every row of a task's local files can be asked, before a model is loaded.
-
-    Raises:
-        DataError: a file is missing, or a row cannot be asked, or there are too few.
-        Unreadable: a file cannot be read, or lacks a column, or one has a type that is not due.
-    """
-    for split, path in local_files(task, data_root).items():
-        shots = task.num_shots if split == task.benchmark.few_shot_split else None
-        check_split(task.benchmark, path.relative_to(data_root).as_posix(), path, num_shots=shots)
-
-
-def uses_fallback(task: TaskSpec, files: Mapping[str, Path]) -> bool:
-    """Whether one of `files` stands in for the benchmark's own."""
-    fallbacks = task.benchmark.fallbacks
-    return any(split in fallbacks and path.match(fallbacks[split]) for split, path in files.items())
-
-
-def data_fingerprint(task: TaskSpec, data_root: Path | None) -> str | None:
-    """The sha256 over the local files that a task reads, None where it reads the hub.
-
-    Of one file it is the file's own sha256, of several that of their `<sha256>  <name>` lines.
-
-    Raises:
-        DataError: a file is missing.
-    """
-    if data_root is None:
-        return None
-    files = local_files(task, data_root)
-    return sha256_of_files([files[split] for split in sorted(files)])

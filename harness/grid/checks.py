@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
 
-from harness.data.pins import training_mismatch
 from harness.data.places import check_place
-from harness.data.sets import count_rows, inspect_data, num_examples
+from harness.data.sets import count_rows, inspect_data, num_examples, training_mismatch
 from harness.data.spec import DataSpec, data_file, is_there
 from harness.data.validation import num_training_rows, validation_fault
 from harness.demo.world import world_folder
-from harness.errors import MethodError, ModelError, UsageError, ZbenchError, did_you_mean
+from harness.errors import DataError, MethodError, ModelError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
-from harness.evaluation.tasks import TaskSpec, check_items
+from harness.evaluation.task_data import check_items, reads_local
+from harness.evaluation.tasks import TaskSpec
+from harness.grid.inputs import DataInput, Inputs, trained_fractions
 from harness.grid.names import data_place, label_of
 from harness.grid.schema import Cell, GridSpec, MethodChoice, cell_of, count_cells
+from harness.grid.text_checks import check_texts
 from harness.methods import METHODS, check_options
 from harness.models.checkpoint import ModelSpec, check_checkpoint, local_folder
 from harness.readers.files import user_path
-from harness.training.spec import TrainSpec
 
 DATA_ROOT_VARIABLE = "ZBENCH_DATA_ROOT"
-NO_DATA = DataSpec(source="unknown", path=None)
-"""In the place of data whose entry has faults: nothing is looked up."""
 MAX_CELLS = 10_000
 """Of a grid: each takes minutes at least, so that more are a slip of the pen."""
 ALLOW = "bring that version, or give --allow-data-mismatch: the note then stands with every score"
@@ -47,7 +46,7 @@ def combination_faults(grid: GridSpec) -> Iterator[str]:
     yield from dict.fromkeys(_keeps_without_rows(grid))
     for name in grid.data_names:
         data = grid.data_of(name)
-        for fraction in _fractions(grid, name):
+        for fraction in trained_fractions(grid, name):
             if (fault := fraction_fault(fraction, data, data.num_rows)) is not None:
                 yield fault
     if (count := count_cells(grid)) > MAX_CELLS:
@@ -60,15 +59,15 @@ def combination_faults(grid: GridSpec) -> Iterator[str]:
 
 
 def _misfit(grid: GridSpec, model: str, choice: MethodChoice) -> Iterator[str]:
-    cell = cell_of(grid, model, choice)
-    folder = getattr(cell.options, "adapter", None)
+    folder = getattr(choice.options, "adapter", None)
     if folder is not None and not Path(folder).exists():
         return  # `entries` lets it pass for a command that reads results alone
     try:
+        cell = cell_of(grid, model, choice)
         check_options(METHODS[cell.method], cell.options, cell.model.shape)
         _check_quantization(cell)
     except ZbenchError as misfit:
-        yield f"{cell.model_name} with {cell.method_label}: {misfit}"
+        yield f"{model} with {choice.label}: {misfit}"
 
 
 def _labels_used_twice(grid: GridSpec) -> Iterator[str]:
@@ -80,7 +79,10 @@ def _labels_used_twice(grid: GridSpec) -> Iterator[str]:
         for model, choice in product(block.models, block.methods):
             one = model, id(choice), block.data
             if (meaning := meanings.get(one)) is None:
-                meaning = meanings[one] = cell_of(grid, model, choice, data=block.data).id
+                try:
+                    meaning = meanings[one] = cell_of(grid, model, choice, data=block.data).id
+                except MethodError:
+                    continue  # told with what does not fit
             for fraction, seed in block.draws(choice):
                 label = label_of(model, choice.label, fraction, seed, block.data)
                 known = labels.setdefault(label, (meaning, fraction))
@@ -90,12 +92,6 @@ def _labels_used_twice(grid: GridSpec) -> Iterator[str]:
                         f"two different cells are called '{label}'; give one of the methods a "
                         "`label`"
                     )
-
-
-def _fractions(grid: GridSpec, name: str | None) -> list[float]:
-    """The fractions of a set that something is trained on."""
-    blocks = [block for block in grid.blocks if block.trains and block.data == name]
-    return list(dict.fromkeys(fraction for block in blocks for fraction in block.fractions))
 
 
 def _same_sets(grid: GridSpec) -> Iterator[str]:
@@ -176,68 +172,6 @@ def resolve_data_root(grid: GridSpec, option: Path | None, runs_dir: Path) -> Pa
     return option and option.resolve()
 
 
-@dataclass(frozen=True)
-class DataInput:
-    """A training set, and the fractions of it that cells train on."""
-
-    name: str | None
-    """In the grid's `datasets`; None for its one `data`."""
-    spec: DataSpec
-    fractions: Sequence[float]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What cells read."""
-
-    models: Mapping[str, ModelSpec]
-    longest: Mapping[str, int]
-    """Tokens of the longest text that each model may be trained on. A model that is not trained
-    has none, nor has that of the embedded world, whose texts are known to be short."""
-    data: Sequence[DataInput]
-    """What some cell trains on."""
-    tasks: Sequence[TaskSpec]
-
-
-def inputs_of_cells(cells: Iterable[Cell]) -> Inputs:
-    """What these cells read."""
-    cells = list(cells)
-    fractions: dict[tuple[str | None, DataSpec], list[float]] = {}
-    for cell in cells:
-        if cell.fraction is not None:
-            fractions.setdefault((cell.data_name, cell.data), []).append(cell.fraction)
-    return Inputs(
-        models={cell.model_name: cell.model for cell in cells},
-        longest=_longest((cell.model_name, cell.train) for cell in cells if cell.world is None),
-        data=[DataInput(*set_, list(dict.fromkeys(own))) for set_, own in fractions.items()],
-        tasks=list(dict.fromkeys(task for cell in cells for task in cell.tasks)),
-    )
-
-
-def inputs_of_grid(grid: GridSpec) -> Inputs:
-    """What a grid's cells read, all of them: for a grid with faults, which has no cells."""
-    blocks = grid.blocks if grid.world is None else ()
-    pairs = (pair for block in blocks for pair in product(block.models, block.methods))
-    return Inputs(
-        models=grid.models,
-        longest=_longest((model, choice.train) for model, choice in pairs),
-        data=[
-            DataInput(name, grid.data_of(name), _fractions(grid, name))
-            for name in grid.data_names
-            if grid.data_of(name) is not NO_DATA
-        ],
-        tasks=list(dict.fromkeys(task for block in grid.blocks for task in block.tasks)),
-    )
-
-
-def _longest(trainings: Iterable[tuple[str, TrainSpec | None]]) -> dict[str, int]:
-    longest: dict[str, int] = {}
-    for model, train in trainings:
-        if train is not None:
-            longest[model] = max(train.max_length, longest.get(model, 0))
-    return longest
-
-
 @dataclass
 class Found:
     """What checks have found: faults that stop a run, and what a reader must know, a line each."""
@@ -262,7 +196,12 @@ def look_at(inputs: Inputs, data_root: Path | None) -> Found:
     for name, model in inputs.models.items():
         found.look(_check_model, name, model, inputs.longest.get(name), data_root, checked)
     for data in inputs.data:
+        faults = len(found.faults)
         found.look(_check_data, data, data_root)
+        if len(found.faults) == faults:  # its rows can be read
+            place = data_place(data.name)
+            for name in data.models:
+                found.look(check_texts, data.spec, place, name, inputs.models[name], data_root)
         stated = data.spec.num_rows  # then it is told already of fractions
         rows = None if stated else count_rows(data.spec, data_root)
         few = [fraction_fault(fraction, data.spec, rows) for fraction in data.fractions]
@@ -282,20 +221,18 @@ def version_faults(inputs: Inputs, data_root: Path | None) -> list[str]:
     """
     found: dict[str, None] = {}
     for spec in (data.spec for data in inputs.data):
-        file = data_file(spec, data_root)
         with contextlib.suppress(ZbenchError):
-            whole = file is not None and file.is_file()
-            other = training_mismatch(spec.published, file) if file and whole else None
+            other = training_mismatch(spec, data_root)
             found |= {} if other is None else {str(other): None}
     for task in inputs.tasks:
-        if task.benchmark.hub is None or data_root is None:
+        if task.benchmark.hub is None:
             continue  # on no hub, as the embedded world: nobody's data set, so that it has no pin
         with contextlib.suppress(ZbenchError):
             found |= dict.fromkeys(map(str, local_mismatches(task, data_root)))
     return list(found)
 
 
-_PLACE = "--data-root names the folder of local data and models"
+_PLACE = "--data-root names the folder of local data and models, or put it beside the grid file"
 
 
 def _check_model(
@@ -324,15 +261,19 @@ def _check_data(data: DataInput, data_root: Path | None) -> None:
     file = data_file(data.spec, data_root)
     if file is not None and not is_there(file):
         raise UsageError(f"{data_place(data.name)}.path: no file {file}{instead_of(file)}")
-    check_place(data.spec, data_root)
-    inspect_data(data.spec, data_root)
+    try:
+        check_place(data.spec, data_root)
+        inspect_data(data.spec, data_root)
+    except ZbenchError as fault:
+        if data.name is None:
+            raise
+        raise DataError(f"{data_place(data.name)}: {fault}") from fault
 
 
 def _check_items(task: TaskSpec, data_root: Path | None) -> None:
-    if data_root is not None:
-        check_items(task, data_root)
-        if task.benchmark.hub is not None:
-            local_mismatches(task, data_root)  # the columns that the content is compared by
+    check_items(task, data_root)
+    if task.benchmark.hub is not None and reads_local(task, data_root):
+        local_mismatches(task, data_root)  # the columns that the content is compared by
 
 
 def instead_of(path: Path) -> str:

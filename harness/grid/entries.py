@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     PlainValidator,
     ValidationInfo,
@@ -25,13 +24,14 @@ from pydantic import (
 
 from harness.data.spec import DataSpec
 from harness.errors import ZbenchError, did_you_mean, one_line, shortened
-from harness.evaluation.benchmarks import BENCHMARKS
-from harness.evaluation.tasks import TaskSpec, unknown_benchmark
+from harness.evaluation.tasks import TaskSpec
 from harness.grid.gone import adapter_folder, stored_adapter
 from harness.grid.names import grid_name_fault, method_key, model_name_faults
 from harness.grid.schema import LONGEST_LABEL, MethodChoice
+from harness.grid.task_entries import include_folder, local_data, read_tasks
 from harness.methods import METHODS
 from harness.methods.imported import adapter_sha256
+from harness.methods.matching import MatchSpec
 from harness.methods.method import MethodOptions
 from harness.methods.pass_through import PeftOptions
 from harness.models.checkpoint import ModelSpec
@@ -61,6 +61,11 @@ class Context:
     """The grid's training settings; empty where they have faults."""
     results: Path | None = None
     """The runs folder, for a command that reads results alone: an adapter may be gone since."""
+    include: str | None = None
+    """Folder of task YAMLs of the grid's own."""
+    local_data: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Files by task and split."""
+    allow_code_execution: bool = False
 
 
 def _context(info: ValidationInfo) -> Context:
@@ -74,19 +79,19 @@ def _free_name(name: str) -> str:
     return name
 
 
-def _models(raw: Any) -> dict[str, ModelSpec]:
+def _models(raw: Any, info: ValidationInfo) -> dict[str, ModelSpec]:
     """The models by name; all faults of their names, paths and shapes are told together."""
     if not isinstance(raw, Mapping):
         raise Fault("must be a mapping of keys to values")
     if not raw:
         raise Fault("is empty; add at least one")
-    found, faults = {}, Faults()
+    found, faults, folder = {}, Faults(), _context(info).data_folder
     for name, said in model_name_faults(map(str, raw)):
         faults.add(said, name)
     for name, entry in raw.items():
         spec = faults.validate(ModelSpec, entry, str(name))
         if spec is not None:
-            found[str(name)] = spec
+            found[str(name)] = spec if folder is None else spec.beside(folder)
     faults.check()
     return found
 
@@ -101,14 +106,15 @@ def _known_model(name: str, info: ValidationInfo) -> str:
 def _data(raw: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> DataSpec:
     spec: DataSpec = handler(raw)
     folder = _context(info).data_folder
-    states = isinstance(raw, Mapping) and raw.get("path") is not None
+    own = raw if isinstance(raw, Mapping) else {}
+    states = own.get("path") is not None or (spec.validation and spec.validation.path is not None)
     return spec.beside(folder) if states and folder is not None else spec
 
 
 def _known_data(name: str, info: ValidationInfo) -> str:
     datasets = _context(info).datasets
     if name not in datasets:
-        known = did_you_mean(name, datasets) or "; list it under `datasets`"
+        known = did_you_mean(name, datasets) if datasets else "; list it under `datasets`"
         raise Fault(f"no such data set '{shortened(name)}'{known}")
     return name
 
@@ -122,22 +128,25 @@ def _grid_train(settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any
     return settings
 
 
-def _task(entry: Any) -> Any:
-    record = {"name": entry} if isinstance(entry, str) else entry
-    if isinstance(record, Mapping):
-        name = record.get("name")
-        if not isinstance(name, str) or name not in BENCHMARKS:
-            raise Fault(unknown_benchmark(name))
-        return record
-    raise Fault("must be a benchmark's name, or a mapping with its `name`")
+def _include(raw: Any, info: ValidationInfo) -> str | None:
+    context = _context(info)
+    context.include = None if raw is None else include_folder(raw, context.folder)
+    return context.include
 
 
-def _unique_tasks(tasks: Sequence[TaskSpec]) -> Sequence[TaskSpec]:
-    names, faults = [task.name for task in tasks], Faults()
-    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        faults.add(f"'{name}' stands {names.count(name)} times; keep one")
-    faults.check()
-    return tasks
+def _local_data(raw: Any, info: ValidationInfo) -> dict[str, dict[str, str]]:
+    context = _context(info)
+    context.local_data = local_data(raw, context.folder)
+    return context.local_data
+
+
+def _allow_code(allow: bool, info: ValidationInfo) -> bool:
+    _context(info).allow_code_execution = allow
+    return allow
+
+
+def _tasks(raw: Any, info: ValidationInfo) -> list[TaskSpec]:
+    return read_tasks(raw, _context(info))
 
 
 def _parse_block_method(entry: Any, info: ValidationInfo) -> MethodChoice | None:
@@ -182,7 +191,7 @@ def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
     """
     label = raw.pop("label", None)
     name = raw.pop("method", method_key(raw) or label)
-    own = raw.pop("train", {})
+    own, match = raw.pop("train", {}), raw.pop("match", None)
     if name is None or not isinstance(name, str):
         said = "`method` is missing" if name is None else "`method` must be a method's name"
         raise Fault(f"{said}{did_you_mean('', METHODS)}")
@@ -210,6 +219,7 @@ def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
     if name == "peft" and "peft" not in raw:
         faults.add("is missing; add `peft: {peft_type: ...}` with its options", "peft")
     options = faults.validate(method.options, raw)
+    matching = None if match is None else faults.validate(MatchSpec, match, "match")
     if method.trains:
         settings = merge_settings(merge_settings(method.recipe, context.train), own)
         train = faults.validate(TrainSpec, settings, "train")
@@ -217,9 +227,9 @@ def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
         faults.add(f"'{name}' trains nothing; leave it out", "train")
     faults.check()
     assert options is not None
-    label = label or _default_label(name, options, own)
+    label = label or _default_label(name, options, own, matching)
     return MethodChoice.model_validate(
-        {"label": label, "method": name, "options": options, "train": train}
+        {"label": label, "method": name, "options": options, "train": train, "match": matching}
     )
 
 
@@ -234,7 +244,9 @@ def merge_settings(lower: Mapping[str, object], upper: Mapping[str, object]) -> 
     return {name: value for name, value in lower.items() if name not in replaced} | dict(upper)
 
 
-def _default_label(name: str, options: MethodOptions, train: Mapping[str, Any]) -> str:
+def _default_label(
+    name: str, options: MethodOptions, train: Mapping[str, Any], match: MatchSpec | None
+) -> str:
     """The method's name, with what the entry changes in brackets."""
     changed = {
         key: value
@@ -243,7 +255,7 @@ def _default_label(name: str, options: MethodOptions, train: Mapping[str, Any]) 
     }
     if isinstance(options, PeftOptions):
         name, changed = options.peft_type.lower().replace("_", "-"), options.settings
-    changed |= dict(train)
+    changed |= dict(train) | ({} if match is None else {"match": match.params})
     parts = ",".join(f"{key}={_format_value(value)}" for key, value in changed.items())
     label = f"{name}[{parts}]" if parts else name
     if len(label) <= LONGEST_LABEL:
@@ -267,7 +279,9 @@ KnownModel = Annotated[str, AfterValidator(_known_model)]
 Data = Annotated[DataSpec, WrapValidator(_data)]
 KnownData = Annotated[str, AfterValidator(_known_data)]
 Train = Annotated[dict[str, Any], AfterValidator(_grid_train)]
-Task = Annotated[TaskSpec, BeforeValidator(_task)]
-Tasks = Annotated[list[Task], NON_EMPTY, AfterValidator(_unique_tasks)]
+Include = Annotated[str | None, PlainValidator(_include)]
+LocalData = Annotated[dict[str, dict[str, str]], PlainValidator(_local_data)]
+AllowCode = Annotated[bool, AfterValidator(_allow_code)]
+Tasks = Annotated[list[TaskSpec], PlainValidator(_tasks)]
 BlockMethod = Annotated[MethodChoice, PlainValidator(_parse_block_method)]
 NamedMethod = Annotated[MethodChoice, PlainValidator(_parse_named_method)]

@@ -21,6 +21,9 @@ from harness.grid.names import data_place
 from harness.grid.schema import Cell, GridSpec, is_own_file
 from harness.records.results import read_result
 
+TEMPLATE_TOKENS = 200
+"""More than templates write around a row."""
+
 
 @dataclass
 class OwnData:
@@ -63,7 +66,7 @@ def find_own_data(grid: GridSpec, data_root: Path | None, runs_dir: Path) -> Own
         except UsageError as fault:
             found.faults[name] = f"{place}.path: {fault}"
             continue
-        if _is_idle(data, data_root, runs_dir):
+        if _is_idle(data, _shortest_limit(grid, name), data_root, runs_dir):
             found.idle.add(name)
         same = data.model_copy(update={"path": sha256, "num_rows": None}).model_dump_json()
         if (other := names.setdefault(same, place)) != place:
@@ -71,9 +74,20 @@ def find_own_data(grid: GridSpec, data_root: Path | None, runs_dir: Path) -> Own
     return found
 
 
-def _is_idle(data: DataSpec, data_root: Path | None, runs_dir: Path) -> bool:
-    """Whether what is said of bad rows changes none; where no file is here, cells tell it."""
-    if data.on_bad_rows is None:
+def _shortest_limit(grid: GridSpec, name: str | None) -> int:
+    """The least `max_length` that rows of a set are cut at."""
+    blocks = (block for block in grid.blocks if block.data == name)
+    trains = (choice.train for block in blocks for choice in block.methods)
+    return min((train.max_length for train in trains if train is not None), default=0)
+
+
+def _is_idle(data: DataSpec, max_length: int, data_root: Path | None, runs_dir: Path) -> bool:
+    """Whether what is said of bad rows changes none; where no file is here, cells tell it.
+
+    Which rows are cut, and so dropped, the tokenizer says, which may not be here: `drop` counts as
+    idle where all rows are too short for that.
+    """
+    if data.on_bad_rows in (None, "fail"):  # `fail` is in no id
         return False
     if not is_here(data, data_root):
         stored = [cell["data"] for _, cell in stored_cells(runs_dir) if _is_of(cell, data)]
@@ -82,7 +96,10 @@ def _is_idle(data: DataSpec, data_root: Path | None, runs_dir: Path) -> bool:
         report = inspect_data(data, data_root).report
     except ZbenchError:  # told where the file is looked at
         return False
-    return report is None or not report.policy_matters
+    if report is None or report.policy_matters:
+        return report is None
+    added = TEMPLATE_TOKENS + len((data.system or "").encode())
+    return data.on_bad_rows != "drop" or report.longest + added <= max_length
 
 
 def _own_content(data: DataSpec, data_root: Path | None, runs_dir: Path) -> str:

@@ -20,6 +20,8 @@ from harness.evaluation.benchmarks import Benchmark
 from harness.spec import Fault, Faults, Spec
 
 ALL = "all"
+Measured = tuple[str, str | None]
+"""A benchmark and its metric; None is the primary one."""
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Title = Annotated[str, Field(min_length=1, max_length=80)]
 
@@ -213,15 +215,15 @@ def _column_faults(
     meanings: dict[str, tuple[object, str]],
 ) -> Iterator[str]:
     """Yields faults of a table's columns; `meanings` are those of all tables by title."""
-    before: dict[str, tuple[str, ...]] = {}
+    before: dict[str, tuple[Measured, ...]] = {}
     for index, column in enumerate(table.columns):
         where, title = f"{place}.columns[{index}]", title_of(column, tasks)
         if isinstance(column, AverageColumn):
             yield from _average_faults(column, where, before, tasks)
-            own = tuple(chain.from_iterable(before.get(n, (n,)) for n in column.average))
+            own = tuple(chain.from_iterable(_parts(n, before) for n in column.average))
         else:
             yield from _benchmark_faults(column, where, tasks)
-            own = column.name
+            own = tuple((name, column.metric) for name in column.name)
         if title in before:
             yield f"{where}: a second column is called '{shortened(title)}'; give it a `title`"
         elif (known := meanings.setdefault(title, (column, place)))[0] != column:
@@ -254,7 +256,7 @@ def _benchmark_faults(
 def _average_faults(
     column: AverageColumn,
     where: str,
-    before: Mapping[str, tuple[str, ...]],
+    before: Mapping[str, tuple[Measured, ...]],
     tasks: Mapping[str, Benchmark | None],
 ) -> Iterator[str]:
     lower: dict[bool, str] = {}
@@ -265,21 +267,37 @@ def _average_faults(
                 f"{where}.average: '{shortened(part)}' is no column before it and no task of this "
                 f"grid{did_you_mean(part, known)}"
             )
-        for name in before.get(part, (part,)):
+        for name, metric in _parts(part, before):
             benchmark = tasks.get(name)
             if benchmark is None:
                 continue
-            if (unit := getattr(benchmark, "unit", None)) is not None:
+            unit, higher = _kind(benchmark, metric)
+            if unit is not None:
                 yield (
                     f"{where}.average: {name} is no share (it counts {unit}) and in no average; "
                     "give it a column of its own"
                 )
-            lower.setdefault(not benchmark.higher_is_better, name)
+            else:
+                lower.setdefault(not higher, name)
     if len(lower) > 1:
         yield (
             f"{where}.average: of {lower[True]} the lower score is better, of {lower[False]} the "
             "higher one; such scores are in no average"
         )
+
+
+def _parts(name: str, before: Mapping[str, tuple[Measured, ...]]) -> tuple[Measured, ...]:
+    """What a part of an average is made of: a column before it, or a benchmark."""
+    return before.get(name, ((name, None),))
+
+
+def _kind(benchmark: Benchmark, metric: str | None) -> tuple[str | None, bool]:
+    """The unit of a metric, None of shares, and whether the higher score is the better one."""
+    name = benchmark.primary_metric if metric is None else metric
+    kind = getattr(benchmark, "kinds", {}).get(name)
+    if kind is not None:
+        return kind.unit, kind.higher_is_better
+    return None, benchmark.higher_is_better or name != benchmark.primary_metric
 
 
 def default_title(name: str, benchmark: Benchmark | None) -> str:

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from harness.data.spec import DataSpec
 from harness.errors import GridError
 from harness.evaluation.benchmarks import Benchmark
-from harness.grid.checks import NO_DATA, combination_faults
+from harness.grid.checks import combination_faults
 from harness.grid.entries import (
     NON_EMPTY,
+    AllowCode,
     BlockMethod,
     Context,
     Data,
     GridName,
+    Include,
     KnownData,
     KnownModel,
+    LocalData,
     Models,
     NamedMethod,
-    Task,
     Tasks,
     Train,
     with_labels,
 )
 from harness.grid.questions import ClaimSpec, Name, TableSpec, question_faults
 from harness.grid.schema import (
-    Block,
     DataName,
     DeviceCount,
     Fraction,
@@ -40,6 +39,8 @@ from harness.grid.schema import (
     MethodChoice,
     Seed,
 )
+from harness.grid.sound_part import as_mapping, sound_part
+from harness.grid.task_entries import unused_local_data
 from harness.grid.tracking_uri import TrackingSpec
 from harness.spec import Faults, Spec, describe_faults
 
@@ -80,6 +81,13 @@ class GridFile(Spec):
     """Training settings for all methods; they take precedence over a method's recipe."""
     methods: Annotated[dict[str, NamedMethod], BeforeValidator(with_labels)] = {}
     """Named settings of methods: label -> `method`, its options, and `train`."""
+    include: Include = None
+    """Folder of lm-eval task YAMLs of one's own; beside the grid file where it is relative."""
+    local_data: LocalData = {}
+    """Files of benchmarks, by lm-eval's task and split; beside the grid file, else under the data
+    root, where they are relative."""
+    allow_code_execution: AllowCode = False
+    """Whether benchmarks may run code that a model has written."""
     tasks: Tasks
     gpus_per_cell: DeviceCount = 1
     """Devices that train a cell, where its block says nothing else."""
@@ -91,6 +99,8 @@ class GridFile(Spec):
     claims: list[ClaimSpec] = []
     """What the report tests first, and corrects for the number of."""
     tracking: TrackingSpec = TrackingSpec()
+    budgets: bool = False
+    """Whether `plan` and the report say how equal the methods' budgets are."""
 
     @model_validator(mode="after")
     def _says_its_data(self) -> Self:
@@ -101,6 +111,16 @@ class GridFile(Spec):
             if self.datasets and trains and not stated:
                 names = ", ".join(self.datasets)
                 faults.add(f"say which set it trains on, by `data` ({names})", "blocks", index)
+        faults.check()
+        return self
+
+    @model_validator(mode="after")
+    def _local_data_is_used(self) -> Self:
+        lists = (self.tasks, *(block.tasks or () for block in self.blocks))
+        tasks = [task for tasks in lists for task in tasks]
+        faults = Faults()
+        for name, said in unused_local_data(self.local_data, tasks):
+            faults.add(said, "local_data", name)
         faults.check()
         return self
 
@@ -178,7 +198,7 @@ def resolve(
     except ValidationError as error:
         found = describe_faults(error, place, GridFile)
         faults += [fault for fault in found if not _follows(fault, place, known)]
-        grid = _sound_part(raw, _new_context(raw, folder))
+        grid = sound_part(raw, _new_context(raw, folder))
     faults += [f"{place}: {fault}" for fault in combination_faults(grid)]
     faults += [f"{place}: {fault}" for fault in _questions(grid, whole or raw)]
     return Resolved(grid, tuple(dict.fromkeys(faults)))  # ordered de-duplication
@@ -197,14 +217,14 @@ def _questions(grid: GridSpec, raw: Mapping[str, Any]) -> Iterator[str]:
     }
     written: list[Any] = []
     named: list[Any] = list(_entries(raw.get("tasks")))
-    for block in map(_mapping, _entries(raw.get("blocks"))):
+    for block in map(as_mapping, _entries(raw.get("blocks"))):
         written += _entries(block.get("methods"))
         named += _entries(block.get("tasks"))
     for entry in written:
-        known = [entry] if isinstance(entry, str) else map(_mapping(entry).get, _METHOD_NAMES)
+        known = [entry] if isinstance(entry, str) else map(as_mapping(entry).get, _METHOD_NAMES)
         methods |= dict.fromkeys(name for name in known if isinstance(name, str))
     for entry in named:
-        name = entry if isinstance(entry, str) else _mapping(entry).get("name")
+        name = entry if isinstance(entry, str) else as_mapping(entry).get("name")
         if isinstance(name, str) and name not in tasks:
             tasks |= {name: None}
     yield from question_faults(grid.tables, grid.compare, grid.claims, methods=methods, tasks=tasks)
@@ -239,107 +259,3 @@ def _new_context(
     of_user = raw.get("world") is None and folder is not None and folder.resolve() != SHIPPED
     beside = folder.resolve() if folder is not None and of_user else None
     return Context(folder or Path(), labels["models"], methods, datasets, beside, results=results)
-
-
-def _sound_part(raw: Mapping[str, Any], context: Context) -> GridSpec:
-    """The models, data, tasks and blocks of a faulty file that are without fault.
-
-    So that what is wrong with them together, and with their files, is told with the rest.
-    """
-    models = {}
-    for name, entry in _mapping(raw.get("models")).items():
-        for found in _sound(Models, [{"one": entry}], context):
-            models[str(name)] = found["one"]
-    train: dict[str, Any] = {}
-    for key, value in _mapping(raw.get("train")).items():
-        train |= next(_sound(Train, [{key: value}], context), {})
-    context.train = train
-    for label, entry in _mapping(with_labels(raw.get("methods", {}))).items():
-        if next(_sound(NamedMethod, [entry], context, prune=False), None) is None:
-            context.methods.pop(str(label), None)
-    tasks = tuple(_sound(Task, raw.get("tasks"), context))
-    datasets = {
-        str(name): _sound_data(entry, context)
-        for name, entry in _mapping(raw.get("datasets")).items()
-    }
-    blocks = []
-    for entry in raw.get("blocks", ()) if isinstance(raw.get("blocks"), list) else ():
-        own = _mapping(entry)
-        chosen = own.get("models") or list(models)
-        blocks.append(
-            Block.model_construct(
-                models=tuple(name for name in _sound(str, chosen, context) if name in models),
-                methods=tuple(_methods(own.get("methods"), context)),
-                fractions=tuple(_sound(Fraction, own.get("fractions"), context)) or (1.0,),
-                seeds=tuple(_sound(Seed, own.get("seeds"), context)) or (0,),
-                tasks=tuple(_sound(Task, own.get("tasks"), context)) or tasks,
-                gpus_per_cell=1,
-                data=next((one for one in datasets if one == own.get("data")), None),
-            )
-        )
-    return GridSpec.model_construct(
-        name="", title="", notes=(), models=models, blocks=tuple(blocks),
-        data=_sound_data(raw.get("data", {}), context), datasets=datasets,
-        world=None if raw.get("world") is None else "demo",  # misspelt, it is meant all the same
-        tables=tuple(_sound(TableSpec, raw.get("tables"), context)),
-        claims=tuple(_sound(ClaimSpec, raw.get("claims"), context, prune=False)),
-        compare=next(_sound(Name, [raw.get("compare")], context), None),
-        tracking=TrackingSpec(), text="",
-    )  # fmt: skip
-
-
-def _sound_data(raw: Any, context: Context) -> DataSpec:
-    """The data, unless what is left of a faulty entry would be another set."""
-    own, default = _mapping(raw), DataSpec().model_dump()
-    found: DataSpec
-    for found in _sound(Data, [raw], context):
-        meant = found.model_dump()
-        keys = [key for key in ("source", "path") if key in own]
-        if all(meant[key] == own[key] or meant[key] != default[key] for key in keys):
-            return found
-    return NO_DATA
-
-
-def _mapping(raw: Any) -> Mapping[str, Any]:
-    return raw if isinstance(raw, Mapping) else {}
-
-
-def _methods(entries: Any, context: Context) -> Iterator[Any]:
-    # Not without a key that has a fault: two methods would have the same settings then.
-    yield from filter(None, _sound(BlockMethod, entries, context, prune=False))
-
-
-def _sound(kind: Any, entries: Any, context: Context, *, prune: bool = True) -> Iterator[Any]:
-    """Yields what those entries mean that have no fault, or none without some of their keys.
-
-    Their faults are told by the pass over the whole file.
-    """
-    adapter = _adapter(kind)
-    for entry in entries if isinstance(entries, list | tuple) else ():
-        try:
-            yield adapter.validate_python(entry, context=context)
-        except ValidationError as error:
-            pruned = entry
-            if not prune:
-                continue
-            for fault in error.errors(include_url=False, include_context=False):
-                pruned = _without(pruned, fault["loc"])
-            with contextlib.suppress(ValidationError):
-                yield adapter.validate_python(pruned, context=context)
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
-def _without(entry: Any, steps: tuple[str | int, ...]) -> Any:
-    """The entry without the key that the steps lead to; as it is where they lead to none."""
-    if not steps or not isinstance(entry, Mapping) or steps[0] not in entry:
-        return entry
-    kept = dict(entry)
-    if len(steps) == 1:
-        del kept[steps[0]]
-    else:
-        kept[steps[0]] = _without(entry[steps[0]], steps[1:])
-    return kept

@@ -14,6 +14,9 @@ from harness.data.spec import ALPACA, DataSpec
 from harness.demo.world import DATA
 from harness.demo.world import VERSION as DEMO_VERSION
 from harness.evaluation.tasks import TaskSpec
+from harness.grid.choices import LONGEST_LABEL as LONGEST_LABEL
+from harness.grid.choices import MethodChoice as MethodChoice
+from harness.grid.choices import options_on
 from harness.grid.names import label_of, slug_of
 from harness.grid.questions import ClaimSpec, TableSpec
 from harness.grid.tracking_uri import TrackingSpec
@@ -30,10 +33,7 @@ RECIPE = 1
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 DeviceCount = Annotated[int, Field(ge=1, le=8192)]
-LONGEST_LABEL = 80
-Label = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,\[\]+-]*$", max_length=LONGEST_LABEL)
-]
+
 DataName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=40)]
 RowCounts = Mapping[str | None, int | None]
 """Rows of each training set by its name in `datasets`, None for the grid's one `data`; a size is
@@ -45,16 +45,6 @@ RETIRED = {"micro_batch_size"}
 """Training settings ignored when reading stored cells."""
 OMITTED_FROM_ID_WHEN_UNSET = {"base_quantization"}
 """Training settings that are part of the id only where they are set."""
-
-
-class MethodChoice(Spec):
-    """A method with its settings resolved: what a block's `methods` entry means."""
-
-    label: Label
-    method: str
-    options: SerializeAsAny[MethodOptions]
-    train: TrainSpec | None
-    """None for a method that trains nothing."""
 
 
 class Block(Spec):
@@ -102,8 +92,15 @@ class GridSpec(Spec):
     """The method that all others are compared with, or `all`."""
     claims: tuple[ClaimSpec, ...] = ()
     """What is tested first."""
+    budgets: bool = False
+    """Whether `plan` and the report say how equal the methods' budgets are."""
     text: str
     """The file as its author wrote it."""
+
+    @property
+    def choices(self) -> Iterator[MethodChoice]:
+        """The methods of all blocks, in order."""
+        return (choice for block in self.blocks for choice in block.methods)
 
     def data_of(self, name: str | None) -> DataSpec:
         """The set of a name in `datasets`; the grid's one `data` for None."""
@@ -309,7 +306,7 @@ def cell_of(
         model=grid.models[model],
         method=choice.method,
         method_label=choice.label,
-        options=choice.options,
+        options=options_on(choice, grid.models[model].shape, grid.choices),
         fraction=fraction,
         seed=seed,
         data=spec,

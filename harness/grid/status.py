@@ -12,6 +12,8 @@ from typing import Literal
 from harness.data.places import data_files, known_sha256_of_data
 from harness.data.sets import content_of
 from harness.data.spec import DataSpec, data_file
+from harness.data.template_choice import jinja_sha256
+from harness.data.templates import chosen_chat_template
 from harness.errors import StorageError, ZbenchError
 from harness.evaluation.shown import items_under, shown_result
 from harness.evaluation.tasks import TaskSpec, request_key
@@ -20,6 +22,7 @@ from harness.grid.folders import cell_folder, cell_folders, id_of
 from harness.grid.locks import is_running
 from harness.grid.schema import Cell
 from harness.models.checkpoint import ModelSpec, local_folder
+from harness.models.plain_tokenizer import chat_templates
 from harness.records.files import known_sha256_of_files
 from harness.records.results import CellResult, TaskScore, TrainResult, read_result
 
@@ -70,6 +73,7 @@ class LocalInputs:
         self._request_key = cache(request_key)
         self._items = cache(lambda task: items_under(task, data_root))
         self._weights = cache(self._find_weights)
+        self._chat = cache(self._find_chat_template)
         self._data = cache(self._find_data)
         self._content = cache(self._find_content)
 
@@ -107,6 +111,11 @@ class LocalInputs:
             what, now = self._weights(cell.model)
             if now not in (None, weights):
                 return _changed(cell, what, weights, now)
+        chat = result.train and result.train.chat_template_sha256
+        if chat:
+            what, now = self._chat(cell.model)
+            if now not in (None, chat):
+                return _changed(cell, what, chat, now)
         return self._changed_data(cell, result.train)
 
     def _changed_data(self, cell: Cell, train: TrainResult | None) -> str | None:
@@ -127,6 +136,16 @@ class LocalInputs:
         folder = local_folder(model, self.data_root)
         files = [] if folder is None else sorted(folder.glob("*.safetensors"))
         return f"the weights in {folder}", known_sha256_of_files(files)
+
+    def _find_chat_template(self, model: ModelSpec) -> tuple[str, str | None]:
+        folder = local_folder(model, self.data_root)
+        if folder is None or not folder.is_dir():
+            return "", None
+        try:
+            source = chosen_chat_template(chat_templates(folder), str(folder))
+        except ZbenchError:  # the run itself tells what is wrong with it
+            return "", None
+        return f"the chat template in {folder}", jinja_sha256(source)
 
     def _find_data(self, data: DataSpec) -> tuple[str, str | None]:
         place = str(data_file(data, self.data_root))

@@ -7,23 +7,25 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from harness.data.places import is_here
+from harness.data.reading import RowReport, template_title
+from harness.data.sets import inspect_data
 from harness.data.validation import count_training_rows
 from harness.demo.world import DATA, world_folder, write_world
 from harness.errors import UsageError
 from harness.grid.checks import (
     ALLOW,
-    Inputs,
-    inputs_of_cells,
-    inputs_of_grid,
     look_at,
     resolve_data_root,
     version_faults,
 )
 from harness.grid.folders import check_writable, stored_label, write_cell_file
+from harness.grid.inputs import Inputs, inputs_of_cells, inputs_of_grid
 from harness.grid.loader import read_grid, refuse
+from harness.grid.names import data_place
 from harness.grid.own_data import OwnData, find_own_data
 from harness.grid.resolver import Resolved
-from harness.grid.schema import Cell, GridSpec, RowCounts, expand
+from harness.grid.schema import Cell, GridSpec, RowCounts, expand, is_own_file
 from harness.grid.selection import select_cells
 from harness.grid.status import CellState, read_states
 from harness.methods import METHODS
@@ -51,8 +53,9 @@ class OpenGrid:
     @property
     def notices(self) -> list[str]:
         """What a command says of its grid whatever it does: what is left out, broken plug-ins."""
-        told = "\n".join(self.left_out)
-        return [*self.left_out, *(line for line in METHODS.broken() if line not in told)]
+        told, used = "\n".join(self.left_out), {block.data for block in self.spec.blocks}
+        idle = [f"{data_place(n)}: no block names it" for n in self.spec.datasets if n not in used]
+        return [*self.left_out, *idle, *(line for line in METHODS.broken() if line not in told)]
 
     @cached_property
     def states(self) -> list[CellState]:
@@ -89,6 +92,19 @@ class OpenGrid:
         """Rows of each training set that are left to train on, where their number is known."""
         sets = {name: self.spec.data_of(name) for name in self.spec.data_names}
         return {name: count_training_rows(data, self.data_root) for name, data in sets.items()}
+
+    @cached_property
+    def data_reports(self) -> dict[str, RowReport]:
+        """What is found of the rows of each set of one's own that the cells train on."""
+        found: dict[str, RowReport] = {}
+        for name in dict.fromkeys(cell.data_name for cell in self.cells if cell.train is not None):
+            data = self.spec.data_of(name)
+            if is_own_file(data, self.spec.world) and is_here(data, self.data_root):
+                report = inspect_data(data, self.data_root).report
+                if report is not None:
+                    title = template_title(report.form, data.template)
+                    found[data_place(name)] = replace(report, template=title)
+        return found
 
     @cached_property
     def inputs(self) -> InputCheck:

@@ -42,6 +42,10 @@ class LoraOptions(MethodOptions):
     targets: Targets = ("q_proj", "v_proj")
     """The linear layers that are adapted, in every layer of the model."""
 
+    def size_options(self) -> tuple[str, ...]:
+        """The rank."""
+        return ("rank",)
+
 
 def apply_lora(
     model: PreTrainedModel, options: LoraOptions, seed: int, *, use_dora: bool = False

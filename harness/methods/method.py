@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from harness.models.shape import ModelShape
 from harness.spec import Spec
@@ -22,6 +22,26 @@ class MethodOptions(Spec):
     def identity(self) -> dict[str, Any]:
         """The options that decide the trained weights; part of a cell's id."""
         return self.model_dump()
+
+    def size_options(self) -> tuple[str, ...]:
+        """The options, whole numbers, that say how many parameters are trained; for `match`."""
+        return ()
+
+    def states(self, name: str) -> bool:
+        """Whether an option was given, so that `match` leaves it as it is."""
+        return name in self.model_fields_set
+
+    def stated(self, name: str) -> Any:
+        """The value of an option."""
+        return getattr(self, name)
+
+    def resized(self, name: str, value: int) -> Self:
+        """The same options with another size.
+
+        Raises:
+            ValueError: it is beyond the option's bounds.
+        """
+        return self.model_validate({**self.model_dump(exclude_unset=True), name: value})
 
 
 PROBE_TEXTS = 16

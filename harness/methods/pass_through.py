@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BeforeValidator
 
@@ -17,8 +17,8 @@ from harness.methods.adaption_prompt import check_family, draw_prompts
 from harness.methods.lora import ALPACA_LORA
 from harness.methods.method import Method, MethodOptions, Workload
 from harness.methods.peft_cache import remembered
-from harness.methods.peft_settings import checked_settings, make_config
-from harness.methods.peft_types import BEFORE_TEXT, IN_CACHE
+from harness.methods.peft_settings import checked_settings, make_config, option_names
+from harness.methods.peft_types import BEFORE_TEXT, IN_CACHE, REQUIRED, SIZES
 from harness.models.adapters import insert_adapter
 from harness.models.devices import is_out_of_memory
 from harness.models.families import FAMILIES
@@ -34,6 +34,18 @@ _QUERIES_AND_VALUES = {
     "interleaved": ["query_key_value"],
 }
 """What is adapted where PEFT has no default for a family: what its own defaults are elsewhere."""
+
+
+_LARGEST_DECOMPOSED = 1024
+_BY_LAYER = frozenset({"ADAPTION_PROMPT", "TINYLORA"})
+"""Types whose layers do not all have the same number of parameters."""
+_LAYER_OPTIONS = frozenset(
+    {
+        *("layers_to_transform", "layers_pattern", "exclude_modules", "rank_pattern"),
+        *("alpha_pattern", "block_size_pattern", "n_frequency_pattern", "lambda_pattern"),
+    }
+)
+"""Options that may tell one layer from another."""
 
 
 class PeftOptions(MethodOptions):
@@ -55,6 +67,26 @@ class PeftOptions(MethodOptions):
     def identity(self) -> dict[str, Any]:
         """The type, and the options that differ from PEFT's defaults; not PEFT's version."""
         return dict(self.peft)
+
+    def size_options(self) -> tuple[str, ...]:
+        """The options that say how many parameters the type trains."""
+        return SIZES.get(self.peft_type, ("r",) if "r" in option_names(self.peft_type) else ())
+
+    def states(self, name: str) -> bool:
+        """Whether an option differs from PEFT's default, and has one."""
+        return name in self.peft and name not in REQUIRED.get(self.peft_type, ())
+
+    def stated(self, name: str) -> Any:
+        """The value of an option that differs from PEFT's default."""
+        return self.peft[name]
+
+    def resized(self, name: str, value: int) -> Self:
+        """The same options with another size.
+
+        Raises:
+            ValueError: PEFT refuses it.
+        """
+        return self.model_validate({"peft": {**self.peft, name: value}})
 
 
 def apply_peft(model: PreTrainedModel, options: PeftOptions, seed: int) -> PeftModel:
@@ -157,15 +189,28 @@ def _counted(shape: ModelShape, options: PeftOptions) -> int:
     if start.startswith(("pissa", "olora")):  # decompositions of weights, of the same sizes
         settings = {**options.peft, "init_lora_weights": True}
         options = options.model_copy(update={"peft": settings})
+    by_layer = options.peft_type in _BY_LAYER or bool(_LAYER_OPTIONS & options.settings.keys())
+    regex = isinstance(options.settings.get("target_modules"), str)
     try:
-        return _count_in(shape, options, "meta")
+        if shape.num_hidden_layers <= 4 or by_layer or regex:
+            return _count_in(shape, options, "meta")
+        return _extrapolated(shape, options, "meta")
     except MethodError as fault:
         if "meta" not in str(fault):
             raise
-    # PEFT reads the weights of some types as it begins, of which the meta device has none: the
-    # count of small models of one and of two layers tells that of each.
+    # PEFT reads the weights of some types as it begins, of which the meta device has none.
+    if options.peft_type == "FROD" and shape.hidden_size > _LARGEST_DECOMPOSED:
+        raise MethodError(
+            "FROD: its parameters are counted by decomposing matrices, which takes hours at "
+            f"hidden size {shape.hidden_size}; it is for models of at most {_LARGEST_DECOMPOSED}"
+        )
+    return _extrapolated(shape, options, "cpu")
+
+
+def _extrapolated(shape: ModelShape, options: PeftOptions, device: str) -> int:
+    """The count from those of models with one and with two layers: every layer adds the same."""
     one, two = (
-        _count_in(shape.model_copy(update={"num_hidden_layers": layers}), options, "cpu")
+        _count_in(shape.model_copy(update={"num_hidden_layers": layers}), options, device)
         for layers in (1, 2)
     )
     return one + (two - one) * (shape.num_hidden_layers - 1)

@@ -85,12 +85,15 @@ def make_config(kind: str, settings: Mapping[str, Any]) -> Any:
         return config_class(kind)(**{"task_type": "CAUSAL_LM", **settings})
 
 
-@cache
-def option_names(kind: str) -> tuple[str, ...]:
+def option_names(kind: str) -> list[str]:
     """The options of a type that an entry may set."""
+    return remembered({"options": kind}, lambda: _option_names(kind))
+
+
+def _option_names(kind: str) -> list[str]:
     kept = [field.name for field in dataclasses.fields(config_class(kind)) if field.init]
     hidden = SET_HERE | REFUSED_OPTIONS.keys() | {"task_type", "peft_type"}
-    return tuple(name for name in kept if name not in hidden)
+    return [name for name in kept if name not in hidden]
 
 
 def _compared(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,6 +44,10 @@ class PrefixTuningOptions(MethodOptions):
     num_virtual_tokens: TokenCount = 10
     """Keys and values per layer and head."""
 
+    def size_options(self) -> tuple[str, ...]:
+        """The virtual tokens."""
+        return ("num_virtual_tokens",)
+
 
 def apply_prefix_tuning(
     model: PreTrainedModel, options: PrefixTuningOptions, seed: int
@@ -83,6 +87,10 @@ class PromptTuningOptions(MethodOptions):
     num_virtual_tokens: TokenCount = 100
     start: Literal["vocabulary", "random"] = "vocabulary"
     """From the embeddings of random tokens, or from N(0, 1)."""
+
+    def size_options(self) -> tuple[str, ...]:
+        """The virtual tokens."""
+        return ("num_virtual_tokens",)
 
 
 def apply_prompt_tuning(

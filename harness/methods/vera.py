@@ -39,6 +39,10 @@ class VeraOptions(MethodOptions):
     """First value of the rank's scales (d in the paper); those of the outputs (b) start at zero."""
     targets: Targets = LLAMA_LINEAR
 
+    def size_options(self) -> tuple[str, ...]:
+        """The rank, a scale of which every target has."""
+        return ("rank",)
+
 
 def apply_vera(model: PreTrainedModel, options: VeraOptions, seed: int) -> PeftModel:
     """Freezes the model, inserts PEFT's VeRA layers, and wraps it.

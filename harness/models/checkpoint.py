@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from pydantic import model_validator
+from pydantic import PrivateAttr, model_validator
 
 from harness.errors import ModelError, plain_message, shortened
 from harness.models.advice import fault_line, model_error
@@ -38,8 +38,15 @@ Found = TypeVar("Found")
 
 
 def local_folder(spec: ModelSpec, data_root: Path | None) -> Path | None:
-    """The folder that a model's `path` names; None where the hub's copy is read."""
-    return place_of(spec.path, data_root)
+    """The folder that a model's `path` names; None where the hub's copy is read.
+
+    That is the one under the data root, or where there is none the one beside the grid file.
+    """
+    under = place_of(spec.path, data_root)
+    if spec.path is None or spec._beside is None or (under is not None and under.exists()):
+        return under
+    beside = spec._beside / spec.path
+    return beside if beside.exists() else under
 
 
 def find_checkpoint(spec: ModelSpec, data_root: Path | None) -> Path:
@@ -53,8 +60,8 @@ def find_checkpoint(spec: ModelSpec, data_root: Path | None) -> Path:
         return _snapshot(spec)
     if folder is None:
         raise ModelError(
-            f"{spec.path}: this path is relative to the data folder, and none is given; give "
-            "one, or make the model's path absolute"
+            f"{spec.path}: this path is relative, and no such folder lies beside the grid file; "
+            "--data-root names the folder that it is in"
         )
     check_folder(folder)
     return folder
@@ -197,12 +204,20 @@ class ModelSpec(Spec):
     source: str | None = None
     """Hub repository, such as `huggyllama/llama-7b`."""
     path: UserPath | None = None
-    """Checkpoint folder; a relative one lies under the data root. It takes precedence over
-    `source`."""
+    """Checkpoint folder: absolute, under the data root, or beside the grid file. It takes
+    precedence over `source`."""
     revision: str = "main"
     """Branch, tag or commit of the hub repository; the resolved commit stays with each result."""
     shape: ModelShape
     """Stated, so that parameters are counted without loading; checked when the model is loaded."""
+    _beside: Path | None = PrivateAttr(default=None)
+    """The folder of the grid file that states the path."""
+
+    def beside(self, folder: Path) -> Self:
+        """The same, of a grid file in this folder, which its path may be relative to."""
+        copied = self.model_copy()
+        copied._beside = folder
+        return copied
 
     @model_validator(mode="after")
     def _somewhere(self) -> Self:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import plain_message
+from harness.errors import one_line, plain_message
 from harness.readers.files import Unreadable, unreadable
 
 if TYPE_CHECKING:
@@ -18,18 +18,23 @@ BATCH_ROWS = 4096
 """Rows that are made at once."""
 
 
-def arrow_schema(path: Path) -> pyarrow.Schema:
-    """The columns of an Arrow file.
+def arrow_types(path: Path) -> dict[str, pyarrow.DataType]:
+    """The columns of an Arrow file, in order.
 
     Raises:
-        Unreadable: it is none, or damaged.
+        Unreadable: it is none, or damaged, or has a column twice.
     """
     with _opened(path) as reader:
-        return reader.schema
+        names = reader.schema.names
+        types = dict(zip(names, reader.schema.types, strict=True))
+    if len(types) < len(names):
+        twice = one_line(next(name for name in types if names.count(name) > 1))
+        raise Unreadable(path, "content", f"has the column {twice} more than once", "rename one")
+    return types
 
 
-def arrow_batches(path: Path, columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
-    """Yields some columns of an Arrow file in order, in small batches of valid texts.
+def arrow_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yields the rows of an Arrow file with some of its columns, in order, texts in valid Unicode.
 
     Raises:
         Unreadable: it is damaged.
@@ -40,7 +45,7 @@ def arrow_batches(path: Path, columns: Sequence[str]) -> Iterator[pyarrow.Record
             for start in range(0, chosen.num_rows, BATCH_ROWS):
                 part = chosen.slice(start, BATCH_ROWS)
                 part.validate(full=True)
-                yield part
+                yield from part.to_pylist()
 
 
 def _batches(reader: Any) -> Iterator[pyarrow.RecordBatch]:

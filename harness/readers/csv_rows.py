@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
@@ -82,3 +83,6 @@ def _lines(stream: IO[bytes], path: Path) -> Iterator[str]:
     except UnicodeDecodeError as fault:
         byte = f"byte {fault.object[fault.start]:#04x} in or after line {number}"
         raise Unreadable(path, "no text", f"is no UTF-8 text ({byte})") from fault
+    finally:
+        with contextlib.suppress(ValueError):  # it is closed
+            text.detach()  # who opened the stream closes it

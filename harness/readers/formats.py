@@ -59,7 +59,7 @@ def format_of_head(head: bytes) -> str:
             return name
     # A cut last character is no fault of the text.
     text = head.decode("utf-8-sig", errors="replace").rstrip("\ufffd")
-    if "\0" in text or text.count("\ufffd") > len(text) / 100:
+    if "\0" in text or text.count("\ufffd") > len(text) / 10:
         return "no known format"
     return _format_of_text(text)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.readers.arrow_files import arrow_batches, arrow_schema
+from harness.readers.arrow_files import arrow_rows, arrow_types
 from harness.readers.csv_rows import CsvRows
 from harness.readers.files import Unreadable, check_file
 from harness.readers.formats import HEAD_BYTES, format_of_head
@@ -62,9 +62,7 @@ def open_records(path: Path, known: Collection[str] = ()) -> Iterator[Records]:
             yield Records(path, types, lambda columns: table_rows(read_batches(file, columns)))
     elif kind in ("an Arrow file (Feather)", "an Arrow stream"):
         with unpacked_file(path) as file:
-            schema = arrow_schema(file)
-            types = dict(zip(schema.names, schema.types, strict=True))
-            yield Records(path, types, lambda columns: table_rows(arrow_batches(file, columns)))
+            yield Records(path, arrow_types(file), lambda columns: arrow_rows(file, columns))
     elif kind in ("JSON", "JSON Lines"):
         with unpacked(path) as stream:
             yield Records(path, None, lambda _columns: json_rows(stream, path))

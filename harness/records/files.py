@@ -246,9 +246,18 @@ def _version(path: Path) -> tuple[str, int, int]:
     return str(path.resolve()), found.st_size, found.st_mtime_ns
 
 
-def _memory() -> Path:
+def cache_folder() -> Path:
+    """The user's folder of what is quicker to keep than to find out again.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
     folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(folder) / "zbench" / "fingerprints.json"
+    return Path(folder) / "zbench"
+
+
+def _memory() -> Path:
+    return cache_folder() / "fingerprints.json"
 
 
 def _remembered() -> dict[str, str]:

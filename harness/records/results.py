@@ -26,6 +26,7 @@ from pydantic.dataclasses import dataclass
 from harness.errors import StorageError, one_line
 from harness.readers.files import ADVICE, Unreadable, read_bytes, unreadable
 from harness.records.files import write_bytes
+from harness.records.prompts import Prompt
 from harness.records.seal import canonical, check_seal, sealed
 
 RESULT_FILE = "result.json"
@@ -97,6 +98,12 @@ class TrainResult:
     before and after training, `probe/...`."""
     note: str | None = None
     """What a reader must know of this training run, such as a loss that exploded on its way."""
+    prompts_sha256: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """SHA-256 of the rows as the model was given them: of all tokens, and which are in the loss;
+    absent in records of older versions."""
+    example: Prompt | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The first of these rows, shortened: `template`, and `pieces` of text, each with whether its
+    tokens are in the loss."""
     validation_losses: tuple[Finite, ...] = Field(default=(), exclude_if=lambda value: not value)
     """Mean loss per label token of the validation rows after each epoch, in nats, in evaluation
     mode; absent where none were held out."""
@@ -106,9 +113,14 @@ class TrainResult:
     """SHA-256 of the content of the validation rows."""
     kept_epoch: Count | None = Field(default=None, exclude_if=lambda value: value is None)
     """Epoch (from 0) whose weights are saved and scored, under `keep: best`; None: the last."""
+    odd_rows: Mapping[str, Count] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """Numbers of odd rows: of the data set those that `on_bad_rows` `dropped`, or kept although a
+    text is missing (`filled`), or that `where` `left_out`; of the drawn examples those with an
+    `empty` response. Absent where there is none, and in records of older versions."""
     lost_examples: int = Field(default=0, exclude_if=lambda value: value == 0)
-    """Drawn examples that were not trained on, since their prompt alone fills the maximal length;
-    absent where there is none, and in records of older versions, whose `examples` counts them."""
+    """Drawn examples that were not trained on, since their prompt alone fills the maximal length,
+    or since they are cut there and `on_bad_rows` is `drop`; absent where there is none, and in
+    records of older versions, whose `examples` counts them."""
     cut_examples: int = Field(default=0, exclude_if=lambda value: value == 0)
     """Examples whose end lies behind the maximal length and was not trained on; absent where there
     is none, and in records of older versions."""
@@ -246,6 +258,9 @@ class CellResult:
     """The scores, benchmark by benchmark; in a benchmark with subjects its own come first."""
     environment: Mapping[str, Any] = Field(default_factory=dict)
     """Versions, host, device, git commit, time."""
+    examples: Mapping[str, Prompt] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """By benchmark: the first request as the model was given it, shortened, as `example` of the
+    training; absent in records of older versions."""
     evaluation_seconds: Mapping[str, Finite] = Field(default_factory=dict)
     """Wall-clock seconds by benchmark."""
     evaluation_environments: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)

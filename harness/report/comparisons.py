@@ -118,7 +118,7 @@ def _correction(comparisons: Sequence[Comparison]) -> list[str]:
     tested = [entry for entry in comparisons if entry.is_tested]
     columns = list(dict.fromkeys(entry.column for entry in tested))
     if not tested:
-        return ["Nothing here is tested: the grid's claims are about other columns."]
+        return ["Nothing here is tested: these columns describe, and have no star."]
     families = [text for name, text in FAMILIES.items() if any(e.family == name for e in tested)]
     apart = f", apart for {'; for '.join(families)}" if len(families) > 1 else ""
     over = f": over {families[0]}" if len(families) == 1 else ""
@@ -138,11 +138,10 @@ def margin_lines(comparisons: Sequence[Comparison]) -> list[str]:
     for entry in comparisons:
         if entry.margin is None or entry.estimate is None:
             continue
-        scale, unit = margin_scale(entry), entry.group.unit(entry.column) or "points"
-        reach = interval_text(entry.estimate.interval, scale=scale)
+        reach = interval_text(entry.estimate.interval, scale=margin_scale(entry))
         lines.append(
-            f"Margin ±{scaled(entry.margin, scale)} {unit} ({entry.model}: {entry.label}, "
-            f"{entry.column}): the 95% interval {reach} {_lies(entry)}."
+            f"Margin {margin_text(entry)} ({entry.model}: {entry.label}, {entry.column}): the 95% "
+            f"interval {reach} {lies(entry)}."
         )
     return lines
 
@@ -153,7 +152,15 @@ def margin_scale(entry: Comparison) -> Scale:
     return scale_of(entry.group.unit(entry.column), values)
 
 
-def _lies(entry: Comparison) -> str:
+def margin_text(entry: Comparison) -> str:
+    """A comparison's margin with its unit, such as `±1.5 points`."""
+    assert entry.margin is not None
+    unit = entry.group.unit(entry.column)
+    return f"±{scale_of(unit).factor * entry.margin:g} {unit or 'points'}"
+
+
+def lies(entry: Comparison) -> str:
+    """What a comparison's interval says of its margin."""
     if entry.is_within_margin is None:
         return "is not known"
     if entry.is_within_margin:
@@ -211,8 +218,8 @@ def comparison_lists(findings: Findings, *, is_rest: bool = False) -> list[Table
 def _margin(entry: Comparison) -> str:
     if entry.margin is None:
         return ""
-    text = f"±{scaled(entry.margin, margin_scale(entry))}"
-    return text + {True: ", within", False: ", not within", None: ""}[entry.is_within_margin]
+    ends = {True: ", within", False: ", not within", None: ""}
+    return margin_text(entry) + ends[entry.is_within_margin]
 
 
 def comparison_records(findings: Findings, *, is_rest: bool = False) -> list[dict[str, object]]:

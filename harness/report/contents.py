@@ -22,11 +22,14 @@ from harness.report.figures import Drawing, styles_of
 from harness.report.gates import MEANING, gate_drawing, share_table
 from harness.report.items import items_section
 from harness.report.latex import to_latex
+from harness.report.overlap import overlap_score_table, overlap_table, unknown_sentences
 from harness.report.page import Section, html, render_page
+from harness.report.prompts import prompts_section
 from harness.report.reading import caution_sentences, headline_sentences, status_line
 from harness.report.render import Table, to_markdown
 from harness.report.text import to_text
 from harness.report.theory import theory_section
+from harness.report.validation import validation_table
 
 TERMINAL_WIDTH = 120
 """Columns of the terminal."""
@@ -79,8 +82,11 @@ TABLES = (
     ),
     TableKind("responses", listings.flag_tables, file="responses"),
     TableKind("responses", listings.order_table, file="responses"),
+    TableKind("training-loss", validation_table),
     TableKind("gates", share_table),
     TableKind("protocol", listings.protocol_tables),
+    TableKind("overlap", overlap_table, file="overlap"),
+    TableKind("overlap", overlap_score_table, file="overlap"),
     TableKind("published", listings.published_tables),
     TableKind("published", listings.anchor_table),
     TableKind("costs", costs.cost_table),
@@ -121,6 +127,8 @@ SECTIONS = {
     "theory": "Convergence rates (our simulation)",
     "reading": "What may be read from this",
     "protocol": "Protocol",
+    "prompts": "Prompts of training and evaluation",
+    "overlap": "Training rows and test items",
     "published": "Published values",
     "costs": "Costs and cells",
     "scores": "All scores",
@@ -247,6 +255,8 @@ def _sections(
         "theory": theory_section(data.theory) if data.theory is not None else "",
         "items": items_section(findings.items),
         "reading": html("bullets", caution_sentences(findings)),
+        "overlap": html("paragraphs", unknown_sentences(findings)),
+        "prompts": prompts_section(data.prompts),
         "grid": html("text", data.grid_yaml),
         "files": html("paragraphs", [", ".join(file_names)]),
     }

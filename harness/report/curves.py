@@ -149,7 +149,10 @@ def loss_drawing(findings: Findings, found: LossCurves, styles: Styles) -> Drawi
     if not curves:
         return None
     theirs = {curve.method: curve.values for curve in published}
-    draw = partial(_draw_losses, curves=curves, published=theirs, styles=styles)
+    held_out = {v: found.validation[v] for v in curves if v in found.validation}
+    draw = partial(
+        _draw_losses, curves=curves, validation=held_out, published=theirs, styles=styles
+    )
     num_epochs = 1 + max(epoch for epochs in curves.values() for epoch in epochs)
     panels = [Plot("All epochs", partial(draw, first=0))]
     if num_epochs > 2:
@@ -158,6 +161,11 @@ def loss_drawing(findings: Findings, found: LossCurves, styles: Styles) -> Drawi
     if published:
         notes = "".join(f"; {curve.method} {curve.note}" for curve in published if curve.note)
         source = f" Dashed, hollow marks: published ({findings.published.loss_source}{notes})."
+    if held_out:
+        source += (
+            " Dashed, without marks: loss on the validation rows after each epoch, in evaluation "
+            "mode, mean of the seeds."
+        )
     share = share_text(found.fraction)
     return Drawing(
         name=f"training-loss-{place_name(model, found.data)}",
@@ -175,6 +183,7 @@ def _draw_losses(
     axes: Axes,
     *,
     curves: Mapping[Variant, Mapping[int, list[float]]],
+    validation: Mapping[Variant, Mapping[int, list[float]]],
     published: Mapping[str, tuple[float, ...]],
     styles: Styles,
     first: int,
@@ -185,6 +194,10 @@ def _draw_losses(
         points = [(float(e), values) for e, values in epochs.items() if e >= first]
         if points:
             draw_curve(axes, points, styles[variant.method], name_of(variant))
+    for variant, epochs in validation.items():
+        means = [(e, sum(losses) / len(losses)) for e, losses in epochs.items() if e >= first]
+        label = legend_name(f"{name_of(variant)}, validation")
+        axes.plot(*zip(*means, strict=True), "--", color=styles[variant.method][0], label=label)
     for variant in curves:
         values = published.get(variant.method_name)
         if values is None or variant.method != variant.method_name:
@@ -200,4 +213,4 @@ def _draw_losses(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.set_xlabel("Epoch")
-    axes.set_ylabel("Training loss (nats per token)")
+    axes.set_ylabel(f"{'Loss' if validation else 'Training loss'} (nats per token)")

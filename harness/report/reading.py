@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from harness.analysis.comparisons import Comparison
 from harness.analysis.findings import Findings
 from harness.analysis.frames import ReportInput
-from harness.report.comparisons import margin_lines, margin_scale
+from harness.data.spec import ODD_ROWS
+from harness.report.comparisons import lies, margin_scale, margin_text
 from harness.report.numbers import interval_text, p_text, signed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def status_line(data: ReportInput) -> str:
@@ -41,13 +47,16 @@ def _headline(entry: Comparison, num_groups: int) -> str:
     seeds = f"{estimate.num_seeds} seed{'s' if estimate.num_seeds > 1 else ''}"
     where = f" ({group.title})" if num_groups > 1 else ""
     lower = ", of which lower is better" if group.is_lower_better(entry.column) else ""
+    winner = {True: f" in favour of {entry.left}", False: f" in favour of {entry.right}", None: ""}
     tested = f"p {_is(entry.p_value)} before correction and {_is(entry.p_holm)} after it"
     if entry.p_value is None:
         tested = "no test"
-    margin = f" {margin_lines([entry])[0]}" if entry.margin is not None else ""
+    margin = ""
+    if entry.margin is not None:
+        margin = f" Margin {margin_text(entry)}: the interval {lies(entry)}."
     return (
         f"{entry.model}: {entry.label}, {entry.column}{where}{lower}: "
-        f"{signed(estimate.value, scale)} {unit} ({reach}{tested}, {seeds}).{margin}"
+        f"{signed(estimate.value, scale)} {unit}{winner[entry.is_left_better]} ({reach}{tested}, {seeds}).{margin}"
     )
 
 
@@ -71,6 +80,7 @@ def caution_sentences(findings: Findings) -> list[str]:
             "Scores that are no numbers are left out, and show dashes: "
             f"{'; '.join(findings.not_numbers)}."
         )
+    lines += _about_rows(cells)
     noted = cells.reindex(columns=["label", "training_note"]).dropna()
     lines += [f"{label}: {note}." for label, note in noted.itertuples(index=False)]
     settings = [setting for group in measured.groups for setting in group.settings.values()]
@@ -105,6 +115,23 @@ def caution_sentences(findings: Findings) -> list[str]:
         "at equal cost; see the costs."
     )
     return lines
+
+
+def _about_rows(cells: pd.DataFrame) -> list[str]:
+    """What was left out of each training set, or is odd in it."""
+    most: dict[str, dict[str, int]] = {}
+    for record in cells.to_dict("records"):
+        data = record.get("data")
+        known = most.setdefault(data if isinstance(data, str) else "", {})
+        for name in ODD_ROWS:
+            if (count := record.get(f"{name}_rows") or 0) > known.get(name, 0):
+                known[name] = int(count)
+    said = {
+        set_: "; ".join(f"{own[name]:,} {text}" for name, text in ODD_ROWS.items() if name in own)
+        for set_, own in most.items()
+        if own
+    }
+    return [f"Training rows{f' of {name}' if name else ''}: {s}." for name, s in said.items()]
 
 
 def _about_seeds(seeds: tuple[int, int] | None) -> list[str]:

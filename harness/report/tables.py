@@ -105,10 +105,11 @@ def _caption(
         " ".join([*table.notes, *averages, missing if group.averages else f"{missing}."]),
     ]
     if sum(bool(line.best) for line in lines) > 1 or _num_rivals(table, lines) > 1:
+        each = " and data set" if any(line.variant.data is not None for line in lines) else ""
         names = "them all" if ALL in table.bold else listed(_bold_titles(table, lines))
         texts.append(
-            f"Bold: the best of {names} per model; it says nothing of significance (see the "
-            "paired comparisons)."
+            f"Bold: the best of {names} per model{each}; it says nothing of significance (see "
+            "the paired comparisons)."
         )
     if any(line.name.startswith("…") for line in lines):
         texts.append("…: the method of the row above with other settings; the label is the grid's.")

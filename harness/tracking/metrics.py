@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 LATER = {
+    *("cut_examples", "chat_template_sha256", "odd_rows", "prompts_sha256", "example"),
     *("validation_losses", "validation_examples", "validation_sha256", "kept_epoch"),
-    *("cut_examples", "chat_template_sha256"),
 }
 """Fields of a training's result that earlier versions had not; they count where they are set."""
 
@@ -112,16 +113,17 @@ def result_metrics(result: CellResult, tasks: Sequence[TaskSpec] = ()) -> list[M
     first = {score.evaluation for score in shown_result(result).scores}
     asked = {request_key(task) for task in tasks}
     for score in sorted(result.scores, key=lambda score: score.key in asked):
-        stem = f"eval/{score.protocol}/{score.task}"
+        stem = f"eval/{score.protocol}/{mlflow_name(score.task)}"
         if score.evaluation not in first:  # of other items than the one that has the plain name
             stem += f"/items-{items_name(score)}"
-        add(f"{stem}/{score.metric}", score.value)
+        name = mlflow_name(score.metric)
+        add(f"{stem}/{name}", score.value)
         if score.stderr is not None:
-            add(f"{stem}/{score.metric}_stderr", score.stderr)
+            add(f"{stem}/{name}_stderr", score.stderr)
         for name, count in score.response_flags.items():
             add(f"{stem}/responses/{name}", count)
     for benchmark, seconds in result.evaluation_seconds.items():
-        add(f"cost/evaluation_seconds/{benchmark}", seconds)
+        add(f"cost/evaluation_seconds/{mlflow_name(benchmark)}", seconds)
     if (train := result.train) is not None:
         for epoch, loss in enumerate(train.epoch_losses):
             add("train/epoch_loss", loss, epoch)
@@ -135,6 +137,13 @@ def result_metrics(result: CellResult, tasks: Sequence[TaskSpec] = ()) -> list[M
             if name.startswith("probe/"):  # others are the last step's, and logged with it
                 add(name, value)
     return list(found.values())
+
+
+def mlflow_name(name: str) -> str:
+    """A metric's or task's name with the characters alone that MLflow takes: a filter follows its
+    metric behind a slash, as in `exact_match/strict-match`; others become `_`.
+    """
+    return re.sub(r"[^\w\-. /]", "_", name.replace(",", "/"))
 
 
 def content_hash(folder: Path) -> str:

@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from harness.data.instructions import (
+    DROPPED,
     Example,
     count_cut,
     cut_note,
+    drop_note,
     epoch_batches,
     lost_note,
 )
@@ -231,7 +233,13 @@ def _result(
     trainable, total = count_parameters(training.train_step.model)
     lost = sum(not example.num_labels for example in training.examples)
     cut, count = count_cut(training.examples), len(training.examples)
-    notes = [explosion_note(progress.records), lost_note(lost, count), cut_note(cut, count)]
+    dropped = sum(example is DROPPED for example in training.examples)
+    notes = [
+        explosion_note(progress.records),
+        lost_note(lost - dropped, count),
+        drop_note(dropped, count),
+        cut_note(cut, count),
+    ]
     return TrainResult(
         steps=len(progress.records) - training.train_step.loss_scale.skipped_steps,
         examples=count - lost,

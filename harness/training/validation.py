@@ -101,7 +101,7 @@ class Validation(Callback):
         loss = mean_loss(training.train_step, self.examples)
         if not math.isfinite(loss):
             raise TrainingError(
-                f"epoch {epoch + 1}: the validation loss is {loss:.4g}; {ADVICE['diverged']}"
+                f"epoch {epoch}: the validation loss is {loss:.4g}; {ADVICE['diverged']}"
             )
         progress = training.progress
         progress.validation_losses.append(loss)
@@ -119,7 +119,7 @@ class Validation(Callback):
         best, last = training.progress.best_epoch, training.train_step.spec.epochs - 1
         if self.keep is None or best is None or best == last:
             return
-        logger.info("keeps the weights of epoch %d, whose validation loss is the lowest", best + 1)
+        logger.info("keeps the weights of epoch %d, whose validation loss is the lowest", best)
         file = best_file(self.keep, best)
         parameters = trained_parameters(training.train_step.model)
         try:

@@ -16,7 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 import harness
-from harness.data.rows import Instruction
+from harness.data.rows import Conversation, Instruction, Turn
 from harness.data.sets import (
     Instructions,
     choose,
@@ -211,18 +211,19 @@ from harness.data.sets import read_instructions
 from harness.errors import DataError, ZbenchError
 from harness.data.spec import DataSpec
 try:
-    data = read_instructions(DataSpec(source="someone/rows"), data_root=None)
+    spec = DataSpec(source="someone/rows", **json.loads(sys.argv[1]))
+    data = read_instructions(spec, data_root=None)
     print(json.dumps([len(data.rows), data.identity]))
 except DataError as fault:
     print(json.dumps(str(fault)))
 """
 
 
-def read_hub(cache: Path) -> object:
+def read_hub(cache: Path, **settings: object) -> object:
     """Reads a hub data set in a process of its own: the hub's settings are read at import."""
     environment = os.environ | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", READ_HUB],
+        [sys.executable, "-c", READ_HUB, json.dumps(settings)],
         capture_output=True,
         text=True,
         check=True,
@@ -250,6 +251,30 @@ def test_hub_data_is_read_from_the_cache_with_its_commit(tmp_path: Path) -> None
             "num_rows": 40,
         },
     ]
+
+
+def test_of_hub_data_subset_split_and_columns_are_chosen(tmp_path: Path) -> None:
+    repository = tmp_path / "hub/datasets--someone--rows"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text(COMMIT)
+    folder = repository / "snapshots" / COMMIT
+    (folder / "chats").mkdir(parents=True)
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    chats = pd.DataFrame({"messages": [turns] * 3, "score": [1.0, 2.0, 3.0]})
+    chats.to_parquet(folder / "chats" / "test-0.parquet")
+    frame().rename(columns={"output": "answer"}).to_parquet(folder / "train.parquet")
+    card = "configs: [{config_name: chats, data_files: [{split: test, path: chats/*.parquet}]}, "
+    card += "{config_name: plain, data_files: [{split: train, path: train.parquet}]}]"
+    (folder / "README.md").write_text(f"---\n{card}\n---\n")
+    content = rows_sha256([Conversation((Turn("user", "q"), Turn("assistant", "a")))] * 2)
+    found = read_hub(tmp_path, subset="chats", split="test", where="score > 1")
+    assert found == [2, {"source": "someone/rows", "revision": "main", "commit": COMMIT,
+                         "sha256": content, "num_rows": 2}]  # fmt: skip
+    mapped = read_hub(tmp_path, subset="plain", columns={"output": "answer"})
+    assert isinstance(mapped, list)
+    assert mapped[1]["sha256"] == rows_sha256(ROWS)
+    assert "has no readable train split" in str(read_hub(tmp_path, subset="chats"))
+    assert "(it has instruction, input, answer)" in str(read_hub(tmp_path, subset="plain"))
 
 
 def test_hub_data_without_network_says_what_to_put_where(tmp_path: Path) -> None:

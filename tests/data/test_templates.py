@@ -194,6 +194,17 @@ def test_templates_for_other_forms_are_refused() -> None:
             one(row, "qwen3", **options)
 
 
+def test_an_end_of_turn_that_is_no_token_is_in_the_loss_and_eos_too() -> None:
+    tokenizer = chat_tokenizer("llama3")
+    tokenizer.chat_template = CHAT_KINDS["chatml"].template  # whose tokens it does not have
+    (example,) = tokenize([ROWS[1]], tokenizer, 4096)
+    assert learned(example, tokenizer) == [
+        "Hello.<|im_end|>",
+        "Here it is: é 🙂 中<|im_end|>",
+        "You are welcome.<|im_end|><|eot_id|>",
+    ]
+
+
 QUESTION = (
     "Question: {{ instruction }}\n\nAnswer:"
     "{% if not add_generation_prompt %} {{ output }}{% endif %}"

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from harness.data.pins import MISMATCH
+from tests.fixtures.own_tasks import write_tasks
 from tests.fixtures.real_data import DATA_ROOT, HAS_REAL_DATA
 
 TEXT = "river stone cloud apple lamp seven quick brown fox under bright metal sings the a of"
@@ -193,3 +194,11 @@ def real_root() -> Path:
     if not HAS_REAL_DATA:
         pytest.skip(f"ZBENCH_DATA_ROOT is {DATA_ROOT}, which has no stories260k_hf")
     return Path(DATA_ROOT)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tasks of one's own, and their rows as JSON Lines; read only."""
+    root = tmp_path_factory.mktemp("own")
+    write_tasks(root)
+    return root

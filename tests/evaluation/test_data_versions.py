@@ -11,9 +11,10 @@ import pyarrow.parquet
 import pytest
 
 from harness.data import pins as data_pins
-from harness.data.pins import Pin, content_sha256, pins, training_mismatch, training_note
+from harness.data.pins import Pin, content_sha256, pins, training_note
 from harness.data.rows import Instruction
-from harness.data.sets import rows_sha256
+from harness.data.sets import rows_sha256, training_mismatch
+from harness.data.spec import DataSpec
 from harness.evaluation import data_versions
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.data_versions import local_contents, local_mismatches, task_content_sha256
@@ -129,10 +130,17 @@ def test_what_is_on_no_hub_has_no_pinned_version(pinned: Path) -> None:
 
 def test_training_data_count_where_the_grid_calls_them_a_copy(pinned: Path) -> None:
     path = pinned / "alpaca" / "train.parquet"
-    write_rows(path, [{"instruction": "a"}, {"instruction": "b"}])
-    assert training_mismatch(None, path) is None
-    assert training_mismatch("someone/else", path) is None
-    assert "2 rows of content" in str(training_mismatch("t/alpaca", path))
+    write_rows(path, [{"instruction": "a", "output": ""}, {"instruction": "b", "output": "c"}])
+    (lines := path.with_suffix(".jsonl")).write_text('{"instruction": "a", "output": "b"}')
+
+    def mismatch(place: Path, **settings: object) -> str:
+        spec = DataSpec.model_validate({"path": str(place), **settings})
+        return str(training_mismatch(spec, None))
+
+    assert mismatch(path) == mismatch(path, source="someone/else") == "None"
+    assert "2 rows of content" in mismatch(path, source="t/alpaca")
+    assert "1 rows of content" in mismatch(lines, source="t/alpaca")  # of any format
+    assert mismatch(path, source="t/alpaca", where="instruction == 'b'") == "None"  # says so
     assert training_note("t/alpaca", "1") is None
     assert training_note("t/alpaca", None) is None
     assert "training data differs from the pinned version" in str(training_note("t/alpaca", "2"))

@@ -27,7 +27,8 @@ from transformers import (
 from harness.evaluation import evaluate, evaluate_together
 from harness.evaluation.prefix_trie.forward import TrieForward, padded_length
 from harness.evaluation.scores import TaskOutcome
-from harness.evaluation.tasks import TaskSpec, local_files
+from harness.evaluation.task_data import local_files
+from harness.evaluation.tasks import TaskSpec
 from harness.methods import METHODS
 from tests.evaluation.conftest import other_notes
 

@@ -13,7 +13,8 @@ import pytest
 from harness.errors import DataError, ZbenchError
 from harness.evaluation import items
 from harness.evaluation.benchmarks import BENCHMARKS
-from harness.evaluation.tasks import TaskSpec, check_items
+from harness.evaluation.task_data import check_items
+from harness.evaluation.tasks import TaskSpec
 from tests.evaluation.conftest import write_rows
 
 Row = dict[str, Any]
@@ -130,11 +131,11 @@ def test_rows_are_read_once_while_they_stay_the_same(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check_items(TaskSpec(name="arc_easy"), root)
-    monkeypatch.setattr(items, "read_columns", lambda *_: pytest.fail("read a second time"))
+    monkeypatch.setattr(items, "read_rows", lambda *_: pytest.fail("read a second time"))
     check_items(TaskSpec(name="arc_easy"), root)
 
 
 def test_the_pinned_files_are_not_read(real_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(items, "read_columns", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(items, "read_rows", lambda *_: pytest.fail("read"))
     for name in ("arc_easy", "arc_challenge", "mmlu", "truthfulqa_mc1", "paper_mmlu"):
         check_items(TaskSpec(name=name), real_root)

@@ -227,6 +227,6 @@ def test_memory_that_runs_out_is_no_fault_of_the_data(
     monkeypatch.setattr(type(loaded.tasks["arc_easy"]), "build_all_requests", full)
     with pytest.raises(MemoryError):
         loaded.build_requests()
-    monkeypatch.setattr(loading, "_build", full)
+    monkeypatch.setattr(loading, "build_tasks", full)
     with pytest.raises(MemoryError):
         load_benchmark(TaskSpec(name="arc_easy", limit=3), shared_root)

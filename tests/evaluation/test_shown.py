@@ -17,7 +17,8 @@ from harness.evaluation.shown import (
     items_under,
     shown_result,
 )
-from harness.evaluation.tasks import TaskSpec, data_fingerprint
+from harness.evaluation.task_data import data_fingerprint
+from harness.evaluation.tasks import TaskSpec
 from harness.records.results import CellResult, TaskScore, evaluations
 from tests.evaluation.conftest import write_rows
 from tests.records.test_results import RESULT, SCORE

@@ -10,14 +10,9 @@ from pydantic import ValidationError
 from harness.errors import DataError
 from harness.evaluation import tasks
 from harness.evaluation.benchmarks import HELLASWAG_SAMPLE
-from harness.evaluation.tasks import (
-    TaskSpec,
-    data_fingerprint,
-    local_files,
-    request_key,
-    scored_together,
-)
-from harness.evaluation.tasks import uses_fallback as stands_in
+from harness.evaluation.task_data import data_fingerprint, local_files
+from harness.evaluation.task_data import uses_fallback as stands_in
+from harness.evaluation.tasks import TaskSpec, request_key, scored_together
 from harness.spec import describe_faults
 
 
@@ -40,9 +35,15 @@ def test_a_misspelt_benchmark_offers_the_nearest() -> None:
     assert line.startswith(said)
 
 
-@pytest.mark.parametrize("name", ["winogrande", "mmlu_anatomy", "mmlu_stem"])
-def test_a_task_that_only_lm_eval_has_is_told_apart_from_a_misspelt_one(name: str) -> None:
-    assert f"lm-eval has '{name}', but zbench has no benchmark of that name" in fault_of(name=name)
+@pytest.mark.parametrize("name", ["winogrande", "mmlu_anatomy", "mmlu_stem", "gsm8k", "wikitext"])
+def test_any_task_or_group_of_lm_eval_is_a_benchmark(name: str) -> None:
+    spec = TaskSpec(name=name)
+    assert spec.benchmark.name == name
+    assert spec.benchmark.primary_metric in spec.benchmark.metrics
+
+
+def test_a_name_near_one_of_lm_evals_offers_it() -> None:
+    assert "no such task 'winogrand'; did you mean 'winogrande'" in fault_of(name="winogrand")
 
 
 def test_shots_are_refused_where_the_prompt_is_fixed() -> None:

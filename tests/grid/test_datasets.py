@@ -13,7 +13,7 @@ from harness.grid.folders import stored_label, write_cell_file
 from harness.grid.resolver import resolve, resolve_grid
 from harness.grid.schema import Cell, GridSpec, expand
 from harness.grid.selection import select_cells
-from harness.grid.workspace import OpenGrid, open_grid
+from harness.grid.workspace import OpenGrid, open_grid, open_to_run
 from tests.evaluation.conftest import write_rows
 from tests.grid.test_loader import GRID
 
@@ -71,6 +71,22 @@ def test_each_set_has_its_own_content_and_size(tmp_path: Path) -> None:
         left.read_states()
     (cell,) = select_cells(left.cells, "@one")
     assert cell.data_sha256 == grid.own_data.contents["one"]
+
+
+def test_faults_of_files_name_the_set_and_are_told_at_once(tmp_path: Path) -> None:
+    grid = opened(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / "data" / f"{name}.parquet").write_text('{"a": 1}')
+    with pytest.raises(GridError) as told:
+        open_to_run(grid.argument, tmp_path / "runs", tmp_path / "data", None)
+    rows = [fault for fault in told.value.faults if "no columns of a training row" in fault]
+    assert [fault.partition(": ")[0] for fault in rows] == ["datasets.one", "datasets.two"]
+
+
+def test_a_set_that_no_block_names_is_told(tmp_path: Path) -> None:
+    assert opened(tmp_path).notices == []
+    text = TEXT.replace("data: two", "data: one")
+    assert opened(tmp_path, text).notices == ["datasets.two: no block names it"]
 
 
 def test_a_stored_cell_keeps_its_label(tmp_path: Path) -> None:

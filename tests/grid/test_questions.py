@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import yaml
 
 from harness.errors import GridError
+from harness.evaluation.protocols import LM_EVAL
 from harness.grid.loader import load_grid, shipped_grids
-from harness.grid.questions import AverageColumn, BenchmarkColumn
+from harness.grid.questions import AverageColumn, BenchmarkColumn, TableSpec, question_faults
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import expand
 
@@ -141,25 +144,33 @@ def test_what_has_a_fault_of_its_own_is_not_said_to_be_missing() -> None:
     assert not any("claims" in line for line in lines)
 
 
-def test_an_average_of_what_is_no_share_is_refused(monkeypatch) -> None:
-    from dataclasses import replace
+def known(name: str, **kinds: tuple[str | None, bool]) -> SimpleNamespace:
+    """Returns what a benchmark of these metrics (unit, higher is better) tells."""
+    described = {m: SimpleNamespace(unit=u, higher_is_better=h) for m, (u, h) in kinds.items()}
+    return SimpleNamespace(
+        title=name, column=None, protocol=LM_EVAL, kinds=described, metrics=tuple(kinds),
+        primary_metric=next(iter(kinds)), higher_is_better=True,
+    )  # fmt: skip
 
-    from harness.evaluation import benchmarks, tasks
 
-    class Counted(benchmarks.Benchmark):
-        unit = "perplexity"
+def test_an_average_of_what_is_no_share_or_of_two_directions_is_refused() -> None:
+    tasks = {
+        "a": known("a", acc=(None, True)),
+        "brier": known("brier", brier=(None, False)),
+        "text": known("text", perplexity=("perplexity", False), acc=(None, True)),
+    }
 
-    known = benchmarks.BENCHMARKS
-    counted = Counted(**vars(known["hellaswag"]))
-    lower = replace(known["arc_challenge"], higher_is_better=False)
-    changed = {**known, "hellaswag": counted, "arc_challenge": lower}
-    monkeypatch.setattr(tasks, "BENCHMARKS", changed)
-    assert faults_of("tables: [{columns: [{average: [arc_easy, hellaswag]}]}]") == [
-        "m.yaml: tables[0].columns[0].average: hellaswag is no share (it counts perplexity) and in "
-        "no average; give it a column of its own"
+    def told(*columns: object) -> list[str]:
+        table = TableSpec(columns=columns)
+        return list(question_faults([table], None, [], methods=(), tasks=tasks))
+
+    assert told({"average": ["a", "text"]}) == [
+        "tables[0].columns[0].average: text is no share (it counts perplexity) and in no average; "
+        "give it a column of its own"
     ]
-    (line,) = faults_of("tables: [{columns: [{average: [arc_easy, arc_challenge]}]}]")
-    assert "of arc_challenge the lower score is better, of arc_easy the higher one" in line
+    assert told({"name": "text", "metric": "acc", "title": "T"}, {"average": ["a", "T"]}) == []
+    (line,) = told({"average": ["a", "brier"]})
+    assert "of brier the lower score is better, of a the higher one" in line
 
 
 def test_every_shipped_grid_with_the_papers_methods_states_the_papers_claims() -> None:

@@ -205,9 +205,9 @@ def test_responses_are_those_of_one_prompt_at_a_time(kind: str) -> None:
     assert (reason is not None) == (kind == "longrope")
     found: dict[int, Response] = {}
     decoding = Decoding(temperature=0.0, top_p=1.0, max_new_tokens=steps, seed=0)
-    Generator(model, decoding, end_token=-1, num_rows=3, reason_against_cache=reason).generate(
-        prompts, found.__setitem__
-    )
+    Generator(
+        model, decoding, end_tokens=frozenset(), num_rows=3, reason_against_cache=reason
+    ).generate(prompts, found.__setitem__)
     for number, prompt in enumerate(prompts):
         row = list(prompt.tokens)
         for _ in range(steps):

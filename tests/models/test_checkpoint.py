@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +15,13 @@ import pytest
 from transformers import GPT2Config
 
 from harness.errors import ModelError, ZbenchError
-from harness.models.checkpoint import ModelSpec, check_shape, find_checkpoint, read_config
+from harness.models.checkpoint import (
+    ModelSpec,
+    check_shape,
+    find_checkpoint,
+    local_folder,
+    read_config,
+)
 from harness.models.shape import shape_of
 from tests.fixtures.tiny_checkpoint import edit_json, write_checkpoint
 from tests.fixtures.tiny_models import HEADS, shape, tiny_config
@@ -39,7 +46,7 @@ def folder(written: Path, tmp_path: Path) -> Path:
 def test_a_relative_path_lies_under_the_data_root(folder: Path) -> None:
     spec = ModelSpec(path="tiny", shape=shape())
     assert find_checkpoint(spec, folder.parent) == folder
-    with pytest.raises(ModelError, match="tiny: this path is relative .* none is given"):
+    with pytest.raises(ModelError, match="tiny: this path is relative, .*--data-root"):
         find_checkpoint(spec, None)
 
 
@@ -206,3 +213,15 @@ def test_what_the_hub_refuses_is_told(name: str, message: str) -> None:
     with pytest.raises(ModelError, match=rf"somebody/{name}@main: {message}") as caught:
         find_checkpoint(spec, None)
     assert "\n" not in str(caught.value)
+
+
+def test_a_path_is_under_the_data_root_or_beside_the_grid_file(tmp_path: Path) -> None:
+    root, grids = tmp_path / "root", tmp_path / "grids"
+    spec = ModelSpec(path="mine", shape=shape()).beside(grids)
+    assert local_folder(spec, None) is None
+    (grids / "mine").mkdir(parents=True)
+    assert local_folder(spec, None) == grids / "mine"
+    assert local_folder(pickle.loads(pickle.dumps(spec)), root) == grids / "mine"
+    (root / "mine").mkdir(parents=True)
+    assert local_folder(spec, root) == root / "mine"
+    assert local_folder(ModelSpec(source="owner/name", shape=shape()).beside(grids), root) is None

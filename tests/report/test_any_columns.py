@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import re
@@ -10,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from harness.evaluation.benchmarks import BENCHMARKS
-from harness.grid.questions import TableSpec
+from harness.grid.questions import ClaimSpec, TableSpec
 from harness.report import contents
 from harness.report.figures import Drawing
 from tests.report.test_report import parse_text
@@ -68,6 +69,29 @@ def fill(results, draw: random.Random) -> None:
             del results.items[key]
 
 
+def asked_of(results, draw: random.Random) -> dict[str, object]:
+    """Gives some cells data sets, and some results units; returns what their grid asks."""
+    if draw.random() < 0.3:
+        return {}  # the paper's
+    for record in (*results.cells, *results.scores, *results.losses):
+        number = sum(map(ord, f"{record['cell_id']}{record['model']}"))
+        record["data"] = ("chats", NASTY[0], None)[number % 3]
+    for record in results.scores:
+        if record["benchmark"] in ("own_1", "mmlu"):
+            record |= {"unit": "perplexity", "higher_is_better": False}
+    benchmarks = sorted({record["benchmark"] for record in results.scores})
+    columns: list[object] = [{"name": name, "title": f"{name} ◊"} for name in benchmarks[1:]]
+    columns.append({"average": dict.fromkeys(benchmarks, 2.0)} if benchmarks else "arc_easy")
+    methods = sorted({record["method"] for record in results.cells})
+    claims = [ClaimSpec(better=a, than=b, margin=2) for a, b in itertools.pairwise(methods)]
+    table = TableSpec(columns=tuple(columns), rows=tuple(methods[1:]), bold="all")
+    return {
+        "tables": draw.choice(((), (table,))),
+        "claims": tuple(claims[: draw.choice((0, 2))]),
+        "compare": draw.choice((None, "all", methods[-1])),
+    }
+
+
 def without_figures(findings) -> tuple[dict[str, str], str, str]:
     """Returns the tables' files, the page and the terminal's text; figures are not drawn."""
     drawings = contents.drawings(findings)
@@ -83,9 +107,9 @@ def without_figures(findings) -> tuple[dict[str, str], str, str]:
 def test_any_set_of_cells_methods_benchmarks_and_scores_gives_a_report(results, seed) -> None:
     draw = random.Random(seed)
     fill(results, draw)
-    findings = results.findings(
-        grid_title=draw.choice(NASTY), notes=(draw.choice(NASTY),), grid_yaml=draw.choice(NASTY)
-    )
+    texts = {"grid_title": draw.choice(NASTY), "notes": (draw.choice(NASTY),)}
+    texts |= {"grid_yaml": draw.choice(NASTY)}
+    findings = results.findings(**texts, **asked_of(results, draw))
     files, page, terminal = without_figures(findings)
     parsed = parse_text(page)
     assert parsed.tags == []

@@ -17,6 +17,7 @@ from harness.analysis.differences import Difference
 from harness.commands.compare import print_comparison
 from harness.commands.display import print_cells
 from harness.evaluation.benchmarks import BENCHMARKS
+from harness.evaluation.tasks import TaskSpec
 from harness.report.latex import to_latex
 from harness.report.page import html
 from harness.report.parts import divided, long_parts, pieces, stacked
@@ -143,7 +144,7 @@ def printed(width: int, show: Any) -> str:
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("number", [1, 12])
 def test_the_closing_table_shows_every_number_beside_long_labels(width: int, number: int) -> None:
-    tasks = [SimpleNamespace(name=name) for name in list(BENCHMARKS)[:number]]
+    tasks = [TaskSpec(name=name) for name in list(BENCHMARKS)[:number]]
     scores = [
         SimpleNamespace(benchmark=task.name, task=task.name, value=index / 100,
                         metric=BENCHMARKS[task.name].primary_metric)

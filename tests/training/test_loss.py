@@ -10,7 +10,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from harness.data.instructions import Example, label_runs
+from harness.data.instructions import Example, label_runs, tokenize
+from harness.data.rows import Completion, Conversation, Instruction, Text, Turn
 from harness.methods.prompt_tuning import (
     PrefixTuningOptions,
     PromptTuningOptions,
@@ -19,7 +20,8 @@ from harness.methods.prompt_tuning import (
 )
 from harness.training.loss import MicroBatch, PaddedBatch, ResponseLoss, padded_batches
 from harness.training.micro_batches import number_sequences
-from tests.fixtures.chat_models import chat_model
+from harness.training.packing import PackedRow
+from tests.fixtures.chat_models import chat_model, chat_tokenizer
 from tests.fixtures.tiny import TRAINED, adapted, random_examples, relative_distance, tiny_llama
 
 CPU = torch.device("cpu")
@@ -236,3 +238,35 @@ def test_below_the_first_adapted_layer_nothing_is_kept_for_the_backward_pass() -
         )
     our_loss(model, EXAMPLES).backward()
     assert [outputs[index].requires_grad for index in range(4)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("kind", ["qwen3", "llama3"])
+def test_rows_of_every_form_give_the_loss_of_transformers(kind: str, share: bool) -> None:
+    turns = (Turn("user", "Hi"), Turn("assistant", "Hello."))
+    more = (*turns, Turn("user", "More?"), Turn("assistant", "No, it is all."))
+    rows = [Conversation(turns), Conversation(more), Conversation((*more, *turns))]
+    tokenizer = chat_tokenizer(kind)
+    examples = tokenize(rows, tokenizer, 4096)
+    examples += tokenize([Text("Apples are left."), Text("")], tokenizer, 4096)
+    examples += tokenize([Completion("1 + 1 =", " 2"), Completion("", "3")], tokenizer, 4096)
+    examples += tokenize([Instruction("Add.", "1, 2", "3")], tokenizer, 4096, template="chat")
+    labelled = [example for example in examples if example.num_labels]
+    assert len(examples) - len(labelled) == (kind == "qwen3")  # EOS alone, which nothing predicts
+    model = chat_model(kind).train()
+    trained = list(model.parameters())
+    expected_loss = transformers_loss(model, labelled)
+    expected = torch.autograd.grad(expected_loss, trained)
+    loss = ResponseLoss(model)
+    batches = list(
+        loss.micro_batches(
+            number_sequences(examples), token_budget=600, pad_token_id=0, device=CPU, share=share
+        )
+    )
+    total = torch.stack([loss(batch) for batch in batches]).sum()
+    assert total.item() == pytest.approx(expected_loss.item(), rel=1e-5)
+    for gradient, other in zip(torch.autograd.grad(total, trained), expected, strict=True):
+        assert relative_distance(gradient, other) < 1e-5
+    nodes = sum(batch.num_tokens for batch in batches if isinstance(batch, PackedRow))
+    whole = sum(len(example.token_ids) - 1 for example in labelled)
+    assert nodes < whole if share else nodes == whole

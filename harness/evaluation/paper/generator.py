@@ -20,7 +20,12 @@ from harness.evaluation.paper.pool import (
     compute_prefix,
     prefill_prompts,
 )
-from harness.evaluation.paper.sampling import NOT_A_NUMBER, choose_tokens, random_stream
+from harness.evaluation.paper.sampling import (
+    NOT_A_NUMBER,
+    choose_tokens,
+    only_likeliest,
+    random_stream,
+)
 from harness.models.numbers import overflow_cause
 
 TOKENS_AT_ONCE = 4096
@@ -53,6 +58,8 @@ class Response:
     """Without the end-of-text token."""
     ended: bool
     """Whether it ended by itself, not at the largest number of tokens."""
+    last: int | None = field(default=None, compare=False)
+    """The token that ended it; None where that is one of `tokens`, or none did."""
 
 
 OnDone = Callable[[int, Response], None]
@@ -89,16 +96,20 @@ class Generator:
     Args:
         model: a causal language model in evaluation mode, under the precision it is to run in.
         decoding: temperature, top-p, seed, and the largest number of new tokens.
-        end_token: ends a response.
+        end_tokens: any of them ends a response.
         num_rows: sequences side by side.
         reason_against_cache: why the model is to run without kept keys and values; None to keep.
+        top_k: likeliest tokens that are drawn from; None for all.
+        stop: whether a response's tokens so far end it.
     """
 
     model: Any
     decoding: Decoding
-    end_token: int
+    end_tokens: frozenset[int]
     num_rows: int
     reason_against_cache: str | None = None
+    top_k: int | None = None
+    stop: Callable[[Sequence[int]], bool] | None = None
 
     def generate(self, prompts: Sequence[Prompt], on_done: OnDone) -> None:
         """Generates a response to each prompt.
@@ -161,6 +172,8 @@ class Generator:
     def _choose(self, logits: Any, active: Sequence[_Sequence | None], on_done: OnDone) -> _Rows:
         """Gives each sequence its next token; returns None for those that end."""
         draws = [0.0 if one is None else one.stream.random() for one in active]
+        if self.top_k is not None and self.decoding.temperature > 0:
+            logits = only_likeliest(logits, self.top_k)
         chosen = choose_tokens(logits, self.decoding, draws)
         going = [*active]
         for row, (one, token) in enumerate(zip(active, chosen, strict=True)):
@@ -171,11 +184,12 @@ class Generator:
                     f"{one.prompt.group}: the model's logits are not numbers: "
                     f"{overflow_cause(self.model)}"
                 )
-            ended = token == self.end_token
-            if not ended:
+            last = token if token in self.end_tokens else None
+            if last is None:
                 one.tokens.append(token)
+            ended = last is not None or (self.stop is not None and self.stop(one.tokens))
             if ended or len(one.tokens) == self.decoding.max_new_tokens:
-                on_done(one.number, Response(tuple(one.tokens), ended))
+                on_done(one.number, Response(tuple(one.tokens), ended, last))
                 going[row] = None
         return going
 

@@ -114,7 +114,7 @@ class GeneratingModel(InMemoryHFLM):
             generator = Generator(
                 self.model,
                 self.decoding,
-                end_token=int(self.tokenizer.eos_token_id),
+                end_tokens=frozenset([int(self.tokenizer.eos_token_id)]),
                 num_rows=PLAIN_ROWS if refusal else self.batching.setting,
                 reason_against_cache=refusal,
             )

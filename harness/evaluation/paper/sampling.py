@@ -29,6 +29,16 @@ def random_stream(seed: int, prompt: str) -> random.Random:
     return random.Random(int.from_bytes(digest, "big"))
 
 
+def only_likeliest(logits_BV: Tensor, top_k: int) -> Tensor:
+    """The logits of the likeliest tokens, and those as likely as the last of them; minus infinity
+    in the place of others.
+    """
+    if top_k >= logits_BV.shape[1]:
+        return logits_BV
+    least_B1 = logits_BV.topk(top_k, dim=-1).values[:, -1:]
+    return logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
+
+
 def choose_tokens(logits_BV: Tensor, decoding: Decoding, draws: Sequence[float]) -> list[int]:
     """The next token of each row; NOT_A_NUMBER where its logits are none.
 

@@ -40,6 +40,10 @@ class PromptOptions(MethodOptions):
     num_layers: Annotated[int, Field(ge=1)] | None = None
     """How many of the last layers carry a prompt; all but the first two where absent."""
 
+    def size_options(self) -> tuple[str, ...]:
+        """The prompt's rows, then the layers that have one."""
+        return ("prompt_length", "num_layers")
+
     def adapted_layers(self, shape: ModelShape) -> range:
         """Indices of the layers that carry a prompt.
 
@@ -77,6 +81,10 @@ class GeneratedPromptOptions(GatedPromptOptions):
     """Activation between the two linear layers of the hypernetwork; leaky_relu has slope 0.1."""
     hidden_size: Annotated[int, Field(ge=1, le=65536)] = 64
     """Hidden size of the hypernetwork's linear layers, and of its layer embeddings."""
+
+    def size_options(self) -> tuple[str, ...]:
+        """The hypernetwork's hidden size, then the prompt's rows."""
+        return ("hidden_size", "prompt_length")
 
 
 PROMPT_METHODS: dict[str, type[PromptOptions]] = {

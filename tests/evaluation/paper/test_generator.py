@@ -43,7 +43,7 @@ def some_prompts(vocabulary: int, count: int = 12, longest: int = 40) -> list[Pr
 
 def generate(model: Any, prompts: Sequence[Prompt], decoding: Decoding, **settings: Any) -> list:
     found: dict[int, Response] = {}
-    settings = {"num_rows": 64, "end_token": END} | settings
+    settings = {"num_rows": 64, "end_tokens": frozenset([END])} | settings
 
     def on_done(number: int, response: Response) -> None:
         assert number not in found
@@ -245,7 +245,7 @@ def test_memory_that_runs_out_halves_the_rows_and_keeps_what_is_done(
     monkeypatch.setattr(speaker, "forward", small)
     found: dict[int, Response] = {}
     reason = "for the test" if plainly else None
-    generator = Generator(speaker, SAMPLED, END, 16, reason)
+    generator = Generator(speaker, SAMPLED, frozenset([END]), 16, reason)
     generator.generate(prompts, found.__setitem__)
     assert [found[number] for number in range(len(prompts))] == expected
     assert generator.num_rows in ((4,) if not plainly else (4, 8, 16))

@@ -1,0 +1,81 @@
+"""The requests of a benchmark's items as the model is given them; needs a tokenizer, no weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.models.huggingface import HFLM
+
+from harness.data.shown import pieces_of
+from harness.evaluation.chat import chat_template_of
+from harness.evaluation.loading import LoadedBenchmark
+from harness.evaluation.paper.model import GeneratingModel
+from harness.evaluation.tasks import TaskSpec
+from harness.records.prompts import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+ALPACA_FRAME = ("### Instruction:\n", "### Response:")
+"""What a prompt in Alpaca's template holds, whatever its first sentence says."""
+
+
+class _Encoder:
+    """Encodes as HFLM does, without a model."""
+
+    backend, add_bos_token, custom_prefix_token_id = "causal", None, None
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.prefix_token_id = HFLM.prefix_token_id.fget(self)
+
+    def tok_encode(self, text: str, **others: Any) -> list[int]:
+        """See `HFLM.tok_encode`."""
+        return list(HFLM.tok_encode(self, text, **others))
+
+    def pair(self, context: str, answer: str) -> tuple[list[int], list[int]]:
+        """See `TemplateLM.loglikelihood`."""
+        if context:
+            return HFLM._encode_pair(self, context, answer)
+        return [self.prefix_token_id], self.tok_encode(answer, add_special_tokens=False)
+
+
+def first_item(loaded: LoadedBenchmark, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
+    """The requests of a benchmark's first item; what is scored of each is marked.
+
+    Of an item with options there is one for each; of a generation the prompt, of which nothing is
+    scored. Cut to the model's length they are not.
+
+    Raises:
+        EvaluationError: lm-eval cannot make prompts of the rows.
+    """
+    chat = chat_template_of(tokenizer) if loaded.task.apply_chat_template else None
+    loaded.build_requests(chat)
+    task = next(iter(loaded.tasks.values()))
+    first = [one for one in task.instances if one.doc_id == task.instances[0].doc_id]
+    return [_prompt(loaded.task, one, tokenizer) for one in first]
+
+
+def _prompt(task: TaskSpec, request: Any, tokenizer: PreTrainedTokenizerBase) -> Prompt:
+    encoder: Any = _Encoder(tokenizer)
+    scored: list[int] = []
+    match request.request_type:
+        case "loglikelihood":
+            context, scored = encoder.pair(*request.args)
+        case "loglikelihood_rolling":
+            context, scored = [encoder.prefix_token_id], encoder.tok_encode(request.args[0])
+        case _ if task.benchmark.protocol.name == "paper":
+            context = list(GeneratingModel.encode_prompt(encoder, request.args[0]))
+        case _:
+            context = encoder.tok_encode(request.args[0])
+    size = len(context)
+    pieces = pieces_of([*context, *scored], [(size, size + len(scored))], tokenizer)
+    return Prompt(evaluation_template(task, request.args[0]), pieces)
+
+
+def evaluation_template(task: TaskSpec, text: str) -> str:
+    """The template that a benchmark's prompt is in: `chat`, `alpaca`, or `none`."""
+    if task.apply_chat_template:
+        return "chat"
+    return "alpaca" if all(part in text for part in ALPACA_FRAME) else "none"

@@ -1,0 +1,89 @@
+"""How equal a grid's methods are: what `match` chose, and the budgets that are not the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from harness.grid.choices import matched, options_on
+from harness.grid.schema import GridSpec, MethodChoice
+from harness.methods import METHODS
+
+
+def budget_notes(grid: GridSpec) -> list[str]:
+    """What a reader of a comparison must know of its budgets, a line each.
+
+    What `match` chose is always told; the rest where the grid says `budgets: true`.
+    """
+    return [*_matched_sizes(grid), *(_unequal(grid) if grid.budgets else ())]
+
+
+def _matched_sizes(grid: GridSpec) -> Iterator[str]:
+    choices = list(grid.choices)
+    for model, choice in _pairs(grid):
+        if choice.match is not None:
+            found = matched(choice, grid.models[model].shape, choices)
+            yield f"{model}/{choice.label}: matched to {found}"
+
+
+def _unequal(grid: GridSpec) -> Iterator[str]:
+    """The trained methods' parameters on each model, and the settings in which they differ."""
+    choices = list(grid.choices)
+    counts: dict[str, dict[str, int]] = {}
+    trained: dict[str, MethodChoice] = {}
+    for model, choice in _pairs(grid):
+        if choice.train is not None:
+            shape = grid.models[model].shape
+            options = options_on(choice, shape, choices)
+            count = METHODS[choice.method].count_parameters(shape, options)
+            counts.setdefault(model, {})[choice.label] = count
+            trained[choice.label] = choice
+    if len(trained) < 2:
+        return
+    for model, found in counts.items():
+        low, high = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
+        yield (
+            f"Budgets on {model}: {found[low]:,} trained parameters ({low}) to {found[high]:,} "
+            f"({high}), {found[high] / found[low]:,.2f} times as many"
+        )
+    differing = [
+        text
+        for name, title in _SETTINGS.items()
+        if (text := _values(title, {label: getattr(choice.train, name)
+                                    for label, choice in trained.items()}))
+    ]  # fmt: skip
+    if differing:
+        yield f"Training is not the same for all methods: {'; '.join(differing)}"
+    else:
+        yield "Training is the same for all methods: epochs, batch, length and precision"
+
+
+_SETTINGS = {
+    "epochs": "epochs",
+    "batch_size": "batch",
+    "max_length": "longest sequence",
+    "precision": "precision",
+}
+"""The settings that are a part of a method's budget, by their fields."""
+
+
+def _values(title: str, by_method: Mapping[str, object]) -> str | None:
+    """`epochs 1 (dora, vera), 3 (lora)`; None where all are the same."""
+    labels: dict[object, list[str]] = {}
+    for label, value in by_method.items():
+        labels.setdefault(value, []).append(label)
+    if len(labels) < 2:
+        return None
+    parts = [f"{value} ({', '.join(named)})" for value, named in
+             sorted(labels.items(), key=lambda one: (str(type(one[0])), one[0]))]  # fmt: skip
+    return f"{title} {', '.join(parts)}"
+
+
+def _pairs(grid: GridSpec) -> Iterator[tuple[str, MethodChoice]]:
+    """Each model with each of its methods, once."""
+    seen: set[tuple[str, str]] = set()
+    for block in grid.blocks:
+        for model in block.models:
+            for choice in block.methods:
+                if (model, choice.label) not in seen:
+                    seen.add((model, choice.label))
+                    yield model, choice

@@ -1,0 +1,197 @@
+"""The law: scores of any task of lm-eval are those of lm_eval.simple_evaluate, errors included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import pytest
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from harness.errors import EvaluationError
+from harness.evaluation import evaluate
+from harness.evaluation.own_benchmarks import metric_key
+from harness.evaluation.scores import TaskOutcome
+from tests.fixtures.own_tasks import CHAT, TASKS, spec_of
+
+DRAWS = 100
+"""Of the bootstrap."""
+
+
+@pytest.fixture(scope="module")
+def qwen(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+    """A second model shape: biases in attention, tied embeddings."""
+    torch.manual_seed(5)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=1, max_position_embeddings=256,
+        initializer_range=0.3, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    return Qwen2ForCausalLM(config)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No report on the machine; lm-eval's reader of JSON writes into a folder of the test's own."""
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setenv("DISABLE_MULTIPROC", "1")
+    monkeypatch.setattr("harness.evaluation.lm_eval_session.BOOTSTRAP_DRAWS", DRAWS)
+
+
+def reference(
+    model: Any, tokenizer: Any, folder: Path, name: str, batch_size: int = 1, **settings: Any
+) -> Mapping[str, Any]:
+    found = lm_eval.simple_evaluate(
+        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
+        tasks=[name],
+        task_manager=TaskManager(include_path=str(folder / "tasks"), include_defaults=False),
+        bootstrap_iters=DRAWS,
+        **settings,
+    )
+    tokenizer.pad_token = None
+    assert found is not None
+    return found
+
+
+def assert_same(outcome: TaskOutcome, found: Mapping[str, Any], name: str) -> float:
+    """All metrics of a task or group and their errors; returns the largest difference."""
+    result = found["results"][name]
+    keys = [key for key in result if "," in key and "_stderr," not in key]
+    scores = {score.metric: score for score in outcome.scores if score.task == name}
+    assert set(scores) == {metric_key(*key.split(",")) for key in keys}
+    largest = 0.0
+    for key in keys:
+        metric, filter_name = key.split(",")
+        score = scores[metric_key(metric, filter_name)]
+        assert score.value == pytest.approx(result[key], rel=1e-5, abs=1e-5)
+        stderr = result[f"{metric}_stderr,{filter_name}"]
+        assert score.stderr == (None if stderr == "N/A" else pytest.approx(stderr, rel=1e-4))
+        assert score.task_version == str(found["versions"][name])
+        largest = max(largest, abs(score.value - result[key]))
+    return largest
+
+
+@pytest.mark.parametrize("name", [*(name for name in TASKS if name != "own_votes"), "own_group"])
+def test_scores_and_errors_are_those_of_simple_evaluate(
+    name: str, folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    spec = spec_of(folder, name)
+    outcome = evaluate(model, tokenizer, spec, data_root=None, precision="fp32")
+    found = reference(model, tokenizer, folder, name)
+    for task in [name, *(["own_choice", "own_choice_b"] if name == "own_group" else [])]:
+        largest = assert_same(outcome, found, task)
+        print(f"{name} {task}: {largest:.1e}")
+    if name == "own_group":
+        assert [score.task for score in outcome.scores][:2] == ["own_group", "own_group"]
+        assert "inner" in "".join(score.task for score in outcome.scores)
+
+
+def test_every_member_and_inner_group_has_its_score(
+    folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    outcome = evaluate(
+        model, tokenizer, spec_of(folder, "own_group"), data_root=None, precision="fp32"
+    )
+    sizes = {score.task: score.n for score in outcome.scores}
+    assert sizes == {"own_group": 19, "own_choice": 14, "own_choice_b": 5, "own_group::inner": 5}
+    assert set(outcome.items["task"]) == {"own_choice", "own_choice_b"}
+
+
+def test_perplexities_say_what_they_count_and_which_way_is_better(
+    folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    outcome = evaluate(
+        model, tokenizer, spec_of(folder, "own_text"), data_root=None, precision="fp32"
+    )
+    names = ["word_perplexity", "byte_perplexity", "bits_per_byte"]
+    assert [score.metric for score in outcome.scores] == names
+    assert [score.unit for score in outcome.scores] == names
+    assert not any(score.higher_is_better for score in outcome.scores)
+
+
+@pytest.mark.parametrize("shape", ["llama", "qwen"])
+@pytest.mark.parametrize("name", ["own_answer", "own_translation"])
+def test_greedy_text_is_that_of_hflm(
+    name: str, shape: str, folder: Path, model: Any, qwen: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    chosen = {"llama": model, "qwen": qwen}[shape]
+    spec = spec_of(folder, name)
+    outcome = evaluate(chosen, tokenizer, spec, data_root=None, precision="fp32")
+    found = reference(chosen, tokenizer, folder, name)
+    expected = {sample["doc_id"]: sample["resps"][0][0] for sample in found["samples"][name]}
+    responses = dict(zip(outcome.items["doc_id"], outcome.items["response"], strict=True))
+    assert responses == expected
+    assert len(set(responses.values())) > 3
+    if name == "own_answer":
+        assert outcome.items["ended"].sum() > 0
+        filters = {sample["filter"] for sample in found["samples"][name]}
+        assert filters == set(outcome.items["filtered"][0])
+    assert_same(outcome, found, name)
+
+
+@pytest.mark.parametrize("name", ["own_choice", "own_answer"])
+@pytest.mark.parametrize("multiturn", [True, False])
+def test_chats_are_those_of_simple_evaluate(
+    name: str,
+    multiturn: bool,
+    folder: Path,
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", CHAT)
+    chat = {
+        "apply_chat_template": True,
+        "fewshot_as_multiturn": multiturn,
+        "system_instruction": "river stone",
+    }
+    spec = spec_of(folder, name, shots=2, limit=5, **chat)
+    outcome = evaluate(model, tokenizer, spec, data_root=None, precision="fp32")
+    found = reference(model, tokenizer, folder, name, num_fewshot=2, limit=5, **chat)
+    assert_same(outcome, found, name)
+    plain = evaluate(
+        model, tokenizer, spec_of(folder, name, limit=5), data_root=None, precision="fp32"
+    )
+    assert plain.scores[0].prompts_sha256 != outcome.scores[0].prompts_sha256
+    assert plain.scores[0].key != outcome.scores[0].key
+
+
+def test_a_tokenizer_without_a_template_is_told(
+    folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    spec = spec_of(folder, "own_choice", apply_chat_template=True)
+    with pytest.raises(EvaluationError, match="has no chat template"):
+        evaluate(model, tokenizer, spec, data_root=None, precision="fp32")
+
+
+def test_drawn_responses_belong_to_the_item_and_its_repeat(
+    folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    whole = evaluate(
+        model, tokenizer, spec_of(folder, "own_votes"), data_root=None, precision="fp32"
+    )
+    few = evaluate(
+        model, tokenizer, spec_of(folder, "own_votes", limit=4), data_root=None, precision="fp32"
+    )
+    of_whole = [list(texts) for texts in whole.items["responses"]]
+    assert of_whole[:4] == [list(texts) for texts in few.items["responses"]]
+    assert any(len(set(texts)) == 3 for texts in of_whole)
+    greedy = spec_of(folder, "own_votes", temperature=0)
+    outcome = evaluate(model, tokenizer, greedy, data_root=None, precision="fp32")
+    assert all(len(set(texts)) == 1 for texts in outcome.items["responses"])
+    assert "generated at temperature 0, not 0.7" in str(outcome.scores[0].note)
+
+
+def test_rolling_texts_longer_than_the_model_are_cut_into_windows_as_hflm_does(
+    folder: Path, make_model: Callable[..., Any], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    short = make_model(2, max_length=24)
+    spec = spec_of(folder, "own_text")
+    outcome = evaluate(short, tokenizer, spec, data_root=None, precision="fp32")
+    assert_same(outcome, reference(short, tokenizer, folder, "own_text"), "own_text")

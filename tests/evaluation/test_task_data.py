@@ -1,0 +1,117 @@
+"""The data of any task: local files of any form, and what is wrong with them, told beforehand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from harness.errors import DataError, EvaluationError, ZbenchError
+from harness.evaluation import evaluate
+from harness.evaluation.loading import load_benchmark
+from harness.evaluation.task_data import check_items, local_files
+from harness.evaluation.tasks import LocalFile, TaskSpec, request_key
+from tests.fixtures.own_tasks import COMMON, TASKS, rows
+
+
+def test_the_same_rows_in_any_form_are_the_same_items(
+    folder: Path, tmp_path: Path, model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    (tmp_path / "tasks").mkdir()
+    text = TASKS["own_text"]
+    (tmp_path / "tasks" / "t.yaml").write_text(f"task: t\ntest_split: test\n{text}")
+    plain = [{"page": row["page"]} for row in rows(4, 3)]
+    frame = pandas.DataFrame(plain)
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    (tmp_path / "a.json").write_text(json.dumps(plain))
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, plain)))
+    found = []
+    for form in ("parquet", "csv", "json", "jsonl"):
+        file = LocalFile(task="t", split="test", path=str(tmp_path / f"a.{form}"))
+        spec = TaskSpec(include=str(tmp_path / "tasks"), name="t", files=(file,))
+        (first, *_) = evaluate(model, tokenizer, spec, data_root=None, precision="fp32").scores
+        found.append((first.value, first.content_sha256, first.key))
+    assert len(set(found)) == 1
+
+
+def test_files_under_the_data_root_are_found_by_task_and_split(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "own_word").mkdir()
+    (tmp_path / "own_word" / "test.jsonl").write_bytes((folder / "test.jsonl").read_bytes())
+    spec = TaskSpec(include=str(folder / "tasks"), name="own_word")
+    assert local_files(spec, tmp_path) == {"test": tmp_path / "own_word" / "test.jsonl"}
+    assert local_files(spec, folder) == {}
+
+
+def without(folder: Path, path: Path, column: str) -> None:
+    kept = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    for row in kept:
+        del row[column]
+    path.write_text("\n".join(map(json.dumps, kept)))
+
+
+def test_what_is_wrong_with_the_data_is_told_before_a_model_is_loaded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(name: str, **splits: object) -> str:
+        files = tuple(LocalFile(task=name, split=s, path=str(p)) for s, p in splits.items())
+        spec = TaskSpec(include=str(folder / "tasks"), name=name, files=files)
+        with pytest.raises(ZbenchError) as caught:
+            check_items(spec, None)
+        return str(caught.value)
+
+    test, train = folder / "test.jsonl", tmp_path / "one.jsonl"
+    assert "names no file of the split 'train'" in told("own_choice", test=test)
+    assert "no such file" in told("own_word", test=tmp_path / "absent")
+    train.write_text(test.read_text().splitlines()[0])
+    said = told("own_choice", test=test, train=train)
+    assert "has 1 rows, and 2 examples of own_choice are asked for" in said
+    without(folder, train, "options")
+    assert "has no column 'options', which own_word reads" in told("own_word", test=train)
+    train.write_text("not rows at all")
+    assert "where parquet, JSON, JSON Lines or CSV is due" in told("own_word", test=train)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(DataError, match=r"gsm8k: its data \(openai/gsm8k\) are not on this machi"):
+        check_items(TaskSpec(name="gsm8k"), None)
+
+
+def test_a_row_that_a_template_fails_on_is_named(folder: Path, tmp_path: Path) -> None:
+    kept = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    kept[3]["options"] = []
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, kept)))
+    file = LocalFile(task="own_word", split="test", path=str(path))
+    spec = TaskSpec(include=str(folder / "tasks"), name="own_word", files=(file,))
+    with pytest.raises(EvaluationError, match=r"own_word: lm-eval cannot make prompts.*row 3, the"):
+        load_benchmark(spec, None).build_requests()
+
+
+def test_a_filter_that_finds_nothing_is_told(
+    folder: Path, tmp_path: Path, model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    (tmp_path / "tasks").mkdir()
+    text = TASKS["own_answer"].replace('"(\\\\w+)"', '"#### ([0-9]+)"')
+    (tmp_path / "tasks" / "t.yaml").write_text(f"task: t\n{COMMON}{text}")
+    files = tuple(
+        LocalFile(task="t", split=split, path=f"{folder}/{split}.jsonl")
+        for split in ("test", "train")
+    )
+    spec = TaskSpec(include=str(tmp_path / "tasks"), name="t", files=files, limit=3)
+    outcome = evaluate(model, tokenizer, spec, data_root=None, precision="fp32")
+    assert outcome.warnings == ("the filter 'first-word' finds no answer in any of 3 responses",)
+    assert outcome.warnings[0] in str(outcome.scores[0].note)
+
+
+def test_a_changed_yaml_is_another_request(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(f"task: t\n{COMMON}{TASKS['own_word']}")
+    before = request_key(TaskSpec(include=str(tmp_path), name="t"))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "t.yaml").write_text(f"task: t\n{COMMON}{TASKS['own_word']}description: x\n")
+    assert request_key(TaskSpec(include=str(other), name="t")) != before

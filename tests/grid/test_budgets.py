@@ -1,0 +1,88 @@
+"""`match` in a grid: the cells that it makes, and what is told of budgets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.errors import GridError
+from harness.grid.budgets import budget_notes
+from harness.grid.resolver import resolve_grid
+from harness.grid.schema import GridSpec, expand
+
+SHAPES = {
+    "small": {"num_hidden_layers": 4, "hidden_size": 64, "intermediate_size": 128,
+              "num_attention_heads": 4, "vocab_size": 61},
+    "large": {"num_hidden_layers": 8, "hidden_size": 256, "intermediate_size": 512,
+              "num_attention_heads": 4, "vocab_size": 61},
+}  # fmt: skip
+
+
+def grid(methods: dict[str, Any], **keys: Any) -> GridSpec:
+    raw = {
+        "name": "mine",
+        "models": {name: {"source": f"x/{name}", "shape": shape} for name, shape in SHAPES.items()},
+        "data": {"source": "tatsu-lab/alpaca", "num_rows": 52002},
+        "tasks": ["arc_easy"],
+        "methods": methods,
+        "blocks": [{"methods": ["lora", *(name for name in methods if name != "lora")]}],
+    }
+    return resolve_grid(raw | keys, place="mine.yaml")
+
+
+def test_each_model_gets_its_own_size_and_the_id_of_one_written_by_hand() -> None:
+    matched = expand(grid({"vera": {"match": {"params": "lora"}}}))
+    ranks = {cell.model_name: cell.options.rank for cell in matched if cell.method == "vera"}  # type: ignore[attr-defined]
+    assert ranks["small"] != ranks["large"]
+    by_hand = {
+        cell.model_name: cell.id
+        for model in SHAPES
+        for cell in expand(grid({"vera": {"rank": ranks[model]}}))
+        if cell.method == "vera" and cell.model_name == model
+    }
+    assert {cell.model_name: cell.id for cell in matched if cell.method == "vera"} == by_hand
+
+
+def test_what_was_chosen_is_told() -> None:
+    notes = budget_notes(grid({"lora": {}, "vera": {"match": {"params": "lora"}}}))
+    assert notes[0].startswith("small/vera: matched to rank ")
+    assert notes[0].endswith(" than 8,192")
+    assert notes[1].startswith("large/vera: matched to rank ")
+
+
+def test_unequal_budgets_are_told_where_the_grid_asks() -> None:
+    methods = {"prompt-tuning": {}, "dora": {"rank": 4}}
+    assert budget_notes(grid(methods)) == []
+    small, _, training = budget_notes(grid(methods, budgets=True))
+    assert small == (
+        "Budgets on small: 6,400 trained parameters (prompt-tuning) to 19,712 (dora), 3.08 times "
+        "as many"
+    )
+    assert training == (
+        "Training is not the same for all methods: epochs 1 (dora), 3 (lora), 5 (prompt-tuning); "
+        "batch 16 (dora), 64 (prompt-tuning), 128 (lora); longest sequence 256 (lora), 512 "
+        "(prompt-tuning, dora)"
+    )
+    alike = {"epochs": 1, "batch_size": 8, "max_length": 256}
+    *_, training = budget_notes(grid(methods, budgets=True, train=alike))
+    assert training.startswith("Training is the same for all methods")
+
+
+@pytest.mark.parametrize(
+    ("methods", "line"),
+    [
+        ({"ia3": {"match": {"params": "1M"}}}, "small with ia3: match: 'ia3' has no option of si"),
+        ({"dora": {"match": {"params": "lroa"}}}, "small with dora: match.params: no method 'lroa' "
+         "in the grid's blocks; did you mean 'lora'?"),
+        ({"dora": {"match": {"params": "vera"}}, "vera": {"match": {"params": "dora"}}},
+         "small with dora: match.params: dora -> vera -> dora is a circle"),
+        ({"dora": {"match": {"parms": "1M"}}}, "methods.dora.match.parms: unknown key; did you"),
+        ({"dora": {"match": {"params": "4Q"}}}, "methods.dora.match.params: must be a number of"),
+        ({"dora": {"match": {"params": "90M"}}}, "small with dora: match: no size of 'dora'"),
+    ],
+)  # fmt: skip
+def test_a_match_that_cannot_be_is_one_line(methods: dict[str, Any], line: str) -> None:
+    with pytest.raises(GridError) as found:
+        grid(methods)
+    assert any(fault.startswith(f"mine.yaml: {line}") for fault in str(found.value).splitlines())

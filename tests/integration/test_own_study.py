@@ -1,0 +1,144 @@
+"""docs/your-own-study.md is so: its files are written, its commands run, its fragments resolved."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.grid.resolver import resolve_grid
+from tests.fixtures.chat_models import write_chat_model
+from tests.fixtures.own_study import CAPITALS_TASK, write_study
+from tests.integration.test_end_to_end import PACKAGE, command, environment
+
+PAGE = (PACKAGE / "docs" / "your-own-study.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, flags=re.S | re.M)
+
+
+def files() -> dict[str, str]:
+    """Returns the files that the page shows whole, by name."""
+    named = (re.match(r"# (\S+\.yaml)\n", text) for kind, text in BLOCKS if kind == "yaml")
+    texts = (text for kind, text in BLOCKS if kind == "yaml")
+    return {found[1]: text for found, text in zip(named, texts, strict=True) if found}
+
+
+def fragments() -> list[str]:
+    """Returns the parts of a grid that the page shows."""
+    return [t for kind, t in BLOCKS if kind == "yaml" and not re.match(r"# \S+\.yaml\n", t)]
+
+
+def lines_of(kind: str) -> list[str]:
+    return [line for k, text in BLOCKS if k == kind for line in text.splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the page has it."""
+    study = tmp_path_factory.mktemp("study")
+    write_study(study)
+    for name, kind in (("tiny-qwen3", "qwen3"), ("tiny-llama3", "llama3")):
+        write_chat_model(study / "models" / name, kind)
+    for name, text in files().items():
+        (study / name).write_text(text, encoding="utf-8")
+    return study
+
+
+def zbench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    variables = environment(folder)
+    variables["PYTHONPATH"] += f":{folder / 'my_method'}"
+    return subprocess.run(
+        command(*arguments), cwd=folder, env=variables, capture_output=True, text=True,
+        check=False, timeout=600,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def outputs(folder: Path) -> dict[str, str]:
+    """What each command of the page printed; each ends well."""
+    found = {}
+    for line in lines_of("sh"):
+        _, *arguments = shlex.split(line, comments=True)
+        done = zbench(folder, *arguments)
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+        found[line] = done.stdout
+    return found
+
+
+def results(folder: Path) -> Iterator[tuple[str, dict]]:
+    for path in sorted(folder.glob("runs/cells/*/result.json")):
+        yield path.parent.name.rpartition("--")[0], json.loads(path.read_text())
+
+
+def test_the_task_that_it_shows_is_the_one_that_is_run() -> None:
+    shown = files()["my_tasks/capitals.yaml"]
+    assert yaml.safe_load(shown) == yaml.safe_load(CAPITALS_TASK)
+
+
+def test_every_cell_is_trained_and_scored_on_every_benchmark(
+    folder: Path, outputs: dict[str, str]
+) -> None:
+    found = dict(results(folder))
+    assert len(found) == 16
+    for label, result in found.items():
+        metrics = {f"{score['task']}/{score['metric']}" for score in result["scores"]}
+        assert metrics == {
+            *("capitals/acc", "capitals/acc_norm", "winogrande/acc"),
+            *("gsm8k/exact_match,strict-match", "gsm8k/exact_match,flexible-extract"),
+            *("wikitext/word_perplexity", "wikitext/byte_perplexity", "wikitext/bits_per_byte"),
+        }, label
+        by_metric = {score["metric"]: score for score in result["scores"]}
+        assert by_metric["word_perplexity"]["unit"] == "word_perplexity"
+        assert by_metric["word_perplexity"]["value"] > 1
+        assert by_metric["word_perplexity"]["higher_is_better"] is False
+    chats = [result["train"] for label, result in found.items() if "chats" in label]
+    assert [len(train["validation_losses"]) for train in chats] == [2, 2]
+    assert [train["examples"] for train in chats] == [36, 36]
+
+
+def test_the_preview_is_the_one_that_the_page_shows(outputs: dict[str, str]) -> None:
+    shown = next(text for kind, text in BLOCKS if kind == "text" and text.startswith("Training"))
+    (printed,) = (text for line, text in outputs.items() if "preview" in line)
+    assert shown.strip() in printed
+
+
+def test_the_report_has_the_grids_tables_and_claims(folder: Path, outputs: dict[str, str]) -> None:
+    (printed,) = (text for line, text in outputs.items() if line.startswith("zbench report"))
+    assert "What the adapters know" in printed
+    assert "What they forget" in printed
+    assert "wikitext ↓" in printed
+    assert "Margin ±2 points" in printed
+    tables = [(folder / f"reports/capitals/table{n}.csv").read_text() for n in (1, 2)]
+    assert all("tiny-llama3" in table and "oft" in table for table in tables)
+    page = (folder / "reports/capitals/index.html").read_text()
+    assert "⟦" not in page
+
+
+def test_every_run_is_in_mlflow(folder: Path, outputs: dict[str, str]) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'runs/mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'capitals'")
+    found = client.search_runs([experiment.experiment_id])
+    runs = [run for run in found if "zbench.cell_id" in run.data.tags]
+    assert len(runs) == 16
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert all(any("word_perplexity" in name for name in run.data.metrics) for run in runs)
+
+
+@pytest.mark.parametrize("text", fragments(), ids=lambda text: text.splitlines()[0][:40])
+def test_every_fragment_is_a_part_of_a_grid(
+    folder: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(folder / "my_method"))
+    study, part = yaml.safe_load((folder / "study.yaml").read_text()), yaml.safe_load(text)
+    for key, value in part.items():
+        known = study.get(key)
+        study[key] = {**known, **value} if isinstance(known, dict) else value
+    grid = resolve_grid(study, place="study.yaml", folder=folder)
+    assert grid.blocks
