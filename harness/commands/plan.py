@@ -54,7 +54,7 @@ def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
     if as_json:
         cells = [dataclasses.asdict(row) for row in rows]
         data = {name: dataclasses.asdict(one) for name, one in grid.data_reports.items()}
-        told = {"data": data} if data else {}
+        told: dict[str, object] = {"data": data} if data else {}
         told |= {"notes": notes} if notes else {}
         print_json({"grid": grid.spec.name, "warnings": warnings, **told, "cells": cells})
     else:

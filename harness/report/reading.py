@@ -56,7 +56,8 @@ def _headline(entry: Comparison, num_groups: int) -> str:
         margin = f" Margin {margin_text(entry)}: the interval {lies(entry)}."
     return (
         f"{entry.model}: {entry.label}, {entry.column}{where}{lower}: "
-        f"{signed(estimate.value, scale)} {unit}{winner[entry.is_left_better]} ({reach}{tested}, {seeds}).{margin}"
+        f"{signed(estimate.value, scale)} {unit}{winner[entry.is_left_better]} "
+        f"({reach}{tested}, {seeds}).{margin}"
     )
 
 
