@@ -8,16 +8,17 @@ No weights are loaded.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.answers import ItemKey
 from harness.errors import ZbenchError, one_line
+from harness.evaluation.data_files import read_rows
 from harness.evaluation.items import question_id, text_columns, value_at
+from harness.evaluation.task_data import local_files, member_files
 from harness.evaluation.tasks import TaskSpec
-from harness.readers.parquet_files import read_columns
 
 if TYPE_CHECKING:
     from harness.evaluation.benchmarks import Benchmark
@@ -51,13 +52,28 @@ def stored_texts(task: TaskSpec, data_root: Path | None) -> dict[tuple[str, str]
     """
     try:
         benchmark = task.benchmark
-        if data_root is None or benchmark.form is None:
-            return {}
-        path = data_root / benchmark.files[benchmark.eval_split]
-        rows = read_columns(path, benchmark.columns).to_pylist()
+        if benchmark.members:
+            return dict(_member_texts(task, data_root))
+        path = local_files(task, data_root).get(benchmark.eval_split)
+        rows = [] if path is None else read_rows(path, benchmark.columns).to_pylist()
         return dict(_row_texts(benchmark, rows))
-    except (ZbenchError, OSError, AttributeError, KeyError, TypeError, ValueError):
+    except (ZbenchError, OSError, KeyError, TypeError, ValueError):
         return {}  # the run itself tells what is wrong with them
+
+
+def _member_texts(
+    task: TaskSpec, data_root: Path | None
+) -> Iterator[tuple[tuple[str, str], ItemText]]:
+    """Rows of the tasks that lm-eval's YAML alone knows: what their templates read, as it is."""
+    files = member_files(task, data_root)
+    for member in task.benchmark.members:
+        path = files.get(member.name, {}).get(member.eval_split)
+        rows = [] if path is None else read_rows(path).to_pylist()
+        for number, row in enumerate(rows):
+            read = [name for name in row if name in member.columns] or list(row)
+            texts = [f"{name}: {row[name]}" if len(read) > 1 else str(row[name]) for name in read]
+            key = (f"{member.name}/{number}", question_id(task.benchmark, row))
+            yield key, ItemText("\n".join(texts))
 
 
 def _row_texts(

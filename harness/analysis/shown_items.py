@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis.answers import ItemOutcome, Kind
+from harness.analysis.answers import LOGLIKELIHOOD, ItemOutcome, Kind
 from harness.analysis.item_texts import ItemText
 
 Record = Mapping[str, Any]
@@ -72,15 +72,19 @@ def answer_text(record: Record, metric: str, options: Sequence[str]) -> str:
     name, _, chosen_by = metric.partition(",")
     filtered = record.get("filtered")
     found = filtered.get(chosen_by or "none") if isinstance(filtered, Mapping) else None
-    found = record.get("response") if found is None else found
-    if found is not None:
-        return str(found) or "(empty)"
+    response = record.get("response")
+    if found is not None and response not in (None, found):
+        return f"{found or '(empty)'} (of: {response})"
+    if response is not None:
+        return str(response) or "(empty)"
     by_length = record.get("prediction_norm") if name == "acc_norm" else None
     prediction = record.get("prediction") if by_length is None else by_length
     if prediction is not None:
         return _option(prediction, options)
-    value = record.get(metric)
-    return f"{value:.4g}" if isinstance(value, int | float) else ""
+    if isinstance(value := record.get(metric), int | float):
+        return f"{value:.4g}"
+    nats = record.get(LOGLIKELIHOOD)
+    return f"log-likelihood {nats:.4g}" if isinstance(nats, int | float) else ""
 
 
 def _option(number: Any, options: Sequence[str]) -> str:

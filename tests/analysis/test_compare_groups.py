@@ -19,7 +19,8 @@ from harness.commands.compare_items import chosen_items
 from harness.demo.world import DATA
 from harness.errors import UsageError
 from harness.evaluation.items import question_id
-from harness.evaluation.tasks import TaskSpec, local_files
+from harness.evaluation.task_data import local_files
+from harness.evaluation.tasks import TaskSpec
 from harness.grid.folders import items_path
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand

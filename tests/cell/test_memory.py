@@ -14,12 +14,14 @@ from harness.cell.memory import (
     BUDGETS_FILE,
     SmallerBudget,
     budget_key,
+    effective_budget,
     memory_bytes,
     smaller_budget,
     store_budget,
     stored_budgets,
 )
 from harness.cell.settings import CellContext, RunSettings
+from harness.data.instructions import Example
 from harness.demo.world import write_world
 from harness.errors import TrainingError
 from harness.execution.devices import RunPlan
@@ -40,13 +42,15 @@ THIRTEEN = 13_015_864_320
 def one_cell(
     settings: str = "epochs: 1, batch_size: 4096, token_budget: 100000, warmup_ratio: 0",
 ) -> Cell:
-    """Returns a cell of one step, whose one pass needs far more memory than later imports."""
+    """Returns a cell of one step, whose one pass needs far more memory than later imports; it is
+    not scored.
+    """
     text = grid_text().replace("epochs: 2, batch_size: 8", settings)
     text = text.replace("fractions: [0.1]", "fractions: [1.0]")
     (cell,) = [
         cell for cell in expand(resolve_grid(yaml.safe_load(text), place="g.yaml")) if cell.train
     ]
-    return cell.model_copy(update={"tasks": cell.tasks[:1]})
+    return cell.model_copy(update={"tasks": ()})
 
 
 def halvings(told: list[Event]) -> list[Warned]:
@@ -88,8 +92,9 @@ def test_budgets_of_other_methods_stay_and_a_damaged_file_counts_as_none(tmp_pat
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("run_next", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_cell_out_of_memory_resumes_in_a_fresh_process_with_the_budget_that_holds(
-    tmp_path: Path,
+    run_next: bool, tmp_path: Path
 ) -> None:
     cell, root = one_cell(), write_world(tmp_path / "world")
 
@@ -136,9 +141,13 @@ def test_a_cell_out_of_memory_resumes_in_a_fresh_process_with_the_budget_that_ho
     held = stored_budgets(limited).get(budget_key(cell, "cpu"))
     assert held is not None
     assert f"resumes with {held} in" in warned[-1].message
-    (folder := cell_folder(limited, cell)).rename(tmp_path / "first")
-    assert not folder.exists()
-    assert not halvings(run(limited, 400_000_000))
+    settings, examples = RunSettings(limited, root), [Example((0,) * 120, 2)]
+    context = CellContext(cell, settings, cell_folder(limited, cell), told.append)
+    assert effective_budget(context, examples) == held
+    if run_next:
+        (folder := cell_folder(limited, cell)).rename(tmp_path / "first")
+        assert not folder.exists()
+        assert not halvings(run(limited, 400_000_000))
 
 
 def test_memory_is_two_bytes_a_frozen_and_sixteen_a_trained_parameter() -> None:

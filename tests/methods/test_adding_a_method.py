@@ -81,6 +81,7 @@ def test_its_options_are_checked_in_the_grid(package: Path) -> None:
     assert "num_layers: must be at most 5 (got 6)" in done.stderr
 
 
+@pytest.mark.slow  # the next test runs the same laws on one family
 def test_the_laws_run_on_it_with_one_import(package: Path) -> None:
     (package / "test_shift.py").write_text(LAWS, encoding="utf-8")
     done = run(package, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_shift.py")
