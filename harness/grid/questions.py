@@ -117,6 +117,11 @@ class TableSpec(Spec):
     notes: tuple[Annotated[str, Field(max_length=1000)], ...] = ()
     """Sentences for its caption."""
 
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _all_rows(cls, raw: Any) -> Any:
+        return () if raw == ALL else raw
+
     @field_validator("params", mode="before")
     @classmethod
     def _is_truth(cls, raw: Any) -> Any:

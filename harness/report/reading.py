@@ -76,6 +76,13 @@ def caution_sentences(findings: Findings) -> list[str]:
             f"{num_open} of {len(cells)} cells are not done: their rows rest on fewer seeds, or "
             "show dashes. A failed cell may still have given scores before it failed."
         )
+    lines += dict.fromkeys(
+        f"{entry.model}: {entry.label}, {entry.column}: the grid's claim is not tested, as a side "
+        "or its per-item records are missing."
+        for entries in findings.comparisons.values()
+        for entry in entries
+        if entry.family == "claim" and entry.is_tested and entry.estimate is None
+    )
     if findings.not_numbers:
         lines.append(
             "Scores that are no numbers are left out, and show dashes: "

@@ -67,6 +67,11 @@ def test_what_a_grid_asks_is_read() -> None:
     assert (grid.claims[0].on, grid.claims[0].margin, grid.claims[1].on) == ("Weighed", 1.5, None)
 
 
+def test_all_rows_are_those_of_no_list() -> None:
+    grid = read(GRID, "tables: [{columns: [arc_easy], rows: all}]")
+    assert grid.tables[0].rows == ()
+
+
 def test_what_a_grid_asks_is_no_part_of_its_cells() -> None:
     assert [cell.id for cell in expand(read(GRID, TABLE))] == [c.id for c in expand(read(GRID))]
 

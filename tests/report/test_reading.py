@@ -44,6 +44,13 @@ def test_one_seed_is_said_to_be_one(results, answer) -> None:
     assert "1–2 seeds per method" in cautions_of(results)
 
 
+def test_a_claim_that_cannot_be_tested_yet_is_named(results, answer) -> None:
+    results.add("zero-init-linear", 0, answer("1100"))
+    results.add("random-init", 0, status="missing")
+    said = "tiny: Zero-init + linear − Random-init, Average: the grid's claim is not tested"
+    assert cautions_of(results).count(said) == 1
+
+
 def test_limits_the_embedded_world_and_open_cells_are_told(results, answer) -> None:
     results.add("lora", 0, answer("1100", ["demo_arc_easy"]), limit=4)
     results.add("full", 0, status="missing")
