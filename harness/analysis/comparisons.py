@@ -199,7 +199,7 @@ def _pairs(measured: Measurements, model: str) -> Iterator[_Pair]:
 
 def _asked(variants: Sequence[Variant], asked: str | None) -> list[tuple[Variant, Variant]]:
     """What `compare` asks for: a later method minus an earlier one, or all minus one."""
-    trained = [v for v in representatives(variants) if v.method_name != BASE]
+    trained = [variant for variant in variants if variant.method_name != BASE]
     if asked is None:
         return []
     if asked == ALL:

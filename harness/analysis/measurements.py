@@ -150,6 +150,8 @@ class Measurements:
         import numpy as np
 
         ours, theirs = self._seeds(left, group, column), self._seeds(right, group, column)
+        if None in ours:
+            ours = dict.fromkeys(theirs, ours[None])
         pairs = [
             (cell_id, theirs.get(None, theirs.get(seed)))
             for seed, cell_id in ours.items()
@@ -157,14 +159,14 @@ class Measurements:
         ]
         if not pairs:
             return None
-        if group.unit(column) is not None:
-            return self._difference_of_seeds(pairs, group.settings[column])
         samples = []
         for part, weight in group.weights_of(column).items():
             first = self._table([cell for cell, _ in pairs], group.settings[part])
             second = self._table([str(cell) for _, cell in pairs], group.settings[part])
             if first is None or second is None or not first[0].equals(second[0]):
-                return None
+                if group.unit(column) is None:
+                    return None
+                return self._difference_of_seeds(pairs, group.settings[part])
             answers = first[1], second[1]
             items = answers[0] - answers[1]
             samples.append(Sample(items.mean(axis=1), items, None, items.shape[1], weight))

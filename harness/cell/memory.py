@@ -8,9 +8,9 @@ half the tokens in a forward pass; the gradient stays the same. The effective bu
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.cell.settings import CellContext
 from harness.errors import StorageError, TrainingError, one_line
@@ -19,6 +19,7 @@ from harness.methods import METHODS
 from harness.readers.files import Unreadable
 from harness.readers.json_files import read_json_object
 from harness.records.files import write_text
+from harness.training.optimizer_options import state_bytes
 
 if TYPE_CHECKING:
     from harness.data.instructions import Example
@@ -137,6 +138,7 @@ def check_memory(context: CellContext) -> None:
         trained,
         num_devices=context.settings.rank_info.world_size,
         quantization=cell.train.base_quantization if cell.train else None,
+        optimizer=cell.train.optimizer if cell.train else None,
     )
     gpu = torch.cuda.get_device_properties(device).total_memory
     if needed > gpu:
@@ -154,14 +156,16 @@ def memory_bytes(
     *,
     num_devices: int = 1,
     quantization: str | None = None,
+    optimizer: Mapping[str, Any] | None = None,
 ) -> float:
-    """Bytes of weights, gradients and AdamW's state on each GPU, activations apart.
+    """Bytes of weights, gradients and the optimizer's state on each GPU, activations apart.
 
-    Frozen weights take 2 bytes in half precision; trained ones 16 in all: fp32 weight, gradient
-    and AdamW's two moments. Adapters are copied to every GPU. In full fine-tuning every GPU keeps
-    its shard of the 16 bytes, but holds all weights in fp32 until they are sharded.
+    Frozen weights take 2 bytes in half precision; trained ones 16 in all with AdamW: fp32 weight,
+    gradient and its two moments. Adapters are copied to every GPU. In full fine-tuning every GPU
+    keeps its shard of these bytes, but holds all weights in fp32 until they are sharded.
     """
+    each = 8 + state_bytes(optimizer)
     if trained_parameters >= total_parameters:
-        return max(16 * trained_parameters / num_devices, 4 * trained_parameters)
+        return max(each * trained_parameters / num_devices, 4 * trained_parameters)
     frozen = total_parameters - trained_parameters
-    return FROZEN_BYTES[quantization] * frozen + 16 * trained_parameters
+    return FROZEN_BYTES[quantization] * frozen + each * trained_parameters

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cell.memory import SmallerBudget, check_memory
-from harness.cell.score import score_cell
+from harness.cell.score import check_tasks, score_cell
 from harness.cell.settings import CellContext, RunSettings
 from harness.data.pins import training_note
 from harness.errors import (
@@ -97,6 +97,7 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
         else:
             from harness.cell.train import save_training
 
+            check_tasks(context, tasks)
             with handle_signals() as flags:
                 base, model, output = _train(context, flags)
                 trained, written = save_training(context, model, output)

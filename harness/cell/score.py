@@ -27,6 +27,26 @@ if TYPE_CHECKING:
     from harness.models.loading import Base
 
 
+def check_tasks(context: CellContext, tasks: Sequence[TaskSpec]) -> None:
+    """Makes the prompts of those benchmarks that only lm-eval itself can tell the faults of.
+
+    They are kept for scoring, so that a fault of their data or their YAML is told before training.
+
+    Raises:
+        DataError: their data cannot be read.
+        EvaluationError: lm-eval cannot make its prompts from the data.
+    """
+    own = [task for task in tasks if task.benchmark.members]
+    if not own:
+        return
+    from harness.evaluation.loading import load_benchmark
+
+    for task in own:
+        loaded = load_benchmark(task, context.settings.data_root)
+        if not task.apply_chat_template:  # whose prompts need the model's tokenizer
+            loaded.build_requests()
+
+
 def score_cell(
     context: CellContext,
     base: Base,

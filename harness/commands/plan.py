@@ -59,10 +59,8 @@ def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
         print_json({"grid": grid.spec.name, "warnings": warnings, **told, "cells": cells})
     else:
         _print_plan(display.console(), grid.spec.name, rows)
-        for name, report in grid.data_reports.items():
-            print_line(display.console(), f"{name}: {report}")
-        for note in notes:
-            print_line(display.console(), f"note: {note}")
+        for line in [*grid.data_lines, *(f"note: {note}" for note in notes)]:
+            print_line(display.console(), line)
         print_warnings(display.console(), warnings)
     return 0
 

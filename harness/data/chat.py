@@ -8,6 +8,7 @@ template marks that by `{% generation %}`, its marks count. No torch and no tran
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -134,6 +135,9 @@ class RowTemplate:
         spans = joined(self._with_end(page, span) for span in spans)
         if turns:
             _check_said(page, ends, spans, said)
+        given = self.system if Turn("system", self.system or "") in turns else None
+        if given is not None and given.strip() not in page.text:
+            raise RowFault("the template leaves the system text out")
         size = spans[-1][1] if spans else len(page.text)
         breaks = tuple(place for place in page.places(BREAK) if place < size)
         closed = self._closing.search(page.text[:size])
@@ -189,18 +193,30 @@ class RowTemplate:
             before = places[number - 1][1] if number else 0
             index = answers[len(spans)]
             if index or not self.is_chat:
-                tail = self._tail(turns[:index], columns)
-                start = before if ends.text.startswith(tail, before) else -1
+                tail = self._common(self._tail(turns[:index], columns), ends.text[before:place])
+                start = before if tail is not None else -1
             else:
                 tail = self._generation_prompt
                 start = ends.text.find(tail, 0, place) if tail else -1
-            if start < 0:
+            if start < 0 or tail is None:
                 return None
             content = turns[index].content
             blanks = content[len(content.rstrip()) :]  # behind the mark, where they are kept
             kept = len(blanks) if ends.text.startswith(blanks, place) else 0
             spans.append((start + len(tail), place + kept))
         return spans
+
+    def _common(self, tail: str, text: str) -> str | None:
+        """How much of what asks for a turn stands before it in a whole text.
+
+        All of it, or, where it opens a thought that the turn need not have, up to the last token or
+        line that both have; None where that is nothing.
+        """
+        if text.startswith(tail):
+            return tail
+        common = os.path.commonprefix((tail, text))
+        ends = [found.end() for found in any_of({"\n", *self._all_tokens}).finditer(common)]
+        return common[: ends[-1]] if ends else None
 
     @cached_property
     def _generation_prompt(self) -> str:

@@ -6,10 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jinja2
-from jinja2 import meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from harness.errors import DataError, one_line
 from harness.spec import Fault
 
@@ -26,6 +22,10 @@ class Condition:
     """
 
     def __init__(self, text: str) -> None:
+        import jinja2
+        from jinja2 import meta
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
         found = _BRACES.fullmatch(text)
         self.text = (found[1] if found else text).strip()
         if len(text) > LONGEST:
@@ -49,6 +49,8 @@ class Condition:
         Raises:
             DataError: it cannot be said of this row.
         """
+        import jinja2
+
         try:
             found = self._holds(**{name: record[name] for name in self.columns if name in record})
             if isinstance(found, jinja2.Undefined):

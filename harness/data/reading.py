@@ -6,9 +6,8 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.data.conditions import Condition
 from harness.data.conversations import (
     BadRow,
     conversation_of,
@@ -23,6 +22,9 @@ from harness.data.spec import ODD_ROWS, DataSpec, Where
 from harness.errors import DataError, did_you_mean
 from harness.readers.column_types import is_plain
 from harness.readers.records import Record, Records, open_records
+
+if TYPE_CHECKING:
+    from harness.data.conditions import Condition
 
 NAMED = 3
 """Bad rows that are told of."""
@@ -90,6 +92,7 @@ class RowReader:
     _number: int = 0
     _bad: list[str] = field(default_factory=list)
     _form_of: Path | str = ""
+    _files: int = 1
 
     def rows_of_files(self, files: Sequence[Path], place: str) -> Iterator[Row]:
         """Yields the rows of files of one form, in order; `place` is what the grid calls them.
@@ -97,6 +100,7 @@ class RowReader:
         Raises:
             ZbenchError: a file cannot be read, has rows of no or of another form, or bad rows.
         """
+        self._files = len(files)
         for file in files:
             self._number = 0
             with open_records(file, known_columns(self.spec.columns)) as records:
@@ -118,8 +122,7 @@ class RowReader:
                 f"form {self.report.form}; give files of one form"
             )
         self.report.form, self._form_of = form.name, self._form_of or place
-        where = self.spec.where
-        condition = Condition(where) if isinstance(where, str) else None
+        condition = _condition_of(self.spec)
         for record in found:
             number, self._number = self._number, self._number + 1
             if condition is not None and not condition.holds(
@@ -148,8 +151,8 @@ class RowReader:
         """The columns to read of a table: the form's, and those of the condition."""
         assert records.types is not None
         wanted = list(form.read)
-        if isinstance(self.spec.where, str):
-            named = Condition(self.spec.where).columns
+        if (condition := _condition_of(self.spec)) is not None:
+            named = condition.columns
             for name in sorted(named - set(records.types)):
                 known = did_you_mean(name, records.types)
                 raise DataError(f"{place}: has no column '{name}', which `where` names{known}")
@@ -202,7 +205,8 @@ class RowReader:
         return row
 
     def _note(self, number: int, said: str, place: str) -> None:
-        self._bad.append(f"row {number}: {said}")
+        row = f"row {number}" if self._files < 2 else f"{Path(place).name}, row {number}"
+        self._bad.append(f"{row}: {said}")
         if len(self._bad) == NAMED:
             self._refuse(place)
 
@@ -224,6 +228,14 @@ class RowReader:
             f"{place}:{most} {rows} cannot be trained on (the first is 0): "
             f"{'; '.join(self._bad)}; correct the file{other}"
         )
+
+
+def _condition_of(spec: DataSpec) -> Condition | None:
+    if not isinstance(spec.where, str):
+        return None
+    from harness.data.conditions import Condition  # jinja2 takes a tenth of a command's start
+
+    return Condition(spec.where)
 
 
 def _filled(form: Form, record: Record) -> Row | None:

@@ -36,6 +36,7 @@ from harness.grid.schema import Cell
 from harness.grid.status import CellState
 from harness.methods import METHODS, Workload
 from harness.models.shape import ModelShape
+from harness.training.optimizer_options import state_bytes
 from harness.training.spec import DEFAULT_TOKEN_BUDGET
 
 CONTEXT_BYTES = 1.0e9
@@ -134,7 +135,8 @@ def training_bytes(cell: Cell, precision: str, tokens: float) -> float:
     shape, gpus = cell.model.shape, cell.gpus_per_cell
     total, trained = shape.num_parameters, trained_parameters(cell)
     quantization = cell.train.base_quantization if cell.train else None
-    weights = float(memory_bytes(total, trained, quantization=quantization))
+    optimizer = cell.train.optimizer if cell.train else None
+    weights = float(memory_bytes(total, trained, quantization=quantization, optimizer=optimizer))
     if precision == "fp32":
         weights += 2.0 * max(0, total - trained)
     if workload(cell).trains_base and gpus == 1:
@@ -178,9 +180,11 @@ class DiskNeeds:
 
 def checkpoint_bytes(cell: Cell) -> float:
     """What a cell's checkpoints take while it trains: the last two and one being written, each
-    with weights and both moments in fp32.
+    with weights and the optimizer's state in fp32.
     """
-    return 3 * 12.0 * trained_parameters(cell) if cell.train is not None else 0.0
+    if cell.train is None:
+        return 0.0
+    return 3 * (4.0 + state_bytes(cell.train.optimizer)) * trained_parameters(cell)
 
 
 def result_bytes(cell: Cell, num_items: int) -> float:

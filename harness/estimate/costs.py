@@ -158,7 +158,7 @@ def estimate_grid(
         name=hardware.lower(),
         gpu=gpu,
         price_per_hour=gpu.price_per_hour if price_per_hour is None else price_per_hour,
-        cells=tuple(estimate_cell(state, gpu, tokens_of) for state in work),
+        cells=tuple(estimate_cell(state, gpu, tokens_of, data_root) for state in work),
         done_cells=len(states) - len(work),
         done_seconds=sum(_measured_seconds(state) for state in states),
         needs=tuple(needs),
@@ -173,14 +173,16 @@ def _measured_seconds(state: CellState) -> float:
     return (result.train.seconds if result.train else 0.0) + sum(result.evaluation_seconds.values())
 
 
-def estimate_cell(state: CellState, gpu: Gpu, tokens_of: TokensOf) -> CellEstimate:
+def estimate_cell(
+    state: CellState, gpu: Gpu, tokens_of: TokensOf, data_root: Path | None = None
+) -> CellEstimate:
     """What is left to do of a cell on a GPU; `tokens_of` gives the tokens of one epoch."""
     cell, notes = state.cell, []
     precision = gpu.precision(cell.train.precision if cell.train else "auto")
     peak, gpus = gpu.peak_flops(precision), 1 if state.trained else cell.gpus_per_cell
     tokens = None if state.trained else tokens_of(cell)
     count, computed, train_flops = (0, 0, 0.0) if state.trained else _training(cell, tokens)
-    scored = _scoring(state)
+    scored = _scoring(state, data_root)
     score_flops = None if scored is None else _scoring_flops(cell, scored)
     if train_flops is None:
         notes.append("the size of its training data is unknown")
@@ -232,12 +234,12 @@ def _training(
     return epochs * tokens.tokens, epochs * compute.computed_tokens(work, tokens), epochs * flops
 
 
-def _scoring(state: CellState) -> list[ScoringTokens] | None:
+def _scoring(state: CellState, data_root: Path | None) -> list[ScoringTokens] | None:
     """What is to be scored, group by group; None where a benchmark's size is unknown."""
     # A cell that is trained again is scored again.
     tasks = state.missing if state.trained else state.cell.tasks
     shape = state.cell.model.shape
-    found = [scoring_tokens(group, shape) for group in scored_together(tasks)]
+    found = [scoring_tokens(group, shape, data_root) for group in scored_together(tasks)]
     return None if None in found else [one for one in found if one is not None]
 
 

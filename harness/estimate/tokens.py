@@ -18,6 +18,7 @@ from harness.data.sets import num_examples, read_instructions
 from harness.data.validation import training_rows
 from harness.estimate.lengths import Source, TrainingTokens, kept_lengths, training_tokens
 from harness.estimate.needs import local_model
+from harness.estimate.own_tokens import own_size
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.schema import Cell, RowCounts
 from harness.models.shape import ModelShape
@@ -154,16 +155,26 @@ def _tokens_of_characters(
     )
 
 
-def scoring_tokens(tasks: Sequence[TaskSpec], shape: ModelShape) -> ScoringTokens | None:
-    """The size of scoring tasks together; None for a benchmark that was not counted.
+def scoring_tokens(
+    tasks: Sequence[TaskSpec], shape: ModelShape, data_root: Path | None = None
+) -> ScoringTokens | None:
+    """The size of scoring tasks together; None for a benchmark that was not counted, unless its
+    rows lie here.
 
     The constants scale with the items. Under another tokenizer than they were counted with, or
-    with other shots, they are estimates.
+    with other shots, they are estimates; so is what local rows tell.
     """
+    if tasks[0].benchmark.members:
+        return _sum([_of_rows(task, data_root) for task in tasks])
     if all(task.benchmark.protocol.generates for task in tasks):
         return _sum([_generation(task) for task in tasks])
     together = _log_likelihoods(tasks[0], "+".join(task.name for task in tasks), shape)
     return together or _sum([_log_likelihoods(task, task.name, shape) for task in tasks])
+
+
+def _of_rows(task: TaskSpec, data_root: Path | None) -> ScoringTokens | None:
+    size = own_size(task, data_root)
+    return None if size is None else ScoringTokens(**vars(size), source="estimated")
 
 
 def num_items(task: TaskSpec) -> int | None:
@@ -178,7 +189,7 @@ def num_items(task: TaskSpec) -> int | None:
 def num_subjects(task: TaskSpec) -> int:
     """The number of lm-eval tasks that a benchmark is made of; a limit is of each."""
     counted = _counted(task.name)
-    return 1 if counted is None else int(counted["subjects"])
+    return max(1, len(task.benchmark.members)) if counted is None else int(counted["subjects"])
 
 
 def _counted(names: str, family: str = "") -> Mapping[str, int] | None:

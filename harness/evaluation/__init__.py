@@ -1,10 +1,13 @@
 """Scores a model on benchmarks; light to import, heavy to call.
 
-Known without a model: `benchmarks` lists what there is, from `task_files` of lm-eval and this
-package, `protocols` how each is measured, `tasks` what a grid may ask for, and `data_versions`
+Known without a model: `benchmarks` lists those with an entry of their own, `own_benchmarks` makes
+any other of lm-eval's YAML (`task_index` finds it, `task_files` reads it, `task_tree` follows
+groups), `metric_kinds` says what metrics count, `protocols` how each is measured, `tasks` what a
+grid may ask for, `task_data` where its rows lie (`data_files` reads them), and `data_versions`
 which version of the data is meant. With one, `evaluate_together` lets `loading` build lm-eval's
-task objects over local files (`local_data`) or the hub, and hands them to the protocol's scorer:
-`scoring` for log-likelihoods, the folder `paper` for free generation. Both run a model object of
+task objects (`kept_tasks`) over local files or the hub, and hands them to the protocol's scorer:
+`scoring` for lm-eval's own (`item_records`, and `generation` of responses as HFLM generates them),
+the folder `paper` for the paper's protocol. Both run a model object of
 lm-eval's model class under lm-eval's evaluator (`lm_eval_session`); `scores` turns its results into
 records.
 

@@ -72,7 +72,7 @@ class Member:
     columns: frozenset[str]
     """What its templates read of each row, as far as that can be told."""
     own_data: bool = False
-    """Whether its data are made or read by its YAML, not by the hub."""
+    """Whether its data are made by a function of its own."""
 
     def num_shots(self, shots: int | None) -> int:
         """Its number of few-shot examples where `shots` are asked for, by lm-eval's rule."""

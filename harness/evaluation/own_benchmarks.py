@@ -135,7 +135,7 @@ def _member(leaf: Leaf) -> Member:
         few_shot_split=None if shots == 0 else split,
         hub=None if local else (str(path), configuration and str(configuration)),
         columns=_columns(config),
-        own_data=local or isinstance(config.get("custom_dataset"), Function),
+        own_data=isinstance(config.get("custom_dataset"), Function),
     )
 
 

@@ -190,7 +190,7 @@ def _check_members(task: TaskSpec, data_root: Path | None) -> None:
             least = shots + (split == member.eval_split) if examples else 1
             what = "examples" if examples else "item"
             check_rows(path, member.name, member.columns, least=least, what=what)
-        if member.name not in local and member.own_data and member.hub is not None:
+        if member.name not in local and member.own_data:
             raise DataError(f"{member.name}: {DATA_BY_CODE}")
 
 

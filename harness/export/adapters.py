@@ -13,6 +13,7 @@ import yaml
 
 from harness.demo.world import world_folder
 from harness.errors import StorageError, UsageError, did_you_mean, one_line, shortened
+from harness.evaluation.tasks import TaskSpec
 from harness.export.llama_adapter import adapter_config, read_llama_adapter
 from harness.export.model_card import CARD_FILE, model_card
 from harness.grid.folders import ADAPTER_FOLDER, CELL_FILE
@@ -99,12 +100,21 @@ def _read_cell(folder: Path) -> tuple[Cell, CellResult | None]:
             f"{did_you_mean(method, METHODS)}"
         )
     try:
-        cell = Cell.model_validate(raw)
+        cell = Cell.model_validate(_with_known_tasks(raw))
     except (ValueError, KeyError) as fault:
         raise StorageError(
             f"{file}: cannot be read ({one_line(fault)}); run the cell's grid again"
         ) from fault
     return cell, read_result(folder)
+
+
+def _with_known_tasks(raw: dict[str, Any]) -> dict[str, Any]:
+    """A stored cell without the benchmarks whose own YAML files are gone since."""
+    kept = []
+    for task in raw.get("tasks", []):
+        with contextlib.suppress(ValueError):
+            kept.append(TaskSpec.model_validate(task))
+    return {**raw, "tasks": kept}
 
 
 def _write_whole_model(

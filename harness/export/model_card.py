@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from harness.evaluation.shown import shown_result
+from harness.evaluation.tasks import TaskSpec
 from harness.grid.schema import Cell
 from harness.methods import METHODS
 from harness.records.results import CellResult
@@ -97,11 +99,27 @@ def cell_grid(cell: Cell) -> str:
     grid |= {
         "models": {cell.model_name: _written(cell.model)},
         "data": cell.data.model_dump(mode="json"),
-        "tasks": [_written(task) for task in cell.tasks],
+        **_tasks(cell.tasks),
         "methods": {cell.method_label: method},
         "blocks": [block],
     }
     return yaml.safe_dump(grid, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _tasks(tasks: Sequence[TaskSpec]) -> dict[str, Any]:
+    """Benchmarks as a grid file has them, with its keys that say something of all of them."""
+    own = {"include", "files", "allow_code_execution"}
+    keys: dict[str, Any] = {}
+    for task in tasks:
+        if task.include is not None:
+            keys["include"] = task.include
+        if task.allow_code_execution:
+            keys["allow_code_execution"] = True
+        for file in task.files:
+            files = keys.setdefault("local_data", {}).setdefault(file.task, {})
+            files[file.split] = file.path
+    listed = [task.model_dump(mode="json", exclude_none=True, exclude=own) for task in tasks]
+    return {**keys, "tasks": listed}
 
 
 def _written(spec: Any) -> dict[str, Any]:

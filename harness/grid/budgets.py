@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from harness.grid.choices import matched, options_on
+from harness.grid.optimizer_parts import optimizer_of, part_notes
 from harness.grid.schema import GridSpec, MethodChoice
 from harness.methods import METHODS
 
@@ -12,9 +13,10 @@ from harness.methods import METHODS
 def budget_notes(grid: GridSpec) -> list[str]:
     """What a reader of a comparison must know of its budgets, a line each.
 
-    What `match` chose is always told; the rest where the grid says `budgets: true`.
+    What `match` chose and Muon's part are always told; the rest with `budgets: true`.
     """
-    return [*_matched_sizes(grid), *(_unequal(grid) if grid.budgets else ())]
+    unequal = _unequal(grid) if grid.budgets else ()
+    return [*_matched_sizes(grid), *part_notes(grid), *unequal]
 
 
 def _matched_sizes(grid: GridSpec) -> Iterator[str]:
@@ -51,10 +53,12 @@ def _unequal(grid: GridSpec) -> Iterator[str]:
         if (text := _values(title, {label: getattr(choice.train, name)
                                     for label, choice in trained.items()}))
     ]  # fmt: skip
+    optimizers = _values("optimizer", {k: optimizer_of(choice) for k, choice in trained.items()})
+    differing += [optimizers] if optimizers else []
     if differing:
         yield f"Training is not the same for all methods: {'; '.join(differing)}"
     else:
-        yield "Training is the same for all methods: epochs, batch, length and precision"
+        yield "Training is the same for all methods: epochs, batch, length, precision and optimizer"
 
 
 _SETTINGS = {

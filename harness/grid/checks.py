@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.data.places import check_place
 from harness.data.sets import count_rows, inspect_data, num_examples, training_mismatch
 from harness.data.spec import DataSpec, data_file, is_there
-from harness.data.validation import num_training_rows, validation_fault
+from harness.data.validation import num_training_rows, validation_fault, validation_set
 from harness.demo.world import world_folder
 from harness.errors import DataError, MethodError, ModelError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
@@ -21,8 +21,9 @@ from harness.evaluation.task_data import check_items, reads_local
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.inputs import DataInput, Inputs, trained_fractions
 from harness.grid.names import data_place, label_of
+from harness.grid.optimizer_parts import sharding_faults
 from harness.grid.schema import Cell, GridSpec, MethodChoice, cell_of, count_cells
-from harness.grid.text_checks import check_texts
+from harness.grid.text_checks import check_chats, check_texts
 from harness.methods import METHODS, check_options
 from harness.models.checkpoint import ModelSpec, check_checkpoint, local_folder
 from harness.readers.files import user_path
@@ -36,6 +37,7 @@ ALLOW = "bring that version, or give --allow-data-mismatch: the note then stands
 def combination_faults(grid: GridSpec) -> Iterator[str]:
     """Yields one line per fault: twins, options that do not fit a model, labels used twice."""
     yield from _twins(grid)
+    yield from dict.fromkeys(sharding_faults(grid))
     seen: set[tuple[str, int]] = set()
     for block in grid.blocks:
         for model, choice in product(block.models, block.methods):
@@ -198,6 +200,7 @@ def look_at(inputs: Inputs, data_root: Path | None) -> Found:
     for data in inputs.data:
         faults = len(found.faults)
         found.look(_check_data, data, data_root)
+        found.look(_check_validation, data, data_root)
         if len(found.faults) == faults:  # its rows can be read
             place = data_place(data.name)
             for name in data.models:
@@ -210,6 +213,8 @@ def look_at(inputs: Inputs, data_root: Path | None) -> Found:
             found.faults.append(f"{data_place(data.name)}.{fault}")
     for task in inputs.tasks:
         found.look(_check_items, task, data_root)
+        for name, model in inputs.models.items():
+            found.look(check_chats, task, name, model, data_root)
     return found
 
 
@@ -268,6 +273,21 @@ def _check_data(data: DataInput, data_root: Path | None) -> None:
         if data.name is None:
             raise
         raise DataError(f"{data_place(data.name)}: {fault}") from fault
+
+
+def _check_validation(data: DataInput, data_root: Path | None) -> None:
+    """Looks at validation rows that are no share of the training data."""
+    if data.spec.validation is None or data.spec.validation.fraction is not None:
+        return
+    place, spec = f"{data_place(data.name)}.validation", validation_set(data.spec)
+    file = data_file(spec, data_root)
+    if file is not None and not is_there(file):
+        raise UsageError(f"{place}.path: no file {file}{instead_of(file)}")
+    try:
+        check_place(spec, data_root)
+        inspect_data(spec, data_root)
+    except ZbenchError as fault:
+        raise DataError(f"{place}: {fault}") from fault
 
 
 def _check_items(task: TaskSpec, data_root: Path | None) -> None:

@@ -41,6 +41,7 @@ from harness.training.spec import TrainSpec
 EXCLUSIVE = (
     ("learning_rate", "base_learning_rate"),
     ("warmup_epochs", "warmup_ratio", "warmup_steps"),
+    ("decay_ratio", "decay_steps"),
 )
 """Mutually exclusive groups: setting one drops the lower layer's others."""
 

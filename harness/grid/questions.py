@@ -294,7 +294,7 @@ def _parts(name: str, before: Mapping[str, tuple[Measured, ...]]) -> tuple[Measu
 def _kind(benchmark: Benchmark, metric: str | None) -> tuple[str | None, bool]:
     """The unit of a metric, None of shares, and whether the higher score is the better one."""
     name = benchmark.primary_metric if metric is None else metric
-    kind = getattr(benchmark, "kinds", {}).get(name)
+    kind = benchmark.kinds.get(name)
     if kind is not None:
         return kind.unit, kind.higher_is_better
     return None, benchmark.higher_is_better or name != benchmark.primary_metric

@@ -14,6 +14,7 @@ from harness.data.sets import content_of
 from harness.data.spec import DataSpec, data_file
 from harness.data.template_choice import jinja_sha256
 from harness.data.templates import chosen_chat_template
+from harness.data.validation import validation_set
 from harness.errors import StorageError, ZbenchError
 from harness.evaluation.shown import items_under, shown_result
 from harness.evaluation.tasks import TaskSpec, request_key
@@ -121,6 +122,8 @@ class LocalInputs:
     def _changed_data(self, cell: Cell, train: TrainResult | None) -> str | None:
         if train is None:
             return None
+        if (other := self._changed_validation(cell, train)) is not None:
+            return other
         what, now = self._data(cell.data)
         if now in (None, train.data_file_sha256):
             return None
@@ -131,6 +134,14 @@ class LocalInputs:
         if content in (None, train.data_content_sha256):
             return None
         return _changed(cell, what, train.data_content_sha256, content)
+
+    def _changed_validation(self, cell: Cell, train: TrainResult) -> str | None:
+        """The same of validation rows in a file, which the id names; a share is of the data."""
+        held_out, then = cell.data.validation, train.validation_sha256
+        if held_out is None or held_out.fraction is not None or then is None:
+            return None
+        now = self._content(validation_set(cell.data))
+        return None if now in (None, then) else _changed(cell, "the validation rows", then, now)
 
     def _find_weights(self, model: ModelSpec) -> tuple[str, str | None]:
         folder = local_folder(model, self.data_root)

@@ -19,7 +19,8 @@ from harness.data.templates import (
     row_template,
 )
 from harness.data.turns import RowFault
-from harness.errors import DataError
+from harness.errors import DataError, ModelError
+from harness.evaluation.tasks import TaskSpec
 from harness.models.checkpoint import ModelSpec, local_folder
 from harness.models.plain_tokenizer import PlainTokenizer, chat_templates
 from harness.models.tokenizer_files import FILE
@@ -65,6 +66,21 @@ def check_texts(
             raise DataError(f"{fault_line(fault[0], fault[1], place)} (models.{name})")
     note = date_note(source) if wants_chat else None
     return [] if note is None else [f"{name}: {note}"]
+
+
+def check_chats(task: TaskSpec, name: str, model: ModelSpec, data_root: Path | None) -> None:
+    """Refuses a model without a chat template for a benchmark that is asked in one, where it is
+    here.
+
+    Raises:
+        ModelError: it has none.
+    """
+    folder = local_folder(model, data_root) if task.apply_chat_template else None
+    if folder is not None and (folder / FILE).is_file() and chat_templates(folder) is None:
+        raise ModelError(
+            f"models.{name}: {folder}: its tokenizer has no chat template, and {task.name} sets "
+            "apply_chat_template; take a chat model, or remove that"
+        )
 
 
 @functools.lru_cache(maxsize=64)

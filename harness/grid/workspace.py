@@ -106,6 +106,17 @@ class OpenGrid:
                     found[data_place(name)] = replace(report, template=title)
         return found
 
+    @property
+    def data_lines(self) -> list[str]:
+        """What is known of the rows of each set that has a name, or is one's own."""
+        found = {place: str(report) for place, report in self.data_reports.items()}
+        for name in dict.fromkeys(cell.data_name for cell in self.cells):
+            if name is not None and data_place(name) not in found:
+                rows, data = self.num_rows.get(name), self.spec.data_of(name)
+                known = "rows unknown until they are read" if rows is None else f"{rows:,} rows"
+                found[data_place(name)] = f"{known}, of {data.source or data.path}"
+        return [f"{place}: {said}" for place, said in found.items()]
+
     @cached_property
     def inputs(self) -> InputCheck:
         """What is wrong with what the cells read, looked at once."""

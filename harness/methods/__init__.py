@@ -1,7 +1,7 @@
 """The methods of a grid: each is a file beside this one, and a line of METHODS.
 
 Every options class and recipe names its source; [choice] marks what no source says. All are trained
-by zbench's AdamW, also where a paper used another optimizer.
+by AdamW where a grid names no other optimizer, also where a paper used one.
 
 What stands in `__all__` is the public surface: all that a method of another package needs (see
 docs/adding-a-method.md). Importing this package imports neither torch nor peft: a method's `apply`

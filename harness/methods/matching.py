@@ -81,7 +81,9 @@ def match_parameters(
     if not free:
         stated = f"; {' and '.join(names)} is stated, leave it out" if names else ""
         why = "all its options of size are set" if names else "has no option of size"
-        raise MethodError(f"match: '{method.name}' {why}, so that nothing can be chosen{stated}")
+        raise MethodError(
+            f"match: '{name_of(method, options)}' {why}, so that nothing can be chosen{stated}"
+        )
     first, *second = free
     best, tried = None, []
     for fixed in _others(options, second, shape):
@@ -93,7 +95,12 @@ def match_parameters(
             for name, value in best[1].items():
                 chosen = chosen.resized(name, value)
             return Matched(chosen, best[1], best[0], target)
-    raise MethodError(_nearest(method, tried, target, tolerance))
+    raise MethodError(_nearest(name_of(method, options), tried, target, tolerance))
+
+
+def name_of(method: Method, options: MethodOptions) -> str:
+    """What a reader calls a method: PEFT's type of an entry with `peft`."""
+    return str(getattr(options, "peft_type", method.name))
 
 
 def _others(options: MethodOptions, names: list[str], shape: ModelShape) -> Iterator[MethodOptions]:
@@ -137,11 +144,11 @@ def _search(
 
 
 def _candidates(name: str, shape: ModelShape) -> list[int]:
-    """Sizes to begin with: powers of two, or for blocks what divides the model's sides."""
+    """Sizes to begin with: powers of two, or for blocks what divides the hidden size."""
     if "block" in name:
-        common = math.gcd(*(side for pair in shape.linear_layers.values() for side in pair))
-        divisors = {one for one in range(1, math.isqrt(common) + 1) if common % one == 0}
-        return sorted(divisors | {common // one for one in divisors})
+        side = shape.hidden_size  # PEFT adjusts a block to other sides
+        divisors = {one for one in range(1, math.isqrt(side) + 1) if side % one == 0}
+        return sorted(divisors | {side // one for one in divisors})
     return [2**power for power in range(_LARGEST.bit_length())]
 
 
@@ -184,18 +191,18 @@ def _beyond(known: dict[int, int | None], count: Callable[[int], int | None], ta
 
 
 def _nearest(
-    method: Method, tried: list[tuple[int, dict[str, int]]], target: int, tolerance: float
+    name: str, tried: list[tuple[int, dict[str, int]]], target: int, tolerance: float
 ) -> str:
     """That nothing is near enough, with the nearest on either side."""
     below = max((one for one in tried if one[0] <= target), key=lambda one: one[0], default=None)
     above = min((one for one in tried if one[0] > target), key=lambda one: one[0], default=None)
     sides = [
-        f"{' and '.join(f'{name} {value}' for name, value in one[1].items())} has {one[0]:,}"
+        f"{' and '.join(f'{size} {value}' for size, value in one[1].items())} has {one[0]:,}"
         for one in (below, above)
         if one is not None
     ]
     return (
-        f"match: no size of '{method.name}' has {target:,} parameters within {tolerance:.0%}"
+        f"match: no size of '{name}' has {target:,} parameters within {tolerance:.0%}"
         + (f": {', '.join(sides)}" if sides else "")
         + "; state a number that one of its sizes has, or a larger `tolerance`"
     )

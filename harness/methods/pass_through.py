@@ -218,10 +218,16 @@ def _extrapolated(shape: ModelShape, options: PeftOptions, device: str) -> int:
 
 def _count_in(shape: ModelShape, options: PeftOptions, device: str) -> int:
     """The parameters that are trained in a model of a shape on a device, with random weights."""
+    from harness.models.loading import count_parameters
+
+    return count_parameters(apply_peft(model_of_shape(shape, device), options, 0))[0]
+
+
+def model_of_shape(shape: ModelShape, device: str) -> PreTrainedModel:
+    """A model of a shape: without weights on the device `meta`, elsewhere with random ones and a
+    vocabulary of eight tokens."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
-
-    from harness.models.loading import count_parameters
 
     sizes: Mapping[str, Any] = shape.model_dump(exclude_none=True, exclude={"model_type"})
     if device != "meta":
@@ -229,8 +235,8 @@ def _count_in(shape: ModelShape, options: PeftOptions, device: str) -> int:
     tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     config = AutoConfig.for_model(shape.model_type, **sizes, **tokens)
     with torch.random.fork_rng(devices=[]), torch.device(device):
-        model = AutoModelForCausalLM.from_config(config)
-    return count_parameters(apply_peft(model, options, 0))[0]
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
 
 
 def peft_workload(shape: ModelShape, options: PeftOptions) -> Workload:

@@ -107,6 +107,7 @@ SIZES: dict[str, tuple[str, ...]] = {
     "PREFIX_TUNING": ("num_virtual_tokens",),
     "PROMPT_TUNING": ("num_virtual_tokens",),
     "P_TUNING": ("encoder_hidden_size",),
+    "TINYLORA": ("u",),
     "UNILORA": ("theta_d_length",),
     "VBLORA": ("num_vectors",),
     "WAVEFT": ("n_frequency",),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from harness.spec import Spec
+from harness.training.optimizer_options import checked_optimizer
 
 Count = Annotated[int, Field(ge=1, le=10**7)]
 
@@ -15,6 +16,12 @@ DEFAULT_TOKEN_BUDGET = {"cpu": 1024, "cuda": 8192}
 """Tokens of a forward pass. On a CPU more are hardly faster and take more memory: see
 benchmarks/train_speed.py. On a GPU a batch of 64 of Alpaca then is one micro-batch as a rule, and
 LLaMA-7B fits 80 GB with every adapter method."""
+
+
+IF_STATED: Any = Field(default=None, exclude_if=lambda value: value is None)
+"""A setting that stands in ids and records only where it is stated."""
+DEFAULT_DECAY_RATIO = 0.1
+"""wsd's decay: a tenth of all steps, as in MiniCPM (Hu et al., 2024, arXiv 2404.06395)."""
 
 
 class TrainSpec(Spec):
@@ -31,16 +38,26 @@ class TrainSpec(Spec):
     """Peak learning rate. Exactly one of this and `base_learning_rate` is set."""
     base_learning_rate: PositiveFloat | None = None
     """Peak learning rate at a batch of 256; the resolved one is this times batch_size / 256."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Learning rate after the warm-up: half a cosine to 0, linear to 0, or the peak throughout."""
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """Learning rate after the warm-up: half a cosine to 0, linear to 0, the peak throughout, or
+    the peak and then a line to 0 (warm-up, stable, decay)."""
+    decay_ratio: Annotated[float, Field(gt=0, le=1)] | None = IF_STATED
+    """Length of wsd's decay as a share of all steps, rounded up to a whole step; 0.1 where neither
+    this nor `decay_steps` is set."""
+    decay_steps: Annotated[int, Field(ge=1, le=10**12)] | None = IF_STATED
+    """Length of wsd's decay in optimizer steps."""
     warmup_epochs: Annotated[float, Field(ge=0, le=100_000)] | None = None
     """Length of the linear warm-up in epochs."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     """Length of the linear warm-up as a share of all steps, rounded up to a whole step."""
     warmup_steps: Annotated[int, Field(ge=0, le=10**12)] | None = None
     """Length of the linear warm-up in optimizer steps."""
+    optimizer: Annotated[dict[str, Any] | None, BeforeValidator(checked_optimizer)] = IF_STATED
+    """The optimizer, by its name in torch.optim, or a mapping of `name` and its options; None is
+    AdamW. Muon trains matrices, AdamW the other tensors."""
     weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.0
-    """Decoupled weight decay on every trained tensor but biases and norms."""
+    """Weight decay on every trained tensor but biases and norms: decoupled in AdamW and Muon,
+    elsewhere as torch's class has it."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
@@ -71,6 +88,13 @@ class TrainSpec(Spec):
         warmups = (self.warmup_epochs, self.warmup_ratio, self.warmup_steps)
         if sum(value is not None for value in warmups) > 1:
             raise ValueError("set at most one of warmup_epochs, warmup_ratio and warmup_steps")
+        decays = (self.decay_ratio, self.decay_steps)
+        if all(value is not None for value in decays):
+            raise ValueError("set at most one of decay_ratio and decay_steps")
+        if self.schedule != "wsd" and any(value is not None for value in decays):
+            raise ValueError("decay_ratio and decay_steps are wsd's; set schedule: wsd")
+        if self.optimizer and self.optimizer["name"] == "Rprop" and self.weight_decay:
+            raise ValueError("Rprop has no weight_decay; set it to 0")
         return self
 
     @property
@@ -98,6 +122,13 @@ class TrainSpec(Spec):
         # Rounded up like the transformers Trainer, whose setting this is.
         return float(math.ceil((self.warmup_ratio or 0.0) * self.total_steps(num_examples)))
 
+    def decay(self, num_examples: int) -> int:
+        """Length of wsd's decay in optimizer steps."""
+        if self.decay_steps is not None:
+            return self.decay_steps
+        ratio = DEFAULT_DECAY_RATIO if self.decay_ratio is None else self.decay_ratio
+        return math.ceil(ratio * self.total_steps(num_examples))
+
     def learning_rate_at(self, step: int, num_examples: int) -> float:
         """Learning rate of an optimizer step, counted from 1.
 
@@ -106,6 +137,7 @@ class TrainSpec(Spec):
             s < w: peak · s / w
             cosine: peak · (1 + cos(pi · (s - w) / (n - w))) / 2
             linear: peak · (n - s) / (n - w)
+            wsd: peak · min(1, (n - s) / d), with d steps of decay, at most n - w
 
         So the first of several warm-up steps has rate 0, and the last step a rate just above 0.
         LLaMA-Adapter's schedule is this (its epoch is s / steps_per_epoch, a fraction), and so
@@ -122,3 +154,6 @@ class TrainSpec(Spec):
                 return peak * (total - done) / (total - warmup)
             case "constant":
                 return peak
+            case "wsd":
+                length = min(self.decay(num_examples), total - warmup)
+                return peak * min(1.0, (total - done) / length)

@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ from harness.models.loading import trained_parameters
 from harness.training.loss import ResponseLoss, dropout_key
 from harness.training.loss_scale import LossScale
 from harness.training.micro_batches import number_sequences, resolve_budget
+from harness.training.optimizers import make_optimizer
 from harness.training.parallel import (
     COMPUTE_DTYPES,
     Ranks,
@@ -40,7 +42,7 @@ SCALE_PREFIX = "scale/"
 logger = logging.getLogger(__name__)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """The trained tensors as AdamW's parameter groups: with weight decay, and without.
 
     Weight matrices, embeddings, prompts and gates decay; biases and the weights of norms do not.
@@ -94,13 +96,8 @@ class TrainStep:
         layers = list(model.get_decoder().layers)  # type: ignore[operator]
         self.module = parallelize(self.loss, layers, self.ranks, precision)
         self.parameters = list(trained_parameters(model).values())
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, spec.weight_decay),
-            lr=spec.peak_learning_rate,
-            betas=(spec.beta1, spec.beta2),
-            eps=spec.epsilon,
-            fused=device.type in ("cpu", "cuda") or None,
-        )
+        groups = parameter_groups(model, spec.weight_decay)
+        self.optimizer = make_optimizer(groups, model, spec, device)
         self.loss_scale = LossScale(enabled=precision == "fp16")
 
     def autocast(self) -> torch.autocast:
@@ -151,7 +148,7 @@ class TrainStep:
     def update(self, learning_rate: float, *, skip: bool = False) -> None:
         """Takes the optimizer's step, unless `skip` (see BatchTotals), and clears the gradients."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("rate_ratio", 1.0)
         if not skip:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -166,11 +163,12 @@ class TrainStep:
         }
 
     def state(self) -> dict[str, torch.Tensor]:
-        """A copy of the trained tensors and AdamW's state, by kind and parameter's name.
+        """A copy of the trained tensors and the optimizer's state, by kind and parameter's name.
 
-        `parameter/<name>`, and once a step is taken `exp_avg/<name>`, `exp_avg_sq/<name>` and
-        `step/<name>`; in fp16 also `scale/<factor|good_steps|skipped_steps>`. All ranks call it;
-        rank 0 alone gets the tensors, whole and on the CPU.
+        `parameter/<name>`, and once a step is taken AdamW's `exp_avg/<name>`, `exp_avg_sq/<name>`
+        and `step/<name>`, or what another optimizer keeps, under torch's names; in fp16 also
+        `scale/<factor|good_steps|skipped_steps>`. All ranks call it; rank 0 alone gets the tensors,
+        whole and on the CPU.
         """
         found: dict[str, torch.Tensor] = {}
         for name, parameter in trained_parameters(self.model).items():
@@ -201,11 +199,15 @@ class TrainStep:
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(shard_of(tensors[f"parameter/{name}"], parameter))
+        states = self.optimizer.state
         for key, value in tensors.items():
             kind, _, name = key.partition("/")
             if kind != "parameter":
                 parameter = parameters[name]
                 own = shard_of(value, parameter) if value.shape == parameter.shape else value
-                self.optimizer.state[parameter][kind] = own.to(self.device, copy=True)
+                # Counters lie on the CPU, but those of AdamW's fused step.
+                counter = own.ndim == 0 and self.spec.optimizer is not None
+                device = torch.device("cpu") if counter else self.device
+                states[parameter][kind] = own.to(device, copy=True)
         if scale and self.loss_scale.enabled:
             self.loss_scale.load_state({k.removeprefix(SCALE_PREFIX): v for k, v in scale.items()})

@@ -7,6 +7,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -15,9 +16,12 @@ from harness.cell.settings import RunSettings
 from harness.data.spec import DataSpec
 from harness.data.validation import read_validation
 from harness.demo.world import write_world
+from harness.errors import UsageError
 from harness.grid.folders import CHECKPOINTS_FOLDER, cell_folder
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
+from harness.grid.status import read_states
+from harness.grid.workspace import open_to_run
 from harness.records.events import EpochValidated, Event, StepDone
 from harness.records.results import CellResult, TrainResult
 from harness.tracking.metrics import result_metrics, validation_metrics
@@ -93,3 +97,28 @@ def test_a_share_and_what_is_kept_are_in_the_id_where_they_are_stated() -> None:
     assert last.record()["data"]["validation"] == {"fraction": 0.05}
     assert Cell.model_validate_json(best.model_dump_json()).id == best.id
     assert DataSpec.model_validate(last.data.model_dump()) == last.data
+
+
+def test_a_validation_file_is_looked_at_and_held_to_what_it_was(
+    world: Path, tmp_path: Path
+) -> None:
+    rows = pd.read_parquet(world / "alpaca/train.parquet")
+    file = tmp_path / "held.parquet"
+    raw = yaml.safe_load(grid_text())
+    raw["data"]["validation"] = {"path": str(file)}
+    raw["train"] = {"epochs": 1, "batch_size": 32}
+    grid = tmp_path / "g.yaml"
+    grid.write_text(yaml.safe_dump(raw))
+    with pytest.raises(UsageError, match=r"data\.validation\.path: no file .*held\.parquet"):
+        open_to_run(str(grid), tmp_path / "runs", world, None)
+    rows[:20].to_parquet(file)
+    cell = open_to_run(str(grid), tmp_path / "runs", world, None).cells[1]
+    cell = cell.model_copy(update={"tasks": cell.tasks[:1]})
+    settings = RunSettings(runs_dir=tmp_path / "runs", data_root=world)
+    assert trained(run_cell(cell, settings, lambda event: None)).validation_examples == 20
+    (state,) = read_states([cell], runs_dir=settings.runs_dir, data_root=world)
+    assert state.status == "done"
+    rows[:19].to_parquet(file)
+    (state,) = read_states([cell], runs_dir=settings.runs_dir, data_root=world)
+    assert state.status == "stale"
+    assert "the validation rows changed since the cell was made" in str(state.fault)

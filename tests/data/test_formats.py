@@ -148,6 +148,11 @@ def test_a_folder_and_a_glob_are_one_set_in_the_order_of_names(tmp_path: Path) -
     assert content_of(spec, None) == content_of(DataSpec(path=str(tmp_path)), None)
     (tmp_path / "b" / "2.json").write_bytes(FORMATS["jsonl"]([{"text": "a"}]))
     assert "2.json: its rows are of the form text, those of " in _told(tmp_path)
+    bad = '{"instruction": "a", "output": null}'
+    for name in ("2.json", "3.json"):
+        (tmp_path / "b" / name).write_text(bad)
+    assert _told(tmp_path).startswith(f"{tmp_path} (4 files): 2 rows cannot be trained on")
+    assert "2.json, row 0: output is null; 3.json, row 0: output is null; " in _told(tmp_path)
     assert "no file matches" in fault_of(tmp_path / "*.xml")
 
 

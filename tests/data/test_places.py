@@ -129,13 +129,15 @@ def test_plan_tells_of_each_set_what_is_odd(
     write(tmp_path / "study" / "a.jsonl", [*ROWS, {"instruction": "a", "output": ""}])
     write(tmp_path / "study" / "b.jsonl", [{"text": "b" * n} for n in range(1, 30)])
     text = GRID[: GRID.index("data:")] + GRID[GRID.index("tasks:") : GRID.index("blocks:")]
-    text += "datasets: {a: {path: a.jsonl}, b: {path: b.jsonl, where: text|length < 9}}\nblocks:\n"
-    text += "".join(f"  - {{methods: [{{method: lora, rank: 4}}], data: {n}}}\n" for n in "ab")
+    text += "datasets: {a: {path: a.jsonl}, b: {path: b.jsonl, where: text|length < 9}, "
+    text += "c: {source: some/rows}}\nblocks:\n"
+    text += "".join(f"  - {{methods: [{{method: lora, rank: 4}}], data: {n}}}\n" for n in "abc")
     (tmp_path / "study" / "g.yaml").write_text(text)
     plan_command(open_grid(str(tmp_path / "study" / "g.yaml"), tmp_path, None, None), as_json=False)
     said = capsys.readouterr().out
     assert "datasets.a: 21 rows (instruction, template alpaca); 1 with an empty response" in said
     assert "datasets.b: 8 rows (text, no template); 21 left out by `where`" in said
+    assert "datasets.c: rows unknown until they are read, of some/rows" in said
     assert "a/lora[rank=4]@b/100%/seed0" in said
 
 

@@ -205,6 +205,33 @@ def test_an_end_of_turn_that_is_no_token_is_in_the_loss_and_eos_too() -> None:
     ]
 
 
+THINKS = """\
+{%- for m in messages if m.role != 'system' -%}
+{{ '<|im_start|>' + m.role[0] + m.content.split('</think>')[-1] + '<|im_end|>' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|im_start|>a<think>\\n' }}{%- endif -%}
+"""
+"""Opens a thought where it asks, as reasoning models' templates do, and writes none; nor a system
+text."""
+
+
+def test_a_generation_prompt_may_open_a_thought_that_no_turn_has() -> None:
+    tokenizer = chat_tokenizer("qwen3")
+    tokenizer.chat_template = THINKS.replace("<|im_start|>a", "<|im_start|>").replace(
+        "m.role[0] + ", ""
+    )
+    row = chat("Hi", "<think>Why?</think>Hello.", "More", "<t is less")
+    (example,) = tokenize([row], tokenizer, 4096)
+    assert learned(example, tokenizer) == ["Hello.<|im_end|>", "<t is less<|im_end|>"]
+
+
+def test_a_system_text_that_a_template_leaves_out_is_told() -> None:
+    tokenizer = chat_tokenizer("qwen3")
+    tokenizer.chat_template = THINKS
+    with pytest.raises(DataError, match="leaves the system text out"):
+        tokenize([chat("Hi", "Hello.")], tokenizer, 4096, system="Be brief.")
+
+
 QUESTION = (
     "Question: {{ instruction }}\n\nAnswer:"
     "{% if not add_generation_prompt %} {{ output }}{% endif %}"

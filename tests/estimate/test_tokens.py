@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,3 +104,19 @@ def test_other_shots_are_an_estimate(shape_7b: ModelShape) -> None:
     assert few.source == "estimated"
     assert few.tokens == 5 * none.tokens
     assert replace(few, source="known") != none
+
+
+def test_a_task_that_was_never_counted_is_estimated_from_its_rows(
+    tmp_path: Path, shape_7b: ModelShape
+) -> None:
+    row = {"question": "q" * 400, "answer": "a #### 1"}
+    for split, count in (("test", 10), ("train", 5)):
+        lines = "".join(json.dumps(row) + "\n" for _ in range(count))
+        (tmp_path / "gsm8k").mkdir(exist_ok=True)
+        (tmp_path / "gsm8k" / f"{split}.jsonl").write_text(lines)
+    found = scoring_tokens([TaskSpec(name="gsm8k", limit=4)], shape_7b, tmp_path)
+    assert found is not None
+    assert (found.items, found.source) == (4, "estimated")
+    assert found.new_tokens == 4 * 256
+    assert found.tokens == pytest.approx(4 * 6 * 102, rel=0.05)
+    assert scoring_tokens([TaskSpec(name="gsm8k")], shape_7b) is None

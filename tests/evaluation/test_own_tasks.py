@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from harness.errors import EvaluationError
 from harness.evaluation import evaluate
 from harness.evaluation.own_benchmarks import metric_key
 from harness.evaluation.scores import TaskOutcome
+from harness.evaluation.tasks import LocalFile, TaskSpec
 from tests.fixtures.own_tasks import CHAT, TASKS, spec_of
 
 DRAWS = 100
@@ -60,7 +62,7 @@ def reference(
 
 
 def assert_same(outcome: TaskOutcome, found: Mapping[str, Any], name: str) -> float:
-    """All metrics of a task or group and their errors; returns the largest difference."""
+    """All metrics of a task or group and their errors; returns the largest relative difference."""
     result = found["results"][name]
     keys = [key for key in result if "," in key and "_stderr," not in key]
     scores = {score.metric: score for score in outcome.scores if score.task == name}
@@ -73,7 +75,7 @@ def assert_same(outcome: TaskOutcome, found: Mapping[str, Any], name: str) -> fl
         stderr = result[f"{metric}_stderr,{filter_name}"]
         assert score.stderr == (None if stderr == "N/A" else pytest.approx(stderr, rel=1e-4))
         assert score.task_version == str(found["versions"][name])
-        largest = max(largest, abs(score.value - result[key]))
+        largest = max(largest, abs(score.value - result[key]) / max(1.0, abs(result[key])))
     return largest
 
 
@@ -85,8 +87,7 @@ def test_scores_and_errors_are_those_of_simple_evaluate(
     outcome = evaluate(model, tokenizer, spec, data_root=None, precision="fp32")
     found = reference(model, tokenizer, folder, name)
     for task in [name, *(["own_choice", "own_choice_b"] if name == "own_group" else [])]:
-        largest = assert_same(outcome, found, task)
-        print(f"{name} {task}: {largest:.1e}")
+        assert assert_same(outcome, found, task) < 1e-6
     if name == "own_group":
         assert [score.task for score in outcome.scores][:2] == ["own_group", "own_group"]
         assert "inner" in "".join(score.task for score in outcome.scores)
@@ -195,3 +196,32 @@ def test_rolling_texts_longer_than_the_model_are_cut_into_windows_as_hflm_does(
     spec = spec_of(folder, "own_text")
     outcome = evaluate(short, tokenizer, spec, data_root=None, precision="fp32")
     assert_same(outcome, reference(short, tokenizer, folder, "own_text"), "own_text")
+
+
+def test_generated_code_may_run_while_its_task_is_scored_and_no_longer(
+    tmp_path: Path,
+    folder: Path,
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    (tmp_path / "code.py").write_text(
+        "import os\ndef judge(doc, results):\n"
+        "    return {'acc': float(os.environ['HF_ALLOW_CODE_EVAL'])}\n"
+    )
+    (tmp_path / "t.yaml").write_text(
+        "task: t\ntest_split: test\noutput_type: generate_until\nunsafe_code: true\n"
+        "doc_to_text: '{{question}}'\ndoc_to_target: '{{gold}}'\n"
+        "generation_kwargs: {until: [q], max_gen_toks: 2}\n"
+        "process_results: !function code.judge\nmetric_list: [{metric: acc, aggregation: mean}]\n"
+    )
+    file = LocalFile(task="t", split="test", path=f"{folder}/test.jsonl")
+    with pytest.raises(ValueError, match="runs the code that a model writes"):
+        TaskSpec(include=str(tmp_path), name="t", files=(file,))
+    spec = TaskSpec(
+        include=str(tmp_path), name="t", files=(file,), allow_code_execution=True, limit=2
+    )
+    (score,) = evaluate(model, tokenizer, spec, data_root=None, precision="fp32").scores
+    assert score.value == 1.0
+    assert "HF_ALLOW_CODE_EVAL" not in os.environ

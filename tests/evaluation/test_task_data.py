@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas
 import pytest
+from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from harness.errors import DataError, EvaluationError, ZbenchError
@@ -115,3 +116,85 @@ def test_a_changed_yaml_is_another_request(tmp_path: Path) -> None:
     other.mkdir()
     (other / "t.yaml").write_text(f"task: t\n{COMMON}{TASKS['own_word']}description: x\n")
     assert request_key(TaskSpec(include=str(other), name="t")) != before
+
+
+def test_rows_of_the_hub_and_the_same_rows_in_files_are_the_same_items(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums = [{"question": f"{n} + 1?", "answer": f"so\n#### {n + 1}"} for n in range(8)]
+    splits = {"train": sums, "test": sums[:3]}
+    asked = []
+
+    def load(path: str, name: str, **_settings: Any) -> dict[str, Dataset]:
+        asked.append((path, name))
+        return {split: Dataset.from_list(own) for split, own in splits.items()}
+
+    monkeypatch.setattr("lm_eval.api.task.datasets.load_dataset", load)
+    for split, own in splits.items():
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, own)))
+    files = tuple(
+        LocalFile(task="gsm8k", split=split, path=f"{tmp_path}/{split}.jsonl") for split in splits
+    )
+    hub = load_benchmark(TaskSpec(name="gsm8k"), None)
+    local = load_benchmark(TaskSpec(name="gsm8k", files=files), None)
+    assert asked == [("openai/gsm8k", "main")]
+    assert hub.content_sha256 == local.content_sha256
+    assert hub.data_source == "openai/gsm8k@main"
+    assert hub.data_sha256 is not None
+    texts = []
+    for loaded in (hub, local):
+        assert loaded.build_requests() == 3
+        texts.append([request.args[0] for request in loaded.tasks["gsm8k"].instances])
+    assert texts[0] == texts[1]
+    assert texts[0][0].count("Question:") == 6
+
+
+def test_data_made_by_code_need_files_of_ones_own() -> None:
+    with pytest.raises(DataError, match="made by a function of its own"):
+        check_items(TaskSpec(name="niah_single_1"), None)
+
+
+def test_a_benchmark_with_an_entry_reads_local_data_of_any_form(
+    shared_root: Path, tmp_path: Path
+) -> None:
+    table = pandas.read_parquet(shared_root / "arc_easy" / "test.parquet")
+    table["choices"] = [
+        {key: list(value) for key, value in choices.items()} for choices in table["choices"]
+    ]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join(map(json.dumps, table.to_dict("records"))))
+    spec = TaskSpec(
+        name="arc_easy", files=(LocalFile(task="arc_easy", split="test", path=str(path)),)
+    )
+    check_items(spec, None)
+    named, known = (
+        load_benchmark(spec, None),
+        load_benchmark(TaskSpec(name="arc_easy"), shared_root),
+    )
+    assert named.content_sha256 == known.content_sha256
+    assert named.build_requests() == known.build_requests()
+    with pytest.raises(DataError, match="names no file of the split 'train'"):
+        check_items(spec.model_copy(update={"shots": 2}), None)
+
+
+def test_a_metric_that_is_no_number_is_told(
+    folder: Path, tmp_path: Path, model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    (tmp_path / "code.py").write_text(
+        "def judge(doc, results):\n    return {'acc': float('nan')}\n"
+        "def fail(doc, results):\n    return {'acc': results[7]}\n"
+    )
+    file = LocalFile(task="t", split="test", path=f"{folder}/test.jsonl")
+    said = {"judge": "t: its acc is no number", "fail": "t: its filters or metrics fail on these"}
+    for function, line in said.items():
+        own = tmp_path / function
+        own.mkdir()
+        (own / "code.py").write_bytes((tmp_path / "code.py").read_bytes())
+        (own / "t.yaml").write_text(
+            "task: t\ntest_split: test\noutput_type: loglikelihood\ndoc_to_text: '{{question}}'\n"
+            f"doc_to_target: '{{{{page}}}}'\nprocess_results: !function code.{function}\n"
+            "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+        )
+        spec = TaskSpec(include=str(own), name="t", files=(file,), limit=2)
+        with pytest.raises(EvaluationError, match=line):
+            evaluate(model, tokenizer, spec, data_root=None, precision="fp32")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from harness.cell.run import run_cell
 from harness.cell.settings import RunSettings
 from harness.demo.world import world_folder, write_world
 from harness.errors import GridError, ModelError, UsageError, ZbenchError
-from harness.export.adapters import export_cell
+from harness.evaluation.own_benchmarks import find_benchmark
+from harness.evaluation.task_index import index_of_folder
+from harness.export.adapters import _with_known_tasks, export_cell
 from harness.export.model_card import cell_grid
 from harness.grid.folders import cell_folder
 from harness.grid.loader import load_grid
@@ -26,6 +29,7 @@ from harness.grid.schema import Cell, GridSpec, expand
 from harness.methods import METHODS
 from harness.models.loading import load_base
 from harness.records.results import CellResult, read_result
+from tests.fixtures.own_study import CAPITALS_TASK
 
 GRID = """
 name: export
@@ -302,3 +306,33 @@ def test_the_grid_in_a_card_keeps_what_was_set_to_nothing(methods: str, tmp_path
 def test_training_settings_of_what_is_not_trained_are_a_fault() -> None:
     with pytest.raises(GridError, match=r"methods\[0\]\.train: 'base' trains nothing; leave it"):
         grid_of("[{method: base, train: {learning_rate: 1e-3}}]")
+
+
+def test_a_card_names_benchmarks_of_ones_own_as_a_grid_does(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "t.yaml").write_text(CAPITALS_TASK)
+    (tmp_path / "t.jsonl").write_text("{}")
+    shape = {
+        "num_hidden_layers": 2,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_attention_heads": 4,
+        "vocab_size": 320,
+    }
+    raw = {
+        "name": "g",
+        "include": "mine",
+        "local_data": {"capitals": {"test": "t.jsonl"}},
+        "models": {"m": {"path": "/m", "shape": shape}},
+        "tasks": [{"name": "capitals", "limit": 3}, "humaneval", "arc_easy"],
+        "allow_code_execution": True,
+        "blocks": [{"methods": ["base"]}],
+    }
+    (cell,) = expand(resolve_grid(raw, place="g.yaml", folder=tmp_path))
+    (again,) = expand(resolve_grid(yaml.safe_load(cell_grid(cell)), place="card"))
+    assert again.tasks == cell.tasks
+    shutil.rmtree(tmp_path / "mine")
+    index_of_folder.cache_clear()
+    find_benchmark.cache_clear()
+    kept = _with_known_tasks(cell.model_dump(mode="json"))["tasks"]
+    assert [task.name for task in kept] == ["humaneval", "arc_easy"]

@@ -51,6 +51,17 @@ def test_what_is_here_is_read_and_the_rest_is_told(tmp_path: Path) -> None:
     assert [state.status for state in grid.states] == ["to do", "to do"]
 
 
+def test_what_asks_about_an_absent_method_is_no_fault(tmp_path: Path) -> None:
+    asks = "compare: third\nclaims: [{better: named, than: small}, {better: smal, than: base}]\n"
+    with pytest.raises(GridError) as told:
+        open_grid(write(tmp_path, GRID + asks), tmp_path, None, None, results_alone=True)
+    (line,) = (one for one in str(told.value).splitlines() if "claims" in one)
+    assert line.startswith("g.yaml: claims[1].better: no method 'smal' in the blocks of this grid")
+    asks = asks.replace("smal,", "small,")
+    grid = open_grid(write(tmp_path, GRID + asks), tmp_path, None, None, results_alone=True)
+    assert [claim.better for claim in grid.spec.claims] == ["named", "small"]
+
+
 def test_the_cells_that_are_left_keep_their_ids(tmp_path: Path) -> None:
     grid = open_grid(write(tmp_path), tmp_path / "runs", None, None, results_alone=True)
     rest = GRID.replace(", named, another, {method: third, label: mine}, {adapter: gone}]", "]")

@@ -8,8 +8,10 @@ import pytest
 
 from harness.errors import GridError
 from harness.grid.budgets import budget_notes
+from harness.grid.loader import load_grid
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import GridSpec, expand
+from harness.methods import METHODS
 
 SHAPES = {
     "small": {"num_hidden_layers": 4, "hidden_size": 64, "intermediate_size": 128,
@@ -86,3 +88,60 @@ def test_a_match_that_cannot_be_is_one_line(methods: dict[str, Any], line: str) 
     with pytest.raises(GridError) as found:
         grid(methods)
     assert any(fault.startswith(f"mine.yaml: {line}") for fault in str(found.value).splitlines())
+
+
+def test_both_parts_of_muon_are_counted() -> None:
+    methods = {"dora": {"rank": 4, "train": {"optimizer": "muon"}}}
+    small, large = budget_notes(grid(methods))
+    assert small == "small/dora: Muon trains 17,408 parameters (matrices), AdamW 2,304"
+    assert large.startswith("large/dora: Muon trains ")
+
+
+def test_an_optimizer_that_cannot_be_sharded_is_refused() -> None:
+    methods = {"full": {"train": {"optimizer": "muon"}}}
+    with pytest.raises(GridError, match="full: train.optimizer: Muon needs whole matrices, which"):
+        grid(methods, gpus_per_cell=2)
+    assert grid({"full": {"train": {"optimizer": "sgd"}}}, gpus_per_cell=2)
+
+
+def test_an_optimizer_and_wsd_are_in_the_id_where_they_are_stated() -> None:
+    def ids(**train: Any) -> set[str]:
+        return {cell.id for cell in expand(grid({"lora": {"train": train}}))}
+
+    assert ids(optimizer="adamw") == ids()
+    assert ids(optimizer="muon") == ids(optimizer={"name": "Muon", "momentum": 0.95})
+    assert not ids(optimizer="muon") & ids()
+    assert not ids(schedule="wsd") & ids(schedule="wsd", decay_ratio=0.2)
+
+
+def test_all_faults_of_an_optimizer_have_their_places() -> None:
+    with pytest.raises(GridError) as found:
+        grid({"lora": {"train": {"optimizer": {"name": "sgd", "momentun": 0.9, "lr": 1}}}})
+    lines = str(found.value).splitlines()
+    begins = "mine.yaml: methods.lora.train.optimizer"
+    assert any(line.startswith(f"{begins}.momentun: SGD has no such option") for line in lines)
+    assert any(line.startswith(f"{begins}.lr: set train.learning_rate") for line in lines)
+
+
+def test_neighbours_fair_is_fair() -> None:
+    fair = load_grid("neighbours-fair")
+    cells = [cell for cell in expand(fair) if cell.train is not None]
+    counts = {
+        METHODS[cell.method].count_parameters(cell.model.shape, cell.options) for cell in cells
+    }
+    assert max(counts) <= 1.1 * min(counts)
+    assert all(abs(count / 4_194_304 - 1) <= 0.1 for count in counts)
+    same = {(cell.train.epochs, cell.train.batch_size, cell.train.max_length) for cell in cells
+            if cell.train is not None}  # fmt: skip
+    assert same == {(5, 64, 512)}
+    assert {cell.seed for cell in cells} == {0, 1, 2}
+    assert budget_notes(fair)[-1].startswith("Training is the same for all methods")
+
+
+def test_neighbours_says_how_unequal_its_recipes_are() -> None:
+    parameters, training = budget_notes(load_grid("neighbours"))
+    assert parameters == (
+        "Budgets on llama-7b: 409,600 trained parameters (prompt-tuning) to 6,738,415,616 (full), "
+        "16,451.21 times as many"
+    )
+    assert "epochs 1 (dora, vera), 3 (full, lora, ia3), 5 (prefix-tuning, " in training

@@ -10,7 +10,13 @@ import yaml
 from harness.errors import GridError
 from harness.evaluation.protocols import LM_EVAL
 from harness.grid.loader import load_grid, shipped_grids
-from harness.grid.questions import AverageColumn, BenchmarkColumn, TableSpec, question_faults
+from harness.grid.questions import (
+    AverageColumn,
+    BenchmarkColumn,
+    TableSpec,
+    question_faults,
+    title_of,
+)
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import expand
 
@@ -171,6 +177,20 @@ def test_an_average_of_what_is_no_share_or_of_two_directions_is_refused() -> Non
     assert told({"name": "text", "metric": "acc", "title": "T"}, {"average": ["a", "T"]}) == []
     (line,) = told({"average": ["a", "brier"]})
     assert "of brier the lower score is better, of a the higher one" in line
+
+
+def test_lm_evals_own_tasks_have_columns_by_filter_and_units() -> None:
+    tasks = "tasks: [arc_easy, gsm8k, wikitext]"
+    columns = "[gsm8k, {name: gsm8k, metric: 'exact_match,flexible-extract'}, wikitext]"
+    grid = read(GRID, tasks, f"tables: [{{columns: {columns}}}]")
+    benchmarks = {task.name: task.benchmark for task in grid.blocks[0].tasks}
+    assert [title_of(one, benchmarks) for one in grid.tables[0].columns] == [
+        *("gsm8k", "gsm8k (flexible-extract)", "wikitext"),
+    ]
+    with pytest.raises(GridError, match=r"wikitext is no share \(it counts word_perplexity\)"):
+        read(GRID, tasks, "tables: [{columns: [{average: [arc_easy, wikitext]}]}]")
+    with pytest.raises(GridError, match=r"gsm8k has no metric 'acc' \(known: exact_match,strict"):
+        read(GRID, tasks, "tables: [{columns: [{name: gsm8k, metric: acc}]}]")
 
 
 def test_every_shipped_grid_with_the_papers_methods_states_the_papers_claims() -> None:

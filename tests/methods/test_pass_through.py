@@ -29,6 +29,8 @@ from harness.spec import describe_faults
 from harness.testing import MethodLaws
 from harness.testing.gradients import gradients, law_examples, plain_gradients, token_ids
 from harness.testing.method_laws import perturb, tiny_model
+from harness.training.spec import TrainSpec
+from harness.training.step import TrainStep
 
 PEFT = METHODS["peft"]
 SIZES: dict[str, dict[str, Any]] = {
@@ -249,3 +251,33 @@ def test_what_was_asked_once_is_known_without_peft(tmp_path: Path) -> None:
     assert first[:2] == second[:2]
     assert first[2:] == [True, True]
     assert second[2:] == [False, False]
+
+
+def test_the_page_names_every_type() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "peft.md").read_text(encoding="utf-8")
+    runs, refused = page.split("## Refused by name")
+    for kind in usable_types():
+        assert f"\n| {kind} | all" in runs, kind
+    for kind, why in REFUSED_TYPES.items():
+        assert f"\n| {kind} | {why} |" in refused, kind
+
+
+@pytest.mark.parametrize("kind", ["OFT", "P_TUNING", "CARTRIDGE", "SHIRA"])
+def test_a_stopped_training_resumes_with_the_same_bits(kind: str) -> None:
+    spec = TrainSpec(learning_rate=0.01, batch_size=9, token_budget=60)
+    whole, first, second = (
+        TrainStep(
+            perturb(adapted(entry(kind))), spec,
+            device=torch.device("cpu"), precision="fp32", pad_token_id=0,
+        )
+        for _ in range(3)
+    )  # fmt: skip
+    for train_step, steps in ((whole, range(4)), (first, range(2)), (second, range(2, 4))):
+        if train_step is second:
+            second.load_state(first.state())
+        for step in steps:
+            train_step.backward(law_examples(), dropout_seed=step)
+            train_step.update(0.01)
+    expected = trained_parameters(whole.model)
+    for name, value in trained_parameters(second.model).items():
+        assert torch.equal(value, expected[name]), name

@@ -196,6 +196,32 @@ def test_compare_says_which_methods_stand_against_each_other(grid, compare, pair
     assert tested == ({*NAMES, "gsm8k (strict-match)", "wikitext"} if pairs else set())
 
 
+def test_all_compares_every_label(grid) -> None:
+    add(grid, "lora", 0, "11111111", label="lora-r64")
+    (found, *_) = ask(grid, compare="all").comparisons.values()
+    asked = dict.fromkeys(entry.label for entry in found if entry.family == "compare")
+    assert list(asked) == ["oft − LoRA", "LoRA (lora-r64) − LoRA", "LoRA (lora-r64) − oft"]
+
+
+def test_what_counts_and_is_a_mean_over_its_items_is_paired_by_item(results) -> None:
+    for method, values in (("lora", [3.0, 5.0, 8.0]), ("oft", [2.0, 5.0, 6.0])):
+        results.add(method, 0, {"words": values}, unit="words", higher_is_better=False)
+    (found,) = ask(results, compare="all").comparisons.values()
+    (entry,) = found
+    assert entry.test == "t, items"
+    assert entry.estimate.value == -1.0
+    assert entry.estimate.stderr == pytest.approx(1 / 3**0.5)
+    assert entry.is_left_better
+
+
+def test_the_base_model_may_be_claimed_to_be_the_better_one(grid) -> None:
+    claim = ClaimSpec(better="base", than="lora", on="wikitext")
+    (entry,) = ask(grid, claims=(claim,)).headlines
+    assert (entry.label, entry.estimate.num_seeds) == ("Base model − LoRA", 3)
+    assert entry.estimate.value == pytest.approx(2.4)
+    assert not entry.is_left_better
+
+
 def test_a_pair_that_is_claimed_is_not_compared_again(grid) -> None:
     claims = (ClaimSpec(better="lora", than="oft", on="piqa"),)
     (found, *_) = ask(grid, compare="all", claims=claims).comparisons.values()

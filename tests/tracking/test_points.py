@@ -25,6 +25,7 @@ from harness.records.process import process_identity
 from harness.tracking import runs as runs_module
 from harness.tracking.address import default_uri
 from harness.tracking.live import _LiveLog
+from harness.tracking.metrics import mlflow_name
 from harness.tracking.points import lacking_points
 from harness.tracking.runs import GridRuns
 from tests.grid.test_loader import GRID
@@ -326,3 +327,16 @@ def test_of_two_grid_runs_the_first_is_taken(folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr(GridRuns, "_grid_runs", late)
     assert GridRuns(grid, default_uri(folder), folder).parent_id == first.parent_id
     assert len(real(first)) == 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [
+        ("acc_norm", "acc_norm"),
+        ("exact_match,strict-match", "exact_match/strict-match"),
+        ("pass@1,create_test", "pass_1/create_test"),
+        ("chrf++", "chrf__"),
+    ],
+)
+def test_any_metric_has_a_name_that_mlflow_takes(metric: str, name: str) -> None:
+    assert mlflow_name(metric) == name
