@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from harness.analysis.columns import Group
 from harness.analysis.measurements import Measurements
@@ -21,8 +22,8 @@ class Mixture:
     """Fields in which the trainings differ."""
     scored: tuple[str, ...]
     """Fields in which the evaluations differ."""
-    rows: Mapping[tuple[str, str], tuple[str, ...]]
-    """Letters by model and printed name of a row."""
+    rows: Mapping[tuple[str, str], tuple[Made, ...]]
+    """Stacks by model and printed name of a row, in their order."""
 
     @property
     def head(self) -> str:
@@ -34,13 +35,20 @@ class Mixture:
 
     def mark(self, model: str, name: str) -> str:
         """What a row's name ends with."""
-        letters = self.rows.get((model, name), ())
+        letters = sorted({self.letters[_told_as(m, self.letters)] for m in self._of(model, name)})
         return f" [{','.join(letters)}]" if letters else ""
 
     def crosses(self, model: str, left: str, right: str) -> bool:
         """Whether a difference between two rows is across stacks."""
-        sides = [self.rows.get((model, name), ()) for name in (left, right)]
-        return all(sides) and sides[0] != sides[1]
+        pairs = product(self._of(model, left), self._of(model, right))
+        return not all(
+            one.scored == other.scored
+            and (None in (one.trained, other.trained) or one.trained == other.trained)
+            for one, other in pairs
+        )
+
+    def _of(self, model: str, name: str) -> tuple[Made, ...]:
+        return self.rows.get((model, name), ())
 
     def _said(self, made: Made) -> str:
         scored = made.scored.text(self.scored)
@@ -64,15 +72,23 @@ def mixture_of(rows: Sequence[tuple[str, Sequence[str], Made]]) -> Mixture | Non
     )
     if not trained and not scored:
         return None
-    seen = dict.fromkeys(_plain(made, trained, scored) for *_, made in rows)
+    known = dict.fromkeys(_plain(made, trained, scored) for *_, made in rows)
+    seen = dict.fromkeys(_told_as(made, known) for made in known)
     names = [*string.ascii_lowercase, *map(str, range(1, len(seen)))]
     letters = dict(zip(seen, names, strict=False))
-    found: dict[tuple[str, str], dict[str, None]] = {}
+    found: dict[tuple[str, str], dict[Made, None]] = {}
     for model, printed, made in rows:
         for name in printed:
-            found.setdefault((model, name), {})[letters[_plain(made, trained, scored)]] = None
-    of_rows = {key: tuple(sorted(marks)) for key, marks in found.items()}
-    return Mixture(letters, trained, scored, of_rows)
+            found.setdefault((model, name), {})[_plain(made, trained, scored)] = None
+    return Mixture(letters, trained, scored, {key: tuple(stacks) for key, stacks in found.items()})
+
+
+def _told_as(made: Made, known: Iterable[Made]) -> Made:
+    """The stack that stands for another in the head: an untrained model is of any training's."""
+    if made.trained is not None:
+        return made
+    same = (one for one in known if one.trained is not None and one.scored == made.scored)
+    return next(same, made)
 
 
 def _plain(made: Made, trained: Sequence[str], scored: Sequence[str]) -> Made:

@@ -70,6 +70,26 @@ def test_training_and_scoring_are_told_apart() -> None:
     assert "scored" not in found.head
 
 
+def test_an_untrained_model_is_of_the_stack_that_it_was_scored_with() -> None:
+    rows = [
+        ("m", ("Base",), Made(None, NEW)),
+        ("m", ("A",), Made(trained(NEW), NEW)),
+        ("m", ("B",), Made(trained(OLD), OLD)),
+    ]
+    found = mixture_of(rows)
+    assert found is not None
+    assert found.head.startswith("Cells of 2 stacks")
+    assert found.mark("m", "Base") == found.mark("m", "A") != found.mark("m", "B")
+    assert not found.crosses("m", "A", "Base")
+    assert found.crosses("m", "B", "Base")
+    # What it was trained with does not part a method from the base model, if both are scored alike.
+    rows[2] = ("m", ("B",), Made(trained(OLD), NEW))
+    found = mixture_of(rows)
+    assert found is not None
+    assert not found.crosses("m", "B", "Base")
+    assert found.crosses("m", "B", "A")
+
+
 def made(results: GridResults, stacks: dict[str, Made]) -> GridResults:
     for record in results.scores:
         record["made"] = stacks[record["method"]]

@@ -28,7 +28,15 @@ from harness.records.results import CellResult, read_result
 from tests.fixtures.tiny import relative_distance
 from tests.integration.test_end_to_end import grid_text
 
-METHODS = ["full", {"method": "lora", "dropout": 0.2}, "zero-init-linear"]
+METHODS = ["full", {"method": "lora", "dropout": 0.2}]
+"""Weights that are divided among the processes, and an adapter that draws in each of them."""
+
+
+@pytest.fixture(
+    scope="module", params=[METHODS, pytest.param(["zero-init-linear"], marks=pytest.mark.slow)]
+)
+def methods(request: pytest.FixtureRequest) -> list[Any]:
+    return list(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -69,29 +77,29 @@ def processes() -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def alone(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(methods: list[Any], world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A runs folder in which one process trained each cell."""
     runs_dir = tmp_path_factory.mktemp("alone")
-    assert not run(cells_of(METHODS, 1), runs_dir, world).failed
+    assert not run(cells_of(methods, 1), runs_dir, world).failed
     return runs_dir
 
 
 @pytest.fixture(scope="module")
 def together(
-    world: Path, tmp_path_factory: pytest.TempPathFactory
+    methods: list[Any], world: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[Event], GridOutcome]:
     """A runs folder in which two processes trained each cell, and what was told of it."""
     runs_dir, events = tmp_path_factory.mktemp("together"), []
-    outcome = run(cells_of(METHODS, 2), runs_dir, world, events.append)
+    outcome = run(cells_of(methods, 2), runs_dir, world, events.append)
     return runs_dir, events, outcome
 
 
 def test_two_processes_give_the_result_of_one(
-    alone: Path, together: tuple[Path, list[Event], GridOutcome]
+    methods: list[Any], alone: Path, together: tuple[Path, list[Event], GridOutcome]
 ) -> None:
     runs_dir, _, outcome = together
     assert not outcome.failed
-    for cell in cells_of(METHODS, 2):
+    for cell in cells_of(methods, 2):
         one, both = result_of(cell, alone), result_of(cell, runs_dir)
         assert one.train is not None
         assert both.train is not None
@@ -109,10 +117,10 @@ def test_two_processes_give_the_result_of_one(
 
 
 def test_one_process_writes_and_tells(
-    alone: Path, together: tuple[Path, list[Event], GridOutcome]
+    methods: list[Any], alone: Path, together: tuple[Path, list[Event], GridOutcome]
 ) -> None:
     runs_dir, events, _ = together
-    for cell in cells_of(METHODS, 2):
+    for cell in cells_of(methods, 2):
         told = [event for event in events if event.cell_id == cell.id]
         steps = [event.step for event in told if isinstance(event, StepDone)]
         train = result_of(cell, runs_dir).train
