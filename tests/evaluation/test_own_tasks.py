@@ -225,3 +225,26 @@ def test_generated_code_may_run_while_its_task_is_scored_and_no_longer(
     (score,) = evaluate(model, tokenizer, spec, data_root=None, precision="fp32").scores
     assert score.value == 1.0
     assert "HF_ALLOW_CODE_EVAL" not in os.environ
+
+
+def test_a_checkpoint_that_changes_the_likeliest_token_is_generated_as_by_hflm(
+    folder: Path, make_model: Callable[..., Any], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = make_model(6)
+    model.generation_config.repetition_penalty = 1.4
+    spec = spec_of(folder, "own_answer", limit=4)
+    outcome = evaluate(model, tokenizer, spec, data_root=None, precision="fp32")
+    found = reference(model, tokenizer, folder, "own_answer", limit=4)
+    samples = found["samples"]["own_answer"]
+    expected = {sample["doc_id"]: sample["resps"][0][0] for sample in samples}
+    assert dict(zip(outcome.items["doc_id"], outcome.items["response"], strict=True)) == expected
+    assert "sets repetition_penalty" in str(outcome.scores[0].note)
+
+
+def test_new_tokens_that_a_short_model_has_no_room_for_are_told(
+    folder: Path, make_model: Callable[..., Any], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    short = make_model(2, max_length=12)
+    spec = spec_of(folder, "own_answer", limit=2)
+    outcome = evaluate(short, tokenizer, spec, data_root=None, precision="fp32")
+    assert "at most 6 new tokens, not 12: the model has 12 positions" in str(outcome.scores[0].note)
