@@ -112,7 +112,7 @@ def loaded_by(code: str, names: tuple[str, ...]) -> str:
 def test_planning_and_reporting_import_nothing_heavy() -> None:
     code = (
         "import harness.cli, harness.report, harness.tracking.runs\n"
-        "from harness.commands import compare, plan, report, status\n"
+        "from harness.commands import compare, compare_items, drift, plan, report, status\n"
         "from harness.grid.loader import load_grid\n"
         "from harness.grid.schema import expand\n"
         "expand(load_grid('paper'))"
