@@ -17,6 +17,7 @@ from pydantic import (
 
 from harness.errors import did_you_mean, shortened
 from harness.evaluation.benchmarks import Benchmark
+from harness.methods import METHODS
 from harness.spec import Fault, Faults, Spec
 
 ALL = "all"
@@ -106,8 +107,8 @@ class TableSpec(Spec):
     columns: Annotated[tuple[ColumnSpec, ...], NON_EMPTY]
     """Names of the grid's tasks, or mappings: see BenchmarkColumn and AverageColumn."""
     rows: Names = ()
-    """Methods in order, by label or by registry name (which means all of its labels); all of the
-    grid's where absent. The base model stands above them."""
+    """Methods in order, by label or by registry name (which means all of its labels; the grid need
+    not have it); all of the grid's where absent. The base model stands above them."""
     bold: Names = ()
     """The best of these methods is bold, per model and column; `all` for every row."""
     params: bool = True
@@ -180,7 +181,7 @@ def question_faults(
         yield from _column_faults(table, place, tasks, meanings)
         for key, names in (("rows", table.rows), ("bold", table.bold)):
             for at, name in enumerate(names):
-                if not (key == "bold" and name == ALL):
+                if name not in METHODS and not (key == "bold" and name == ALL):
                     yield from _method_faults(f"{place}.{key}[{at}]", name, methods)
     if compare is not None and compare != ALL:
         yield from _method_faults("compare", compare, [*methods, ALL])

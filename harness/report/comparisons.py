@@ -69,7 +69,7 @@ def _wide(
     seeds_alone = any(entry.test == "t, seeds" for entry in comparisons)
     return Table(
         name="comparisons" + group.suffix(),
-        title="Paired differences in points" + _of(group),
+        title="Paired differences" + " in points" * (not no_shares) + _of(group),
         subtitle=group.title,
         header=("Model", "Difference", "Seeds", *map(group.head, group.columns)),
         notes=(
@@ -120,9 +120,9 @@ def _correction(comparisons: Sequence[Comparison]) -> list[str]:
     if not tested:
         return ["Nothing here is tested: these columns describe, and have no star."]
     families = [text for name, text in FAMILIES.items() if any(e.family == name for e in tested)]
-    apart = f", apart for {'; for '.join(families)}" if len(families) > 1 else ""
-    over = f": over {families[0]}" if len(families) == 1 else ""
-    lines = [f"* p < {ALPHA} after Holm's correction, per model{over}{apart}."]
+    apart = "apart " if len(families) > 1 else ""
+    over = f"{apart}over {' and over '.join(families)}"
+    lines = [f"* p < {ALPHA} after Holm's correction, per model, {over}."]
     if any(entry.family is not None and not entry.is_tested for entry in comparisons):
         lines.append(
             f"Tested: {listed(columns)} (what a claim names, or else the average of the most "

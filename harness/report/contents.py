@@ -145,7 +145,8 @@ NOTHING = {
     "comparisons": "Nothing to compare: it needs scores of two methods that the grid compares "
     "(`claims`, `compare: all` or `compare: METHOD` in its file), of two settings of a method, or "
     "of a method and the untrained base model.",
-    "sample-efficiency": "Nothing to draw yet: it needs trained cells with a score.",
+    "sample-efficiency": "Nothing to draw: it needs scores of cells that are trained on "
+    "several fractions of the data, or an average.",
     "training-loss": "Nothing to draw yet: no cell is trained.",
 }
 """What stands in the place of a section's tables or figures."""

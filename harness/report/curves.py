@@ -37,11 +37,13 @@ def efficiency_drawings(
 ) -> list[Drawing]:
     """Scores of each seed and their mean against the share of the data: averages, and benchmarks.
 
-    Where there are averages they stand in a figure of their own, before that of the benchmarks.
+    Where there are averages they stand in a figure of their own, before that of the benchmarks;
+    the latter is drawn of several fractions alone.
     """
     curves = findings.efficiency[group, model, data]
+    several = len(findings.measured.fractions(model, data)) > 1
     averages = [one for one in curves if group.is_average(one.column)]
-    others = [one for one in curves if not group.is_average(one.column)]
+    others = [one for one in curves if several and not group.is_average(one.column)]
     name = f"sample-efficiency-{place_name(model, data)}{group.suffix()}"
     found = []
     for mark, shown in (("", averages), ("-each" if averages else "", others)):

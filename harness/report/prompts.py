@@ -24,14 +24,15 @@ def template_sentences(pairs: Sequence[PromptPair]) -> list[str]:
     if alike:
         names = "every benchmark" if all(pair.agree for pair in pairs) else ", ".join(alike)
         sentences.append(f"In the same template as the training rows: {names}.")
-    others: dict[tuple[str, str], dict[str, None]] = {}
+    others: dict[tuple[str, str, str], dict[str, None]] = {}
     for pair in pairs:
         if not pair.agree:
-            key = pair.training.template, pair.evaluation.template
+            of = f" on {pair.data}" if pair.data else ""
+            key = of, pair.training.template, pair.evaluation.template
             others.setdefault(key, {})[pair.benchmark] = None
-    for (training, evaluation), found in others.items():
+    for (of, training, evaluation), found in others.items():
         sentences.append(
-            f"In another template (training: {training}, evaluation: {evaluation}): "
+            f"In another template (training{of}: {training}, evaluation: {evaluation}): "
             f"{', '.join(found)}. What is learned in one form is asked in another, which can cost "
             "an adapter more than a method gains."
         )

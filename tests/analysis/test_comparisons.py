@@ -65,7 +65,7 @@ def test_settings_stand_against_their_own_method_and_neither_claim_nor_base(
         family = [entry for entry in found if entry.family == name and entry.is_tested]
         assert [entry.p_holm for entry in family] == holm([entry.p_value for entry in family])
     (table,) = comparison_tables(results.findings())
-    assert "for the differences of a method's other settings from its own" in table.notes[0]
+    assert "over the differences of a method's other settings from its own" in table.notes[0]
 
 
 def test_labels_stand_for_their_method_where_it_has_no_row_of_its_own(results, answer) -> None:

@@ -74,7 +74,7 @@ def test_nothing_to_do_imports_nothing_heavy(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it in a process
     raw = yaml.safe_load(find_grid("demo").read_text())
-    raw |= {"world": None, "blocks": [{"methods": ["lora"], "fractions": [0.1]}]}
+    raw |= {"world": None, "claims": [], "blocks": [{"methods": ["lora"], "fractions": [0.1]}]}
     raw["models"]["tiny-llama"]["source"] = "somebody/tiny"
     raw["data"] = {"source": "somebody/rows", "path": None, "num_rows": 600}
     (tmp_path / "g.yaml").write_text(yaml.safe_dump(raw))

@@ -281,6 +281,7 @@ def test_each_data_set_has_figures_of_its_own(two_sets) -> None:
 
 
 def test_a_figure_of_what_is_no_share_has_its_unit_and_direction(grid) -> None:
+    add(grid, "lora", 0, "10000000", 21.0, fraction=0.1)
     drawings = {drawing.name: drawing for drawing in contents.drawings(ask(grid, TABLE))}
     panels = {panel.title: panel for panel in drawings["sample-efficiency-tiny-each"].panels}
     assert list(panels) == ["gsm8k (flexible-extract)", "piqa", "wikitext"]
@@ -288,5 +289,5 @@ def test_a_figure_of_what_is_no_share_has_its_unit_and_direction(grid) -> None:
     panels["wikitext"].draw(axes)
     assert axes.get_ylabel() == "word_perplexity (↓ lower is better)"
     lines = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
-    assert lines["LoRA"] == pytest.approx([20.1])
+    assert lines["LoRA"] == pytest.approx([21.0, 20.1])
     assert [panel.title for panel in drawings["sample-efficiency-tiny"].panels] == ["Weighed"]

@@ -211,5 +211,5 @@ def test_two_models_of_one_file_name_have_two_figures(results, answer) -> None:
     for model in ("a b", "a-b", "A-B"):
         results.add("lora", 0, answer("1100"), model=model)
     names = [drawing.name for drawing in drawings(results.findings())]
-    ends = ("a-b", "a-b-each", "a-b-2", "a-b-each-2", "A-B-3", "A-B-each-3")
+    ends = ("a-b", "a-b-2", "A-B-3")
     assert names == [f"sample-efficiency-{end}" for end in ends]

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.analysis.compare import Comparison, ScoreRow, Side
+from harness.analysis.compare import Comparison, ScoreRow
 from harness.analysis.differences import Difference
+from harness.analysis.sides import Pairs, Side, Sides
 from harness.commands.compare import print_comparison
 from harness.commands.display import print_cells
 from harness.evaluation.benchmarks import BENCHMARKS
@@ -177,7 +178,8 @@ def test_a_comparison_cuts_no_name_and_no_number(width: int) -> None:
     )
     side = Side("a", "b", SimpleNamespace(cell_id="0123"), lambda *_: None)  # type: ignore[arg-type]
     differences = (Difference("cell", "what", LABEL, "[b] \x1b[31m"),)
-    found = Comparison(side, side, differences, (), rows, (), ())
+    sides, pairs = Sides("a", (side,)), Pairs(((side, side),))
+    found = Comparison(sides, sides, pairs, differences, (), rows, (), ())
     text = printed(width, lambda console: print_comparison(console, found))
     assert "…" not in text
     assert "\x1b" not in text

@@ -18,7 +18,7 @@ PAIRS = (
 def test_the_page_says_which_benchmarks_share_the_template() -> None:
     same, other = template_sentences(PAIRS)
     assert same == "In the same template as the training rows: arc_easy."
-    assert "(training: alpaca, evaluation: none): mmlu." in other
+    assert "(training on chats: alpaca, evaluation: none): mmlu." in other
     assert template_sentences(PAIRS[:1]) == [
         "In the same template as the training rows: every benchmark."
     ]

@@ -7,7 +7,7 @@ import pytest
 from harness.report import build_report
 from harness.report.figures import Drawing
 
-NAMES = {"sample-efficiency-tiny", "sample-efficiency-tiny-each", "training-loss-tiny"}
+NAMES = {"sample-efficiency-tiny", "training-loss-tiny"}
 
 
 @pytest.fixture
