@@ -167,13 +167,23 @@ def test_the_closing_table_shows_every_number_beside_long_labels(width: int, num
 def test_a_comparison_cuts_no_name_and_no_number(width: int) -> None:
     def score(benchmark: str) -> Any:
         return SimpleNamespace(
-            benchmark=benchmark, metric="acc_norm", value=1.0, stderr=0.0123, n=14042
-        )
+            benchmark=benchmark, metric="acc_norm", value=1.0, stderr=0.0123, n=14042,
+            unit=None, higher_is_better=True,
+        )  # fmt: skip
 
     names = ("demo_paper_truthfulqa_shuffled", "x" * 80)
     row_of = {name: score(name) for name in names}
     rows = tuple(
-        ScoreRow(name, "acc_norm", one, one, interval=(-0.12, 0.34), p_value=1e-4, num_items=9)
+        ScoreRow(
+            name,
+            "acc_norm",
+            (one,),
+            (one,),
+            errors=(0.0123, 0.0123),
+            interval=(-0.12, 0.34),
+            p_value=1e-4,
+            num_items=9,
+        )  # fmt: skip
         for name, one in row_of.items()
     )
     side = Side("a", "b", SimpleNamespace(cell_id="0123"), lambda *_: None)  # type: ignore[arg-type]
