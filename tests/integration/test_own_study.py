@@ -1,4 +1,7 @@
-"""docs/your-own-study.md is so: its files are written, its commands run, its fragments resolved."""
+"""docs/your-own-study.md is so: its files are written, its commands run.
+
+Fragments of it and of the pages that it leads to are resolved as parts of its grid.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer.main
 import yaml
 
+from harness.cli import app
 from harness.grid.resolver import resolve_grid
 from tests.fixtures.chat_models import write_chat_model
 from tests.fixtures.own_study import CAPITALS_TASK, write_study
 from tests.integration.test_end_to_end import PACKAGE, command, environment
 
-PAGE = (PACKAGE / "docs" / "your-own-study.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, flags=re.S | re.M)
+STUDY = "your-own-study"
+PAGES = (STUDY, "training-data", "benchmarks", "methods", "tables", "comparing")
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    text = (PACKAGE / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, flags=re.S | re.M)
+
+
+BLOCKS = blocks(STUDY)
 
 
 def files() -> dict[str, str]:
@@ -29,12 +42,27 @@ def files() -> dict[str, str]:
 
 
 def fragments() -> list[str]:
-    """Returns the parts of a grid that the page shows."""
-    return [t for kind, t in BLOCKS if kind == "yaml" and not re.match(r"# \S+\.yaml\n", t)]
+    """Returns the parts of a grid that the pages show."""
+    found = [text for page in PAGES for kind, text in blocks(page) if kind == "yaml"]
+    return [text for text in found if not re.match(r"# \S+\.yaml\n", text)]
 
 
-def lines_of(kind: str) -> list[str]:
-    return [line for k, text in BLOCKS if k == kind for line in text.splitlines() if line.strip()]
+def joined(study: dict, part: dict) -> dict:
+    """Returns the page's grid with a part of another; what only the one of both has stays."""
+    if "blocks" in part:  # other methods, of which nothing is claimed
+        study = {key: value for key, value in study.items() if key not in ("claims", "tables")}
+    named = any("data" in block for block in part.get("blocks", ()))
+    if "data" in part or ("blocks" in part and not named):
+        study["data"] = study.pop("datasets")["table"]
+        study["blocks"] = [{**block, "data": None} for block in study["blocks"]]
+    for key, value in part.items():
+        known = study.get(key)
+        study[key] = {**known, **value} if isinstance(known, dict) and key != "data" else value
+    return study
+
+
+def commands(page: str) -> list[str]:
+    return [line for kind, text in blocks(page) if kind == "sh" for line in text.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +74,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_chat_model(study / "models" / name, kind)
     for name, text in files().items():
         (study / name).write_text(text, encoding="utf-8")
+    (jinja,) = (text for kind, text in blocks("training-data") if kind == "jinja")
+    (study / "question.jinja").write_text(jinja, encoding="utf-8")
     return study
 
 
@@ -62,7 +92,7 @@ def zbench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def outputs(folder: Path) -> dict[str, str]:
     """What each command of the page printed; each ends well."""
     found = {}
-    for line in lines_of("sh"):
+    for line in commands(STUDY):
         _, *arguments = shlex.split(line, comments=True)
         done = zbench(folder, *arguments)
         assert done.returncode == 0, (line, done.stdout, done.stderr)
@@ -136,9 +166,17 @@ def test_every_fragment_is_a_part_of_a_grid(
     folder: Path, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(folder / "my_method"))
-    study, part = yaml.safe_load((folder / "study.yaml").read_text()), yaml.safe_load(text)
-    for key, value in part.items():
-        known = study.get(key)
-        study[key] = {**known, **value} if isinstance(known, dict) else value
+    part = yaml.safe_load(text)
+    study = part if "name" in part else joined(yaml.safe_load(files()["study.yaml"]), part)
     grid = resolve_grid(study, place="study.yaml", folder=folder)
     assert grid.blocks
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_the_pages_is_one_of_zbench(page: str) -> None:
+    known = typer.main.get_command(app).commands
+    for line in commands(page):
+        for part in re.split(r"&&|;", line):
+            name, *arguments = shlex.split(part, comments=True) or ["#"]
+            if name == "zbench":
+                known[arguments[0]].make_context(arguments[0], arguments[1:])

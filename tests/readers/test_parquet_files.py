@@ -175,7 +175,7 @@ def _arrow() -> bytes:
         (" \n".encode("utf-16"), "text in UTF-16"),
         (_arrow(), "an Arrow file"),
         (_zip(b"x"), "a zip archive"),
-        (gzip.compress(b"x"), "gzip"),
+        (gzip.compress(b"x", mtime=0), "gzip"),
         (bytes(range(256)), "no known format"),
         (b"\0" * 100, "no known format"),
     ],
