@@ -160,7 +160,7 @@ def _print_scores(console: Console, rows: Sequence[ScoreRow]) -> None:
         both = [percent(v) if share else number(v, ".4g") for pair in values for v in pair]
         difference = points(row.difference) if share else _difference(row.difference, share)
         texts = [*both, difference, interval, p_text(row.p_value), items]
-        unit = "" if share else f" [{row.first.unit}]"
+        unit = "" if row.first.unit in (None, row.metric) else f" [{row.first.unit}]"
         texts += [str(len(row.requests))] if seeds > 1 else []
         table.add_row(*map(cell_text, [row_name(row, rows) + unit, *texts]))
     console.print(table)

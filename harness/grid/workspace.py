@@ -115,6 +115,10 @@ class OpenGrid:
                 rows, data = self.num_rows.get(name), self.spec.data_of(name)
                 known = "rows unknown until they are read" if rows is None else f"{rows:,} rows"
                 found[data_place(name)] = f"{known}, of {data.source or data.path}"
+        for name, left in self.num_rows.items():
+            place, held_out = data_place(name), self.spec.data_of(name).validation
+            if place in found and left is not None and held_out and held_out.fraction:
+                found[place] += f"; {left:,} left to train on, the others are for validation"
         return [f"{place}: {said}" for place, said in found.items()]
 
     @cached_property
