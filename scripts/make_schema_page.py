@@ -189,7 +189,7 @@ after it was written is damaged, and said to be.
 
 ### Each of `scores`
 
-{table(fields_of(results, "TaskScore"))}
+{table(fields_of("records/scores.py", "TaskScore"))}
 
 ### `error`
 

@@ -12,7 +12,7 @@ from harness.errors import StorageError, one_line
 from harness.evaluation.benchmarks import MACRO_METRIC
 from harness.grid.cell_files import SCORED_AGAIN, read_table
 from harness.grid.folders import items_path
-from harness.records.results import TaskScore
+from harness.records.scores import TaskScore
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,8 @@ from harness.data.pins import pins
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.grid.schema import Cell, is_base
 from harness.grid.status import CellState
-from harness.records.results import CellResult, TaskScore
+from harness.records.results import CellResult
+from harness.records.scores import TaskScore
 
 if TYPE_CHECKING:
     from harness.analysis.published import Anchor

@@ -28,7 +28,7 @@ from harness.analysis.differences import (
 )
 from harness.analysis.sides import PAIRED_BY, Pairs, Side, Sides, pair_sides
 from harness.evaluation.shown import items_name
-from harness.records.results import TaskScore
+from harness.records.scores import TaskScore
 
 if TYPE_CHECKING:
     from harness.analysis.stats import Estimate

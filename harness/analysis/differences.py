@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from harness.records.results import CellResult, TaskScore, evaluations
+from harness.records.results import CellResult
+from harness.records.scores import TaskScore, evaluations
 
 NOT_RECORDED = "not recorded"
 SHOWN_DIGITS = 12

@@ -19,7 +19,8 @@ from harness.grid.questions import ClaimSpec, TableSpec
 from harness.grid.schema import Cell
 from harness.grid.status import CellState, is_trained
 from harness.methods import METHODS
-from harness.records.results import CellResult, TaskScore, TrainResult
+from harness.records.results import CellResult, TrainResult
+from harness.records.scores import TaskScore
 
 if TYPE_CHECKING:
     import pandas as pd

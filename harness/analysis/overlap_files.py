@@ -16,7 +16,8 @@ from harness.errors import StorageError
 from harness.grid.cell_files import read_table
 from harness.grid.schema import Cell
 from harness.records.overlap import overlap_file
-from harness.records.results import CellResult, TaskScore
+from harness.records.results import CellResult
+from harness.records.scores import TaskScore
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from harness.records.results import CellResult, TaskScore
+from harness.records.results import CellResult
+from harness.records.scores import TaskScore
 
 CPU = "cpu"
 NAMES = {"lm_eval": "lm-eval", "peft": "PEFT"}

@@ -12,7 +12,7 @@ from harness.analysis.differences import Difference
 from harness.analysis.sides import Side, Sides
 from harness.commands import display
 from harness.commands.display import cell_text, new_table, print_json, print_line
-from harness.records.results import TaskScore
+from harness.records.scores import TaskScore
 from harness.report.numbers import interval_text, number, p_text, percent, points
 
 if TYPE_CHECKING:

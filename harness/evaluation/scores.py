@@ -20,7 +20,7 @@ from harness.evaluation.lm_eval_session import Batching, InMemoryHFLM
 from harness.evaluation.loading import LoadedBenchmark
 from harness.evaluation.own_benchmarks import metric_key
 from harness.evaluation.tasks import lm_eval_version
-from harness.records.results import LARGEST_SHARE, TaskScore
+from harness.records.scores import LARGEST_SHARE, TaskScore
 
 ITEMS_DIGITS = 12
 """Digits of the items' SHA-256 in the name of an evaluation."""

@@ -16,7 +16,8 @@ from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.data_versions import local_contents, pinned_content, task_content_sha256
 from harness.evaluation.task_data import data_fingerprint
 from harness.evaluation.tasks import TaskSpec
-from harness.records.results import CellResult, TaskScore, evaluations
+from harness.records.results import CellResult
+from harness.records.scores import TaskScore, evaluations
 
 OTHER_ITEMS = "scored on other items too"
 """How the note of a score begins that stands for several."""

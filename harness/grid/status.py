@@ -25,7 +25,8 @@ from harness.grid.schema import Cell
 from harness.models.checkpoint import ModelSpec, local_folder
 from harness.models.plain_tokenizer import chat_templates
 from harness.records.files import known_sha256_of_files
-from harness.records.results import CellResult, TaskScore, TrainResult, read_result
+from harness.records.results import CellResult, TrainResult, read_result
+from harness.records.scores import TaskScore
 
 Status = Literal["done", "to do", "running", "failed", "stale"]
 """`stale`: what it was made from has changed since; nothing of it is re-used."""

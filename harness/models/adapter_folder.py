@@ -16,8 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ModelError, one_line, printable, shortened
-from harness.models.adapter_settings import setting_faults, type_fault
+from harness.errors import ModelError, one_line, printable
+from harness.models.adapter_settings import (
+    first_difference,
+    plain,
+    setting_faults,
+    type_fault,
+)
 from harness.readers.files import Unreadable
 from harness.readers.json_files import read_json_object
 from harness.readers.tensor_files import (
@@ -44,17 +49,6 @@ FROZEN_TENSORS = ("base_model.vera_A", "base_model.vera_B")
 """Stored, but not trained: VeRA's shared random matrices."""
 
 _NAMED_ADAPTER = re.compile(r"\.lora_[AB]\.(\w+)\.weight$")
-_IMPORTED_BY_NAME = frozenset({"auto_mapping", "megatron_config"})
-"""Settings that make PEFT import the module that they name."""
-_NOT_COMPARED = _IMPORTED_BY_NAME | frozenset(
-    {
-        *("base_model_name_or_path", "inference_mode", "peft_version", "revision"),
-        *("task_type", "tokenizer_name_or_path", "tokenizer_kwargs", "prompt_tuning_init_text"),
-        # What starts or trains an adapter has no part in what a trained one computes.
-        *("init_lora_weights", "init_ia3_weights", "init_weights", "prompt_tuning_init", "seed"),
-        *("d_initial", "projection_prng_key", "lora_dropout", "vera_dropout", "random_seed"),
-    }
-)
 
 
 def save_adapter(model: PeftModel, folder: Path, *, base_name: str | None = None) -> None:
@@ -95,7 +89,7 @@ def load_adapter(model: PeftModel, folder: Path, *, advice: str | None = None) -
         ModelError: it holds another method's or model's adapter.
     """
     stored = read_adapter_config(folder, advice=advice)
-    difference = _difference(stored, _as_json(model.peft_config[ADAPTER]))
+    difference = first_difference(stored, _as_json(model.peft_config[ADAPTER]))
     if difference:
         raise ModelError(f"{folder / CONFIG_FILE}: not of this method and model: {difference}")
     # Not by PEFT, whose older versions ignore VeRA's matrices.
@@ -332,33 +326,7 @@ def dimensions(size: Any) -> str:
     return "x".join(str(side) for side in size) or "one number"
 
 
-def _difference(stored: Mapping[str, Any], own: Mapping[str, Any], path: str = "") -> str | None:
-    """The first setting that both state and that differs, the type of adapter before all others."""
-    shared = stored.keys() & own.keys() - _NOT_COMPARED
-    for key in sorted(shared, key=lambda key: (key != "peft_type", key)):
-        then, now = _plain(stored[key]), _plain(own[key])
-        if isinstance(then, dict) and isinstance(now, dict):
-            inner = _difference(then, now, f"{path}{key}.")
-            if inner:
-                return inner
-        elif then is not None and then != now:
-            return (
-                f"{path}{key} is {shortened(str(then), 100)}, the model's is "
-                f"{shortened(str(now), 100)}"
-            )
-    return None
-
-
 def _as_json(config: PeftConfig) -> dict[str, Any]:
     """A configuration as adapter_config.json holds it."""
-    content = {key: _plain(value) for key, value in config.to_dict().items()}
+    content = {key: plain(value) for key, value in config.to_dict().items()}
     return dict(json.loads(json.dumps(content)))
-
-
-def _plain(value: Any) -> Any:
-    """The value; of a set, or a list of names, whose order says nothing, the sorted list."""
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
-        return sorted(value)
-    return value

@@ -85,6 +85,17 @@ _SIZES = frozenset(
         *("encoder_hidden_size", "num_layers", "num_attention_heads", "token_dim"),
     }
 )
+IMPORTED_BY_NAME = frozenset({"auto_mapping", "megatron_config"})
+"""Settings that make PEFT import the module that they name."""
+_NOT_COMPARED = IMPORTED_BY_NAME | frozenset(
+    {
+        *("base_model_name_or_path", "inference_mode", "peft_version", "revision"),
+        *("task_type", "tokenizer_name_or_path", "tokenizer_kwargs", "prompt_tuning_init_text"),
+        # What starts or trains an adapter has no part in what a trained one computes.
+        *("init_lora_weights", "init_ia3_weights", "init_weights", "prompt_tuning_init", "seed"),
+        *("d_initial", "projection_prng_key", "lora_dropout", "vera_dropout", "random_seed"),
+    }
+)
 
 
 def _is_whole(value: Any) -> bool:
@@ -186,3 +197,31 @@ def known_types() -> tuple[str, ...]:
 ZERO_INIT_PROMPT = "ZERO_INIT_PROMPT"
 """The `peft_type` of the paper's prompt methods: a historical id in saved files, also of
 random-init."""
+
+
+def first_difference(
+    stored: Mapping[str, Any], own: Mapping[str, Any], path: str = ""
+) -> str | None:
+    """The first setting that both state and that differs, the type of adapter before all others."""
+    shared = stored.keys() & own.keys() - _NOT_COMPARED
+    for key in sorted(shared, key=lambda key: (key != "peft_type", key)):
+        then, now = plain(stored[key]), plain(own[key])
+        if isinstance(then, dict) and isinstance(now, dict):
+            inner = first_difference(then, now, f"{path}{key}.")
+            if inner:
+                return inner
+        elif then is not None and then != now:
+            return (
+                f"{path}{key} is {shortened(str(then), 100)}, the model's is "
+                f"{shortened(str(now), 100)}"
+            )
+    return None
+
+
+def plain(value: Any) -> Any:
+    """The value; of a set, or a list of names, whose order says nothing, the sorted list."""
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        return sorted(value)
+    return value

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from harness.errors import MethodError, ModelError, ZbenchError, plain_message, printable
 from harness.models.adapter_folder import (
-    _IMPORTED_BY_NAME,
     ADAPTER,
     CONFIG_FILE,
     find_weights,
     load_adapter,
     read_adapter_config,
 )
+from harness.models.adapter_settings import IMPORTED_BY_NAME
 from harness.models.devices import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-_NOT_FOR_LOADING = _IMPORTED_BY_NAME | {
+_NOT_FOR_LOADING = IMPORTED_BY_NAME | {
     # How the prompts began: from a text, by a tokenizer of the hub, or from a pickled file.
     *("prompt_tuning_init", "prompt_tuning_init_text", "prompt_tuning_init_state_dict_path"),
     *("tokenizer_name_or_path", "tokenizer_kwargs"),

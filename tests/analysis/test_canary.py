@@ -12,7 +12,8 @@ from harness.grid.folders import cell_folder
 from harness.grid.loader import load_grid
 from harness.grid.schema import Cell, expand
 from harness.grid.status import CellState
-from harness.records.results import CellResult, TaskScore
+from harness.records.results import CellResult
+from harness.records.scores import TaskScore
 from tests.records.test_results import SCORE
 
 

@@ -23,7 +23,8 @@ from harness.grid.folders import CELL_FILE, cell_folder, items_path
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.records.files import write_frame
-from harness.records.results import CellResult, TaskScore
+from harness.records.results import CellResult
+from harness.records.scores import TaskScore
 from harness.tracking.address import default_uri
 from harness.tracking.runs import GridRuns
 from tests.grid.test_loader import GRID

@@ -16,7 +16,8 @@ from harness.analysis.differences import (
     requests_of,
     unknown_of,
 )
-from harness.records.results import CellResult, TaskScore
+from harness.records.results import CellResult
+from harness.records.scores import TaskScore
 from tests.records.test_results import RESULT, SCORE, TRAIN
 
 ENVIRONMENT = {

@@ -19,7 +19,8 @@ from harness.evaluation.shown import (
 )
 from harness.evaluation.task_data import data_fingerprint
 from harness.evaluation.tasks import TaskSpec
-from harness.records.results import CellResult, TaskScore, evaluations
+from harness.records.results import CellResult
+from harness.records.scores import TaskScore, evaluations
 from tests.evaluation.conftest import write_rows
 from tests.records.test_results import RESULT, SCORE
 

@@ -16,11 +16,11 @@ from harness.records.results import (
     CellError,
     CellResult,
     DamagedResult,
-    TaskScore,
     TrainResult,
     read_result,
     write_result,
 )
+from harness.records.scores import TaskScore
 from harness.records.seal import sealed
 
 TRAIN = TrainResult(

@@ -10,7 +10,8 @@ import yaml
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.records.events import StepDone
-from harness.records.results import CellError, CellResult, TaskScore, TrainResult
+from harness.records.results import CellError, CellResult, TrainResult
+from harness.records.scores import TaskScore
 from harness.tracking.metrics import cell_params, result_metrics, step_metrics
 from scripts.make_schema_page import METRICS, PAGE, PARAMS, ROOT, TAGS, fields_of, page
 from tests.grid.test_loader import GRID
@@ -29,7 +30,8 @@ def test_the_page_is_what_the_script_writes() -> None:
 
 def test_every_field_of_a_record_is_there_with_its_meaning() -> None:
     for record in (CellResult, TrainResult, TaskScore, CellError):
-        rows = list(fields_of("records/results.py", record.__name__))
+        file = record.__module__.removeprefix("harness.").replace(".", "/") + ".py"
+        rows = list(fields_of(file, record.__name__))
         stored = [name.replace("response_flags", "pathologies") for name in names_of(record)]
         assert [name for name, _, _ in rows] == stored
         assert all(text for _, _, text in rows), rows

@@ -24,7 +24,8 @@ from harness.evaluation.paper.documents import question_of
 from harness.evaluation.paper.matching import RESPONSE_FLAGS, judge
 from harness.evaluation.paper.run import score_benchmarks
 from harness.evaluation.tasks import TaskSpec, request_key, scored_together
-from harness.records.results import CellResult, TaskScore
+from harness.records.results import CellResult
+from harness.records.scores import TaskScore
 from scripts.make_schema_page import ITEMS, RESPONSE_ITEMS
 from tests.evaluation.conftest import DEMO_SUBJECTS, mmlu_subjects
 
