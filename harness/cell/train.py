@@ -53,6 +53,11 @@ if TYPE_CHECKING:
     from harness.models.loading import Base
 
 
+PADDING = 0
+"""Any token id works: rows are right-padded, attention is causal, and the loss reads real positions
+only."""
+
+
 @dataclass(frozen=True)
 class TrainingOutput:
     """What `train_cell` returns, to be saved."""
@@ -128,8 +133,7 @@ def train_cell(
     examples = cell_examples(cell, data.rows, base.tokenizer, settings.data_root)
     validation = CellValidation.of(context, base)
     held_out = validation.examples if validation else ()
-    positions = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
-    context.warn(length_note([len(one.token_ids) for one in examples], positions))
+    context.warn(_length_note(base, examples))
     data_sha256 = rows_sha256(data.rows)  # of the chosen fraction of the rows, in order
     budget = effective_budget(context, [*examples, *held_out])
     statistics = MethodStatistics.of(METHODS[cell.method], model)
@@ -148,9 +152,7 @@ def train_cell(
                 seed=cell.seed,
                 device=settings.device,
                 precision=base.identity["precision"],
-                # Any token id works: rows are right-padded, attention is causal, and the loss reads
-                # real positions only.
-                pad_token_id=0,
+                pad_token_id=PADDING,
                 callbacks=[*followers, LossWatch(context.warn), checkpoints],
                 resume=resume,
                 data_sha256=data_sha256,
@@ -163,26 +165,36 @@ def train_cell(
         finally:
             checkpoints.wait()
         gathered = gather_trained(model)
-    # The identity's is the hash of all rows of the data set, before a fraction is chosen.
-    result = replace(
-        result,
-        **(validation.facts(result.validation_losses) if validation else {}),
-        data_content_sha256=data.identity["sha256"],
-        data_file_sha256=data.file_sha256,  # of its bytes; the other two hashes are of rows
-        chat_template_sha256=chat and jinja_sha256(chat),
-        odd_rows=data.report.odd | odd_counts(empty=sum(map(has_empty_response, data.rows))),
-        **_prompts(context, base, data, examples),
-    )
+    facts = _facts(context, base, data, examples, chat)
+    facts |= validation.facts(result.validation_losses) if validation else {}
+    result = replace(result, **facts)
     return TrainingOutput(result, events.records, statistics.telemetry, gathered)
 
 
-def _prompts(
-    context: CellContext, base: Base, data: Instructions, examples: Sequence[Example]
+def _length_note(base: Base, examples: Sequence[Example]) -> str | None:
+    positions = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
+    return length_note([len(one.token_ids) for one in examples], positions)
+
+
+def _facts(
+    context: CellContext,
+    base: Base,
+    data: Instructions,
+    examples: Sequence[Example],
+    chat: str | None,
 ) -> dict[str, Any]:
-    """What the result says of the rows as the model was given them."""
+    """What the result says of the rows, and of what the model was given of them."""
     first = next(index for index, example in enumerate(examples) if example.num_labels)
     prompt = training_prompt(data.rows[first], examples[first], context.cell.data, base.tokenizer)
-    return {"prompts_sha256": examples_sha256(examples), "example": shortened_prompt(prompt)}
+    return {
+        # The identity's is the hash of all rows of the data set, before a fraction is chosen.
+        "data_content_sha256": data.identity["sha256"],
+        "data_file_sha256": data.file_sha256,  # of its bytes; the other two hashes are of rows
+        "chat_template_sha256": chat and jinja_sha256(chat),
+        "odd_rows": data.report.odd | odd_counts(empty=sum(map(has_empty_response, data.rows))),
+        "prompts_sha256": examples_sha256(examples),
+        "example": shortened_prompt(prompt),
+    }
 
 
 def _check_parameter_count(cell: Cell, model: PreTrainedModel) -> None:

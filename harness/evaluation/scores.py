@@ -91,31 +91,10 @@ def task_scores(
     task, known = loaded.task, loaded.task.benchmark
     results, members = lm_eval_results["results"], list(loaded.tasks)
     metrics = metrics_of(known, results[task.name]) if known.members else known.metrics
-    shared |= {
-        "protocol": task.benchmark.protocol.name,
-        "benchmark": task.name,
-        "shots": task.num_shots,
-        "limit": task.limit,
-        "lm_eval_version": lm_eval_version(),
-        "data_source": loaded.data_source,
-        "data_sha256": loaded.data_sha256,
-        "content_sha256": loaded.content_sha256,
-        "items": loaded.content_sha256[:ITEMS_DIGITS],
-        "prompts_sha256": prompts_sha256(loaded),
-        "tokenizer_sha256": tokenizer_sha256(lm.tokenizer),
-        "temperature": None if task.decoding is None else task.decoding.temperature,
-        "fallback": lm.batching.fallback,
-    }
+    shared |= _of_evaluation(loaded, lm)
 
     def score(name: str, metric: str, members: list[str]) -> TaskScore:
-        if metric == MACRO_METRIC:
-            value, stderr = _macro([_value(results[member], "acc") for member in members])
-        else:
-            value, stderr = _value(results[name], metric)
-        if not math.isfinite(value):
-            raise EvaluationError(
-                f"{name}: its {metric} is no number ({value}) on these responses; look at its items"
-            )
+        value, stderr = _measured(results, name, metric, members)
         unit = known.unit(metric)
         if unit is None and not 0 <= value <= LARGEST_SHARE:
             unit = metric.partition(",")[0]  # named as a share, and counted otherwise
@@ -145,6 +124,45 @@ def task_scores(
         measured = metrics_of(known, results[name]) if known.members else own
         whole += [score(name, metric, tasks) for metric in measured]
     return tuple(whole)
+
+
+def _of_evaluation(loaded: LoadedBenchmark, lm: InMemoryHFLM) -> dict[str, Any]:
+    """The fields that all scores of an evaluation share."""
+    task = loaded.task
+    return {
+        "protocol": task.benchmark.protocol.name,
+        "benchmark": task.name,
+        "shots": task.num_shots,
+        "limit": task.limit,
+        "lm_eval_version": lm_eval_version(),
+        "data_source": loaded.data_source,
+        "data_sha256": loaded.data_sha256,
+        "content_sha256": loaded.content_sha256,
+        "items": loaded.content_sha256[:ITEMS_DIGITS],
+        "prompts_sha256": prompts_sha256(loaded),
+        "tokenizer_sha256": tokenizer_sha256(lm.tokenizer),
+        "temperature": None if task.decoding is None else task.decoding.temperature,
+        "fallback": lm.batching.fallback,
+    }
+
+
+def _measured(
+    results: Mapping[str, Any], name: str, metric: str, members: Sequence[str]
+) -> tuple[float, float | None]:
+    """A metric's value and standard error.
+
+    Raises:
+        EvaluationError: it is no number.
+    """
+    if metric == MACRO_METRIC:
+        value, stderr = _macro([_value(results[member], "acc") for member in members])
+    else:
+        value, stderr = _value(results[name], metric)
+    if not math.isfinite(value):
+        raise EvaluationError(
+            f"{name}: its {metric} is no number ({value}) on these responses; look at its items"
+        )
+    return value, stderr
 
 
 def _parts(loaded: LoadedBenchmark) -> list[Group]:

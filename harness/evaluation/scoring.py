@@ -68,12 +68,9 @@ def score_benchmarks(
     outcomes = []
     for benchmark in loaded:
         notices = [SILENT] if benchmark.task.name in silent else []
-        cause, samples = partial(overflow_cause, model, precision), results["samples"]
-        if benchmark.task.benchmark.members:
-            items = own_items_frame(benchmark, samples, scorer.generation.responses, cause)
-            notices += empty_filters(benchmark, samples)
-        else:
-            items = items_frame(benchmark, samples, cause)
+        cause = partial(overflow_cause, model, precision)
+        items, notes = _items(benchmark, results["samples"], scorer, cause)
+        notices += notes
         scores = task_scores(
             benchmark,
             results,
@@ -88,6 +85,19 @@ def score_benchmarks(
         )
         outcomes.append(TaskOutcome(scores, items, scorer.batching, tuple(notices)))
     return outcomes
+
+
+def _items(
+    loaded: LoadedBenchmark,
+    samples: Mapping[str, Sequence[dict[str, Any]]],
+    scorer: Scorer,
+    cause_of_nan: Callable[[], str],
+) -> tuple[pandas.DataFrame, list[str]]:
+    """A benchmark's items, and what a reader of them must know."""
+    if not loaded.task.benchmark.members:
+        return items_frame(loaded, samples, cause_of_nan), []
+    items = own_items_frame(loaded, samples, scorer.generation.responses, cause_of_nan)
+    return items, empty_filters(loaded, samples)
 
 
 def _deviations(loaded: LoadedBenchmark, scorer: Scorer) -> list[str]:
