@@ -1,4 +1,4 @@
-"""The local files of lm-eval's tasks: rows in parquet, JSON, JSON Lines or CSV, read and checked.
+"""The local files of lm-eval's tasks: rows in every format of `readers.records`, read and checked.
 
 Imports nothing heavy: planning looks at them too.
 """
@@ -6,6 +6,7 @@ Imports nothing heavy: planning looks at them too.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,16 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data.pins import Content, content_sha256
 from harness.errors import DataError, did_you_mean, one_line
-from harness.readers.files import Unreadable, read_text
+from harness.readers.files import Unreadable
 from harness.readers.formats import format_of
-from harness.readers.json_files import parse_json
 from harness.readers.parquet_files import read_columns, read_footer
+from harness.readers.records import open_records
 
 if TYPE_CHECKING:
     import pyarrow
-
-FORMS = "parquet, JSON, JSON Lines or CSV"
-MAX_BYTES = 2**32
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> pyarrow.Table:
@@ -40,15 +38,9 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> pyarrow.Table
 def _read(
     path: Path, columns: tuple[str, ...] | None, _size: int | None, _changed: int | None
 ) -> pyarrow.Table:
-    form = format_of(path)
-    if form == "parquet":
+    if format_of(path) == "parquet":
         return read_columns(path, list(read_footer(path).types) if columns is None else columns)
-    if form in ("JSON", "JSON Lines"):
-        table = _table_of_json(path)
-    elif form in ("CSV", "TSV") or (form == "text" and path.suffix == ".csv"):  # of one column
-        table = _table_of_csv(path)
-    else:
-        raise Unreadable(path, "other format", f"is {form}, where {FORMS} is due")
+    table = _table(path)
     if columns is None:
         return table
     for name in columns:
@@ -58,40 +50,41 @@ def _read(
     return table.select(list(columns))
 
 
-def _table_of_json(path: Path) -> pyarrow.Table:
+def _table(path: Path) -> pyarrow.Table:
+    """The rows of a file in which they stand one after the other, or of a packed one."""
     import pyarrow
 
-    text = read_text(path, max_bytes=MAX_BYTES)
-    rows: Any
-    if text.lstrip().startswith("["):
-        rows = parse_json(text, path)
-    else:
-        rows = [parse_json(line, path) for line in text.splitlines() if line.strip()]
-    if not rows or not all(isinstance(row, dict) for row in rows):
-        raise Unreadable(path, "content", "holds no rows: a list of objects, or one in each line")
+    with open_records(path) as records:
+        rows = list(records.read(list(records.types or ())))
+    if not rows:
+        raise Unreadable(path, "content", "holds no rows")
     names = dict.fromkeys(name for row in rows for name in row)
+    cells: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in names}
+    if records.all_texts:
+        cells = {name: _typed(values) for name, values in cells.items()}
     try:
-        return pyarrow.table({name: [row.get(name) for row in rows] for name in names})
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as fault:
+        return pyarrow.table(cells)
+    except (ValueError, TypeError, OverflowError) as fault:
         said = f"holds values of different kinds in a column ({one_line(fault)})"
         raise Unreadable(path, "content", said) from fault
 
 
-def _table_of_csv(path: Path) -> pyarrow.Table:
-    import pyarrow
-    from pyarrow import csv
+_ABSENT = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"})
+_NUMBERS: tuple[tuple[type, re.Pattern[str]], ...] = (
+    (int, re.compile(r"[+-]?\d{1,18}")),
+    (float, re.compile(r"[+-]?\d*\.?\d+(?:[eE][+-]?\d+)?")),
+)
 
-    with path.open(encoding="utf-8", errors="replace") as file:
-        head = file.readline()
-    separator = next((one for one in (",", "\t", ";", "|") if one in head), ",")
-    try:
-        return csv.read_csv(
-            path,
-            parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-            convert_options=csv.ConvertOptions(strings_can_be_null=False),
-        )
-    except (pyarrow.ArrowInvalid, OSError) as fault:
-        raise Unreadable(path, "content", f"is no whole CSV ({one_line(fault)})") from fault
+
+def _typed(texts: list[str]) -> list[Any]:
+    """The cells of a column of CSV as whole numbers, numbers or truths, where all of them are."""
+    stated = [text for text in texts if text not in _ABSENT]
+    for kind, form in _NUMBERS:
+        if stated and all(map(form.fullmatch, stated)):
+            return [None if text in _ABSENT else kind(text) for text in texts]
+    if stated and {text.lower() for text in texts} <= {"true", "false"}:
+        return [text.lower() == "true" for text in texts]
+    return texts
 
 
 def rows_content(rows: Sequence[Mapping[str, Any]]) -> Content:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 from harness.errors import StorageError
 from harness.readers.files import Unreadable
 from harness.readers.json_files import read_json_object
-from harness.records.files import sha256_of_json, write_text
+from harness.records.files import cache_folder, sha256_of_json, write_text
 
 T = TypeVar("T")
 _FORMAT = 1
@@ -55,8 +54,7 @@ def _peft_version() -> str:
 
 
 def _file() -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(folder) / "zbench" / "peft.json"
+    return cache_folder() / "peft.json"
 
 
 def _read() -> dict[str, Any]:

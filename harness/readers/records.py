@@ -37,6 +37,8 @@ class Records:
     """The columns of a table, in order; None of JSON, each of whose rows has its own."""
     read: Callable[[Sequence[str]], Iterator[Record]]
     """Yields the rows with some columns of a table, or all that a row of JSON has."""
+    all_texts: bool = False
+    """Whether the format has no other values, as CSV."""
 
 
 @contextlib.contextmanager
@@ -54,8 +56,9 @@ def open_records(path: Path, known: Collection[str] = ()) -> Iterator[Records]:
     with unpacked(path) as stream:
         head = stream.read(HEAD_BYTES)
     kind = format_of_head(head)
-    if kind in ("text", "XML") and (head.decode("utf-8-sig", "replace").splitlines()[0]) in known:
-        kind = "CSV"
+    if kind in ("text", "XML"):  # a CSV of one column has no separators
+        first = head.decode("utf-8-sig", "replace").splitlines()[0]
+        kind = "CSV" if first in known or ".csv" in path.suffixes else kind
     if kind == "parquet":
         with unpacked_file(path) as file:
             types = read_footer(file).types
@@ -72,7 +75,7 @@ def open_records(path: Path, known: Collection[str] = ()) -> Iterator[Records]:
         with unpacked(path) as stream:
             rows = CsvRows(stream, path)
             types = dict.fromkeys(rows.columns, pyarrow.string())
-            yield Records(path, types, lambda _columns: iter(rows))
+            yield Records(path, types, lambda _columns: iter(rows), all_texts=True)
     else:
         advice = "fetch the file itself, not the page that shows it"
         raise Unreadable(

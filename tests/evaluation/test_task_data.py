@@ -76,7 +76,7 @@ def test_what_is_wrong_with_the_data_is_told_before_a_model_is_loaded(
     without(folder, train, "options")
     assert "has no column 'options', which own_word reads" in told("own_word", test=train)
     train.write_text("not rows at all")
-    assert "where parquet, JSON, JSON Lines or CSV is due" in told("own_word", test=train)
+    assert "is text, no file of rows (parquet, JSON" in told("own_word", test=train)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DataError, match=r"gsm8k: its data \(openai/gsm8k\) are not on this machi"):
         check_items(TaskSpec(name="gsm8k"), None)
