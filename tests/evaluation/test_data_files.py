@@ -32,13 +32,7 @@ def test_cells_of_csv_are_numbers_where_all_of_a_column_are_and_else_as_they_sta
     )
     first, second = (list(row.values()) for row in read_rows(path).to_pylist())
     assert first == ["When?", 1, 0.5, True, "10:30"]
-    assert second == {
-        "question": "",
-        "gold": None,
-        "share": 2.0,
-        "right": False,
-        "time": "2020-01-01",
-    }
+    assert second == ["", None, 2.0, False, "2020-01-01"]
     (tmp_path / "one.csv").write_text("page\nsome text\n")
     assert read_rows(tmp_path / "one.csv").to_pylist() == [{"page": "some text"}]
 
