@@ -21,7 +21,7 @@ def budget_notes(grid: GridSpec) -> list[str]:
 
 def _matched_sizes(grid: GridSpec) -> Iterator[str]:
     choices = list(grid.choices)
-    for model, choice in _pairs(grid):
+    for model, choice in grid.pairs:
         if choice.match is not None:
             found = matched(choice, grid.models[model].shape, choices)
             yield f"{model}/{choice.label}: matched to {found}"
@@ -32,7 +32,7 @@ def _unequal(grid: GridSpec) -> Iterator[str]:
     choices = list(grid.choices)
     counts: dict[str, dict[str, int]] = {}
     trained: dict[str, MethodChoice] = {}
-    for model, choice in _pairs(grid):
+    for model, choice in grid.pairs:
         if choice.train is not None:
             shape = grid.models[model].shape
             options = options_on(choice, shape, choices)
@@ -80,14 +80,3 @@ def _values(title: str, by_method: Mapping[str, object]) -> str | None:
     parts = [f"{value} ({', '.join(named)})" for value, named in
              sorted(labels.items(), key=lambda one: (str(type(one[0])), one[0]))]  # fmt: skip
     return f"{title} {', '.join(parts)}"
-
-
-def _pairs(grid: GridSpec) -> Iterator[tuple[str, MethodChoice]]:
-    """Each model with each of its methods, once."""
-    seen: set[tuple[str, str]] = set()
-    for block in grid.blocks:
-        for model in block.models:
-            for choice in block.methods:
-                if (model, choice.label) not in seen:
-                    seen.add((model, choice.label))
-                    yield model, choice

@@ -107,7 +107,7 @@ def _same_sets(grid: GridSpec) -> Iterator[str]:
 def _twins(grid: GridSpec) -> Iterator[str]:
     """Yields a fault for every pair of labels that stand for the same cells."""
     labels: dict[str, str] = {}
-    for choice in (choice for block in grid.blocks for choice in block.methods):
+    for choice in grid.choices:
         meaning = choice.model_dump_json(exclude={"label"}, serialize_as_any=True)
         other = labels.setdefault(meaning, choice.label)
         if other != choice.label:

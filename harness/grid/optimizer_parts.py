@@ -51,20 +51,17 @@ def _counted(choice: MethodChoice, options: MethodOptions, shape: ModelShape) ->
 
 def part_notes(grid: GridSpec) -> Iterator[str]:
     """Yields how many parameters Muon trains of each of its methods, and how many AdamW."""
-    choices, told = list(grid.choices), set()
-    for block in grid.blocks:
-        for model in block.models:
-            for choice in block.methods:
-                name = f"{model}/{choice.label}"
-                if optimizer_of(choice) != "Muon" or name in told:
-                    continue
-                told.add(name)
-                shape = grid.models[model].shape
-                try:
-                    muon, adamw = muon_parts(choice, options_on(choice, shape, choices), shape)
-                except ZbenchError:  # its weights are needed; known when it runs
-                    continue
-                yield f"{name}: Muon trains {muon:,} parameters (matrices), AdamW {adamw:,}"
+    choices = list(grid.choices)
+    for model, choice in grid.pairs:
+        if optimizer_of(choice) != "Muon":
+            continue
+        shape = grid.models[model].shape
+        try:
+            muon, adamw = muon_parts(choice, options_on(choice, shape, choices), shape)
+        except ZbenchError:  # its weights are needed; known when it runs
+            continue
+        name = f"{model}/{choice.label}"
+        yield f"{name}: Muon trains {muon:,} parameters (matrices), AdamW {adamw:,}"
 
 
 def sharding_faults(grid: GridSpec) -> Iterator[str]:

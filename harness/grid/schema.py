@@ -102,6 +102,15 @@ class GridSpec(Spec):
         """The methods of all blocks, in order."""
         return (choice for block in self.blocks for choice in block.methods)
 
+    @property
+    def pairs(self) -> list[tuple[str, MethodChoice]]:
+        """Each model with each of its methods, once, in the order of the blocks."""
+        found: dict[tuple[str, str], MethodChoice] = {}
+        for block in self.blocks:
+            for model, choice in product(block.models, block.methods):
+                found.setdefault((model, choice.label), choice)
+        return [(model, choice) for (model, _), choice in found.items()]
+
     def data_of(self, name: str | None) -> DataSpec:
         """The set of a name in `datasets`; the grid's one `data` for None."""
         return self.data if name is None else self.datasets[name]
