@@ -77,8 +77,11 @@ def with_system(turns: list[Turn], record: Mapping[str, Any], *, keep: bool) -> 
         BadRow: its turns are out of order, or more stands beside them.
     """
     refuse_beside(record, "tools", "history")
-    if is_given(system := record.get("system")) and turns[0].role != "system":
-        turns.insert(0, Turn("system", text_of(system, "system", keep=keep)))
+    if is_given(record.get("system")):
+        system = Turn("system", text_of(record["system"], "system", keep=keep))
+        if turns[0].role == "system" and turns[0] != system:
+            raise BadRow("has a system text, and another one in its first turn")
+        turns = turns if turns[0] == system else [system, *turns]
     check_order(turns)
     return Conversation(tuple(turns))
 
