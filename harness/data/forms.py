@@ -39,7 +39,7 @@ class Form:
     columns: Mapping[str, str]
     """The file's column for each of the form's that is there."""
     extras: Sequence[str] = field(default=())
-    """Columns that say more of a row, which some forms have no place for: see EXTRAS."""
+    """Columns that say more of a row, which some forms have no place for: see EXTRAS; pictures."""
 
     @property
     def read(self) -> list[str]:
@@ -109,7 +109,8 @@ def _form(name: str, own: Mapping[str, str], columns: Collection[str], *, later:
         meant = "conversations" if due == "messages" and due not in columns else due
         if due not in own and meant not in own.values() and (meant in columns or later):
             found[due] = meant
-    extras = [one for one in EXTRAS if (one in columns or later) and one not in found.values()]
+    names = EXTRAS + PICTURES * (later and not own)
+    extras = [one for one in names if (one in columns or later) and one not in found.values()]
     return Form(name, found, () if name == "text" else extras)
 
 

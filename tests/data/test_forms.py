@@ -141,6 +141,7 @@ def test_rows_of_another_form_are_told_by_their_number(path: Path) -> None:
         ([USER, BOT | {"content": 7}], "the content of turn 1 is a number (7)"),
         ([USER | {"content": [{"type": "image_url"}]}, BOT], "the content of turn 0 has a part"),
         ([USER, BOT | {"weight": 0}], "turn 1 has weight 0, but the turns of the assistant"),
+        ([USER, BOT | {"thinking": "hm"}], "turn 1 has thinking, which would be lost"),
         ([USER | {"content": "\ud800"}, BOT], "the content of turn 0 is no valid Unicode"),
     ],
 )  # fmt: skip
@@ -158,6 +159,7 @@ def test_a_bad_conversation_says_which_turn(path: Path, turns: object, said: str
         ({"instruction": "i", "output": "o", "system": "s"}, "has system, which a row"),
         ({"prompt": "p", "completion": "c", "tools": "[1]"}, "has tools, which a row"),
         ({"messages": [USER, BOT], "tools": [{"name": "f"}]}, "has tools, which a row"),
+        ({"messages": [USER, BOT], "history": [["q", "a"]]}, "has history, which a row"),
     ],
 )
 def test_what_stands_beside_a_row_is_not_lost_in_silence(
@@ -173,6 +175,13 @@ def test_a_column_may_begin_after_many_rows(path: Path) -> None:
     row = {"instruction": "i", "output": "o"}
     rows = read(path, [row] * 150 + [row | {"input": "n"}]).rows
     assert rows == (Instruction("i", "", "o"),) * 150 + (Instruction("i", "n", "o"),)
+
+
+def test_pictures_of_a_late_row_are_told(path: Path) -> None:
+    row = {"messages": [USER, BOT]}
+    assert "row 150: has images, which a row" in fault_of(
+        path, [row] * 150 + [row | {"images": ["a"]}]
+    )
 
 
 def test_two_system_texts_are_not_one(path: Path) -> None:
