@@ -200,6 +200,12 @@ class DataSpec(Spec):
         return self.model_dump(mode="json", include=names, exclude_none=True)
 
     @property
+    def numbering(self) -> str:
+        """What a fault says of the rows that it numbers, where they are not all of the file's."""
+        chosen = self.where is not None or self.on_bad_rows == "drop"
+        return " (rows that are left out or dropped are not counted)" if chosen else ""
+
+    @property
     def stated(self) -> dict[str, Any]:
         """All that is stated of its rows and of their text, for a cell's id."""
         held_out = {} if self.validation is None else {"validation": self.validation.identity()}

@@ -63,7 +63,8 @@ def check_texts(
     if facts is not None:
         fault = _first_fault(data, folder, source, data_root, str(facts.sha256))
         if fault is not None:
-            raise DataError(f"{fault_line(fault[0], fault[1], place)} (models.{name})")
+            said = fault_line(fault[0], fault[1], place + data.numbering)
+            raise DataError(f"{said} (models.{name})")
     note = date_note(source) if wants_chat else None
     return [] if note is None else [f"{name}: {note}"]
 
