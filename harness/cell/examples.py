@@ -40,7 +40,7 @@ def cell_examples(
     def number_of(index: int) -> int:
         return read_instructions(of or cell.data, data_root=data_root).rows.index(rows[index])
 
-    place, policy = data_place(cell.data_name), cell.data.on_bad_rows
+    place, policy = data_place(cell.data_name) + cell.data.numbering, cell.data.on_bad_rows
     examples = tokenize(
         rows,
         tokenizer,

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cell.examples import cell_examples
 from harness.cell.settings import CellContext
+from harness.data.places import data_files, sha256_of_data
 from harness.data.sets import Instructions, rows_sha256
 from harness.data.validation import read_validation, validation_set
+from harness.errors import DataError
 from harness.grid.folders import CHECKPOINTS_FOLDER
+from harness.grid.names import data_place
 from harness.records.events import EpochValidated
 from harness.training.validation import Validation
 
@@ -44,8 +47,16 @@ class CellValidation(Validation):
         Raises:
             ZbenchError: they cannot be read.
         """
-        data = read_validation(context.cell.data, context.settings.data_root)
-        return None if data is None else cls(context, base, data)
+        spec, root = context.cell.data, context.settings.data_root
+        if (data := read_validation(spec, root)) is None:
+            return None
+        stated = spec.validation and spec.validation.sha256
+        if stated and sha256_of_data(data_files(validation_set(spec), root)) != stated:
+            raise DataError(
+                f"{data_place(context.cell.data_name)}.validation: its rows have changed since the "
+                "grid was read; run the same command again"
+            )
+        return cls(context, base, data)
 
     def _emit(self, epoch: int, loss: float, restored: bool) -> None:
         now = time.time_ns() // 1_000_000

@@ -27,6 +27,8 @@ TOOLS = {
     "ipython",
 }
 WEIGHTS = ("weight", "loss_weight", "train")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""Where a turn keeps what a template would write before its content."""
 
 
 class BadRow(ValueError):
@@ -74,11 +76,13 @@ def with_system(turns: list[Turn], record: Mapping[str, Any], *, keep: bool) -> 
     """The conversation of some turns; a `system` column beside them is its first turn.
 
     Raises:
-        BadRow: its turns are out of order, or more stands beside them.
+        BadRow: its turns are out of order, or it has two system texts.
     """
-    refuse_beside(record, "tools", "history")
-    if is_given(system := record.get("system")) and turns[0].role != "system":
-        turns.insert(0, Turn("system", text_of(system, "system", keep=keep)))
+    if is_given(record.get("system")):
+        system = Turn("system", text_of(record["system"], "system", keep=keep))
+        if turns[0].role == "system" and turns[0] != system:
+            raise BadRow("has a system text, and another one in its first turn")
+        turns = turns if turns[0] == system else [system, *turns]
     check_order(turns)
     return Conversation(tuple(turns))
 
@@ -125,6 +129,8 @@ def _turn(entry: Any, index: int, *, keep: bool) -> Turn:
         known = "system, user and assistant, or system, human and gpt"
         raise BadRow(f"turn {index} has the role {one_line(said_by)[:40]!r} (known: {known})")
     role = ROLES[said_by]
+    if thought := next((key for key in THOUGHTS if is_given(entry.get(key))), None):
+        raise BadRow(f"turn {index} has {thought}, which would be lost; put it into its content")
     for key in WEIGHTS:
         weight = entry.get(key)
         if weight is not None and bool(weight) != (role == "assistant"):

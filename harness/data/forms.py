@@ -39,7 +39,7 @@ class Form:
     columns: Mapping[str, str]
     """The file's column for each of the form's that is there."""
     extras: Sequence[str] = field(default=())
-    """Columns that say more of a row, which some forms have no place for: see EXTRAS."""
+    """Columns that say more of a row, which some forms have no place for: see EXTRAS; pictures."""
 
     @property
     def read(self) -> list[str]:
@@ -66,9 +66,9 @@ def form_of(
     Raises:
         DataError: it is none, or could be several; the line says which columns there are.
     """
-    if mapped is not None:
-        return _mapped(columns, mapped, place)
     sample = list(sample)
+    if mapped is not None:
+        return _mapped(columns, mapped, place, later=bool(sample))
     _check_trainable(columns, sample, place)
     found = [form for form in FORMS if _has(form, columns)]
     if len(found) > 1 and "text" in found:
@@ -80,10 +80,10 @@ def form_of(
         )
     if not found:
         raise DataError(f"{place}: {_no_form(columns, sample)}")
-    return _form(found[0], {}, columns)
+    return _form(found[0], {}, columns, later=bool(sample))
 
 
-def _mapped(columns: Sequence[str], mapped: Columns, place: str) -> Form:
+def _mapped(columns: Sequence[str], mapped: Columns, place: str, *, later: bool) -> Form:
     for name, column in mapped.named.items():
         if column not in columns:
             raise DataError(
@@ -92,24 +92,25 @@ def _mapped(columns: Sequence[str], mapped: Columns, place: str) -> Form:
             )
     form = mapped.form
     own = mapped.named
-    lacking = [name for name in FORMS[form] if name not in own and name not in columns]
+    free = set(columns) - set(own.values())
+    lacking = [name for name in FORMS[form] if name not in own and name not in free]
     if due := [name for name in lacking if name != "input"]:
         raise DataError(
             f"{place}: has no column for {' and '.join(due)} (it has {_listed(columns)}); map "
             f"{'it' if len(due) == 1 else 'them'} too by `columns`"
         )
-    return _form(form, own, columns)
+    return _form(form, own, columns, later=later)
 
 
-def _form(name: str, own: Mapping[str, str], columns: Collection[str]) -> Form:
-    found = {}
+def _form(name: str, own: Mapping[str, str], columns: Collection[str], *, later: bool) -> Form:
+    """A form and its columns; `later` rows of JSON may have columns that the first ones lack."""
+    found = dict(own)
     for due in FORMS[name]:
-        meant = own.get(due, due)
-        if due == "messages" and due not in own and meant not in columns:
-            meant = "conversations"
-        if meant in columns:
+        meant = "conversations" if due == "messages" and due not in columns else due
+        if due not in own and meant not in own.values() and (meant in columns or later):
             found[due] = meant
-    extras = [extra for extra in EXTRAS if extra in columns and extra not in found.values()]
+    names = EXTRAS + PICTURES * (later and not own)
+    extras = [one for one in names if (one in columns or later) and one not in found.values()]
     return Form(name, found, () if name == "text" else extras)
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import jinja2
 
 DATE = datetime.datetime(2024, 7, 26, tzinfo=datetime.UTC)
-"""The day of every template that writes a date: training would else differ from day to day."""
+"""The day of every template that writes a date: training and scores would else differ from day to
+day."""
 DATE_STRING = "26 Jul 2024"
 _DATED = re.compile(r"\b(date_string|strftime_now)\b")
 
@@ -32,6 +33,12 @@ class TemplateRefusal(Exception):
 def writes_date(source: str) -> bool:
     """Whether a template asks for the date."""
     return _DATED.search(source) is not None
+
+
+def dated(source: str) -> str:
+    """A template that writes the pinned date where it asks for that of the day."""
+    asked = r"""\bstrftime_now\(\s*(['"])(.*?)\1\s*\)"""
+    return re.sub(asked, lambda found: f"{found[1]}{_strftime_now(found[2])}{found[1]}", source)
 
 
 @functools.lru_cache(maxsize=32)

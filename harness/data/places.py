@@ -102,8 +102,14 @@ def _of_split(files: list[Path], wanted: str | None, place: Path) -> list[Path]:
     base = place if place.is_dir() else place.parent
     split_of = {path: _split_in(path, base) for path in files}
     names = sorted({split for split in split_of.values() if split is not None})
-    if wanted is None and len(names) < 2:
+    if wanted is None and len({*split_of.values()}) < 2:
         return files  # all of one split, or of none
+    if wanted is None and None in split_of.values():
+        other = next(path for path, split in split_of.items() if split is None)
+        raise DataError(
+            f"{place}: has files of split {' and '.join(names)}, and {other.relative_to(base)} "
+            "whose name says none; say which by `split`, or name the files by a glob"
+        )
     split = wanted or "train"
     meant = next((name for name, words in SPLITS.items() if split in words), split)
     chosen = [p for p in files if split_of[p] == meant] or [

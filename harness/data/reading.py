@@ -252,6 +252,13 @@ def make_row(form: Form, record: Mapping[str, Any], *, keep: bool) -> Row:
     Raises:
         BadRow: it lacks a text, or its turns are out of order.
     """
+    row = _made(form, record, keep=keep)
+    own = "system" if isinstance(row, Conversation) else None  # it has a place for that
+    refuse_beside(record, *(name for name in form.extras if name != own))
+    return row
+
+
+def _made(form: Form, record: Mapping[str, Any], *, keep: bool) -> Row:
     columns = form.columns
 
     def text(name: str) -> str:
@@ -262,8 +269,6 @@ def make_row(form: Form, record: Mapping[str, Any], *, keep: bool) -> Row:
             raise BadRow(f"has no {column}")
         return ""
 
-    if form.name != "messages" and not isinstance(record.get(columns.get("prompt", "")), list):
-        refuse_beside(record, *form.extras)
     if form.name == "instruction":
         return Instruction(text("instruction"), text("input"), text("output"))
     if form.name == "text":

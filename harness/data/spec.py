@@ -29,17 +29,20 @@ class ValidationSpec(Spec):
     """Or another split of the same set, whole."""
     path: UserPath | None = None
     """Or a file of rows, found as the training data's `path`."""
+    sha256: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of the files that they are read from, once these are found; no grid says it."""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
-        if sum(value is not None for value in self.__dict__.values()) != 1:
-            names = " or ".join(f"`{name}`" for name in type(self).model_fields)
-            raise Fault(f"needs one of {names}, such as `{{fraction: 0.02}}`")
+        stated = (self.fraction, self.split, self.path)
+        if sum(value is not None for value in stated) != 1:
+            raise Fault("needs one of `fraction`, `split` or `path`, such as `{fraction: 0.02}`")
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What stands of it in a cell's id: that which is stated."""
-        return self.model_dump(exclude_none=True)
+        """What stands of it in a cell's id: the files' content, else that which is stated."""
+        whole = self.model_dump(exclude_none=True)
+        return whole if self.sha256 is None else {"sha256": self.sha256}
 
 
 FORMS = {
@@ -195,6 +198,18 @@ class DataSpec(Spec):
         """What is stated of which rows it has, for its identity: `fail` changes none."""
         names = set(ROW_SETTINGS) - ({"on_bad_rows"} if self.on_bad_rows == "fail" else set())
         return self.model_dump(mode="json", include=names, exclude_none=True)
+
+    @property
+    def numbering(self) -> str:
+        """What a fault says of the rows that it numbers, where they are not all of the file's."""
+        chosen = self.where is not None or self.on_bad_rows == "drop"
+        return " (rows that are left out or dropped are not counted)" if chosen else ""
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """All that is stated of its rows and of their text, for a cell's id."""
+        held_out = {} if self.validation is None else {"validation": self.validation.identity()}
+        return self.row_settings | held_out | self.text_settings
 
     @property
     def published(self) -> str | None:

@@ -115,7 +115,7 @@ def date_note(source: str) -> str | None:
     """What a reader must know of a template that writes the date."""
     if not writes_date(source):
         return None
-    return f"the chat template writes the date: in training it is always {DATE_STRING}"
+    return f"the chat template writes the date: it is always {DATE_STRING} here"
 
 
 def chosen_chat_template(found: str | Mapping[str, str] | None, place: str) -> str:

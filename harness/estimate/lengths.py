@@ -83,10 +83,12 @@ class TrainingTokens:
 
     def note(self, data: DataSpec) -> str | None:
         """What a reader must know of rows that are not trained on, or not whole."""
+        cut = cut_note(self.cut, self.rows)
         if data.on_bad_rows == "drop":
-            return drop_note(self.lost + self.cut, self.rows)
-        notes = lost_note(self.lost, self.rows), cut_note(self.cut, self.rows)
-        return "; ".join(filter(None, notes)) or None
+            cut = drop_note(self.cut, self.rows)
+        elif data.on_bad_rows == "fail" and (refused := self.lost + self.cut):
+            return f"{refused:,} of {self.rows:,} rows are cut, which `on_bad_rows: fail` refuses"
+        return "; ".join(filter(None, (lost_note(self.lost, self.rows), cut))) or None
 
 
 def kept_lengths(
@@ -159,7 +161,7 @@ def known_losses(runs_dir: Path, data_root: Path | None) -> Callable[[Cell], str
             return None
         total = len(lengths.whole)
         order = order_of(cell.data, total, cell.fraction, cell.seed or 0)
-        return training_tokens(lengths, order, cell.train.max_length).note(cell.data)
+        return training_tokens(lengths, order, cell.train.max_length, cell.data).note(cell.data)
 
     return note
 
@@ -188,12 +190,18 @@ def row_lengths(
     )
 
 
-def training_tokens(lengths: RowLengths, rows: Iterable[int], max_length: int) -> TrainingTokens:
-    """Sums chosen rows up, cut to a maximal length."""
+def training_tokens(
+    lengths: RowLengths, rows: Iterable[int], max_length: int, data: DataSpec | None = None
+) -> TrainingTokens:
+    """Sums chosen rows up, cut to a maximal length, or without those that their data drops."""
+    drops = data is not None and data.on_bad_rows == "drop"
     count = tokens = labels = shared = squares = lost = cut = 0
     for row in rows:
         size = min(lengths.whole[row], max_length)
         count += 1
+        if drops and lengths.whole[row] > max_length:
+            cut += 1
+            continue
         own = size - min(lengths.prompt[row], size)
         for start, end in lengths.holes[row] if lengths.holes else ():
             own -= max(0, min(end, size) - start)

@@ -74,10 +74,10 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: RowCounts
             lengths = lengths_of(cell.data, model)
             total = len(lengths.whole)
             if size is not None and total < size:  # a sample of a large set
-                sampled = training_tokens(lengths, range(total), limit)
+                sampled = training_tokens(lengths, range(total), limit, cell.data)
                 return _scaled(sampled, num_examples(cell.fraction, size))
             order = order_of(cell.data, total, cell.fraction, cell.seed or 0)
-            return training_tokens(lengths, order, limit)
+            return training_tokens(lengths, order, limit, cell.data)
         if size is None:
             return None
         wanted = num_examples(cell.fraction, size)

@@ -9,6 +9,8 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
+from harness.data.jinja import DATE_STRING, dated
+from harness.data.templates import chosen_chat_template
 from harness.errors import EvaluationError
 
 ChatTemplate = Callable[..., str]
@@ -24,13 +26,15 @@ PROBE = [
 
 
 def chat_template_of(tokenizer: Any) -> ChatTemplate:
-    """A tokenizer's chat template, applied as lm-eval's HFLM does.
+    """A tokenizer's chat template, applied as lm-eval's HFLM does, on the day of the training rows.
 
     Raises:
         EvaluationError: the tokenizer has none.
     """
     check_chat_template(tokenizer)
-    holder: Any = SimpleNamespace(tokenizer=tokenizer, chat_template_args={})
+    source = chosen_chat_template(tokenizer.chat_template, str(tokenizer.name_or_path))
+    own = {"date_string": DATE_STRING, "chat_template": dated(source)}
+    holder: Any = SimpleNamespace(tokenizer=tokenizer, chat_template_args=own)
 
     def render(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         return str(HFLM.apply_chat_template(holder, copy.copy(messages), add_generation_prompt))

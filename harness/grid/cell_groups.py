@@ -168,5 +168,5 @@ def _folders_of(group: CellGroup, runs_dir: Path) -> set[Path]:
         raise UsageError(f"{shortened(group.grid)}: no such grid{hint}; give a name or a YAML file")
     spec = load_grid(group.grid)
     own = find_own_data(spec, resolve_data_root(spec, None, runs_dir), runs_dir)
-    folders = {cell_folder(runs_dir, cell) for cell in expand(spec, own.contents)}
+    folders = {cell_folder(runs_dir, cell) for cell in expand(own.settle(spec), own.contents)}
     return {folder for folder in folders if id_of(folder)}

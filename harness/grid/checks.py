@@ -98,9 +98,10 @@ def _labels_used_twice(grid: GridSpec) -> Iterator[str]:
 
 def _same_sets(grid: GridSpec) -> Iterator[str]:
     """Yields a fault for every pair of names that stand for the same rows."""
-    names: dict[DataSpec, str] = {}
+    names: dict[str, str] = {}
     for name, spec in grid.datasets.items():
-        if (other := names.setdefault(spec, name)) != name:
+        same = repr((spec.source, spec.revision, spec.path, spec.stated))
+        if (other := names.setdefault(same, name)) != name:
             yield f"datasets.{name}: is the same set as datasets.{other}; keep one"
 
 

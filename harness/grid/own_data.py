@@ -15,6 +15,7 @@ from typing import Any
 from harness.data.places import check_place, data_files, is_here, sha256_of_data
 from harness.data.sets import inspect_data
 from harness.data.spec import ALPACA, DataSpec, data_file, is_there
+from harness.data.validation import validation_set
 from harness.errors import StorageError, UsageError, ZbenchError
 from harness.grid.folders import stored_cells
 from harness.grid.names import data_place
@@ -36,16 +37,13 @@ class OwnData:
     """SHA-256."""
     faults: dict[str | None, str] = field(default_factory=dict)
     """Why the content is not known, in one line."""
-    idle: set[str | None] = field(default_factory=set)
-    """Sets whose `on_bad_rows` changes no row."""
+    settled: dict[str | None, DataSpec] = field(default_factory=dict)
+    """Sets that say nothing of bad rows where they have none, and name the content of their
+    validation files."""
 
     def settle(self, grid: GridSpec) -> GridSpec:
-        """The grid, whose sets say nothing of bad rows where they have none."""
-        if not self.idle:
-            return grid
-        sets = {name: grid.data_of(name) for name in (None, *grid.datasets)}
-        for name in self.idle:
-            sets[name] = sets[name].model_copy(update={"on_bad_rows": None})
+        """The grid, with the sets as they are settled."""
+        sets = {name: grid.data_of(name) for name in (None, *grid.datasets)} | self.settled
         return grid.model_copy(update={"data": sets.pop(None), "datasets": sets})
 
     def fault_of(self, cells: Iterable[Cell]) -> str | None:
@@ -58,20 +56,42 @@ def find_own_data(grid: GridSpec, data_root: Path | None, runs_dir: Path) -> Own
     """The content of a grid's training files, as far as they are one's own."""
     found, names = OwnData(), dict[str, str]()
     for name in grid.data_names:
-        if not is_own_file(data := grid.data_of(name), grid.world):
-            continue
-        place = data_place(name)
-        try:
-            sha256 = found.contents[name] = _own_content(data, data_root, runs_dir)
-        except UsageError as fault:
-            found.faults[name] = f"{place}.path: {fault}"
-            continue
-        if _is_idle(data, _shortest_limit(grid, name), data_root, runs_dir):
-            found.idle.add(name)
-        same = data.model_copy(update={"path": sha256, "num_rows": None}).model_dump_json()
+        data, place = _with_held_out(grid.data_of(name), data_root, runs_dir), data_place(name)
+        if is_own_file(data, grid.world):
+            try:
+                found.contents[name] = _own_content(data, data_root, runs_dir)
+            except UsageError as fault:
+                found.faults[name] = f"{place}.path: {fault}"
+                continue
+            if _is_idle(data, _shortest_limit(grid, name), data_root, runs_dir):
+                data = data.model_copy(update={"on_bad_rows": None})
+        found.settled[name] = data
+        same = repr(
+            (found.contents.get(name, (data.source, data.revision, data.path)), data.stated)
+        )
         if (other := names.setdefault(same, place)) != place:
             found.faults[name] = f"{place}: holds the same rows as {other}; keep one"
     return found
+
+
+def _with_held_out(data: DataSpec, data_root: Path | None, runs_dir: Path) -> DataSpec:
+    """The set, with the content of its validation rows where they lie in files of one's own."""
+    if data.validation is None or data.validation.fraction is not None:
+        return data
+    held_out, known = validation_set(data), set[str]()
+    if is_here(held_out, data_root):
+        with contextlib.suppress(ZbenchError, OSError):  # told where the files are looked at
+            known = {sha256_of_data(data_files(held_out, data_root))}
+    else:
+        stated = data.validation.model_dump(exclude={"sha256"})
+        for _, cell in stored_cells(runs_dir):
+            then = dict(cell["data"].get("validation") or {}) if _is_of(cell, data) else {}
+            if (sha256 := then.pop("sha256", None)) and then == stated:
+                known.add(sha256)
+    if len(known) != 1:
+        return data
+    found = data.validation.model_copy(update={"sha256": known.pop()})
+    return data.model_copy(update={"validation": found})
 
 
 def _shortest_limit(grid: GridSpec, name: str | None) -> int:
@@ -92,14 +112,20 @@ def _is_idle(data: DataSpec, max_length: int, data_root: Path | None, runs_dir: 
     if not is_here(data, data_root):
         stored = [cell["data"] for _, cell in stored_cells(runs_dir) if _is_of(cell, data)]
         return bool(stored) and all("on_bad_rows" not in one for one in stored)
+    sets = [data]
+    if data.validation is not None and data.validation.fraction is None:
+        sets.append(validation_set(data))
+    added = TEMPLATE_TOKENS + len((data.system or "").encode())
     try:
-        report = inspect_data(data, data_root).report
+        reports = [inspect_data(one, data_root).report for one in sets]
     except ZbenchError:  # told where the file is looked at
         return False
-    if report is None or report.policy_matters:
-        return report is None
-    added = TEMPLATE_TOKENS + len((data.system or "").encode())
-    return data.on_bad_rows != "drop" or report.longest + added <= max_length
+    return not any(
+        report.policy_matters
+        or (data.on_bad_rows == "drop" and report.longest + added > max_length)
+        for report in reports
+        if report is not None
+    )
 
 
 def _own_content(data: DataSpec, data_root: Path | None, runs_dir: Path) -> str:

@@ -182,7 +182,7 @@ class Cell(Spec):
             train = self.train.model_dump(exclude=NOT_IN_ID)
             unset = {key for key in OMITTED_FROM_ID_WHEN_UNSET if not train[key]}
             train = {key: value for key, value in train.items() if key not in unset}
-            data = self._data_record() | self.data.text_settings
+            data = self._data_record() | self.data.stated
         return {
             "recipe": RECIPE,
             "world": self.world,
@@ -200,15 +200,12 @@ class Cell(Spec):
 
         A set of the hub is known by its name; status.py compares what is read of it.
         """
-        stated = self.data.row_settings
-        if self.data.validation is not None:
-            stated |= {"validation": self.data.validation.identity()}
         if self.data.source is not None:
-            return {"source": self.data.source, "revision": self.data.revision} | stated
+            return {"source": self.data.source, "revision": self.data.revision}
         if not is_own_file(self.data, self.world):
             # In the world, whose version says what it holds.
-            return {"path": self.data.path} | stated
-        return {"sha256": self.data_sha256} | stated
+            return {"path": self.data.path}
+        return {"sha256": self.data_sha256}
 
     @cached_property
     def id(self) -> str:
@@ -224,10 +221,11 @@ class Cell(Spec):
         """Ids that a cell trained on a file of one's own had in earlier versions.
 
         They named the file's path, or Alpaca where `source` was not given; cells of two files had
-        the same one, so that whoever finds a result by it compares the content.
+        the same one, so that whoever finds a result by it compares the content. None had been
+        trained on some of the rows, or on rows in another text.
         """
         own = is_own_file(self.data, self.world)
-        if self.train is None or not own or self.data.text_settings:
+        if self.train is None or not own or self.data.stated:
             return ()
         was = {"path": self.data.path}, {"source": ALPACA, "revision": self.data.revision}
         return tuple(sha256_of_json(self.record() | {"data": data})[:12] for data in was)

@@ -63,24 +63,32 @@ def check_texts(
     if facts is not None:
         fault = _first_fault(data, folder, source, data_root, str(facts.sha256))
         if fault is not None:
-            raise DataError(f"{fault_line(fault[0], fault[1], place)} (models.{name})")
+            said = fault_line(fault[0], fault[1], place + data.numbering)
+            raise DataError(f"{said} (models.{name})")
     note = date_note(source) if wants_chat else None
     return [] if note is None else [f"{name}: {note}"]
 
 
-def check_chats(task: TaskSpec, name: str, model: ModelSpec, data_root: Path | None) -> None:
+def check_chats(task: TaskSpec, name: str, model: ModelSpec, data_root: Path | None) -> list[str]:
     """Refuses a model without a chat template for a benchmark that is asked in one, where it is
     here.
+
+    Returns:
+        What a reader must know of the template.
 
     Raises:
         ModelError: it has none.
     """
     folder = local_folder(model, data_root) if task.apply_chat_template else None
-    if folder is not None and (folder / FILE).is_file() and chat_templates(folder) is None:
+    if folder is None or not (folder / FILE).is_file():
+        return []
+    if (found := chat_templates(folder)) is None:
         raise ModelError(
             f"models.{name}: {folder}: its tokenizer has no chat template, and {task.name} sets "
             "apply_chat_template; take a chat model, or remove that"
         )
+    note = date_note(chosen_chat_template(found, f"models.{name}: {folder}"))
+    return [] if note is None else [f"{name}: {note}"]
 
 
 @functools.lru_cache(maxsize=64)

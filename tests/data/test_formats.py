@@ -176,6 +176,10 @@ def test_splits_and_subsets_of_a_folder_are_told_by_names(tmp_path: Path) -> Non
     assert read(one, split="validation") == ROWS[35:40]
     said = fault_of(tmp_path / "en", split="test")
     assert "is of split 'test' (it has train, validation)" in said
+    (tmp_path / "en" / "more.parquet").write_bytes(FORMATS["parquet"](RECORDS[:5]))
+    said = fault_of(tmp_path / "en")
+    assert "files of split train and validation, and more.parquet whose name says none" in said
+    assert read(tmp_path / "en", split="train") == ROWS[20:25]
 
 
 def test_fractions_and_identity_are_of_the_rows_and_not_of_the_format(tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ def test_the_columns_tell_the_form(path: Path, record: dict[str, Any], row: Row)
         ({"question": "i", "answer": "o", "input": "n"},
          {"instruction": "question", "output": "answer"}, Instruction("i", "n", "o")),
         ({"instruction": "i", "answer": "o"}, {"output": "answer"}, Instruction("i", "", "o")),
+        ({"input": "i", "output": "o"}, {"instruction": "input"}, Instruction("i", "", "o")),
         ({"dialog": [HUMAN, GPT]}, {"messages": "dialog"}, Conversation(TURNS)),
         ({"q": "p", "a": "c"}, {"prompt": "q", "completion": "a"}, Completion("p", "c")),
         ({"instruction": "i", "output": "o", "body": "t"}, {"text": "body"}, Text("t")),
@@ -96,6 +97,8 @@ def test_columns_of_other_names_are_mapped(
          "has no column 'quesion', which `columns` names for instruction; did you mean 'quest"),
         ({"question": "q", "answer": "a"}, {"columns": {"instruction": "question"}},
          "has no column for output (it has question, answer); map it too by `columns`"),
+        ({"prompt": "p", "completion": "c"}, {"columns": {"prompt": "completion"}},
+         "has no column for completion"),
         ({"prompt": "p", "completion": "c", "messages": [USER, BOT]}, {},
          "its rows have the columns of two forms (completion and messages)"),
         ({"prompt": "p", "completion": "c", "label": True}, {}, "holds preferences"),
@@ -138,6 +141,7 @@ def test_rows_of_another_form_are_told_by_their_number(path: Path) -> None:
         ([USER, BOT | {"content": 7}], "the content of turn 1 is a number (7)"),
         ([USER | {"content": [{"type": "image_url"}]}, BOT], "the content of turn 0 has a part"),
         ([USER, BOT | {"weight": 0}], "turn 1 has weight 0, but the turns of the assistant"),
+        ([USER, BOT | {"thinking": "hm"}], "turn 1 has thinking, which would be lost"),
         ([USER | {"content": "\ud800"}, BOT], "the content of turn 0 is no valid Unicode"),
     ],
 )  # fmt: skip
@@ -155,13 +159,36 @@ def test_a_bad_conversation_says_which_turn(path: Path, turns: object, said: str
         ({"instruction": "i", "output": "o", "system": "s"}, "has system, which a row"),
         ({"prompt": "p", "completion": "c", "tools": "[1]"}, "has tools, which a row"),
         ({"messages": [USER, BOT], "tools": [{"name": "f"}]}, "has tools, which a row"),
+        ({"messages": [USER, BOT], "history": [["q", "a"]]}, "has history, which a row"),
     ],
 )
 def test_what_stands_beside_a_row_is_not_lost_in_silence(
     path: Path, record: dict[str, Any], said: str
 ) -> None:
-    assert f"row 1: {said}" in fault_of(path, [{**record, list(record)[-1]: None}, record])
+    without = {**record, list(record)[-1]: None}
+    assert f"row 1: {said}" in fault_of(path, [without, record])
+    assert f"row 150: {said}" in fault_of(path, [dict(list(record.items())[:-1])] * 150 + [record])
     assert len(read(path, [{**record, list(record)[-1]: ""}] * 2).rows) == 2
+
+
+def test_a_column_may_begin_after_many_rows(path: Path) -> None:
+    row = {"instruction": "i", "output": "o"}
+    rows = read(path, [row] * 150 + [row | {"input": "n"}]).rows
+    assert rows == (Instruction("i", "", "o"),) * 150 + (Instruction("i", "n", "o"),)
+
+
+def test_pictures_of_a_late_row_are_told(path: Path) -> None:
+    row = {"messages": [USER, BOT]}
+    assert "row 150: has images, which a row" in fault_of(
+        path, [row] * 150 + [row | {"images": ["a"]}]
+    )
+
+
+def test_two_system_texts_are_not_one(path: Path) -> None:
+    own = {"messages": [{"role": "system", "content": "s"}, USER, BOT]}
+    assert read(path, [own | {"system": "s"}]).rows == read(path, [own]).rows
+    said = "row 0: has a system text, and another one in its first turn"
+    assert said in fault_of(path, [own | {"system": "other"}])
 
 
 def test_a_system_text_beside_lists_of_messages_is_their_first_turn(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import yaml
 
 from harness.commands.plan import plan_command
 from harness.data.spec import data_file
+from harness.data.validation import read_validation
 from harness.errors import UsageError
+from harness.grid.folders import cell_folder, write_cell_file
 from harness.grid.loader import load_grid
 from harness.grid.resolver import resolve_grid
+from harness.grid.schema import Cell
 from harness.grid.workspace import OpenGrid, open_grid, open_to_run
 from tests.grid.test_loader import GRID
 
@@ -149,3 +153,47 @@ def test_two_names_of_the_same_rows_are_told(tmp_path: Path) -> None:
     (tmp_path / "study" / "g.yaml").write_text(text)
     grid = open_grid(str(tmp_path / "study" / "g.yaml"), tmp_path, None, None)
     assert grid.own_data.faults == {"b": "datasets.b: holds the same rows as datasets.a; keep one"}
+
+
+@pytest.mark.parametrize("other", ["template: alpaca", "on_bad_rows: fail", "on_bad_rows: drop"])
+def test_two_names_of_the_same_cells_are_told_whatever_they_state(
+    tmp_path: Path, other: str
+) -> None:
+    for name in "ab":
+        write(tmp_path / "study" / f"{name}.jsonl", ROWS)
+    text = GRID[: GRID.index("blocks:")]
+    text += f"datasets: {{a: {{path: a.jsonl}}, b: {{path: b.jsonl, {other}}}}}\n"
+    text += "blocks:\n" + "".join(f"  - {{methods: [zero-init-linear], data: {n}}}\n" for n in "ab")
+    (tmp_path / "study" / "g.yaml").write_text(text)
+    grid = open_grid(str(tmp_path / "study" / "g.yaml"), tmp_path, None, None)
+    assert grid.own_data.faults == {"b": "datasets.b: holds the same rows as datasets.a; keep one"}
+
+
+def test_a_validation_file_is_its_content_and_not_its_path(tmp_path: Path) -> None:
+    write(tmp_path / "study" / "rows.jsonl", ROWS)
+    held = write(tmp_path / "study" / "held.jsonl", ROWS[:5])
+    grid = opened(tmp_path, "{path: rows.jsonl, validation: {path: held.jsonl}}")
+    stated = grid.cells[1].record()["data"]["validation"]
+    assert stated == {"sha256": hashlib.sha256(held.read_bytes()).hexdigest()}
+    stored = Cell.model_validate_json(grid.cells[1].model_dump_json(serialize_as_any=True))
+    assert stored.id == grid.cells[1].id
+    write_cell_file(cell_folder(grid.runs_dir, grid.cells[1]), grid.cells[1])
+    held.rename(tmp_path / "study" / "renamed.jsonl")
+    gone = opened(tmp_path, "{path: rows.jsonl, validation: {path: held.jsonl}}")
+    renamed = opened(tmp_path, "{path: rows.jsonl, validation: {path: renamed.jsonl}}")
+    assert ids(gone) == ids(renamed) == ids(grid)
+    write(held, ROWS[:6])
+    assert ids(opened(tmp_path, "{path: rows.jsonl, validation: {path: held.jsonl}}")) != ids(grid)
+
+
+def test_a_policy_counts_in_validation_rows_too(tmp_path: Path) -> None:
+    write(tmp_path / "study" / "rows.jsonl", ROWS)
+    held = write(tmp_path / "study" / "held.jsonl", [*ROWS, {"instruction": "a"}])
+    dropped = "{path: rows.jsonl, on_bad_rows: drop, validation: {path: held.jsonl}}"
+    grid = opened(tmp_path, dropped)
+    assert grid.cells[1].data.on_bad_rows == "drop"
+    found = read_validation(grid.cells[1].data, None)
+    assert found is not None
+    assert len(found.rows) == len(ROWS)
+    write(held, ROWS)
+    assert ids(opened(tmp_path, dropped)) == ids(opened(tmp_path, dropped.replace("drop", "fail")))

@@ -230,6 +230,9 @@ def test_a_system_text_that_a_template_leaves_out_is_told() -> None:
     tokenizer.chat_template = THINKS
     with pytest.raises(DataError, match="leaves the system text out"):
         tokenize([chat("Hi", "Hello.")], tokenizer, 4096, system="Be brief.")
+    own = Conversation((Turn("system", "Be brief."), *chat("Hi", "Hello.").turns))
+    with pytest.raises(DataError, match="leaves the system text out"):
+        tokenize([own], tokenizer, 4096)
 
 
 QUESTION = (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cell.examples import cell_examples
 from harness.data.instructions import tokenize
 from harness.data.rows import Instruction
 from harness.data.sets import choose, read_instructions
@@ -57,6 +58,32 @@ def test_rows_are_cut_at_the_maximal_length(world: Path) -> None:
     cut = training_tokens(lengths, [0], whole.tokens - 1)
     assert cut.tokens == whole.tokens - 1
     assert cut.labels == whole.labels - 1
+
+
+@pytest.mark.parametrize("policy", [None, "drop", "fail"])
+def test_what_is_counted_of_cut_rows_is_what_is_trained_on(world: Path, policy: str | None) -> None:
+    cell = cells_of("demo")["tiny-llama/full/100%/seed0"]
+    assert cell.train is not None
+    tokenizer = load_tokenizer(world / "model", cell.model.shape.vocab_size)
+    data = cell.data.model_copy(update={"on_bad_rows": policy})
+    rows = [Instruction("a", "", "b " * n) for n in range(40)] + [Instruction("a " * 99, "", "b")]
+    lengths = row_lengths(rows, tokenizer)
+    limit = lengths.whole[20]
+    found = training_tokens(lengths, range(len(rows)), limit, data)
+    train = cell.train.model_copy(update={"max_length": limit})
+    cell = cell.model_copy(update={"data": data, "train": train})
+    cut = sum(one.is_cut for one in tokenize(rows, tokenizer, limit))
+    assert 1 < cut < len(rows)
+    if policy == "fail":
+        assert f"{cut} of 41 rows are cut, which" in str(found.note(data))
+        return
+    examples = cell_examples(cell, rows, tokenizer, None)
+    assert found.rows == len(examples)
+    assert found.tokens == sum(len(one.token_ids) for one in examples)
+    assert found.labels == sum(one.num_labels for one in examples)
+    dropped = f"{cut} of 41 examples are longer than max_length and dropped"
+    lost = "1 of 41 examples have a prompt that fills max_length"
+    assert str(found.note(data)).startswith(dropped if policy else lost)
 
 
 def test_alpaca_is_known_under_llamas_tokenizer_and_estimated_under_others(

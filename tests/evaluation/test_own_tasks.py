@@ -14,8 +14,10 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from harness.data.jinja import DATE_STRING
 from harness.errors import EvaluationError
 from harness.evaluation import evaluate
+from harness.evaluation.chat import chat_template_of
 from harness.evaluation.own_benchmarks import metric_key
 from harness.evaluation.scores import TaskOutcome
 from harness.evaluation.tasks import LocalFile, TaskSpec
@@ -161,6 +163,14 @@ def test_chats_are_those_of_simple_evaluate(
     )
     assert plain.scores[0].prompts_sha256 != outcome.scores[0].prompts_sha256
     assert plain.scores[0].key != outcome.scores[0].key
+
+
+@pytest.mark.parametrize("date", ["{{ strftime_now('%d %b %Y') }}", "{{ date_string }}"])
+def test_a_chat_is_of_the_day_of_the_training_rows(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, date: str
+) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ messages[0].content }}, " + date)
+    assert chat_template_of(tokenizer)([{"role": "user", "content": "a"}]) == f"a, {DATE_STRING}"
 
 
 def test_a_tokenizer_without_a_template_is_told(

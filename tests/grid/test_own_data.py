@@ -127,6 +127,11 @@ def test_former_ids_are_those_of_earlier_versions() -> None:
     """The id of the same cell, as version 0.1.0 gave it."""
     grid = resolve_grid(yaml.safe_load(GRID), place="g.yaml")
     assert expand(grid)[1].former_ids[0] == "ba94ab6a1ee8"
+    for stated in ("where: {max_characters: 9}", "validation: {fraction: 0.1}", "split: test"):
+        text = GRID.replace("num_rows: 200", stated)
+        (cell,) = expand(resolve_grid(yaml.safe_load(text), place="g.yaml"))[1:2]
+        assert cell.data.stated
+        assert cell.former_ids == ()
 
 
 def test_data_of_the_world_and_of_the_hub_have_no_content_in_their_ids(root: Path) -> None:

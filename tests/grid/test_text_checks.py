@@ -146,6 +146,9 @@ def test_a_row_that_a_template_refuses_is_told_before_anything_runs(
     with pytest.raises(UsageError, match=rf"data: row 5 \(the first is 0\): .*{said}") as fault:
         opened(study, kind)
     assert "\n" not in str(fault.value)
+    said = r"data \(rows that are left out or dropped are not counted\): row 4 \(the first is 0\): "
+    with pytest.raises(UsageError, match=said):
+        opened(study, kind, where=f"messages[0].content != {CHATS[0][0][1]!r}")
 
 
 def test_the_date_of_a_template_is_told(study: Path) -> None:
