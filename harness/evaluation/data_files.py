@@ -84,12 +84,19 @@ def _table_of_csv(path: Path) -> pyarrow.Table:
     with path.open(encoding="utf-8", errors="replace") as file:
         head = file.readline()
     separator = next((one for one in (",", "\t", ";", "|") if one in head), ",")
-    try:
+
+    def read(types: Mapping[str, pyarrow.DataType] | None) -> pyarrow.Table:
         return csv.read_csv(
             path,
             parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-            convert_options=csv.ConvertOptions(strings_can_be_null=False),
+            convert_options=csv.ConvertOptions(column_types=types, strings_can_be_null=False),
         )
+
+    try:
+        table = read(None)
+        # A date or a time of day is shown as it is written.
+        dated = [one.name for one in table.schema if pyarrow.types.is_temporal(one.type)]
+        return read(dict.fromkeys(dated, pyarrow.string())) if dated else table
     except (pyarrow.ArrowInvalid, OSError) as fault:
         raise Unreadable(path, "content", f"is no whole CSV ({one_line(fault)})") from fault
 

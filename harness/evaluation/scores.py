@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +117,9 @@ def task_scores(
                 f"{name}: its {metric} is no number ({value}) on these responses; look at its items"
             )
         unit = known.unit(metric)
-        if unit is None and not 0 <= value <= LARGEST_SHARE:
+        samples = lm_eval_results.get("samples", {})
+        measured = [value, *(one for name in members for one in _of_items(samples[name], metric))]
+        if unit is None and not all(0 <= one <= LARGEST_SHARE for one in measured):
             unit = metric.partition(",")[0]  # named as a share, and counted otherwise
         return TaskScore(
             task=name,
@@ -190,6 +192,15 @@ def _value(result: dict[str, Any], metric: str) -> tuple[float, float | None]:
         return float(value), float(stderr or 0.0) if known else None
     except (TypeError, ValueError):
         return math.nan, None
+
+
+def _of_items(samples: Sequence[Mapping[str, Any]], metric: str) -> Iterator[float]:
+    """Yields the items' own values of a metric, where they are numbers."""
+    name, _, filter_name = metric.partition(",")
+    for sample in samples:
+        value = sample.get(name) if sample["filter"] == (filter_name or "none") else None
+        if isinstance(value, int | float):
+            yield value
 
 
 def _macro(values: list[tuple[float, float | None]]) -> tuple[float, float | None]:

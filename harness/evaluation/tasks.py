@@ -196,6 +196,9 @@ def request_key(task: TaskSpec, token_budget: int = DEFAULT_TOKEN_BUDGET) -> str
             record[name] = getattr(task, name)
     if task.apply_chat_template:
         record["fewshot_as_multiturn"] = task.fewshot_as_multiturn is not False
+    shots = [member.num_shots(task.shots) for member in benchmark.members]
+    if len(set(shots)) > 1:  # a group whose tasks have their own numbers
+        record["member_shots"] = shots
     if benchmark.definition is not None:
         record["definition"] = benchmark.definition
     if task.decoding is not None:
