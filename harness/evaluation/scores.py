@@ -103,6 +103,8 @@ def task_scores(
         "items": loaded.content_sha256[:ITEMS_DIGITS],
         "prompts_sha256": prompts_sha256(loaded),
         "tokenizer_sha256": tokenizer_sha256(lm.tokenizer),
+        "form": task.form,
+        "definition": known.definition,
         "temperature": None if task.decoding is None else task.decoding.temperature,
         "fallback": lm.batching.fallback,
     }
