@@ -42,6 +42,10 @@ class Setting:
     unit: str | None = None
     """What the scores count where they are no shares."""
     higher_is_better: bool = True
+    form: str | None = None
+    """How the prompts differ from plain ones, such as `chat template`."""
+    definition: str | None = None
+    """What defines a task of the user's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +118,7 @@ class Group:
         drawn = {one.temperature for one in self.settings.values() if one.temperature is not None}
         if drawn:
             parts.append(f"temperature {', '.join(f'{each:g}' for each in sorted(drawn))}")
+        parts += sorted({one.form for one in self.settings.values() if one.form is not None})
         return " · ".join(part for part in parts if part)
 
     @property

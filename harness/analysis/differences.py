@@ -23,6 +23,8 @@ FIELDS = {
     "task_version": "task version",
     "shots": "shots",
     "limit": "limit",
+    "form": "form of the prompts",
+    "definition": "definition of the task",
     "prompts_sha256": "prompts",
     "tokenizer_sha256": "tokenizer",
     "bos": "BOS",
@@ -45,6 +47,8 @@ NONE_MEANS_NONE = {
     "fallback": "nothing",
     "note": "nothing",
     "temperature": "nothing is drawn",
+    "form": "plain",
+    "definition": "lm-eval's",
 }
 """Fields that hold None where there is nothing, not where nothing was recorded."""
 
@@ -216,6 +220,7 @@ def request_differences(pair: tuple[Request, Request]) -> list[Difference]:
         found += _differ("evaluation", name, one_value, other_value)
     # What makes another request key.
     in_key = {"protocol", "shots", "limit", "metrics", "token budget", "temperature", "lm-eval"}
+    in_key |= {FIELDS["form"], FIELDS["definition"]}
     if not any(difference.what in in_key for difference in found):
         what = "zbench's evaluation recipe (request key)"
         found += _differ("evaluation", what, pair[0].key, pair[1].key)

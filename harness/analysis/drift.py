@@ -160,7 +160,10 @@ def same_cells(old: Sides, new: Sides) -> Pairs:
 
 def _same_request(row: ScoreRow) -> bool:
     """Whether both scores answer the same: the version of lm-eval is the stack's."""
-    asked = [(s.protocol, s.shots, s.limit, s.temperature, s.unit) for s in (row.first, row.second)]
+    asked = [
+        (s.protocol, s.shots, s.limit, s.temperature, s.form, s.definition, s.unit)
+        for s in (row.first, row.second)
+    ]
     return asked[0] == asked[1] and row.first.same_items(row.second)
 
 

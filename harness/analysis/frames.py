@@ -126,19 +126,24 @@ def _head(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def scores_of(task: TaskSpec, result: CellResult) -> tuple[TaskScore, ...]:
     """The scores that answer what a grid asks for: one request's, or none.
 
-    The very request comes first; else the last one with the same shots, limit and temperature,
-    measured with another version of lm-eval or of zbench, which stands with every score.
+    The very request comes first; else the last one that asks in the same way, measured with another
+    version of lm-eval or of zbench, which stands with every score.
     """
     mine = [score for score in result.scores if score.benchmark == task.name]
     exact = tuple(score for score in mine if score.key == request_key(task))
     if exact:
         return exact
-    temperature = None if task.decoding is None else task.decoding.temperature
-    wanted = (task.benchmark.protocol.name, task.num_shots, task.limit, temperature)
+    known, decoding = task.benchmark, task.decoding
+    wanted: dict[str, Any] = {
+        "protocol": known.protocol.name,
+        "shots": task.num_shots,
+        "limit": task.limit,
+        "temperature": None if decoding is None else decoding.temperature,
+        "form": task.form,
+        "definition": known.definition,
+    }
     alike = [
-        score
-        for score in mine
-        if (score.protocol, score.shots, score.limit, score.temperature) == wanted
+        score for score in mine if all(getattr(score, name) == wanted[name] for name in wanted)
     ]
     return tuple(score for score in alike if score.key == alike[-1].key)
 

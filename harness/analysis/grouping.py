@@ -159,6 +159,8 @@ def _setting_of(row: Mapping[str, Any], known: Benchmark | None) -> Setting:
         temperature=None if is_missing(row.get("temperature")) else float(row["temperature"]),
         unit=None if is_missing(row.get("unit")) else str(row["unit"]),
         higher_is_better=not lower,
+        form=None if is_missing(row.get("form")) else str(row["form"]),
+        definition=None if is_missing(row.get("definition")) else str(row["definition"]),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -118,8 +118,9 @@ def _gold(task: KeptTask, sample: Sample, choices: Sequence[str]) -> int | list[
     if isinstance(gold, str):
         gold = choices.index(gold) if gold in choices else gold
     several = gold if isinstance(gold, list) else [gold]
-    if all(isinstance(one, int) and 0 <= one < len(choices) for one in several) and several:
-        return gold
+    if several and all(isinstance(one, Integral) and one in range(len(choices)) for one in several):
+        numbers = [int(one) for one in several]  # of numpy too, as a task's code may give them
+        return numbers if isinstance(gold, list) else numbers[0]
     if task.config.process_results is not None:
         return None
     raise EvaluationError(

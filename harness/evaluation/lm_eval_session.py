@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError, ZbenchError
 from harness.evaluation.chat import chat_template_of
-from harness.evaluation.loading import LoadedBenchmark, code_execution
+from harness.evaluation.loading import LoadedBenchmark, code_execution, global_seeds
 from harness.evaluation.trial import first_line
 from harness.models.devices import is_out_of_memory
 
@@ -153,7 +153,7 @@ def run_requests(lm: InMemoryHFLM, loaded: Sequence[LoadedBenchmark]) -> Mapping
         benchmark.build_requests(chat)
     settings = loaded[0].prompt_settings()
     settings.pop("chat_template", None)  # lm-eval asks the model for it
-    with code_execution(task), _one_process(), _scoring_faults(loaded):
+    with code_execution(task), global_seeds(), _one_process(), _scoring_faults(loaded):
         results = evaluate(
             lm=lm,
             task_dict={

@@ -12,13 +12,17 @@ import io
 import json
 import logging
 import os
+import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lm_eval.api.group import Group
+from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
 from harness.data.pins import Content, Mismatch
 from harness.errors import DataError, EvaluationError, ZbenchError
@@ -68,6 +72,29 @@ def code_execution(*tasks: TaskSpec) -> Iterator[None]:
             os.environ[CODE_VARIABLE] = before
 
 
+@contextlib.contextmanager
+def global_seeds() -> Iterator[None]:
+    """The context of a task's own code, which may draw from the global random numbers (as gpqa's
+    order of options): they begin as in `simple_evaluate`, and are left as they were.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    random.seed(DEFAULT_RANDOM_SEED)
+    np.random.seed(DEFAULT_OTHER_SEED)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def _forget_task_modules() -> None:
+    """The next task imports its code anew: a generator in it has drawn nothing for other tasks."""
+    # lm-eval marks the modules that it has loaded for a YAML.
+    for name, module in list(sys.modules.items()):
+        if "__mtime__" in getattr(module, "__dict__", ()):
+            del sys.modules[name]
+
+
 @dataclass(frozen=True)
 class LoadedBenchmark:
     """lm-eval's objects of one benchmark, and the identity of its data."""
@@ -95,7 +122,8 @@ class LoadedBenchmark:
         settings = self.prompt_settings(chat_template)
         for name, member in self.tasks.items():
             try:
-                member.build_all_requests(limit=self.task.limit, **settings)
+                with global_seeds():
+                    member.build_all_requests(limit=self.task.limit, **settings)
             except Exception as fault:  # templates raise whatever a row's value makes them raise
                 if is_out_of_memory(fault):
                     raise
@@ -139,7 +167,9 @@ def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> Lo
             f"{benchmark.files[benchmark.eval_split]} with --data-root"
         )
     sources = hub_sources(task, data_root)
-    with code_execution(task), contextlib.redirect_stderr(io.StringIO()):  # bars of data sets
+    _forget_task_modules()
+    # The bars of data sets are not shown.
+    with code_execution(task), global_seeds(), contextlib.redirect_stderr(io.StringIO()):
         try:
             tasks, groups = build_tasks(task, data_root)
         except ZbenchError:
@@ -148,7 +178,7 @@ def _load(task: TaskSpec, data_root: Path | None, fingerprint: str | None) -> Lo
             if is_out_of_memory(fault):
                 raise
             logger.debug("%s cannot be loaded", task.name, exc_info=True)
-            raise _not_loaded(task, files, sources, first_line(fault)) from fault
+            raise _not_loaded(task, files, sources, fault) from fault
     for member in tasks.values():
         _set_shots(member, task)
     if sources or not files:
@@ -175,9 +205,12 @@ def _short(path: Path) -> str:
 
 
 def _not_loaded(
-    task: TaskSpec, files: Mapping[str, Path], sources: Sequence[str], reason: str
+    task: TaskSpec, files: Mapping[str, Path], sources: Sequence[str], fault: Exception
 ) -> ZbenchError:
     """Why a task's objects cannot be made, in one line."""
+    reason = first_line(fault)
+    if isinstance(fault, ImportError):
+        return EvaluationError(f"{task.name}: its code needs what is not installed ({reason})")
     if sources:
         return DataError(
             f"{task.name}: cannot read {', '.join(sources)} from the hub ({reason}); allow network "

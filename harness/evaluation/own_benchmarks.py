@@ -38,6 +38,10 @@ def find_benchmark(name: str, include: str | None = None) -> Benchmark | None:
         Unreadable: a YAML file is at fault.
     """
     if name in BENCHMARKS:
+        if include is not None and name in index_of_folder(Path(include)):
+            raise TreeFault(
+                f"'{name}' of {include} has the name of a benchmark of zbench: give it another one"
+            )
         return BENCHMARKS[name]
     found = find_definition(name, include)
     if found is None or found.path is None:
@@ -76,7 +80,7 @@ def find_benchmark(name: str, include: str | None = None) -> Benchmark | None:
         members=members,
         is_group=tree.group is not None,
         unsafe_code=any(leaf.config.get("unsafe_code") for leaf in tree.leaves),
-        definition=_definition(tree, include) if own else None,
+        definition=_definition(tree, include),
     )
 
 
@@ -171,7 +175,7 @@ def _kinds(tree: Tree) -> dict[str, MetricKind]:
     if tree.group is None:
         return of_tasks
     found: dict[str, MetricKind] = {}
-    aggregates: Any = tree.group.get("aggregate_metric_list") or ()
+    aggregates: Any = tree.group.get("aggregate_metric_list") or []
     for entry in aggregates if isinstance(aggregates, list) else [aggregates]:
         name, filters = str(entry["metric"]), entry.get("filter_list")
         if filters is None:
@@ -237,11 +241,31 @@ def _columns(config: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(found - {"range", "dict", "lipsum", "cycler", "joiner", "namespace"})
 
 
-def _definition(tree: Tree, include: str | None) -> str:
-    """The SHA-256 of all that defines tasks of one's own: their YAML, and the code beside it."""
-    assert include is not None
-    own = [path for path in tree.files if path.is_relative_to(include)]
+def _definition(tree: Tree, include: str | None) -> str | None:
+    """The SHA-256 of all that defines tasks of one's own: their YAML, the code beside it, and the
+    files of rows that they name. None where every task is lm-eval's.
+    """
+    own = [path for path in tree.files if include is not None and path.is_relative_to(include)]
+    if not own:
+        return None
     files = {one for path in own for one in files_of(path)}
     files |= {one for path in files for one in path.parent.glob("*.py")}
+    files |= {one for leaf in tree.leaves for one in _files_of_rows(leaf.config)}
     lines = sorted(f"{one.name} {sha256_of_file(one)}\n" for one in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _files_of_rows(config: Mapping[str, Any]) -> Iterator[Path]:
+    """Yields the local files that a task's YAML takes its rows from."""
+    settings = config.get("dataset_kwargs")
+    named = settings.get("data_files") if isinstance(settings, Mapping) else None
+    of_splits = named.values() if isinstance(named, Mapping) else [named]
+    places = [config.get("dataset_path"), settings and settings.get("data_dir")]
+    for listed in of_splits:
+        places += listed if isinstance(listed, list) else [listed]
+    for place in places:
+        path = Path(str(place)).expanduser()
+        if isinstance(place, str) and path.is_file():
+            yield path
+        elif isinstance(place, str) and path.is_dir():
+            yield from (one for one in sorted(path.rglob("*")) if one.is_file())

@@ -147,9 +147,9 @@ class Scorer(InMemoryHFLM):
                 max_seq_len=self.max_length,
                 context_len=1,
             )
-            for pair in map(make_disjoint_window, rolled):
-                windows.append((number, self._request(name, ("", ""), *pair)))
-            of_it = [request for owner, request in windows if owner == number]
+            pairs = map(make_disjoint_window, rolled)
+            of_it = [self._request(name, ("", ""), *pair) for pair in pairs]
+            windows += [(number, request) for request in of_it]
             self.requests.setdefault(name, []).extend(of_it)
         found: dict[Request, float] = {}
 

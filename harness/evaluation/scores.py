@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +96,9 @@ def task_scores(
     def score(name: str, metric: str, members: list[str]) -> TaskScore:
         value, stderr = _measured(results, name, metric, members)
         unit = known.unit(metric)
-        if unit is None and not 0 <= value <= LARGEST_SHARE:
+        samples = lm_eval_results.get("samples", {})
+        measured = [value, *(one for name in members for one in _of_items(samples[name], metric))]
+        if unit is None and not all(0 <= one <= LARGEST_SHARE for one in measured):
             unit = metric.partition(",")[0]  # named as a share, and counted otherwise
         return TaskScore(
             task=name,
@@ -141,6 +143,8 @@ def _of_evaluation(loaded: LoadedBenchmark, lm: InMemoryHFLM) -> dict[str, Any]:
         "items": loaded.content_sha256[:ITEMS_DIGITS],
         "prompts_sha256": prompts_sha256(loaded),
         "tokenizer_sha256": tokenizer_sha256(lm.tokenizer),
+        "form": task.form,
+        "definition": task.benchmark.definition,
         "temperature": None if task.decoding is None else task.decoding.temperature,
         "fallback": lm.batching.fallback,
     }
@@ -208,6 +212,15 @@ def _value(result: dict[str, Any], metric: str) -> tuple[float, float | None]:
         return float(value), float(stderr or 0.0) if known else None
     except (TypeError, ValueError):
         return math.nan, None
+
+
+def _of_items(samples: Sequence[Mapping[str, Any]], metric: str) -> Iterator[float]:
+    """Yields the items' own values of a metric, where they are numbers."""
+    name, _, filter_name = metric.partition(",")
+    for sample in samples:
+        value = sample.get(name) if sample["filter"] == (filter_name or "none") else None
+        if isinstance(value, int | float):
+            yield value
 
 
 def _macro(values: list[tuple[float, float | None]]) -> tuple[float, float | None]:

@@ -135,6 +135,23 @@ class TaskSpec(Spec):
         return known.shots if self.shots is None else self.shots
 
     @property
+    def form(self) -> str | None:
+        """How its prompts differ from the benchmark's plain ones, in words; None where they do not.
+
+        Of a group whose tasks have their own numbers of examples, that is said here: `num_shots`
+        is the largest of them.
+        """
+        found = ["chat template"] if self.apply_chat_template else []
+        if self.fewshot_as_multiturn is False:
+            found.append("examples in one turn")
+        if self.system_instruction:
+            digits = hashlib.sha256(self.system_instruction.encode()).hexdigest()[:8]
+            found.append(f"system text {digits}")
+        if len({member.num_shots(self.shots) for member in self.benchmark.members}) > 1:
+            found.append("each task's own number of examples")
+        return ", ".join(found) or None
+
+    @property
     def decoding(self) -> Decoding | None:
         """How responses are generated, resolved; None where none are."""
         own = self.benchmark.decoding
@@ -196,6 +213,9 @@ def request_key(task: TaskSpec, token_budget: int = DEFAULT_TOKEN_BUDGET) -> str
             record[name] = getattr(task, name)
     if task.apply_chat_template:
         record["fewshot_as_multiturn"] = task.fewshot_as_multiturn is not False
+    shots = [member.num_shots(task.shots) for member in benchmark.members]
+    if len(set(shots)) > 1:  # a group whose tasks have their own numbers
+        record["member_shots"] = shots
     if benchmark.definition is not None:
         record["definition"] = benchmark.definition
     if task.decoding is not None:

@@ -76,6 +76,10 @@ class TaskScore:
     """What the score counts where it is no share, such as `perplexity`; None of a share."""
     higher_is_better: bool = Field(default=True, exclude_if=lambda value: value)
     """lm-eval's direction of the metric."""
+    form: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """How the prompts differ from the task's plain ones, such as `chat template`."""
+    definition: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """SHA-256 of what defines a task of the user's own; None of lm-eval's."""
     items: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """First digits of the SHA-256 of the items, in the names of all that belongs to this evaluation
     of its request alone; None in records of older versions, whose names have none."""

@@ -102,11 +102,12 @@ def protocol_tables(findings: Findings) -> list[Table]:
                 ", ".join(sorted(set().union(*found[name].values())))
                 for name in ("data_source", "precision")
             )
+            shots = f"{setting.shots} ({setting.form})" if setting.form else str(setting.shots)
             sizes = measured.rows[setting]["n"].dropna().astype(int)
             rows.append(
                 row(
                     *(column, setting.benchmark, setting.protocol, setting.metric),
-                    *(sources, setting.data[:8], precisions, str(setting.shots)),
+                    *(sources, setting.data[:8], precisions, shots),
                     "all" if setting.limit is None else str(setting.limit),
                     "–".join(map(str, sorted({min(sizes), max(sizes)}))) if len(sizes) else MISSING,
                     *(setting.task_version, setting.lm_eval_version),

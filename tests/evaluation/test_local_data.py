@@ -8,6 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from harness.errors import DataError
+from harness.evaluation.data_files import read_rows
 from harness.evaluation.local_data import read_split, subjects_in
 from harness.readers.files import Unreadable
 from tests.evaluation.conftest import write_rows
@@ -71,3 +72,12 @@ def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
     write_rows(path, ROWS[:1])
     os.utime(path, ns=(1, 1))
     assert len(read(path, "q")) == 1
+
+
+def test_dates_and_times_of_a_csv_are_the_text_that_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("day,hour,moment,label\n2020-01-02,10:30,2020-01-02T10:30:00Z,3\n")
+    (row,) = read_rows(path).to_pylist()
+    assert row == {
+        "day": "2020-01-02", "hour": "10:30", "moment": "2020-01-02T10:30:00Z", "label": 3,
+    }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from harness.data.jinja import DATE_STRING
 from harness.errors import EvaluationError
 from harness.evaluation import evaluate
 from harness.evaluation.chat import chat_template_of
+from harness.evaluation.loading import load_benchmark
 from harness.evaluation.own_benchmarks import metric_key
 from harness.evaluation.scores import TaskOutcome
 from harness.evaluation.tasks import LocalFile, TaskSpec
@@ -258,3 +260,73 @@ def test_new_tokens_that_a_short_model_has_no_room_for_are_told(
     spec = spec_of(folder, "own_answer", limit=2)
     outcome = evaluate(short, tokenizer, spec, data_root=None, precision="fp32")
     assert "at most 6 new tokens, not 12: the model has 12 positions" in str(outcome.scores[0].note)
+
+
+@pytest.fixture
+def shuffled(folder: Path, tmp_path: Path) -> Path:
+    """A task whose code draws the order of the options: from Python's random numbers (`order`), or
+    from a generator that its module makes once (`own_order`).
+    """
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "code.py").write_text(
+        "import random\nOWN = random.Random(42)\n"
+        "def _mixed(draw, doc):\n"
+        "    options = [*doc['options']]\n    draw.shuffle(options)\n"
+        "    return {'options': options, 'gold': options.index(doc['options'][0])}\n"
+        "def order(docs):\n    return docs.map(lambda doc: _mixed(random, doc))\n"
+        "def own_order(docs):\n    return docs.map(lambda doc: _mixed(OWN, doc))\n"
+    )
+    text = (folder / "tasks" / "own_choice.yaml").read_text()
+    for name in ("order", "own_order"):
+        own = text.replace("task: own_choice\n", f"task: {name}\n")
+        own += f"process_docs: !function code.{name}\n"
+        (tmp_path / "tasks" / f"{name}.yaml").write_text(own)
+    return tmp_path
+
+
+def test_what_a_task_draws_is_that_of_simple_evaluate_whatever_was_drawn_before(
+    shuffled: Path, model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    random.seed(99)
+    spec = TaskSpec(include=str(shuffled / "tasks"), name="order")
+    outcome = evaluate(model, tokenizer, spec, data_root=None, precision="fp32")
+    found = reference(model, tokenizer, shuffled, "order")
+    assert_same(outcome, found, "order")
+    targets = {sample["doc_id"]: sample["target"] for sample in found["samples"]["order"]}
+    assert list(outcome.items["gold"]) == [int(targets[one]) for one in sorted(targets)]
+
+
+def test_what_a_task_draws_does_not_depend_on_the_tasks_before_it(
+    folder: Path, shuffled: Path
+) -> None:
+    files = tuple(
+        LocalFile(task="own_order", split=split, path=f"{folder}/{split}.jsonl")
+        for split in ("test", "train")
+    )
+    texts = []
+    for limit in (4, 5):
+        spec = TaskSpec(include=str(shuffled / "tasks"), name="own_order", files=files, limit=limit)
+        loaded = load_benchmark(spec, None)
+        loaded.build_requests()
+        texts.append([one.args for one in loaded.tasks["own_order"].instances][:12])
+    assert texts[0] == texts[1]
+
+
+def test_a_metric_whose_items_count_to_a_hundred_is_no_share_even_where_its_mean_is_small(
+    folder: Path, tmp_path: Path, model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    (tmp_path / "code.py").write_text(
+        "def judge(doc, results):\n    return {'f1': 10.0 * (doc['gold'] == 0 and len(results))}\n"
+    )
+    (tmp_path / "t.yaml").write_text(
+        "task: t\ntest_split: test\noutput_type: loglikelihood\ndoc_to_text: '{{question}}'\n"
+        "doc_to_target: ' {{gold}}'\nprocess_results: !function code.judge\n"
+        "metric_list: [{metric: f1, aggregation: !function code.few, higher_is_better: true}]\n"
+    )
+    with (tmp_path / "code.py").open("a") as file:
+        file.write("def few(items):\n    return sum(items) / 1000\n")
+    test = LocalFile(task="t", split="test", path=f"{folder}/test.jsonl")
+    spec = TaskSpec(include=str(tmp_path), name="t", files=(test,))
+    (score,) = evaluate(model, tokenizer, spec, data_root=None, precision="fp32").scores
+    assert 0 < score.value < 1
+    assert score.unit == "f1"

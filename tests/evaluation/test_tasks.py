@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from harness.errors import DataError
 from harness.evaluation import tasks
 from harness.evaluation.benchmarks import HELLASWAG_SAMPLE
+from harness.evaluation.own_benchmarks import find_benchmark
 from harness.evaluation.task_data import data_fingerprint, local_files
 from harness.evaluation.task_data import uses_fallback as stands_in
 from harness.evaluation.tasks import TaskSpec, request_key, scored_together
@@ -129,3 +130,46 @@ def test_hellaswags_sample_stands_in_only_for_an_absent_train_split(
     (root / "hellaswag" / "train.parquet").unlink()
     assert local_files(spec, root)["train"] == root / HELLASWAG_SAMPLE
     assert stands_in(spec, local_files(spec, root))
+
+
+OWN = "test_split: test\noutput_type: loglikelihood\ndoc_to_text: '{{a}}'\ndoc_to_target: '{{b}}'\n"
+
+
+def test_a_groups_own_numbers_of_examples_are_another_request_than_one_for_all(
+    tmp_path: Path,
+) -> None:
+    for name, shots in (("a", 1), ("b", 3)):
+        text = f"task: {name}\ntraining_split: train\nnum_fewshot: {shots}\n{OWN}"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    (tmp_path / "g.yaml").write_text(
+        "group: g\ntask: [a, b]\naggregate_metric_list: [{metric: acc}]\n"
+    )
+    own, all_alike = (TaskSpec(include=str(tmp_path), name="g", shots=shots) for shots in (None, 3))
+    assert own.num_shots == all_alike.num_shots == 3
+    assert request_key(own) != request_key(all_alike)
+
+
+def test_an_own_task_with_the_name_of_a_benchmark_with_an_entry_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "arc_easy.yaml").write_text(f"task: arc_easy\n{OWN}")
+    said = "has the name of a benchmark of zbench: give it another one"
+    assert said in fault_of(include=str(tmp_path), name="arc_easy")
+
+
+def test_a_group_of_lm_eval_with_a_member_of_ones_own_is_another_request(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(f"task: minerva_math_algebra\n{OWN}")
+    theirs = TaskSpec(name="minerva_math")
+    changed = TaskSpec(include=str(tmp_path), name="minerva_math")
+    assert request_key(theirs) != request_key(changed)
+
+
+def test_rows_that_a_tasks_own_yaml_names_are_part_of_the_request(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    keys = []
+    for text in ('{"a": "x", "b": "y"}', '{"a": "x", "b": "z"}'):
+        rows.write_text(text)
+        (tmp_path / "t.yaml").write_text(
+            f"task: t\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {rows}}}}}\n{OWN}"
+        )
+        find_benchmark.cache_clear()
+        keys.append(request_key(TaskSpec(include=str(tmp_path), name="t")))
+    assert keys[0] != keys[1]
