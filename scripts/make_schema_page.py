@@ -35,6 +35,12 @@ CHOICE_ITEMS: dict[str, tuple[str, str]] = {
     "acc_norm": ("float", "whether `prediction_norm` is right, 0 or 1; where the task has it"),
 }
 """Further columns of the protocol `lm-eval`."""
+OWN_ITEMS: dict[str, tuple[str, str]] = {
+    "question": ("str", "what was asked, as the task's templates put it, at most 2,000 characters"),
+    "options": ("list of str", "what there is to choose from, cut likewise"),
+    "target": ("str", "the right answer where there is nothing to choose from, cut likewise"),
+}
+"""Further columns of the benchmarks that do not ship."""
 RESPONSE_ITEMS: dict[str, tuple[str, str]] = {
     "response": ("str", "the generated text"),
     "num_tokens": ("int", "tokens of the response"),
@@ -215,6 +221,11 @@ Further columns of the protocol `lm-eval` (one per metric; `acc_norm` is such):
 Further columns of the protocol `paper`:
 
 {columns(RESPONSE_ITEMS)}
+
+Further columns of lm-eval's other tasks and of one's own, beside those of what they ask a model
+(choices as above; `loglikelihood`; `response`, `filtered`):
+
+{columns(OWN_ITEMS)}
 
 ## `steps.parquet`
 

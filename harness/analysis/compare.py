@@ -26,12 +26,16 @@ from harness.analysis.differences import (
     requests_of,
     unknown_of,
 )
-from harness.analysis.sides import PAIRED_BY, Pairs, Side, Sides, pair_sides
+from harness.analysis.sides import PAIRED_BY, Pairs, Side, Sides, pair_key, pair_sides
 from harness.evaluation.shown import items_name
 from harness.records.scores import TaskScore
 
 if TYPE_CHECKING:
     from harness.analysis.stats import Estimate
+
+
+NO_MEAN = "no mean over items"
+"""Why a score such as a perplexity or F1 is not paired by item."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def compare_pairs(first: Sides, second: Sides, pairs: Pairs) -> Comparison:
         of_requests = [each for pair in matched for each in request_differences(pair)]
         found.append(cell_differences(one.result, other.result) + merge(of_requests))
         unknown |= dict.fromkeys(unknown_of(matched))
-        of = (one if one.key.seed is not None else other).key.text(*names)
+        of = pair_key(one, other).text(*names)
         for mine, theirs in matched:
             for metric in dict.fromkeys(s.metric for r in (mine, theirs) for s in r.scores):
                 scores = mine.score(metric), theirs.score(metric)
@@ -152,7 +156,7 @@ def _name(score: TaskScore) -> tuple[object, ...]:
 
 def _varying(pairs: Pairs) -> list[str]:
     """What tells the tables of several pairs apart: all but the seed, over which is averaged."""
-    keys = [(one if one.key.seed is not None else other).key for one, other in pairs.pairs]
+    keys = [pair_key(one, other) for one, other in pairs.pairs]
     names = [name for name in PAIRED_BY if name != "seed"]
     return [name for name in names if len({getattr(key, name) for key in keys}) > 1]
 
@@ -176,15 +180,15 @@ def _score_row(
         for (a, b), one, other in zip(known, firsts, seconds, strict=True)
     )
     better, reason = row.first.higher_is_better, "the items' records do not give the score"
-    if row.first.unit is not None and not any(map(any, known)):
+    if not agreed and (row.first.unit is not None or not any(map(any, known))):
         # Of a perplexity the items are told apart by their log-likelihoods.
-        reason, better = "no mean over items", True
-        found = _answers(requests, LOGLIKELIHOOD)
+        reason, better = NO_MEAN, True
+        found = _answers(requests, LOGLIKELIHOOD if row.first.unit is not None else metric)
         known = [(a, b) for a, b in found if a is not None and b is not None]
     items = list(known[0][0])
     if any(list(a) != items or list(b) != items for a, b in known):
         return replace(row, unpaired="other items" if agreed else reason)
-    if items:
+    if items and (agreed or reason == NO_MEAN):
         row = replace(row, outcomes=_outcomes(known, better))
     return _tested(row, known) if agreed else _over_seeds(row, reason)
 
@@ -209,17 +213,15 @@ def _over_seeds(row: ScoreRow, reason: str) -> ScoreRow:
     """The row of a score that is no mean over its items: what is known is its spread over seeds."""
     import numpy as np
 
-    from harness.analysis.stats import Estimate
+    from harness.analysis.stats import Sample, combine
 
-    count = len(row.firsts)
-    if count == 1 or row.first.unit is None:
+    if len(row.firsts) == 1 or reason != NO_MEAN:
         return replace(row, unpaired=reason)
-    pairs = zip(row.firsts, row.seconds, strict=True)
-    moved = np.array([other.value - one.value for one, other in pairs])
-    stderr = float(moved.std(ddof=1)) / count**0.5
-    found = Estimate(float(moved.mean()), stderr, count - 1, count, row.first.n, False)
+    first, second = (np.array([one.value for one in side]) for side in (row.firsts, row.seconds))
+    found = combine([Sample(second - first, num_items=row.first.n)])
     return replace(
         row,
+        errors=(combine([Sample(first)]).stderr, combine([Sample(second)]).stderr),
         interval=found.interval,
         p_value=found.p_value,
         test="t, seeds",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Literal, get_args
+from typing import Literal
 
 from harness.analysis.columns import Group
 from harness.analysis.measurements import Measurements
@@ -41,7 +41,8 @@ class Comparison:
     estimate: Estimate | None
     p_value: float | None = None
     p_holm: float | None = None
-    """Adjusted over what is tested of the same family, model and group; None of a description."""
+    """Adjusted over what is tested of the same family, model and protocol (see `corrected`); None
+    of a description."""
     test: str = ""
     family: Family | None = None
     """What it is asked for; None for a difference from a published value."""
@@ -108,16 +109,25 @@ def compare(measured: Measurements, group: Group, model: str) -> list[Comparison
             margin = tested.get(column)
             entry = Comparison(group, model, *names, column, **numbers, family=pair.family)
             found.append(replace(entry, is_tested=column in tested, margin=margin))
-    families = [
-        [entry for entry in found if entry.family == name and entry.is_tested]
-        for name in get_args(Family)
-    ]
+    return found
+
+
+def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The same with Holm's correction over what is tested of one family, model and protocol.
+
+    Whether a benchmark stands in a table of the grid or in none makes no other family of it.
+    """
+    families: dict[object, list[int]] = {}
+    for number, entry in enumerate(comparisons):
+        if entry.is_tested:
+            key = entry.family, entry.model, entry.group.protocol, entry.group.rank
+            families.setdefault(key, []).append(number)
     adjusted = {
-        id(entry): p
-        for family in families
-        for entry, p in zip(family, holm([each.p_value for each in family]), strict=True)
+        number: p
+        for numbers in families.values()
+        for number, p in zip(numbers, holm([comparisons[n].p_value for n in numbers]), strict=True)
     }
-    return [replace(entry, p_holm=adjusted.get(id(entry))) for entry in found]
+    return [replace(one, p_holm=adjusted.get(n)) for n, one in enumerate(comparisons)]
 
 
 def _tested(

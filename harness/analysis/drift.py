@@ -14,6 +14,7 @@ from harness.analysis.differences import Difference, merge_pairs
 from harness.analysis.sides import Pairs, Side, Sides
 from harness.analysis.stacks import Stack, scoring_stack, training_stack
 from harness.errors import UsageError
+from harness.evaluation.shown import items_name
 from harness.records.results import CellResult
 
 Part = Literal["scoring", "training", "not known"]
@@ -31,12 +32,14 @@ class DriftRow:
     unit: str | None
     """None of a share (0..1)."""
     differences: Mapping[str, float]
-    """By the cell's label."""
+    """By the cell's label, and its id where others have the same."""
     turned: float | None
     """Share of the items that one of the two gets right and the other wrong; None where items are
     not right or wrong, or have no records."""
     num_items: int
     """Items behind `turned`, over the cells."""
+    asked: str = ""
+    """Shots, limit and items, where several evaluations have this benchmark and metric."""
 
     @property
     def mean(self) -> float:
@@ -71,6 +74,8 @@ class RankRow:
     """Rank in OLD and in NEW by method; equal scores share the better rank."""
     swapped: tuple[tuple[str, str], ...]
     """Pairs of methods whose order turned over."""
+    asked: str = ""
+    """As of a DriftRow."""
 
     @property
     def num_pairs(self) -> int:
@@ -114,15 +119,19 @@ def drift(old: Sides, new: Sides) -> Drift:
             "the same grid in both, as in `zbench run-grid GRID --runs-dir runs-new`"
         )
     compared = [(one, other, compare(one, other)) for one, other in pairs.pairs]
-    rows: dict[tuple[Part, str, str], list[tuple[str, ScoreRow]]] = {}
+    labels = Counter(one.label for one, _ in pairs.pairs)
+    rows: dict[tuple[Part, str, str, Asked], list[tuple[str, ScoreRow]]] = {}
     skipped: dict[str, None] = {}
     for one, other, found in compared:
+        # A folder may hold cells of several grids that have one label.
+        name = f"{one.label} ({one.result.cell_id})" if labels[one.label] > 1 else one.label
         for row in found.rows:
             if not _same_request(row):
-                skipped[f"{one.label}: {row.benchmark} {row.metric}"] = None
+                skipped[f"{name}: {row.benchmark} {row.metric}"] = None
                 continue
-            key = (_part(one.result, other.result), row.benchmark, row.metric)
-            rows.setdefault(key, []).append((one.label, row))
+            key = (_part(one.result, other.result), row.benchmark, row.metric, _asked(row))
+            rows.setdefault(key, []).append((name, row))
+    texts = _asked_texts(compared)
     order: list[Part] = ["scoring", "training", "not known"]
     return Drift(
         old,
@@ -130,10 +139,45 @@ def drift(old: Sides, new: Sides) -> Drift:
         pairs,
         (_stacks(one for one, _ in pairs.pairs), _stacks(other for _, other in pairs.pairs)),
         tuple(merge_pairs([found.differences for *_, found in compared])),
-        tuple(_row(*key, rows[key]) for key in sorted(rows, key=lambda key: order.index(key[0]))),
-        tuple(_ranks(compared)),
+        tuple(
+            _row(part, rows[part, benchmark, metric, asked], texts[benchmark, metric, asked])
+            for part, benchmark, metric, asked in sorted(rows, key=lambda key: order.index(key[0]))
+        ),
+        tuple(_ranks(compared, texts)),
         tuple(skipped),
     )
+
+
+Asked = tuple[int, int | None, str]
+"""Shots, limit and items of an evaluation."""
+
+
+def _asked(row: ScoreRow) -> Asked:
+    return row.first.shots, row.first.limit, items_name(row.first)
+
+
+def _asked_texts(
+    compared: Sequence[tuple[Side, Side, Comparison]],
+) -> dict[tuple[str, str, Asked], str]:
+    """What tells the evaluations of one benchmark and metric apart, where there are several."""
+    found: dict[tuple[str, str], dict[Asked, None]] = {}
+    for *_, comparison in compared:
+        for row in filter(_same_request, comparison.rows):
+            found.setdefault((row.benchmark, row.metric), {})[_asked(row)] = None
+    return {
+        (*key, asked): ", ".join(
+            text
+            for text, values in zip(_words(asked), zip(*several, strict=True), strict=True)
+            if len(set(values)) > 1
+        )
+        for key, several in found.items()
+        for asked in several
+    }
+
+
+def _words(asked: Asked) -> tuple[str, str, str]:
+    shots, limit, items = asked
+    return f"{shots}-shot", "all items" if limit is None else f"limit {limit}", f"items {items}"
 
 
 def same_cells(old: Sides, new: Sides) -> Pairs:
@@ -188,33 +232,41 @@ def _stacks(sides: Iterator[Side]) -> Counter[tuple[str, Stack]]:
     return counts
 
 
-def _row(
-    part: Part, benchmark: str, metric: str, found: Sequence[tuple[str, ScoreRow]]
-) -> DriftRow:
+def _row(part: Part, found: Sequence[tuple[str, ScoreRow]], asked: str) -> DriftRow:
     known = [row.outcomes for _, row in found if row.outcomes and row.outcomes.right_or_wrong]
     num_items = sum(len(outcomes.items) for outcomes in known)
     turned = sum(o.counts["first"] + o.counts["second"] for o in known)
     return DriftRow(
         part,
-        benchmark,
-        metric,
+        found[0][1].benchmark,
+        found[0][1].metric,
         found[0][1].first.unit,
         {label: row.difference for label, row in found},
         turned / num_items if num_items else None,
         num_items,
+        asked,
     )
 
 
-def _ranks(compared: Sequence[tuple[Side, Side, Comparison]]) -> Iterator[RankRow]:
+def _ranks(
+    compared: Sequence[tuple[Side, Side, Comparison]], texts: Mapping[tuple[str, str, Asked], str]
+) -> Iterator[RankRow]:
     """Yields the order of methods wherever there are two or more, from means over their seeds."""
-    scores: dict[tuple[str, str, str, bool], dict[str, list[ScoreRow]]] = {}
+    scores: dict[tuple[str, str, str, Asked, bool], dict[str, list[ScoreRow]]] = {}
+    names: dict[tuple[str, str], dict[str, str]] = {}
     for one, _, found in compared:
         key = one.key
         of = key.text("model", "data", "fraction")
+        # What several grids call by one label is no one method.
+        own = str({name: value for name, value in one.result.cell.items() if name != "seed"})
+        known = names.setdefault((of, key.method), {})
+        method = known.setdefault(
+            own, f"{key.method} ({one.result.cell_id})" if known else key.method
+        )
         for row in filter(_same_request, found.rows):
-            place = (of, row.benchmark, row.metric, row.first.higher_is_better)
-            scores.setdefault(place, {}).setdefault(key.method, []).append(row)
-    for (of, benchmark, metric, higher), methods in scores.items():
+            place = (of, row.benchmark, row.metric, _asked(row), row.first.higher_is_better)
+            scores.setdefault(place, {}).setdefault(method, []).append(row)
+    for (of, benchmark, metric, asked, higher), methods in scores.items():
         if len(methods) < 2:
             continue
         sign = 1 if higher else -1
@@ -231,4 +283,6 @@ def _ranks(compared: Sequence[tuple[Side, Side, Comparison]]) -> Iterator[RankRo
             for a, b in combinations(means, 2)
             if (means[a][0] - means[b][0]) * (means[a][1] - means[b][1]) < 0
         )
-        yield RankRow(of, benchmark, metric, {m: (r[0], r[1]) for m, r in ranks.items()}, swapped)
+        both = {method: (old, new) for method, (old, new) in ranks.items()}
+        text = texts[benchmark, metric, asked]
+        yield RankRow(of, benchmark, metric, both, swapped, text)

@@ -8,7 +8,13 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.columns import Group, is_aggregate
-from harness.analysis.comparisons import Comparison, compare, compare_with_published, headlines
+from harness.analysis.comparisons import (
+    Comparison,
+    compare,
+    compare_with_published,
+    corrected,
+    headlines,
+)
 from harness.analysis.curves import EfficiencyCurves, LossCurves, efficiency_curves, loss_curves
 from harness.analysis.frames import DATA, ReportInput
 from harness.analysis.gates import GateCurves, ShareLine, gate_curves, share_lines
@@ -83,10 +89,13 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
     known = benchmarks or {**BENCHMARKS, **data.benchmarks}
     measured, published = Measurements(data, known), load_published()
     groups, models = measured.groups, measured.models
-    comparisons: dict[Group, list[Comparison]] = {group: [] for group in groups}
+    compared: list[Comparison] = []
     for group, model in product(groups, models):
-        comparisons[group] += compare(measured, group, model)
-        comparisons[group] += compare_with_published(measured, published, group, model)
+        compared += compare(measured, group, model)
+        compared += compare_with_published(measured, published, group, model)
+    comparisons: dict[Group, list[Comparison]] = {group: [] for group in groups}
+    for entry in corrected(compared):
+        comparisons[entry.group].append(entry)
     trained = [(model, each) for model in models for each in measured.data_sets(model)]
     efficiency = {
         (group, *each): efficiency_curves(measured, group, *each)

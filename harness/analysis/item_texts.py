@@ -1,7 +1,8 @@
 """What an item asks: its question, options and right answer, from where its data lies.
 
-The records of a cell name items and do not hold their texts. The rows under the data root are read
-as they are, without lm-eval; what they do not say, `loaded_texts` has lm-eval's task objects tell.
+The records of tasks that lm-eval's YAML alone knows hold their texts (`text_in`); those of the
+shipped benchmarks name the items alone. The rows under the data root are read as they are, without
+lm-eval; what they do not say, `loaded_texts` has lm-eval's task objects tell.
 No weights are loaded.
 """
 
@@ -99,6 +100,7 @@ def loaded_texts(task: TaskSpec, data_root: Path | None) -> dict[tuple[str, str]
         DataError: the data cannot be read.
         EvaluationError: lm-eval cannot make its prompts from them.
     """
+    from harness.evaluation.item_records import asked
     from harness.evaluation.loading import load_benchmark
     from harness.evaluation.scores import item_keys
 
@@ -106,21 +108,18 @@ def loaded_texts(task: TaskSpec, data_root: Path | None) -> dict[tuple[str, str]
     for name, member in loaded.tasks.items():
         for number, doc in enumerate(member.eval_docs):
             key = item_keys(loaded, name, {"doc": doc, "doc_id": number})
-            text = _asked(member, doc)
+            question, options, gold = asked(member, doc)
+            text = ItemText(question, tuple(options), gold)
             found[f"{name}/{number}", key["question_id"]] = text
     return found
 
 
-def _asked(member: Any, doc: Mapping[str, Any]) -> ItemText:
-    """An item as lm-eval's task object asks it."""
-    question, target = member.doc_to_text(doc), member.doc_to_target(doc)
-    if member.OUTPUT_TYPE == "multiple_choice":
-        options = tuple(map(str, member.doc_to_choice(doc)))
-        # In winogrande the options are beginnings, and what follows them is the target.
-        asked = f"… {target}" if isinstance(question, int) else str(question)
-        return ItemText(asked, options)
-    targets = target if isinstance(target, list) else [target]
-    return ItemText(str(question), gold=" / ".join(map(str, targets)))
+def text_in(record: Mapping[str, Any]) -> ItemText | None:
+    """The text that a record of an item itself holds: of tasks that lm-eval's YAML alone knows."""
+    question, options = record.get("question"), record.get("options")
+    if not isinstance(question, str):
+        return None
+    return ItemText(question, tuple(options or ()), record.get("target") or "")
 
 
 def texts_of(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from harness.grid.questions import (
     AverageColumn,
     BenchmarkColumn,
+    ColumnSpec,
     TableSpec,
     default_title,
     metric_title,
@@ -101,8 +102,10 @@ def layout_of(
         columns = _default_columns(measured, benchmarks, ())
         return Layout((ScoreTable("table1", "All benchmarks", ()),), columns, {}, is_stated=False)
     columns = {}
+    entries = {title_of(one, benchmarks): one for table in tables for one in table.columns}
     stated = [
-        _stated_table(table, number, columns, benchmarks) for number, table in enumerate(tables, 1)
+        _stated_table(table, number, columns, benchmarks, entries)
+        for number, table in enumerate(tables, 1)
     ]
     shown = {name for column in columns.values() if column.is_shown for name in column.names}
     left = {name: metrics for name, metrics in measured.items() if name not in shown}
@@ -132,17 +135,22 @@ def _stated_table(
     number: int,
     columns: dict[str, Column],
     benchmarks: Mapping[str, Benchmark],
+    entries: Mapping[str, ColumnSpec],
 ) -> ScoreTable:
-    """A table of the grid; its columns are added to those of all tables."""
-    titles = []
+    """A table of the grid; its columns are added to those of all tables, whose entries by title are
+    given."""
+    titles: list[str] = []
     for entry in table.columns:
         title = title_of(entry, benchmarks)
-        titles.append(title)
         if isinstance(entry, BenchmarkColumn):
             columns[title] = Column(title, entry.name, entry.metric)
-            continue
-        parts = {part: _part(part, columns, benchmarks) for part in entry.average}
-        columns[title] = _average(title, entry, columns, parts)
+        else:
+            parts = {
+                part: part if part in titles else _part(part, columns, benchmarks, entries)
+                for part in entry.average
+            }
+            columns[title] = _average(title, entry, columns, parts)
+        titles.append(title)
     return ScoreTable(
         name=f"table{number}",
         title=table.title or listed(titles),
@@ -155,15 +163,23 @@ def _stated_table(
     )
 
 
-def _part(name: str, columns: dict[str, Column], benchmarks: Mapping[str, Benchmark]) -> str:
-    """Title of the column that a part of an average names; one of its own is not shown."""
-    if name in columns:
-        return name
-    own = default_title(name, benchmarks.get(name))
-    for title, column in columns.items():
-        if column.names == (name,) and column.metric is None:
+def _part(
+    name: str,
+    columns: dict[str, Column],
+    benchmarks: Mapping[str, Benchmark],
+    entries: Mapping[str, ColumnSpec],
+) -> str:
+    """Title of the column of a task that an average names; one of its own is not shown."""
+    for title, entry in entries.items():
+        if isinstance(entry, BenchmarkColumn) and (entry.name, entry.metric) == ((name,), None):
+            columns.setdefault(title, Column(title, (name,)))
             return title
-    title = own if own not in columns else f"{own} ({name})"
+    for title, column in columns.items():
+        if column.names == (name,) and not column.is_shown:
+            return title
+    title = default_title(name, benchmarks.get(name))
+    while title in columns or title in entries:  # another column's
+        title += f" ({name})"
     columns[title] = Column(title, (name,), is_shown=False)
     return title
 

@@ -153,7 +153,7 @@ class Measurements:
         if None in ours:
             ours = dict.fromkeys(theirs, ours[None])
         pairs = [
-            (cell_id, theirs.get(None, theirs.get(seed)))
+            (cell_id, theirs[None if None in theirs else seed])
             for seed, cell_id in ours.items()
             if seed in theirs or None in theirs
         ]
@@ -162,11 +162,12 @@ class Measurements:
         samples = []
         for part, weight in group.weights_of(column).items():
             first = self._table([cell for cell, _ in pairs], group.settings[part])
-            second = self._table([str(cell) for _, cell in pairs], group.settings[part])
+            second = self._table([cell for _, cell in pairs], group.settings[part])
             if first is None or second is None or not first[0].equals(second[0]):
-                if group.unit(column) is None:
+                cells = [cell for pair in pairs for cell in pair]
+                if not self._is_no_mean(cells, group.settings[part]):
                     return None
-                return self._difference_of_seeds(pairs, group.settings[part])
+                return self._difference_of_seeds(pairs, group, column)
             answers = first[1], second[1]
             items = answers[0] - answers[1]
             samples.append(Sample(items.mean(axis=1), items, None, items.shape[1], weight))
@@ -177,24 +178,32 @@ class Measurements:
         test = "t, items × seeds" if len(pairs) > 1 else "t, items"
         return Difference(estimate, estimate.p_value, test)
 
+    def _is_no_mean(self, cell_ids: Sequence[str], setting: Setting) -> bool:
+        """Whether a score is no mean over items, such as a perplexity or F1: the records have no
+        score of an item."""
+        if setting.unit is not None:
+            return True
+        frames = [self.data.items(cell_id, setting.benchmark) for cell_id in cell_ids]
+        return all(frame is not None and setting.metric not in frame for frame in frames)
+
     def _difference_of_seeds(
-        self, pairs: Sequence[tuple[str, str | None]], setting: Setting
+        self, pairs: Sequence[tuple[str, str]], group: Group, column: str
     ) -> Difference:
-        """Difference of scores that are no means over items, such as perplexities.
+        """Difference of scores that are no means over items.
 
         Only its spread over the seeds is known: the items are taken as given.
         """
         import numpy as np
 
-        scores = self._scores[setting]
-        number = min(int(scores[cell]["n"]) for cell, _ in pairs)
-        values = np.array([scores[a]["value"] - scores[str(b)]["value"] for a, b in pairs])
-        count = len(values)
-        stderr = float(values.std(ddof=1) / count**0.5) if count > 1 else None
-        estimate = Estimate(float(values.mean()), stderr, max(1, count - 1), count, number, False)
-        if stderr is None:
-            return Difference(estimate, None, "")
-        return Difference(estimate, estimate.p_value, "t, seeds")
+        samples = []
+        for part, weight in group.weights_of(column).items():
+            scores = self._scores[group.settings[part]]
+            number = min(int(scores[cell]["n"]) for cell, _ in pairs)
+            values = np.array([scores[a]["value"] - scores[b]["value"] for a, b in pairs])
+            samples.append(Sample(values, num_items=number, weight=weight))
+        estimate = combine(samples)
+        test = "" if estimate.stderr is None else "t, seeds"
+        return Difference(estimate, estimate.p_value, test)
 
     def _seeds(self, variant: Variant, group: Group, column: str) -> dict[Seed, str]:
         """Cells that have a score in every part of the column."""

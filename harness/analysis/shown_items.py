@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.answers import LOGLIKELIHOOD, ItemOutcome, Kind
-from harness.analysis.item_texts import ItemText
+from harness.analysis.item_texts import ItemText, text_in
 
 Record = Mapping[str, Any]
 """What is kept of one item of one cell: see docs/results.md."""
@@ -41,7 +41,9 @@ def shown_item(
     second: Sequence[Record],
     metric: str,
 ) -> ShownItem:
-    """An item with the records that the cells of both sides keep of it."""
+    """An item with the records that the cells of both sides keep of it, and its text where these
+    do not hold it."""
+    text = next(filter(None, map(text_in, (*first, *second))), text)
     options = text.options if text else ()
     task, doc_id, question = outcome.item
     gold = _option(first[0].get("gold"), options) if first else ""

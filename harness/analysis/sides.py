@@ -99,6 +99,14 @@ def pair_sides(first: Sides, second: Sides) -> Pairs:
     )
 
 
+def pair_key(one: Side, other: Side) -> CellKey:
+    """What tells a pair from the others: of a field that one side lacks, what the other has."""
+    keys = one.key, other.key
+    first, second = keys if keys[0].seed is not None else keys[::-1]
+    values = zip(first.part(*PAIRED_BY), second.part(*PAIRED_BY), strict=True)
+    return CellKey(*(theirs if ours is None else ours for ours, theirs in values))
+
+
 def _check_apart(sides: Sides, names: Sequence[str]) -> None:
     known: dict[tuple[Any, ...], Side] = {}
     for one in sides.members:

@@ -50,7 +50,10 @@ class Estimate:
     num_items: int
     """Items of all benchmarks that went in."""
     from_items: bool
-    """Whether the items' records were at hand; else `stderr` is the conservative bound."""
+    """Whether the items' records were at hand; else `stderr` is the conservative bound, or the
+    seeds' alone."""
+    seeds_alone: bool = False
+    """Whether `stderr` knows the spread over the seeds alone, and takes the items as given."""
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -81,8 +84,8 @@ def combine(samples: Sequence[Sample]) -> Estimate:
     share. Benchmarks' items are independent; their seeds are the same models, which S² of the sum
     takes in. One seed: Σ w² (sample variance over items)/n, as lm-eval's own standard error. Where
     a benchmark lacks its items' records, the mean of its squared standard errors stands for the
-    item term: an upper bound, since it counts the rest twice. Samples are one or more, with the
-    same seeds in the same order.
+    item term: an upper bound, since it counts the rest twice. Where that is unknown too, as of a
+    perplexity, S²/k alone is left. Samples are one or more, with the same seeds in the same order.
     """
     import numpy as np
 
@@ -95,7 +98,10 @@ def combine(samples: Sequence[Sample]) -> Estimate:
     from_items = all(sample.items is not None for sample in samples)
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
-        return Estimate(value, None, math.inf, num_seeds, num_items, from_items)
+        if num_seeds == 1:
+            return Estimate(value, None, math.inf, 1, num_items, from_items)
+        stderr = math.sqrt(float(composite.var(ddof=1)) / num_seeds)
+        return Estimate(value, stderr, num_seeds - 1, num_seeds, num_items, from_items, True)
     variance = sum(part.shared for part in known)
     squares = sum(part.square_over_df for part in known)
     if num_seeds > 1:

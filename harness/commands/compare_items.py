@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.answers import ItemKey, Kind, item_keys, read_items
 from harness.analysis.compare import Comparison, ScoreRow
-from harness.analysis.item_texts import text_of, texts_of
+from harness.analysis.item_texts import Texts, text_in, text_of, texts_of
 from harness.analysis.shown_items import ShownItem, shown_item
 from harness.analysis.sides import Side
 from harness.commands.display import print_line
@@ -66,13 +66,10 @@ def chosen_items(
             for one in [each for each in row.outcomes.items if each.kind == kind][:number]
         ]
         wanted = [one.item for one in chosen]
-        side = row.requests[0][0]
-        task, root = task_of(side, row), data_root or own_root(side, runs_dir)
-        texts, problem = (
-            texts_of(task, root, wanted) if task else ({}, "its task is not known here")
-        )
         ours = [_records(one, request, wanted) for one, request, _, _ in row.requests]
         theirs = [_records(other, request, wanted) for _, _, other, request in row.requests]
+        unknown = [item for item in wanted if text_in(ours[0][item]) is None]
+        texts, problem = _texts(row, unknown, data_root, runs_dir) if unknown else ({}, None)
         items = [
             shown_item(
                 one,
@@ -85,6 +82,17 @@ def chosen_items(
         ]
         found.append((row, items, problem))
     return found
+
+
+def _texts(
+    row: ScoreRow, wanted: list[ItemKey], data_root: Path | None, runs_dir: Path
+) -> tuple[Texts, str | None]:
+    """Texts of items whose records do not hold them, and why they lack, if they do."""
+    side = row.requests[0][0]
+    task = task_of(side, row)
+    if task is None:
+        return {}, "its task is not known here"
+    return texts_of(task, data_root or own_root(side, runs_dir), wanted)
 
 
 def task_of(side: Side, row: ScoreRow) -> TaskSpec | None:

@@ -136,8 +136,12 @@ def _print_rows(console: Console, rows: Sequence[DriftRow]) -> None:
             row.largest if largest else "–",
         ]
         unit = "" if share else f" [{row.unit}]"
-        table.add_row(*map(cell_text, [f"{row.benchmark} {row.metric}{unit}", *texts]))
+        table.add_row(*map(cell_text, [_named(row) + unit, *texts]))
     console.print(table)
+
+
+def _named(row: DriftRow | RankRow) -> str:
+    return f"{row.benchmark} {row.metric}" + f" ({row.asked})" * bool(row.asked)
 
 
 def _print_ranks(console: Console, ranks: Sequence[RankRow]) -> None:
@@ -146,8 +150,8 @@ def _print_ranks(console: Console, ranks: Sequence[RankRow]) -> None:
     console.print()
     table = new_table(["ranks of methods"], ["pairs", "changed order", "methods", "another rank"])
     table.add_column("such as")
-    for benchmark, metric in dict.fromkeys((row.benchmark, row.metric) for row in ranks):
-        mine = [row for row in ranks if (row.benchmark, row.metric) == (benchmark, metric)]
+    for name in dict.fromkeys(map(_named, ranks)):
+        mine = [row for row in ranks if _named(row) == name]
         pairs = [f"{a} and {b} ({row.of})" for row in mine for a, b in row.swapped]
         counts = [
             sum(row.num_pairs for row in mine),
@@ -155,7 +159,7 @@ def _print_ranks(console: Console, ranks: Sequence[RankRow]) -> None:
             sum(len(row.methods) for row in mine),
             sum(row.num_moved for row in mine),
         ]
-        texts = [f"{benchmark} {metric}", *map(str, counts), pairs[0] if pairs else ""]
+        texts = [name, *map(str, counts), pairs[0] if pairs else ""]
         table.add_row(*map(cell_text, texts))
     console.print(table)
     print_line(console, "Ranks: of each model, data set and fraction, by the mean over the seeds.")
@@ -181,7 +185,10 @@ def drift_record(found: Drift) -> dict[str, Any]:
         "differences": [asdict(difference) for difference in found.differences],
         "scores": [
             {
-                **{name: getattr(row, name) for name in ("part", "benchmark", "metric", "unit")},
+                **{
+                    name: getattr(row, name)
+                    for name in ("part", "benchmark", "metric", "asked", "unit")
+                },
                 "cells": len(row.differences),
                 **{name: getattr(row, name) for name in ("mean", "mean_absolute", "deviation")},
                 **{"items_turned": row.turned, "items": row.num_items},

@@ -20,6 +20,7 @@ from harness.evaluation.scores import item_keys
 Sample = Mapping[str, Any]
 INVALID = "[invalid]"
 """What lm-eval's regex filters give where they find nothing."""
+TEXT_LENGTH = 2000
 INTEGERS = ("prediction", "prediction_norm", "num_tokens")
 """Columns that are missing where another task of the group has them."""
 
@@ -44,6 +45,9 @@ def own_items_frame(
     at the largest number of tokens), `filtered` (by filter, what was compared), and `responses`
     where each item has several.
 
+    And what was asked, as lm-eval's templates put it, at most TEXT_LENGTH characters of each text:
+    `question`, `options` (of multiple choice) and `target` (the right answer, of the others).
+
     Raises:
         EvaluationError: log-likelihoods are not numbers, or a gold answer is none of the choices.
     """
@@ -56,7 +60,7 @@ def own_items_frame(
             first = of_doc[0]
             row = item_keys(loaded, name, first)
             row |= _ANSWERS[str(task.OUTPUT_TYPE)](task, of_doc, generated)
-            rows.append(row | _metrics(of_doc))
+            rows.append(row | _metrics(of_doc) | _texts(task, first["doc"]))
             values = row.get("choices_loglikelihoods", [row.get("loglikelihood", 0.0)])
             if any(map(math.isnan, values)):
                 raise EvaluationError(
@@ -67,6 +71,27 @@ def own_items_frame(
         if column in frame:
             frame[column] = frame[column].astype("Int64")
     return frame
+
+
+def asked(task: Any, doc: Mapping[str, Any]) -> tuple[str, list[str], str]:
+    """The question, options and right answer of a document, as lm-eval's task object puts them."""
+    question, target = task.doc_to_text(doc), task.doc_to_target(doc)
+    if task.OUTPUT_TYPE == "multiple_choice":
+        options = list(map(str, task.doc_to_choice(doc)))
+        # In winogrande the options are beginnings, and what follows them is the target.
+        return f"… {target}" if isinstance(question, int) else str(question), options, ""
+    answers = " / ".join(map(str, target if isinstance(target, list) else [target]))
+    # Of a text whose likelihood is asked there is no question.
+    return (str(question), [], answers) if question else (answers, [], "")
+
+
+def _texts(task: KeptTask, doc: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        question, options, target = asked(task, doc)
+    except Exception:  # a task's own code, which its scores do not need
+        return {}
+    options = [option[:TEXT_LENGTH] for option in options]
+    return {"question": question[:TEXT_LENGTH], "options": options, "target": target[:TEXT_LENGTH]}
 
 
 def empty_filters(loaded: LoadedBenchmark, samples: Mapping[str, Sequence[Sample]]) -> list[str]:

@@ -232,7 +232,7 @@ def _column_faults(
             own = tuple((name, column.metric) for name in column.name)
         if title in before:
             yield f"{where}: a second column is called '{shortened(title)}'; give it a `title`"
-        elif (known := meanings.setdefault(title, (column, place)))[0] != column:
+        elif (known := meanings.setdefault(title, ((column, own), place)))[0] != (column, own):
             yield (
                 f"{where}: '{shortened(title)}' is another column in {known[1]}; give one of them "
                 "another `title`"

@@ -58,6 +58,7 @@ Styles = Mapping[str, tuple[str, str]]
 """Colour and marker by method label."""
 
 FORMATS = ("png", "svg", "pdf")
+DPI = 160
 
 _METADATA: dict[str, dict[str, None]] = {
     "png": {"Software": None},
@@ -106,9 +107,8 @@ class Drawing:
             for name in formats:
                 target, ground = io.BytesIO(), "none" if panel else "white"
                 kept = _METADATA[name]
-                figure.savefig(target, format=name, dpi=160, metadata=kept, facecolor=ground)
+                figure.savefig(target, format=name, dpi=DPI, metadata=kept, facecolor=ground)
                 files[name] = target.getvalue()
-                figure.set_layout_engine("none")  # the first format's layout stands for all
         return files
 
 
@@ -118,7 +118,7 @@ def _draw(panels: list[Plot], title: str) -> Figure:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06)
-    figure = Figure(layout=layout)
+    figure = Figure(layout=layout, dpi=DPI)
     FigureCanvasAgg(figure)
     entries: dict[str, Any] = {}
     num_rows_of_panels = -(-len(panels) // MOST_ABREAST)
@@ -145,6 +145,9 @@ def _draw(panels: list[Plot], title: str) -> Figure:
     # The panels keep their size: a long legend makes the figure taller.
     height = 4.0 * num_rows_of_panels
     figure.set_size_inches(5.4 * abreast, height + 0.19 * max(0, num_rows - 3))
+    # Laid out here, once: a figure that has an engine is drawn twice for each format.
+    layout.execute(figure)
+    figure.set_layout_engine(None)
     return figure
 
 
@@ -245,8 +248,7 @@ def draw_curve(
     means = [sum(values) / len(values) for _, values in points]
     low, high = ([end(values) for _, values in points] for end in (min, max))
     axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
-    for x, values in points:
-        xs_of_seeds = [x] * len(values)
-        axes.plot(xs_of_seeds, values, marker, markersize=3, color=colour, alpha=0.55)
+    seeds = [(x, value) for x, values in points for value in values]
+    axes.plot(*zip(*seeds, strict=True), marker, markersize=3, color=colour, alpha=0.55)
     look: dict[str, Any] = {"marker": marker, "markersize": 6.5, "linewidth": 1.6}
     axes.plot(xs, means, color=colour, label=legend_name(label), **look)

@@ -26,6 +26,9 @@ from harness.report.render import Entry, Row, Table, row
 NO_ITEMS = "†"
 """Marks a standard error that was made without per-item records."""
 
+SEEDS_ALONE = "¶"
+"""Marks a standard error that knows the seeds alone."""
+
 STDERR = (
     "The standard error takes items and seeds as crossed random samples: with A the score of one "
     "seed, S² its variance over the k seeds, and MS the mean squares of each benchmark's seeds × n "
@@ -153,13 +156,21 @@ def _trained_on(measured: Measurements) -> str:
 def _notes(lines: Sequence[Line], group: Group) -> tuple[str, ...]:
     """What must be said below a table everywhere: deviations, and bounds for errors."""
     estimates = [estimate for line in lines for estimate in line.estimates.values() if estimate]
-    if any(estimate.stderr is not None and not estimate.from_items for estimate in estimates):
-        bound = (
-            f"{NO_ITEMS} Without the per-item records of every seed: the root of S²/k + Σ w² "
-            "mean(item variance), an upper bound."
-        )
-        return (*group.notes, bound)
-    return group.notes
+    marks = set(map(_mark, estimates))
+    notes = {
+        NO_ITEMS: f"{NO_ITEMS} Without the per-item records of every seed: the root of S²/k + Σ w² "
+        "mean(item variance), an upper bound.",
+        SEEDS_ALONE: f"{SEEDS_ALONE} No mean over items, or the items' error is not known: the "
+        "root of S²/k, which tells the spread over the seeds alone.",
+    }
+    return (*group.notes, *(text for mark, text in notes.items() if mark in marks))
+
+
+def _mark(estimate: Estimate) -> str:
+    """What stands behind a standard error that was not made from the items and seeds."""
+    if estimate.stderr is None or estimate.from_items:
+        return ""
+    return SEEDS_ALONE if estimate.seeds_alone else NO_ITEMS
 
 
 def _value_row(
@@ -187,8 +198,7 @@ def _entry(estimate: Estimate | None, bold: bool, scale: Scale) -> Entry:
         return Entry()
     error = ""
     if estimate.stderr is not None:
-        error = f"± {scaled(estimate.stderr, scale)}"
-        error += "" if estimate.from_items else NO_ITEMS
+        error = f"± {scaled(estimate.stderr, scale)}{_mark(estimate)}"
     return Entry(scaled(estimate.value, scale), error, bold)
 
 

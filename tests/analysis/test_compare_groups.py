@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy.stats import ttest_rel
 
 from harness.analysis.compare import Comparison, compare
 from harness.analysis.sides import Sides, find_sides, pair_sides
@@ -146,7 +147,10 @@ def test_a_group_may_be_of_one_grid_and_one_seed(runs: Path, tmp_path: Path) -> 
     assert [len(group(name, runs).members) for name in names] == [1, 1, 2]
 
 
-def test_a_perplexity_is_no_mean_over_items_and_lower_is_better(tmp_path: Path) -> None:
+@pytest.mark.parametrize("as_lambada", [False, True])
+def test_a_perplexity_is_no_mean_over_items_and_lower_is_better(
+    tmp_path: Path, as_lambada: bool
+) -> None:
     values = {"lora": (8.0, 9.0, 8.5), "ia3": (10.0, 10.5, 11.0)}
     change = {"metric": "word_perplexity", "unit": "perplexity", "higher_is_better": False}
     for cell in cells():
@@ -156,12 +160,16 @@ def test_a_perplexity_is_no_mean_over_items_and_lower_is_better(tmp_path: Path) 
             folder = written(cell, tmp_path, result)
             frame = items([-9.0, -8.0, -7.0 if cell.method == "lora" else -6.0])
             frame = frame.rename(columns={"acc": "loglikelihood"})
+            if as_lambada:  # lm-eval has an item's log-likelihood under the metric's own name
+                frame["word_perplexity"] = frame["loglikelihood"]
             write_frame(items_path(folder, score.benchmark, score.evaluation), frame)
     found = compared("method=lora", "method=ia3", tmp_path)
     (row,) = found.rows
     moved = np.subtract(values["ia3"], values["lora"])
     reach = 4.3026527 * moved.std(ddof=1) / 3**0.5  # Student's t, 2 degrees of freedom
     assert row.interval == pytest.approx((moved.mean() - reach, moved.mean() + reach), abs=1e-6)
+    spread = [np.std(values[method], ddof=1) / 3**0.5 for method in ("lora", "ia3")]
+    assert row.errors == pytest.approx(spread)
     assert row.outcomes is not None
     assert row.outcomes.counts == {"first": 0, "second": 1, "equal": 2}
     text = shown(found.first, found.second)
@@ -214,3 +222,33 @@ def test_the_texts_of_items_come_from_the_rows_under_the_data_root(tmp_path: Pat
     assert chosen[0].question == rows[1]["question"]
     assert (chosen[0].gold, chosen[0].first_answers, chosen[0].second_answers) == (right,) * 3
     assert chosen[2].first_answers == rows[2]["choices"]["text"][2]
+
+
+def test_a_cell_of_the_one_data_set_stands_against_each_of_another_grids(tmp_path: Path) -> None:
+    (one,) = [c for c in cells() if (c.method, c.fraction, c.seed) == ("lora", 1.0, 0)]
+    (other,) = [c for c in cells() if (c.method, c.fraction, c.seed) == ("ia3", 1.0, 0)]
+    answered(one, tmp_path, [1.0, 1.0, 0.0, 0.0])
+    for name, answers in (("chats", [1.0, 0.0, 0.0, 0.0]), ("table", [1.0, 1.0, 1.0, 0.0])):
+        options = other.model_copy(update={"data_name": name, "world": f"demo-{len(name)}{name}"})
+        answered(options, tmp_path, answers)
+    found = compared("method=lora", "method=ia3", tmp_path)
+    assert [(row.of, row.difference, len(row.requests)) for row in found.rows] == [
+        ("@chats", -0.25, 1),
+        ("@table", 0.25, 1),
+    ]
+
+
+def test_a_share_that_is_no_mean_over_items_is_compared_over_the_seeds(tmp_path: Path) -> None:
+    values = {"lora": (0.5, 0.6, 0.4), "ia3": (0.55, 0.7, 0.45)}
+    for cell in cells():
+        if cell.fraction == 1.0 and cell.seed is not None:
+            score = scored([0.0] * 3, metric="f1", value=values[cell.method][cell.seed])
+            result = replace(RESULT, cell=cell.record(), cell_id=cell.id, scores=(score,))
+            frame = items([1.0, 0.0, 1.0])
+            write_frame(
+                items_path(written(cell, tmp_path, result), score.benchmark, score.evaluation),
+                frame,
+            )
+    (row,) = compared("method=lora", "method=ia3", tmp_path).rows
+    assert (row.test, row.outcomes) == ("t, seeds", None)
+    assert row.p_value == pytest.approx(ttest_rel(values["ia3"], values["lora"]).pvalue)

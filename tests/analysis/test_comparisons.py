@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.analysis.comparisons import compare, compare_with_published
+from harness.analysis.comparisons import compare, compare_with_published, corrected
 from harness.analysis.measurements import Measurements
 from harness.analysis.published import load_published
 from harness.analysis.stats import holm
@@ -19,7 +19,7 @@ def measured(small_grid) -> Measurements:
 
 
 def test_claims_come_first_then_every_method_against_base(measured) -> None:
-    found = compare(measured, measured.groups[0], "tiny")
+    found = corrected(compare(measured, measured.groups[0], "tiny"))
     assert list(dict.fromkeys(entry.label for entry in found)) == [
         "Zero-init + linear − Random-init",
         "Zero-init + non-linear − Zero-init + linear",
@@ -33,7 +33,7 @@ def test_claims_come_first_then_every_method_against_base(measured) -> None:
 
 
 def test_holm_goes_over_claims_and_context_apart_and_over_no_part_of_an_average(measured) -> None:
-    found = compare(measured, measured.groups[0], "tiny")
+    found = corrected(compare(measured, measured.groups[0], "tiny"))
     for name, number in (("claim", 2), ("context", 5)):
         family = [entry for entry in found if entry.family == name and entry.is_tested]
         assert [entry.column for entry in family] == ["Average"] * number
@@ -52,7 +52,7 @@ def test_settings_stand_against_their_own_method_and_neither_claim_nor_base(
         results.add(method or "zero-init-linear", 0, answer("11101000"[place:] * 8), label=label)
     results.add("lora", 0, answer("11"), label="lora-r64")
     measured = Measurements(results.input(), BENCHMARKS)
-    found = compare(measured, measured.groups[0], "tiny")
+    found = corrected(compare(measured, measured.groups[0], "tiny"))
     assert list(dict.fromkeys((entry.family, entry.label) for entry in found)) == [
         ("claim", "Zero-init + non-linear − Zero-init + linear"),
         ("setting", "short − Zero-init + linear"),
@@ -73,7 +73,7 @@ def test_labels_stand_for_their_method_where_it_has_no_row_of_its_own(results, a
         results.add("zero-init-linear", 0, answer("1100"), label=rank)
     results.add("random-init", 0, answer("1000"))
     measured = Measurements(results.input(), BENCHMARKS)
-    found = compare(measured, measured.groups[0], "tiny")
+    found = corrected(compare(measured, measured.groups[0], "tiny"))
     assert list(dict.fromkeys((entry.family, entry.label) for entry in found)) == [
         ("claim", "Zero-init + linear (a) − Random-init"),
         ("claim", "Zero-init + linear (b) − Random-init"),

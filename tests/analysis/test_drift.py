@@ -25,13 +25,17 @@ NEW = {"lora": [1.0, 0.0, 0.0, 0.0], "ia3": [1.0, 0.0, 1.0, 0.0], "base": [0.0, 
 ENVIRONMENT = {"torch": "2.9.0", "transformers": "4.57.1", "peft": "0.17.0"}
 
 
-def store(cell: Cell, runs: Path, answers: list[float], torch: str, weights: str) -> None:
+def store(
+    cell: Cell, runs: Path, answers: list[float], torch: str, weights: str, *, limited: bool = False
+) -> None:
     score = scored(answers)
+    limit = replace(score, limit=2, key="limited", value=score.value / 2)
     environment = {**ENVIRONMENT, "torch": torch, "device": "x86, 2 threads"}
     assert RESULT.train is not None
     train = None if cell.train is None else replace(RESULT.train, weights_sha256=weights)
     result = replace(
-        RESULT, cell=cell.record(), cell_id=cell.id, scores=(score,), train=train,
+        RESULT, cell=cell.record(), cell_id=cell.id, train=train,
+        scores=(score, limit) if limited else (score,),
         environment=environment, evaluation_environments={score.evaluation: environment},
         base={**RESULT.base, "weights_sha256": "b" * 64},
     )  # fmt: skip
@@ -140,3 +144,22 @@ def test_what_is_no_runs_folder_or_has_nothing_in_common_is_told(
     store(cell.model_copy(update={"seed": 7}), tmp_path / "other", OLD["lora"], "2.9.0", "1" * 64)
     with pytest.raises(UsageError, match="no cell of the same id or label"):
         drift_command(str(folders[0]), str(tmp_path / "other"), **places)  # type: ignore[arg-type]
+
+
+def test_cells_of_one_label_and_evaluations_of_one_name_are_all_counted(
+    folders: tuple[Path, Path],
+) -> None:
+    old, new = folders
+    lora = next(one for one in cells() if (one.method, one.seed, one.fraction) == ("lora", 0, 1.0))
+    twin = lora.model_copy(update={"world": "demo-1"})
+    for folder, answers in ((old, [1.0, 1.0, 0.0, 0.0]), (new, [0.0, 0.0, 1.0, 0.0])):
+        store(twin, folder, answers, "2.9.0", "1" * 64, limited=True)
+    rows = {row.asked: row for row in found(folders).rows if row.part == "scoring"}
+    assert set(rows) == {"all items", "limit 2"}
+    labels = [f"a/lora/100%/seed0 ({one.id})" for one in (lora, twin)]
+    assert rows["all items"].differences == {
+        "a/base": 0.25, "a/ia3/100%/seed0": 0.0, labels[0]: -0.5, labels[1]: -0.25
+    }  # fmt: skip
+    assert rows["limit 2"].differences == {labels[1]: -0.125}
+    (rank,) = found(folders).ranks
+    assert sorted(rank.methods.values()) == [(1, 2), (2, 1), (2, 2)]

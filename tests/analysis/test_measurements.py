@@ -6,6 +6,7 @@ import math
 import statistics
 
 import pytest
+from scipy.stats import ttest_rel
 
 from harness.analysis.measurements import Measurements
 from harness.evaluation.benchmarks import BENCHMARKS
@@ -156,3 +157,18 @@ def test_an_item_that_is_no_number_leaves_the_score_without_its_items(results, a
     base, lora = findings.measured.cells
     assert not findings.measured.estimate(base, group, "ARC-e").from_items
     assert findings.measured.difference(lora, base, group, "ARC-e") is None
+
+
+def test_a_share_that_is_no_mean_over_items_is_tested_over_the_seeds(results) -> None:
+    values = {"lora": (0.5, 0.6, 0.4), "full": (0.55, 0.7, 0.45)}
+    for method, scores in values.items():
+        for seed, value in enumerate(scores):
+            cell_id = results.add(method, seed, {"f": [1.0, 0.0]}, metric="f1", value=value)
+            results.items[cell_id, "f"] = results.items[cell_id, "f"].drop(columns="f1")
+    measured = measure(results)
+    (group,) = measured.groups
+    pair = variant(measured, "full"), variant(measured, "lora")
+    found = measured.difference(*pair, group, "f")
+    assert (found.test, found.estimate.num_seeds) == ("t, seeds", 3)
+    assert found.p_value == pytest.approx(ttest_rel(values["full"], values["lora"]).pvalue)
+    assert found.estimate.value == pytest.approx(0.2 / 3)

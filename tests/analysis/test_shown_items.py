@@ -52,3 +52,11 @@ def test_several_right_answers_are_all_named() -> None:
     outcome = ItemOutcome(("t", 3, "q"), 0.2, 0.3, "second")
     found = shown_item(outcome, ItemText("?", OPTIONS), [{"gold": [0, 2]}], [], "acc")
     assert found.gold == "red / blue"
+
+
+def test_the_texts_that_a_record_holds_are_shown() -> None:
+    outcome = ItemOutcome(("t", 3, "q"), 1.0, 0.0, "first")
+    record = {"question": "Which?", "options": list(OPTIONS), "target": "", "prediction": 1}
+    found = shown_item(outcome, None, [record | {"gold": 1}], [record | {"prediction": 2}], "acc")
+    assert (found.question, found.options, found.gold) == ("Which?", OPTIONS, "green")
+    assert (found.first_answers, found.second_answers) == ("green", "blue")

@@ -106,6 +106,10 @@ def test_every_member_and_inner_group_has_its_score(
     sizes = {score.task: score.n for score in outcome.scores}
     assert sizes == {"own_group": 19, "own_choice": 14, "own_choice_b": 5, "own_group::inner": 5}
     assert set(outcome.items["task"]) == {"own_choice", "own_choice_b"}
+    for item in outcome.items.to_dict("records"):  # with its texts, which no file here holds else
+        lengths = [len(option) for option in item["options"]]
+        assert item["question"]
+        assert lengths == list(item["choice_lengths"])
 
 
 def test_perplexities_say_what_they_count_and_which_way_is_better(
@@ -118,6 +122,7 @@ def test_perplexities_say_what_they_count_and_which_way_is_better(
     assert [score.metric for score in outcome.scores] == names
     assert [score.unit for score in outcome.scores] == names
     assert not any(score.higher_is_better for score in outcome.scores)
+    assert all(outcome.items["question"])
 
 
 @pytest.mark.parametrize("shape", ["llama", "qwen"])

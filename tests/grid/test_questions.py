@@ -102,11 +102,11 @@ def test_what_a_grid_asks_is_no_part_of_its_cells() -> None:
          "called 'ARC-e'; give it a `title`"),
         ("tables: [{columns: [arc_easy]}, {columns: [{name: hellaswag, title: ARC-e}]}]",
          "tables[1].columns[0]: 'ARC-e' is another column in tables[0]"),
-        ("tables: [{columns: [arc_easy], rows: [lora, dora]}]", "tables[0].rows[1]: no method "
-         "'dora' in the blocks of this grid; did you mean 'lora'?"),
+        ("tables: [{columns: [arc_easy], rows: [lora, loar]}]", "tables[0].rows[1]: no method "
+         "'loar' in the blocks of this grid; did you mean 'lora'?"),
         ("tables: [{columns: [arc_easy], rows: [lora, lora]}]", "tables[0].rows: 'lora' stands 2 "
          "times; keep one"),
-        ("tables: [{columns: [arc_easy], bold: [dora]}]", "tables[0].bold[0]: no method 'dora'"),
+        ("tables: [{columns: [arc_easy], bold: [loar]}]", "tables[0].bold[0]: no method 'loar'"),
         ("tables: [{columns: [arc_easy], params: maybe}]", "tables[0].params: must be true or fal"),
         ("tables: [{columns: [arc_easy], published: table3}]", "tables[0].published: must be one "),
         ("tables: {columns: [arc_easy]}", "tables: must be a list"),
