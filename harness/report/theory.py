@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from harness.errors import StorageError
 from harness.records.files import write_bytes
-from harness.report.figures import FORMATS
 from harness.report.numbers import MISSING
 from harness.report.page import Section, html, panel_images, render_page
 from harness.report.render import Row, Table, row, to_markdown
@@ -192,7 +191,7 @@ def write_study(study: Study, found: Iterable[Errors], folder: Path) -> list[Pat
     if study.identities:
         contents["experts.csv"] = _csv(_experts(study))
     for drawing in drawings(study):
-        contents |= {f"{drawing.name}.{suffix}": drawing.render(suffix) for suffix in FORMATS}
+        contents |= {f"{drawing.name}.{name}": file for name, file in drawing.files().items()}
     contents["slopes.md"] = to_markdown(slope_table(study)).encode()
     contents["index.html"] = theory_page(study, list(contents)).encode()
     for name, content in contents.items():

@@ -20,6 +20,7 @@ from harness.cell.memory import (
     store_budget,
     stored_budgets,
 )
+from harness.cell.run import run_cell
 from harness.cell.settings import CellContext, RunSettings
 from harness.data.instructions import Example
 from harness.demo.world import write_world
@@ -40,7 +41,7 @@ THIRTEEN = 13_015_864_320
 
 
 def one_cell(
-    settings: str = "epochs: 1, batch_size: 4096, token_budget: 100000, warmup_ratio: 0",
+    settings: str = "epochs: 1, batch_size: 4096, token_budget: 12500, warmup_ratio: 0",
 ) -> Cell:
     """Returns a cell of one step, whose one pass needs far more memory than later imports; it is
     not scored.
@@ -98,7 +99,7 @@ def test_a_cell_out_of_memory_resumes_in_a_fresh_process_with_the_budget_that_ho
 ) -> None:
     cell, root = one_cell(), write_world(tmp_path / "world")
 
-    def run(runs_dir: Path, more_bytes: int | None) -> list[Event]:
+    def run(runs_dir: Path, more_bytes: int) -> list[Event]:
         """Runs the cell; until its last step, its workers get so much more address space."""
         told: list[Event] = []
         workers: set[int] = set()
@@ -109,9 +110,8 @@ def test_a_cell_out_of_memory_resumes_in_a_fresh_process_with_the_budget_that_ho
             if isinstance(event, CellStarted):
                 (worker,) = children(os.getpid())
                 workers.add(worker)
-                if more_bytes is not None:
-                    limit = virtual_bytes(worker) + more_bytes
-                    resource.prlimit(worker, resource.RLIMIT_AS, (limit, unlimited))
+                limit = virtual_bytes(worker) + more_bytes
+                resource.prlimit(worker, resource.RLIMIT_AS, (limit, unlimited))
             elif isinstance(event, StepDone):  # what scoring imports is no matter of training
                 (worker,) = children(os.getpid())
                 resource.prlimit(worker, resource.RLIMIT_AS, (unlimited, unlimited))
@@ -124,7 +124,9 @@ def test_a_cell_out_of_memory_resumes_in_a_fresh_process_with_the_budget_that_ho
         return told
 
     free, limited = tmp_path / "free", tmp_path / "limited"
-    assert not halvings(run(free, None))
+    without: list[Event] = []
+    run_cell(cell, RunSettings(runs_dir=free, data_root=root), without.append)
+    assert not halvings(without)
     told = run(limited, 400_000_000)
     warned = halvings(told)
     assert warned

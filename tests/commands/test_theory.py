@@ -9,6 +9,7 @@ import pytest
 from harness.commands import theory as command
 from harness.commands.theory import chosen_size, theory_command
 from harness.errors import UsageError
+from harness.report import theory
 from harness.theory.summary import Study
 from tests.fixtures.studies import PLANS
 
@@ -61,8 +62,9 @@ def test_it_writes_logs_and_tells(small_suite, store, tmp_path, capsys) -> None:
 
 
 def test_json_stands_alone_on_stdout_and_a_dead_store_is_a_warning(
-    small_suite, tmp_path, capsys
+    small_suite, tmp_path, capsys, monkeypatch
 ) -> None:
+    monkeypatch.setattr(theory, "drawings", lambda study: [])  # five seconds of drawing
     (tmp_path / "file").write_text("no database " * 1000)
     assert run(tmp_path, as_json=True, uri=f"sqlite:///{tmp_path / 'file'}") == 0
     said = capsys.readouterr()
