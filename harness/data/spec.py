@@ -195,8 +195,9 @@ class DataSpec(Spec):
 
     @property
     def row_settings(self) -> dict[str, Any]:
-        """What is stated of which rows it has, for its identity: `fail` changes none."""
+        """What is stated of which rows it has, for its identity, without what is so by default."""
         names = set(ROW_SETTINGS) - ({"on_bad_rows"} if self.on_bad_rows == "fail" else set())
+        names -= {"split"} if self.split == "train" else set()
         return self.model_dump(mode="json", include=names, exclude_none=True)
 
     @property

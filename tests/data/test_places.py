@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from harness.commands.plan import plan_command
-from harness.data.spec import data_file
+from harness.data.spec import DataSpec, data_file
 from harness.data.validation import read_validation
 from harness.errors import UsageError
 from harness.grid.checks import look_at
@@ -124,6 +124,8 @@ def test_a_split_of_files_is_their_content(tmp_path: Path) -> None:
     assert ids(opened(tmp_path, "{path: rows/train.jsonl}")) == whole
     other = ids(opened(tmp_path, "{path: rows, split: test}"))
     assert other == ids(opened(tmp_path, "{path: rows/test.jsonl}")) != whole
+    assert not DataSpec(source="some/rows", split="train").stated
+    assert DataSpec(source="some/rows", split="test").stated == {"split": "test"}
 
 
 def test_a_policy_is_in_an_id_only_where_it_changes_a_row(tmp_path: Path) -> None:
