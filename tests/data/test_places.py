@@ -124,6 +124,8 @@ def test_a_split_of_files_is_their_content(tmp_path: Path) -> None:
     assert ids(opened(tmp_path, "{path: rows/train.jsonl}")) == whole
     other = ids(opened(tmp_path, "{path: rows, split: test}"))
     assert other == ids(opened(tmp_path, "{path: rows/test.jsonl}")) != whole
+    write(tmp_path / "study" / "rows.jsonl", ROWS)
+    assert ids(opened(tmp_path, "{path: rows.jsonl, split: train}")) == whole
     assert not DataSpec(source="some/rows", split="train").stated
     assert DataSpec(source="some/rows", split="test").stated == {"split": "test"}
 
