@@ -9,11 +9,12 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from typing import TYPE_CHECKING, Protocol
 
 from harness.data.encoding import Runs, decode, encode_renderings
 from harness.data.pens import joined
-from harness.data.rows import Row
+from harness.data.rows import Completion, Row
 from harness.data.sets import shuffled
 from harness.data.templates import (
     ALPACA,
@@ -106,7 +107,9 @@ def tokenize(
     In Alpaca's template, and without one: BOS + tokens of (prompt + output as one text) + EOS. As
     many leading tokens count as prompt as the prompt alone has. LLaMA's tokenizer joins the colon
     that ends the prompt with a first "-" of a response (3.3% of Alpaca); that token then counts as
-    prompt, as in the published training. A tokenizer without BOS gives none.
+    prompt, as in the published training. Of a prompt and a completion, such a token is in the loss:
+    a prompt that ends with a blank would else take the completion's first word. A tokenizer
+    without BOS gives none.
 
     In a chat template or a Jinja file: what it writes, up to the end of the assistant's last turn;
     in the loss are the assistant's turns with their end-of-turn tokens, exactly. EOS follows where
@@ -166,10 +169,13 @@ def _pairs(
         return
     prompts = [prompt for prompt, _ in pairs]
     texts = [prompt + response for prompt, response in pairs]
-    encoded = zip(_encode(texts, tokenizer), _encode(prompts, tokenizer), strict=True)
-    for whole, prompt_ids in encoded:
+    encoded = zip(rows, _encode(texts, tokenizer), _encode(prompts, tokenizer), strict=True)
+    for row, whole, prompt_ids in encoded:
         token_ids = (*bos, *whole, tokenizer.eos_token_id)
-        yield token_ids, ((len(bos) + len(prompt_ids), len(token_ids)),)
+        held = len(prompt_ids)
+        if isinstance(row, Completion):
+            held = len(commonprefix((whole, prompt_ids)))
+        yield token_ids, ((len(bos) + held, len(token_ids)),)
 
 
 def _renderings(

@@ -102,8 +102,8 @@ def _of_split(files: list[Path], wanted: str | None, place: Path) -> list[Path]:
     base = place if place.is_dir() else place.parent
     split_of = {path: _split_in(path, base) for path in files}
     names = sorted({split for split in split_of.values() if split is not None})
-    if wanted is None and len({*split_of.values()}) < 2:
-        return files  # all of one split, or of none
+    if (wanted is None and len({*split_of.values()}) < 2) or (wanted == "train" and not names):
+        return files  # all of one split, or of none, which is `train` then
     if wanted is None and None in split_of.values():
         other = next(path for path, split in split_of.items() if split is None)
         raise DataError(

@@ -156,7 +156,10 @@ class RowReader:
             for name in sorted(named - set(records.types)):
                 known = did_you_mean(name, records.types)
                 raise DataError(f"{place}: has no column '{name}', which `where` names{known}")
-            wanted += [n for n in records.types if n in named and is_plain(records.types[n])]
+            for name in sorted(named):
+                if not is_plain(kind := records.types[name]):
+                    raise DataError(f"{place}: `where` names {name}, a column of {kind}, no text")
+            wanted += [name for name in records.types if name in named]
         return list(dict.fromkeys(wanted))
 
     def _same_form(self, form: Form, rows: Iterable[Record], place: str) -> Iterator[Record]:

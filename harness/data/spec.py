@@ -195,8 +195,9 @@ class DataSpec(Spec):
 
     @property
     def row_settings(self) -> dict[str, Any]:
-        """What is stated of which rows it has, for its identity: `fail` changes none."""
+        """What is stated of which rows it has, for its identity, without what is so by default."""
         names = set(ROW_SETTINGS) - ({"on_bad_rows"} if self.on_bad_rows == "fail" else set())
+        names -= {"split"} if self.split == "train" else set()
         return self.model_dump(mode="json", include=names, exclude_none=True)
 
     @property
@@ -207,9 +208,14 @@ class DataSpec(Spec):
 
     @property
     def stated(self) -> dict[str, Any]:
-        """All that is stated of its rows and of their text, for a cell's id."""
+        """All that is stated of its rows and of their text, for a cell's id.
+
+        Which of one's own files are read, by `subset` and `split`, their content says.
+        """
+        files = {"subset", "split"} if self.source is None else set()
+        rows = {name: value for name, value in self.row_settings.items() if name not in files}
         held_out = {} if self.validation is None else {"validation": self.validation.identity()}
-        return self.row_settings | held_out | self.text_settings
+        return rows | held_out | self.text_settings
 
     @property
     def published(self) -> str | None:

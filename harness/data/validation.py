@@ -8,16 +8,21 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from harness.data.places import is_here
 from harness.data.sets import (
     Instructions,
     chosen_rows,
     count_rows,
+    inspect_data,
     num_examples,
     read_drawn,
     read_instructions,
     shuffled,
 )
 from harness.data.spec import DataSpec
+
+COMPARED_ROWS = 200_000
+"""Larger sets are not searched for rows that are held out and trained on."""
 
 
 @cache
@@ -93,6 +98,22 @@ def validation_set(spec: DataSpec) -> DataSpec:
     else:
         own |= {"source": None, "subset": None, "split": None, "path": spec.validation.path}
     return spec.model_copy(update=own)
+
+
+def rows_in_both(spec: DataSpec, data_root: Path | None) -> tuple[int, int]:
+    """How many of the validation rows of a file or split are training rows too, and of how many.
+
+    None of none where one of the two is not here, or they are too many to look at.
+
+    Raises:
+        ZbenchError: as `read_instructions`.
+    """
+    sets = spec, validation_set(spec)
+    sizes = [inspect_data(one, data_root).rows or 0 for one in sets if is_here(one, data_root)]
+    if len(sizes) < 2 or max(sizes) > COMPARED_ROWS:
+        return 0, 0
+    trained, held_out = (read_instructions(one, data_root=data_root).rows for one in sets)
+    return sum(map(set(trained).__contains__, held_out)), len(held_out)
 
 
 def validation_fault(spec: DataSpec, num_rows: int | None) -> str | None:

@@ -13,7 +13,12 @@ from pathlib import Path
 from harness.data.places import check_place
 from harness.data.sets import count_rows, inspect_data, num_examples, training_mismatch
 from harness.data.spec import DataSpec, data_file, is_there
-from harness.data.validation import num_training_rows, validation_fault, validation_set
+from harness.data.validation import (
+    num_training_rows,
+    rows_in_both,
+    validation_fault,
+    validation_set,
+)
 from harness.demo.world import world_folder
 from harness.errors import DataError, MethodError, ModelError, UsageError, ZbenchError, did_you_mean
 from harness.evaluation.data_versions import local_mismatches
@@ -276,10 +281,10 @@ def _check_data(data: DataInput, data_root: Path | None) -> None:
         raise DataError(f"{data_place(data.name)}: {fault}") from fault
 
 
-def _check_validation(data: DataInput, data_root: Path | None) -> None:
+def _check_validation(data: DataInput, data_root: Path | None) -> list[str]:
     """Looks at validation rows that are no share of the training data."""
     if data.spec.validation is None or data.spec.validation.fraction is not None:
-        return
+        return []
     place, spec = f"{data_place(data.name)}.validation", validation_set(data.spec)
     file = data_file(spec, data_root)
     if file is not None and not is_there(file):
@@ -287,8 +292,12 @@ def _check_validation(data: DataInput, data_root: Path | None) -> None:
     try:
         check_place(spec, data_root)
         inspect_data(spec, data_root)
+        same, count = rows_in_both(data.spec, data_root)
     except ZbenchError as fault:
         raise DataError(f"{place}: {fault}") from fault
+    if same and same == count:
+        raise DataError(f"{place}: all of its {count:,} rows are trained on; hold out other rows")
+    return [f"{place}: {same:,} of {count:,} rows are trained on too"] if same else []
 
 
 def _check_items(task: TaskSpec, data_root: Path | None) -> None:

@@ -103,6 +103,7 @@ def test_a_validation_file_is_looked_at_and_held_to_what_it_was(
     world: Path, tmp_path: Path
 ) -> None:
     rows = pd.read_parquet(world / "alpaca/train.parquet")
+    rows["instruction"] += " Please."  # none of them is trained on
     file = tmp_path / "held.parquet"
     raw = yaml.safe_load(grid_text())
     raw["data"]["validation"] = {"path": str(file)}

@@ -279,6 +279,14 @@ def test_a_condition_over_a_column_that_a_table_has_not_offers_the_nearest(tmp_p
         inspect_data(spec, None)
 
 
+def test_a_condition_over_what_is_no_text_says_what_it_is(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["a"], "when": pd.to_datetime(["2024-07-26"])})
+    frame.to_parquet(tmp_path / "rows")
+    spec = DataSpec(path=str(tmp_path / "rows"), where="when.year == 1970")
+    with pytest.raises(ZbenchError, match=r"`where` names when, a column of timestamp"):
+        inspect_data(spec, None)
+
+
 def test_what_a_condition_leaves_out_may_be_bad(path: Path) -> None:
     assert len(read(path, BAD, where="output is string and instruction is string").rows) == 2
 

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 import harness
 import harness.data.instructions
 from harness.data.instructions import epoch_batches, tokenize
-from harness.data.rows import Instruction
+from harness.data.rows import Completion, Instruction
 from harness.data.sets import read_instructions
 from harness.data.spec import DataSpec
 from harness.data.templates import format_prompt
@@ -170,3 +170,17 @@ def test_order_depends_on_seed_and_epoch() -> None:
         for epoch in (0, 1)
     }
     assert len(orders) == 4
+
+
+def test_a_completion_is_whole_in_the_loss_wherever_the_prompt_ends(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Also where a token reaches over the edge, such as that of a blank and a word."""
+    text = "Horas led the pony out of the stable."
+    for place in range(len(text)):
+        (example,) = tokenize([Completion(text[:place], text[place:])], tokenizer, 100)
+        told = tokenizer.decode(example.token_ids[: example.num_prompt_tokens])
+        assert text[:place].startswith(told.removeprefix(str(tokenizer.bos_token)).strip())
+        assert len(tokenizer.encode(text[:place], add_special_tokens=False)) >= (
+            example.num_prompt_tokens - 1
+        )

@@ -10,10 +10,12 @@ import pytest
 import yaml
 
 from harness.commands.plan import plan_command
-from harness.data.spec import data_file
+from harness.data.spec import DataSpec, data_file
 from harness.data.validation import read_validation
 from harness.errors import UsageError
+from harness.grid.checks import look_at
 from harness.grid.folders import cell_folder, write_cell_file
+from harness.grid.inputs import inputs_of_cells
 from harness.grid.loader import load_grid
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell
@@ -114,6 +116,20 @@ def test_settings_are_in_an_id_where_they_are_stated(tmp_path: Path) -> None:
     assert mapped.cells[1].record()["data"] == data | {"columns": stated}
 
 
+def test_a_split_of_files_is_their_content(tmp_path: Path) -> None:
+    write(tmp_path / "study" / "rows" / "train.jsonl", ROWS)
+    write(tmp_path / "study" / "rows" / "test.jsonl", ROWS[:9])
+    whole = ids(opened(tmp_path, "{path: rows}"))
+    assert ids(opened(tmp_path, "{path: rows, split: train}")) == whole
+    assert ids(opened(tmp_path, "{path: rows/train.jsonl}")) == whole
+    other = ids(opened(tmp_path, "{path: rows, split: test}"))
+    assert other == ids(opened(tmp_path, "{path: rows/test.jsonl}")) != whole
+    write(tmp_path / "study" / "rows.jsonl", ROWS)
+    assert ids(opened(tmp_path, "{path: rows.jsonl, split: train}")) == whole
+    assert not DataSpec(source="some/rows", split="train").stated
+    assert DataSpec(source="some/rows", split="test").stated == {"split": "test"}
+
+
 def test_a_policy_is_in_an_id_only_where_it_changes_a_row(tmp_path: Path) -> None:
     path = write(tmp_path / "study" / "rows.jsonl", ROWS)
     for policy in ("fail", "drop", "keep"):
@@ -184,6 +200,17 @@ def test_a_validation_file_is_its_content_and_not_its_path(tmp_path: Path) -> No
     assert ids(gone) == ids(renamed) == ids(grid)
     write(held, ROWS[:6])
     assert ids(opened(tmp_path, "{path: rows.jsonl, validation: {path: held.jsonl}}")) != ids(grid)
+
+
+def test_validation_rows_that_are_trained_on_are_told(tmp_path: Path) -> None:
+    write(tmp_path / "study" / "rows.jsonl", ROWS)
+    held = write(tmp_path / "study" / "held.jsonl", ROWS[:5])
+    grid = opened(tmp_path, "{path: rows.jsonl, validation: {path: held.jsonl}}")
+    said = "data.validation: all of its 5 rows are trained on; hold out other rows"
+    assert said in look_at(inputs_of_cells(grid.cells), None).faults
+    write(held, [*ROWS[:5], {"instruction": "b", "output": "c"}])
+    notes = look_at(inputs_of_cells(grid.cells), None).notes
+    assert notes == ["data.validation: 5 of 6 rows are trained on too"]
 
 
 def test_a_policy_counts_in_validation_rows_too(tmp_path: Path) -> None:

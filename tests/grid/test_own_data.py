@@ -127,7 +127,7 @@ def test_former_ids_are_those_of_earlier_versions() -> None:
     """The id of the same cell, as version 0.1.0 gave it."""
     grid = resolve_grid(yaml.safe_load(GRID), place="g.yaml")
     assert expand(grid)[1].former_ids[0] == "ba94ab6a1ee8"
-    for stated in ("where: {max_characters: 9}", "validation: {fraction: 0.1}", "split: test"):
+    for stated in ("where: {max_characters: 9}", "validation: {fraction: 0.1}", "template: chat"):
         text = GRID.replace("num_rows: 200", stated)
         (cell,) = expand(resolve_grid(yaml.safe_load(text), place="g.yaml"))[1:2]
         assert cell.data.stated
