@@ -73,6 +73,8 @@ class Member:
     """What its templates read of each row, as far as that can be told."""
     own_data: bool = False
     """Whether its data are made by a function of its own."""
+    files: tuple[str, ...] = ()
+    """The local files, folders or patterns that its YAML takes its rows from."""
 
     def num_shots(self, shots: int | None) -> int:
         """Its number of few-shot examples where `shots` are asked for, by lm-eval's rule."""

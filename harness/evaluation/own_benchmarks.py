@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from harness.evaluation.metric_kinds import DEFAULT_METRICS, MetricKind, kind_of
 from harness.evaluation.protocols import LM_EVAL
 from harness.evaluation.task_files import Function, files_of
 from harness.evaluation.task_index import find_definition, index_of_folder
-from harness.evaluation.task_tree import Leaf, Tree, TreeFault, tree_of
+from harness.evaluation.task_tree import GROUP_KEYS, Leaf, Tree, TreeFault, tree_of
 from harness.records.files import sha256_of_file
 
 SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
@@ -92,7 +93,8 @@ def takes_examples(member: Member) -> bool:
 def members_of(name: str, include: str | None) -> list[str] | None:
     """The benchmarks that a name stands for which has no score of its own; None where it has one.
 
-    They are the tasks of a tag, and the members of a group that aggregates nothing.
+    They are the tasks of a tag, and the members of a group that aggregates nothing, or nothing that
+    its tasks measure.
 
     Raises:
         TreeFault: a group sets something for its members: it has to be named by them.
@@ -104,18 +106,23 @@ def members_of(name: str, include: str | None) -> list[str] | None:
         return list(found.members)
     tree = tree_of(name, include)
     assert tree.group is not None
-    if tree.group.get("aggregate_metric_list"):
+    if _kinds(tree):
         return None
-    names: list[str] = []
-    listed = tree.group.get("task")
+    return list(_listed_by(name, tree.group.get("task"), include))
+
+
+def _listed_by(name: str, listed: Any, include: str | None) -> Iterator[str]:
+    """Yields what a group without a score lists, groups within its YAML followed."""
     for entry in listed if isinstance(listed, list) else [listed]:
-        if not isinstance(entry, str):
+        if isinstance(entry, str):
+            yield from members_of(entry, include) or [entry]
+        elif isinstance(entry, Mapping) and "group" in entry and set(entry) <= {*GROUP_KEYS}:
+            yield from _listed_by(name, entry.get("task"), include)
+        else:
             raise TreeFault(
                 f"the group '{name}' has no score of its own (no aggregate_metric_list) and sets "
                 "its members otherwise; name its members"
             )
-        names += members_of(entry, include) or [entry]
-    return names
 
 
 def _member(leaf: Leaf) -> Member:
@@ -140,6 +147,7 @@ def _member(leaf: Leaf) -> Member:
         hub=None if local else (str(path), configuration and str(configuration)),
         columns=_columns(config),
         own_data=isinstance(config.get("custom_dataset"), Function),
+        files=tuple(_places_of_rows(config)),
     )
 
 
@@ -250,22 +258,33 @@ def _definition(tree: Tree, include: str | None) -> str | None:
         return None
     files = {one for path in own for one in files_of(path)}
     files |= {one for path in files for one in path.parent.glob("*.py")}
-    files |= {one for leaf in tree.leaves for one in _files_of_rows(leaf.config)}
+    files |= {
+        one
+        for leaf in tree.leaves
+        for place in [*_places_of_rows(leaf.config), leaf.config.get("dataset_path")]
+        for one in files_at(str(place))
+    }
     lines = sorted(f"{one.name} {sha256_of_file(one)}\n" for one in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _files_of_rows(config: Mapping[str, Any]) -> Iterator[Path]:
-    """Yields the local files that a task's YAML takes its rows from."""
+def _places_of_rows(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the local files and folders that a task's YAML names in `dataset_kwargs`."""
     settings = config.get("dataset_kwargs")
-    named = settings.get("data_files") if isinstance(settings, Mapping) else None
-    of_splits = named.values() if isinstance(named, Mapping) else [named]
-    places = [config.get("dataset_path"), settings and settings.get("data_dir")]
-    for listed in of_splits:
-        places += listed if isinstance(listed, list) else [listed]
-    for place in places:
-        path = Path(str(place)).expanduser()
-        if isinstance(place, str) and path.is_file():
-            yield path
-        elif isinstance(place, str) and path.is_dir():
-            yield from (one for one in sorted(path.rglob("*")) if one.is_file())
+    if config.get("dataset_path") not in LOADERS or not isinstance(settings, Mapping):
+        return
+    folder, named = str(settings.get("data_dir") or ""), settings.get("data_files") or ""
+    for listed in named.values() if isinstance(named, Mapping) else [named]:
+        for place in listed if isinstance(listed, list) else [listed]:
+            if "://" not in f"{folder}{place}" and f"{folder}{place}":
+                yield str(Path(folder, str(place)))
+
+
+def files_at(place: str) -> list[Path]:
+    """The files that a place names: a file, a folder's, or those of a pattern with `*`."""
+    path = Path(place).expanduser()
+    if path.is_dir():
+        return sorted(one for one in path.rglob("*") if one.is_file())
+    if "*" in place:
+        return sorted(Path(one) for one in glob(str(path), recursive=True) if Path(one).is_file())
+    return [path] if path.is_file() else []

@@ -16,7 +16,7 @@ from harness.errors import DataError
 from harness.evaluation.benchmarks import Member
 from harness.evaluation.data_files import check_rows
 from harness.evaluation.items import check_split
-from harness.evaluation.own_benchmarks import DATA_BY_CODE
+from harness.evaluation.own_benchmarks import DATA_BY_CODE, files_at
 from harness.evaluation.tasks import TaskSpec
 from harness.records.files import sha256_of_files
 
@@ -192,6 +192,12 @@ def _check_members(task: TaskSpec, data_root: Path | None) -> None:
             check_rows(path, member.name, member.columns, least=least, what=what)
         if member.name not in local and member.own_data:
             raise DataError(f"{member.name}: {DATA_BY_CODE}")
+        for place in () if member.name in local else member.files:
+            if not files_at(place):
+                raise DataError(
+                    f"{place}: no such file; the YAML of {member.name} takes its rows from it (a "
+                    "relative path begins where zbench is run)"
+                )
 
 
 def is_offline() -> bool:

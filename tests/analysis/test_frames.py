@@ -40,6 +40,16 @@ def test_scores_of_another_limit_or_benchmark_are_not_shown() -> None:
     assert scores_of(TaskSpec(name="mmlu"), replace(RESULT, scores=(SCORE,))) == ()
 
 
+def test_scores_of_another_form_or_definition_are_not_shown() -> None:
+    plain, chat = TaskSpec(name="arc_easy"), TaskSpec(name="arc_easy", apply_chat_template=True)
+    asked = replace(SCORE, form=chat.form)
+    assert scores_of(chat, replace(RESULT, scores=(SCORE,))) == ()
+    assert scores_of(plain, replace(RESULT, scores=(asked,))) == ()
+    assert scores_of(chat, replace(RESULT, scores=(asked,))) == (asked,)
+    own = replace(SCORE, definition="0" * 64)
+    assert scores_of(plain, replace(RESULT, scores=(own,))) == ()
+
+
 def test_a_scores_row_says_what_it_is_of(cells: list[Cell]) -> None:
     cell = cells[1]
     frame = scores_frame([cell], {cell.id: replace(RESULT, scores=scored(cell))})

@@ -198,3 +198,29 @@ def test_a_metric_that_is_no_number_is_told(
         spec = TaskSpec(include=str(own), name="t", files=(file,), limit=2)
         with pytest.raises(EvaluationError, match=line):
             evaluate(model, tokenizer, spec, data_root=None, precision="fp32")
+
+
+def test_a_file_that_a_tasks_own_yaml_names_and_that_is_missing_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(
+        f"task: t\ndataset_path: json\ndataset_kwargs: {{data_files: {tmp_path}/no.jsonl}}\n"
+        "test_split: test\noutput_type: loglikelihood\ndoc_to_text: a\ndoc_to_target: b\n"
+    )
+    with pytest.raises(DataError, match=r"no.jsonl: no such file; the YAML of t takes its rows"):
+        check_items(TaskSpec(include=str(tmp_path), name="t"), None)
+
+
+def test_a_right_choice_may_be_a_number_of_numpy(
+    folder: Path, tmp_path: Path, model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    (tmp_path / "code.py").write_text(
+        "import numpy\ndef gold(doc):\n    return numpy.int32(doc['gold'])\n"
+    )
+    (tmp_path / "t.yaml").write_text(
+        "task: t\ntest_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{question}}'\n"
+        "doc_to_choice: '{{options}}'\ndoc_to_target: !function code.gold\n"
+    )
+    file = LocalFile(task="t", split="test", path=f"{folder}/test.jsonl")
+    spec = TaskSpec(include=str(tmp_path), name="t", files=(file,))
+    outcome = evaluate(model, tokenizer, spec, data_root=None, precision="fp32")
+    rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    assert list(outcome.items["gold"]) == [row["gold"] for row in rows]

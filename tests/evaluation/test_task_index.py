@@ -57,6 +57,14 @@ def test_the_index_is_kept_until_another_lm_eval_comes(
     assert dict(lm_eval_index.__wrapped__()) == {"b": "task:a.yaml"}
 
 
+@pytest.mark.parametrize("name", ["mmlu_flan_n_shot_generative", "afriqa"])
+def test_a_group_that_aggregates_what_its_tasks_do_not_measure_stands_for_them(name: str) -> None:
+    names = members_of(name, None)
+    assert names is not None
+    assert len(names) > 10
+    assert all(find_benchmark(one) is not None for one in names)
+
+
 def test_a_group_is_followed_with_what_it_sets_for_its_members(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("task: a\nnum_fewshot: 0\ntest_split: test\n")
     (tmp_path / "g.yaml").write_text(
