@@ -160,10 +160,12 @@ class Faults:
                 )
                 self._details.append({**detail, "ctx": fault.get("ctx", {})})
 
-    def validate(self, spec: type[Model], raw: Any, *steps: str | int) -> Model | None:
+    def validate(
+        self, spec: type[Model], raw: Any, *steps: str | int, context: Any = None
+    ) -> Model | None:
         """The spec that `raw` means; None where it has faults, which are added."""
         try:
-            return spec.model_validate(raw)
+            return spec.model_validate(raw, context=context)
         except ValidationError as error:
             for place, message in _described(error, spec):
                 self.add(message, *steps, *place)

@@ -30,6 +30,7 @@ from harness.grid.optimizer_parts import sharding_faults
 from harness.grid.schema import Cell, GridSpec, MethodChoice, cell_of, count_cells
 from harness.grid.text_checks import check_chats, check_texts
 from harness.methods import METHODS, check_options
+from harness.methods.pass_through import PeftOptions
 from harness.models.checkpoint import ModelSpec, check_checkpoint, local_folder
 from harness.readers.files import user_path
 
@@ -81,6 +82,7 @@ def _labels_used_twice(grid: GridSpec) -> Iterator[str]:
     """Yields a fault for every label that stands for two different cells; the first of a method."""
     meanings: dict[tuple[str, int, str | None], str] = {}
     labels: dict[str, tuple[str, float | None]] = {}
+    choices: dict[tuple[str, str, str | None], MethodChoice] = {}
     told = set()
     for block in grid.blocks:
         for model, choice in product(block.models, block.methods):
@@ -90,6 +92,12 @@ def _labels_used_twice(grid: GridSpec) -> Iterator[str]:
                     meaning = meanings[one] = cell_of(grid, model, choice, data=block.data).id
                 except MethodError:
                     continue  # told with what does not fit
+                same = choices.setdefault((meaning, model, block.data), choice)
+                if same.label != choice.label and (same.match or choice.match):
+                    yield (
+                        f"methods '{same.label}' and '{choice.label}' are one cell on {model}: "
+                        "`match` chose what the other has; keep one"
+                    )
             for fraction, seed in block.draws(choice):
                 label = label_of(model, choice.label, fraction, seed, block.data)
                 known = labels.setdefault(label, (meaning, fraction))
@@ -121,10 +129,10 @@ def _twins(grid: GridSpec) -> Iterator[str]:
 
 
 def _check_quantization(cell: Cell) -> None:
-    """Checks that there is something frozen to quantise, without loading anything.
+    """Checks that there is something frozen to quantise, and that the method knows such layers.
 
     Raises:
-        MethodError: every parameter is trained.
+        MethodError: every parameter is trained, or PEFT has the type for plain layers alone.
     """
     if cell.train is None or cell.train.base_quantization is None:
         return
@@ -133,6 +141,8 @@ def _check_quantization(cell: Cell) -> None:
         raise MethodError(
             f"train.base_quantization: nothing is frozen in '{method.name}'; leave it out"
         )
+    if isinstance(cell.options, PeftOptions) and (fault := cell.options.quantisation_fault):
+        raise MethodError(f"train.base_quantization: {fault}; leave it out")
 
 
 def _keeps_without_rows(grid: GridSpec) -> Iterator[str]:

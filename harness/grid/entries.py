@@ -34,6 +34,7 @@ from harness.methods.imported import adapter_sha256
 from harness.methods.matching import MatchSpec
 from harness.methods.method import MethodOptions
 from harness.methods.pass_through import PeftOptions
+from harness.methods.peft_settings import MATCHED
 from harness.models.checkpoint import ModelSpec
 from harness.spec import Fault, Faults
 from harness.training.spec import TrainSpec
@@ -219,7 +220,7 @@ def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
             faults.add(f"{raw['adapter']}: cannot be read ({one_line(fault)})", "adapter")
     if name == "peft" and "peft" not in raw:
         faults.add("is missing; add `peft: {peft_type: ...}` with its options", "peft")
-    options = faults.validate(method.options, raw)
+    options = faults.validate(method.options, raw, context=None if match is None else MATCHED)
     matching = None if match is None else faults.validate(MatchSpec, match, "match")
     if method.trains:
         settings = merge_settings(merge_settings(method.recipe, context.train), own)

@@ -31,6 +31,7 @@ def muon_parts(choice: MethodChoice, options: MethodOptions, shape: ModelShape) 
     """
     question = {
         "muon": choice.method,
+        "count": METHODS[choice.method].count_parameters(shape, options),
         "options": options.identity(),
         "shape": shape.model_dump(mode="json"),
     }

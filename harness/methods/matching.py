@@ -132,8 +132,8 @@ def _search(
     for size in _candidates(name, shape):
         count(size)
         valid = [found for found in known.values() if found is not None]
-        if len(valid) > 1 and valid[-1] >= target > valid[0]:
-            break
+        if len(valid) > 1 and valid[-1] >= target and valid[-1] > valid[0]:
+            break  # larger sizes have more yet
         if len(valid) > 1 and valid[0] < valid[-1] and known[size] is None:
             break  # beyond what the model can have
         if len(valid) == 2 and "block" not in name and _guess(known, count, target):

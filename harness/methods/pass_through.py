@@ -17,8 +17,8 @@ from harness.methods.adaption_prompt import check_family, draw_prompts
 from harness.methods.lora import ALPACA_LORA
 from harness.methods.method import Method, MethodOptions, Workload
 from harness.methods.peft_cache import remembered
-from harness.methods.peft_settings import checked_settings, make_config, option_names
-from harness.methods.peft_types import BEFORE_TEXT, IN_CACHE, REQUIRED, SIZES
+from harness.methods.peft_settings import checked_settings, make_config, size_names
+from harness.methods.peft_types import BEFORE_TEXT, IN_CACHE, QUANTISED
 from harness.models.adapters import insert_adapter
 from harness.models.devices import is_out_of_memory
 from harness.models.families import FAMILIES
@@ -37,8 +37,6 @@ _QUERIES_AND_VALUES = {
 
 
 _LARGEST_DECOMPOSED = 1024
-_BY_LAYER = frozenset({"ADAPTION_PROMPT", "TINYLORA"})
-"""Types whose layers do not all have the same number of parameters."""
 _LAYER_OPTIONS = frozenset(
     {
         *("layers_to_transform", "layers_pattern", "exclude_modules", "rank_pattern"),
@@ -70,11 +68,20 @@ class PeftOptions(MethodOptions):
 
     def size_options(self) -> tuple[str, ...]:
         """The options that say how many parameters the type trains."""
-        return SIZES.get(self.peft_type, ("r",) if "r" in option_names(self.peft_type) else ())
+        return size_names(self.peft_type)
+
+    @property
+    def quantisation_fault(self) -> str | None:
+        """Why the base may not be in 8 or 4 bits; None where it may."""
+        start = self.peft.get("init_lora_weights")
+        if self.peft_type in QUANTISED and start not in ("pissa", "olora", "mica"):
+            return None
+        what = self.peft_type if self.peft_type not in QUANTISED else f"init_lora_weights: {start}"
+        return f"{what} reads the base's weights, which PEFT cannot have from 8 or 4 bits"
 
     def states(self, name: str) -> bool:
-        """Whether an option differs from PEFT's default, and has one."""
-        return name in self.peft and name not in REQUIRED.get(self.peft_type, ())
+        """Whether an option was given: see MATCHED."""
+        return name in self.peft
 
     def stated(self, name: str) -> Any:
         """The value of an option that differs from PEFT's default."""
@@ -178,21 +185,25 @@ def count_peft(shape: ModelShape, options: PeftOptions) -> int:
     """The parameters that PEFT's model trains; built without weights, once for a shape.
 
     Raises:
-        MethodError: PEFT finds that the options do not fit the model.
+        MethodError: PEFT finds that the options do not fit the model, or they train nothing.
     """
     question = {"count": dict(options.peft), "shape": shape.model_dump(mode="json")}
-    return remembered(question, lambda: _counted(shape, options))
+    count = remembered(question, lambda: _counted(shape, options))
+    if count == 0:
+        raise MethodError(f"these options of {options.peft_type} train no parameter")
+    return count
 
 
 def _counted(shape: ModelShape, options: PeftOptions) -> int:
-    start = str(options.settings.get("init_lora_weights"))
-    if start.startswith(("pissa", "olora")):  # decompositions of weights, of the same sizes
-        settings = {**options.peft, "init_lora_weights": True}
-        options = options.model_copy(update={"peft": settings})
-    by_layer = options.peft_type in _BY_LAYER or bool(_LAYER_OPTIONS & options.settings.keys())
-    regex = isinstance(options.settings.get("target_modules"), str)
+    settings, layers = options.settings, shape.num_hidden_layers
+    if options.peft_type == "ADAPTION_PROMPT" and settings["adapter_layers"] <= layers:
+        check_family(shape)
+        return int(settings["adapter_layers"] * (settings["adapter_len"] * shape.hidden_size + 1))
+    targets = settings.get("target_modules")
+    by_name = isinstance(targets, str) or any("." in name for name in targets or ())
+    by_layer = by_name or options.peft_type == "TINYLORA" or _LAYER_OPTIONS & settings.keys()
     try:
-        if shape.num_hidden_layers <= 4 or by_layer or regex:
+        if layers <= 4 or by_layer:
             return _count_in(shape, options, "meta")
         return _extrapolated(shape, options, "meta")
     except MethodError as fault:
@@ -220,7 +231,14 @@ def _count_in(shape: ModelShape, options: PeftOptions, device: str) -> int:
     """The parameters that are trained in a model of a shape on a device, with random weights."""
     from harness.models.loading import count_parameters
 
-    return count_parameters(apply_peft(model_of_shape(shape, device), options, 0))[0]
+    start = options.settings.get("init_lora_weights")
+    if start in ("pissa", "olora", "mica"):  # decompositions of weights, of the same sizes
+        options = options.model_copy(update={"peft": {**options.peft, "init_lora_weights": True}})
+    adapted = apply_peft(model_of_shape(shape, device), options, 0)
+    for name, parameter in adapted.named_parameters():
+        if start == "mica" and ".lora_B." in name:  # frozen
+            parameter.requires_grad_(False)
+    return count_parameters(adapted)[0]
 
 
 def model_of_shape(shape: ModelShape, device: str) -> PreTrainedModel:

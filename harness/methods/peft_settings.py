@@ -16,22 +16,30 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError, ValidationInfo
 
 from harness.errors import did_you_mean, plain_message, shortened
 from harness.methods.peft_cache import remembered
-from harness.methods.peft_types import REFUSED_OPTIONS, REFUSED_TYPES, SET_HERE, refusals
+from harness.methods.peft_types import (
+    REFUSED_OPTIONS,
+    REFUSED_TYPES,
+    SET_HERE,
+    SIZES,
+    refusals,
+)
 from harness.models.adapter_settings import known_types, setting_faults
 from harness.spec import PLAIN, Fault, Faults
 
-_NAMES = ("target_modules", "exclude_modules", "feedforward_modules")
+_UNORDERED = ("target_modules", "exclude_modules", "feedforward_modules", "layers_to_transform")
+MATCHED = {"matched": True}
+"""The context of validation where `match` chooses the size."""
 
 
-def checked_settings(raw: Any) -> dict[str, Any]:
+def checked_settings(raw: Any, info: ValidationInfo) -> dict[str, Any]:
     """An entry's settings in canonical form: the type, and what differs from PEFT's defaults.
 
     The order of options and of modules' names does not matter; text and numbers are as PEFT's
-    class has them.
+    class has them. In the context MATCHED a size that is stated stays, also where it is a default.
 
     Raises:
         Fault: it is no mapping, or names no type of the installed PEFT that zbench runs.
@@ -49,7 +57,8 @@ def checked_settings(raw: Any) -> dict[str, Any]:
         shown = shortened(raw["peft_type"])
         faults.add(f"PEFT has no '{shown}'{did_you_mean(kind, usable_types())}", "peft_type")
         faults.check()
-    for name, said in refusals(settings).items():
+    matched = info.context == MATCHED
+    for name, said in refusals(settings, matched=matched).items():
         faults.add(said, name)
     faults.check()
     del settings["peft_type"]
@@ -59,7 +68,9 @@ def checked_settings(raw: Any) -> dict[str, Any]:
     except (TypeError, ValueError) as fault:
         raise Fault("must hold text, numbers, lists and mappings alone") from fault
     found = remembered({"settings": text, "type": kind}, lambda: _compared(kind, settings))
-    return {"peft_type": kind, **found}
+    sizes = size_names(kind) if matched else ()
+    stated = {name: settings[name] for name in sizes if settings.get(name) is not None}
+    return {"peft_type": kind, **stated, **found}
 
 
 def usable_types() -> list[str]:
@@ -83,6 +94,11 @@ def make_config(kind: str, settings: Mapping[str, Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return config_class(kind)(**{"task_type": "CAUSAL_LM", **settings})
+
+
+def size_names(kind: str) -> tuple[str, ...]:
+    """The options that say how many parameters a type trains."""
+    return SIZES.get(kind, ("r",) if "r" in option_names(kind) else ())
 
 
 def option_names(kind: str) -> list[str]:
@@ -135,8 +151,6 @@ def _value(kind: str, name: str, value: Any, hint: Any) -> Any:
     """
     if value is None:
         return None
-    if name == "init_lora_weights" and str(value).startswith("pissa_niter_"):
-        return str(value)  # annotated by an example
     number = setting_faults({"peft_type": kind, name: value})
     if isinstance(value, str) and number and re.fullmatch(r"[-+.\deE]+", value):
         with contextlib.suppress(ValueError):  # 1e-4 is text in YAML 1.1
@@ -153,7 +167,9 @@ def _value(kind: str, name: str, value: Any, hint: Any) -> Any:
         found = _plain(_adapter(hint).validate_python(value))
     except ValidationError as error:
         raise Fault(_said(error, value)) from error
-    return sorted(set(found)) if name in _NAMES and isinstance(found, list) else found
+    if name == "layers_to_transform" and isinstance(found, int):
+        found = [found]
+    return sorted(set(found)) if name in _UNORDERED and isinstance(found, list) else found
 
 
 @cache

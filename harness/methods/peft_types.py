@@ -44,6 +44,7 @@ REFUSED_OPTIONS = {
     "arrow_config": "mixes adapters that are trained already",
     "corda_config": _DATA,
     "eva_config": _DATA,
+    "kasa_config": "cuts the base's weights, and adds a loss of its own",
     "layer_replication": "makes another model of more layers",
     "loftq_config": "quantises the base by itself; set train.base_quantization",
     "lora_ga_config": _DATA,
@@ -89,8 +90,9 @@ REQUIRED = {
     "PREFIX_TUNING": ("num_virtual_tokens",),
     "PROMPT_TUNING": ("num_virtual_tokens",),
     "P_TUNING": ("num_virtual_tokens",),
+    "TRAINABLE_TOKENS": ("token_indices",),
 }
-"""Options that PEFT has no default of."""
+"""Options that PEFT has no default of, or that train nothing without one."""
 
 IN_CACHE = ("PREFIX_TUNING", "CARTRIDGE")
 """Types whose virtual tokens are keys and values."""
@@ -98,7 +100,7 @@ BEFORE_TEXT = ("PROMPT_TUNING", "P_TUNING")
 """Types whose virtual tokens are embeddings."""
 
 SIZES: dict[str, tuple[str, ...]] = {
-    "ADAPTION_PROMPT": ("adapter_len", "adapter_layers"),
+    "ADAPTION_PROMPT": ("adapter_len",),
     "BOFT": ("boft_block_size",),
     "C3A": ("block_size",),
     "CARTRIDGE": ("num_virtual_tokens",),
@@ -115,8 +117,21 @@ SIZES: dict[str, tuple[str, ...]] = {
 """The options that say how many parameters a type trains; of all others it is the rank, `r`."""
 
 
-def refusals(settings: Mapping[str, Any]) -> dict[str, str]:
-    """What is refused of an entry by name: option to reason; `peft_type` for the type itself."""
+QUANTISED = frozenset(
+    {
+        *("BOFT", "HIRA", "IA3", "LORA", "MISS", "OFT", "RANDLORA", "ROAD", "SHIRA", "VERA"),
+        *("ADAPTION_PROMPT", *BEFORE_TEXT, *IN_CACHE, "LN_TUNING", "TRAINABLE_TOKENS"),
+    }
+)
+"""Types that PEFT has for a base in 8 or 4 bits, or that leave its matrices alone. Others take the
+stored codes for weights: bitsandbytes' layers are linear layers to them."""
+
+
+def refusals(settings: Mapping[str, Any], *, matched: bool) -> dict[str, str]:
+    """What is refused of an entry by name: option to reason; `peft_type` for the type itself.
+
+    `matched` says that `match` chooses the size, which need not be stated then.
+    """
     kind = settings["peft_type"]
     if kind in REFUSED_TYPES:
         return {"peft_type": f"{kind} {REFUSED_TYPES[kind]}"}
@@ -137,7 +152,15 @@ def refusals(settings: Mapping[str, Any]) -> dict[str, str]:
     start = str(settings.get("init_lora_weights", ""))
     if start in _DATA_STARTS:
         found["init_lora_weights"] = f"{start} {_DATA}"
+    if start.startswith("pissa_niter"):
+        found["init_lora_weights"] = (
+            f"{start} draws its decomposition, so that it is another one where the adapter is "
+            "loaded; take pissa"
+        )
     if settings.get("prompt_tuning_init") == "TEXT":
         found["prompt_tuning_init"] = f"TEXT {REFUSED_OPTIONS['tokenizer_kwargs']}"
-    missing = [name for name in REQUIRED.get(kind, ()) if settings.get(name) is None]
+    chosen = SIZES.get(kind, ()) if matched else ()
+    missing = [
+        name for name in REQUIRED.get(kind, ()) if settings.get(name) is None and name not in chosen
+    ]
     return found | dict.fromkeys(missing, "is missing, and PEFT has no default; add it")

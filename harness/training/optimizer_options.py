@@ -1,7 +1,7 @@
 """Optimizers by torch's names: their options, and what they keep in memory.
 
-What a grid says is checked against the signature of torch's class, read from its source, so that
-neither `plan` nor `report` imports torch.
+What a grid says is checked against the signature of torch's class, read from its source. Values
+are tried on the class itself, once: the answer is kept, so that torch is not imported again.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness.errors import did_you_mean, shortened
+from harness.errors import did_you_mean, plain_message, shortened
 from harness.spec import Fault, Faults
 
 _FILES = {
@@ -28,11 +29,11 @@ _FILES = {
     "NAdam": "nadam",
     "RAdam": "radam",
     "RMSprop": "rmsprop",
-    "Rprop": "rprop",
     "SGD": "sgd",
 }
 """The classes of torch.optim that zbench runs, by the files that hold them."""
 _REFUSED = {
+    "rprop": "keeps step sizes of its own, which no learning rate or schedule reaches",
     "lbfgs": "calls the loss again within a step",
     "sparseadam": "is for sparse gradients, which no method has",
     "lion": "is not in torch.optim; adamw and muon are",
@@ -92,8 +93,32 @@ def checked_optimizer(raw: Any) -> dict[str, Any] | None:
             plain = _plain(value, defaults[option])
             if plain != _plain(defaults[option], defaults[option]):
                 found[str(option)] = plain
+    if found and not faults and (refused := _remembered_refusal(name, found)):
+        faults.add(refused)
     faults.check()
     return {"name": name, **dict(sorted(found.items()))} if name != "AdamW" or found else None
+
+
+def _remembered_refusal(name: str, options: Mapping[str, Any]) -> str | None:
+    """Why torch's class refuses options, in one line; None where it takes a step with them."""
+    from harness.methods.peft_cache import remembered
+
+    question = {"optimizer": name, "options": options, "torch": version("torch")}
+    return remembered(question, lambda: _refusal(name, options))
+
+
+def _refusal(name: str, options: Mapping[str, Any]) -> str | None:
+    import torch
+
+    settings = {key: tuple(value) if isinstance(value, list) else value
+                for key, value in options.items() if key != REST_RATE}  # fmt: skip
+    matrix = torch.nn.Parameter(torch.ones(2, 2))
+    matrix.grad = torch.ones(2, 2)
+    try:
+        getattr(torch.optim, name)([matrix], lr=1e-3, **settings).step()
+    except Exception as fault:  # of any kind: torch compares unchecked
+        return f"{name} refuses these options ({plain_message(fault)})"
+    return None
 
 
 def _value_fault(option: str, value: Any, default: Any) -> str | None:
@@ -102,7 +127,10 @@ def _value_fault(option: str, value: Any, default: Any) -> str | None:
         return None if isinstance(value, bool) else f"must be true or false (got {value})"
     if isinstance(default, tuple):
         whole = isinstance(value, list | tuple) and len(value) == len(default)
-        return None if whole else f"must be a list of {len(default)} numbers (got {value})"
+        if whole and all(type(one) in (int, float, type(known))
+                         for one, known in zip(value, default, strict=True)):  # fmt: skip
+            return None
+        return f"must be a list of {len(default)} numbers (got {shortened(str(value))})"
     if option == "adjust_lr_fn":
         known = (None, "original", "match_rms_adamw")
         return None if value in known else f"must be one of original, match_rms_adamw (got {value})"

@@ -75,8 +75,6 @@ def make_optimizer(
         settings["foreach"] = False
     if "fused" in known:
         settings["fused"] = False
-    if "weight_decay" not in known:
-        groups = [{"params": group["params"]} for group in groups]
     kind = getattr(torch.optim, name)
     if name != "Muon":
         made: torch.optim.Optimizer = kind(groups, **settings)

@@ -41,7 +41,9 @@ class TrainSpec(Spec):
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     """Learning rate after the warm-up: half a cosine to 0, linear to 0, the peak throughout, or
     the peak and then a line to 0 (warm-up, stable, decay)."""
-    decay_ratio: Annotated[float, Field(gt=0, le=1)] | None = IF_STATED
+    decay_ratio: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, exclude_if=lambda value: value in (None, DEFAULT_DECAY_RATIO)
+    )
     """Length of wsd's decay as a share of all steps, rounded up to a whole step; 0.1 where neither
     this nor `decay_steps` is set."""
     decay_steps: Annotated[int, Field(ge=1, le=10**12)] | None = IF_STATED
@@ -93,8 +95,6 @@ class TrainSpec(Spec):
             raise ValueError("set at most one of decay_ratio and decay_steps")
         if self.schedule != "wsd" and any(value is not None for value in decays):
             raise ValueError("decay_ratio and decay_steps are wsd's; set schedule: wsd")
-        if self.optimizer and self.optimizer["name"] == "Rprop" and self.weight_decay:
-            raise ValueError("Rprop has no weight_decay; set it to 0")
         return self
 
     @property
@@ -127,7 +127,7 @@ class TrainSpec(Spec):
         if self.decay_steps is not None:
             return self.decay_steps
         ratio = DEFAULT_DECAY_RATIO if self.decay_ratio is None else self.decay_ratio
-        return math.ceil(ratio * self.total_steps(num_examples))
+        return math.ceil(round(ratio * self.total_steps(num_examples), 6))  # 0.1 · 70 is above 7
 
     def learning_rate_at(self, step: int, num_examples: int) -> float:
         """Learning rate of an optimizer step, counted from 1.

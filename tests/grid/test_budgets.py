@@ -90,6 +90,40 @@ def test_a_match_that_cannot_be_is_one_line(methods: dict[str, Any], line: str) 
     assert any(fault.startswith(f"mine.yaml: {line}") for fault in str(found.value).splitlines())
 
 
+def test_a_match_that_chooses_another_entry_is_told() -> None:
+    """Else the two were one cell, and one name missing in every table."""
+    methods = {"lora": {"rank": 8}, "twin": {"method": "lora", "match": {"params": "lora"}}}
+    with pytest.raises(GridError) as found:
+        grid(methods)
+    assert found.value.faults == tuple(
+        f"mine.yaml: methods 'lora' and 'twin' are one cell on {model}: `match` chose what the "
+        "other has; keep one"
+        for model in SHAPES
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"peft_type": "LOHA"}, "LOHA reads the base's weights"),
+        ({"peft_type": "LORA", "init_lora_weights": "pissa"}, "init_lora_weights: pissa reads the"),
+        ({"peft_type": "LORA"}, None),
+        ({"peft_type": "P_TUNING", "num_virtual_tokens": 4}, None),
+    ],
+)
+def test_a_type_that_reads_weights_is_refused_on_a_quantised_base(
+    entry: dict[str, Any], said: str | None
+) -> None:
+    methods = {"lora": {}, "mine": {"peft": entry, "train": {"base_quantization": "nf4"}}}
+    if said is None:
+        assert grid(methods)
+        return
+    with pytest.raises(GridError) as found:
+        grid(methods)
+    assert len(found.value.faults) == len(SHAPES)
+    assert all(f"with mine: train.base_quantization: {said}" in one for one in found.value.faults)
+
+
 def test_both_parts_of_muon_are_counted() -> None:
     methods = {"dora": {"rank": 4, "train": {"optimizer": "muon"}}}
     small, large = budget_notes(grid(methods))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from harness.errors import MethodError
 from harness.methods import METHODS
 from harness.methods.matching import Matched, MatchSpec, match_parameters
+from harness.methods.peft_settings import MATCHED
 from harness.models.shape import ModelShape
 from tests.fixtures.tiny_models import LLAMA_7B
 
@@ -31,7 +33,8 @@ def match(
     **options: Any,
 ) -> Matched:
     method = METHODS[name]
-    return match_parameters(method, method.options(**options), shape, target, tolerance)
+    stated = method.options.model_validate(options, context=MATCHED)
+    return match_parameters(method, stated, shape, target, tolerance)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +75,7 @@ def test_the_size_nearest_to_a_budget_is_chosen(
         ({"peft_type": "OFT"}, 1800, {"oft_block_size": 8}),
         ({"peft_type": "C3A"}, 2048, {"block_size": 16}),
         ({"peft_type": "FOURIERFT"}, 800, {"n_frequency": 100}),
-        ({"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 1}, 1600, {"num_virtual_tokens": 3}),
+        ({"peft_type": "PREFIX_TUNING"}, 1600, {"num_virtual_tokens": 3}),
     ],
 )
 def test_types_of_peft_are_matched_by_their_own_sizes(
@@ -107,6 +110,12 @@ def test_no_solution_names_the_nearest_on_either_side() -> None:
     [
         ("ia3", {}, "'ia3' has no option of size"),
         ("full", {}, "'full' has no option of size"),
+        ("peft", {"peft": {"peft_type": "LORA", "r": 8}}, "LORA.*; r is stated, leave it out"),
+        (
+            "peft",
+            {"peft": {"peft_type": "P_TUNING", "num_virtual_tokens": 4, "encoder_hidden_size": 8}},
+            "encoder_hidden_size is stated, leave it out",
+        ),
         ("lora", {"rank": 8}, "all its options of size are set, .*; rank is stated, leave it out"),
     ],
 )
@@ -115,6 +124,19 @@ def test_a_method_without_a_free_size_is_refused(
 ) -> None:
     with pytest.raises(MethodError, match=said):
         match(name, LORA_7B, **options)
+
+
+def test_sizes_far_beyond_a_small_budget_are_not_tried() -> None:
+    tried = []
+
+    def count(shape: ModelShape, options: Any) -> int:
+        tried.append(options.rank)
+        return 1000 * int(options.rank)
+
+    method = replace(METHODS["lora"], count_parameters=count)
+    with pytest.raises(MethodError, match="rank 1 has 1,000; state"):
+        match_parameters(method, method.options(), LLAMA_7B, 100, 0.1)
+    assert max(tried) <= 2
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from peft import PeftModel
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from pydantic import ValidationError
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.errors import MethodError
 from harness.methods import METHODS
 from harness.methods.pass_through import PeftOptions
 from harness.methods.peft_settings import option_names, usable_types
-from harness.methods.peft_types import REFUSED_DROPOUTS, REFUSED_TYPES
+from harness.methods.peft_types import BEFORE_TEXT, QUANTISED, REFUSED_DROPOUTS, REFUSED_TYPES
 from harness.methods.row_dropout import RowDropout
 from harness.models.adapters import attach_adapter
 from harness.models.families import FAMILIES
@@ -183,6 +185,12 @@ def line_of(settings: Any) -> str:
         ({"peft_type": "LORA", "bias": "some"}, "peft.bias: must be one of none, all, lora_only"),
         ({"peft_type": "OFT", "r": 8, "oft_block_size": 8}, "peft: PEFT refuses these options ("),
         ({"peft_type": "LORA", "init_lora_weights": "eva"}, "peft.init_lora_weights: eva begins"),
+        (
+            {"peft_type": "LORA", "init_lora_weights": "pissa_niter_4"},
+            "peft.init_lora_weights: pis",
+        ),
+        ({"peft_type": "LORA", "kasa_config": {"beta": 1}}, "peft.kasa_config: cuts the base"),
+        ({"peft_type": "TRAINABLE_TOKENS"}, "peft.token_indices: is missing"),
         ({"peft_type": "LORA", "task_type": "SEQ_CLS"}, "peft.task_type: must be CAUSAL_LM"),
         ({"peft_type": "LORA", "modules_to_save": ["lm_head"]}, "peft.modules_to_save: copies"),
         ({"peft_type": "P_TUNING"}, "peft.num_virtual_tokens: is missing, and PEFT has no default"),
@@ -217,10 +225,52 @@ def test_identity_is_the_type_and_what_differs_from_the_defaults() -> None:
     assert PeftOptions(peft=options.peft) == options
 
 
+@pytest.mark.parametrize("layers", [[1], [3, 1]])
+def test_layers_are_a_set(layers: list[int]) -> None:
+    written = [layers, sorted(layers), layers[0] if len(layers) == 1 else layers[::-1]]
+    entries = [PeftOptions(peft={"peft_type": "LORA", "layers_to_transform": one})
+               for one in written]  # fmt: skip
+    assert {str(one.identity()) for one in entries} == {str(entries[1].identity())}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"peft_type": "LORA", "init_lora_weights": "mica"},
+        {"peft_type": "LORA", "target_modules": ["layers.5.self_attn.q_proj"]},
+        {"peft_type": "ADAPTION_PROMPT", "adapter_len": 3, "adapter_layers": 5},
+        {"peft_type": "LORA", "target_modules": ["embed_tokens", "lm_head", "q_proj"]},
+        {"peft_type": "TINYLORA", "weight_tying": 0.5},
+    ],
+)
+def test_counts_of_many_layers_are_those_of_the_model(settings: dict[str, Any]) -> None:
+    shape = shape_of(tiny_model("llama").config).model_copy(update={"num_hidden_layers": 7})
+    options = PeftOptions(peft=settings)
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(shape.model_type, **shape.model_dump(exclude={"model_type"},
+                                                                  exclude_none=True))
+    )  # fmt: skip
+    trained = trained_parameters(PEFT.apply(model, options, 0))
+    assert PEFT.count_parameters(shape, options) == sum(one.numel() for one in trained.values())
+
+
+def test_types_for_quantised_bases_are_those_that_peft_has_layers_for() -> None:
+    tuners = Path(peft.__file__).parent / "tuners"
+    known = {
+        kind
+        for kind in usable_types()
+        if (tuners / kind.lower() / "bnb.py").exists()
+        or "resolve_quantization_backend" in (tuners / kind.lower() / "model.py").read_text()
+    }
+    untouched = {"ADAPTION_PROMPT", *IN_CACHE, *BEFORE_TEXT, "LN_TUNING", "TRAINABLE_TOKENS"}
+    assert known | untouched == QUANTISED
+
+
 def test_options_that_do_not_fit_a_model_are_refused_before_it_is_loaded() -> None:
     shape = shape_of(tiny_model("llama").config)
     for settings, said in (
         ({"peft_type": "PSOFT", "r": 32}, "must be less than or equal to"),
+        ({"peft_type": "TRAINABLE_TOKENS", "token_indices": []}, "TRAINABLE_TOKENS train no param"),
         ({"peft_type": "LOHA", "target_modules": ["w_proj"]}, "w_proj"),
         ({"peft_type": "LOHA", "target_modules": ["q_proj", "w_proj"]}, "no module w_proj that"),
     ):

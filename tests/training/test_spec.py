@@ -92,6 +92,16 @@ def test_warmup_beyond_the_training_never_reaches_the_peak() -> None:
     assert rates(spec, 5) == pytest.approx([0, 0.01, 0.02, 0.03, 0.04])
 
 
+@pytest.mark.parametrize(("steps", "decay"), [(10, 1), (70, 7), (71, 8), (3, 1)])
+def test_wsd_decays_over_a_tenth_of_the_steps(steps: int, decay: int) -> None:
+    spec = TrainSpec(learning_rate=1.0, epochs=1, batch_size=1, schedule="wsd")
+    rates = [spec.learning_rate_at(step, steps) for step in range(1, steps + 1)]
+    falling = [1 - done / decay for done in range(decay)]
+    assert rates == pytest.approx([*[1.0] * (steps - decay), *falling])
+    stated = TrainSpec(**spec.model_dump(), decay_ratio=0.1)
+    assert stated.model_dump() == spec.model_dump()  # and so the cell's id
+
+
 def test_last_batch_may_be_smaller() -> None:
     spec = TrainSpec(learning_rate=1.0, epochs=5, batch_size=64, warmup_epochs=0.5)
     assert (spec.steps_per_epoch(65), spec.steps_per_epoch(64)) == (2, 1)
@@ -113,6 +123,11 @@ def test_last_batch_may_be_smaller() -> None:
         {"learning_rate": 1e-3, "beta2": 1.0},
         {"learning_rate": float("nan")},
         {"learning_rate": 1e-3, "schedule": "cosin"},
+        {"learning_rate": 1e-3, "optimizer": "rprop"},
+        {"learning_rate": 1e-3, "optimizer": {"name": "sgd", "nesterov": True}},
+        {"learning_rate": 1e-3, "optimizer": {"name": "adadelta", "rho": 3}},
+        {"learning_rate": 1e-3, "optimizer": {"name": "muon", "ns_steps": 5.5}},
+        {"learning_rate": 1e-3, "optimizer": {"name": "adafactor", "eps": ["x", 1]}},
     ],
 )
 def test_settings_out_of_bounds_are_refused(settings: dict[str, object]) -> None:
