@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from typing import Literal
 
 from harness.analysis.columns import Group
@@ -174,6 +174,26 @@ def _column(group: Group, name: str) -> tuple[str, ...]:
 def headlines(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """What the grid asks for, in its order: each claim and comparison that was tested."""
     return tuple(entry for entry in comparisons if entry.is_asked and entry.estimate is not None)
+
+
+def untested_claims(measured: Measurements, comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Yields a line for each claim of which nothing is compared, and why, by model."""
+    tested = [entry for entry in comparisons if entry.family == "claim"]
+    for claim, model in product(measured.data.claims, measured.models):
+        variants = measured.table_variants(model)
+        planned = [v for v in measured.cells if v.model == model]
+        if not any(named(name, planned) for name in (claim.better, claim.than)):
+            continue  # a model of other blocks
+        left, right = ({name_of(v) for v in named(n, variants)} for n in (claim.better, claim.than))
+        pairs = [e for e in tested if e.model == model and e.left in left and e.right in right]
+        on = claim.on
+        if any(e.is_tested and (on is None or e.column in _column(e.group, on)) for e in pairs):
+            continue
+        why = f"'{on}' is not measured" if pairs else (
+            "the two have no rows of one data set at its largest share"
+        )  # fmt: skip
+        said = f"{claim.better} − {claim.than}" + (f", {on}" if on is not None else "")
+        yield f"{model}: {said}: the grid's claim is not tested, as {why}."
 
 
 def _pairs(measured: Measurements, model: str) -> Iterator[_Pair]:

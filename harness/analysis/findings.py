@@ -14,6 +14,7 @@ from harness.analysis.comparisons import (
     compare_with_published,
     corrected,
     headlines,
+    untested_claims,
 )
 from harness.analysis.curves import EfficiencyCurves, LossCurves, efficiency_curves, loss_curves
 from harness.analysis.frames import DATA, ReportInput
@@ -57,6 +58,8 @@ class Findings:
     """The groups whose tables mix cells of several stacks."""
     headlines: tuple[Comparison, ...]
     """What the page says first: what the grid claims, and asks to be compared."""
+    untested: tuple[str, ...]
+    """The grid's claims of which nothing is compared, in words."""
     flags: Mapping[Group, list[FlagLine]]
     """Response flags."""
     orders: tuple[OrderLine, ...]
@@ -117,6 +120,7 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
             if (mixture := table_mixture(measured, group)) is not None
         },
         headlines=headlines([entry for entries in comparisons.values() for entry in entries]),
+        untested=tuple(untested_claims(measured, compared)),
         flags={group: flag_lines(measured, group) for group in groups},
         orders=tuple(order_lines(measured)),
         efficiency={key: curves for key, curves in efficiency.items() if curves},

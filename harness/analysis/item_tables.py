@@ -34,6 +34,8 @@ class ItemTable:
     column: str
     benchmark: str
     metric: str
+    group_title: str
+    """How the column was measured."""
     num_seeds: int
     right_or_wrong: bool
     counts: Mapping[Kind, int]
@@ -56,6 +58,7 @@ def item_tables(
             column,
             setting.benchmark,
             setting.metric,
+            entry.group.title,
             len(pairs),
             outcomes.right_or_wrong,
             outcomes.counts,
@@ -96,7 +99,8 @@ def _of_pairs(
     second = measured.item_table([other for _, other in pairs], setting)
     if first is None or second is None or not first[0].equals(second[0]):
         return None
-    better = setting.higher_is_better
+    cells = [cell for pair in pairs for cell in pair]
+    better = setting.higher_is_better or measured.is_told_by_likelihood(setting, cells)
     return outcomes_of(list(first[0]), first[1], second[1], higher_is_better=better)
 
 

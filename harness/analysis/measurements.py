@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis.answers import LOGLIKELIHOOD
 from harness.analysis.columns import Group, Setting, is_aggregate, is_missing
 from harness.analysis.grouping import find_groups
 from harness.analysis.layout import layout_of
@@ -230,13 +231,7 @@ class Measurements:
 
     def _table(self, cell_ids: list[str], setting: Setting) -> tuple[pd.Index, np.ndarray] | None:
         """(items,) names and (seeds, items) scores; None unless all answered the same items."""
-        import numpy as np
-
-        rows = [self._item_scores(cell_id, setting) for cell_id in cell_ids]
-        known = [row for row in rows if row is not None]
-        if len(known) < len(rows) or any(not row.index.equals(known[0].index) for row in known):
-            return None
-        return known[0].index, np.stack([row.to_numpy() for row in known])
+        return _stacked([self._item_scores(cell_id, setting) for cell_id in cell_ids])
 
     def _item_scores(self, cell_id: str, setting: Setting) -> pd.Series | None:
         """Score on each item of a cell; None where its records do not give its score."""
@@ -289,8 +284,19 @@ class Measurements:
     def item_table(
         self, cell_ids: Sequence[str], setting: Setting
     ) -> tuple[pd.Index, np.ndarray] | None:
-        """Names of the items, and scores (cells, items); None unless all answered the same ones."""
+        """Names of the items, and scores (cells, items); None unless all answered the same ones.
+
+        Of a perplexity, which is no mean over items, their log-likelihoods: see
+        `is_told_by_likelihood`.
+        """
+        if self.is_told_by_likelihood(setting, cell_ids):
+            own = replace(setting, metric=LOGLIKELIHOOD)
+            return _stacked([self._read_items(cell_id, own) for cell_id in cell_ids])
         return self._table(list(cell_ids), setting)
+
+    def is_told_by_likelihood(self, setting: Setting, cell_ids: Sequence[str]) -> bool:
+        """Whether items are told apart by their log-likelihoods, the higher the better."""
+        return setting.unit is not None and self._table(list(cell_ids), setting) is None
 
     def distinct(self, setting: Setting, name: str) -> dict[str, list[str]]:
         """Values of a column of the scores frame that a setting's rows hold, by model."""
@@ -314,6 +320,16 @@ class Measurements:
                 return None
             total += weight * chance
         return total
+
+
+def _stacked(rows: Sequence[pd.Series | None]) -> tuple[pd.Index, np.ndarray] | None:
+    """(items,) names and (cells, items) values; None unless all are there, of the same items."""
+    import numpy as np
+
+    known = [row for row in rows if row is not None]
+    if len(known) < len(rows) or any(not row.index.equals(known[0].index) for row in known):
+        return None
+    return known[0].index, np.stack([row.to_numpy() for row in known])
 
 
 def finite(values: pd.Series) -> pd.Series:

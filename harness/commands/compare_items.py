@@ -42,15 +42,10 @@ def main_rows(comparison: Comparison) -> Iterator[ScoreRow]:
     for row in comparison.rows:
         found.setdefault((row.of, row.benchmark, row.first.evaluation), []).append(row)
     for rows in found.values():
-        primary = getattr(_benchmark(rows[0].benchmark), "primary_metric", None)
+        task = task_of(rows[0].requests[0][0], rows[0])
+        primary = None if task is None else task.benchmark.primary_metric
         known = [row for row in rows if row.outcomes is not None]
         yield from [row for row in known if row.metric == primary][:1] or known[:1]
-
-
-def _benchmark(name: str) -> object:
-    from harness.evaluation.benchmarks import BENCHMARKS
-
-    return BENCHMARKS.get(name)
 
 
 def chosen_items(

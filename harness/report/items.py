@@ -6,6 +6,7 @@ The rows are JSON in the page, which a small script of its own shows; nothing is
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,7 @@ def _json(tables: Sequence[ItemTable]) -> str:
     """The rows, texts of items once; safe inside a script element."""
     texts: dict[tuple[Any, ...], int] = {}
     records = []
+    names = Counter((table.model, table.left, table.right, _benchmark(table)) for table in tables)
     for table in tables:
         rows = []
         for one in table.items:
@@ -55,11 +57,14 @@ def _json(tables: Sequence[ItemTable]) -> str:
             answers = _cut(one.first_answers), _cut(one.second_answers)
             means = round(one.first, 4), round(one.second, 4)
             rows.append([one.kind, name, _cut(one.question_id), place, *answers, *means])
+        name = _benchmark(table)
+        if names[table.model, table.left, table.right, name] > 1:  # measured in several ways
+            name += f": {table.group_title}"
         records.append(
             {
                 "pair": _cut(f"{table.model}: {table.left} − {table.right}"),
                 "sides": [_cut(table.left), _cut(table.right)],
-                "benchmark": _cut(f"{table.column} ({table.benchmark} {table.metric})"),
+                "benchmark": _cut(name),
                 "seeds": table.num_seeds,
                 "kinds": [
                     [kind, _cut(_kind_name(kind, table)), count]
@@ -71,6 +76,10 @@ def _json(tables: Sequence[ItemTable]) -> str:
     plain = json.dumps({"texts": list(texts), "tables": records}, ensure_ascii=False)
     # No closing tag, comment or CDATA can begin in it.
     return plain.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _benchmark(table: ItemTable) -> str:
+    return f"{table.column} ({table.benchmark} {table.metric})"
 
 
 def _kind_name(kind: Kind, table: ItemTable) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from harness.analysis.comparisons import Comparison
 from harness.analysis.findings import Findings
 from harness.analysis.frames import ReportInput
+from harness.analysis.variants import name_of
 from harness.data.spec import ODD_ROWS
 from harness.report.comparisons import lies, margin_scale, margin_text
 from harness.report.numbers import interval_text, p_text, signed
@@ -83,6 +84,8 @@ def caution_sentences(findings: Findings) -> list[str]:
         for entry in entries
         if entry.family == "claim" and entry.is_tested and entry.estimate is None
     )
+    lines += findings.untested
+    lines += _in_no_table(findings)
     if findings.not_numbers:
         lines.append(
             "Scores that are no numbers are left out, and show dashes: "
@@ -123,6 +126,18 @@ def caution_sentences(findings: Findings) -> list[str]:
         "at equal cost; see the costs."
     )
     return lines
+
+
+def _in_no_table(findings: Findings) -> list[str]:
+    """Methods that are trained on smaller shares alone than those that the tables show."""
+    measured = findings.measured
+    shown = {(v.model, v.method, v.data) for v in measured.tabled}
+    left = (v for v in measured.cells if (v.model, v.method, v.data) not in shown)
+    return [
+        f"{model}: {name} is not trained on the largest share of its data, and so in no table and "
+        "no comparison: see the sample efficiency and all scores."
+        for model, name in dict.fromkeys((v.model, name_of(v)) for v in left)
+    ]
 
 
 def _about_rows(cells: pd.DataFrame) -> list[str]:

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from harness.analysis.stats import holm
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.grid.questions import ClaimSpec, TableSpec
 from harness.report import contents
@@ -317,16 +316,3 @@ def test_a_part_of_an_average_is_no_column_that_only_has_its_name(results, table
         for column in view.columns
     }
     assert (found["Mean"], found["piqa"]) == (0.75, 0.25)
-
-
-def test_claims_are_corrected_together_wherever_their_columns_stand(grid) -> None:
-    claims = (
-        ClaimSpec(better="oft", than="lora", on="piqa"),
-        ClaimSpec(better="oft", than="lora", on="boolq"),
-    )
-    findings = ask(grid, TableSpec(columns=("piqa",)), claims=claims)
-    assert [group.is_rest for group in findings.comparisons] == [False, True]
-    found = findings.headlines
-    assert [entry.column for entry in found] == ["piqa", "boolq"]
-    assert [entry.p_holm for entry in found] == holm([entry.p_value for entry in found])
-    assert found[0].p_holm == pytest.approx(2 * found[0].p_value)

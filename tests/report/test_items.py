@@ -86,3 +86,24 @@ def test_without_a_pair_that_is_asked_for_there_is_no_table(
     page = build_report(results.input(), tmp_path).page.read_text(encoding="utf-8")
     assert "<script" not in page
     assert "Item by item" not in page
+
+
+def test_the_items_of_a_perplexity_are_told_apart_by_their_log_likelihoods(
+    results: GridResults,
+) -> None:
+    how = {"metric": "word_perplexity", "unit": "word_perplexity", "higher_is_better": False}
+    for method, nats in (("zero-init-linear", [-5.0, -9.0, -7.0]), ("random-init", [-6.0] * 3)):
+        cell = results.add(method, 0, {"own": nats}, value=40.0, **how)
+        results.items[cell, "own"]["loglikelihood"] = nats
+    (found,) = find(results.input()).items
+    assert found.counts == {"first": 1, "second": 2, "equal": 0}
+
+
+def test_two_ways_of_measuring_a_benchmark_can_both_be_chosen(
+    study: GridResults, answer: Answer
+) -> None:
+    study.add("zero-init-linear", 7, answer("1100", ["mmlu"]), limit=4)
+    study.add("random-init", 7, answer("1100", ["mmlu"]), limit=4)
+    names = [t["benchmark"] for t in data_of(items_section(find(study.input()).items))["tables"]]
+    assert len(set(names)) == len(names) == 6
+    assert any("MMLU (mmlu acc): " in name and "limit 4" in name for name in names)
