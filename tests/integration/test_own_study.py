@@ -20,6 +20,7 @@ import yaml
 
 from harness.cli import app
 from harness.grid.resolver import resolve_grid
+from harness.methods import METHODS
 from tests.fixtures.chat_models import write_chat_model
 from tests.fixtures.own_study import CAPITALS_TASK, write_study
 from tests.integration.test_end_to_end import PACKAGE, command, environment
@@ -82,15 +83,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return study
 
 
+@contextlib.contextmanager
+def installed(folder: Path) -> Iterator[None]:
+    """Returns the context in which the folder is the current one, and its package is installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(str(folder / "my_method"))
+        vars(METHODS).pop("_entry_points", None)  # looked up before, by another test
+        yield
+    vars(METHODS).pop("_entry_points", None)
+
+
 def zbench(folder: Path, *arguments: str) -> str:
     """Returns what a command prints; all but a run of the grid are called in this process, which
     has imported what they need.
     """
     if arguments[0] != "run-grid":
         printed = io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-            patch.chdir(folder)
-            patch.syspath_prepend(str(folder / "my_method"))
+        with installed(folder), contextlib.redirect_stdout(printed):
             assert not app(list(arguments), standalone_mode=False), printed.getvalue()
         return printed.getvalue()
     variables = environment(folder)
@@ -172,14 +182,11 @@ def test_every_run_is_in_mlflow(folder: Path, outputs: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("text", fragments(), ids=lambda text: text.splitlines()[0][:40])
-def test_every_fragment_is_a_part_of_a_grid(
-    folder: Path, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(folder / "my_method"))
+def test_every_fragment_is_a_part_of_a_grid(folder: Path, text: str) -> None:
     part = yaml.safe_load(text)
     study = part if "name" in part else joined(yaml.safe_load(files()["study.yaml"]), part)
-    grid = resolve_grid(study, place="study.yaml", folder=folder)
-    assert grid.blocks
+    with installed(folder):
+        assert resolve_grid(study, place="study.yaml", folder=folder).blocks
 
 
 @pytest.mark.parametrize("page", PAGES)
