@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from harness.data.template_choice import GridTemplate, template_settings
 from harness.spec import Fault, Spec, UserPath, is_hub_name, place_of
@@ -31,6 +31,13 @@ class ValidationSpec(Spec):
     """Or a file of rows, found as the training data's `path`."""
     sha256: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """Of the files that they are read from, once these are found; no grid says it."""
+
+    @field_validator("sha256")
+    @classmethod
+    def _not_of_a_grid(cls, sha256: str | None, info: ValidationInfo) -> str | None:
+        if sha256 is not None and info.context is not None:  # which a grid file alone has
+            raise ValueError("is found with the files; leave it out")
+        return sha256
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:

@@ -12,7 +12,7 @@ import yaml
 from harness.commands.plan import plan_command
 from harness.data.spec import DataSpec, data_file
 from harness.data.validation import read_validation
-from harness.errors import UsageError
+from harness.errors import GridError, UsageError
 from harness.grid.checks import look_at
 from harness.grid.folders import cell_folder, write_cell_file
 from harness.grid.inputs import inputs_of_cells
@@ -194,6 +194,8 @@ def test_a_validation_file_is_its_content_and_not_its_path(tmp_path: Path) -> No
     stored = Cell.model_validate_json(grid.cells[1].model_dump_json(serialize_as_any=True))
     assert stored.id == grid.cells[1].id
     write_cell_file(cell_folder(grid.runs_dir, grid.cells[1]), grid.cells[1])
+    with pytest.raises(GridError, match=r"data\.validation\.sha256: is found with the files"):
+        load_grid(grid_file(tmp_path, "{path: a.jsonl, validation: {path: b.jsonl, sha256: a}}"))
     held.rename(tmp_path / "study" / "renamed.jsonl")
     gone = opened(tmp_path, "{path: rows.jsonl, validation: {path: held.jsonl}}")
     renamed = opened(tmp_path, "{path: rows.jsonl, validation: {path: renamed.jsonl}}")
