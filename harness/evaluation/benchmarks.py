@@ -71,8 +71,8 @@ class Member:
     """Repository and configuration on the hub; None where its data are files."""
     columns: frozenset[str]
     """What its templates read of each row, as far as that can be told."""
-    own_data: bool = False
-    """Whether its data are made by a function of its own."""
+    needs_files: str | None = None
+    """Why its rows are nowhere but in files that the grid names; None where lm-eval finds them."""
     files: tuple[str, ...] = ()
     """The local files, folders or patterns that its YAML takes its rows from."""
 

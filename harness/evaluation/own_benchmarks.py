@@ -26,6 +26,7 @@ LOADERS = ("json", "csv", "parquet", "text", "arrow", "pandas")
 DEFAULT_NEW_TOKENS = 256
 """lm-eval's, of a task that does not say how long its answers may be."""
 DATA_BY_CODE = "its data are made by a function of its own (custom_dataset): give local_data"
+NO_DATA_SET = "its YAML names no data set (dataset_path): give local_data"
 
 
 @cache
@@ -146,7 +147,9 @@ def _member(leaf: Leaf) -> Member:
         few_shot_split=None if shots == 0 else split,
         hub=None if local else (str(path), configuration and str(configuration)),
         columns=_columns(config),
-        own_data=isinstance(config.get("custom_dataset"), Function),
+        needs_files=DATA_BY_CODE
+        if isinstance(config.get("custom_dataset"), Function)
+        else (NO_DATA_SET if path is None else None),
         files=tuple(_places_of_rows(config)),
     )
 

@@ -16,7 +16,7 @@ from harness.errors import DataError
 from harness.evaluation.benchmarks import Member
 from harness.evaluation.data_files import check_rows
 from harness.evaluation.items import check_split
-from harness.evaluation.own_benchmarks import DATA_BY_CODE, files_at
+from harness.evaluation.own_benchmarks import files_at
 from harness.evaluation.tasks import TaskSpec
 from harness.records.files import sha256_of_files
 
@@ -68,7 +68,7 @@ def member_files(task: TaskSpec, data_root: Path | None) -> dict[str, dict[str, 
     found = {}
     for member in task.benchmark.members:
         splits = splits_read(member, task)
-        if any(task.file(member.name, split) for split in splits):
+        if {member.name, task.name} & {file.task for file in task.files}:
             paths = {}
             for split in splits:
                 named = task.file(member.name, split)
@@ -190,8 +190,8 @@ def _check_members(task: TaskSpec, data_root: Path | None) -> None:
             least = shots + (split == member.eval_split) if examples else 1
             what = "examples" if examples else "item"
             check_rows(path, member.name, member.columns, least=least, what=what)
-        if member.name not in local and member.own_data:
-            raise DataError(f"{member.name}: {DATA_BY_CODE}")
+        if member.name not in local and member.needs_files:
+            raise DataError(f"{member.name}: {member.needs_files}")
         for place in () if member.name in local else member.files:
             if not files_at(place):
                 raise DataError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.data.places import is_here
 from harness.data.reading import RowReport, template_title
 from harness.data.sets import inspect_data
+from harness.data.spec import DataSpec
 from harness.data.validation import count_training_rows
 from harness.demo.world import DATA, world_folder, write_world
 from harness.errors import UsageError
@@ -53,8 +54,10 @@ class OpenGrid:
     @property
     def notices(self) -> list[str]:
         """What a command says of its grid whatever it does: what is left out, broken plug-ins."""
-        told, used = "\n".join(self.left_out), {block.data for block in self.spec.blocks}
+        told, used = "\n".join(self.left_out), self.spec.data_names
         idle = [f"{data_place(n)}: no block names it" for n in self.spec.datasets if n not in used]
+        if self.spec.datasets and self.spec.data != DataSpec() and None not in used:
+            idle.append("data: no block trains on it: each names one of `datasets`")
         return [*self.left_out, *idle, *(line for line in METHODS.broken() if line not in told)]
 
     @cached_property

@@ -177,6 +177,19 @@ def test_a_benchmark_with_an_entry_reads_local_data_of_any_form(
         check_items(spec.model_copy(update={"shots": 2}), None)
 
 
+def test_a_task_that_names_no_data_set_needs_files_of_the_splits_that_it_reads(
+    folder: Path, tmp_path: Path
+) -> None:
+    text = TASKS["own_text"]
+    (tmp_path / "t.yaml").write_text(f"task: t\ntest_split: test\n{text}")
+    spec = TaskSpec(include=str(tmp_path), name="t")
+    with pytest.raises(DataError, match="t: its YAML names no data set .*: give local_data"):
+        check_items(spec, None)
+    named = LocalFile(task="t", split="train", path=f"{folder}/test.jsonl")
+    with pytest.raises(DataError, match=r"of the split 'test', which t reads \(it names train\)"):
+        check_items(spec.model_copy(update={"files": (named,)}), None)
+
+
 def test_a_metric_that_is_no_number_is_told(
     folder: Path, tmp_path: Path, model: Any, tokenizer: PreTrainedTokenizerFast
 ) -> None:

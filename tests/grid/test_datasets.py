@@ -84,8 +84,11 @@ def test_faults_of_files_name_the_set_and_are_told_at_once(tmp_path: Path) -> No
 
 
 def test_a_set_that_no_block_names_is_told(tmp_path: Path) -> None:
-    assert opened(tmp_path).notices == []
+    unused = "data: no block trains on it: each names one of `datasets`"
+    assert opened(tmp_path).notices == [unused]
     text = TEXT.replace("data: two", "data: one")
+    assert opened(tmp_path, text).notices == ["datasets.two: no block names it", unused]
+    text = TEXT.replace("methods: [{method: lora, rank: 4}], data: two", "methods: [lora]")
     assert opened(tmp_path, text).notices == ["datasets.two: no block names it"]
 
 
