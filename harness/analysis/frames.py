@@ -90,7 +90,7 @@ class ReportInput:
 
 def cell_identity(cell: Cell) -> dict[str, Any]:
     """A cell's values of IDENTITY."""
-    title, label = METHODS[cell.method].title, cell.method_label
+    title, label = cell.method_title, cell.method_label
     return {
         "cell_id": cell.id,
         "label": cell.label,

@@ -10,7 +10,6 @@ import yaml
 from harness.evaluation.shown import shown_result
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.schema import Cell
-from harness.methods import METHODS
 from harness.records.results import CellResult
 
 CARD_FILE = "README.md"
@@ -29,7 +28,7 @@ def model_card(cell: Cell, result: CellResult, *, whole_model: bool = False) -> 
     }
     parts = [
         "---\n" + yaml.safe_dump(head, sort_keys=False) + "---",
-        f"# {METHODS[cell.method].title} on {cell.model_name}",
+        f"# {cell.method_title} on {cell.model_name}",
         _origin(cell, result),
         _usage(base, whole_model),
         "## Scores\n\n" + _scores(result),

@@ -238,6 +238,11 @@ class Cell(Spec):
         return copied
 
     @property
+    def method_title(self) -> str:
+        """The method's name on pages; PEFT's type belongs to it."""
+        return f"{METHODS[self.method].title} {getattr(self.options, 'peft_type', '')}".strip()
+
+    @property
     def label(self) -> str:
         """What a reader calls the cell, such as `llama-7b/zero-init-linear/10%/seed0`."""
         name = self.data_name

@@ -16,7 +16,6 @@ from harness.evaluation.shown import items_name, shown_result
 from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.cell_files import read_table
 from harness.grid.schema import Cell
-from harness.methods import METHODS
 from harness.records.events import EpochValidated, StepDone
 from harness.records.results import RESULT_FILE, CellResult
 
@@ -40,7 +39,7 @@ def cell_params(cell: Cell) -> dict[str, object]:
         "model_revision": cell.model.revision,
         "method": cell.method,
         "method_label": cell.method_label,
-        "method_title": METHODS[cell.method].title,
+        "method_title": cell.method_title,
         "fraction": cell.fraction,
         "seed": cell.seed,
         "data": cell.data.source or cell.data.path,

@@ -179,3 +179,11 @@ def test_neighbours_says_how_unequal_its_recipes_are() -> None:
         "16,451.21 times as many"
     )
     assert "epochs 1 (dora, vera), 3 (full, lora, ia3), 5 (prefix-tuning, " in training
+
+
+def test_the_title_of_a_type_of_peft_names_it() -> None:
+    cells = expand(grid({"mine": {"peft": {"peft_type": "IA3"}}}))
+    assert {cell.method_label: cell.method_title for cell in cells} == {
+        "lora": "LoRA",
+        "mine": "PEFT IA3",
+    }
