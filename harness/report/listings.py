@@ -62,29 +62,27 @@ def score_table(findings: Findings) -> list[Table]:
     return [table] if lines else []
 
 
-DIRECTIONS = ("unit", "higher_is_better")
-"""Left out of the CSV where every score is a share of which the higher is the better one."""
-
-
 def finite_number(value: object) -> bool:
     """Whether a frame's value is a number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
 def score_records(findings: Findings) -> list[dict[str, object]]:
-    """Scores for their CSV, with a column for each response flag."""
+    """Scores for their CSV, with a column for each response flag.
+
+    What no score says beyond its default (unit, direction, form, definition) has no column.
+    """
+    scores = findings.data.scores
+    silent = {"made"} | {name for name in ("unit", "form", "definition")
+                         if name in scores and scores[name].isna().all()}  # fmt: skip
+    if "unit" in silent and scores["higher_is_better"].fillna(True).astype(bool).all():
+        silent.add("higher_is_better")
     records = []
-    names = dict.fromkeys([*findings.data.scores, *DIRECTIONS])
-    scores = findings.data.scores.reindex(columns=list(names))
-    lower = scores["higher_is_better"].map(lambda one: not is_missing(one) and not one)
-    all_shares = bool(scores["unit"].isna().all()) and not lower.any()
-    for record in findings.data.scores.to_dict("records"):
+    for record in scores.to_dict("records"):
         counts = record.pop("response_flags", None)
-        record.pop("made", None)
         counts = counts if isinstance(counts, dict) else {}
-        if all_shares:
-            record = {k: value for k, value in record.items() if k not in DIRECTIONS}
-        records.append(record | {f"responses_{name}": counts.get(name) for name in FLAGS})
+        kept = {name: value for name, value in record.items() if name not in silent}
+        records.append(kept | {f"responses_{name}": counts.get(name) for name in FLAGS})
     return records
 
 
