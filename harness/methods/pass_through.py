@@ -110,6 +110,7 @@ def apply_peft(model: PreTrainedModel, options: PeftOptions, seed: int) -> PeftM
         config = make_config(kind, _settings_on(shape, options))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="peft")  # on extensions and on merging
+            warnings.filterwarnings("error", message="Invalid .* Adjusted")  # another size's cell
             adapted = insert_adapter(model, config, seed)
     except ZbenchError:
         raise

@@ -271,6 +271,7 @@ def test_options_that_do_not_fit_a_model_are_refused_before_it_is_loaded() -> No
     for settings, said in (
         ({"peft_type": "PSOFT", "r": 32}, "must be less than or equal to"),
         ({"peft_type": "TRAINABLE_TOKENS", "token_indices": []}, "TRAINABLE_TOKENS train no param"),
+        ({"peft_type": "OFT", "oft_block_size": 5, "r": 0}, "Invalid `oft_block_size` .5.! A"),
         ({"peft_type": "LOHA", "target_modules": ["w_proj"]}, "w_proj"),
         ({"peft_type": "LOHA", "target_modules": ["q_proj", "w_proj"]}, "no module w_proj that"),
     ):
