@@ -76,7 +76,7 @@ METRICS: dict[str, str] = {
     "gate/*": "the method's own statistics, such as `gate/mean_abs`; by step",
     "prompt/*": "the method's own statistics, such as `prompt/gradient_norm`; by step",
     "probe/*": "what the method probed before and after the training",
-    "eval/<protocol>/<task>/<metric>": "a score, 0..1; with `_stderr`, its standard error",
+    "eval/<protocol>/<task>/<metric>": "a score (0..1, or in its unit); with `_stderr`, its error",
     "eval/<protocol>/<task>/responses/<flag>": "number of items whose response raises a flag",
     "cost/train_seconds": "wall-clock time of the training loop",
     "cost/tokens_per_second": "mean over the training",

@@ -189,9 +189,11 @@ def untested_claims(measured: Measurements, comparisons: Sequence[Comparison]) -
         on = claim.on
         if any(e.is_tested and (on is None or e.column in _column(e.group, on)) for e in pairs):
             continue
-        why = f"'{on}' is not measured" if pairs else (
-            "the two have no rows of one data set at its largest share"
-        )  # fmt: skip
+        why = "the two have no rows of one data set at its largest share"
+        if pairs:
+            why = f"'{on}' is not measured"
+        elif left == right:
+            why = "both names are of one method"
         said = f"{claim.better} − {claim.than}" + (f", {on}" if on is not None else "")
         yield f"{model}: {said}: the grid's claim is not tested, as {why}."
 

@@ -73,11 +73,20 @@ def _efficiency(
             f"{where}, {group.title}. Small marks: single seeds; line: their mean; band: from the "
             "lowest to the highest seed, which is no confidence interval."
             f"{_error_size(findings, group, model, data, shown[0])} Shares on a log "
-            "scale; methods are moved apart a little sideways. Horizontal lines: the untrained "
-            f"base model and chance.{left_out}"
+            f"scale; methods are moved apart a little sideways.{_levels(shown)}{left_out}"
         ),
         panels=tuple(Plot(curves.column, partial(draw, curves=curves)) for curves in shown),
     )
+
+
+def _levels(shown: Sequence[EfficiencyCurves]) -> str:
+    """What the horizontal lines are, where there are any."""
+    known = {
+        "the untrained base model": any(curves.base for curves in shown),
+        "chance": any(curves.chance is not None for curves in shown),
+    }
+    names = [name for name, is_drawn in known.items() if is_drawn]
+    return f" Horizontal lines: {' and '.join(names)}." if names else ""
 
 
 def _error_size(
