@@ -120,7 +120,7 @@ def _correction(comparisons: Sequence[Comparison]) -> list[str]:
     if not tested:
         return ["Nothing here is tested: these columns describe, and have no star."]
     families = [text for name, text in FAMILIES.items() if any(e.family == name for e in tested)]
-    apart = "apart " if len(families) > 1 else ""
+    apart = "separately " if len(families) > 1 else ""
     over = f"{apart}over {' and over '.join(families)}"
     lines = [f"* p < {ALPHA} after Holm's correction, per model, {over}."]
     if any(entry.family is not None and not entry.is_tested for entry in comparisons):
