@@ -195,5 +195,7 @@ def test_every_command_of_the_pages_is_one_of_zbench(page: str) -> None:
     for line in commands(page):
         for part in re.split(r"&&|;", line):
             name, *arguments = shlex.split(part, comments=True) or ["#"]
+            assert name in ("zbench", "cp", "rm", "#")
             if name == "zbench":
-                known[arguments[0]].make_context(arguments[0], arguments[1:])
+                context = known[arguments[0]].make_context(arguments[0], arguments[1:])
+                assert not context.args
