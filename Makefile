@@ -22,10 +22,12 @@ demo: $(INSTALLED)
 	@$(VENV)/bin/zbench report demo
 	@echo "MLflow:  runs/mlflow.db; to open it: $(VENV)/bin/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db"
 
-# One thread a process: on tensors as small as the tests', more threads are slower. A file's tests stay together,
-# and files keep their order: those with few tests are the long ones, and would come last.
+# One thread a process: on tensors as small as the tests', more threads are slower. One process more than there are
+# cores, at most 4: whole runs wait for their workers. A file's tests stay together, and files keep their order: those
+# with few tests are the long ones, and would come last.
 test: $(INSTALLED)
-	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n $$($(VENV)/bin/python -c \
+		'import os; print(min(4, (os.cpu_count() or 1) + 1))') --dist loadfile --no-loadscope-reorder \
 		-m "not slow and not gpu and not ray"
 
 # Other mutants every time: hypothesis prints how to repeat the one that fails.
