@@ -16,17 +16,17 @@ from functools import cached_property
 from typing import TypeVar
 
 from harness.data.jinja import TemplateRefusal, fill, names_in
-from harness.data.pens import (
+from harness.data.marks import (
     BREAK,
     CLOSE,
     HEARD,
+    MARKS,
     OPEN,
-    PENS,
     SAID,
-    Page,
+    MarkedText,
     Span,
     any_of,
-    end_pen,
+    end_mark,
     joined,
 )
 from harness.data.rows import Row, Text, Turn
@@ -99,7 +99,7 @@ class RowTemplate:
     def _filled(self, row: Row, fill_in: Callable[[Sequence[Turn], Mapping[str, str]], T]) -> T:
         texts = {} if self.is_chat else columns_of(row)
         turns = [] if isinstance(row, Text) and not self.is_chat else turns_of(row, self.system)
-        if PENS.search("".join([*texts.values(), *(turn.content for turn in turns)])):
+        if MARKS.search("".join([*texts.values(), *(turn.content for turn in turns)])):
             raise RowFault("holds characters of private use from U+FF1A0 on; remove them")
         if not self.is_chat:
             self._check_names(texts)
@@ -119,33 +119,33 @@ class RowTemplate:
             raise RowFault(f"the template {found}; a row has {', '.join(sorted(given))}")
 
     def _rendering(self, turns: Sequence[Turn], columns: Mapping[str, str]) -> Rendering:
-        page = Page.of(self._write(turns, columns))
-        ends = Page.of(self._write(turns, columns, ends=True))
+        written = MarkedText.of(self._write(turns, columns))
+        ends = MarkedText.of(self._write(turns, columns, ends=True))
         said = [turn.content for turn in turns if turn.role == "assistant"]
-        if ends.without(HEARD, SAID) != page or len(ends.places(SAID)) != len(said):
-            ends = Page(page.text, ())  # the template looks at the ends of texts
+        if ends.without(HEARD, SAID) != written or len(ends.places(SAID)) != len(said):
+            ends = MarkedText(written.text, ())  # the template looks at the ends of texts
         spans: list[Span] | None
-        if page.places(OPEN):
-            spans = list(zip(page.places(OPEN), page.places(CLOSE), strict=True))
+        if written.places(OPEN):
+            spans = list(zip(written.places(OPEN), written.places(CLOSE), strict=True))
         elif not turns:
-            spans = [(0, len(page.text))]
+            spans = [(0, len(written.text))]
         else:
-            spans = self._unmarked(turns, columns, ends) if ends.pens else None
-            spans = self._by_prefixes(turns, columns, page) if spans is None else spans
-        spans = joined(self._with_end(page, span) for span in spans)
+            spans = self._unmarked(turns, columns, ends) if ends.marks else None
+            spans = self._by_prefixes(turns, columns, written) if spans is None else spans
+        spans = joined(self._with_end(written, span) for span in spans)
         if turns:
-            _check_said(page, ends, spans, said)
+            _check_said(written, ends, spans, said)
         for turn in turns:
             # A Jinja file may leave out what a row says of itself.
             due = turn.role == "system" and (self.is_chat or turn.content == self.system)
-            if due and turn.content.strip() not in page.text:
+            if due and turn.content.strip() not in written.text:
                 raise RowFault("the template leaves the system text out")
-        size = spans[-1][1] if spans else len(page.text)
-        breaks = tuple(place for place in page.places(BREAK) if place < size)
-        closed = self._closing.search(page.text[:size])
+        size = spans[-1][1] if spans else len(written.text)
+        breaks = tuple(place for place in written.places(BREAK) if place < size)
+        closed = self._closing.search(written.text[:size])
         is_closed = closed is not None and self._end_token in self._all_tokens
         is_closed &= closed is None or not any(closed.start() < one < size for one in breaks)
-        return Rendering(page.text[:size], tuple(spans), breaks, is_closed)
+        return Rendering(written.text[:size], tuple(spans), breaks, is_closed)
 
     def _write(
         self,
@@ -159,10 +159,10 @@ class RowTemplate:
         """The template's text; it `asks` for what the assistant says next, or holds it all."""
         protected = protected or self._protected
 
-        def penned(text: str, pen: str) -> str:
+        def marked(text: str, mark: str) -> str:
             text = protected.sub(lambda found: f"{found[0][0]}{BREAK}{found[0][1:]}", text)
             body = text.rstrip()
-            return f"{body}{pen}{text[len(body) :]}" if ends and (text or pen == SAID) else text
+            return f"{body}{mark}{text[len(body) :]}" if ends and (text or mark == SAID) else text
 
         return fill(
             self.source,
@@ -171,26 +171,26 @@ class RowTemplate:
                 "tools": None,
                 "documents": None,
                 "messages": [
-                    {"role": t.role, "content": penned(t.content, end_pen(t.role == "assistant"))}
+                    {"role": t.role, "content": marked(t.content, end_mark(t.role == "assistant"))}
                     for t in turns
                 ],
                 "add_generation_prompt": asks,
             }
             | {
-                name: "" if asks and name in ANSWERS else penned(text, end_pen(name in ANSWERS))
+                name: "" if asks and name in ANSWERS else marked(text, end_mark(name in ANSWERS))
                 for name, text in columns.items()
             },
         )
 
     def _unmarked(
-        self, turns: Sequence[Turn], columns: Mapping[str, str], ends: Page
+        self, turns: Sequence[Turn], columns: Mapping[str, str], ends: MarkedText
     ) -> list[Span] | None:
         """What the assistant says, from the places where texts end; None where they do not tell."""
         spans: list[Span] = []
-        places = [(pen, place) for pen, place in ends.pens if pen in (HEARD, SAID)]
+        places = [(mark, place) for mark, place in ends.marks if mark in (HEARD, SAID)]
         answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
-        for number, (pen, place) in enumerate(places):
-            if pen != SAID:
+        for number, (mark, place) in enumerate(places):
+            if mark != SAID:
                 continue
             before = places[number - 1][1] if number else 0
             index = answers[len(spans)]
@@ -233,14 +233,14 @@ class RowTemplate:
         key = tuple(turn.role for turn in turns), last[len(last.rstrip()) :]
         if self.is_chat and key in self._tails:
             return self._tails[key]
-        page = Page.of(self._write(turns, columns, asks=True, ends=True))
-        ends = [place for pen, place in page.pens if pen in (HEARD, SAID)]
-        tail = page.text[ends[-1] if ends else 0 :]
+        written = MarkedText.of(self._write(turns, columns, asks=True, ends=True))
+        ends = [place for mark, place in written.marks if mark in (HEARD, SAID)]
+        tail = written.text[ends[-1] if ends else 0 :]
         self._tails[key] = tail
         return tail
 
     def _by_prefixes(
-        self, turns: Sequence[Turn], columns: Mapping[str, str], page: Page
+        self, turns: Sequence[Turn], columns: Mapping[str, str], written: MarkedText
     ) -> list[Span]:
         """What the assistant says, as what the text has more than the one that asks for it."""
         spans: list[Span] = []
@@ -249,9 +249,9 @@ class RowTemplate:
                 continue
             if not index and self.is_chat:
                 raise RowFault("the conversation begins with the assistant: say whom it answers")
-            asked = Page.of(self._write(turns[:index], columns, asks=True)).text
-            whole = Page.of(self._write(turns[: index + 1], columns)).text.rstrip()
-            if not page.text.startswith(asked) or not page.text.startswith(whole):
+            asked = MarkedText.of(self._write(turns[:index], columns, asks=True)).text
+            whole = MarkedText.of(self._write(turns[: index + 1], columns)).text.rstrip()
+            if not written.text.startswith(asked) or not written.text.startswith(whole):
                 raise RowFault(
                     f"what the assistant says in turn {index} cannot be told from the rest of the "
                     "text; mark it in the template by {% generation %} ... {% endgeneration %}"
@@ -259,13 +259,13 @@ class RowTemplate:
             spans.append((len(asked), len(whole)))
         return spans
 
-    def _with_end(self, page: Page, span: Span) -> Span:
+    def _with_end(self, written: MarkedText, span: Span) -> Span:
         """A span with the end-of-turn token that follows it, where it does not hold it."""
-        breaks = page.places(BREAK)
-        held = self._closing.search(page.text, *span)
+        breaks = written.places(BREAK)
+        held = self._closing.search(written.text, *span)
         if held is not None and not any(held.start() < one < held.end() for one in breaks):
             return span
-        found = self._ending.match(page.text, span[1])
+        found = self._ending.match(written.text, span[1])
         if found is None or any(found.start() < one < found.end() for one in breaks):
             return span
         return span[0], found.end()
@@ -280,10 +280,10 @@ class RowTemplate:
         columns |= {"instruction": "a", "input": "", "prompt": "a", "completion": "b"}
         eos = self.tokens.named.get("eos_token", "")
         try:
-            page = Page.of(self._write(turns, columns, ends=True, protected=any_of(())))
+            written = MarkedText.of(self._write(turns, columns, ends=True, protected=any_of(())))
         except TemplateRefusal:
             return eos
-        behind = page.text[page.places(SAID)[-1] :].strip() if page.places(SAID) else ""
+        behind = written.text[written.places(SAID)[-1] :].strip() if written.places(SAID) else ""
         found = any_of(self._all_tokens).match(behind)
         return found[0] if found else behind or eos
 
@@ -308,7 +308,9 @@ class RowTemplate:
         return re.compile(rf"{any_of([self._end_token]).pattern}\Z")
 
 
-def _check_said(page: Page, ends: Page, spans: Sequence[Span], said: Sequence[str]) -> None:
+def _check_said(
+    written: MarkedText, ends: MarkedText, spans: Sequence[Span], said: Sequence[str]
+) -> None:
     """Checks that what is in the loss is what the assistant says, each turn whole.
 
     A template may leave out thoughts of earlier turns.
@@ -323,10 +325,10 @@ def _check_said(page: Page, ends: Page, spans: Sequence[Span], said: Sequence[st
         if places:
             place = places[number]
             own = next((one for one in spans if one[0] <= place <= one[1]), None)
-            written = "" if own is None else page.text[own[0] : place]
-            fits = own is not None and written.rstrip().endswith(words)
+            spelled = "" if own is None else written.text[own[0] : place]
+            fits = own is not None and spelled.rstrip().endswith(words)
         else:
-            own = next((one for one in spans[start:] if words in page.text[slice(*one)]), None)
+            own = next((one for one in spans[start:] if words in written.text[slice(*one)]), None)
             fits, start = own is not None, start + 1
         if words and not fits:
             raise RowFault(

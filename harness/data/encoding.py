@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.data.chat import Rendering
-from harness.data.pens import Span
+from harness.data.marks import Span
 from harness.data.turns import RowFault
 
 if TYPE_CHECKING:

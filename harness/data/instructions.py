@@ -13,7 +13,7 @@ from os.path import commonprefix
 from typing import TYPE_CHECKING, Protocol
 
 from harness.data.encoding import Runs, decode, encode_renderings
-from harness.data.pens import joined
+from harness.data.marks import joined
 from harness.data.rows import Completion, Row
 from harness.data.sets import shuffled
 from harness.data.templates import (

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from harness.data.pens import CLOSE, OPEN
+from harness.data.marks import CLOSE, OPEN
 from harness.errors import DataError, one_line
 
 if TYPE_CHECKING:

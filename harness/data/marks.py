@@ -14,32 +14,36 @@ BREAK = "\U000ff1a2"
 """Inside of a special token that a row's text spells."""
 HEARD, SAID = "\U000ff1a3", "\U000ff1a4"
 """Behind what the assistant is told; behind what it says."""
-PENS = re.compile(f"[{OPEN}-{SAID}]")
+MARKS = re.compile(f"[{OPEN}-{SAID}]")
 
 
 @dataclass(frozen=True)
-class Page:
+class MarkedText:
     """A text without the characters of private use, and where they stood."""
 
     text: str
-    pens: tuple[tuple[str, int], ...]
+    marks: tuple[tuple[str, int], ...]
 
     @classmethod
-    def of(cls, written: str) -> Page:
-        pens = tuple(
+    def of(cls, written: str) -> MarkedText:
+        """A text as a template wrote it, marks and all."""
+        marks = tuple(
             (found[0], found.start() - number)
-            for number, found in enumerate(PENS.finditer(written))
+            for number, found in enumerate(MARKS.finditer(written))
         )
-        return cls(PENS.sub("", written), pens)
+        return cls(MARKS.sub("", written), marks)
 
-    def places(self, pen: str) -> list[int]:
-        return [place for own, place in self.pens if own == pen]
+    def places(self, mark: str) -> list[int]:
+        """The places of one mark, as numbers of characters."""
+        return [place for own, place in self.marks if own == mark]
 
-    def without(self, *pens: str) -> Page:
-        return Page(self.text, tuple(one for one in self.pens if one[0] not in pens))
+    def without(self, *marks: str) -> MarkedText:
+        """The same without some of the marks."""
+        return MarkedText(self.text, tuple(one for one in self.marks if one[0] not in marks))
 
 
-def end_pen(says: bool) -> str:
+def end_mark(says: bool) -> str:
+    """The mark behind a text that the assistant says, or is told."""
     return SAID if says else HEARD
 
 
