@@ -51,4 +51,5 @@ def test_a_refusal_leaves_the_global_generator_alone() -> None:
 def test_nothing_is_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        insert_adapter(tiny_model(), LoraConfig(r=2, target_modules=["q_proj"]), 0)
+        adapted = insert_adapter(tiny_model(), LoraConfig(r=2, target_modules=["q_proj"]), 0)
+    assert adapted.active_adapter == "default"
