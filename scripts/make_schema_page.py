@@ -206,7 +206,7 @@ after it was written is damaged, and said to be.
 The cell as its grid described it. Its id is the beginning of the SHA-256 of what decides the
 trained weights, which is `cell` in `result.json`.
 
-{table(fields_of("grid/schema.py", "Cell"))}
+{table(fields_of("grid/cells.py", "Cell"))}
 
 ## `items/<benchmark>--<key>.parquet`
 

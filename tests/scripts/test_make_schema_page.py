@@ -35,7 +35,7 @@ def test_every_field_of_a_record_is_there_with_its_meaning() -> None:
         stored = [name.replace("response_flags", "pathologies") for name in names_of(record)]
         assert [name for name, _, _ in rows] == stored
         assert all(text for _, _, text in rows), rows
-    rows = list(fields_of("grid/schema.py", "Cell"))
+    rows = list(fields_of("grid/cells.py", "Cell"))
     assert [name for name, _, _ in rows] == list(Cell.model_fields)
     assert all(text for _, _, text in rows), rows
 
