@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -229,9 +230,11 @@ def _training(
     assert cell.train is not None
     if tokens is None:
         return None, None, None
-    epochs, work = cell.train.epochs, compute.workload(cell)
+    work = compute.workload(cell)
+    epochs = Fraction(cell.train.num_passed(tokens.rows), tokens.rows)  # a last one may be cut
     flops = compute.training_flops(work, cell.model.shape, tokens)
-    return epochs * tokens.tokens, epochs * compute.computed_tokens(work, tokens), epochs * flops
+    computed = compute.computed_tokens(work, tokens)
+    return round(epochs * tokens.tokens), round(epochs * computed), float(epochs) * flops
 
 
 def _scoring(state: CellState, data_root: Path | None) -> list[ScoringTokens] | None:

@@ -52,6 +52,8 @@ def _plan_row(state: CellState, rows: int | None, lost: Callable[[Cell], str | N
     training: dict[str, Any] = {}
     if cell.train is not None and cell.fraction is not None:
         training["learning_rate"] = cell.train.peak_learning_rate
+        if rows is None and cell.train.max_steps is not None:
+            training["steps"] = cell.train.max_steps
         if rows is not None:
             examples = round(cell.fraction * rows)
             steps, warmup = cell.train.total_steps(examples), cell.train.warmup(examples)

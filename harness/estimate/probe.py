@@ -230,7 +230,7 @@ def forecast_cell(state: CellState, probe: Probe, num_rows: RowCounts) -> CellFo
         rows = round(cell.fraction * size)
         steps, tokens = (
             cell.train.total_steps(rows),
-            cell.train.epochs * rows * times.tokens_per_row,
+            cell.train.num_passed(rows) * times.tokens_per_row,
         )
         training = steps * times.step_seconds + tokens * times.token_seconds
         other += times.fixed_seconds + rows * times.row_seconds + times.save_seconds

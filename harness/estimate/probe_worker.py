@@ -224,7 +224,7 @@ def _train(
     # A rate of nearly nothing: the probe measures steps of a model that stays itself.
     spec = train.model_copy(
         update={
-            **{"epochs": 1, "batch_size": batch_size, "schedule": "constant"},
+            **{"epochs": 1, "max_steps": None, "batch_size": batch_size, "schedule": "constant"},
             **{"learning_rate": 1e-8, "base_learning_rate": None},
             **{"warmup_epochs": None, "warmup_ratio": None, "warmup_steps": None},
         }

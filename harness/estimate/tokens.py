@@ -31,6 +31,8 @@ SPREAD = 1.45
 """Mean squared length by squared mean length, of Alpaca."""
 LABEL_SHARE = 0.515
 """Share of Alpaca's tokens that are in responses."""
+UNKNOWN_ROWS = 10**10
+"""Of a set whose size nothing tells: more than any training passes."""
 NEW_TOKENS = 40
 """Tokens of a generated answer until its EOS: one sentence, as fine-tuned models answer."""
 
@@ -78,9 +80,12 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: RowCounts
                 return _scaled(sampled, num_examples(cell.fraction, size))
             order = order_of(cell.data, total, cell.fraction, cell.seed or 0)
             return training_tokens(lengths, order, limit, cell.data)
-        if size is None:
+        if size is None and cell.train.max_steps is None:
             return None
-        wanted = num_examples(cell.fraction, size)
+        if size is None:  # as if no row came twice
+            wanted = cell.train.num_passed(UNKNOWN_ROWS)
+        else:
+            wanted = num_examples(cell.fraction, size)
         known = known_training_tokens(cell.data.published, cell.model.shape, wanted, limit)
         if known is not None and cell.data.text_settings:  # counted in Alpaca's template
             known = replace(known, source="estimated")

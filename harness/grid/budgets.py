@@ -8,6 +8,7 @@ from harness.grid.choices import matched, options_on
 from harness.grid.optimizer_parts import optimizer_of, part_notes
 from harness.grid.schema import GridSpec, MethodChoice
 from harness.methods import METHODS
+from harness.training.spec import TrainSpec
 
 
 def budget_notes(grid: GridSpec) -> list[str]:
@@ -50,7 +51,7 @@ def _unequal(grid: GridSpec) -> Iterator[str]:
     differing = [
         text
         for name, title in _SETTINGS.items()
-        if (text := _values(title, {label: getattr(choice.train, name)
+        if (text := _values(title, {label: _setting(choice.train, name)
                                     for label, choice in trained.items()}))
     ]  # fmt: skip
     optimizers = _values("optimizer", {k: optimizer_of(choice) for k, choice in trained.items()})
@@ -68,6 +69,13 @@ _SETTINGS = {
     "precision": "precision",
 }
 """The settings that are a part of a method's budget, by their fields."""
+
+
+def _setting(train: TrainSpec | None, name: str) -> object:
+    """A setting of a budget; a length in steps stands where epochs would."""
+    if name == "epochs" and train is not None and train.max_steps is not None:
+        return f"max_steps {train.max_steps}"
+    return getattr(train, name)
 
 
 def _values(title: str, by_method: Mapping[str, object]) -> str | None:

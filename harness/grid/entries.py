@@ -40,6 +40,7 @@ from harness.spec import Fault, Faults
 from harness.training.spec import TrainSpec
 
 EXCLUSIVE = (
+    ("epochs", "max_steps"),
     ("learning_rate", "base_learning_rate"),
     ("warmup_epochs", "warmup_ratio", "warmup_steps"),
     ("decay_ratio", "decay_steps"),

@@ -95,6 +95,11 @@ class TrainingRun:
         return self.train_step.spec.total_steps(len(self.examples))
 
     @property
+    def num_epochs(self) -> int:
+        """Passes over the examples, a last one that is cut included."""
+        return self.train_step.spec.num_epochs(len(self.examples))
+
+    @property
     def peak_memory_bytes(self) -> int:
         """Peak of torch's allocator on CUDA, else of the resident set, in bytes.
 

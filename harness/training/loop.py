@@ -83,7 +83,9 @@ def fit(
         pad_token_id=pad_token_id,
     )
     resolve_budget(spec.token_budget, examples, train_step.device)  # fail early
-    training = TrainingRun(train_step, examples, Progress.begin(spec.epochs), tuple(callbacks))
+    training = TrainingRun(
+        train_step, examples, Progress.begin(spec.num_epochs(len(examples))), tuple(callbacks)
+    )
     if resume is not None:
         training.load_state(resume.tensors)
         training.progress = resume.progress
@@ -91,6 +93,11 @@ def fit(
     for callback in training.callbacks:
         callback.on_train_begin(training)
     seconds = _take_steps(training, seed)
+    if not training.progress.records:
+        raise TrainingError(
+            f"none of the examples of the first {spec.max_steps} steps has a response within "
+            f"max_length {spec.max_length}; raise max_steps or max_length"
+        )
     training.progress.peak_memory_bytes = train_step.ranks.highest(training.peak_memory_bytes)
     for callback in training.callbacks:
         callback.on_train_end(training)
@@ -177,15 +184,15 @@ def _optimizer_batches(
     The flag behind them says whether the step is the epoch's last. A batch without labels is
     skipped, and its number left out.
     """
-    per_epoch = spec.steps_per_epoch(len(examples))
-    for epoch in range(spec.epochs):
+    per_epoch, total = spec.steps_per_epoch(len(examples)), spec.total_steps(len(examples))
+    for epoch in range(spec.num_epochs(len(examples))):
         if (epoch + 1) * per_epoch < first:
             continue
         batches = epoch_batches(len(examples), spec.batch_size, seed=seed, epoch=epoch)
         numbered = [
             (step, indices)
             for step, indices in enumerate(batches, start=epoch * per_epoch + 1)
-            if any(examples[index].num_labels for index in indices)
+            if step <= total and any(examples[index].num_labels for index in indices)
         ]
         for step, indices in numbered:
             if step >= first:
@@ -247,7 +254,9 @@ def _result(
         cut_examples=cut,
         tokens=progress.tokens,
         epoch_losses=tuple(
-            loss / count for loss, count in zip(progress.losses, progress.labels, strict=True)
+            loss / count
+            for loss, count in zip(progress.losses, progress.labels, strict=True)
+            if count  # a last pass may be cut before its first batch with labels
         ),
         trainable_parameters=trainable,
         total_parameters=total,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
@@ -27,8 +28,11 @@ DEFAULT_DECAY_RATIO = 0.1
 class TrainSpec(Spec):
     """Training settings of a cell; a method's recipe gives the defaults, a grid overrides."""
 
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 5
-    """Passes over the chosen fraction of the data."""
+    epochs: Annotated[int, Field(ge=1, le=100_000)] | None = 5
+    """Passes over the chosen fraction of the data; None where `max_steps` is set."""
+    max_steps: Annotated[int, Field(ge=1, le=10**7)] | None = IF_STATED
+    """The length in optimizer steps, instead of `epochs`: the data are passed as often as that
+    needs, and the last pass is cut."""
     batch_size: Count = 64
     """Sequences per optimizer step, over all devices and micro-batches."""
     token_budget: Count | None = None
@@ -83,8 +87,17 @@ class TrainSpec(Spec):
     """The weights that are saved and scored: after the last epoch, or after the one with the lowest
     loss on the validation rows (`validation` of the data). Part of the id only where it is set."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_instead_of_epochs(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and raw.get("max_steps") is not None and "epochs" not in raw:
+            return {**raw, "epochs": None}
+        return raw
+
     @model_validator(mode="after")
     def _one_rate_one_warmup(self) -> Self:
+        if (self.epochs is None) == (self.max_steps is None):
+            raise ValueError("set exactly one of epochs and max_steps")
         if (self.learning_rate is None) == (self.base_learning_rate is None):
             raise ValueError("set exactly one of learning_rate and base_learning_rate")
         warmups = (self.warmup_epochs, self.warmup_ratio, self.warmup_steps)
@@ -111,7 +124,19 @@ class TrainSpec(Spec):
 
     def total_steps(self, num_examples: int) -> int:
         """Optimizer steps of the whole training."""
+        if self.max_steps is not None:
+            return self.max_steps
+        assert self.epochs is not None  # one of both is set
         return self.epochs * self.steps_per_epoch(num_examples)
+
+    def num_epochs(self, num_examples: int) -> int:
+        """Passes over the data, a last one that is cut included."""
+        return -(-self.total_steps(num_examples) // self.steps_per_epoch(num_examples))
+
+    def num_passed(self, num_examples: int) -> int:
+        """Examples that go through the model, one of several passes counted in each."""
+        passes, rest = divmod(self.total_steps(num_examples), self.steps_per_epoch(num_examples))
+        return passes * num_examples + rest * self.batch_size
 
     def warmup(self, num_examples: int) -> float:
         """Length of the warm-up in optimizer steps (it may be fractional)."""

@@ -88,7 +88,7 @@ class Validation(Callback):
             )
         for epoch, loss in enumerate(training.progress.validation_losses):
             self._on_loss(epoch, loss, True)
-        best, last = training.progress.best_epoch, training.train_step.spec.epochs - 1
+        best, last = training.progress.best_epoch, training.num_epochs - 1
         if self.keep is not None and best not in (None, last):
             assert best is not None
             if not (file := best_file(self.keep, best)).is_file():
@@ -106,7 +106,7 @@ class Validation(Callback):
         progress = training.progress
         progress.validation_losses.append(loss)
         self._on_loss(epoch, loss, False)
-        is_best = progress.best_epoch == epoch < training.train_step.spec.epochs - 1
+        is_best = progress.best_epoch == epoch < training.num_epochs - 1
         if self.keep is None or not is_best:
             return
         tensors = gather(trained_parameters(training.train_step.model))  # all ranks take part
@@ -116,7 +116,7 @@ class Validation(Callback):
 
     def on_train_end(self, training: TrainingRun) -> None:
         """Puts the kept weights into the model, where they are not the last ones."""
-        best, last = training.progress.best_epoch, training.train_step.spec.epochs - 1
+        best, last = training.progress.best_epoch, training.num_epochs - 1
         if self.keep is None or best is None or best == last:
             return
         logger.info("keeps the weights of epoch %d, whose validation loss is the lowest", best)

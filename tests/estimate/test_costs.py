@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.estimate.costs import GridEstimate, estimate_grid
+from harness.estimate.costs import CellEstimate, GridEstimate, estimate_grid
 from harness.grid.status import CellState
 from harness.records.results import CellResult, TrainResult
 from tests.estimate.conftest import cells_of, to_do
@@ -36,6 +36,24 @@ def test_the_papers_cell_takes_24_minutes_on_an_h200(tmp_path: Path) -> None:
     assert small.precision == "fp32"
     assert small.fits is False
     assert "does not fit" in str(small.note)
+
+
+def test_a_length_in_steps_is_paid_by_its_rows(tmp_path: Path) -> None:
+    cell = CELLS["llama-7b/zero-init-linear/100%/seed0"]
+    assert cell.train is not None
+    per_epoch = cell.train.steps_per_epoch(52_002)
+
+    def of(**length: object) -> CellEstimate:
+        assert cell.train is not None
+        train = cell.train.model_copy(update=length)
+        state = to_do(cell.model_copy(update={"train": train}), tmp_path)
+        return estimate([state], "h200", tmp_path).cells[0]
+
+    whole = of(epochs=2)
+    assert of(epochs=None, max_steps=2 * per_epoch).training_flops == whole.training_flops
+    half = of(epochs=None, max_steps=per_epoch // 2)
+    rows = per_epoch // 2 * cell.train.batch_size
+    assert half.training_tokens == pytest.approx(6_600_133 * rows / 52_002, abs=1)
 
 
 def test_what_is_done_is_not_paid_again(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from harness.errors import GridError
 from harness.grid.budgets import budget_notes
 from harness.grid.loader import load_grid
 from harness.grid.resolver import resolve_grid
-from harness.grid.schema import GridSpec, expand
+from harness.grid.schema import Cell, GridSpec, expand
 from harness.methods import METHODS
 
 SHAPES = {
@@ -69,6 +69,41 @@ def test_unequal_budgets_are_told_where_the_grid_asks() -> None:
     alike = {"epochs": 1, "batch_size": 8, "max_length": 256}
     *_, training = budget_notes(grid(methods, budgets=True, train=alike))
     assert training.startswith("Training is the same for all methods")
+
+
+def test_a_length_in_steps_stands_beside_those_in_epochs() -> None:
+    methods = {"dora": {"train": {"max_steps": 10}}, "lora": {}}
+    *_, training = budget_notes(grid(methods, budgets=True))
+    assert "epochs 3 (lora), max_steps 10 (dora)" in training
+    *_, training = budget_notes(
+        grid(
+            {"dora": {}}, budgets=True, train={"max_steps": 10, "batch_size": 8, "max_length": 256}
+        )
+    )
+    assert training.startswith("Training is the same for all methods")
+
+
+def test_a_length_in_steps_replaces_the_recipes_epochs_and_is_in_the_id() -> None:
+    def cell(**keys: Any) -> Cell:
+        found = grid(**{"methods": {"lora": {}}} | keys)
+        return next(one for one in expand(found) if one.model_name == "small")
+
+    steps = cell(train={"max_steps": 10})
+    assert steps.train is not None
+    assert (steps.train.epochs, steps.train.max_steps) == (None, 10)
+    assert steps.record()["train"]["max_steps"] == 10
+    assert len({steps.id, cell().id, cell(train={"max_steps": 11}).id}) == 3
+    assert "max_steps" not in cell().record()["train"]
+    own = cell(train={"max_steps": 10}, methods={"lora": {"train": {"epochs": 3}}})
+    assert own.id == cell().id
+    assert Cell.model_validate(steps.model_dump()).id == steps.id
+
+
+def test_both_lengths_are_one_line() -> None:
+    with pytest.raises(GridError, match="train: set exactly one of epochs and max_steps"):
+        grid({"lora": {}}, train={"epochs": 2, "max_steps": 10})
+    with pytest.raises(GridError, match="train.max_steps: must be at least 1"):
+        grid({"lora": {}}, train={"max_steps": 0})
 
 
 @pytest.mark.parametrize(

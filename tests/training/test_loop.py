@@ -354,6 +354,35 @@ def test_batch_without_labels_takes_no_step() -> None:
     assert all(math.isfinite(loss) for loss in result.epoch_losses)
 
 
+def test_a_length_in_steps_takes_those_of_the_epochs_one_after_the_other() -> None:
+    def losses(**length: object) -> tuple[list[tuple[int, int, float]], TrainResult]:
+        steps: list[tuple[int, int, float]] = []
+        result = train(
+            adapted("lora"), spec(schedule="constant", **length),
+            on_step=lambda one: steps.append((one.step, one.epoch, one.loss)),
+        )  # fmt: skip
+        return steps, result
+
+    (whole, _), (cut, result) = losses(epochs=3), losses(max_steps=7, epochs=None)
+    assert cut == whole[:7]
+    assert [epoch for _, epoch, _ in cut] == [0, 0, 0, 1, 1, 1, 2]
+    assert len(result.epoch_losses) == 3
+    assert result.epoch_losses[2] == pytest.approx(cut[-1][2])
+    assert result.steps == 7
+
+
+def test_steps_that_meet_no_label_are_told_or_left_out() -> None:
+    unlearned = Example((1, 2, 3), 3)
+    order = [row for (row,) in epoch_batches(3, 1, seed=0, epoch=0)]
+    again = [row for (row,) in epoch_batches(3, 1, seed=0, epoch=1)]
+    first = [unlearned if row == order[0] else one for row, one in enumerate(EXAMPLES[:3])]
+    with pytest.raises(TrainingError, match="of the first 1 steps has a response"):
+        train(adapted("full"), spec(batch_size=1, epochs=None, max_steps=1), first)
+    cut = [unlearned if row == again[0] else one for row, one in enumerate(EXAMPLES[:3])]
+    result = train(adapted("full"), spec(batch_size=1, epochs=None, max_steps=4), cut)
+    assert (result.steps, len(result.epoch_losses)) == (2, 1)
+
+
 def test_data_without_labels_is_refused() -> None:
     with pytest.raises(TrainingError, match="none of 2 examples has a response within max_length"):
         train(adapted("full"), examples=[Example((1, 2, 3), 3)] * 2)

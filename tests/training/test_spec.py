@@ -119,6 +119,10 @@ def test_last_batch_may_be_smaller() -> None:
         {"learning_rate": 0},
         {"learning_rate": 1e-3, "warmup_ratio": 1.5},
         {"learning_rate": 1e-3, "epochs": 0},
+        {"learning_rate": 1e-3, "epochs": None},
+        {"learning_rate": 1e-3, "epochs": 2, "max_steps": 10},
+        {"learning_rate": 1e-3, "max_steps": 0},
+        {"learning_rate": 1e-3, "max_steps": 2.5},
         {"learning_rate": 1e-3, "max_length": 1},
         {"learning_rate": 1e-3, "beta2": 1.0},
         {"learning_rate": float("nan")},
@@ -137,3 +141,31 @@ def test_settings_out_of_bounds_are_refused(settings: dict[str, object]) -> None
 
 def test_number_written_as_text_is_a_number() -> None:
     assert TrainSpec.model_validate({"learning_rate": "1e-4"}).peak_learning_rate == 1e-4
+
+
+def test_a_length_in_steps_cuts_the_last_pass() -> None:
+    spec = TrainSpec(learning_rate=1.0, batch_size=8, max_steps=7, warmup_ratio=0.3)
+    assert spec.epochs is None
+    assert (spec.steps_per_epoch(22), spec.total_steps(22), spec.num_epochs(22)) == (3, 7, 3)
+    assert spec.num_passed(22) == 2 * 22 + 8
+    assert spec.warmup(22) == 3
+    assert rates(spec, 22)[3] == 1.0
+    assert rates(spec, 22)[-1] == pytest.approx((1 + math.cos(math.pi * 3 / 4)) / 2)
+    assert TrainSpec(learning_rate=1.0, batch_size=8, max_steps=2).num_epochs(22) == 1
+    assert TrainSpec(learning_rate=1.0, batch_size=8, max_steps=6).num_passed(22) == 44
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7])
+def test_steps_and_epochs_of_one_length_are_one_schedule(steps: int) -> None:
+    common = {"learning_rate": 1.0, "batch_size": 8, "schedule": "wsd", "warmup_ratio": 0.2}
+    by_epochs = TrainSpec.model_validate(common | {"epochs": steps})
+    by_steps = TrainSpec.model_validate(common | {"max_steps": 3 * steps})
+    assert rates(by_epochs, 22) == rates(by_steps, 22)
+    assert by_epochs.num_passed(22) == by_steps.num_passed(22) == 22 * steps
+
+
+def test_a_length_in_steps_is_stored_where_it_is_stated() -> None:
+    assert "max_steps" not in TrainSpec(learning_rate=1.0).model_dump()
+    stored = TrainSpec(learning_rate=1.0, max_steps=4).model_dump()
+    assert (stored["epochs"], stored["max_steps"]) == (None, 4)
+    assert TrainSpec.model_validate(stored).max_steps == 4

@@ -136,6 +136,27 @@ def test_the_best_epoch_is_kept_through_kills(name: str, tmp_path: Path) -> None
         assert torch.equal(value, trained_state(resumed)[parameter]), parameter
 
 
+def test_a_cut_pass_is_validated_and_resumed_as_a_whole_one(tmp_path: Path) -> None:
+    changes = OVERFITS | {"epochs": None, "max_steps": 13}  # four passes of three steps, and one
+    whole = adapted("lora", moved=True)
+    result = train(whole, Validation(HELD_OUT, keep=tmp_path / "a"), **changes)
+    losses = result.validation_losses
+    assert len(losses) == len(result.epoch_losses) == 5
+    assert losses.index(min(losses)) < 4
+    assert reference_loss(whole, HELD_OUT) == pytest.approx(min(losses), rel=1e-5)
+    for stop_at in (4, 12, 13):  # within a pass, before the cut one, at its end
+        with pytest.raises(Stopped):
+            train(
+                adapted("lora", moved=True), Validation(HELD_OUT, keep=tmp_path / "b"),
+                folder=tmp_path / "b", stop_at=stop_at, **changes,
+            )  # fmt: skip
+    resumed = adapted("lora", moved=True)
+    validation = Validation(HELD_OUT, keep=tmp_path / "b")
+    assert same(train(resumed, validation, folder=tmp_path / "b", **changes)) == same(result)
+    for parameter, value in trained_state(whole).items():
+        assert torch.equal(value, trained_state(resumed)[parameter]), parameter
+
+
 def test_superseded_weights_are_removed_once_no_checkpoint_needs_them(tmp_path: Path) -> None:
     folder = tmp_path / "c"
     validation = Validation(HELD_OUT, keep=folder)
