@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "harness"
-HEAVY = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate", "mlflow")
+HEAVY = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate", "mlflow", "optuna")
 
 FLOORS = (
     ("errors",),

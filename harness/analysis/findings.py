@@ -17,7 +17,7 @@ from harness.analysis.comparisons import (
     untested_claims,
 )
 from harness.analysis.curves import EfficiencyCurves, LossCurves, efficiency_curves, loss_curves
-from harness.analysis.frames import DATA, ReportInput
+from harness.analysis.frames import DATA, ReportInput, without_trials
 from harness.analysis.gates import GateCurves, ShareLine, gate_curves, share_lines
 from harness.analysis.item_tables import ItemTable, item_tables
 from harness.analysis.measurements import Measurements, finite
@@ -90,6 +90,7 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
     from harness.evaluation.benchmarks import BENCHMARKS
 
     known = benchmarks or {**BENCHMARKS, **data.benchmarks}
+    data = without_trials(data)
     measured, published = Measurements(data, known), load_published()
     groups, models = measured.groups, measured.models
     compared: list[Comparison] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from harness.analysis.item_texts import Texts
 from harness.analysis.overlap import Overlap
 from harness.analysis.prompts import PromptPair
 from harness.analysis.stacks import made_of
+from harness.analysis.tuning import Tuning
 from harness.data.spec import ODD_ROWS
 from harness.errors import MethodError
 from harness.evaluation.tasks import TaskSpec, request_key
@@ -34,6 +35,9 @@ IDENTITY = (
 """Columns that every frame begins with."""
 DATA = "data"
 """A further one where a grid has several data sets: the set's name in the grid."""
+TUNING = "tuning"
+"""A further one where a grid tunes: `trial` or `winner`, else None; trials stand in the cells frame
+alone."""
 COSTS = (
     *("trainable_parameters", "total_parameters", "examples", "steps", "seconds"),
     *("tokens_per_second", "peak_memory_bytes", "peak_learning_rate", "precision", "device"),
@@ -76,6 +80,8 @@ class ReportInput:
     """The grid's claims."""
     benchmarks: Mapping[str, Benchmark] = field(default_factory=dict)
     """The grid's benchmarks that do not ship, by name."""
+    tunings: tuple[Tuning, ...] = ()
+    """How the grid's methods were tuned."""
     overlap: Overlap = field(default_factory=Overlap)
     """Test items that the training rows hold."""
     prompts: tuple[PromptPair, ...] = ()
@@ -86,6 +92,13 @@ class ReportInput:
     """The grid's own lines for the page: what its world is, why its scores are as they are."""
     environment: Mapping[str, Any] = field(default_factory=dict)
     """Versions, host, device, date, git commit, tracking address."""
+
+
+def without_trials(data: ReportInput) -> ReportInput:
+    """The same without the trials of tunings, which stand in no table of the study."""
+    if TUNING not in data.cells:
+        return data
+    return replace(data, cells=data.cells[data.cells[TUNING] != "trial"].reset_index(drop=True))
 
 
 def cell_identity(cell: Cell) -> dict[str, Any]:
@@ -100,7 +113,17 @@ def cell_identity(cell: Cell) -> dict[str, Any]:
         "method_title": title if label == cell.method else f"{title} ({label})",
         "fraction": cell.fraction,
         "seed": cell.seed,
-    } | ({} if (data := cell.data_name) is None else {DATA: data})
+    } | {
+        name: value
+        for name, value in ((DATA, cell.data_name), (TUNING, cell.tuning and cell.tuning.kind))
+        if value is not None
+    }
+
+
+def rows_of(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells of the study, each under every name that it has: no trials of a tuning."""
+    listed = (one for cell in cells for one in cell.listings)
+    return [one for one in listed if one.tuning is None or one.tuning.kind != "trial"]
 
 
 def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd.DataFrame:
@@ -109,7 +132,7 @@ def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd
 
     rows = [
         cell_identity(cell) | asdict(score) | {"made": made_of(result, score)}
-        for cell in cells
+        for cell in rows_of(cells)
         if (result := results.get(cell.id)) is not None
         for task in cell.tasks
         for score in scores_of(task, result)
@@ -120,7 +143,7 @@ def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd
 
 def _head(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Columns that a frame begins with."""
-    return [*IDENTITY, *[DATA] * any(DATA in row for row in rows)]
+    return [*IDENTITY, *(name for name in (DATA, TUNING) if any(name in row for row in rows))]
 
 
 def scores_of(task: TaskSpec, result: CellResult) -> tuple[TaskScore, ...]:
@@ -153,7 +176,9 @@ def cells_frame(states: Sequence[CellState], results: Mapping[str, CellResult]) 
     import pandas as pd
 
     rows = [
-        cell_identity(state.cell) | _costs(state, results.get(state.cell.id)) for state in states
+        cell_identity(cell) | _costs(state, results.get(cell.id))
+        for state in states
+        for cell in state.cell.listings
     ]
     return _typed(pd.DataFrame(rows)).astype(dict.fromkeys(_NUMBERS, "float64"))
 
@@ -208,7 +233,7 @@ def losses_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd
 
     rows = [
         cell_identity(cell) | {"epoch": epoch, "loss": loss} | _validated(result.train, epoch)
-        for cell in cells
+        for cell in rows_of(cells)
         if (result := results.get(cell.id)) is not None and result.train is not None
         for epoch, loss in enumerate(result.train.epoch_losses)
     ]

@@ -10,6 +10,7 @@ from harness.analysis.frames import ReportInput, cells_frame, losses_frame, scor
 from harness.analysis.overlap_files import find_overlap
 from harness.analysis.prompts import prompt_pairs
 from harness.analysis.sources import ResultSource
+from harness.analysis.tuning import tunings
 from harness.commands.display import console, grid_warnings, print_json, print_warnings
 from harness.errors import LONGEST_LIST, ReportError, mask_secrets, printable
 from harness.grid.budgets import budget_notes
@@ -89,6 +90,7 @@ def _content(
         tables=grid.spec.tables,
         compare=grid.spec.compare,
         claims=grid.spec.claims,
+        tunings=tunings(grid),
         benchmarks={task.name: task.benchmark for cell in grid.cells for task in cell.tasks},
         overlap=find_overlap(grid.cells, source.results, grid.runs_dir, source.items),
         prompts=prompt_pairs(grid.cells, source.results),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -34,6 +34,25 @@ RETIRED = {"micro_batch_size"}
 """Training settings ignored when reading stored cells."""
 OMITTED_FROM_ID_WHEN_UNSET = {"base_quantization"}
 """Training settings that are part of the id only where they are set."""
+
+
+class TuningRole(Spec):
+    """What a cell is to the tuning of a method."""
+
+    kind: Literal["trial", "winner"]
+    """A trial is trained to choose the settings, and stands in no table of scores; a winner is
+    trained anew with the settings that were chosen."""
+    of: str
+    """The label of the tuned method."""
+    number: int
+    """The trial's number, from 0; of a winner, that of the trial whose settings it has."""
+
+
+class Alias(Spec):
+    """Another name under which a cell is listed: what was chosen may be the published recipe."""
+
+    method_label: str
+    tuning: TuningRole | None
 
 
 class Cell(Spec):
@@ -70,6 +89,11 @@ class Cell(Spec):
     gpus_per_cell: DeviceCount = 1
     """GPUs that train it together; not part of the id, since any number gives the same weights up
     to rounding."""
+    tuning: TuningRole | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What it is to the tuning of a method; None for a cell that its grid names itself. Not part of
+    the id."""
+    aliases: tuple[Alias, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Other names under which it is listed; not part of the id."""
 
     @model_validator(mode="before")
     @classmethod
@@ -151,6 +175,15 @@ class Cell(Spec):
         for name in ("id", "former_ids"):
             copied.__dict__.pop(name, None)
         return copied
+
+    @property
+    def listings(self) -> list[Cell]:
+        """The cell under each of its names: the rows that it has in tables."""
+        if not self.aliases:
+            return [self]
+        one = self.model_copy(update={"aliases": ()})
+        named = ({"method_label": n.method_label, "tuning": n.tuning} for n in self.aliases)
+        return [one, *(one.model_copy(update=update) for update in named)]
 
     @property
     def method_title(self) -> str:

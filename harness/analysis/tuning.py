@@ -1,0 +1,78 @@
+"""What the tuning of each method found: its trials, their validation scores, and the choice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.grid.tuning import Space
+
+if TYPE_CHECKING:
+    from harness.grid.workspace import OpenGrid
+
+TrialStatus = Literal["done", "failed", "pruned", "to do"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting that was tried."""
+
+    number: int
+    """From 0, in the order in which the sampler drew them."""
+    settings: Mapping[str, Any]
+    """The values of what is tuned, by name."""
+    values: Mapping[int, float | None]
+    """The validation score of each seed: a loss in nats per label token, or a benchmark's metric;
+    None where that training is not done, or failed."""
+    status: TrialStatus
+    """`failed`: one of its trainings failed or diverged, so that it counts as the worst."""
+    cell_ids: tuple[str, ...]
+    note: str | None = None
+    """Why it failed, in one line, or at which epoch it was stopped."""
+
+    @property
+    def value(self) -> float | None:
+        """The mean over the seeds; None unless all of them are done."""
+        known = [value for value in self.values.values() if value is not None]
+        if self.status != "done" or not known or len(known) < len(self.values):
+            return None
+        return math.fsum(known) / len(known)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The tuning of one method on one model and data set."""
+
+    model: str
+    """Name of the model in the grid."""
+    method: str
+    """Label of the tuned method; the cells of the chosen settings have that of `winner`."""
+    method_title: str
+    data: str | None
+    """Name of the data set, where a grid has several."""
+    fraction: float | None
+    """Share of the training rows that the trials are trained on."""
+    on: str
+    """What is compared, in words: `validation loss`, or a benchmark and its metric."""
+    lower_is_better: bool
+    num_trials: int
+    """How many there will be."""
+    space: Space
+    """What each setting may be: a list, or a range."""
+    sampler: str
+    trials: tuple[Trial, ...]
+    """Those that are known so far."""
+    chosen: int | None
+    """Number of the trial whose settings were chosen; None where it is not decided yet."""
+
+    @property
+    def winner(self) -> str:
+        """The label of the method with the chosen settings."""
+        return f"{self.method}[tuned]"
+
+
+def tunings(grid: OpenGrid) -> tuple[Tuning, ...]:
+    """What is known of each tuning of a grid, in the order of its blocks."""
+    return ()
