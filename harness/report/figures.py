@@ -73,6 +73,8 @@ class Plot:
 
     title: str
     draw: Callable[[Axes], None]
+    finish: Callable[[Axes], None] | None = None
+    """Draws what depends on where things came to stand, such as labels beside points."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,13 @@ def _draw(panels: list[Plot], title: str) -> Figure:
     figure = Figure(layout=layout, dpi=DPI)
     FigureCanvasAgg(figure)
     entries: dict[str, Any] = {}
+    drawn: list[tuple[Plot, Axes]] = []
     num_rows_of_panels = -(-len(panels) // MOST_ABREAST)
     abreast = -(-len(panels) // num_rows_of_panels)
     for index, panel in enumerate(panels):
         axes = figure.add_subplot(num_rows_of_panels, abreast, index + 1)
         panel.draw(axes)
+        drawn.append((panel, axes))
         axes.set_title(wrapped(panel.title, TITLE_WIDTH))
         axes.grid(axis="y", color=GRID, alpha=0.3, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
@@ -148,6 +152,9 @@ def _draw(panels: list[Plot], title: str) -> Figure:
     # Laid out here, once: a figure that has an engine is drawn twice for each format.
     layout.execute(figure)
     figure.set_layout_engine(None)
+    for panel, axes in drawn:
+        if panel.finish is not None:
+            panel.finish(axes)
     return figure
 
 
