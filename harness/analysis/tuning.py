@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.grid.tuning import Space
@@ -29,6 +29,8 @@ class Trial:
     status: TrialStatus
     """`failed`: one of its trainings failed or diverged, so that it counts as the worst."""
     cell_ids: tuple[str, ...]
+    seconds: float | None = None
+    """What its trainings took together; None where nothing is known."""
     note: str | None = None
     """Why it failed, in one line, or at which epoch it was stopped."""
 
@@ -66,6 +68,10 @@ class Tuning:
     """Those that are known so far."""
     chosen: int | None
     """Number of the trial whose settings were chosen; None where it is not decided yet."""
+    published: Mapping[str, Any] = field(default_factory=dict)
+    """What the method's own recipe has in the place of what is tuned, as far as it states it."""
+    unit: str | None = None
+    """What the validation score counts, such as `nats per token`; None of shares (0..1)."""
 
     @property
     def winner(self) -> str:

@@ -29,6 +29,8 @@ from harness.report.reading import caution_sentences, headline_sentences, status
 from harness.report.render import Table, to_markdown
 from harness.report.text import to_text
 from harness.report.theory import theory_section
+from harness.report.tuning import choice_table, trial_records, tuned_records, tuned_tables
+from harness.report.tuning_figures import tuning_drawings
 from harness.report.validation import validation_table
 
 TERMINAL_WIDTH = 120
@@ -80,6 +82,13 @@ TABLES = (
         )
         for is_rest, file in COMPARED
     ),
+    *(
+        TableKind("tuning", tables, records, file, ("md", "tex"), in_terminal=True)
+        for file, tables, records in (
+            ("tuning", choice_table, trial_records),
+            ("tuned", tuned_tables, tuned_records),
+        )
+    ),
     TableKind("responses", listings.flag_tables, file="responses"),
     TableKind("responses", listings.order_table, file="responses"),
     TableKind("training-loss", validation_table),
@@ -118,6 +127,7 @@ def _score_kind(table: ScoreTable) -> TableKind:
 SECTIONS = {
     "tables": "Tables",
     "comparisons": "Paired comparisons",
+    "tuning": "Tuning",
     "items": "Item by item",
     "responses": "Generated responses",
     "sample-efficiency": "Sample efficiency",
@@ -163,6 +173,7 @@ def drawings(findings: Findings) -> list[Drawing]:
             for drawing in efficiency_drawings(findings, *key, styles)
         ),
         *(loss_drawing(findings, curves, styles) for curves in findings.losses),
+        *tuning_drawings(findings.data.tunings, styles),
         *(gate_drawing(curves) for curves in findings.gates),
         *(
             bridge_drawing(measured, group, model, data, styles)

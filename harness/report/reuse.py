@@ -29,7 +29,7 @@ def figures_key(findings: Findings) -> str:
         for path in sorted(sources, key=lambda path: path.name):
             digest.update(path.read_bytes())
     data = findings.data
-    digest.update(repr((data.tables, findings.measured.layout)).encode())
+    digest.update(repr((data.tables, findings.measured.layout, data.tunings)).encode())
     gates = [frame for found in findings.gates for frame in (found.last, found.means)]
     for frame in (data.scores, data.cells, data.losses, *gates):
         digest.update(frame.to_csv().encode())

@@ -1,0 +1,249 @@
+"""The page's section on tuning: what was tried and chosen, what it did to the scores, warnings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from harness.analysis.findings import Findings
+from harness.analysis.scales import scale_of
+from harness.analysis.tuned import (
+    TunedLine,
+    is_published_recipe,
+    tuned_lines,
+    tuning_cost,
+)
+from harness.analysis.tuning import Tuning
+from harness.analysis.tuning_curves import NEAR_END, Edge, edges, settings_text, value_text
+from harness.report.numbers import (
+    MISSING,
+    estimate_record,
+    interval_text,
+    number,
+    p_text,
+    scaled,
+    share_text,
+    short_seconds,
+    signed,
+)
+from harness.report.render import Entry, Table, blocks
+
+BIASED = (
+    "A setting is chosen by its validation score, which is the best of many and so better than "
+    "the same setting would give again: it is no result, and stands in no table. Scores are of "
+    "trainings anew with the chosen setting, with seeds and test items that the choice has not "
+    "seen."
+)
+
+
+def choice_table(findings: Findings, digits: int = 2) -> list[Table]:
+    """What was tried and chosen of each method, and what it took; it has no score."""
+    tunings = findings.data.tunings
+    if not tunings:
+        return []
+    losses = {"failed": "Failed", "pruned": "Stopped early"}
+    lost = [
+        status
+        for status in losses
+        if any(t.status == status for one in tunings for t in one.trials)
+    ]
+    costs = [tuning_cost(findings.measured, one) for one in tunings]
+    lines = []
+    for one, cost in zip(tunings, costs, strict=True):
+        times = cost.tuning / cost.training if cost.tuning and cost.training else None
+        lines.append(
+            [
+                *(_place(one), one.method, chosen_text(findings, one)),
+                settings_text(one.published) or MISSING,
+                f"{sum(trial.status != 'to do' for trial in one.trials)} of {one.num_trials}",
+                *(str(sum(trial.status == status for trial in one.trials)) for status in lost),
+                *(short_seconds(cost.tuning), short_seconds(cost.training), number(times, ".1f")),
+            ]
+        )
+    devices = sorted({cost.device for cost in costs} - {""})
+    of = f"{' and '.join(devices)} time" if devices else "time"
+    table = Table(
+        name="tuning",
+        title="What was tuned, and what was chosen",
+        header=(
+            *("Model", "Method", "Chosen", "Published recipe", "Trials"),
+            *(losses[status] for status in lost),
+            *("Tuning", "One training", "Times"),
+        ),
+        rows=blocks(lines),
+        caption=(
+            f"{_budget_sentence(tunings)} Tuning: {of} of all trainings of the trials; times: how "
+            "many trainings with the chosen settings it would have paid for.",
+            BIASED,
+        ),
+        notes=tuple(edge_sentences(tunings)),
+        num_text_columns=4,
+    )
+    return [table]
+
+
+def _place(one: Tuning) -> str:
+    """A model, and what else tells its tunings apart."""
+    data = "" if one.data is None else f" on {one.data}"
+    share = "" if one.fraction in (None, 1.0) else f", {share_text(one.fraction)}"
+    return f"{one.model}{data}{share}"
+
+
+def chosen_text(findings: Findings, one: Tuning) -> str:
+    """The chosen settings, and whether they are the published recipe."""
+    chosen = next((trial for trial in one.trials if trial.number == one.chosen), None)
+    if chosen is None:
+        return "not chosen yet"
+    same = " (the published recipe)" if is_published_recipe(findings.measured, one) else ""
+    return settings_text(chosen.settings) + same
+
+
+def _budget_sentence(tunings: Sequence[Tuning]) -> str:
+    """What was tuned on, and how equal the number of trials is."""
+    numbers = {one.num_trials for one in tunings}
+    own = ", ".join(f"{one.method} {one.num_trials}" for one in tunings)
+    seeds = sorted({len(trial.values) for one in tunings for trial in one.trials}) or [1]
+    count = "–".join(dict.fromkeys(map(str, (seeds[0], seeds[-1]))))
+    lost = sum(trial.status in ("failed", "pruned") for one in tunings for trial in one.trials)
+    sentences = [
+        f"Tuned on: {', '.join(dict.fromkeys(one.on for one in tunings))}.",
+        f"Every method had {numbers.pop()} trials."
+        if len(numbers) == 1
+        else f"The methods had not the same number of trials ({own}): not at equal cost.",
+        f"Seeds of a trial: {count}. Sampler: "
+        f"{', '.join(dict.fromkeys(one.sampler for one in tunings))}.",
+    ]
+    if lost:
+        sentences.append(
+            f"{lost} of the trials failed or were stopped early: they count as trials, and are "
+            "never chosen."
+        )
+    return " ".join(sentences)
+
+
+def edge_sentences(tunings: Sequence[Tuning]) -> list[str]:
+    """One line for each chosen number at the edge of what was tried."""
+    return [_edge_sentence(one, edge) for one in tunings for edge in edges(one)]
+
+
+def _edge_sentence(one: Tuning, edge: Edge) -> str:
+    low, high = map(value_text, edge.span)
+    size = "largest" if edge.is_highest else "smallest"
+    where = (
+        f"within {NEAR_END:.0%} of the {'upper' if edge.is_highest else 'lower'} end of its range"
+        if edge.is_range
+        else f"the {size} of its list"
+    )
+    to = "" if edge.beyond is None else f", such as to {value_text(edge.beyond)}"
+    return (
+        f"At the edge: {_place(one)}, {one.method}: the chosen {edge.setting} "
+        f"{value_text(edge.value)} is {where} ({low} to {high}); a better one may lie beyond: "
+        f"widen `tune.space.{one.method}.{edge.setting}`{to}."
+    )
+
+
+def tuned_tables(findings: Findings, digits: int = 2) -> list[Table]:
+    """The scores at the published recipe beside the tuned ones, by group."""
+    found = list(tuned_lines(findings.measured, findings.comparisons))
+    tables = []
+    for group in dict.fromkeys(line.group for line in found):
+        mine = [line for line in found if line.group is group]
+        tables.append(
+            Table(
+                name="tuned" + group.suffix(),
+                title="At the published recipe, and tuned",
+                subtitle=group.title,
+                header=(
+                    *("Model", "Method", "Column"),
+                    *("Published recipe", "Tuned", "Difference", "95% interval", "p"),
+                ),
+                rows=blocks([_tuned_row(line, digits) for line in mine], 2),
+                caption=(
+                    "Percent ± one standard error; differences in points, tuned − published "
+                    "recipe, paired by item and seed: both are trained on the same rows with the "
+                    "same seeds. p: not corrected for their number; these differences describe "
+                    "what tuning did.",
+                    *_same_sentences(findings, mine),
+                ),
+                notes=tuple(edge_sentences(findings.data.tunings)),
+                num_text_columns=3,
+            )
+        )
+    return tables
+
+
+def _tuned_row(line: TunedLine, digits: int) -> list[str | Entry]:
+    both = [line.published, line.tuned]
+    scale = scale_of(line.group.unit(line.column), [one.value for one in both if one], digits)
+    entries: list[str | Entry] = []
+    for one in both:
+        error = "" if one is None or one.stderr is None else f"± {scaled(one.stderr, scale)}"
+        entries.append(Entry() if one is None else Entry(scaled(one.value, scale), error))
+    told = [MISSING] * 3
+    if line.is_same:
+        told = ["the same", MISSING, MISSING]
+    elif line.difference is not None:
+        interval = interval_text(line.difference.interval, scale=scale)
+        told = [signed(line.difference.value, scale), interval, p_text(line.p_value)]
+    return [_place(line.tuning), line.tuning.method, line.group.head(line.column), *entries, *told]
+
+
+def _same_sentences(findings: Findings, lines: Sequence[TunedLine]) -> list[str]:
+    names = dict.fromkeys(
+        f"{_place(line.tuning)}, {line.tuning.method}" for line in lines if line.is_same
+    )
+    return [f"The winner is the published recipe: {'; '.join(names)}."] if names else []
+
+
+def trial_records(findings: Findings) -> list[dict[str, object]]:
+    """Every trial as a tidy record."""
+    return [
+        {
+            "model": one.model,
+            **({} if one.data is None else {"data": one.data}),
+            "fraction": one.fraction,
+            "method": one.method,
+            "trial": trial.number,
+            "settings": json.dumps(dict(trial.settings)),
+            "validated_on": one.on,
+            "lower_is_better": one.lower_is_better,
+            "validation_value": trial.value,
+            "num_seeds": sum(value is not None for value in trial.values.values()),
+            "status": trial.status,
+            "is_chosen": trial.number == one.chosen,
+            "seconds": trial.seconds,
+            "note": trial.note,
+        }
+        for one in findings.data.tunings
+        for trial in one.trials
+    ]
+
+
+def tuned_records(findings: Findings) -> list[dict[str, object]]:
+    """The tuned scores beside those of the published recipe as tidy records."""
+    return [
+        {
+            "protocol": line.group.protocol,
+            "columns_measured": line.group.title,
+            "model": line.tuning.model,
+            **({} if line.tuning.data is None else {"data": line.tuning.data}),
+            "fraction": line.tuning.fraction,
+            "method": line.tuning.method,
+            "column": line.column,
+            **_named(line, "published_recipe", line.published),
+            **_named(line, "tuned", line.tuned),
+            **estimate_record(
+                line.difference, "difference", "points", line.group.unit(line.column)
+            ),
+            "p": line.p_value,
+            "is_published_recipe": line.is_same,
+        }
+        for line in tuned_lines(findings.measured, findings.comparisons)
+    ]
+
+
+def _named(line: TunedLine, name: str, estimate: object) -> dict[str, object]:
+    found = estimate_record(estimate, name, "percent", line.group.unit(line.column))  # type: ignore[arg-type]  # an Estimate or None
+    return {
+        key if key.startswith((name, "unit")) else f"{name}_{key}": v for key, v in found.items()
+    }
