@@ -48,6 +48,8 @@ def test_every_point_is_named_and_no_two_names_touch(front: Front) -> None:
     axes = draw(front)
     assert {text.get_text() for text in axes.texts} == {*SCORES, "published"}
     renderer = axes.figure.canvas.get_renderer()
+    for text in axes.texts:
+        text.update_positions(renderer)
     # An annotation's own extent holds its line too.
     boxes = [Text.get_window_extent(text, renderer) for text in axes.texts]
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
