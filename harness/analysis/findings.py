@@ -25,6 +25,7 @@ from harness.analysis.mixtures import Mixture, table_mixture
 from harness.analysis.published import Anchor, Published, load_published
 from harness.analysis.responses import FlagLine, OrderLine, flag_lines, order_lines
 from harness.analysis.score_tables import Lines, score_lines
+from harness.analysis.tradeoffs import Tradeoff, tradeoffs
 from harness.analysis.variants import BASE, variant_of
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class Findings:
     """Published scores of base models, each with ours (0..1)."""
     scores: pd.DataFrame
     """Rows of the scores frame that are a whole benchmark's."""
+    tradeoffs: tuple[Tradeoff, ...]
+    """What the scores cost."""
     not_numbers: tuple[str, ...]
     """Scores that are no numbers, in words."""
     num_seeds: tuple[int, int] | None
@@ -131,6 +134,7 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
         costs=tuple(cost_lines(data.cells)),
         anchors=tuple(published.anchor_scores(scores)),
         scores=scores,
+        tradeoffs=tuple(tradeoffs(measured, comparisons)),
         not_numbers=tuple(
             f"{record['label']}: {record['benchmark']} {record['metric']}"
             for record in scores[~finite(scores["value"])].to_dict("records")

@@ -90,6 +90,9 @@ class ReportInput:
     """The folder of `zbench theory`; it may hold nothing yet."""
     notes: tuple[str, ...] = ()
     """The grid's own lines for the page: what its world is, why its scores are as they are."""
+    training_flops: Mapping[str, float] = field(default_factory=dict)
+    """Operations of each trained cell's training, as computed from shapes and token counts; absent
+    where the tokens are not known."""
     environment: Mapping[str, Any] = field(default_factory=dict)
     """Versions, host, device, date, git commit, tracking address."""
 
@@ -202,6 +205,7 @@ def _costs(state: CellState, result: CellResult | None) -> dict[str, Any]:
         | {f"{name}_rows": odd.get(name) for name in ODD_ROWS}
         | {
             "status": _status(state, result),
+            "num_devices": _num_devices(result),
             "evaluation_seconds": sum(result.evaluation_seconds.values()) if result else None,
             "expected_training_seconds": estimate.get("training_seconds"),
             "expected_scoring_seconds": estimate.get("scoring_seconds"),
@@ -211,6 +215,13 @@ def _costs(state: CellState, result: CellResult | None) -> dict[str, Any]:
             "final_gate_max_abs": statistics.get("gate/max_abs"),
         }
     )
+
+
+def _num_devices(result: CellResult | None) -> int | None:
+    """How many devices trained a cell together; None of one that is not trained."""
+    if result is None or result.train is None:
+        return None
+    return int(result.environment.get("num_devices", 1))
 
 
 def _status(state: CellState, result: CellResult | None) -> str:

@@ -3,7 +3,9 @@
 A point is on the front where no other is at most as costly and at least as good, one of both
 strictly. That is said of the measured values, and noise moves it: so a point off the front is
 called dominated only where some other point is at most as costly and better beyond noise (the 95%
-interval of their difference excludes 0). Else it is not told apart from the front.
+interval of their difference excludes 0). Where a cost differs between seeds, at most as costly then
+means that its dearest seed costs no more than the cheapest of the point's. Else it is not told
+apart from the front.
 """
 
 from __future__ import annotations
@@ -81,6 +83,8 @@ def front_of(
 ) -> Front | None:
     """The front of points; None where fewer than two have a cost, or all have the same.
 
+    On a log axis those that cost nothing do not count for that.
+
     Args:
         points: those whose cost or score is no number are left out.
         axis: what the cost is.
@@ -91,7 +95,7 @@ def front_of(
         beside: see `Front`.
     """
     known = [n for n, one in enumerate(points) if _is_finite(one)]
-    if len({points[n].cost for n in known}) < 2:
+    if len({points[n].cost for n in known if points[n].cost > 0 or not axis.is_log}) < 2:
         return None
     better = is_better or unpaired(points, lower_is_better=lower_is_better)
     sign = -1.0 if lower_is_better else 1.0
@@ -100,7 +104,11 @@ def front_of(
     for n in known:
         no_dearer = [m for m in known if m != n and points[m].cost <= points[n].cost]
         beaten = any(_is_above(points[m], points[n], sign) for m in no_dearer)
-        told = [m for m in no_dearer if sign * (points[m].value - points[n].value) > 0]
+        told = [
+            m
+            for m in no_dearer
+            if sign * (points[m].value - points[n].value) > 0 and _ends_below(points[m], points[n])
+        ]
         by = min((m for m in told if better(m, n)), key=lambda m: (points[m].cost, m), default=None)
         places.append("front" if not beaten else "not told apart" if by is None else "dominated")
         dominated_by.append(None if by is None else points[by].label)
@@ -124,6 +132,13 @@ def _is_above(other: Point, point: Point, sign: float) -> bool:
     """Whether another point, which costs no more, stands in a point's way to the front."""
     gain = sign * (other.value - point.value)
     return gain > 0 or (gain == 0 and other.cost < point.cost)
+
+
+def _ends_below(other: Point, point: Point) -> bool:
+    """Whether another's dearest seed costs no more than the cheapest of a point's."""
+    highest = other.cost if other.cost_range is None else other.cost_range[1]
+    lowest = point.cost if point.cost_range is None else point.cost_range[0]
+    return highest <= lowest
 
 
 def unpaired(points: Sequence[Point], *, lower_is_better: bool = False) -> Better:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from harness.analysis.prompts import prompt_pairs
 from harness.analysis.sources import ResultSource
 from harness.analysis.tuning import tunings
 from harness.commands.display import console, grid_warnings, print_json, print_warnings
-from harness.errors import LONGEST_LIST, ReportError, mask_secrets, printable
+from harness.errors import LONGEST_LIST, ReportError, ZbenchError, mask_secrets, printable
 from harness.grid.budgets import budget_notes
 from harness.grid.workspace import OpenGrid
 
@@ -96,6 +97,7 @@ def _content(
         prompts=prompt_pairs(grid.cells, source.results),
         theory=theory,
         notes=tuple(map(mask_secrets, (*grid.spec.notes, *told))),
+        training_flops=_training_flops(grid, source),
         environment=source.environment()
         | {
             "report made with": f"zbench {package_versions()['zbench']}, "
@@ -103,6 +105,25 @@ def _content(
             "tracking": "the cells' own files" if source.problem else uri,
         },
     )
+
+
+def _training_flops(grid: OpenGrid, source: ResultSource) -> dict[str, float]:
+    """Operations of the trained cells whose tokens are known."""
+    from harness.estimate.costs import training_flops
+    from harness.estimate.tokens import token_counter
+
+    found: dict[str, float] = {}
+    with contextlib.suppress(ZbenchError):  # data or tokenizer are not here any more
+        tokens_of = token_counter(
+            runs_dir=grid.runs_dir, data_root=grid.data_root, num_rows=grid.num_rows
+        )
+        for cell in grid.cells:
+            result = source.results.get(cell.id)
+            if result is None or result.train is None:
+                continue
+            if (flops := training_flops(cell, tokens_of)) is not None:
+                found[cell.id] = flops
+    return found
 
 
 def only_in_mlflow(labels: Sequence[str], runs_dir: Path, uri: str) -> list[str]:

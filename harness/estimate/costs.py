@@ -237,6 +237,16 @@ def _training(
     return round(epochs * tokens.tokens), round(epochs * computed), float(epochs) * flops
 
 
+def training_flops(cell: Cell, tokens_of: TokensOf) -> float | None:
+    """Operations of a cell's whole training; None where its tokens are not known.
+
+    Raises:
+        DataError: local data cannot be read.
+        ModelError: the tokenizer cannot be read.
+    """
+    return _training(cell, tokens_of(cell))[2]
+
+
 def _scoring(state: CellState, data_root: Path | None) -> list[ScoringTokens] | None:
     """What is to be scored, group by group; None where a benchmark's size is unknown."""
     # A cell that is trained again is scored again.

@@ -15,7 +15,7 @@ from itertools import chain, count, product
 from harness.analysis.findings import Findings
 from harness.analysis.layout import OTHERS, ScoreTable
 from harness.errors import printable
-from harness.report import comparisons, costs, listings, tables
+from harness.report import comparisons, costs, listings, tables, tradeoffs
 from harness.report.bridge import BRIDGE, bridge_drawing
 from harness.report.curves import efficiency_drawings, loss_drawing
 from harness.report.figures import Drawing, styles_of
@@ -89,6 +89,13 @@ TABLES = (
             ("tuned", tuned_tables, tuned_records),
         )
     ),
+    TableKind(
+        "pareto",
+        tradeoffs.cost_score_tables,
+        tradeoffs.cost_score_records,
+        file="pareto",
+        formats=("md", "tex"),
+    ),
     TableKind("responses", listings.flag_tables, file="responses"),
     TableKind("responses", listings.order_table, file="responses"),
     TableKind("training-loss", validation_table),
@@ -128,6 +135,7 @@ SECTIONS = {
     "tables": "Tables",
     "comparisons": "Paired comparisons",
     "tuning": "Tuning",
+    "pareto": "Scores against costs",
     "items": "Item by item",
     "responses": "Generated responses",
     "sample-efficiency": "Sample efficiency",
@@ -172,6 +180,7 @@ def drawings(findings: Findings) -> list[Drawing]:
             for key in findings.efficiency
             for drawing in efficiency_drawings(findings, *key, styles)
         ),
+        *tradeoffs.tradeoff_drawings(findings, styles),
         *(loss_drawing(findings, curves, styles) for curves in findings.losses),
         *tuning_drawings(findings.data.tunings, styles),
         *(gate_drawing(curves) for curves in findings.gates),

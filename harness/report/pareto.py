@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 DEFINITION = (
     "On the front: no other is at most as costly and at least as good, one of both strictly. "
-    "Dominated: another one is at most as costly and better beyond noise (the 95% interval of "
-    "their difference excludes 0; each by itself, not corrected for their number). Not told apart: "
-    "off the front, and no such one is known."
+    "Dominated: another one is at most as costly (its dearest seed no dearer than this one's "
+    "cheapest) and better beyond noise (the 95% interval of their difference excludes 0; each by "
+    "itself, not corrected for their number). Not told apart: off the front, and no such one is "
+    "known."
 )
 PLAIN = ("#777777", "o")
 """Colour and marker of a point of no known method."""
@@ -95,10 +96,24 @@ def _draw(axes: Axes, *, front: Front, styles: Styles) -> None:
         axes.plot(*zip(*corners, strict=True), color=GRID, linewidth=1.2, zorder=1)
     _legend(axes, front, {place for _, place in shown})
     axes.margins(x=0.16, y=0.1)
+    if front.axis.is_log:
+        _set_ticks(axes)
     lower = f" ({LOWER_IS_BETTER} lower is better)" if front.lower_is_better else ""
     shares = "%" if front.unit is None else front.unit
     axes.set_ylabel(f"{front.score} ({shares}){lower}")
     axes.set_xlabel(front.axis.title + " (log scale)" * front.axis.is_log)
+
+
+def _set_ticks(axes: Axes) -> None:
+    """Few ticks with plain numbers, where the axis spans less than a power of ten."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+    low, high = axes.get_xlim()
+    if high / low >= 10:
+        return
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _has_place(point: Point, front: Front) -> bool:

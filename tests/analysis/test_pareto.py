@@ -90,6 +90,14 @@ def test_what_pairs_say_goes_before_the_points_own_intervals() -> None:
     assert places_of(points, is_better=lambda _a, _b: True)["dear"] == "dominated"
 
 
+def test_costs_of_seeds_that_overlap_dominate_nothing() -> None:
+    cheap = Point("cheap", 1.0, 0.9, (0.89, 0.91), (0.8, 1.3))
+    dear = Point("dear", 1.2, 0.1, (0.09, 0.11), (1.1, 1.4))
+    assert places_of([cheap, dear])["dear"] == "not told apart"
+    dearer = Point("dear", 1.4, 0.1, (0.09, 0.11), (1.3, 1.5))
+    assert places_of([cheap, dearer])["dear"] == "dominated"
+
+
 def test_an_unpaired_difference_has_the_root_of_the_summed_squares() -> None:
     # Half widths 3 and 4 points: the difference has 5.
     points = [Point("a", 1, 0.60, (0.57, 0.63)), Point("b", 1, 0.5501, (0.5101, 0.5901))]
@@ -100,11 +108,26 @@ def test_an_unpaired_difference_has_the_root_of_the_summed_squares() -> None:
 
 
 @pytest.mark.parametrize(
-    "costs", [(), (1.0,), (5.0, 5.0), (5.0, math.nan), (math.nan, math.nan), (5.0, math.inf)]
+    "costs",
+    [
+        (),
+        (1.0,),
+        (5.0, 5.0),
+        (0.0, 5.0, 5.0),
+        (5.0, math.nan),
+        (math.nan, math.nan),
+        (5.0, math.inf),
+    ],
 )
 def test_a_cost_of_one_value_or_none_has_no_front(costs: tuple[float, ...]) -> None:
     points = [Point(str(n), cost, 0.5) for n, cost in enumerate(costs)]
     assert front_of(points, COST, "Average") is None
+
+
+def test_what_costs_nothing_is_a_point_of_a_linear_axis() -> None:
+    points = [Point("base", 0.0, 0.5), Point("trained", 0.1, 0.6)]
+    assert front_of(points, COST, "Average") is None
+    assert front_of(points, Axis("forgetting", "Forgetting", is_log=False), "Average") is not None
 
 
 def test_a_point_whose_score_is_no_number_is_left_out() -> None:
