@@ -62,6 +62,8 @@ PARAMS: dict[str, str] = {
     "method_title": "its printed title",
     "fraction": "share of the training rows",
     "seed": "of the cell",
+    "repeat": "which further training of one configuration and seed it is",
+    "seed.*": "what it draws by another seed, such as `seed.order`",
     "data": "hub data set or file of the training rows",
     "world": "the embedded world, such as `demo-1`",
     "method.*": "each option of the method",

@@ -255,6 +255,8 @@ def _ranks(
     scores: dict[tuple[str, str, str, Asked, bool], dict[str, list[ScoreRow]]] = {}
     names: dict[tuple[str, str], dict[str, str]] = {}
     for one, _, found in compared:
+        if one.result.cell.keys() & {"repeat", "fixed_seeds"}:
+            continue  # trained for what noise does, and no method of its own
         key = one.key
         of = key.text("model", "data", "fraction")
         # What several grids call by one label is no one method.

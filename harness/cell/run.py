@@ -191,7 +191,7 @@ def _train(
     _emit_start(context, cell.train.total_steps(len(data.rows)))
     check_memory(context)
     base = _load_base(context)
-    model = METHODS[cell.method].apply(base.model, cell.options, cell.seed or 0)
+    model = METHODS[cell.method].apply(base.model, cell.options, cell.seed_of("initialization"))
     return base, model, train_cell(context, base, model, data, flags)
 
 
@@ -244,7 +244,7 @@ def _load_trained(context: CellContext, result: CellResult) -> tuple[Base, PreTr
         check_undamaged(context.folder / ADAPTER_FOLDER, result.train.weights_sha256)
     base = _load_base(context, result.base.get("precision"))
     _check_same_base(cell, result, base)
-    model = METHODS[cell.method].apply(base.model, cell.options, cell.seed or 0)
+    model = METHODS[cell.method].apply(base.model, cell.options, cell.seed_of("initialization"))
     if cell.train is not None:
         load_trained(model, context.folder / ADAPTER_FOLDER)
     return base, model

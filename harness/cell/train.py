@@ -98,8 +98,7 @@ def read_training_data(cell: Cell, data_root: Path | None) -> Instructions:
         ZbenchError: the data set is missing or broken.
     """
     assert cell.fraction is not None
-    assert cell.seed is not None
-    data = read_training(cell.data, cell.fraction, cell.seed, data_root)
+    data = read_training(cell.data, cell.fraction, cell.seed_of("subset"), data_root)
     if cell.data_sha256 not in (None, data.file_sha256):
         raise DataError(
             f"{cell.data.path}: has changed since the grid was read (SHA-256 "
@@ -126,7 +125,6 @@ def train_cell(
     """
     cell, settings = context.cell, context.settings
     assert cell.train is not None
-    assert cell.seed is not None
     _check_parameter_count(cell, model)
     chat = used_chat_template(data.rows[0], cell.data.template, base.tokenizer)
     context.warn(chat and date_note(chat))
@@ -149,7 +147,7 @@ def train_cell(
                 model,
                 examples,
                 cell.train.model_copy(update={"token_budget": budget}),
-                seed=cell.seed,
+                seed=cell.seed_of("order"),
                 device=settings.device,
                 precision=base.identity["precision"],
                 pad_token_id=PADDING,

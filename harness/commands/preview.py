@@ -95,8 +95,8 @@ def _training_prompts(
 
     assert cell.train is not None
     assert cell.fraction is not None
-    assert cell.seed is not None
-    rows = read_training(cell.data, cell.fraction, cell.seed, grid.data_root).rows[:ROWS]
+    seed = cell.seed_of("subset")
+    rows = read_training(cell.data, cell.fraction, seed, grid.data_root).rows[:ROWS]
     examples = cell_examples(cell, rows, tokenizer, grid.data_root)
     return tuple(
         training_prompt(row, example, cell.data, tokenizer)

@@ -160,7 +160,7 @@ def known_losses(runs_dir: Path, data_root: Path | None) -> Callable[[Cell], str
         if lengths is None or len(lengths.whole) >= COUNTED_ROWS:
             return None
         total = len(lengths.whole)
-        order = order_of(cell.data, total, cell.fraction, cell.seed or 0)
+        order = order_of(cell.data, total, cell.fraction, cell.seed_of("subset"))
         return training_tokens(lengths, order, cell.train.max_length, cell.data).note(cell.data)
 
     return note

@@ -160,7 +160,7 @@ def _read_rows(cell: Cell, settings: ProbeSettings) -> tuple[Row, ...]:
     if cell.train is None:
         return ()
     assert cell.fraction is not None
-    return read_training(cell.data, cell.fraction, cell.seed or 0, settings.data_root).rows
+    return read_training(cell.data, cell.fraction, cell.seed_of("subset"), settings.data_root).rows
 
 
 def _load(cell: Cell, settings: ProbeSettings, device: str, clock: Callable[[], float]) -> _Subject:
@@ -169,7 +169,7 @@ def _load(cell: Cell, settings: ProbeSettings, device: str, clock: Callable[[], 
 
     precision = resolve_precision(cell.train.precision if cell.train else "auto", device)
     base = load_base(cell.model, data_root=settings.data_root, device=device, precision=precision)
-    model = METHODS[cell.method].apply(base.model, cell.options, cell.seed or 0)
+    model = METHODS[cell.method].apply(base.model, cell.options, cell.seed_of("initialization"))
     return _Subject(cell, settings, device, clock, base, model)
 
 

@@ -78,7 +78,7 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: RowCounts
             if size is not None and total < size:  # a sample of a large set
                 sampled = training_tokens(lengths, range(total), limit, cell.data)
                 return _scaled(sampled, num_examples(cell.fraction, size))
-            order = order_of(cell.data, total, cell.fraction, cell.seed or 0)
+            order = order_of(cell.data, total, cell.fraction, cell.seed_of("subset"))
             return training_tokens(lengths, order, limit, cell.data)
         if size is None and cell.train.max_steps is None:
             return None

@@ -86,6 +86,8 @@ class GenerationState:
 
     temperature: float | None = None
     """As the grid asks for it; None for what each task says itself."""
+    draw: int = 0
+    """Added to the seed of what is sampled."""
     num_rows: int = DEFAULT_NUM_ROWS
     """Responses that are generated side by side; fewer once memory ran out."""
     responses: dict[tuple[str, int, int], Generation] = field(default_factory=dict)
@@ -192,7 +194,8 @@ class _Batch:
 
     def by_pool(self, settings: Settings) -> None:
         """Generates side by side, over kept keys and values."""
-        scorer, decoding = self._scorer, settings.decoding
+        scorer = self._scorer
+        decoding = replace(settings.decoding, seed=SEED + self._state.draw)
         longest = scorer.max_length - decoding.max_new_tokens
         prompts = [self._prompt(number, longest) for number in self._numbers]
         stop = StopStrings(scorer.tokenizer, settings.stops)
@@ -233,7 +236,7 @@ class _Batch:
         logger.warning("generated one by one by transformers: %s", reason)
         scorer.batching = replace(scorer.batching, fallback=reason)
         for number in self._numbers:
-            stream = random_stream(SEED, self._key(number))
+            stream = random_stream(SEED + self._state.draw, self._key(number))
             with torch.random.fork_rng(devices=_devices(scorer.device)):
                 torch.manual_seed(stream.getrandbits(63))
                 request = _with_temperature(self._requests[number], self._state.temperature)

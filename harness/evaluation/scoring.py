@@ -56,6 +56,7 @@ def score_benchmarks(
             on_progress=on_progress,
             temperature=loaded[0].task.temperature,
         )
+        scorer.generation.draw = loaded[0].task.draw or 0
         results = run_requests(scorer, loaded)
         requests = {
             one.task.name: asked

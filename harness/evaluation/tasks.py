@@ -82,6 +82,10 @@ class TaskSpec(Spec):
     allow_code_execution: bool = Field(default=False, exclude_if=operator.not_)
     """Whether its scoring may run code that a model has written; the grid's."""
 
+    draw: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=_is_unset)
+    """Which further draw of sampled responses it is, as of a repeated training; the grid's own key
+    of no task."""
+
     @field_validator("name")
     @classmethod
     def _known(cls, name: str, info: ValidationInfo) -> str:
@@ -155,9 +159,16 @@ class TaskSpec(Spec):
     def decoding(self) -> Decoding | None:
         """How responses are generated, resolved; None where none are."""
         own = self.benchmark.decoding
-        if own is None or self.temperature is None:
-            return own
-        return replace(own, temperature=self.temperature)
+        if own is None:
+            return None
+        if self.temperature is not None:
+            own = replace(own, temperature=self.temperature)
+        return own if self.draw is None else replace(own, seed=own.seed + self.draw)
+
+    def drawn(self, draw: int) -> Self:
+        """The same request with its responses drawn anew; as it is where nothing is sampled."""
+        sampled = self.decoding is not None and self.decoding.temperature > 0
+        return self.model_copy(update={"draw": draw}) if sampled else self
 
     def file(self, member: str, split: str) -> str | None:
         """The local file of a task's split, of those that the grid names."""

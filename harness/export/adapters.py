@@ -125,7 +125,9 @@ def _write_whole_model(
 
     base = load_base(cell.model, data_root=data_root, device="cpu", precision="fp32")
     names = set(dict(base.model.named_parameters()))
-    model: Any = METHODS[cell.method].apply(base.model, cell.options, cell.seed or 0)
+    model: Any = METHODS[cell.method].apply(
+        base.model, cell.options, cell.seed_of("initialization")
+    )
     if set(dict(model.named_parameters())) != names:
         raise UsageError(
             f"{cell.label}: {cell.method} adds parts of its own to the model, which no common "

@@ -146,7 +146,9 @@ def _order(value: Any) -> tuple[bool, float, str]:
 
 
 def _is_cell(record: Mapping[str, Any]) -> bool:
-    return {"model_name", "method_label", "fraction", "seed"} <= record.keys()
+    # Repeats, and cells that draw by several seeds, are meant by their labels alone.
+    own = not record.get("repeat") and not record.get("fixed_seeds")
+    return own and {"model_name", "method_label", "fraction", "seed"} <= record.keys()
 
 
 def _known(group: CellGroup, cells: list[tuple[Path, dict[str, Any]]]) -> str:

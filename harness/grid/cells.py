@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -19,6 +20,9 @@ from harness.models.checkpoint import ModelSpec
 from harness.records.files import sha256_of_json
 from harness.spec import Spec
 from harness.training.spec import TrainSpec
+
+MOST_REPEATS = 50
+"""Trainings of one configuration with one seed."""
 
 RECIPE = 1
 """Incremented by every code change that alters trained weights; all cell ids change then."""
@@ -55,6 +59,31 @@ class Alias(Spec):
     tuning: TuningRole | None
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class FixedSeeds(Spec):
+    """Seeds of what a cell draws by another seed than its own; None of what it draws by its own."""
+
+    initialization: Seed | None = Field(default=None, exclude_if=_is_none)
+    """What is trained, as it is before the first step."""
+    order: Seed | None = Field(default=None, exclude_if=_is_none)
+    """The order of the rows, and the masks of dropout."""
+    subset: Seed | None = Field(default=None, exclude_if=_is_none)
+    """The rows of the fraction."""
+
+    @property
+    def text(self) -> str:
+        """What a label says of them, such as `order0+subset0`; empty where all are the cell's."""
+        return "+".join(f"{name}{value}" for name, value in self.model_dump().items())
+
+
+Source = Literal["initialization", "order", "subset"]
+"""What a seed draws: see FixedSeeds."""
+SOURCES: tuple[Source, ...] = get_args(Source)
+
+
 class Cell(Spec):
     """One model trained one way and scored."""
 
@@ -72,6 +101,14 @@ class Cell(Spec):
     """Share of the training rows; None for a method that trains nothing (`base`, `adapter`)."""
     seed: Seed | None
     """Seed of all that is drawn; None for a method that trains nothing (`base`, `adapter`)."""
+    fixed_seeds: FixedSeeds = Field(default=FixedSeeds(), exclude_if=lambda own: not own.text)
+    """What it draws by another seed: of a block that varies some sources alone."""
+    repeat: Annotated[int, Field(ge=1, le=MOST_REPEATS)] | None = Field(
+        default=None, exclude_if=_is_none
+    )
+    """Which further training of the same configuration and seed it is; None for the first."""
+    is_noise: bool = Field(default=False, exclude_if=operator.not_)
+    """Whether it is trained for the noise floor alone; not part of the id."""
     data: DataSpec
     """The training rows."""
     data_name: str | None = Field(default=None, exclude_if=lambda value: value is None)
@@ -132,6 +169,8 @@ class Cell(Spec):
             "seed": self.seed,
             "data": data,
             "train": train,
+            **({"fixed_seeds": fixed} if (fixed := self.fixed_seeds.model_dump()) else {}),
+            **({} if self.repeat is None else {"repeat": self.repeat}),
         }
 
     def _data_record(self) -> dict[str, Any]:
@@ -176,6 +215,16 @@ class Cell(Spec):
             copied.__dict__.pop(name, None)
         return copied
 
+    def seed_of(self, source: Source) -> int:
+        """The seed that draws one of SOURCES; 0 for a method that trains nothing."""
+        fixed: int | None = getattr(self.fixed_seeds, source)
+        return (self.seed or 0) if fixed is None else fixed
+
+    @property
+    def is_varied(self) -> bool:
+        """Whether it draws some sources by another seed than the rest."""
+        return bool(self.fixed_seeds.text)
+
     @property
     def listings(self) -> list[Cell]:
         """The cell under each of its names: the rows that it has in tables."""
@@ -193,8 +242,10 @@ class Cell(Spec):
     @property
     def label(self) -> str:
         """What a reader calls the cell, such as `llama-7b/zero-init-linear/10%/seed0`."""
-        name = self.data_name
-        return label_of(self.model_name, self.method_label, self.fraction, self.seed, name)
+        return label_of(
+            self.model_name, self.method_label, self.fraction, self.seed, self.data_name,
+            fixed_seeds=self.fixed_seeds.text, repeat=self.repeat,
+        )  # fmt: skip
 
     @property
     def slug(self) -> str:

@@ -99,7 +99,10 @@ def _labels_used_twice(grid: GridSpec) -> Iterator[str]:
                         "`match` chose what the other has; keep one"
                     )
             for fraction, seed in block.draws(choice):
-                label = label_of(model, choice.label, fraction, seed, block.data)
+                label = label_of(
+                    model, choice.label, fraction, seed, block.data,
+                    fixed_seeds=block.fixed(seed).text,
+                )  # fmt: skip
                 known = labels.setdefault(label, (meaning, fraction))
                 if known != (meaning, fraction) and choice.label not in told:
                     told.add(choice.label)

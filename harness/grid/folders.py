@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StorageError, UsageError
+from harness.grid.cells import FixedSeeds
 from harness.grid.locks import check_locks
 from harness.grid.names import label_of
 from harness.grid.schema import Cell
@@ -100,7 +101,11 @@ def stored_label(folder: Path) -> str | None:
     try:
         record = read_json_object(folder / CELL_FILE)
         model, method, data = record["model_name"], record["method_label"], record.get("data_name")
-        return label_of(model, method, record["fraction"], record["seed"], data)
+        fixed = FixedSeeds.model_validate(record.get("fixed_seeds", {})).text
+        return label_of(
+            model, method, record["fraction"], record["seed"], data,
+            fixed_seeds=fixed, repeat=record.get("repeat"),
+        )  # fmt: skip
     except (Unreadable, ValueError, KeyError, TypeError):  # reading the cell says what is wrong
         return None
 

@@ -53,15 +53,21 @@ def label_of(
     fraction: float | None,
     seed: int | None,
     data_name: str | None = None,
+    *,
+    fixed_seeds: str = "",
+    repeat: int | None = None,
 ) -> str:
     """The label of a cell; fraction and seed are None where nothing is trained.
 
-    A set of the grid's `datasets` stands in it: `llama-7b/lora@chats/10%/seed0`.
+    A set of the grid's `datasets` stands in it: `llama-7b/lora@chats/10%/seed0`; so do
+    seeds that differ from the cell's, and the number of a repeated training:
+    `llama-7b/lora/10%/seed1/order0+subset0`, `llama-7b/lora/10%/seed0/repeat1`.
     """
     if fraction is None:
         return f"{model_name}/{method_label}"
+    drawn, again = f"/{fixed_seeds}" * bool(fixed_seeds), f"/repeat{repeat}" * (repeat is not None)
     of = "" if data_name is None else f"@{data_name}"
-    return f"{model_name}/{method_label}{of}/{100 * fraction:g}%/seed{seed}"
+    return f"{model_name}/{method_label}{of}/{100 * fraction:g}%/seed{seed}{drawn}{again}"
 
 
 def data_place(name: str | None) -> str:

@@ -30,6 +30,7 @@ from harness.grid.entries import (
     Train,
     with_labels,
 )
+from harness.grid.noise import NoiseSpec, Vary, noise_faults, vary_fault
 from harness.grid.questions import ClaimSpec, Name, TableSpec, question_faults
 from harness.grid.schema import (
     DataName,
@@ -38,6 +39,7 @@ from harness.grid.schema import (
     GridSpec,
     MethodChoice,
     Seed,
+    noisy_blocks,
 )
 from harness.grid.sound_part import as_mapping, sound_part
 from harness.grid.task_entries import unused_local_data
@@ -63,6 +65,9 @@ class BlockFile(Spec):
     """The grid's where absent."""
     data: KnownData | None = None
     """Name in the grid's `datasets`; the grid's `data` where absent."""
+    vary: Vary | None = None
+    """What takes the seeds: of `initialization`, `order`, `subset` one or two; all of them where
+    absent."""
 
 
 class GridFile(Spec):
@@ -98,6 +103,9 @@ class GridFile(Spec):
     """The method that all others are compared with, by label or registry name; or `all`."""
     claims: list[ClaimSpec] = []
     """What the report tests first, and corrects for the number of."""
+    noise: NoiseSpec | None = None
+    """The cell that is trained again, with the same and with another seed: below what that moves
+    differences are noise."""
     tracking: TrackingSpec = TrackingSpec()
     budgets: bool = False
     """Whether `plan` and the report say how equal the methods' budgets are."""
@@ -124,6 +132,17 @@ class GridFile(Spec):
         faults.check()
         return self
 
+    @model_validator(mode="after")
+    def _varies_something(self) -> Self:
+        faults = Faults()
+        for index, block in enumerate(self.blocks):
+            trains = any(choice and choice.train for choice in block.methods)
+            said = vary_fault(block.vary or (), block.seeds, block.fractions, trains=trains)
+            if said is not None:
+                faults.add(said, "blocks", index, "vary")
+        faults.check()
+        return self
+
     def spec(self, text: str) -> GridSpec:
         """The grid, with what a block leaves out."""
         blocks = [
@@ -131,6 +150,7 @@ class GridFile(Spec):
             | {
                 "models": block.models or list(self.models),
                 "tasks": block.tasks or self.tasks,
+                "vary": block.vary or (),
                 "gpus_per_cell": block.gpus_per_cell or self.gpus_per_cell,
             }
             for block in self.blocks
@@ -201,6 +221,12 @@ def resolve(
         grid = sound_part(raw, _new_context(raw, folder))
     faults += [f"{place}: {fault}" for fault in combination_faults(grid)]
     faults += [f"{place}: {fault}" for fault in _questions(grid, whole or raw)]
+    trained = {name: choice.train is not None for choice in grid.choices
+               for name in (choice.label, choice.method)}  # fmt: skip
+    wrong = list(noise_faults(grid.noise, grid.models, trained))
+    if grid.noise is not None and not wrong and not any(noisy_blocks(grid)):
+        wrong = ["noise: no block trains that method on that model; name another"]
+    faults += [f"{place}: {fault}" for fault in wrong]
     return Resolved(grid, tuple(dict.fromkeys(faults)))  # ordered de-duplication
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Literal
 
@@ -11,12 +11,13 @@ from harness.demo.world import VERSION as DEMO_VERSION
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.cells import RECIPE as RECIPE
 from harness.grid.cells import Cell as Cell
-from harness.grid.cells import DataName, DeviceCount, Fraction, Seed
+from harness.grid.cells import DataName, DeviceCount, FixedSeeds, Fraction, Seed, Source
 from harness.grid.cells import is_base as is_base
 from harness.grid.cells import is_own_file as is_own_file
 from harness.grid.choices import LONGEST_LABEL as LONGEST_LABEL
 from harness.grid.choices import MethodChoice as MethodChoice
 from harness.grid.choices import options_on
+from harness.grid.noise import NoiseSpec, fixed_seeds, noise_cells, other_seed
 from harness.grid.questions import ClaimSpec, TableSpec
 from harness.grid.tracking_uri import TrackingSpec
 from harness.models.checkpoint import ModelSpec
@@ -39,6 +40,12 @@ class Block(Spec):
     """Devices that train each of its cells together."""
     data: DataName | None = None
     """Name in the grid's `datasets`; None for its one `data`."""
+    vary: tuple[Source, ...] = ()
+    """What takes the seeds, while all else keeps the first of them; empty: everything does."""
+
+    def fixed(self, seed: int | None) -> FixedSeeds:
+        """The seeds of what does not vary with a cell's seed."""
+        return fixed_seeds(self.vary, seed, self.seeds[0])
 
     def draws(self, choice: MethodChoice) -> Iterable[tuple[float | None, int | None]]:
         """Fraction and seed of each cell of a method and a model."""
@@ -72,6 +79,8 @@ class GridSpec(Spec):
     """The method that all others are compared with, or `all`."""
     claims: tuple[ClaimSpec, ...] = ()
     """What is tested first."""
+    noise: NoiseSpec | None = None
+    """Which cell is trained again, to tell what noise does."""
     budgets: bool = False
     """Whether `plan` and the report say how equal the methods' budgets are."""
     text: str
@@ -122,12 +131,44 @@ def expand(grid: GridSpec, contents: Mapping[str | None, str] | None = None) -> 
             devices = max(known.gpus_per_cell, cell.gpus_per_cell)
             update = {"tasks": tuple(tasks), "gpus_per_cell": devices}
             cells[cell.id] = known.model_copy(update=update)
+    for cell in _noise_cells(grid, list(cells.values())):
+        cells.setdefault(cell.id, cell)
     return list(cells.values())
+
+
+def noisy_blocks(grid: GridSpec) -> Iterator[tuple[str, MethodChoice, Block]]:
+    """Yields what the noise floor is measured on: of each model a method, and its first block."""
+    if (noise := grid.noise) is None:
+        return
+    for model in grid.models if noise.model is None else [noise.model]:
+        found = [
+            (model, choice, block)
+            for block in grid.blocks
+            for choice in block.methods
+            if model in block.models and choice.train is not None
+        ]
+        wanted = noise.method
+        own = [one for one in found if one[1].label == wanted]
+        named = [one for one in found if one[1].method == wanted]
+        yield from (found if wanted is None else own or named)[:1]
+
+
+def _noise_cells(grid: GridSpec, cells: Sequence[Cell]) -> Iterator[Cell]:
+    """Yields the cells that the noise floor needs beside those of the blocks."""
+    for model, choice, block in noisy_blocks(grid):
+        assert grid.noise is not None
+        place = model, choice.label, block.data, max(block.fractions), block.seeds[0]
+        for cell in cells:
+            own = cell.model_name, cell.method_label, cell.data_name, cell.fraction, cell.seed
+            if own == place and not cell.is_varied:
+                seed = other_seed(block.seeds, varies=bool(block.vary))
+                yield from noise_cells(cell, grid.noise.repeats, seed)
 
 
 def count_cells(grid: GridSpec) -> int:
     """The number of cells that `expand` would make; one of several blocks counts in each."""
-    return sum(
+    repeats = 0 if grid.noise is None else grid.noise.repeats * len(list(noisy_blocks(grid)))
+    return repeats + sum(
         len(block.models) * (1 if choice.train is None else len(block.fractions) * len(block.seeds))
         for block in grid.blocks
         for choice in block.methods
@@ -145,6 +186,7 @@ def cell_of(
     tasks: tuple[TaskSpec, ...] = (),
     gpus_per_cell: int = 1,
     data_sha256: str | None = None,
+    fixed: FixedSeeds | None = None,
 ) -> Cell:
     """One cell of a grid, trained on the set of this name in `datasets`.
 
@@ -161,6 +203,7 @@ def cell_of(
         options=options_on(choice, grid.models[model].shape, grid.choices),
         fraction=fraction,
         seed=seed,
+        fixed_seeds=fixed or FixedSeeds(),
         data=spec,
         data_name=name,
         data_sha256=data_sha256 if own else None,
@@ -179,5 +222,5 @@ def _block_cells(
             yield cell_of(
                 grid, model, choice, data=block.data, fraction=fraction, seed=seed,
                 tasks=block.tasks, gpus_per_cell=block.gpus_per_cell,
-                data_sha256=contents.get(block.data),
+                data_sha256=contents.get(block.data), fixed=block.fixed(seed),
             )  # fmt: skip

@@ -24,6 +24,7 @@ from harness.grid.entries import (
     with_labels,
 )
 from harness.grid.inputs import NO_DATA
+from harness.grid.noise import NoiseSpec
 from harness.grid.questions import ClaimSpec, Name, TableSpec
 from harness.grid.schema import Block, Fraction, GridSpec, Seed
 from harness.grid.task_entries import read_tasks
@@ -82,6 +83,7 @@ def sound_part(raw: Mapping[str, Any], context: Context) -> GridSpec:
         tables=tuple(_sound(TableSpec, raw.get("tables"), context)),
         claims=tuple(_sound(ClaimSpec, raw.get("claims"), context, prune=False)),
         compare=next(_sound(Name, [raw.get("compare")], context), None),
+        noise=next(_sound(NoiseSpec, [raw.get("noise")], context, prune=False), None),
         tracking=TrackingSpec(), text="",
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from harness.evaluation.tasks import LocalFile, TaskSpec, unknown_benchmark
 from harness.readers.files import Unreadable, user_path
 from harness.spec import Fault, Faults
 
-GIVEN = ("include", "files", "allow_code_execution")
+GIVEN = ("include", "files", "allow_code_execution", "draw")
 """Fields of a TaskSpec that the grid's own keys fill."""
 
 

@@ -42,11 +42,13 @@ def cell_params(cell: Cell) -> dict[str, object]:
         "method_title": cell.method_title,
         "fraction": cell.fraction,
         "seed": cell.seed,
+        "repeat": cell.repeat,
         "data": cell.data.source or cell.data.path,
         "data_name": cell.data_name,
         "world": cell.world,
     }
     params |= {f"method.{key}": value for key, value in cell.options.model_dump().items()}
+    params |= {f"seed.{key}": value for key, value in cell.fixed_seeds.model_dump().items()}
     if cell.train is not None:
         params |= {f"train.{key}": value for key, value in cell.train.model_dump().items()}
         params["train.resolved_learning_rate"] = cell.train.peak_learning_rate
