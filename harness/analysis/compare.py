@@ -31,7 +31,7 @@ from harness.evaluation.shown import items_name
 from harness.records.scores import TaskScore
 
 if TYPE_CHECKING:
-    from harness.analysis.stats import Estimate
+    from harness.analysis.stats import Estimate, Scope
 
 
 NO_MEAN = "no mean over items"
@@ -56,6 +56,8 @@ class ScoreRow:
     interval: tuple[float, float] | None = None
     """95% interval of second minus first, paired by item and seed."""
     p_value: float | None = None
+    """Of one pair that the two models do not differ, whatever their methods; of several seeds that
+    the methods do not."""
     test: str = ""
     num_items: int = 0
     """Items of the pairs."""
@@ -82,6 +84,13 @@ class ScoreRow:
             for scores in (self.firsts, self.seconds)
         )
         return first, second
+
+    @property
+    def scope(self) -> Scope | None:
+        """What interval and p speak of: see `Estimate.scope`; None without them."""
+        if self.interval is None:
+            return None
+        return "models" if len(self.requests) == 1 else "methods"
 
     @property
     def difference(self) -> float:
@@ -233,15 +242,14 @@ def _tested(row: ScoreRow, known: Sequence[tuple[Answers, Answers]]) -> ScoreRow
     """The row with its interval and p, as the report has them (`analysis.stats`)."""
     import numpy as np
 
-    from harness.analysis.stats import mcnemar_exact
+    from harness.analysis.paired import of_models
 
     gained = [{item: b[item] - a[item] for item in a} for a, b in known]
     estimate = _combined(gained, row.metric)
     p_value, test = estimate.p_value, "t, items × seeds" if len(known) > 1 else "t, items"
     answers = [np.array(list(found.values())) for found in known[0][::-1]]
-    one_table = len(known) == len(by_subject(known[0][0], row.metric)) == 1
-    if one_table and np.isin(answers, (0.0, 1.0)).all():
-        p_value, test = mcnemar_exact(*answers), "McNemar, exact"
+    if len(known) == len(by_subject(known[0][0], row.metric)) == 1:
+        estimate, p_value, test = of_models(estimate, *answers)
     errors = row.errors
     if len(known) > 1:
         first, second = (

@@ -40,6 +40,10 @@ class Comparison:
     column: str
     estimate: Estimate | None
     p_value: float | None = None
+    """Of the methods; None where nothing is known of their seeds."""
+    p_models: float | None = None
+    """Of these two trained models alone, where that is all that is known: of no method, and never
+    tested."""
     p_holm: float | None = None
     """Adjusted over what is tested of the same family, model and protocol (see `corrected`); None
     of a description."""
@@ -57,15 +61,21 @@ class Comparison:
         return self.family in ("claim", "compare") and self.is_tested
 
     @property
+    def is_of_models(self) -> bool:
+        """Whether it speaks of two trained models, not of their methods: see `Estimate.scope`."""
+        return self.estimate is not None and self.estimate.scope == "models"
+
+    @property
     def is_significant(self) -> bool:
         """Whether its adjusted p is below ALPHA."""
         return self.p_holm is not None and self.p_holm < ALPHA
 
     @property
     def is_within_margin(self) -> bool | None:
-        """Whether its whole interval lies within ±margin; None without either."""
+        """Whether its whole interval lies within ±margin; None without either, or where it speaks
+        of no method."""
         interval = None if self.estimate is None else self.estimate.interval
-        if self.margin is None or interval is None:
+        if self.margin is None or interval is None or self.is_of_models:
             return None
         return -self.margin <= interval[0] and interval[1] <= self.margin
 
@@ -270,8 +280,11 @@ def compare_with_published(
             if ours is None or not published.matches(column, group, ours.num_items):
                 continue
             difference = published.difference(ours, row, column)
-            names, p_value = (name_of(variant), "published"), difference.p_value
-            found.append(
-                Comparison(group, model, *names, column, difference, p_value, test="t, unpaired")
-            )
+            entry = Comparison(
+                group, model, name_of(variant), "published", column, difference,
+                test="t, unpaired",
+            )  # fmt: skip
+            p_value, of_models = difference.p_value, entry.is_of_models
+            ps = (None, p_value) if of_models else (p_value, None)
+            found.append(replace(entry, p_value=ps[0], p_models=ps[1]))
     return found

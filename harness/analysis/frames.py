@@ -16,6 +16,7 @@ from harness.analysis.tuning import Tuning
 from harness.data.spec import ODD_ROWS
 from harness.errors import MethodError
 from harness.evaluation.tasks import TaskSpec, request_key
+from harness.grid.priors import SeedSds
 from harness.grid.questions import ClaimSpec, TableSpec
 from harness.grid.schema import Cell
 from harness.grid.status import CellState, is_trained
@@ -78,6 +79,8 @@ class ReportInput:
     """The method that the grid compares all others with, or `all`."""
     claims: tuple[ClaimSpec, ...] = ()
     """The grid's claims."""
+    seed_sd: SeedSds = SeedSds()
+    """What the grid states of the spread over re-trainings."""
     benchmarks: Mapping[str, Benchmark] = field(default_factory=dict)
     """The grid's benchmarks that do not ship, by name."""
     tunings: tuple[Tuning, ...] = ()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.answers import LOGLIKELIHOOD
 from harness.analysis.columns import Group, Setting, is_aggregate, is_missing
+from harness.analysis.exact import FEW_ITEMS, Share
 from harness.analysis.grouping import find_groups
 from harness.analysis.layout import layout_of
-from harness.analysis.stats import Estimate, Sample, combine, mcnemar_exact
+from harness.analysis.paired import Difference, Paired
+from harness.analysis.stats import Components, Estimate, Sample, combine
 from harness.analysis.variants import BASE, Variant, label_of, name_of, representatives, variant_of
 
 if TYPE_CHECKING:
@@ -26,17 +28,6 @@ Seed = int | None
 
 Parts = tuple[tuple[Setting, float], ...]
 """What a column is made of: settings with their weights."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A paired difference between two variants in one column."""
-
-    estimate: Estimate
-    p_value: float | None
-    test: str
-    """`McNemar, exact`, `t, items`, `t, items × seeds`, or of a score that is no mean over its
-    items `t, seeds`; empty without a test."""
 
 
 class Measurements:
@@ -126,7 +117,7 @@ class Measurements:
                 weight * self._scores[group.settings[part]][cell_id]["value"]
                 for part, weight in weights.items()
             )
-            for seed, cell_id in self._seeds(variant, group, column).items()
+            for seed, cell_id in self.seeds_with(variant, group, column).items()
         }
 
     def estimate(self, variant: Variant, group: Group, column: str) -> Estimate | None:
@@ -136,9 +127,9 @@ class Measurements:
             return None
         parts = tuple(zip(known, group.weights_of(column).values(), strict=True))
         if (variant, parts) not in self._estimates:
-            cell_ids = list(self._seeds(variant, group, column).values())
+            cell_ids = list(self.seeds_with(variant, group, column).values())
             samples = [self._sample(cell_ids, *part) for part in parts if cell_ids]
-            self._estimates[variant, parts] = combine(samples) if samples else None
+            self._estimates[variant, parts] = _alone(samples, variant) if samples else None
         return self._estimates[variant, parts]
 
     def difference(
@@ -146,40 +137,25 @@ class Measurements:
     ) -> Difference | None:
         """Left minus right, paired by item and seed; None where items are missing.
 
-        The base model has no seed: it stands against each seed of the other.
+        The base model has no seed: it stands against each seed of the other. What the grid's other
+        comparisons, or its `seed_sd`, tell of the spread over seeds is in it: see `paired`.
         """
-        import numpy as np
+        return self._paired.difference(left, right, group, column)
 
-        ours, theirs = self._seeds(left, group, column), self._seeds(right, group, column)
-        if None in ours:
-            ours = dict.fromkeys(theirs, ours[None])
-        pairs = [
-            (cell_id, theirs[None if None in theirs else seed])
-            for seed, cell_id in ours.items()
-            if seed in theirs or None in theirs
-        ]
-        if not pairs:
-            return None
-        samples = []
-        for part, weight in group.weights_of(column).items():
-            first = self._table([cell for cell, _ in pairs], group.settings[part])
-            second = self._table([cell for _, cell in pairs], group.settings[part])
-            if first is None or second is None or not first[0].equals(second[0]):
-                cells = [cell for pair in pairs for cell in pair]
-                if not self._is_no_mean(cells, group.settings[part]):
-                    return None
-                return self._difference_of_seeds(pairs, group, column)
-            answers = first[1], second[1]
-            items = answers[0] - answers[1]
-            samples.append(Sample(items.mean(axis=1), items, None, items.shape[1], weight))
-        estimate = combine(samples)
-        if len(samples) == len(pairs) == 1 and np.isin(answers, (0.0, 1.0)).all():
-            p_value = mcnemar_exact(answers[0][0], answers[1][0])
-            return Difference(estimate, p_value, "McNemar, exact")
-        test = "t, items × seeds" if len(pairs) > 1 else "t, items"
-        return Difference(estimate, estimate.p_value, test)
+    def components(
+        self, left: Variant, right: Variant, group: Group, column: str
+    ) -> Components | None:
+        """Where the variance of left minus right comes from; None where nothing is known of seeds.
 
-    def _is_no_mean(self, cell_ids: Sequence[str], setting: Setting) -> bool:
+        Of a score that is no mean over its items all that is known is the variance over seeds.
+        """
+        return self._paired.components(left, right, group, column)
+
+    @cached_property
+    def _paired(self) -> Paired:
+        return Paired(self)
+
+    def is_no_mean(self, cell_ids: Sequence[str], setting: Setting) -> bool:
         """Whether a score is no mean over items, such as a perplexity or F1: the records have no
         score of an item."""
         if setting.unit is not None:
@@ -187,26 +163,11 @@ class Measurements:
         frames = [self.data.items(cell_id, setting.benchmark) for cell_id in cell_ids]
         return all(frame is not None and setting.metric not in frame for frame in frames)
 
-    def _difference_of_seeds(
-        self, pairs: Sequence[tuple[str, str]], group: Group, column: str
-    ) -> Difference:
-        """Difference of scores that are no means over items.
+    def score_rows(self, setting: Setting, cell_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """`value`, `stderr` and `n` of cells that have a score."""
+        return [self._scores[setting][cell_id] for cell_id in cell_ids]
 
-        Only its spread over the seeds is known: the items are taken as given.
-        """
-        import numpy as np
-
-        samples = []
-        for part, weight in group.weights_of(column).items():
-            scores = self._scores[group.settings[part]]
-            number = min(int(scores[cell]["n"]) for cell, _ in pairs)
-            values = np.array([scores[a]["value"] - scores[b]["value"] for a, b in pairs])
-            samples.append(Sample(values, num_items=number, weight=weight))
-        estimate = combine(samples)
-        test = "" if estimate.stderr is None else "t, seeds"
-        return Difference(estimate, estimate.p_value, test)
-
-    def _seeds(self, variant: Variant, group: Group, column: str) -> dict[Seed, str]:
+    def seeds_with(self, variant: Variant, group: Group, column: str) -> dict[Seed, str]:
         """Cells that have a score in every part of the column."""
         parts = group.parts(column)
         found = [{}] if parts is None else [self._scores[setting] for setting in parts]
@@ -221,7 +182,7 @@ class Measurements:
 
         scores = [self._scores[setting][cell_id] for cell_id in cell_ids]
         values = np.array([score["value"] for score in scores], dtype=float)
-        table = self._table(cell_ids, setting)
+        table = self.table(cell_ids, setting)
         if table is not None:
             return Sample(values, table[1], None, table[1].shape[1], weight)
         stderrs = np.array([score["stderr"] for score in scores], dtype=float)
@@ -229,7 +190,7 @@ class Measurements:
         number = scores[0]["n"]
         return Sample(values, None, known, 0 if is_missing(number) else int(number), weight)
 
-    def _table(self, cell_ids: list[str], setting: Setting) -> tuple[pd.Index, np.ndarray] | None:
+    def table(self, cell_ids: list[str], setting: Setting) -> tuple[pd.Index, np.ndarray] | None:
         """(items,) names and (seeds, items) scores; None unless all answered the same items."""
         return _stacked([self._item_scores(cell_id, setting) for cell_id in cell_ids])
 
@@ -292,11 +253,11 @@ class Measurements:
         if self.is_told_by_likelihood(setting, cell_ids):
             own = replace(setting, metric=LOGLIKELIHOOD)
             return _stacked([self._read_items(cell_id, own) for cell_id in cell_ids])
-        return self._table(list(cell_ids), setting)
+        return self.table(list(cell_ids), setting)
 
     def is_told_by_likelihood(self, setting: Setting, cell_ids: Sequence[str]) -> bool:
         """Whether items are told apart by their log-likelihoods, the higher the better."""
-        return setting.unit is not None and self._table(list(cell_ids), setting) is None
+        return setting.unit is not None and self.table(list(cell_ids), setting) is None
 
     def distinct(self, setting: Setting, name: str) -> dict[str, list[str]]:
         """Values of a column of the scores frame that a setting's rows hold, by model."""
@@ -320,6 +281,24 @@ class Measurements:
                 return None
             total += weight * chance
         return total
+
+
+def _alone(samples: Sequence[Sample], variant: Variant) -> Estimate:
+    """The estimate of one variant's score; of right/wrong answers to few items with its interval.
+
+    An untrained model is itself: there is no seed that it would speak beyond.
+    """
+    import numpy as np
+
+    estimate = combine(samples)
+    if variant.fraction is None:
+        estimate = replace(estimate, scope="methods")
+    items = samples[0].items
+    if items is None or len(samples) > 1 or len(items) > 1 or items.shape[1] >= FEW_ITEMS:
+        return estimate
+    if estimate.stderr is None or not np.isin(items, (0.0, 1.0)).all():
+        return estimate
+    return replace(estimate, few=Share(int(items.sum()), items.shape[1]))
 
 
 def _stacked(rows: Sequence[pd.Series | None]) -> tuple[pd.Index, np.ndarray] | None:

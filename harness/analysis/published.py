@@ -143,7 +143,8 @@ class Published:
         if ours.stderr and stderr:
             # The published error is taken as known: Satterthwaite with one uncertain summand.
             df = ours.df * (stderr / ours.stderr) ** 4
-        return replace(ours, value=ours.value - row.values[column] / 100, stderr=stderr, df=df)
+        value = ours.value - row.values[column] / 100
+        return replace(ours, value=value, stderr=stderr, df=df, few=None)
 
     def anchor_scores(self, scores: pd.DataFrame) -> list[tuple[Anchor, float]]:
         """Anchors with our score (0..1) of the same base model, measured in the same way.

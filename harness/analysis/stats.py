@@ -14,7 +14,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from harness.analysis.exact import PairedShares, Share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +39,14 @@ class Sample:
     weight: float = 1.0
 
 
+Scope = Literal["methods", "models"]
+"""What an estimate speaks of: methods, whatever their seeds; or, where nothing is known of the
+spread over seeds, of these trained models alone."""
+Basis = Literal["own", "pooled", "stated", "none"]
+"""Where an estimate's seed variance comes from: its own seeds; its own with those of the grid's
+other comparisons, or theirs alone; the grid's `seed_sd`; nowhere."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean over seeds and items, in the unit of the scores (0..1), with its uncertainty."""
@@ -54,13 +64,23 @@ class Estimate:
     seeds' alone."""
     seeds_alone: bool = False
     """Whether `stderr` knows the spread over the seeds alone, and takes the items as given."""
+    scope: Scope = "methods"
+    basis: Basis = "own"
+    few: Share | PairedShares | None = None
+    """Right/wrong answers of one seed to few items: the interval is then theirs, not Student's."""
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95% interval by Student's t, or None."""
+        """The 95% interval, or None."""
+        return self.interval_at(LEVEL)
+
+    def interval_at(self, level: float) -> tuple[float, float] | None:
+        """The interval at a level (0..1): Student's t, or of few items the exact one; or None."""
         if self.stderr is None:
             return None
-        reach = t_quantile((1 + LEVEL) / 2, self.df) * self.stderr
+        if self.few is not None:
+            return self.few.interval(level)
+        reach = t_quantile((1 + level) / 2, self.df) * self.stderr
         return self.value - reach, self.value + reach
 
     @property
@@ -70,9 +90,136 @@ class Estimate:
             return None
         return 1.0 if self.value == 0 else t_p_value(self.value / self.stderr, self.df)
 
+    def p_above(self, bound: float) -> float | None:
+        """One-sided p of "the mean is at most `bound`" by Student's t: small where it lies above.
+
+        None where the error is unknown or 0.
+        """
+        if not self.stderr:
+            return None
+        return t_upper_tail((self.value - bound) / self.stderr, self.df)
+
+    def p_below(self, bound: float) -> float | None:
+        """One-sided p of "the mean is at least `bound`": small where it lies below; see
+        `p_above`."""
+        if not self.stderr:
+            return None
+        return t_upper_tail((bound - self.value) / self.stderr, self.df)
+
+
+@dataclass(frozen=True)
+class SeedVariance:
+    """What is known of the variance of one run's score, or difference, over seeds."""
+
+    variance: float
+    """It holds the run's own errors on items, the rest, too: the mean of n items varies by both."""
+    df: float
+    """Infinite for a value that is taken as known."""
+    basis: Basis
+    rest: float = 0.0
+    """How much of it is the rest, as far as known: one seed's items hold that once more."""
+
+
+@dataclass(frozen=True)
+class Components:
+    """Components of the variance of a paired difference.
+
+    Of k seeds and n items: Var = seed/k + item/n + rest/(k·n). Of an average over benchmarks they
+    hold where its parts keep their shares of the n items.
+    """
+
+    seed: float
+    """Variance between runs beyond what their items' rest explains."""
+    item: float
+    """Variance of one item, common to the runs."""
+    rest: float
+    """Variance of one run on one item."""
+    num_items: int
+    df: float
+    """Degrees of freedom of `seed` with its rest; infinite where it is stated."""
+    basis: Basis
+
+    def variance(self, num_seeds: int, num_items: int | None = None) -> float:
+        """Variance of the difference with so many seeds and items (its own where None)."""
+        number = self.num_items if num_items is None else num_items
+        return self.seed / num_seeds + self.item / number + self.rest / (num_seeds * number)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the samples themselves say: see `combine`."""
+
+    value: float
+    num_seeds: int
+    num_items: int
+    from_items: bool
+    spread: float | None
+    """S² of the weighted sum over seeds; None of one seed."""
+    shared: float | None
+    """Variance of the mean from items common to the seeds (of one seed: from items); None where
+    that is unknown."""
+    rest: float
+    """Variance of one seed's mean from its own errors on items; 0 where it cannot be told."""
+    squares: float
+    """Satterthwaite's summands of the items."""
+
+    @property
+    def own(self) -> SeedVariance | None:
+        """What its own seeds tell; None of one seed."""
+        if self.spread is None:
+            return None
+        return SeedVariance(self.spread, self.num_seeds - 1, "own", self.rest)
+
+    def estimate(self, seeds: SeedVariance | None) -> Estimate:
+        """The estimate with what is known of the seeds' variance; None: of these models alone."""
+        scope: Scope = "models" if seeds is None else "methods"
+        basis: Basis = "none" if seeds is None else seeds.basis
+        variance, squares = self.shared or 0.0, self.squares
+        if seeds is not None:
+            variance += self._between(seeds)
+            # Satterthwaite: df = Var² / Σ (term² / its df).
+            # The floor is known; its own seeds alone are too few to say so of it.
+            counted = max(seeds.variance, self.rest) if seeds.basis == "own" else seeds.variance
+            squares += (counted / self.num_seeds) ** 2 / seeds.df
+        elif self.shared is None:
+            return Estimate(
+                self.value, None, math.inf, self.num_seeds, self.num_items, self.from_items,
+                scope=scope, basis=basis,
+            )  # fmt: skip
+        return Estimate(
+            self.value,
+            math.sqrt(variance),
+            variance**2 / squares if squares > 0 else math.inf,
+            self.num_seeds,
+            self.num_items,
+            self.from_items,
+            seeds_alone=self.shared is None,
+            scope=scope,
+            basis=basis,
+        )
+
+    def _between(self, seeds: SeedVariance) -> float:
+        if self.num_seeds > 1:
+            return max(seeds.variance, self.rest) / self.num_seeds
+        # One seed's items vary by item and rest together, so that the rest is counted already.
+        return seeds.variance if self.shared is None else max(0.0, seeds.variance - seeds.rest)
+
+    def components(self, seeds: SeedVariance | None) -> Components | None:
+        """The components with what is known of the seeds' variance; None where nothing is."""
+        if seeds is None or self.num_items == 0:
+            return None
+        if self.shared is None:
+            return Components(seeds.variance, 0.0, 0.0, self.num_items, seeds.df, seeds.basis)
+        rest = self.rest if self.num_seeds > 1 else seeds.rest
+        shared = self.shared if self.num_seeds > 1 else max(0.0, self.shared - rest)
+        return Components(
+            max(0.0, seeds.variance - rest), shared * self.num_items, rest * self.num_items,
+            self.num_items, seeds.df, seeds.basis,
+        )  # fmt: skip
+
 
 def combine(samples: Sequence[Sample]) -> Estimate:
-    """Weighted sum of benchmarks' scores, over seeds and items.
+    """Weighted sum of benchmarks' scores, over seeds and items, by what they say themselves.
 
     With A[s] the weighted sum of one seed, S² the variance of A over seeds, and MS_item and MS_rest
     the mean squares of each benchmark's seeds × items table:
@@ -82,36 +229,36 @@ def combine(samples: Sequence[Sample]) -> Estimate:
     The first term is what differs between seeds (never less than the rest alone gives, so that a
     lucky agreement of two or three seeds does not shrink it), the second the items that all seeds
     share. Benchmarks' items are independent; their seeds are the same models, which S² of the sum
-    takes in. One seed: Σ w² (sample variance over items)/n, as lm-eval's own standard error. Where
-    a benchmark lacks its items' records, the mean of its squared standard errors stands for the
-    item term: an upper bound, since it counts the rest twice. Where that is unknown too, as of a
-    perplexity, S²/k alone is left. Samples are one or more, with the same seeds in the same order.
+    takes in. One seed: Σ w² (sample variance over items)/n, as lm-eval's own standard error, which
+    speaks of this model alone. Where a benchmark lacks its items' records, the mean of its squared
+    standard errors stands for the item term: an upper bound, since it counts the rest twice. Where
+    that is unknown too, as of a perplexity, S²/k alone is left. Samples are one or more, with the
+    same seeds in the same order. `moderation` says what S² becomes where a grid knows more.
     """
+    terms = terms_of(samples)
+    return terms.estimate(terms.own)
+
+
+def terms_of(samples: Sequence[Sample]) -> Terms:
+    """What the samples say of a weighted sum, before anything is said of the seeds' variance."""
     import numpy as np
 
     num_seeds = len(samples[0].scores)
     composite = sum(sample.weight * sample.scores for sample in samples)
     assert isinstance(composite, np.ndarray)
     parts = [_item_part(sample) for sample in samples]
-    value = float(composite.mean())
-    num_items = sum(sample.num_items for sample in samples)
-    from_items = all(sample.items is not None for sample in samples)
     known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
-        if num_seeds == 1:
-            return Estimate(value, None, math.inf, 1, num_items, from_items)
-        stderr = math.sqrt(float(composite.var(ddof=1)) / num_seeds)
-        return Estimate(value, stderr, num_seeds - 1, num_seeds, num_items, from_items, True)
-    variance = sum(part.shared for part in known)
-    squares = sum(part.square_over_df for part in known)
-    if num_seeds > 1:
-        between = float(composite.var(ddof=1)) / num_seeds
-        floor = sum(part.rest for part in known)
-        variance += max(between, floor)
-        # Satterthwaite: df = Var² / Σ (term² / its df); the seed term has k - 1.
-        squares += max(between, floor) ** 2 / (num_seeds - 1)
-    df = variance**2 / squares if squares > 0 else math.inf
-    return Estimate(value, math.sqrt(variance), df, num_seeds, num_items, from_items)
+    complete = len(known) == len(parts)
+    return Terms(
+        value=float(composite.mean()),
+        num_seeds=num_seeds,
+        num_items=sum(sample.num_items for sample in samples),
+        from_items=all(sample.items is not None for sample in samples),
+        spread=float(composite.var(ddof=1)) if num_seeds > 1 else None,
+        shared=sum(part.shared for part in known) if complete else None,
+        rest=sum(part.rest for part in known) * num_seeds if complete else 0.0,
+        squares=sum(part.square_over_df for part in known) if complete else 0.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -157,22 +304,6 @@ def mean_squares(items: np.ndarray) -> tuple[float, float]:
     return ms_item, float((rest**2).sum()) / ((num_seeds - 1) * (num_items - 1))
 
 
-def mcnemar_exact(first: np.ndarray, second: np.ndarray) -> float:
-    """Exact two-sided p of McNemar's test on right/wrong answers, (n,) of 0 and 1, to n items.
-
-    Under the null each item that only one of the two got right is as likely the one's as the
-    other's (McNemar, Psychometrika 1947): a binomial test of the discordant items at 1/2.
-    """
-    wins = int(((first == 1) & (second == 0)).sum())
-    losses = int(((first == 0) & (second == 1)).sum())
-    num_discordant, fewer = wins + losses, min(wins, losses)
-    term = total = 1
-    for count in range(1, fewer + 1):
-        term = term * (num_discordant - count + 1) // count
-        total += term
-    return min(1.0, 2 * total / 2**num_discordant)
-
-
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's adjusted p values (Scandinavian Journal of Statistics 1979), in order.
 
@@ -206,3 +337,10 @@ def t_p_value(statistic: float, df: float) -> float:
 
     lower = -abs(statistic)
     return float(2 * (ndtr(lower) if math.isinf(df) else stdtr(df, lower)))
+
+
+def t_upper_tail(statistic: float, df: float) -> float:
+    """Chance that Student's t lies above a statistic, the normal's for infinite `df`."""
+    from scipy.special import ndtr, stdtr
+
+    return float(ndtr(-statistic) if math.isinf(df) else stdtr(df, -statistic))

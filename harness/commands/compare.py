@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 NONE_FOUND = "No difference that can move a score."
+P_HEADS = {"methods": "p", "models": "p, these two"}
+"""Heads of the columns of p values, by what they speak of."""
 MOST_NAMED = 8
 """Cells without a partner that are named."""
 
@@ -144,7 +146,17 @@ def _of(difference: Difference, benchmarks: set[str]) -> str:
 
 def _print_scores(console: Console, rows: Sequence[ScoreRow]) -> None:
     seeds = max(len(row.requests) for row in rows)
-    numbers = ["A", "SE", "B", "SE", "B − A", "95% interval", "p", "items"]
+    scopes = dict.fromkeys(row.scope for row in rows if row.scope is not None) or {"methods": None}
+    numbers = [
+        "A",
+        "SE",
+        "B",
+        "SE",
+        "B − A",
+        "95% interval",
+        *(P_HEADS[scope] for scope in scopes),
+        "items",
+    ]
     table = new_table(["percent"], numbers + ["pairs"] * (seeds > 1))
     for column in table.columns[1:]:
         column.no_wrap = column.header != "95% interval"
@@ -159,15 +171,22 @@ def _print_scores(console: Console, rows: Sequence[ScoreRow]) -> None:
         values = zip(row.values, row.errors, strict=True)
         both = [percent(v) if share else number(v, ".4g") for pair in values for v in pair]
         difference = points(row.difference) if share else _difference(row.difference, share)
-        texts = [*both, difference, interval, p_text(row.p_value), items]
+        ps = [p_text(row.p_value if scope == row.scope else None) for scope in scopes]
+        texts = [*both, difference, interval, *ps, items]
         unit = "" if row.first.unit in (None, row.metric) else f" [{row.first.unit}]"
         texts += [str(len(row.requests))] if seeds > 1 else []
         table.add_row(*map(cell_text, [row_name(row, rows) + unit, *texts]))
     console.print(table)
     if any(row.interval for row in rows):
-        known = "they know the items alone, not what another seed would give."
+        known = (
+            "they speak of these two trained models on new items, not of the methods: what another "
+            "seed would give they do not know."
+        )
         if seeds > 1:
-            known = "over the pairs (seeds) and items, as in the report."
+            known = (
+                "over the pairs (seeds) and items, by these seeds alone; a report pools what all "
+                "of a grid's comparisons tell of them."
+            )
             print_line(console, "A and B: means over the pairs, with the error of both.")
         paired = "item and seed" if seeds > 1 else "item"
         print_line(console, f"Interval and p: of B − A in points, paired by {paired}; {known}")
@@ -230,7 +249,7 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
                 **_values(row, "benchmark", "metric", "of"),
                 **dict(zip(("first", "second"), row.values, strict=True)),
                 **dict(zip(("first_stderr", "second_stderr"), row.errors, strict=True)),
-                **_values(row, "difference", "interval", "p_value", "test"),
+                **_values(row, "difference", "interval", "p_value", "test", "scope"),
                 **{"items": row.num_items, "unpaired": row.unpaired},
                 **{"pairs": len(row.requests), "outcomes": _counts(row)},
                 **_values(row.first, "unit", "higher_is_better"),

@@ -15,6 +15,7 @@ from harness.analysis.tuning import tunings
 from harness.commands.display import console, grid_warnings, print_json, print_warnings
 from harness.errors import LONGEST_LIST, ReportError, ZbenchError, mask_secrets, printable
 from harness.grid.budgets import budget_notes
+from harness.grid.priors import SeedSds
 from harness.grid.workspace import OpenGrid
 
 
@@ -92,6 +93,7 @@ def _content(
         compare=grid.spec.compare,
         claims=grid.spec.claims,
         tunings=tunings(grid),
+        seed_sd=grid.spec.seed_sd or SeedSds(),
         benchmarks={task.name: task.benchmark for cell in grid.cells for task in cell.tasks},
         overlap=find_overlap(grid.cells, source.results, grid.runs_dir, source.items),
         prompts=prompt_pairs(grid.cells, source.results),

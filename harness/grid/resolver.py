@@ -31,6 +31,7 @@ from harness.grid.entries import (
     with_labels,
 )
 from harness.grid.noise import NoiseSpec, Vary, noise_faults, vary_fault
+from harness.grid.priors import SeedSdsEntry, seed_sd_faults
 from harness.grid.questions import ClaimSpec, Name, TableSpec, question_faults
 from harness.grid.schema import (
     DataName,
@@ -106,6 +107,9 @@ class GridFile(Spec):
     noise: NoiseSpec | None = None
     """The cell that is trained again, with the same and with another seed: below what that moves
     differences are noise."""
+    seed_sd: SeedSdsEntry | None = None
+    """The standard deviation of one model's score over re-trainings, in points: a prior for what
+    the grid's own seeds do not tell."""
     tracking: TrackingSpec = TrackingSpec()
     budgets: bool = False
     """Whether `plan` and the report say how equal the methods' budgets are."""
@@ -254,6 +258,7 @@ def _questions(grid: GridSpec, raw: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(name, str) and name not in tasks:
             tasks |= {name: None}
     yield from question_faults(grid.tables, grid.compare, grid.claims, methods=methods, tasks=tasks)
+    yield from seed_sd_faults(grid.seed_sd, grid.tables, tasks)
 
 
 _METHOD_NAMES = ("label", "method", "adapter")

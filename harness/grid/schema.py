@@ -18,6 +18,7 @@ from harness.grid.choices import LONGEST_LABEL as LONGEST_LABEL
 from harness.grid.choices import MethodChoice as MethodChoice
 from harness.grid.choices import options_on
 from harness.grid.noise import NoiseSpec, fixed_seeds, noise_cells, other_seed
+from harness.grid.priors import SeedSdsEntry
 from harness.grid.questions import ClaimSpec, TableSpec
 from harness.grid.tracking_uri import TrackingSpec
 from harness.models.checkpoint import ModelSpec
@@ -81,6 +82,8 @@ class GridSpec(Spec):
     """What is tested first."""
     noise: NoiseSpec | None = None
     """Which cell is trained again, to tell what noise does."""
+    seed_sd: SeedSdsEntry | None = None
+    """The stated spread of a score over re-trainings, where nothing measures it."""
     budgets: bool = False
     """Whether `plan` and the report say how equal the methods' budgets are."""
     text: str

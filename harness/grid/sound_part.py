@@ -25,6 +25,7 @@ from harness.grid.entries import (
 )
 from harness.grid.inputs import NO_DATA
 from harness.grid.noise import NoiseSpec
+from harness.grid.priors import SeedSdsEntry
 from harness.grid.questions import ClaimSpec, Name, TableSpec
 from harness.grid.schema import Block, Fraction, GridSpec, Seed
 from harness.grid.task_entries import read_tasks
@@ -84,6 +85,8 @@ def sound_part(raw: Mapping[str, Any], context: Context) -> GridSpec:
         claims=tuple(_sound(ClaimSpec, raw.get("claims"), context, prune=False)),
         compare=next(_sound(Name, [raw.get("compare")], context), None),
         noise=next(_sound(NoiseSpec, [raw.get("noise")], context, prune=False), None),
+        seed_sd=next(_sound(SeedSdsEntry, [raw["seed_sd"]] if "seed_sd" in raw else [], context,
+                            prune=False), None),
         tracking=TrackingSpec(), text="",
     )  # fmt: skip
 

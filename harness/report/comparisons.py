@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from harness.analysis.columns import Group
@@ -15,6 +16,9 @@ from harness.report.render import Entry, Table, blocks
 
 ACROSS = "§"
 """Marks a difference between rows of several stacks."""
+OF_MODELS = "°"
+"""Marks a difference that speaks of two trained models, not of their methods."""
+NOT_THE_METHODS = "these two trained models, not the methods"
 FAMILIES: dict[Family, str] = {
     "claim": "the grid's claims",
     "compare": "the comparisons that the grid asks for",
@@ -48,17 +52,15 @@ def difference_scales(comparisons: Sequence[Comparison], digits: int = 2) -> dic
 
 def comparison_tables(findings: Findings, digits: int = 2, *, is_rest: bool = False) -> list[Table]:
     """Comparisons with one row per pair and one column per benchmark, once per group."""
-    return [
-        _wide(found, group, digits, findings.mixtures.get(group))
-        for group, found in _compared(findings, is_rest)
-    ]
+    return [_wide(found, group, digits, findings) for group, found in _compared(findings, is_rest)]
 
 
 def _wide(
-    comparisons: Sequence[Comparison], group: Group, digits: int, mixture: Mixture | None
+    comparisons: Sequence[Comparison], group: Group, digits: int, findings: Findings
 ) -> Table:
     lines: list[list[str | Entry]] = []
     scales = difference_scales(comparisons, digits)
+    mixture = findings.mixtures.get(group)
     for model, label in dict.fromkeys((entry.model, entry.label) for entry in comparisons):
         found = {e.column: e for e in comparisons if (e.model, e.label) == (model, label)}
         seeds = {e.estimate.num_seeds for e in found.values() if e.estimate}
@@ -66,14 +68,14 @@ def _wide(
         label += _across(next(iter(found.values())), mixture)
         lines.append([model, label, "/".join(map(str, sorted(seeds))) or MISSING, *values])
     no_shares = any(group.unit(column) for column in group.columns)
-    seeds_alone = any(entry.test == "t, seeds" for entry in comparisons)
     return Table(
         name="comparisons" + group.suffix(),
-        title="Paired differences" + " in points" * (not no_shares) + _of(group),
+        title=_title("Paired differences" + " in points" * (not no_shares), comparisons, group),
         subtitle=group.title,
         header=("Model", "Difference", "Seeds", *map(group.head, group.columns)),
         notes=(
             *_correction(comparisons),
+            *_of_models_notes(comparisons),
             *margin_lines(comparisons),
             *_stack_notes(mixture),
             *group.notes,
@@ -84,17 +86,80 @@ def _wide(
             "error, paired: the same items, the same seed (which "
             "also chose the same training data); the base model stands against every seed. "
             f"{MISSING}: a side or its per-item records are missing.",
-            "p: exact McNemar test for one seed on right/wrong answers, else Student's t of the "
-            "items × seeds estimate with Satterthwaite's degrees of freedom"
-            + "; of a score that is no mean over its items Student's t over the seeds, which knows "
-            "these items alone"
-            * seeds_alone
-            + ". Differences from a published value are not corrected for their number.",
-            "One seed: says something of these trained models on new items, nothing of the methods "
-            "on new seeds. From published: unpaired, the published error is the binomial one of "
-            "its items alone, as its number of seeds is unknown.",
+            _how_tested(comparisons, findings),
+            "From published: unpaired, the published error is the binomial one of its items alone, "
+            "as its number of seeds is unknown; such differences are not corrected for their "
+            "number.",
         ),
         num_text_columns=2,
+    )
+
+
+def _title(text: str, comparisons: Sequence[Comparison], group: Group) -> str:
+    """A title, which says so where nothing below it speaks of methods."""
+    known = [entry for entry in comparisons if entry.estimate is not None]
+    alone = bool(known) and all(entry.is_of_models for entry in known)
+    return text + f", {NOT_THE_METHODS}" * alone + _of(group)
+
+
+def _of_models_notes(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    if not any(entry.is_of_models for entry in comparisons):
+        return ()
+    return (
+        f"{OF_MODELS} {NOT_THE_METHODS[0].upper()}{NOT_THE_METHODS[1:]}: one seed, and nothing is "
+        "known of the spread over seeds (no method of this model and column has several, and the "
+        "grid states no `seed_sd`). The error is that of new items; it is not tested.",
+    )
+
+
+def _how_tested(comparisons: Sequence[Comparison], findings: Findings) -> str:
+    """How the intervals and p values were made, as far as they occur."""
+    known = [entry.estimate for entry in comparisons if entry.estimate is not None]
+    own = [e for e in known if e.scope == "methods"]
+    pooled = [estimate for estimate in own if estimate.basis == "pooled"]
+    texts = []
+    if own:
+        texts.append(
+            "p: Student's t of the items × seeds estimate with Satterthwaite's degrees of freedom."
+        )
+    if pooled:
+        text = (
+            "The variance over seeds is pooled over all pairs of methods of the model and column "
+            "(those against an untrained model apart): moderated variance, Smyth 2004."
+        )
+        if any(estimate.num_seeds == 1 for estimate in pooled):
+            text += " A difference of one seed takes that of the others."
+        texts.append(text)
+    if any(estimate.basis == "stated" for estimate in own):
+        texts.append(_stated(comparisons, findings))
+    if any(estimate.seeds_alone for estimate in own):
+        texts.append(
+            "Of a score that is no mean over its items Student's t knows the seeds alone: it "
+            "speaks of these items."
+        )
+    if any(entry.is_of_models for entry in comparisons):
+        texts.append(
+            f"p of {NOT_THE_METHODS}: exact McNemar test on right/wrong answers; else of few items "
+            "a permutation test (sign flips), of more Student's t over the items."
+        )
+    return " ".join(texts)
+
+
+def _stated(comparisons: Sequence[Comparison], findings: Findings) -> str:
+    """What the grid states of the seeds, and where it is from."""
+    found: dict[str, None] = {}
+    for entry in comparisons:
+        if entry.estimate is None or entry.estimate.basis != "stated":
+            continue
+        setting, unit = entry.group.settings.get(entry.column), entry.group.unit(entry.column)
+        names = (entry.column,) if setting is None else (entry.column, setting.benchmark)
+        sd = findings.data.seed_sd.of(*names, is_share=unit is None)
+        if sd is not None:
+            source = "" if sd.source is None else f" ({sd.source})"
+            found[f"{sd.points:g} {unit or 'points'}{source}"] = None
+    return (
+        "Where no other comparison tells the variance over seeds it is the grid's `seed_sd`, taken "
+        f"as known: a score's SD over re-trainings is {'; '.join(found)}."
     )
 
 
@@ -161,6 +226,8 @@ def margin_text(entry: Comparison) -> str:
 
 def lies(entry: Comparison) -> str:
     """What a comparison's interval says of its margin."""
+    if entry.is_of_models:
+        return f"speaks of {NOT_THE_METHODS}, and so says nothing of it"
     if entry.is_within_margin is None:
         return "is not known"
     if entry.is_within_margin:
@@ -174,7 +241,7 @@ def _difference(entry: Comparison | None, scale: Scale | None) -> Entry:
     star = "*" if entry.is_significant else ""
     stderr = entry.estimate.stderr
     error = "" if stderr is None else f"± {scaled(stderr, scale)}"
-    return Entry(signed(entry.estimate.value, scale) + star, error)
+    return Entry(signed(entry.estimate.value, scale) + star, error + OF_MODELS * entry.is_of_models)
 
 
 def comparison_lists(findings: Findings, *, is_rest: bool = False) -> list[Table]:
@@ -183,8 +250,9 @@ def comparison_lists(findings: Findings, *, is_rest: bool = False) -> list[Table
     for group, comparisons in _compared(findings, is_rest):
         scales, lines = difference_scales(comparisons), []
         margins = any(entry.margin is not None for entry in comparisons)
+        of_models = any(entry.p_models is not None for entry in comparisons)
         for entry in comparisons:
-            found, scale = [MISSING] * 8, scales[entry.column]
+            found, scale = [MISSING] * (8 + of_models), scales[entry.column]
             if entry.estimate is not None:
                 found = [
                     entry.test or MISSING,
@@ -192,6 +260,7 @@ def comparison_lists(findings: Findings, *, is_rest: bool = False) -> list[Table
                     scaled(entry.estimate.stderr, scale),
                     interval_text(entry.estimate.interval, scale=scale),
                     *(p_text(entry.p_value), p_text(entry.p_holm)),
+                    *[p_text(entry.p_models)] * of_models,
                     *(str(entry.estimate.num_seeds), str(entry.estimate.num_items)),
                 ]
             found += [_margin(entry)] * margins
@@ -200,15 +269,24 @@ def comparison_lists(findings: Findings, *, is_rest: bool = False) -> list[Table
         tables.append(
             Table(
                 name="comparisons-list" + group.suffix(),
-                title="Every comparison" + _of(group),
+                title=_title("Every comparison", comparisons, group),
                 subtitle=group.title,
                 header=(
                     *("Model", "Difference", "Column", "Test"),
-                    *("Points", "SE", "95% interval", "p", "p (Holm)", "Seeds", "Items"),
+                    *("Points", "SE", "95% interval", "p", "p (Holm)"),
+                    *["p of these models"] * of_models,
+                    *("Seeds", "Items"),
                     *["Margin"] * margins,
                 ),
                 rows=blocks(lines, 2),
-                caption=(f"p (Holm) is {MISSING} where a column describes and is not tested.",),
+                caption=(
+                    f"p (Holm) is {MISSING} where a column describes and is not tested.",
+                    *[
+                        f"p of these models: {NOT_THE_METHODS}; p is {MISSING} there, and nothing "
+                        "is tested."
+                    ]
+                    * of_models,
+                ),
                 num_text_columns=4,
             )
         )
@@ -239,13 +317,22 @@ def comparison_records(findings: Findings, *, is_rest: bool = False) -> list[dic
             ),
             "p": entry.p_value,
             "p_holm": entry.p_holm,
+            "p_models": entry.p_models,
             "test": entry.test or None,
+            "scope": entry.estimate.scope if entry.estimate else None,
+            "seed_variance": entry.estimate.basis if entry.estimate else None,
+            "df": _finite(entry.estimate.df) if entry.estimate else None,
             "num_seeds": entry.estimate.num_seeds if entry.estimate else None,
             "num_items": entry.estimate.num_items if entry.estimate else None,
             **(_margin_record(entry) if margins else {}),
         }
         for entry in found
     ]
+
+
+def _finite(value: float) -> float | None:
+    """A number of a CSV; nothing where it is infinite."""
+    return value if math.isfinite(value) else None
 
 
 def _margin_record(entry: Comparison) -> dict[str, object]:

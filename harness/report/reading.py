@@ -9,7 +9,7 @@ from harness.analysis.findings import Findings
 from harness.analysis.frames import ReportInput
 from harness.analysis.variants import name_of
 from harness.data.spec import ODD_ROWS
-from harness.report.comparisons import lies, margin_scale, margin_text
+from harness.report.comparisons import NOT_THE_METHODS, lies, margin_scale, margin_text
 from harness.report.numbers import interval_text, p_text, signed
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _headline(entry: Comparison, num_groups: int) -> str:
     winner = {True: f" in favour of {entry.left}", False: f" in favour of {entry.right}", None: ""}
     tested = f"p {_is(entry.p_value)} before correction and {_is(entry.p_holm)} after it"
     if entry.p_value is None:
-        tested = "no test"
+        tested = "no test" if not entry.is_of_models else f"{NOT_THE_METHODS}: not tested"
     margin = ""
     if entry.margin is not None:
         margin = f" Margin {margin_text(entry)}: the interval {lies(entry)}."
@@ -70,7 +70,7 @@ def _is(p_value: float | None) -> str:
 def caution_sentences(findings: Findings) -> list[str]:
     """What may be read from the report and what not."""
     measured, cells = findings.measured, findings.data.cells
-    lines = _about_seeds(findings.num_seeds)
+    lines = _about_seeds(findings)
     num_open = int((cells["status"] != "done").sum())
     if num_open:
         lines.append(
@@ -157,17 +157,36 @@ def _about_rows(cells: pd.DataFrame) -> list[str]:
     return [f"Training rows{f' of {name}' if name else ''}: {s}." for name, s in said.items()]
 
 
-def _about_seeds(seeds: tuple[int, int] | None) -> list[str]:
+def _about_seeds(findings: Findings) -> list[str]:
+    seeds = findings.num_seeds
     if seeds is None:
         return []
+    entries = [entry for found in findings.comparisons.values() for entry in found]
+    bases = {entry.estimate.basis for entry in entries if entry.estimate is not None}
     if seeds[1] == 1:
-        return [
-            "One seed per method: errors and tests know the items only. Whether another seed would "
-            "give the same order of methods is not measured."
-        ]
+        return [_about_one_seed("stated" in bases)]
     text = "–".join(dict.fromkeys(map(str, seeds)))
+    pooled = ""
+    if "pooled" in bases:
+        pooled = "the comparisons of one model and column pool what theirs tell (moderated "
+        pooled += "variance), and "
     return [
         f"{text} seeds per method. A seed draws the initial values, the order and the subset of "
-        "the data; so few of them tell the spread only roughly, and the intervals are as wide as "
-        "that makes them. An interval that holds 0 is no proof of equality."
+        f"the data; so few of them tell the spread only roughly: {pooled}the intervals are as wide "
+        "as that makes them. An interval that holds 0 is no proof of equality."
     ]
+
+
+def _about_one_seed(is_stated: bool) -> str:
+    if is_stated:
+        return (
+            "One seed per method: the errors of scores know the items only. The spread over seeds "
+            "in the intervals and tests of differences is not measured here: it is the grid's "
+            "`seed_sd`, and they hold as far as that does."
+        )
+    return (
+        "One seed per method: errors know the items only, and differences speak of these two "
+        "trained models, not of the methods. Whether another seed would give the same order of "
+        "methods is not measured, and so nothing is tested; more seeds, or `seed_sd` in the grid, "
+        "would change that."
+    )

@@ -37,6 +37,11 @@ STDERR = (
     "benchmark's weight in an average."
 )
 
+ONE_SEED = (
+    "Seeds 1: the error is that of new items for this one trained model; what another seed would "
+    "score is not in it."
+)
+
 
 def score_tables(table: ScoreTable, findings: Findings, digits: int = 2) -> list[Table]:
     """A table of scores, once per group; `digits` are the decimals of a percent."""
@@ -163,7 +168,22 @@ def _notes(lines: Sequence[Line], group: Group) -> tuple[str, ...]:
         SEEDS_ALONE: f"{SEEDS_ALONE} No mean over items, or the items' error is not known: the "
         "root of S²/k, which tells the spread over the seeds alone.",
     }
-    return (*group.notes, *(text for mark, text in notes.items() if mark in marks))
+    one_seed = any(
+        found.scope == "models"
+        for line in lines
+        if _is_trained(line)
+        for found in line.estimates.values()
+        if found is not None
+    )
+    return (
+        *group.notes,
+        *(text for mark, text in notes.items() if mark in marks),
+        *[ONE_SEED] * one_seed,
+    )
+
+
+def _is_trained(line: Line) -> bool:
+    return line.variant.fraction is not None
 
 
 def _mark(estimate: Estimate) -> str:

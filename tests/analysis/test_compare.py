@@ -15,6 +15,7 @@ import yaml
 from rich.console import Console
 
 from harness.analysis.compare import compare
+from harness.analysis.exact import PairedShares
 from harness.analysis.sides import Side, find_side
 from harness.cell.run import record_failure
 from harness.commands.compare import NONE_FOUND, comparison_record, print_comparison
@@ -64,19 +65,33 @@ def side(tmp_path: Path, name: str, *scores: TaskScore, frame: pd.DataFrame | No
 
 
 def test_the_interval_is_that_of_the_paired_differences(tmp_path: Path) -> None:
-    first, second = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 1.0, 1.0, 0.0]
+    # 360 items: of fewer than 300 right/wrong answers the interval is Tango's.
+    first, second = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0] * 60, [1.0, 1.0, 0.0, 1.0, 1.0, 0.0] * 60
     found = compare(
         side(tmp_path, "a", scored(first), frame=items(first)),
         side(tmp_path, "b", scored(second), frame=items(second).sample(frac=1, random_state=0)),
     )
     (row,) = found.rows
     gained = np.subtract(second, first)
-    reach = 2.5705818 * gained.std(ddof=1) / 6**0.5  # Student's t, 5 degrees of freedom
+    reach = 1.9665855 * gained.std(ddof=1) / 360**0.5  # Student's t, 359 degrees of freedom
     assert row.interval == pytest.approx((1 / 3 - reach, 1 / 3 + reach), abs=1e-6)
     assert row.difference == pytest.approx(1 / 3)
-    assert row.p_value == pytest.approx(0.5)  # McNemar: two of two discordant items
-    assert row.num_items == 6
+    assert row.num_items == 360
     assert found.differences == ()
+
+
+def test_few_right_or_wrong_answers_of_one_seed_have_an_exact_test_and_its_interval(
+    tmp_path: Path,
+) -> None:
+    first, second = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 1.0, 1.0, 0.0]
+    found = compare(
+        side(tmp_path, "a", scored(first), frame=items(first)),
+        side(tmp_path, "b", scored(second), frame=items(second)),
+    )
+    (row,) = found.rows
+    assert row.interval == pytest.approx(PairedShares(2, 0, 6).interval(0.95))
+    assert row.p_value == pytest.approx(0.5)  # McNemar: two of two discordant items
+    assert row.scope == "models"
 
 
 def test_a_macro_mean_is_paired_subject_by_subject(tmp_path: Path) -> None:

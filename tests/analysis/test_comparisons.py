@@ -91,14 +91,38 @@ def test_a_missing_side_is_a_dash(results, answer) -> None:
     assert all(record["difference_points"] is None for record in comparison_records(findings))
 
 
-def test_a_significant_difference_has_its_star(results, answer) -> None:
+def test_a_significant_difference_of_methods_has_its_star(results, answer) -> None:
+    results.add("base", None, answer("0" * 30, ["arc_easy"]))
+    for seed, right in enumerate((25, 24, 26)):
+        pattern = "1" * right + "0" * (30 - right)
+        results.add("lora", seed, answer(pattern, ["arc_easy"]))
+    findings = results.findings()
+    entry = comparison_tables(findings)[0].rows[0].entries[3]
+    assert (entry.text, entry.error[-1]) == ("+83.33*", entry.error[-1].strip("°"))
+    line = to_markdown(comparison_lists(findings)[0]).splitlines()[6]
+    assert "| t, items × seeds | +83.33 |" in line
+
+
+def test_one_seed_of_which_nothing_is_known_speaks_of_two_models_and_is_not_tested(
+    results, answer
+) -> None:
     results.add("base", None, answer("0" * 30, ["arc_easy"]))
     results.add("lora", 0, answer("1" * 25 + "0" * 5, ["arc_easy"]))
     findings = results.findings()
-    entry = comparison_tables(findings)[0].rows[0].entries[3]
-    assert (entry.text, entry.error) == ("+83.33*", "± 6.92")
-    line = to_markdown(comparison_lists(findings)[0]).splitlines()[6]
-    assert "| McNemar, exact | +83.33 | 6.92 | +69.18 to +97.49 | &lt; 0.001 |" in line
+    table, (listed,) = comparison_tables(findings)[0], comparison_lists(findings)
+    entry = table.rows[0].entries[3]
+    assert (entry.text, entry.error) == ("+83.33", "± 6.92°")
+    assert "these two trained models, not the methods" in table.title
+    assert any(note.startswith("° These two trained models") for note in table.notes)
+    # The exact p of the items stands in a column of its own, and in none of the methods'.
+    heads = dict(zip(listed.header, listed.rows[0].entries, strict=True))
+    assert heads["Test"].text == "McNemar, exact"
+    assert heads["p of these models"].text == "< 0.001"
+    assert (heads["p"].text, heads["p (Holm)"].text) == ("–", "–")
+    (found,) = findings.comparisons.values()
+    (tested,) = [one for one in found if one.column == "ARC-e"]
+    assert tested.is_of_models
+    assert (tested.p_value, tested.p_holm, tested.is_significant) == (None, None, False)
 
 
 def test_published_differences_only_where_the_protocol_matches(results, answer) -> None:

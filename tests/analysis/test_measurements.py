@@ -82,7 +82,8 @@ def test_differences_are_paired_by_item_whatever_the_order(results, answer) -> N
     assert found.estimate.value == 0.25
     assert found.estimate.stderr == pytest.approx(statistics.stdev(paired) / math.sqrt(8))
     # Two discordant items, both for the left: 2 · (1/2)².
-    assert found.p_value == 0.5
+    # Of these two models; one seed says nothing of the methods.
+    assert (found.p_value, found.p_models) == (None, 0.5)
     assert found.test == "McNemar, exact"
 
 
@@ -116,13 +117,20 @@ def test_the_base_model_stands_against_each_seed_and_others_against_their_own(
     assert against_other.estimate.value == pytest.approx(0.25)
 
 
-def test_scores_that_are_no_right_or_wrong_get_students_t(results) -> None:
-    results.add("zero-init-linear", 0, {"arc_easy": [0.5, 0.7, 0.9]})
-    results.add("random-init", 0, {"arc_easy": [0.5, 0.1, 0.2]})
+@pytest.mark.parametrize(("number", "test"), [(3, "sign flips"), (300, "t, items")])
+def test_scores_that_are_no_right_or_wrong_are_permuted_where_few_else_get_students_t(
+    results, number, test
+) -> None:
+    results.add("zero-init-linear", 0, {"arc_easy": [0.5, 0.7, 0.9] * (number // 3)})
+    results.add("random-init", 0, {"arc_easy": [0.5, 0.1, 0.2] * (number // 3)})
     measured = measure(results)
     pair = variant(measured, "zero-init-linear"), variant(measured, "random-init")
     found = measured.difference(*pair, measured.groups[0], "ARC-e")
-    assert found.test == "t, items"
+    assert found.test == test
+    if test == "sign flips":  # both that differ do so in one direction: two of four signs
+        assert found.p_models == 0.5
+    else:
+        assert found.p_models == found.estimate.p_value
 
 
 def test_tables_take_the_largest_planned_fraction_even_while_it_is_missing(results, answer) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from harness.analysis.exact import mcnemar_exact
 from harness.analysis.stats import (
     Estimate,
     Sample,
     binomial_stderr,
     combine,
     holm,
-    mcnemar_exact,
     mean_squares,
     t_p_value,
     t_quantile,

@@ -210,7 +210,7 @@ def test_what_counts_and_is_a_mean_over_its_items_is_paired_by_item(results) -> 
         results.add(method, 0, {"words": values}, unit="words", higher_is_better=False)
     (found,) = ask(results, compare="all").comparisons.values()
     (entry,) = found
-    assert entry.test == "t, items"
+    assert entry.test == "sign flips"
     assert entry.estimate.value == -1.0
     assert entry.estimate.stderr == pytest.approx(1 / 3**0.5)
     assert entry.is_left_better
