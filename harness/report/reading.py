@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.analysis.comparisons import Comparison
 from harness.analysis.findings import Findings
 from harness.analysis.frames import ReportInput
+from harness.analysis.tuning import Tuning
 from harness.analysis.variants import name_of
 from harness.data.spec import ODD_ROWS
 from harness.report.comparisons import NOT_THE_METHODS, lies, margin_scale, margin_text
@@ -121,11 +123,20 @@ def caution_sentences(findings: Findings) -> list[str]:
             "alone. Its number of seeds is unknown, so a difference from it lacks the spread of "
             "its trainings."
         )
-    lines.append(
-        "Methods are compared with their own recipes (learning rate, epochs, batch), not "
-        "at equal cost; see the costs."
-    )
+    lines.append(_about_recipes(findings.data.tunings))
     return lines
+
+
+def _about_recipes(tunings: Sequence[Tuning]) -> str:
+    own = "their own recipes (learning rate, epochs, batch), not at equal cost; see the costs."
+    if not tunings:
+        return f"Methods are compared with {own}"
+    counts = sorted({one.num_trials for one in tunings})
+    each = f"{counts[0]} trials each" if len(counts) == 1 else "unequal numbers of trials"
+    return (
+        f"Only the rows {', '.join(dict.fromkeys(one.winner for one in tunings))} are tuned, with "
+        f"{each}; all others have {own}"
+    )
 
 
 def _in_no_table(findings: Findings) -> list[str]:

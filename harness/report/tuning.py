@@ -165,7 +165,6 @@ def tuned_tables(findings: Findings, digits: int = 2) -> list[Table]:
                     "what tuning did.",
                     *_same_sentences(findings, mine),
                 ),
-                notes=tuple(edge_sentences(findings.data.tunings)),
                 num_text_columns=3,
             )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.grid.questions import ClaimSpec
 from harness.report.reading import caution_sentences, headline_sentences, status_line
+from tests.report.test_tuning import tuning
 
 
 def cautions_of(results) -> str:
@@ -77,3 +78,13 @@ def test_a_column_at_chance_is_said_to_be(results, answer) -> None:
 def test_a_published_model_gets_the_word_on_protocols(results, answer) -> None:
     results.add("lora", 0, answer("1100"), model="llama-7b")
     assert "free generation" in cautions_of(results)
+
+
+def test_tuned_rows_are_told_from_those_of_their_own_recipes(results, answer) -> None:
+    results.add("lora", 0, answer("1100"))
+    assert "at equal cost" in cautions_of(results)
+    tunings = (tuning(), tuning("full"))
+    said = caution_sentences(results.findings(tunings=tunings))[-1]
+    assert said.startswith("Only the rows lora[tuned], full[tuned] are tuned, with 4 trials each")
+    unequal = (tuning(), tuning("full", num_trials=9))
+    assert "unequal numbers" in caution_sentences(results.findings(tunings=unequal))[-1]
