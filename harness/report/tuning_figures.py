@@ -263,11 +263,21 @@ def _budgets(tunings: Sequence[Tuning], styles: Styles) -> Drawing | None:
             "trials (Dodge et al. 2019, the unbiased estimate of Tang et al. 2020). A line that "
             "still moves at its end says that more trials would pay. It speaks of the values that "
             "were chosen on, which are better than the same settings would give again; failed and "
-            "stopped trials are never the best."
+            f"stopped trials are never the best.{_adaptive(tunings)}"
         ),
         panels=(Plot(f"Best {first.on} of n trials", partial(_draw_budgets, curves=curves,
                                                           styles=styles, tuning=first)),),
     )  # fmt: skip
+
+
+def _adaptive(tunings: Sequence[Tuning]) -> str:
+    """What the expectation means where the trials are no independent draws."""
+    if not any(one.sampler == "tpe" for one in tunings):
+        return ""
+    return (
+        " Of tpe, which learns from earlier trials, it describes n of its trials drawn at random, "
+        "not a shorter search."
+    )
 
 
 def _draw_budgets(
