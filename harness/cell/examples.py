@@ -47,6 +47,7 @@ def cell_examples(
         cell.train.max_length,
         template=cell.data.template,
         system=cell.data.system,
+        all_in_loss=cell.data.all_in_loss,
         number_of=number_of,
         place=place,
     )

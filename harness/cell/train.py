@@ -39,7 +39,7 @@ from harness.training.callback import Callback, TrainingRun
 from harness.training.checkpoint import Checkpoints
 from harness.training.loop import fit
 from harness.training.loss_watch import LossWatch
-from harness.training.method_statistics import MethodStatistics
+from harness.training.method_statistics import HookState, MethodStatistics
 from harness.training.micro_batches import longest_sequence
 from harness.training.parallel import gather_trained
 from harness.training.process_group import joined
@@ -135,9 +135,11 @@ def train_cell(
     data_sha256 = rows_sha256(data.rows)  # of the chosen fraction of the rows, in order
     budget = effective_budget(context, [*examples, *held_out])
     statistics = MethodStatistics.of(METHODS[cell.method], model)
+    hook = METHODS[cell.method].hook_of(model, cell.options)
     events = StepEvents(context)
     text_sha256 = data_sha256 + (f" {jinja_sha256(chat)}" if chat else "")
     followers = [*([validation] if validation else []), statistics, events]
+    followers += [HookState(hook, base.tokenizer)] if hook else []
     checkpoints = _checkpoints(context, base, model, text_sha256, validation, flags)
     resume = checkpoints.latest()
     flags.deferred = True  # from here on; reset by leaving handle_signals
@@ -154,6 +156,7 @@ def train_cell(
                 callbacks=[*followers, LossWatch(context.warn), checkpoints],
                 resume=resume,
                 data_sha256=data_sha256,
+                hook=hook,
             )
         except Exception as fault:  # memory runs out with errors of many kinds; others pass
             if not is_out_of_memory(fault):

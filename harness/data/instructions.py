@@ -8,7 +8,8 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Protocol
 
@@ -99,6 +100,7 @@ def tokenize(
     *,
     template: str | None = None,
     system: str | None = None,
+    all_in_loss: bool = False,
     number_of: Callable[[int], int] = int,
     place: str = "data",
 ) -> list[Example]:
@@ -119,6 +121,7 @@ def tokenize(
         rows: all of one form.
         template: `alpaca`, `chat`, or a Jinja text; by default the one of the rows' form.
         system: the system text of conversations without one.
+        all_in_loss: whether the prompt is in the loss too; the text is then encoded as one.
         number_of: gives a row's number in its set, for a fault, where these are some of it.
         place: what the rows are called in a fault.
 
@@ -133,14 +136,15 @@ def tokenize(
             "tokenizer_config.json"
         )
     name = template_of(rows[0], template) if rows else None
-    write = _pairs if name in (None, ALPACA) else _renderings
+    write = _pairs if name in (None, ALPACA) else partial(_renderings, all_in_loss=all_in_loss)
     examples: list[Example] = []
     for start in range(0, len(rows), TOKENIZE_ROWS):
         part = rows[start : start + TOKENIZE_ROWS]
         for row, found in enumerate(write(part, tokenizer, name, system), start):
             if isinstance(found, RowFault):
                 raise DataError(fault_line(number_of(row), found, place))
-            examples.append(cut(*found, max_length))
+            ids, runs = found
+            examples.append(cut(ids, ((0, len(ids)),) if all_in_loss else runs, max_length))
     for note in (
         lost_note(sum(not example.num_labels for example in examples), len(examples)),
         cut_note(count_cut(examples), len(examples)),
@@ -183,6 +187,8 @@ def _renderings(
     tokenizer: PreTrainedTokenizerBase,
     template: str | None,
     system: str | None,
+    *,
+    all_in_loss: bool = False,
 ) -> Iterator[Encoded | RowFault]:
     """Yields rows in a chat template or a Jinja file, up to the first that does not go into it."""
     assert template is not None
@@ -190,7 +196,9 @@ def _renderings(
     refusal: RowFault | None = None
     for row in rows:
         try:
-            renderings.append(filled.rendering(row))
+            one = filled.rendering(row)
+            whole = ((0, len(one.text)),)  # no token is cut where the response begins
+            renderings.append(replace(one, spans=whole) if all_in_loss else one)
         except RowFault as fault:
             refusal = fault
             break

@@ -148,6 +148,11 @@ class DataSpec(Spec):
         default=None, exclude_if=_unset
     )
     """The system text of conversations without one."""
+    loss: Literal["response", "all"] | None = Field(
+        default=None, exclude_if=lambda value: value in (None, "response")
+    )
+    """What of a row is in the loss: what the model is to write, or `all` of its text, the prompt
+    too; part of a cell's id where it is `all`."""
     validation: ValidationSpec | None = Field(default=None, exclude_if=lambda value: value is None)
     """Rows to measure the loss on after every epoch; part of a cell's id where it is stated."""
     _beside: Path | None = PrivateAttr(default=None)
@@ -189,7 +194,13 @@ class DataSpec(Spec):
     @property
     def text_settings(self) -> dict[str, str]:
         """What is stated of the text that a row becomes, for its identity: content, no paths."""
-        return template_settings(self.template, self.system)
+        found = template_settings(self.template, self.system)
+        return found | {"loss": "all"} if self.all_in_loss else found
+
+    @property
+    def all_in_loss(self) -> bool:
+        """Whether the prompt is in the loss too."""
+        return self.loss == "all"
 
     @field_validator("where", mode="before")
     @classmethod

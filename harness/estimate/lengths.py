@@ -176,7 +176,10 @@ def row_lengths(
         DataError: a row cannot be put into the template.
     """
     data = data or DataSpec()
-    examples = tokenize(rows, tokenizer, UNCUT, template=data.template, system=data.system)
+    examples = tokenize(
+        rows, tokenizer, UNCUT, template=data.template, system=data.system,
+        all_in_loss=data.all_in_loss,
+    )  # fmt: skip
     forms = [bool(getattr(row, "input", "")) for row in rows]
     prompts: dict[bool, list[tuple[int, ...]]] = {True: [], False: []}
     for form, example in zip(forms, examples, strict=True):

@@ -192,6 +192,7 @@ def _measure_training(subject: _Subject, rows: Sequence[Row]) -> dict[str, float
             train.max_length,
             template=subject.cell.data.template,
             system=subject.cell.data.system,
+            all_in_loss=subject.cell.data.all_in_loss,
         )
         tokenized = clock()
         marks = _train(subject, examples, batch)

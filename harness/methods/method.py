@@ -12,7 +12,7 @@ from harness.spec import Spec
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 
@@ -100,6 +100,36 @@ class TelemetryCallback(Protocol):
         """Puts back what `state` gave."""
 
 
+class TrainingHook:
+    """What a method does of its own between two optimizer steps; nothing, unless it is overridden.
+
+    `harness.training.step` calls it. A checkpoint holds its `state`.
+    """
+
+    parallel = True
+    """Whether several devices may train a cell together."""
+
+    def prepare(self, tokenizer: Any) -> None:
+        """Called before the first step of a training, not of one that is resumed."""
+
+    def penalty(self) -> Tensor | None:
+        """A term that is added to the mean loss of an optimizer batch, before clipping."""
+        return None
+
+    def change_gradients(self) -> None:
+        """Called after clipping, before the optimizer's step."""
+
+    def after_step(self) -> None:
+        """Called after the optimizer's step, with the gradients that it has used."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a resumed run must know of it, by names of its own."""
+        return {}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts back what `state` gave."""
+
+
 @dataclass(frozen=True)
 class Method:
     """One way to adapt a model; what its `apply` leaves trainable is trained, counted and saved."""
@@ -127,6 +157,9 @@ class Method:
     """Metrics of the method's own state, logged during training; None where it has none."""
     telemetry: Callable[[nn.Module], TelemetryCallback] | None = None
     """Makes the telemetry of a run of the adapted model; it is used instead of `statistics`."""
+    hook: Callable[[nn.Module, Any], TrainingHook | None] | None = None
+    """`hook(model, options)` is what the method does between the steps of a training of the adapted
+    model; None where it does nothing."""
     trains: bool = True
     """False for methods that train nothing: `base`, `adapter`."""
     workload: Callable[[ModelShape, Any], Workload] | None = None
@@ -135,6 +168,10 @@ class Method:
     Where None, every layer is adapted, dropout is the option `dropout`, and a method that trains
     more than half of the parameters trains the model's own.
     """
+
+    def hook_of(self, model: nn.Module, options: MethodOptions) -> TrainingHook | None:
+        """What the method does between the steps of a training, if anything."""
+        return None if self.hook is None else self.hook(model, options)
 
     def workload_on(self, shape: ModelShape, options: MethodOptions) -> Workload:
         """What the method makes a model of this shape compute.

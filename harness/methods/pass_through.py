@@ -10,13 +10,15 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field, model_validator
 
 from harness.errors import MethodError, ZbenchError, plain_message
 from harness.methods.adaption_prompt import check_family, draw_prompts
 from harness.methods.lora import ALPACA_LORA
-from harness.methods.method import Method, MethodOptions, Workload
+from harness.methods.method import Method, MethodOptions, TrainingHook, Workload
 from harness.methods.peft_cache import remembered
+from harness.methods.peft_counts import known_count
+from harness.methods.peft_hooks import AdaLora, LoraFa, TextStart, freeze_a
 from harness.methods.peft_settings import checked_settings, make_config, size_names
 from harness.methods.peft_types import BEFORE_TEXT, IN_CACHE, QUANTISED
 from harness.models.adapters import insert_adapter
@@ -52,6 +54,29 @@ class PeftOptions(MethodOptions):
     peft: Annotated[dict[str, Any], BeforeValidator(checked_settings)] = {"peft_type": "LORA"}
     """`peft_type` and what differs from PEFT's defaults, in canonical form."""
 
+    lora_fa: bool = Field(default=False, exclude_if=lambda value: not value)
+    """LORA with A frozen and B's gradients projected: LoRA-FA, which PEFT has as an optimizer."""
+    init_text: Annotated[str, Field(min_length=1, max_length=20_000)] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """A text whose first tokens' keys and values in the base model are those that PREFIX_TUNING or
+    CARTRIDGE begins with."""
+
+    @model_validator(mode="after")
+    def _extras_fit_the_type(self) -> Self:
+        if self.lora_fa and self.peft_type != "LORA":
+            raise ValueError(f"lora_fa: is of peft_type LORA, not {self.peft_type}; leave it out")
+        if self.init_text is not None and self.peft_type not in IN_CACHE:
+            raise ValueError(
+                f"init_text: is of peft_type {' and '.join(IN_CACHE)}, not {self.peft_type}; leave "
+                "it out"
+            )
+        if self.init_text is not None and self.settings.get("prefix_projection"):
+            raise ValueError(
+                "init_text: has no place behind prefix_projection; leave one of them out"
+            )
+        return self
+
     @property
     def peft_type(self) -> str:
         """PEFT's name of the type, such as OFT."""
@@ -64,7 +89,8 @@ class PeftOptions(MethodOptions):
 
     def identity(self) -> dict[str, Any]:
         """The type, and the options that differ from PEFT's defaults; not PEFT's version."""
-        return dict(self.peft)
+        stated = {"lora_fa": True} if self.lora_fa else {}
+        return {**self.peft, **stated, **({"init_text": self.init_text} if self.init_text else {})}
 
     def size_options(self) -> tuple[str, ...]:
         """The options that say how many parameters the type trains."""
@@ -93,7 +119,7 @@ class PeftOptions(MethodOptions):
         Raises:
             ValueError: PEFT refuses it.
         """
-        return self.model_validate({"peft": {**self.peft, name: value}})
+        return self.model_validate({**self.model_dump(), "peft": {**self.peft, name: value}})
 
 
 def apply_peft(model: PreTrainedModel, options: PeftOptions, seed: int) -> PeftModel:
@@ -103,7 +129,7 @@ def apply_peft(model: PreTrainedModel, options: PeftOptions, seed: int) -> PeftM
         MethodError: PEFT finds that the options do not fit the model, or a module that they name is
             not there.
     """
-    from harness.methods.row_dropout import replace_dropouts
+    from harness.methods.row_dropout import replace_draws, replace_dropouts
 
     kind, shape = options.peft_type, shape_of(model.config)
     try:
@@ -124,7 +150,20 @@ def apply_peft(model: PreTrainedModel, options: PeftOptions, seed: int) -> PeftM
         draw_prompts(adapted, seed)
     _check_targets(adapted, options)
     replace_dropouts(adapted)
+    if kind == "PVERA":
+        replace_draws(adapted)
+    if options.lora_fa:
+        freeze_a(adapted)
     return adapted
+
+
+def peft_hook(model: Any, options: PeftOptions) -> TrainingHook | None:
+    """What a type does between the steps of a training, or before the first."""
+    if options.peft_type == "ADALORA":
+        return AdaLora(model)
+    if options.init_text is not None:
+        return TextStart(model, options.init_text)
+    return LoraFa(model) if options.lora_fa else None
 
 
 def _settings_on(shape: ModelShape, options: PeftOptions) -> dict[str, Any]:
@@ -188,7 +227,7 @@ def count_peft(shape: ModelShape, options: PeftOptions) -> int:
     Raises:
         MethodError: PEFT finds that the options do not fit the model, or they train nothing.
     """
-    question = {"count": dict(options.peft), "shape": shape.model_dump(mode="json")}
+    question = {"count": options.identity(), "shape": shape.model_dump(mode="json")}
     count = remembered(question, lambda: _counted(shape, options))
     if count == 0:
         raise MethodError(f"these options of {options.peft_type} train no parameter")
@@ -200,6 +239,8 @@ def _counted(shape: ModelShape, options: PeftOptions) -> int:
     if options.peft_type == "ADAPTION_PROMPT" and settings["adapter_layers"] <= layers:
         check_family(shape)
         return int(settings["adapter_layers"] * (settings["adapter_len"] * shape.hidden_size + 1))
+    if (known := known_count(shape, options.peft_type, settings)) is not None:
+        return known
     targets = settings.get("target_modules")
     by_name = isinstance(targets, str) or any("." in name for name in targets or ())
     by_layer = by_name or options.peft_type == "TINYLORA" or _LAYER_OPTIONS & settings.keys()
@@ -211,10 +252,11 @@ def _counted(shape: ModelShape, options: PeftOptions) -> int:
         if "meta" not in str(fault):
             raise
     # PEFT reads the weights of some types as it begins, of which the meta device has none.
-    if options.peft_type == "FROD" and shape.hidden_size > _LARGEST_DECOMPOSED:
+    if options.peft_type in ("FROD", "ADAMSS") and shape.hidden_size > _LARGEST_DECOMPOSED:
         raise MethodError(
-            "FROD: its parameters are counted by decomposing matrices, which takes hours at "
-            f"hidden size {shape.hidden_size}; it is for models of at most {_LARGEST_DECOMPOSED}"
+            f"{options.peft_type}: with these options its parameters are counted by decomposing "
+            f"matrices, which takes hours at hidden size {shape.hidden_size}; name target_modules "
+            "alone, in all layers"
         )
     return _extrapolated(shape, options, "cpu")
 
@@ -237,7 +279,8 @@ def _count_in(shape: ModelShape, options: PeftOptions, device: str) -> int:
         options = options.model_copy(update={"peft": {**options.peft, "init_lora_weights": True}})
     adapted = apply_peft(model_of_shape(shape, device), options, 0)
     for name, parameter in adapted.named_parameters():
-        if start == "mica" and ".lora_B." in name:  # frozen
+        # Frozen, which the meta device does not tell.
+        if (start == "mica" and ".lora_B." in name) or ".ranknum." in name:
             parameter.requires_grad_(False)
     return count_parameters(adapted)[0]
 
@@ -266,6 +309,7 @@ def peft_workload(shape: ModelShape, options: PeftOptions) -> Workload:
     if options.peft_type in BEFORE_TEXT:
         return Workload(virtual_keys=tokens, virtual_tokens=tokens, shares_prefix=False)
     dropout = any(value for name, value in options.settings.items() if name.endswith("dropout"))
+    dropout |= options.peft_type == "PVERA"  # whose noise is each row's own, too
     return Workload(added_weights=count_peft(shape, options), shares_prefix=not dropout)
 
 
@@ -277,5 +321,6 @@ PEFT = Method(
     apply=apply_peft,
     count_parameters=count_peft,
     workload=peft_workload,
+    hook=peft_hook,
 )
 """Trained as Alpaca-LoRA trains, whatever the type, where a grid says nothing else [choice]."""

@@ -21,7 +21,7 @@ from harness.readers.json_files import read_json_object
 from harness.records.files import cache_folder, sha256_of_json, write_text
 
 T = TypeVar("T")
-_FORMAT = 2
+_FORMAT = 3
 """Incremented by every code change that alters an answer."""
 _KEPT = 5000
 

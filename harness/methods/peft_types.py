@@ -18,18 +18,12 @@ SET_HERE = frozenset(
 """Options that follow from the cell's model and from what zbench does with it."""
 
 REFUSED_TYPES = {
-    "ADALORA": "moves ranks between layers in the training loop (update_and_allocate), and what it "
-    "has learnt of them is in no checkpoint; take LORA with rank_pattern",
-    "ADAMSS": "clusters the base's weights, so that how many parameters it trains is not known "
-    "before a run",
     "CPT": "trains the embeddings of one text's tokens with labels and losses of its own; take "
     "PROMPT_TUNING",
     "MULTITASK_PROMPT_TUNING": "needs a task's id with every row; take PROMPT_TUNING",
-    "LILY": "routes by the mean over all tokens of a sequence, so that later tokens change earlier "
-    "ones, as in no causal model",
+    "LILY": "routes by the mean over all tokens of a batch, so that a row's output depends on the "
+    "rows beside it, and later tokens change earlier ones, as in no causal model",
     "POLY": "needs a task's id with every row",
-    "PVERA": "draws from the global generator in every forward pass of training, so that no run "
-    "could be repeated; take VERA",
     "SHADOW": "runs a second model beside the base, in a forward pass of its own",
     "XLORA": "mixes adapters that are trained already; train them first, each as a cell",
     "ZERO_INIT_PROMPT": "is zbench's own; name its method: zero-init-linear, zero-init-nonlinear "
@@ -61,7 +55,6 @@ REFUSED_OPTIONS = {
     "tokenizer_name_or_path": "needs the tokenizer of a hub",
     "trainable_token_indices": _COPIES,
     "use_asa": "changes the adapter in the training loop",
-    "use_bdlora": "is for serving on several devices",
     "use_qalora": "needs a base that is quantised in groups",
     "velora_config": "changes gradients in the training loop",
 }
@@ -85,6 +78,7 @@ REFUSED_DROPOUTS = {
 _DATA_STARTS = ("eva", "corda", "lora_ga", "loftq")
 
 REQUIRED = {
+    "ADALORA": ("total_step",),
     "ADAPTION_PROMPT": ("adapter_len", "adapter_layers"),
     "CARTRIDGE": ("num_virtual_tokens",),
     "PREFIX_TUNING": ("num_virtual_tokens",),
@@ -100,6 +94,7 @@ BEFORE_TEXT = ("PROMPT_TUNING", "P_TUNING")
 """Types whose virtual tokens are embeddings."""
 
 SIZES: dict[str, tuple[str, ...]] = {
+    "ADALORA": ("init_r",),
     "ADAPTION_PROMPT": ("adapter_len",),
     "BOFT": ("boft_block_size",),
     "C3A": ("block_size",),

@@ -14,6 +14,8 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MethodType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +99,37 @@ def uniform_bits(key: DropoutKey, index: int, shape: torch.Size) -> Tensor:
     bits_BTD ^= bits_BTD >> 32
     bits_BTD *= _SECOND
     return (bits_BTD >> (64 - _BITS)) & (2**_BITS - 1)
+
+
+_NOISE = 1 << 20
+"""From this number on, indices are those of layers that draw normal noise."""
+
+
+def normal_noise(like_BTD: Tensor, index: int) -> Tensor:
+    """Standard normal numbers of the sequences themselves, as masks are; outside `dropout_rng`
+    those of torch's generator."""
+    key = _KEY.get()
+    if key is None:
+        return torch.randn_like(like_BTD)
+    bits = uniform_bits(key, _NOISE + index, like_BTD.shape)
+    within = (2 * bits.double() + 1) / 2**_BITS - 1  # -1..1, neither end
+    return (2**0.5 * torch.erfinv(within)).to(like_BTD.dtype)
+
+
+def replace_draws(model: nn.Module) -> None:
+    """Makes what PVeRA draws in training belong to the sequences, in place."""
+    layers = [module for module in model.modules() if hasattr(module, "_reparametrize")]
+    for index, layer in enumerate(layers):
+        own: Any = layer
+        own.draws_noise, own.noise_index = True, index
+        own._reparametrize = MethodType(_drawn, layer)
+
+
+def _drawn(layer: Any, mu: Tensor, logvar: Tensor, _name: str) -> Tensor:
+    """PVeRA's sample in training, its mean otherwise."""
+    if not layer.training:
+        return mu
+    return mu + normal_noise(mu, layer.noise_index) * torch.exp(0.5 * logvar)
 
 
 def _mixed(x: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from harness.data.instructions import (
     lost_note,
 )
 from harness.errors import TrainingError
+from harness.methods.method import TrainingHook
 from harness.models.advice import ADVICE
 from harness.models.loading import count_parameters
 from harness.models.numbers import frozen_fault, overflow_cause
@@ -49,6 +50,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     resume: TrainingState | None = None,
     data_sha256: str = "",
+    hook: TrainingHook | None = None,
 ) -> TrainResult:
     """Trains what requires gradients in `model`, in place, and leaves it in evaluation mode.
 
@@ -67,6 +69,7 @@ def fit(
             to stop ends there.
         resume: a checkpoint of this run.
         data_sha256: the SHA-256 of the training rows, for the result.
+        hook: what the method does between steps; a callback keeps its state (`HookState`).
 
     Raises:
         Stopped: a signal asked for it; a checkpoint is written.
@@ -81,6 +84,7 @@ def fit(
         device=torch.device(device),
         precision=precision,
         pad_token_id=pad_token_id,
+        hook=hook,
     )
     resolve_budget(spec.token_budget, examples, train_step.device)  # fail early
     training = TrainingRun(

@@ -203,8 +203,12 @@ def packing_refusal(model: Any) -> str | None:
 
 
 def shares_prefixes(model: nn.Module) -> bool:
-    """Whether shared prefixes have equal hidden states: not under dropout."""
+    """Whether shared prefixes have equal hidden states: not under dropout or noise."""
     return not any(
-        isinstance(module, RowDropout | _DropoutNd) and module.training and module.p > 0
+        module.training
+        and (
+            (isinstance(module, RowDropout | _DropoutNd) and module.p > 0)
+            or getattr(module, "draws_noise", False)
+        )
         for module in model.modules()
     )

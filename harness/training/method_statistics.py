@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.methods.method import PROBE_TEXTS, Method, TelemetryCallback
+from harness.methods.method import PROBE_TEXTS, Method, TelemetryCallback, TrainingHook
 from harness.training.callback import Callback, TrainingRun
 from harness.training.step import BatchTotals
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 STATISTICS_EVERY = 10
 """Optimizer steps between two readings of a method's statistics: each reading is a
 host-device sync. The first and the last step are always read, unless skipped or without labels."""
+_HOOK = "hook/"
+"""Prefix of the names of a hook's tensors in a checkpoint; stored files fix its value."""
 
 
 class MethodStatistics(Callback):
@@ -73,10 +75,35 @@ class MethodStatistics(Callback):
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         if self.telemetry is not None:
-            self.telemetry.load_state({name: value.numpy() for name, value in tensors.items()})
+            own = {k: v.numpy() for k, v in tensors.items() if not k.startswith(_HOOK)}
+            self.telemetry.load_state(own)
 
     def _read(self, training: TrainingRun) -> dict[str, float]:
         return self.statistics(training.train_step.model) if self.statistics else {}
+
+
+class HookState(Callback):
+    """Begins what a method does between steps, and keeps its state in checkpoints.
+
+    Args:
+        hook: the one that `fit` is given.
+        tokenizer: the base model's.
+    """
+
+    def __init__(self, hook: TrainingHook, tokenizer: Any) -> None:
+        self._hook, self._tokenizer = hook, tokenizer
+
+    def on_train_begin(self, training: TrainingRun) -> None:
+        if not training.progress.records:
+            with torch.no_grad(), training.train_step.autocast():
+                self._hook.prepare(self._tokenizer)
+
+    def state(self) -> Mapping[str, Tensor]:
+        return {f"{_HOOK}{name}": value for name, value in self._hook.state().items()}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        own = {k.removeprefix(_HOOK): v for k, v in tensors.items() if k.startswith(_HOOK)}
+        self._hook.load_state(own)
 
 
 def _probe(training: TrainingRun, hook: Callable[[Sequence[Sequence[int]]], None]) -> None:

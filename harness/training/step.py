@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from harness.data.instructions import Example
-from harness.errors import ModelError
+from harness.errors import ModelError, TrainingError
+from harness.methods.method import TrainingHook
 from harness.methods.row_dropout import dropout_rng
 from harness.models.loading import trained_parameters
 from harness.training.loss import ResponseLoss, dropout_key
@@ -86,12 +87,18 @@ class TrainStep:
         device: torch.device,
         precision: str,
         pad_token_id: int,
+        hook: TrainingHook | None = None,
     ) -> None:
         self.model, self.spec, self.device = model, spec, device
+        self.hook = TrainingHook() if hook is None else hook
         self.pad_token_id = pad_token_id
         self.compute_dtype = COMPUTE_DTYPES.get(precision)
         assert all(tensor.dtype == torch.float32 for tensor in trained_parameters(model).values())
         self.ranks = Ranks.joined(device)
+        if self.ranks.size > 1 and not self.hook.parallel:
+            raise TrainingError(
+                "the method changes its adapter between steps: one device trains it"
+            )
         self.loss = ResponseLoss(model)
         layers = list(model.get_decoder().layers)  # type: ignore[operator]
         self.module = parallelize(self.loss, layers, self.ranks, precision)
@@ -131,6 +138,8 @@ class TrainStep:
                 # DDP and FSDP average over ranks; multiply by the world size to get the sum.
                 (weight * self.loss_scale.factor * loss / num_labels * self.ranks.size).backward()
             losses.append(weight * loss.detach())
+        if (penalty := self.hook.penalty()) is not None:
+            (self.loss_scale.factor * penalty).backward()
         self.loss_scale.divide(self.parameters)
         norm = clip_gradients(self.parameters, self.spec.max_gradient_norm)
         # The single host-device sync of a step (with one process).
@@ -150,7 +159,9 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("rate_ratio", 1.0)
         if not skip:
+            self.hook.change_gradients()
             self.optimizer.step()
+            self.hook.after_step()
         self.optimizer.zero_grad(set_to_none=True)
 
     def metrics(self) -> dict[str, float]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import harness
@@ -184,3 +185,32 @@ def test_a_completion_is_whole_in_the_loss_wherever_the_prompt_ends(
         assert len(tokenizer.encode(text[:place], add_special_tokens=False)) >= (
             example.num_prompt_tokens - 1
         )
+
+
+@pytest.mark.parametrize(
+    "template", [None, "Q: {{ prompt }}\nA:{% generation %}{{ completion }}{% endgeneration %}"]
+)
+def test_a_prompt_is_in_the_loss_where_the_data_say_all(
+    tokenizer: PreTrainedTokenizerBase, template: str | None
+) -> None:
+    row = Completion("How many?", " Three.")
+    (part,) = tokenize([row], tokenizer, 512, template=template)
+    (whole,) = tokenize([row], tokenizer, 512, template=template, all_in_loss=True)
+    assert part.num_prompt_tokens > 1
+    assert whole.num_prompt_tokens == 1  # BOS, which nothing predicts
+    assert whole.holes == ()
+    text = "How many? Three." if template is None else "Q: How many?\nA: Three."
+    expected = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert list(whole.token_ids[1:-1]) == expected
+    (cut,) = tokenize([row], tokenizer, 4, template=template, all_in_loss=True)
+    assert cut.is_cut
+    assert cut.token_ids == whole.token_ids[:4]
+
+
+def test_what_is_in_the_loss_is_part_of_the_id_where_it_is_stated() -> None:
+    rows = DataSpec(path="rows.jsonl")
+    assert rows.stated == DataSpec(path="rows.jsonl", loss="response").stated == {}
+    assert DataSpec(path="rows.jsonl", loss="all").stated == {"loss": "all"}
+    assert "loss" not in rows.model_dump()
+    with pytest.raises(ValidationError, match="'response' or 'all'"):
+        DataSpec.model_validate({"path": "rows.jsonl", "loss": "al"})

@@ -36,6 +36,8 @@ from harness.training.step import TrainStep
 
 PEFT = METHODS["peft"]
 SIZES: dict[str, dict[str, Any]] = {
+    "ADALORA": {"init_r": 6, "target_r": 3, "tinit": 1, "tfinal": 2, "total_step": 8},
+    "ADAMSS": {"r": 6, "num_subspaces": 3},
     "ADAPTION_PROMPT": {"adapter_len": 4, "adapter_layers": 2},
     "C3A": {"block_size": 8},
     "CARTRIDGE": {"num_virtual_tokens": 4},
@@ -70,6 +72,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
                   "encoder_hidden_size": 8},
     "AllLinear": {"peft_type": "LOKR", "target_modules": "all-linear", "r": 4},
     "SomeLayers": {"peft_type": "OFT", "oft_block_size": 4, "r": 0, "layers_to_transform": [1, 3]},
+    "BlockDiagonal": {"peft_type": "LORA", "r": 4, "target_modules": ["up_proj", "down_proj"],
+                      "use_bdlora": {"nblocks": 2, "target_modules_bd_a": ["down_proj"],
+                                     "target_modules_bd_b": ["up_proj"]}},
 }  # fmt: skip
 
 
@@ -99,6 +104,8 @@ def _class_of(settings: dict[str, Any], *, slow: bool) -> type[MethodLaws]:
         "pytestmark": [pytest.mark.slow] if slow else [],
         "test_another_family_is_refused": None,  # most take any family
     }
+    if kind == "ADAMSS":  # computes in the precision that it began in; see below
+        attributes["test_any_token_budget_gives_the_gradient_of_one_sequence_at_a_time"] = None
     if settings.get("init_lora_weights"):  # the base keeps what of it is not in the adapter
         attributes["test_training_moves_what_trains_and_no_bit_of_the_rest"] = None
     return type(f"TestLawsOf{kind}", (MethodLaws,), attributes)
@@ -127,6 +134,15 @@ def test_peft_itself_loads_what_was_saved(kind: str, tmp_path: Path) -> None:
     assert torch.equal(logits(PeftModel.from_pretrained(tiny_model("llama"), tmp_path).eval()),
                        expected)  # fmt: skip
     assert torch.equal(logits(attach_adapter(tiny_model("llama"), tmp_path)), expected)
+
+
+def test_adamss_has_the_gradient_of_one_sequence_at_a_time_in_single_precision() -> None:
+    model = perturb(adapted(entry("ADAMSS")))
+    expected = plain_gradients(model, law_examples())
+    for budget in (14, 1000):
+        for name, gradient in gradients(model, law_examples(), budget).items():
+            deviation = (gradient - expected[name]).norm() / expected[name].norm()
+            assert deviation <= 2e-5, f"{name}: {deviation:.2e}"
 
 
 DROPOUTS = [

@@ -1,0 +1,139 @@
+"""PEFT's public comparison on MetaMathQA and GSM8K: its published rows, and what they can tell.
+
+The rows ship beside this file (`peft_suite.json`) with their source and licence. Accuracy is the
+share of GSM8K's 1,319 test items; every row was trained once, with seed 0.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import pairwise
+from typing import Any
+
+SUITE = "peft-suite"
+"""What a grid's `published_runs` calls them."""
+TORCH_WEIGHT_DECAY = 0.01
+"""AdamW's own in torch: a row that states optimizer options and no weight decay has this one, since
+its options replace the suite's as a whole."""
+NORMAL_95 = 1.959963984540054
+"""The 97.5% quantile of the standard normal distribution."""
+
+
+@dataclass(frozen=True)
+class SuiteRow:
+    """One published configuration and its results."""
+
+    label: str
+    """What its cell is called, such as `lora-rank32`."""
+    experiment: str
+    adapter: Mapping[str, Any] | None
+    """PEFT's options; None of full fine-tuning."""
+    training: Mapping[str, Any]
+    """Training settings, the suite's defaults included."""
+    accuracy: float
+    """On the test items, 0..1."""
+    validation_accuracy: float
+    """At the last step, on `SuiteTable.num_validation_items` rows of GSM8K's training split."""
+    forgetting: float
+    """How much the loss on 100 wikipedia articles rose, in nats per token."""
+    trained_parameters: int
+    train_seconds: float
+    """Without the evaluations in between."""
+    peak_memory_bytes: int
+    """Reserved by torch's allocator, at most."""
+
+    def stderr(self, num_items: int) -> float:
+        """The binomial standard error of the accuracy, 0..1; of its items alone."""
+        return math.sqrt(self.accuracy * (1 - self.accuracy) / num_items)
+
+
+@dataclass(frozen=True)
+class SuiteTable:
+    """All published rows and what they have in common."""
+
+    source: str
+    hardware: str
+    software: str
+    num_items: int
+    num_validation_items: int
+    train_rows: int
+    train_tokens: int
+    """Of the rows that every configuration was trained on, EOS included."""
+    revisions: Mapping[str, str]
+    """Commits of the model and of the data sets."""
+    rows: tuple[SuiteRow, ...]
+    """In the order of the file, by experiment."""
+
+    def row(self, label: str) -> SuiteRow | None:
+        """The row that a label stands for."""
+        return next((row for row in self.rows if row.label == label), None)
+
+    @property
+    def ranking(self) -> list[SuiteRow]:
+        """The rows from the highest accuracy to the lowest."""
+        return sorted(self.rows, key=lambda row: -row.accuracy)
+
+
+@cache
+def suite_table() -> SuiteTable:
+    """The published rows that ship with the package."""
+    text = (files("harness.analysis") / "peft_suite.json").read_text(encoding="utf-8")
+    raw: dict[str, Any] = json.loads(text)
+    return SuiteTable(
+        source=raw["source"],
+        hardware=raw["hardware"],
+        software=raw["software"],
+        num_items=raw["test_items"],
+        num_validation_items=raw["valid_items"],
+        train_rows=raw["train_rows"],
+        train_tokens=raw["train_tokens"],
+        revisions=raw["revisions"],
+        rows=tuple(_row(one, raw["default_training"]) for one in raw["rows"]),
+    )
+
+
+def _row(raw: Mapping[str, Any], default: Mapping[str, Any]) -> SuiteRow:
+    return SuiteRow(
+        label=label_of_experiment(raw["experiment"]),
+        experiment=raw["experiment"],
+        adapter=raw["adapter_config"],
+        training={**default, **raw["training_overrides"]},
+        accuracy=raw["test_accuracy"],
+        validation_accuracy=raw["valid_accuracy"],
+        forgetting=raw["forgetting"],
+        trained_parameters=raw["num_trainable_params"],
+        train_seconds=raw["train_seconds"],
+        peak_memory_bytes=raw["memory_max"],
+    )
+
+
+def label_of_experiment(experiment: str) -> str:
+    """The label of an experiment's cell: `lora/llama-3.2-3B-rank32` is `lora-rank32`."""
+    return experiment.replace("/llama-3.2-3B-", "-").replace("_", "-")
+
+
+def told_apart(accuracies: Sequence[float], num_items: int) -> list[bool]:
+    """Whether each pair of neighbours in a ranking differs by more than its items can explain.
+
+    An unpaired interval at 95%: |a - b| > 1.96 · √(a(1 - a)/n + b(1 - b)/n), since who answered
+    which item is not published. It knows nothing of seeds; with their spread fewer would be left.
+
+    Args:
+        accuracies: 0..1, in the order of the ranking.
+        num_items: n.
+    """
+    return [
+        abs(a - b) > NORMAL_95 * math.sqrt((a * (1 - a) + b * (1 - b)) / num_items)
+        for a, b in pairwise(accuracies)
+    ]
+
+
+def ranks_told_apart(rows: Iterable[SuiteRow], num_items: int) -> tuple[int, int]:
+    """How many neighbours of a ranking the items alone tell apart, and of how many."""
+    found = told_apart(sorted((row.accuracy for row in rows), reverse=True), num_items)
+    return sum(found), len(found)
