@@ -32,7 +32,7 @@ RUN python3 -m venv --system-site-packages /opt/venv \
     && pip install --no-cache-dir --requirement requirements.lock \
     && python -c 'import sys, torch; sys.exit(torch.__file__.startswith(sys.prefix))'
 
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY harness harness
 RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 

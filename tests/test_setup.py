@@ -48,7 +48,7 @@ def test_container_has_what_its_build_copies() -> None:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     kept = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     copied = [name for line in re.findall(r"^COPY (.*) \S+$", text, re.M) for name in line.split()]
-    assert len(copied) == 5
+    assert len(copied) == 6
     for name in copied:
         assert (ROOT / name).exists(), name
         assert f"!{name}" in kept
@@ -69,7 +69,7 @@ def test_compose_server_is_of_the_locked_mlflow() -> None:
 def test_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source)
     shutil.copytree(
         ROOT / "harness", source / "harness", ignore=shutil.ignore_patterns("__pycache__", ".*")

@@ -1,0 +1,46 @@
+"""PEFT's published comparison: the rows that ship, and what their items tell apart."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from scipy.stats import fisher_exact
+
+from harness.analysis.suite import ranks_told_apart, suite_table, told_apart
+
+
+def test_the_rows_that_ship() -> None:
+    table = suite_table()
+    assert (len(table.rows), table.num_items) == (63, 1319)
+    assert len({row.label for row in table.rows}) == 63
+    assert sum(row.adapter is None for row in table.rows) == 1
+    lora = table.row("lora-rank32")
+    assert lora is not None
+    assert lora.accuracy == pytest.approx(631 / 1319)
+    assert lora.training["optimizer_kwargs"] == {"lr": 0.0001, "weight_decay": 0.1}
+    assert table.row("lora") is None
+    assert all(abs(row.accuracy * 1319 - round(row.accuracy * 1319)) < 1e-9 for row in table.rows)
+    assert all(round(50 * row.validation_accuracy, 6).is_integer() for row in table.rows)
+    assert "5d602fd" in table.source
+
+
+def test_the_items_alone_tell_four_of_sixty_two_neighbours_apart() -> None:
+    table = suite_table()
+    assert ranks_told_apart(table.rows, table.num_items) == (4, 62)
+
+
+def test_neighbours_are_told_apart_by_fishers_exact_test() -> None:
+    counts, n = [640, 600, 590, 75, 16, 6, 0, 0], 1319
+    found = told_apart([count / n for count in counts], n)
+    expected = [
+        fisher_exact([[a, n - a], [b, n - b]]).pvalue < 0.05
+        for a, b in zip(counts, counts[1:], strict=False)
+    ]
+    assert found == expected == [False, False, True, True, False, True, False]
+
+
+def test_the_error_is_the_binomial_one() -> None:
+    row = suite_table().rows[0]
+    expected = math.sqrt(row.accuracy * (1 - row.accuracy) / 1319)
+    assert row.stderr(1319) == pytest.approx(expected)
