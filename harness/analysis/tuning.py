@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from harness.grid.trials import TrialStatus, TunedMethod
 from harness.grid.tuning import Space
 
 if TYPE_CHECKING:
     from harness.grid.workspace import OpenGrid
-
-TrialStatus = Literal["done", "failed", "pruned", "to do"]
 
 
 @dataclass(frozen=True)
@@ -81,4 +80,36 @@ class Tuning:
 
 def tunings(grid: OpenGrid) -> tuple[Tuning, ...]:
     """What is known of each tuning of a grid, in the order of its blocks."""
-    return ()
+    return tuple(map(_tuning, grid.tunings))
+
+
+def _tuning(found: TunedMethod) -> Tuning:
+    choice, spec = found.choice, found.spec
+    title = found.cells[0].method_title
+    return Tuning(
+        model=found.model,
+        method=choice.label,
+        method_title=title if choice.label == choice.method else f"{title} ({choice.label})",
+        data=found.block.data,
+        fraction=max(found.block.fractions),
+        on=spec.on_words,
+        lower_is_better=spec.lower_is_better,
+        num_trials=spec.trials,
+        space=spec.space[choice.label],
+        sampler=spec.sampler,
+        trials=tuple(
+            Trial(
+                number=trial.number,
+                settings=trial.settings,
+                values=trial.values,
+                status=trial.status,
+                cell_ids=tuple(cell.id for cell in trial.cells),
+                seconds=trial.seconds,
+                note=trial.note,
+            )
+            for trial in found.trials
+        ),
+        chosen=found.chosen,
+        published=found.published,
+        unit=spec.unit,
+    )

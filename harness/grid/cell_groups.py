@@ -17,7 +17,7 @@ from harness.grid.checks import resolve_data_root
 from harness.grid.folders import cell_folder, id_of, stored_cells
 from harness.grid.loader import load_grid, shipped_grids
 from harness.grid.own_data import find_own_data
-from harness.grid.schema import expand
+from harness.grid.trials import stored_results, unfold
 
 
 @dataclass(frozen=True)
@@ -170,5 +170,6 @@ def _folders_of(group: CellGroup, runs_dir: Path) -> set[Path]:
         raise UsageError(f"{shortened(group.grid)}: no such grid{hint}; give a name or a YAML file")
     spec = load_grid(group.grid)
     own = find_own_data(spec, resolve_data_root(spec, None, runs_dir), runs_dir)
-    folders = {cell_folder(runs_dir, cell) for cell in expand(own.settle(spec), own.contents)}
+    every = unfold(own.settle(spec), own.contents, stored_results(runs_dir)).cells
+    folders = {cell_folder(runs_dir, cell) for cell in every}
     return {folder for folder in folders if id_of(folder)}

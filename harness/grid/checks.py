@@ -49,7 +49,7 @@ def combination_faults(grid: GridSpec) -> Iterator[str]:
         for model, choice in product(block.models, block.methods):
             if (model, id(choice)) not in seen:
                 seen.add((model, id(choice)))
-                yield from _misfit(grid, model, choice)
+                yield from misfit(grid, model, choice)
     yield from _same_sets(grid)
     yield from dict.fromkeys(_keeps_without_rows(grid))
     for name in grid.data_names:
@@ -66,7 +66,8 @@ def combination_faults(grid: GridSpec) -> Iterator[str]:
     yield from _labels_used_twice(grid)
 
 
-def _misfit(grid: GridSpec, model: str, choice: MethodChoice) -> Iterator[str]:
+def misfit(grid: GridSpec, model: str, choice: MethodChoice) -> Iterator[str]:
+    """Yields why a method does not fit a model, if it does not."""
     folder = getattr(choice.options, "adapter", None)
     if folder is not None and not Path(folder).exists():
         return  # `entries` lets it pass for a command that reads results alone

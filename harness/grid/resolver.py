@@ -45,6 +45,8 @@ from harness.grid.schema import (
 from harness.grid.sound_part import as_mapping, sound_part
 from harness.grid.task_entries import unused_local_data
 from harness.grid.tracking_uri import TrackingSpec
+from harness.grid.tune_checks import tuning_faults
+from harness.grid.tune_entries import Tune
 from harness.spec import Faults, Spec, describe_faults
 
 SHIPPED = Path(__file__).resolve().parent.parent / "grids"
@@ -69,6 +71,8 @@ class BlockFile(Spec):
     vary: Vary | None = None
     """What takes the seeds: of `initialization`, `order`, `subset` one or two; all of them where
     absent."""
+    tune: Tune | None = None
+    """How its trained methods are tuned, each from a space of its own."""
 
 
 class GridFile(Spec):
@@ -130,6 +134,7 @@ class GridFile(Spec):
     def _local_data_is_used(self) -> Self:
         lists = (self.tasks, *(block.tasks or () for block in self.blocks))
         tasks = [task for tasks in lists for task in tasks]
+        tasks += [task for block in self.blocks if block.tune for task in block.tune.tasks]
         faults = Faults()
         for name, said in unused_local_data(self.local_data, tasks):
             faults.add(said, "local_data", name)
@@ -223,7 +228,7 @@ def resolve(
         found = describe_faults(error, place, GridFile)
         faults += [fault for fault in found if not _follows(fault, place, known)]
         grid = sound_part(raw, _new_context(raw, folder))
-    faults += [f"{place}: {fault}" for fault in combination_faults(grid)]
+    faults += [f"{place}: {fault}" for fault in (*combination_faults(grid), *tuning_faults(grid))]
     faults += [f"{place}: {fault}" for fault in _questions(grid, whole or raw)]
     trained = {name: choice.train is not None for choice in grid.choices
                for name in (choice.label, choice.method)}  # fmt: skip
@@ -242,6 +247,8 @@ def _questions(grid: GridSpec, raw: Mapping[str, Any]) -> Iterator[str]:
     """
     methods = {name: None for block in grid.blocks for choice in block.methods
                for name in (choice.label, choice.method)}  # fmt: skip
+    methods |= {f"{label}[tuned]": None for one in grid.blocks if one.tune
+                for label in one.tune.space}  # fmt: skip
     tasks: dict[str, Benchmark | None] = {
         task.name: task.benchmark for block in grid.blocks for task in block.tasks
     }

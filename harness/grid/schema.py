@@ -10,8 +10,8 @@ from harness.data.spec import DataSpec
 from harness.demo.world import VERSION as DEMO_VERSION
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.cells import RECIPE as RECIPE
+from harness.grid.cells import Alias, DataName, DeviceCount, FixedSeeds, Fraction, Seed, Source
 from harness.grid.cells import Cell as Cell
-from harness.grid.cells import DataName, DeviceCount, FixedSeeds, Fraction, Seed, Source
 from harness.grid.cells import is_base as is_base
 from harness.grid.cells import is_own_file as is_own_file
 from harness.grid.choices import LONGEST_LABEL as LONGEST_LABEL
@@ -21,6 +21,7 @@ from harness.grid.noise import NoiseSpec, fixed_seeds, noise_cells, other_seed
 from harness.grid.priors import SeedSdsEntry
 from harness.grid.questions import ClaimSpec, TableSpec
 from harness.grid.tracking_uri import TrackingSpec
+from harness.grid.tuning import TuneSpec
 from harness.models.checkpoint import ModelSpec
 from harness.spec import Spec
 
@@ -43,6 +44,8 @@ class Block(Spec):
     """Name in the grid's `datasets`; None for its one `data`."""
     vary: tuple[Source, ...] = ()
     """What takes the seeds, while all else keeps the first of them; empty: everything does."""
+    tune: TuneSpec | None = None
+    """How its trained methods are tuned."""
 
     def fixed(self, seed: int | None) -> FixedSeeds:
         """The seeds of what does not vary with a cell's seed."""
@@ -51,6 +54,12 @@ class Block(Spec):
     def draws(self, choice: MethodChoice) -> Iterable[tuple[float | None, int | None]]:
         """Fraction and seed of each cell of a method and a model."""
         return [(None, None)] if choice.train is None else product(self.fractions, self.seeds)
+
+    @property
+    def num_trainings(self) -> int:
+        """Cells of one trained method on one model."""
+        drawn = len(self.fractions) * len(self.seeds)
+        return drawn if self.tune is None else 2 * drawn + self.tune.trials * self.tune.seeds
 
     @property
     def trains(self) -> bool:
@@ -114,7 +123,8 @@ class GridSpec(Spec):
 
 
 def expand(grid: GridSpec, contents: Mapping[str | None, str] | None = None) -> list[Cell]:
-    """The grid's cells in the order of its blocks, each once.
+    """The cells that a grid names, in the order of its blocks, each once; `unfold` in trials.py
+    adds those of tunings.
 
     `contents` has the SHA-256 of the files of one's own that they train on, by the set's name in
     `datasets`, None for the grid's one `data`; without it their ids are no more than names.
@@ -126,14 +136,7 @@ def expand(grid: GridSpec, contents: Mapping[str | None, str] | None = None) -> 
     cells: dict[str, Cell] = {}
     for block in grid.blocks:
         for cell in _block_cells(grid, block, contents or {}):
-            known = cells.get(cell.id)
-            if known is None:
-                cells[cell.id] = cell
-                continue
-            tasks = dict.fromkeys(known.tasks + cell.tasks)  # ordered de-duplication
-            devices = max(known.gpus_per_cell, cell.gpus_per_cell)
-            update = {"tasks": tuple(tasks), "gpus_per_cell": devices}
-            cells[cell.id] = known.model_copy(update=update)
+            add_cell(cells, cell)
     for cell in _noise_cells(grid, list(cells.values())):
         cells.setdefault(cell.id, cell)
     return list(cells.values())
@@ -168,11 +171,26 @@ def _noise_cells(grid: GridSpec, cells: Sequence[Cell]) -> Iterator[Cell]:
                 yield from noise_cells(cell, grid.noise.repeats, seed)
 
 
+def add_cell(cells: dict[str, Cell], cell: Cell) -> None:
+    """Puts a cell among others by its id; of one that is there it becomes another name."""
+    known = cells.setdefault(cell.id, cell)
+    if known is cell:
+        return
+    names = {one.method_label for one in known.listings}
+    alias = Alias(method_label=cell.method_label, tuning=cell.tuning)
+    update = {
+        "tasks": tuple(dict.fromkeys(known.tasks + cell.tasks)),  # ordered de-duplication
+        "gpus_per_cell": max(known.gpus_per_cell, cell.gpus_per_cell),
+        "aliases": (*known.aliases, *[alias] * (cell.method_label not in names)),
+    }
+    cells[cell.id] = known.model_copy(update=update)
+
+
 def count_cells(grid: GridSpec) -> int:
     """The number of cells that `expand` would make; one of several blocks counts in each."""
     repeats = 0 if grid.noise is None else grid.noise.repeats * len(list(noisy_blocks(grid)))
     return repeats + sum(
-        len(block.models) * (1 if choice.train is None else len(block.fractions) * len(block.seeds))
+        len(block.models) * (1 if choice.train is None else block.num_trainings)
         for block in grid.blocks
         for choice in block.methods
     )

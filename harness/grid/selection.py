@@ -15,7 +15,8 @@ from harness.grid.folders import CELL_FILE, cell_folder, cell_folders, stored_la
 from harness.grid.loader import load_grid, shipped_grids
 from harness.grid.names import slug_of
 from harness.grid.own_data import find_own_data
-from harness.grid.schema import Cell, expand
+from harness.grid.schema import Cell
+from harness.grid.trials import TunedMethod, stored_results, unfold
 from harness.readers.files import user_path
 from harness.records.results import RESULT_FILE
 
@@ -37,18 +38,32 @@ class UnknownCell(UsageError):
         super().__init__(f"{shortened(name)}: no such cell{where}{known}")
 
 
-def select_cells(cells: Sequence[Cell], only: str | None) -> list[Cell]:
+def is_chosen(cell: Cell, only: str | None) -> bool:
+    """Whether one of a cell's labels, or its id, contains every word of `only`."""
+    words = (only or "").split()
+    labels = [one.label for one in cell.listings]
+    return any(all(word in label or word in cell.id for word in words) for label in labels)
+
+
+def select_cells(
+    cells: Sequence[Cell], only: str | None, tunings: Sequence[TunedMethod] = ()
+) -> list[Cell]:
     """The cells whose label or id contains every word of `only`.
 
     Raises:
-        UsageError: no cell does.
+        UsageError: no cell does, or none that is known before the trials of a tuning have ended.
     """
     if not only:
         return list(cells)
-    words = only.split()
-    chosen = [c for c in cells if all(word in c.label or word in c.id for word in words)]
+    chosen = [cell for cell in cells if is_chosen(cell, only)]
     if not chosen:
         said = "matches no cell; `zbench plan GRID` lists their labels"
+        for tuning in tunings:
+            if any(is_chosen(cell, only) for cell in tuning.waiting):
+                name = f"{tuning.label} with the chosen settings"
+                said = f"{name} {tuning.waits_for}; run these first, without --only or with "
+                said += f"--only '{tuning.choice.label}[trial'"
+                break
         raise UsageError(f"--only '{shortened(only)}': {said}")
     return chosen
 
@@ -63,8 +78,13 @@ def find_cell(cells: Sequence[Cell], name: str, *, grid: str | None = None) -> C
     """
     before, colon, after = name.partition(":")
     wanted = after if colon and before == grid else name
-    chosen = _match(wanted, {cell.id: (cell.label, cell.slug) for cell in cells})
+    chosen = _match(wanted, {cell.id: _names(cell) for cell in cells})
     return next(cell for cell in cells if cell.id == chosen)
+
+
+def _names(cell: Cell) -> tuple[str, ...]:
+    """A cell's label and slug, and those of its other names."""
+    return tuple(name for one in cell.listings for name in (one.label, one.slug))
 
 
 def find_folder(name: str, runs_dir: Path) -> Path:
@@ -82,14 +102,15 @@ def find_folder(name: str, runs_dir: Path) -> Path:
     if colon and (grid in shipped_grids() or grid.endswith((".yaml", ".yml"))):
         spec = load_grid(grid)
         own = find_own_data(spec, resolve_data_root(spec, None, runs_dir), runs_dir)
-        found = find_cell(expand(own.settle(spec), own.contents), cell)
+        every = unfold(own.settle(spec), own.contents, stored_results(runs_dir)).cells
+        found = find_cell(every, cell)
         if (fault := own.fault_of([found])) is not None:
             raise UsageError(fault)
         return cell_folder(runs_dir, found)
     folders = cell_folders(runs_dir)
     if name in folders:
         return folders[name]
-    names = {
+    names: dict[str, tuple[str, ...]] = {
         cell_id: (_label(folder, name), folder.name.rpartition("--")[0])
         for cell_id, folder in folders.items()
         if any((folder / f).is_file() for f in (CELL_FILE, RESULT_FILE))
@@ -113,7 +134,7 @@ def _folder_at(name: str) -> Path | None:
         return None
 
 
-def _match(name: str, names: Mapping[str, tuple[str, str]], place: Path | None = None) -> str:
+def _match(name: str, names: Mapping[str, tuple[str, ...]], place: Path | None = None) -> str:
     """The id that `name` means, of cells given as id -> label and slug."""
     cell_id = Path(name).name.rpartition("--")[2]  # of a folder, `<slug>--<id>`
     if cell_id in names:
@@ -121,7 +142,7 @@ def _match(name: str, names: Mapping[str, tuple[str, str]], place: Path | None =
     begun = [known for known in names if len(name) >= SHORTEST_ID and known.startswith(name)]
     found = [known for known, labels in names.items() if name in labels] or begun
     if not found:
-        raise UnknownCell(name, filter(None, (label for label, _ in names.values())), place)
+        raise UnknownCell(name, filter(None, (labels[0] for labels in names.values())), place)
     if len(found) > 1:
         listed = ", ".join(found)
         raise UsageError(f"{name}: {len(found)} cells have this name ({listed}); give an id")

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Self
+import math
+from collections.abc import Mapping
+from itertools import product
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
+from harness.evaluation.tasks import TaskSpec
 from harness.spec import Spec
 
 FIRST_SEED = 1_000_000
 """The seed of the first training of a trial: blocks use smaller ones, so that what is chosen is
 trained with seeds that the choice has not seen."""
+DIGITS = 4
+"""Significant digits of the values that are drawn from a range."""
+Sampler = Literal["grid", "random", "qmc", "tpe"]
 
 
 class Range(Spec):
-    """Values between two bounds, both included, for a sampler to draw from."""
+    """Values between two bounds, both included; whole numbers where both bounds are."""
 
-    low: float
-    high: float
+    low: int | float
+    high: int | float
     log: bool = False
-    """Whether the draws are even on a logarithmic scale."""
+    """Whether they are even on a logarithmic scale."""
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -30,8 +36,126 @@ class Range(Spec):
             raise ValueError("low must be more than 0 on a logarithmic scale")
         return self
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its values are whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
 
-Values = Sequence[object] | Range
+    def fitted(self, value: float) -> int | float:
+        """A drawn value as it is used: whole, or of DIGITS significant digits, and in bounds."""
+        near = round(value) if self.is_whole else float(f"{value:.{DIGITS}g}")
+        return min(max(near, self.low), self.high)
+
+    def points(self, number: int) -> list[int | float]:
+        """So many values at equal distances, the bounds among them; fewer where whole numbers
+        coincide."""
+        ends = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        shares = [index / (number - 1) for index in range(number)] if number > 1 else [0.5]
+        even = [ends[0] + (ends[1] - ends[0]) * share for share in shares]
+        return list(dict.fromkeys(self.fitted(math.exp(v) if self.log else v) for v in even))
+
+
+Values = tuple[Any, ...] | Range
 """What a setting may be: a list of values, or a range."""
 Space = Mapping[str, Values]
 """What is tuned of one method: its options and training settings by name."""
+
+
+class ValidationScore(Spec):
+    """A benchmark that the trials are compared by, which nothing else of the grid uses."""
+
+    task: TaskSpec
+    metric: str
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the lower value of the metric is the better one."""
+        return not self.task.benchmark.direction(self.metric)
+
+
+class TuneSpec(Spec):
+    """A block's `tune`, validated."""
+
+    trials: int
+    """Of each method."""
+    seeds: int = 1
+    """Trainings of each trial."""
+    on: Literal["validation"] | ValidationScore = "validation"
+    """The validation loss of the weights that are kept, or a benchmark of its own."""
+    sampler: Sampler = "grid"
+    batch: int = 4
+    """Trials of a round of tpe, which draws from the results of the rounds before."""
+    space: dict[str, dict[str, Values]]
+    """By the label of each trained method of the block."""
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the lower score is the better one."""
+        return True if self.on == "validation" else self.on.lower_is_better
+
+    @property
+    def on_words(self) -> str:
+        """What the trials are compared by."""
+        return (
+            "validation loss"
+            if self.on == "validation"
+            else f"{self.on.task.name} {self.on.metric}"
+        )
+
+    @property
+    def unit(self) -> str | None:
+        """What the validation score counts; None of a share (0..1)."""
+        if self.on == "validation":
+            return "nats per token"
+        return self.on.task.benchmark.unit(self.on.metric)
+
+    @property
+    def tasks(self) -> tuple[TaskSpec, ...]:
+        """What a trial is scored on."""
+        return () if self.on == "validation" else (self.on.task,)
+
+    @property
+    def trial_seeds(self) -> range:
+        """The seeds of each trial."""
+        return range(FIRST_SEED, FIRST_SEED + self.seeds)
+
+
+def lists_of(space: Space, trials: int) -> dict[str, list[Any]]:
+    """The space as lists alone: a range becomes as many points as a grid of `trials` needs."""
+    ranges = [one for one in space.values() if isinstance(one, Range)]
+    listed = math.prod(len(one) for one in space.values() if not isinstance(one, Range))
+    points = 1
+    while ranges and listed * points ** len(ranges) < trials:
+        points += 1
+    return {
+        name: one.points(points) if isinstance(one, Range) else list(one)
+        for name, one in space.items()
+    }
+
+
+def combinations(space: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    """Every combination of lists of values, the last setting changing first."""
+    return [dict(zip(space, values, strict=True)) for values in product(*space.values())]
+
+
+def num_combinations(space: Space) -> float:
+    """How many settings a space holds; infinite with a range that is not of whole numbers."""
+    return math.prod(
+        len(one)
+        if not isinstance(one, Range)
+        else (int(one.high) - int(one.low) + 1 if one.is_whole else math.inf)
+        for one in space.values()
+    )
+
+
+def fewer_than(space: Space, trials: int, sampler: Sampler) -> float | None:
+    """How many settings there are to try where these are fewer than `trials`; else None."""
+    found: float = num_combinations(space)
+    if sampler == "grid":
+        found = math.prod(len(values) for values in lists_of(space, trials).values())
+    return found if found < trials else None
+
+
+Trials = Annotated[int, Field(ge=2, le=1000)]
+TrialSeeds = Annotated[int, Field(ge=1, le=100)]
+BatchSize = Annotated[int, Field(ge=1, le=1000)]

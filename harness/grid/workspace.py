@@ -26,9 +26,10 @@ from harness.grid.loader import read_grid, refuse
 from harness.grid.names import data_place
 from harness.grid.own_data import OwnData, find_own_data
 from harness.grid.resolver import Resolved
-from harness.grid.schema import Cell, GridSpec, RowCounts, expand, is_own_file
-from harness.grid.selection import select_cells
+from harness.grid.schema import Cell, GridSpec, RowCounts, is_own_file
+from harness.grid.selection import is_chosen, select_cells
 from harness.grid.status import CellState, read_states
+from harness.grid.trials import TunedMethod, settled_trials, stored_results, unfold
 from harness.methods import METHODS
 
 
@@ -50,6 +51,10 @@ class OpenGrid:
     """Whether every file of a finished cell is read; else those that changed since its result."""
     left_out: tuple[str, ...] = ()
     """Methods of the grid that are not here, one line each."""
+    only: str | None = None
+    """What the cells were chosen by."""
+    tunings: tuple[TunedMethod, ...] = ()
+    """How far each of the grid's tunings is, whatever cells are chosen."""
 
     @property
     def notices(self) -> list[str]:
@@ -59,6 +64,38 @@ class OpenGrid:
         if self.spec.datasets and self.spec.data != DataSpec() and None not in used:
             idle.append("data: no block trains on it: each names one of `datasets`")
         return [*self.left_out, *idle, *(line for line in METHODS.broken() if line not in told)]
+
+    @cached_property
+    def waiting(self) -> list[tuple[Cell, str]]:
+        """The chosen ones of the cells that a tuning will decide, each with what it waits for: with
+        the settings of the published recipe, which stand in for what is not known yet."""
+        return [
+            (cell, tuning.waits_for)
+            for tuning in self.tunings
+            for cell in tuning.waiting
+            if is_chosen(cell, self.only)
+        ]
+
+    @property
+    def expected(self) -> list[CellState]:
+        """The states of all cells that will be run: those that wait are to do."""
+        place = self.runs_dir / "cells"
+        stand_ins = [
+            CellState(cell, place / cell.slug, None, "to do", cell.tasks)
+            for cell, _ in self.waiting
+        ]
+        return [*self.states, *stand_ins]
+
+    @property
+    def settled(self) -> frozenset[str]:
+        """Ids of the trials that ended without a result, and would do so again."""
+        return settled_trials(self.tunings, stored_results(self.runs_dir))
+
+    def unfolded(self) -> OpenGrid:
+        """The same grid, with the cells that its results let know by now."""
+        found = unfold(self.spec, self.own_data.contents, stored_results(self.runs_dir))
+        chosen = select_cells(found.cells, self.only, found.tunings)
+        return replace(self, cells=chosen, tunings=found.tunings)
 
     @cached_property
     def states(self) -> list[CellState]:
@@ -187,16 +224,16 @@ def _opened(
     refuse(found.faults)
     root = resolve_data_root(found.grid, data_root, runs_dir)
     own = find_own_data(found.grid, root, runs_dir)
-    spec = own.settle(found.grid)
     return OpenGrid(
         argument=argument,
-        spec=spec,
-        cells=select_cells(expand(spec, own.contents), only),
+        spec=own.settle(found.grid),
+        cells=[],
         runs_dir=runs_dir,
         data_root=root,
         own_data=own,
         left_out=found.left_out,
-    )
+        only=only,
+    ).unfolded()
 
 
 def open_to_run(

@@ -1,0 +1,57 @@
+"""A method with other settings: what a trial of a tuning is, and what is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.grid.entries import merge_settings
+from harness.grid.schema import MethodChoice
+from harness.methods.pass_through import PeftOptions
+from harness.methods.peft_settings import MATCHED
+from harness.spec import Faults
+from harness.training.spec import TrainSpec
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Settings as a reader says them: `learning_rate 0.0003, rank 8`."""
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in settings.items()
+    )
+
+
+def retuned(
+    choice: MethodChoice, settings: Mapping[str, Any], label: str | None = None
+) -> MethodChoice:
+    """A method with other values of options and training settings.
+
+    Raises:
+        ValidationError: every fault of them.
+    """
+    assert choice.train is not None
+    options, faults = choice.options, Faults()
+    fields = type(options).model_fields
+    train = {k: v for k, v in settings.items() if k in TrainSpec.model_fields and k not in fields}
+    own = {name: value for name, value in settings.items() if name not in train}
+    if isinstance(options, PeftOptions):
+        raw: dict[str, Any] = {"peft": {**options.peft, **own}}
+    else:
+        raw = {**options.model_dump(exclude_unset=True), **own}
+    context = MATCHED if choice.match is not None else None
+    made = faults.validate(type(options), raw, context=context)
+    stated = choice.train.model_dump(exclude_unset=True)
+    trained = faults.validate(TrainSpec, merge_settings(stated, train), "train")
+    faults.check()
+    update = {"label": label or choice.label, "options": made, "train": trained}
+    return choice.model_copy(update=update)
+
+
+def value_of(choice: MethodChoice, name: str, default: Any) -> Any:
+    """The value that a choice has of an option or training setting."""
+    if name in type(choice.options).model_fields:
+        return getattr(choice.options, name)
+    if choice.train is not None and name in TrainSpec.model_fields:
+        return getattr(choice.train, name)
+    settings = choice.options.settings if isinstance(choice.options, PeftOptions) else {}
+    return settings.get(name, default)

@@ -1,0 +1,174 @@
+"""Draws the settings of trials with Optuna's samplers, the same ones in every process.
+
+A draw depends on the space, the sampler and, with tpe, on the results of earlier rounds: never on
+the time at which a worker was done. Methods that have the same space are tried at the same
+settings. Optuna is imported where there is something to draw: not for a grid that is tried whole.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.grid.tuning import Range, Space, TuneSpec, combinations, lists_of, num_combinations
+from harness.records.files import sha256_of_json
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+
+TRIES = 200
+"""Draws of one trial that may hold settings that were drawn before."""
+
+Settings = Mapping[str, Any]
+History = Sequence[tuple[Settings, float | None]]
+"""Settings of earlier trials with their validation scores; None of one that failed."""
+
+
+def draw_trials(spec: TuneSpec, space: Space) -> list[dict[str, Any]]:
+    """The settings of all trials of a method, for a sampler that asks for no results."""
+    if spec.sampler != "grid":
+        return _draw(spec, space, (), spec.trials)
+    listed = lists_of(space, spec.trials)
+    if len(every := combinations(listed)) == spec.trials:
+        return every
+    return _draw(spec, {name: tuple(values) for name, values in listed.items()}, (), spec.trials)
+
+
+def draw_round(spec: TuneSpec, space: Space, history: History) -> list[dict[str, Any]]:
+    """The settings of the next round of tpe: `batch` of them, or as many as are left."""
+    return _draw(spec, space, history, min(spec.batch, spec.trials - len(history)))
+
+
+def _draw(spec: TuneSpec, space: Space, history: History, number: int) -> list[dict[str, Any]]:
+    """So many settings that differ from each other and from those of the history."""
+    study = _study(spec, space, history)
+    distributions = {name: distribution_of(values) for name, values in space.items()}
+    seen = {_key(settings) for settings, _ in history}
+    found: list[dict[str, Any]] = []
+    for settings in _asked(study, distributions, space, number * TRIES):
+        if (key := _key(settings)) not in seen:
+            seen.add(key)
+            found.append(settings)
+        if len(found) == number:
+            return found
+    if num_combinations(space) < float("inf"):  # what is left, in order
+        listed = {name: _all_of(values) for name, values in space.items()}
+        left = (one for one in combinations(listed) if _key(one) not in seen)
+        found += [one for one, _ in zip(left, range(number - len(found)), strict=False)]
+    return found
+
+
+def _asked(
+    study: Study, distributions: dict[str, BaseDistribution], space: Space, tries: int
+) -> Iterator[dict[str, Any]]:
+    for _ in range(tries):
+        trial = study.ask(distributions)
+        if not _waits(study):
+            study.tell(trial, 0.0)  # nothing is made of it: the sampler asks for no results
+        yield {name: _value(values, trial.params[name]) for name, values in space.items()}
+
+
+def _waits(study: Study) -> bool:
+    """Whether trials stay open: tpe and the grid take those that run into account."""
+    from optuna.samplers import GridSampler, TPESampler
+
+    return isinstance(study.sampler, GridSampler | TPESampler)
+
+
+def _study(spec: TuneSpec, space: Space, history: History) -> Study:
+    """A study in memory that holds the history."""
+    import optuna
+
+    _keep_quiet()
+    study = optuna.create_study(
+        sampler=_sampler(spec, space, history),
+        direction="minimize" if spec.lower_is_better else "maximize",
+    )
+    for settings, value in history:
+        study.add_trial(finished_trial(space, settings, value, spec.lower_is_better))
+    return study
+
+
+def finished_trial(
+    space: Space, settings: Settings, value: float | None, lower_is_better: bool
+) -> Any:
+    """Optuna's record of a trial; a failed one has the worst value that there is."""
+    from optuna.trial import create_trial
+
+    worst = float("inf") if lower_is_better else float("-inf")
+    return create_trial(
+        params={name: _param(values, settings[name]) for name, values in space.items()},
+        distributions={name: distribution_of(values) for name, values in space.items()},
+        value=worst if value is None else value,
+    )
+
+
+def _sampler(spec: TuneSpec, space: Space, history: History) -> BaseSampler:
+    from optuna import samplers
+    from optuna.exceptions import ExperimentalWarning
+
+    plain = {
+        name: one.model_dump(exclude_defaults=True) if isinstance(one, Range) else list(one)
+        for name, one in space.items()
+    }
+    drawn_from = {"space": plain, "sampler": spec.sampler, "round": len(history)}
+    seed = int(sha256_of_json(drawn_from)[:8], 16)
+    match spec.sampler:
+        case "grid":
+            listed = {name: [_param(one, v) for v in _all_of(one)] for name, one in space.items()}
+            return samplers.GridSampler(listed, seed=seed)
+        case "random":
+            return samplers.RandomSampler(seed=seed)
+        case "qmc":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return samplers.QMCSampler(
+                    scramble=True, seed=seed, warn_independent_sampling=False
+                )
+        case "tpe":
+            return samplers.TPESampler(seed=seed, n_startup_trials=spec.batch, constant_liar=True)
+
+
+def distribution_of(values: tuple[Any, ...] | Range) -> BaseDistribution:
+    """Optuna's distribution of a list of values, or of a range."""
+    from optuna import distributions
+
+    if not isinstance(values, Range):
+        return distributions.CategoricalDistribution([_param(values, one) for one in values])
+    if values.is_whole:
+        low, high = int(values.low), int(values.high)
+        return distributions.IntDistribution(low, high, log=values.log)
+    return distributions.FloatDistribution(values.low, values.high, log=values.log)
+
+
+def _param(values: tuple[Any, ...] | Range, value: Any) -> Any:
+    """A value as Optuna stores it: a list or a mapping is text there."""
+    plain = isinstance(values, Range) or value is None or isinstance(value, str | int | float)
+    return value if plain else json.dumps(value, sort_keys=True)
+
+
+def _value(values: tuple[Any, ...] | Range, param: Any) -> Any:
+    """The value that a parameter of Optuna's stands for."""
+    if isinstance(values, Range):
+        return values.fitted(param)
+    return next(one for one in values if _param(values, one) == param)
+
+
+def _all_of(values: tuple[Any, ...] | Range) -> list[Any]:
+    if isinstance(values, Range):
+        return list(range(int(values.low), int(values.high) + 1))
+    return list(values)
+
+
+def _key(settings: Settings) -> str:
+    return json.dumps(settings, sort_keys=True)
+
+
+def _keep_quiet() -> None:
+    """Lets Optuna say nothing of its studies: what is drawn is told in the plan."""
+    logging.getLogger("optuna").setLevel(logging.ERROR)
