@@ -12,6 +12,7 @@ from harness.errors import printable
 from harness.evaluation.benchmarks import Benchmark
 from harness.evaluation.shown import OTHER_ITEMS
 from harness.grid.folders import LOG_FILE
+from harness.grid.schema import Cell
 from harness.grid.status import CellState
 
 if TYPE_CHECKING:
@@ -78,8 +79,16 @@ def cell_records(states: Sequence[CellState]) -> list[dict[str, Any]]:
             "error": state.fault,
             "scores": _primary_scores(state),
         }
+        | _roles(state.cell)
         for state in states
     ]
+
+
+def _roles(cell: Cell) -> dict[str, Any]:
+    """What a cell is to a tuning, and its other names; nothing of a cell that is in none."""
+    role = {} if cell.tuning is None else {"tuning": cell.tuning.model_dump()}
+    others = [one.label for one in cell.listings[1:]]
+    return role | ({"also": others} if others else {})
 
 
 def _primary_scores(state: CellState) -> dict[str, float]:

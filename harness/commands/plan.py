@@ -18,6 +18,7 @@ from harness.commands.display import (
     print_warnings,
 )
 from harness.commands.progress import format_seconds
+from harness.commands.tuning import stand_in_line, tuning_lines, tuning_records
 from harness.errors import UsageError
 from harness.estimate.compute import disk_needs
 from harness.estimate.costs import CellEstimate, GridEstimate, estimate_grid
@@ -49,13 +50,17 @@ SOURCES = {"counted": "", "known": "≈ ", "estimated": "~ "}
 def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Lists the cells of a grid."""
     refuse_changed_inputs(grid.states)
-    rows = plan_rows(grid.states, grid.num_rows, known_losses(grid.runs_dir, grid.data_root))
-    warnings, notes = [*grid.notices, *grid.inputs.warnings], budget_notes(grid.spec)
+    rows = plan_rows(grid.expected, grid.num_rows, known_losses(grid.runs_dir, grid.data_root))
+    for place, (_, waits) in enumerate(grid.waiting, len(grid.states)):
+        rows[place] = dataclasses.replace(rows[place], cell_id=None, status=waits)
+    warnings = [*grid.notices, *grid.inputs.warnings]
+    notes = [*budget_notes(grid.spec), *tuning_lines(grid), *stand_in_line(grid)]
     if as_json:
         cells = [dataclasses.asdict(row) for row in rows]
         data = {name: dataclasses.asdict(one) for name, one in grid.data_reports.items()}
         told: dict[str, object] = {"data": data} if data else {}
         told |= {"notes": notes} if notes else {}
+        told |= {"tunings": tuning_records(grid)} if grid.tunings else {}
         print_json({"grid": grid.spec.name, "warnings": warnings, **told, "cells": cells})
     else:
         _print_plan(display.console(), grid.spec.name, rows)
@@ -87,7 +92,7 @@ def estimate_command(
     if hardware is None:
         raise UsageError("--price-per-hour: needs --hardware or --probe")
     found = estimate_grid(
-        grid.states,
+        grid.expected,
         hardware,
         price_per_hour=price_per_hour,
         runs_dir=grid.runs_dir,
@@ -98,6 +103,8 @@ def estimate_command(
         print_json({"grid": grid.spec.name, **found.record()})
     else:
         _print_estimate(display.console(), grid.spec.name, found)
+        for line in stand_in_line(grid):
+            print_line(display.console(), f"note: {line}")
     return 0
 
 
@@ -105,7 +112,7 @@ def _probe_command(
     grid: OpenGrid, price_per_hour: float | None, device: str, workers: int | None, as_json: bool
 ) -> int:
     """Measures this machine, keeps the times, and prints what they make of the grid."""
-    states = [state for state in grid.states if state.status != "done"]
+    states = [state for state in grid.expected if state.status != "done"]
     cells = [state.cell for state in states]
     devices = resolve_devices(device, workers=workers, num_cells=len(cells))
     threads = worker_threads(devices, workers)
@@ -133,6 +140,8 @@ def _probe_command(
         print_json({"grid": grid.spec.name, **record})
     else:
         _print_forecast(console, grid.spec.name, forecast, price_per_hour)
+        for line in stand_in_line(grid):
+            print_line(console, f"note: {line}")
     return 0
 
 

@@ -16,6 +16,7 @@ from harness.commands.display import (
     print_notes,
     print_warnings,
 )
+from harness.commands.tuning import tuning_lines, tuning_records, waiting_lines
 from harness.grid.folders import CHECKPOINTS_FOLDER, LOG_FILE
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid
@@ -31,10 +32,13 @@ def status_command(grid: OpenGrid, *, as_json: bool) -> int:
     warnings = [*grid.notices, *grid_warnings(grid.states)]
     if as_json:
         cells = cell_records(grid.states)
-        print_json({"grid": grid.spec.name, "warnings": warnings, "cells": cells})
+        told = {"tunings": tuning_records(grid)} if grid.tunings else {}
+        print_json({"grid": grid.spec.name, "warnings": warnings, **told, "cells": cells})
     else:
         screen = console()
         _print_status(screen, grid.states)
+        for line in (*waiting_lines(grid), *(f"tuning:  {one}" for one in tuning_lines(grid))):
+            print_line(screen, line)
         print_warnings(screen, warnings)
     return 0
 

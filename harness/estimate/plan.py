@@ -20,7 +20,8 @@ def column(head: str, form: str = "{}", **default: Any) -> Any:
 class PlanRow:
     """One cell before it runs; None where nothing tells. A new column is a field here."""
 
-    cell_id: str = column("id")
+    cell_id: str | None = column("id")
+    """None of a cell that a tuning will decide."""
     label: str = column("cell")
     status: str = column("status")
     examples: int | None = column("examples", "{:,}", default=None)

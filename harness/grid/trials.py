@@ -92,6 +92,17 @@ class TunedMethod:
         return {name: value for name, value in found.items() if value is not None}
 
     @property
+    def keeps_recipe(self) -> bool:
+        """Whether the settings that were chosen are those of the published recipe."""
+        if self.chosen is None:
+            return False
+        made = retuned(self.choice, self.trials[self.chosen].settings)
+        return (made.options.identity(), made.train) == (
+            self.choice.options.identity(),
+            self.choice.train,
+        )
+
+    @property
     def num_ended(self) -> int:
         """Trials that are done or have failed."""
         return sum(trial.status != "to do" for trial in self.trials)

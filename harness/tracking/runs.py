@@ -186,6 +186,8 @@ class GridRuns:
             "zbench.creation": mark,
             "zbench.folder": self._folder(cell),
         }
+        if cell.tuning is not None:
+            tags["zbench.tuning"] = cell.tuning.kind
         return self.store.create_run(self.experiment_id, cell.label, tags)
 
     def _log_params(self, run_id: str, cell: Cell) -> None:
