@@ -97,6 +97,7 @@ TAGS: dict[str, str] = {
     "zbench.training": "tells one training of a cell from another",
     "zbench.content": "SHA-256 of the `result.json` that was logged; marks the run as complete",
     "zbench.folder": "the cell's folder",
+    "zbench.tuning": "`trial` or `winner`, of a cell that belongs to a tuning",
     "zbench.error": "why the cell failed; empty where it did not",
     "zbench.adapter": "where the adapter lies, if it is too large to be copied",
     "zbench.base.*": "each field of `base`",

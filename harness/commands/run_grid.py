@@ -21,12 +21,12 @@ from harness.commands.display import (
     print_tracking_problem,
     print_warnings,
 )
-from harness.commands.progress import Notices, progress
+from harness.commands.rounds import LEFT, is_done, run_rounds
+from harness.commands.tuning import tuning_lines, tuning_records, waiting_lines
 from harness.errors import UsageError, did_you_mean, mask_secrets, shortened
 from harness.estimate.plan import PlanRow, plan_rows
-from harness.estimate.probe import expected_seconds
 from harness.execution.devices import RunPlan, resolve_devices, worker_threads
-from harness.execution.run_grid import EXECUTORS, GridOutcome, run_grid
+from harness.execution.run_grid import EXECUTORS, GridOutcome
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed
 from harness.grid.locks import holder
 from harness.grid.status import CellState
@@ -57,8 +57,9 @@ def run_grid_command(
         raise UsageError(f"--executor {shortened(executor)}: no such executor{known}")
     warnings = [*grid.notices, *prepare_run(grid, allow_data_mismatch=allow_data_mismatch)]
     refuse_changed_inputs(grid.states)
-    work = [state for state in grid.states if state.status in ("to do", "failed")]
-    devices = resolve_devices(device, workers=workers, num_cells=sum(map(devices_needed, work)))
+    settled = grid.settled
+    work = [s for s in grid.states if s.status in LEFT and s.cell.id not in settled]
+    devices = resolve_devices(device, workers=workers, num_cells=_num_devices(grid, work))
     check_gpus_per_cell(work, len(devices), f"--device {device}")
     screen = console(quiet=as_json)
     if workers is not None and devices[:1] != ("cpu",) and work:
@@ -72,33 +73,30 @@ def run_grid_command(
             runs_dir=grid.runs_dir,
             data_root=grid.data_root,
             threads=worker_threads(devices, workers),
-            estimates=expected_seconds(work, devices, grid.runs_dir, grid.num_rows),
-            data_contents=grid.data_contents,
         ),
         devices=devices,
     )
-    listeners = [Notices(screen, grid.states)] + ([tracker] if tracker else [])
-    chosen = [state for state in grid.states if state.status in ("to do", "failed", "running")]
-    with progress(screen, chosen if work else [], grid.num_rows) as show:
-        outcome = run_grid(grid.states, plan, [show, *listeners], executor)
-    after = grid.read_states() if chosen else grid.states
+    grid, outcome = run_rounds(grid, plan, screen, tracker, executor)
+    after = grid.states
     problem = tracker.close() if tracker else None
     if tracker and tracker.told:
         print_warnings(screen, [tracker.told])
-    _print_outcome(screen, after, outcome, uri, problem)
+    _print_outcome(screen, grid, outcome, uri, problem)
     standing = grid_warnings(after)
     print_warnings(screen, standing)
     if as_json:
+        told = {"tunings": tuning_records(grid)} if grid.tunings else {}
         print_json(
             {
                 "outcome": dataclasses.asdict(outcome),
                 "warnings": warnings + standing,
+                **told,
                 "cells": cell_records(after),
             }
         )
     if outcome.interrupted:
         raise KeyboardInterrupt
-    return 0 if all(state.status == "done" for state in after) else 1
+    return 0 if is_done(grid) else 1
 
 
 def _start_tracker(grid: OpenGrid, uri: str, has_work: bool) -> Tracker | None:
@@ -116,14 +114,26 @@ def _start_tracker(grid: OpenGrid, uri: str, has_work: bool) -> Tracker | None:
     return Tracker(grid.spec, uri, grid.runs_dir, grid.states)
 
 
+def _num_devices(grid: OpenGrid, work: Sequence[CellState]) -> int:
+    """How many devices the largest round could use."""
+    later = grid.expected[len(grid.states) :]
+    return max(sum(map(devices_needed, work)), sum(map(devices_needed, later)))
+
+
 def _print_summary(screen: Console, grid: OpenGrid, devices: Sequence[str]) -> None:
     """Prints what a run will do before it begins."""
     states = grid.states
     counts = Counter(state.status for state in states)
+    settled = sum(state.cell.id in grid.settled for state in states)
+    counts["failed"] -= settled
     to_do = counts["to do"] + counts["failed"]
     running = f", {counts['running']} running elsewhere" if counts["running"] else ""
     again = f" ({counts['failed']} of them failed before)" if counts["failed"] else ""
     print_line(screen, grid.spec.title, "bold")
+    if settled:
+        running += f", {settled} trial{'s' * (settled > 1)} diverged"
+    if grid.waiting:
+        running += f"; {len(grid.waiting)} more wait for trials"
     screen.print(
         f"{len(states)} cells: {counts['done']} done, {to_do} to do{again}{running}"
         + (f"; {len(devices)} × {devices[0].split(':')[0]}" if to_do and devices else ""),
@@ -160,22 +170,29 @@ def _range(values: Sequence[float | None]) -> str:
 
 def _print_outcome(
     screen: Console,
-    states: Sequence[CellState],
+    grid: OpenGrid,
     outcome: GridOutcome,
     uri: str,
     problem: str | None,
 ) -> None:
     """Prints what came of a run."""
+    states, settled = grid.states, grid.settled
     if outcome.done or outcome.failed:
         print_cells(screen, states)
     print_tracking_problem(screen, problem)
     done = sum(state.status == "done" for state in states)
-    text = f"{done} of {len(states)} cells done"
-    if outcome.failed:
-        text += f", {len(outcome.failed)} failed (the same command tries them again)"
-    elif done == len(states):
+    text = f"{done} of {len(states) + len(grid.waiting)} cells done"
+    if settled:
+        text += f", {len(settled)} trial{'s' * (len(settled) > 1)} diverged"
+    if again := len(set(outcome.failed) - settled):
+        text += f", {again} failed (the same command tries them again)"
+    elif is_done(grid):
         text += "; now `zbench report` with the same grid"
+    for line in tuning_lines(grid):
+        print_line(screen, line)
     print_line(screen, f"{text}. MLflow: {mask_secrets(uri)}")
+    for line in waiting_lines(grid):
+        print_line(screen, f"not done: {line.removeprefix('waits:').strip()}")
     for state in states:
         if state.status == "running":
             print_line(screen, f"not done here: {state.cell.label}: {holder(state.folder)} runs it")

@@ -43,7 +43,8 @@ def _faults(one: TunedMethod) -> str:
     if not failed:
         return ""
     first = f"{settings_text(failed[0].settings)}: {failed[0].note}"
-    return f"; {len(failed)} failed and count as the worst ({first})"
+    counts = "1 failed and counts" if len(failed) == 1 else f"{len(failed)} failed and count"
+    return f"; {counts} as the worst ({first})"
 
 
 def tuning_records(grid: OpenGrid) -> list[dict[str, Any]]:
@@ -75,9 +76,7 @@ def tuning_records(grid: OpenGrid) -> list[dict[str, Any]]:
 
 def waiting_lines(grid: OpenGrid) -> list[str]:
     """One line for each kind of cells that wait for a tuning."""
-    kinds = Counter(
-        (cell.model_name, cell.method_label, waits) for cell, waits in grid.waiting
-    )
+    kinds = Counter((cell.model_name, cell.method_label, waits) for cell, waits in grid.waiting)
     return [
         f"waits:   {model}/{method}: {number} cells ({waits})"
         for (model, method, waits), number in kinds.items()

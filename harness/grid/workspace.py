@@ -86,10 +86,11 @@ class OpenGrid:
         ]
         return [*self.states, *stand_ins]
 
-    @property
+    @cached_property
     def settled(self) -> frozenset[str]:
-        """Ids of the trials that ended without a result, and would do so again."""
-        return settled_trials(self.tunings, stored_results(self.runs_dir))
+        """Ids of the chosen trials that ended without a result, and would do so again."""
+        found = settled_trials(self.tunings, stored_results(self.runs_dir))
+        return found & {cell.id for cell in self.cells}
 
     def unfolded(self) -> OpenGrid:
         """The same grid, with the cells that its results let know by now."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,16 @@ RETRY_SECONDS = 30.0
 """Between two attempts to reach a server that does not answer."""
 
 
+@dataclass(frozen=True)
+class _Added:
+    """Cells that were not known when the run began."""
+
+    states: tuple[CellState, ...]
+
+
+Events = queue.SimpleQueue[Event | _Added | None]
+
+
 class Tracker:
     """A listener that logs a run's events to MLflow, from a thread that first makes the database.
 
@@ -40,17 +50,22 @@ class Tracker:
     def __init__(
         self, grid: GridSpec, uri: str, runs_dir: Path, states: Sequence[CellState]
     ) -> None:
-        self.grid, self.uri, self.runs_dir, self.states = grid, uri, runs_dir, states
+        self.grid, self.uri, self.runs_dir = grid, uri, runs_dir
+        self.states = {state.cell.id: state for state in states}
         self.problem: str | None = None
         self.told: str | None = None
         """What was done to a broken database, in one line."""
-        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._events: Events = queue.SimpleQueue()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._thread.start()
 
     def __call__(self, event: Event) -> None:
         self._events.put(event)
+
+    def add(self, states: Sequence[CellState]) -> None:
+        """Makes cells known that the results of others have decided; logs what they have."""
+        self._events.put(_Added(tuple(states)))
 
     def close(self, timeout: float = 60.0) -> str | None:
         """Waits until everything is logged; returns the problem, if there is one."""
@@ -70,8 +85,8 @@ class Tracker:
                     if live is None:
                         runs = GridRuns(self.grid, self.uri, self.runs_dir, live=True)
                         self.told = self.told or runs.store.told
-                        runs.sync(self.states)
-                        live = _LiveLog(runs, {state.cell.id: state for state in self.states})
+                        runs.sync(list(self.states.values()))
+                        live = _LiveLog(runs, self.states)
                     live.follow(self._events)
                     live.runs.close()
                 self.problem = None
@@ -89,14 +104,14 @@ class Tracker:
 class _LiveLog:
     """What the tracker's thread does with the events; an event that fails is tried again."""
 
-    def __init__(self, runs: GridRuns, states: Mapping[str, CellState]) -> None:
+    def __init__(self, runs: GridRuns, states: dict[str, CellState]) -> None:
         self.runs = runs
         self.states = states
         self.run_ids: dict[str, str] = {}
         self.pending: dict[str, list[Metric]] = {}
-        self.unhandled: Event | None = None
+        self.unhandled: Event | _Added | None = None
 
-    def follow(self, events: queue.SimpleQueue[Event | None]) -> None:
+    def follow(self, events: Events) -> None:
         """Logs events as they come, until None; after an error nothing is lost, and it resumes."""
         while True:
             if self.unhandled is None:
@@ -113,8 +128,11 @@ class _LiveLog:
             if any(len(metrics) >= MAX_BATCH // 2 for metrics in self.pending.values()):
                 self._flush()
 
-    def _take(self, event: Event) -> None:
-        if isinstance(event, CellStarted) and event.total_steps:
+    def _take(self, event: Event | _Added) -> None:
+        if isinstance(event, _Added):
+            self.states |= {state.cell.id: state for state in event.states}
+            self.runs.sync(event.states)
+        elif isinstance(event, CellStarted) and event.total_steps:
             if event.cell_id in self.run_ids:  # a fresh process emits all steps again
                 self._flush()
                 self.runs.client.set_terminated(self.run_ids.pop(event.cell_id), "KILLED")

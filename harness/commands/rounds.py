@@ -1,0 +1,99 @@
+"""Runs a grid round by round: trials, and then the settings that they have chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from harness.commands.display import print_line
+from harness.commands.progress import Notices, progress
+from harness.commands.tuning import tuning_lines
+from harness.estimate.probe import expected_seconds
+from harness.execution.devices import RunPlan
+from harness.execution.run_grid import GridOutcome, run_grid
+from harness.grid.status import CellState
+from harness.grid.workspace import OpenGrid
+from harness.records.events import Emit
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.tracking.live import Tracker
+
+LEFT = ("to do", "failed")
+"""The statuses of what a run takes on."""
+
+
+def run_rounds(
+    grid: OpenGrid, plan: RunPlan, screen: Console, tracker: Tracker | None, executor: str
+) -> tuple[OpenGrid, GridOutcome]:
+    """Runs what is to do, then what its results have decided, until nothing new comes of it.
+
+    A grid without tunings has one round. A cell is tried once; one that failed does not end the
+    rounds. A trial that diverged has ended, and is not tried again.
+
+    Returns:
+        The grid as it is afterwards, and what became of the cells in all rounds together.
+    """
+    outcome = GridOutcome(done=(), failed=(), skipped=())
+    tried: set[str] = set()
+    while True:
+        passed = tried | grid.settled
+        states = [state for state in grid.states if state.cell.id not in passed]
+        chosen = [state for state in states if state.status in (*LEFT, "running")]
+        if tried and not any(state.status in LEFT for state in states):
+            return grid, outcome
+        work = [state for state in states if state.status in LEFT]
+        listeners: list[Emit] = [Notices(screen, states)]
+        if tracker is not None:
+            listeners.append(tracker)
+        with progress(screen, chosen if work else [], grid.num_rows) as show:
+            found = run_grid(states, _planned(grid, plan, work), [show, *listeners], executor)
+        outcome = _joined(outcome, found)
+        tried |= {state.cell.id for state in states}
+        if not chosen or found.interrupted:
+            return (grid.unfolded() if chosen else grid), outcome
+        before = {state.cell.id for state in grid.states}
+        grid = grid.unfolded()
+        _tell(screen, tracker, grid, [one for one in grid.states if one.cell.id not in before])
+
+
+def _planned(grid: OpenGrid, plan: RunPlan, work: Sequence[CellState]) -> RunPlan:
+    """The plan of a round: with what is expected of its cells, and the rows of those before."""
+    settings = replace(
+        plan.settings,
+        estimates=expected_seconds(work, plan.devices, grid.runs_dir, grid.num_rows),
+        data_contents=grid.data_contents,
+    )
+    return replace(plan, settings=settings)
+
+
+def _tell(
+    screen: Console, tracker: Tracker | None, grid: OpenGrid, new: Sequence[CellState]
+) -> None:
+    """Says what was chosen, and makes the cells that follow from it known to MLflow."""
+    if not new:
+        return
+    if tracker is not None:
+        tracker.add(new)
+    for line in tuning_lines(grid):
+        print_line(screen, line)
+
+
+def _joined(one: GridOutcome, other: GridOutcome) -> GridOutcome:
+    """What became of the cells in two rounds."""
+    ended = {*one.done, *one.failed, *other.done, *other.failed}
+    return GridOutcome(
+        done=one.done + other.done,
+        failed=one.failed + other.failed,
+        skipped=tuple(dict.fromkeys(i for i in one.skipped + other.skipped if i not in ended)),
+        interrupted=other.interrupted,
+    )
+
+
+def is_done(grid: OpenGrid) -> bool:
+    """Whether nothing is left to do: a trial that diverged is an outcome, and no failure."""
+    settled = grid.settled
+    done = all(state.status == "done" or state.cell.id in settled for state in grid.states)
+    return done and not grid.waiting
