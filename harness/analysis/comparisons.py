@@ -208,6 +208,12 @@ def untested_claims(measured: Measurements, comparisons: Sequence[Comparison]) -
         yield f"{model}: {said}: the grid's claim is not tested, as {why}."
 
 
+def asked_pairs(measured: Measurements, model: str) -> list[tuple[Variant, Variant]]:
+    """The pairs of a model that the grid claims or compares, each once."""
+    asked = ("claim", "compare")
+    return [(one.left, one.right) for one in _pairs(measured, model) if one.family in asked]
+
+
 def _pairs(measured: Measurements, model: str) -> Iterator[_Pair]:
     """The pairs of a model, each once, within one data set; base stands against each."""
     variants = measured.table_variants(model)

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis.aggregates import (
+    ImprovementLine,
+    MeanLine,
+    improvement_lines,
+    mean_lines,
+)
 from harness.analysis.columns import Group, is_aggregate
 from harness.analysis.comparisons import (
     Comparison,
@@ -79,6 +85,10 @@ class Findings:
     """Rows of the scores frame that are a whole benchmark's."""
     tradeoffs: tuple[Tradeoff, ...]
     """What the scores cost."""
+    means: tuple[MeanLine, ...]
+    """Interquartile means over the benchmarks."""
+    improvements: tuple[ImprovementLine, ...]
+    """Probabilities of improvement over the benchmarks."""
     not_numbers: tuple[str, ...]
     """Scores that are no numbers, in words."""
     num_seeds: tuple[int, int] | None
@@ -135,6 +145,8 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
         anchors=tuple(published.anchor_scores(scores)),
         scores=scores,
         tradeoffs=tuple(tradeoffs(measured, comparisons)),
+        means=tuple(mean_lines(measured)),
+        improvements=tuple(improvement_lines(measured)),
         not_numbers=tuple(
             f"{record['label']}: {record['benchmark']} {record['metric']}"
             for record in scores[~finite(scores["value"])].to_dict("records")

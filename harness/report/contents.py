@@ -15,7 +15,7 @@ from itertools import chain, count, product
 from harness.analysis.findings import Findings
 from harness.analysis.layout import OTHERS, ScoreTable
 from harness.errors import printable
-from harness.report import comparisons, costs, listings, tables, tradeoffs
+from harness.report import aggregates, comparisons, costs, listings, tables, tradeoffs
 from harness.report.bridge import BRIDGE, bridge_drawing
 from harness.report.curves import efficiency_drawings, loss_drawing
 from harness.report.figures import Drawing, styles_of
@@ -90,6 +90,13 @@ TABLES = (
         )
     ),
     TableKind(
+        "aggregates",
+        aggregates.aggregate_tables,
+        aggregates.aggregate_records,
+        file="aggregates",
+        formats=("md", "tex"),
+    ),
+    TableKind(
         "pareto",
         tradeoffs.cost_score_tables,
         tradeoffs.cost_score_records,
@@ -135,6 +142,7 @@ SECTIONS = {
     "tables": "Tables",
     "comparisons": "Paired comparisons",
     "tuning": "Tuning",
+    "aggregates": "Over all benchmarks",
     "pareto": "Scores against costs",
     "items": "Item by item",
     "responses": "Generated responses",
