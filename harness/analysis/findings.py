@@ -23,11 +23,12 @@ from harness.analysis.comparisons import (
     untested_claims,
 )
 from harness.analysis.curves import EfficiencyCurves, LossCurves, efficiency_curves, loss_curves
-from harness.analysis.frames import DATA, ReportInput, without_trials
+from harness.analysis.frames import DATA, ReportInput, without_noise, without_trials
 from harness.analysis.gates import GateCurves, ShareLine, gate_curves, share_lines
 from harness.analysis.item_tables import ItemTable, item_tables
 from harness.analysis.measurements import Measurements, finite
 from harness.analysis.mixtures import Mixture, table_mixture
+from harness.analysis.noise_study import NoiseStudy, study_noise
 from harness.analysis.published import Anchor, Published, load_published
 from harness.analysis.responses import FlagLine, OrderLine, flag_lines, order_lines
 from harness.analysis.score_tables import Lines, score_lines
@@ -59,6 +60,8 @@ class Findings:
     lines: Lines
     """Rows of each table of scores."""
     comparisons: Mapping[Group, list[Comparison]]
+    noise: NoiseStudy
+    """Noise floor, sources of variance, clustered errors, draws."""
     items: tuple[ItemTable, ...]
     """The items of the pairs that the grid asks to be compared."""
     mixtures: Mapping[Group, Mixture]
@@ -104,7 +107,8 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
 
     known = benchmarks or {**BENCHMARKS, **data.benchmarks}
     data = without_trials(data)
-    measured, published = Measurements(data, known), load_published()
+    study = without_noise(data)
+    measured, published = Measurements(study, known), load_published()
     groups, models = measured.groups, measured.models
     compared: list[Comparison] = []
     for group, model in product(groups, models):
@@ -119,7 +123,7 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
         for group, each in product(groups, trained)
     }
     losses = [loss_curves(measured, published, *each) for each in trained]
-    scores = data.scores[is_aggregate(data.scores)]
+    scores = study.scores[is_aggregate(study.scores)]
     lines = score_lines(measured, published)
     return Findings(
         data=data,
@@ -127,6 +131,7 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
         published=published,
         lines=lines,
         comparisons=comparisons,
+        noise=study_noise(data, measured, comparisons, known),
         items=tuple(item_tables(measured, comparisons)),
         mixtures={
             group: mixture

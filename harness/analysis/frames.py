@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis.item_clusters import ClustersOf, no_clusters
 from harness.analysis.item_texts import Texts
 from harness.analysis.overlap import Overlap
 from harness.analysis.prompts import PromptPair
@@ -16,6 +17,7 @@ from harness.analysis.tuning import Tuning
 from harness.data.spec import ODD_ROWS
 from harness.errors import MethodError
 from harness.evaluation.tasks import TaskSpec, request_key
+from harness.grid.cells import SOURCES
 from harness.grid.priors import SeedSds
 from harness.grid.questions import ClaimSpec, TableSpec
 from harness.grid.schema import Cell
@@ -39,6 +41,10 @@ DATA = "data"
 TUNING = "tuning"
 """A further one where a grid tunes: `trial` or `winner`, else None; trials stand in the cells frame
 alone."""
+NOISE, VARIES, FIXED = "noise", "varies", "fixed_seed"
+"""Further ones where a grid trains cells for what noise does: `repeat`, `seed` or `varied`, else
+None; of a varied cell what takes its seed, such as `order`, and the seed that all else has."""
+FURTHER = (DATA, TUNING, NOISE, VARIES, FIXED)
 COSTS = (
     *("trainable_parameters", "total_parameters", "examples", "steps", "seconds"),
     *("tokens_per_second", "peak_memory_bytes", "peak_learning_rate", "precision", "device"),
@@ -73,6 +79,8 @@ class ReportInput:
     See `harness.methods.method.TelemetryCallback.frames`."""
     texts: Callable[[str, str], Texts] = field(default=lambda _cell, _benchmark: {})
     """What the items of (cell_id, benchmark) ask, where the data root has them."""
+    clusters: ClustersOf = no_clusters
+    """Which items of (cell_id, benchmark) share a source."""
     tables: tuple[TableSpec, ...] = ()
     """The grid's tables; without any, one has all benchmarks."""
     compare: str | None = None
@@ -107,23 +115,50 @@ def without_trials(data: ReportInput) -> ReportInput:
     return replace(data, cells=data.cells[data.cells[TUNING] != "trial"].reset_index(drop=True))
 
 
+def without_noise(data: ReportInput) -> ReportInput:
+    """The same without the cells that are trained for what noise does: they stand in no table of
+    scores, in no comparison and no curve."""
+    frames = {name: getattr(data, name) for name in ("cells", "scores", "losses")}
+    if not any(NOISE in frame for frame in frames.values()):
+        return data
+    own = {
+        name: frame[frame[NOISE].isna()].reset_index(drop=True) if NOISE in frame else frame
+        for name, frame in frames.items()
+    }
+    return replace(data, **own)
+
+
+def _noise_role(cell: Cell) -> dict[str, Any]:
+    """What a cell is trained for, where that is to tell what noise does."""
+    if cell.is_varied:
+        fixed = cell.fixed_seeds.model_dump()
+        varies = [source for source in SOURCES if source not in fixed]
+        return {NOISE: "varied", VARIES: ", ".join(varies), FIXED: next(iter(fixed.values()))}
+    role = "seed" if cell.repeat is None else "repeat"
+    return {NOISE: role} if cell.is_noise or cell.repeat is not None else {}
+
+
 def cell_identity(cell: Cell) -> dict[str, Any]:
     """A cell's values of IDENTITY."""
     title, label = cell.method_title, cell.method_label
-    return {
-        "cell_id": cell.id,
-        "label": cell.label,
-        "model": cell.model_name,
-        "method": label,
-        "method_name": cell.method,
-        "method_title": title if label == cell.method else f"{title} ({label})",
-        "fraction": cell.fraction,
-        "seed": cell.seed,
-    } | {
-        name: value
-        for name, value in ((DATA, cell.data_name), (TUNING, cell.tuning and cell.tuning.kind))
-        if value is not None
-    }
+    return (
+        {
+            "cell_id": cell.id,
+            "label": cell.label,
+            "model": cell.model_name,
+            "method": label,
+            "method_name": cell.method,
+            "method_title": title if label == cell.method else f"{title} ({label})",
+            "fraction": cell.fraction,
+            "seed": cell.seed,
+        }
+        | {
+            name: value
+            for name, value in ((DATA, cell.data_name), (TUNING, cell.tuning and cell.tuning.kind))
+            if value is not None
+        }
+        | _noise_role(cell)
+    )
 
 
 def rows_of(cells: Sequence[Cell]) -> list[Cell]:
@@ -149,7 +184,7 @@ def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd
 
 def _head(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Columns that a frame begins with."""
-    return [*IDENTITY, *(name for name in (DATA, TUNING) if any(name in row for row in rows))]
+    return [*IDENTITY, *(name for name in FURTHER if any(name in row for row in rows))]
 
 
 def scores_of(task: TaskSpec, result: CellResult) -> tuple[TaskScore, ...]:
@@ -212,6 +247,7 @@ def _costs(state: CellState, result: CellResult | None) -> dict[str, Any]:
             "evaluation_seconds": sum(result.evaluation_seconds.values()) if result else None,
             "expected_training_seconds": estimate.get("training_seconds"),
             "expected_scoring_seconds": estimate.get("scoring_seconds"),
+            "weights_sha256": getattr(train, "weights_sha256", None),
             "error": result.error.message if result is not None and result.error else None,
             "training_note": train.note if train is not None else None,
             "final_gate_mean_abs": statistics.get("gate/mean_abs"),

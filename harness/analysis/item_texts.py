@@ -22,7 +22,7 @@ from harness.evaluation.task_data import local_files, member_files
 from harness.evaluation.tasks import TaskSpec
 
 if TYPE_CHECKING:
-    from harness.evaluation.benchmarks import Benchmark
+    from harness.evaluation.benchmarks import Benchmark, Member
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,27 @@ def text_of(texts: Texts, item: ItemKey) -> ItemText | None:
     return texts.get((f"{task}/{doc_id}", question))
 
 
+Row = Mapping[str, Any]
+Key = tuple[str, str]
+"""`task/number` and question id."""
+
+
+def stored_rows(task: TaskSpec, data_root: Path | None) -> Iterator[tuple[Key, Row]]:
+    """Yields the rows of a benchmark's items under the data root, all of their columns; none where
+    there are none.
+
+    Raises:
+        ZbenchError: they cannot be read.
+    """
+    benchmark = task.benchmark
+    if benchmark.members:
+        for member, key, row in _member_rows(task, data_root):
+            yield (f"{member.name}/{key[0]}", key[1]), row
+        return
+    path = local_files(task, data_root).get(benchmark.eval_split)
+    yield from _keyed(benchmark, [] if path is None else read_rows(path).to_pylist())
+
+
 def stored_texts(task: TaskSpec, data_root: Path | None) -> dict[tuple[str, str], ItemText]:
     """Texts of a benchmark's items by its rows under the data root; empty where there are none.
 
@@ -62,35 +83,46 @@ def stored_texts(task: TaskSpec, data_root: Path | None) -> dict[tuple[str, str]
         return {}  # the run itself tells what is wrong with them
 
 
-def _member_texts(
+def _member_rows(
     task: TaskSpec, data_root: Path | None
-) -> Iterator[tuple[tuple[str, str], ItemText]]:
-    """Rows of the tasks that lm-eval's YAML alone knows: what their templates read, as it is."""
+) -> Iterator[tuple[Member, tuple[int, str], Row]]:
     files = member_files(task, data_root)
     for member in task.benchmark.members:
         path = files.get(member.name, {}).get(member.eval_split)
         rows = [] if path is None else read_rows(path).to_pylist()
         for number, row in enumerate(rows):
-            read = [name for name in row if name in member.columns] or list(row)
-            texts = [f"{name}: {row[name]}" if len(read) > 1 else str(row[name]) for name in read]
-            key = (f"{member.name}/{number}", question_id(task.benchmark, row))
-            yield key, ItemText("\n".join(texts))
+            yield member, (number, question_id(task.benchmark, row)), row
+
+
+def _member_texts(
+    task: TaskSpec, data_root: Path | None
+) -> Iterator[tuple[tuple[str, str], ItemText]]:
+    """Rows of the tasks that lm-eval's YAML alone knows: what their templates read, as it is."""
+    for member, (number, question), row in _member_rows(task, data_root):
+        read = [name for name in row if name in member.columns] or list(row)
+        texts = [f"{name}: {row[name]}" if len(read) > 1 else str(row[name]) for name in read]
+        yield (f"{member.name}/{number}", question), ItemText("\n".join(texts))
+
+
+def _keyed(benchmark: Benchmark, rows: Iterable[Row]) -> Iterator[tuple[Key, Row]]:
+    """Yields rows by their number in their lm-eval task, and question id."""
+    seen: Counter[str] = Counter()
+    for row in rows:
+        task = benchmark.name
+        if benchmark.subject_column is not None:
+            task += f"_{row[benchmark.subject_column]}"
+        yield (f"{task}/{seen[task]}", question_id(benchmark, row)), row
+        seen[task] += 1
 
 
 def _row_texts(
     benchmark: Benchmark, rows: Iterable[Mapping[str, Any]]
 ) -> Iterable[tuple[tuple[str, str], ItemText]]:
-    seen: Counter[str] = Counter()
     texts = [name for name in text_columns(benchmark) if name != benchmark.subject_column]
-    for row in rows:
-        task = benchmark.name
-        if benchmark.subject_column is not None:
-            task += f"_{row[benchmark.subject_column]}"
+    for key, row in _keyed(benchmark, rows):
         question = "\n".join(str(row[name]) for name in texts if row[name])
         options = (benchmark.form and value_at(row, benchmark.form.options)) or ()
-        key = (f"{task}/{seen[task]}", question_id(benchmark, row))
         yield key, ItemText(question, tuple(map(str, options)))
-        seen[task] += 1
 
 
 def loaded_texts(task: TaskSpec, data_root: Path | None) -> dict[tuple[str, str], ItemText]:

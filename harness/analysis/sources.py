@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.frames import scores_of
+from harness.analysis.item_clusters import Clusters, stored_clusters
 from harness.analysis.item_texts import Texts, stored_texts
 from harness.errors import StorageError, TrackingError
 from harness.grid.cell_files import read_table
@@ -56,6 +57,7 @@ class ResultSource:
         }
         self._inputs = LocalInputs(data_root)
         self._texts = cache(lambda task: stored_texts(task, data_root))
+        self._clusters = cache(lambda task: stored_clusters(task, data_root))
         self._tracked: TrackedResults | None = None
         self._elsewhere: set[str] = set()
         undone = [state for state in states if state.status != "done"]
@@ -111,6 +113,11 @@ class ResultSource:
         """What the items of a cell's benchmark ask, where the data root has them."""
         task = self.tasks[cell_id].get(benchmark)
         return {} if task is None else self._texts(task)
+
+    def clusters(self, cell_id: str, benchmark: str) -> Clusters:
+        """Which items of a cell's benchmark share a source."""
+        task = self.tasks[cell_id].get(benchmark)
+        return Clusters() if task is None else self._clusters(task)
 
     def trace(self, cell_id: str, name: str) -> Any:
         """What a method kept of a cell's training, or None where there is nothing."""

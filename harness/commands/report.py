@@ -89,6 +89,7 @@ def _content(
         items=source.items,
         traces=source.trace,
         texts=source.texts,
+        clusters=source.clusters,
         tables=grid.spec.tables,
         compare=grid.spec.compare,
         claims=grid.spec.claims,

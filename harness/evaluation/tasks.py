@@ -82,6 +82,11 @@ class TaskSpec(Spec):
     allow_code_execution: bool = Field(default=False, exclude_if=operator.not_)
     """Whether its scoring may run code that a model has written; the grid's."""
 
+    cluster: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        default=None, exclude_if=_is_unset
+    )
+    """Column of its data that items of one source share, such as a passage, for clustered errors;
+    no part of the request: nothing is scored again for it."""
     draw: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=_is_unset)
     """Which further draw of sampled responses it is, as of a repeated training; the grid's own key
     of no task."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from harness.analysis.columns import Group
 from harness.analysis.comparisons import ALPHA, Comparison, Family
 from harness.analysis.findings import Findings
 from harness.analysis.layout import listed
 from harness.analysis.mixtures import Mixture
+from harness.analysis.noise_study import NoiseStudy
 from harness.analysis.scales import Scale, scale_of
-from harness.report.numbers import MISSING, estimate_record, interval_text, p_text, scaled, signed
+from harness.report.noise import BELOW_NOTE, difference_entry
+from harness.report.numbers import MISSING, estimate_record, interval_text, p_text, scaled
 from harness.report.render import Entry, Table, blocks
 
 ACROSS = "§"
@@ -59,12 +62,12 @@ def _wide(
     comparisons: Sequence[Comparison], group: Group, digits: int, findings: Findings
 ) -> Table:
     lines: list[list[str | Entry]] = []
-    scales = difference_scales(comparisons, digits)
+    scales, noise = difference_scales(comparisons, digits), findings.noise
     mixture = findings.mixtures.get(group)
     for model, label in dict.fromkeys((entry.model, entry.label) for entry in comparisons):
         found = {e.column: e for e in comparisons if (e.model, e.label) == (model, label)}
         seeds = {e.estimate.num_seeds for e in found.values() if e.estimate}
-        values = [_difference(found.get(column), scales.get(column)) for column in group.columns]
+        values = [_difference(found.get(c), scales.get(c), noise) for c in group.columns]
         label += _across(next(iter(found.values())), mixture)
         lines.append([model, label, "/".join(map(str, sorted(seeds))) or MISSING, *values])
     no_shares = any(group.unit(column) for column in group.columns)
@@ -78,6 +81,7 @@ def _wide(
             *_of_models_notes(comparisons),
             *margin_lines(comparisons),
             *_stack_notes(mixture),
+            *[BELOW_NOTE] * any(map(noise.is_below, comparisons)),
             *group.notes,
         ),
         rows=blocks(lines),
@@ -235,13 +239,14 @@ def lies(entry: Comparison) -> str:
     return "reaches beyond it"
 
 
-def _difference(entry: Comparison | None, scale: Scale | None) -> Entry:
+def _difference(entry: Comparison | None, scale: Scale | None, noise: NoiseStudy) -> Entry:
     if entry is None or entry.estimate is None or scale is None:
         return Entry()
     star = "*" if entry.is_significant else ""
     stderr = entry.estimate.stderr
     error = "" if stderr is None else f"± {scaled(stderr, scale)}"
-    return Entry(signed(entry.estimate.value, scale) + star, error + OF_MODELS * entry.is_of_models)
+    error += OF_MODELS * entry.is_of_models
+    return replace(difference_entry(entry, scale, noise, star), error=error)
 
 
 def comparison_lists(findings: Findings, *, is_rest: bool = False) -> list[Table]:
@@ -252,11 +257,12 @@ def comparison_lists(findings: Findings, *, is_rest: bool = False) -> list[Table
         margins = any(entry.margin is not None for entry in comparisons)
         of_models = any(entry.p_models is not None for entry in comparisons)
         for entry in comparisons:
-            found, scale = [MISSING] * (8 + of_models), scales[entry.column]
+            scale = scales[entry.column]
+            found: list[str | Entry] = [MISSING] * (8 + of_models)
             if entry.estimate is not None:
                 found = [
                     entry.test or MISSING,
-                    signed(entry.estimate.value, scale),
+                    difference_entry(entry, scale, findings.noise),
                     scaled(entry.estimate.stderr, scale),
                     interval_text(entry.estimate.interval, scale=scale),
                     *(p_text(entry.p_value), p_text(entry.p_holm)),
@@ -325,6 +331,7 @@ def comparison_records(findings: Findings, *, is_rest: bool = False) -> list[dic
             "num_seeds": entry.estimate.num_seeds if entry.estimate else None,
             "num_items": entry.estimate.num_items if entry.estimate else None,
             **(_margin_record(entry) if margins else {}),
+            **({"is_below_noise": findings.noise.is_below(entry)} if findings.noise.floors else {}),
         }
         for entry in found
     ]

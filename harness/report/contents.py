@@ -15,7 +15,7 @@ from itertools import chain, count, product
 from harness.analysis.findings import Findings
 from harness.analysis.layout import OTHERS, ScoreTable
 from harness.errors import printable
-from harness.report import aggregates, comparisons, costs, listings, tables, tradeoffs
+from harness.report import aggregates, comparisons, costs, listings, noise, tables, tradeoffs
 from harness.report.bridge import BRIDGE, bridge_drawing
 from harness.report.curves import efficiency_drawings, loss_drawing
 from harness.report.figures import Drawing, styles_of
@@ -103,6 +103,18 @@ TABLES = (
         file="pareto",
         formats=("md", "tex"),
     ),
+    TableKind("noise", noise.floor_table, noise.floor_records, file="noise"),
+    TableKind("noise", noise.draw_tables, file="noise"),
+    TableKind(
+        *("noise", noise.variance_tables, noise.variance_records),
+        file="variance",
+        folded="Where the variance of each mean comes from",
+    ),
+    TableKind(
+        *("noise", noise.cluster_tables, noise.cluster_records),
+        file="clusters",
+        folded="Errors of items that share a source",
+    ),
     TableKind("responses", listings.flag_tables, file="responses"),
     TableKind("responses", listings.order_table, file="responses"),
     TableKind("training-loss", validation_table),
@@ -144,6 +156,7 @@ SECTIONS = {
     "tuning": "Tuning",
     "aggregates": "Over all benchmarks",
     "pareto": "Scores against costs",
+    "noise": "Noise",
     "items": "Item by item",
     "responses": "Generated responses",
     "sample-efficiency": "Sample efficiency",
@@ -283,6 +296,7 @@ def _sections(
     texts = {
         "theory": theory_section(data.theory) if data.theory is not None else "",
         "items": items_section(findings.items),
+        "noise": html("paragraphs", findings.noise.cluster_problems),
         "reading": html("bullets", caution_sentences(findings)),
         "overlap": html("paragraphs", unknown_sentences(findings)),
         "prompts": prompts_section(data.prompts),

@@ -12,6 +12,7 @@ from harness.analysis.tuning import Tuning
 from harness.analysis.variants import name_of
 from harness.data.spec import ODD_ROWS
 from harness.report.comparisons import NOT_THE_METHODS, lies, margin_scale, margin_text
+from harness.report.noise import cluster_warnings
 from harness.report.numbers import interval_text, p_text, signed
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def caution_sentences(findings: Findings) -> list[str]:
         "of chance, or below it: no row shows that anything was learned there."
         for model, group, columns in findings.at_chance
     ]
+    lines += [warning.removeprefix("! ") for warning in cluster_warnings(findings.noise.clusters)]
     published = {row.model for rows in findings.published.tables.values() for row in rows}
     if published & set(measured.models):
         lines.append(

@@ -21,6 +21,8 @@ class Entry:
     error: str = ""
     """Printed smaller after `text`, such as `± 1.2`."""
     bold: bool = False
+    grey: bool = False
+    """Whether it is no more than noise; `text` has a sign that says so where there is no grey."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from harness.report import build_report
 
 TABLES = ["table1.md", "table1.tex", "table1.csv", "table2.md", "table2.tex", "table2.csv"]
 TABLES += ["comparisons.md", "comparisons.tex", "comparisons.csv"]
-TABLES += ["aggregates.md", "aggregates.tex", "aggregates.csv", "scores.md", "scores.csv"]
+TABLES += ["aggregates.md", "aggregates.tex", "aggregates.csv", "variance.md", "variance.csv"]
+TABLES += ["scores.md", "scores.csv"]
 FIGURES = [
     f"{name}.{suffix}"
     for name in ("sample-efficiency-tiny", "sample-efficiency-tiny-each", "training-loss-tiny")
