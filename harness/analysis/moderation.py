@@ -122,7 +122,7 @@ def pair_pool(scores: Scores) -> Pool | None:
         if len(common) > 1:
             variances.append(_variance([first[seed] - second[seed] for seed in common]))
             dfs.append(len(common) - 1)
-    return _pool(variances, dfs, residual_df(scores)) if variances else None
+    return pool_of(variances, dfs, residual_df(scores)) if variances else None
 
 
 def single_pool(scores: Scores) -> Pool | None:
@@ -146,10 +146,11 @@ def single_pool(scores: Scores) -> Pool | None:
         correlation = 1 - residual_square_sum(known) / own_df / mean
         repeats = sum(_repeated(*pair) for pair in combinations(known.values(), 2))
         repeated = 2 * correlation**2 * repeats
-    return _pool(variances, dfs, max(max(dfs), total**2 / (total + repeated)))
+    return pool_of(variances, dfs, max(max(dfs), total**2 / (total + repeated)))
 
 
-def _pool(variances: Sequence[float], dfs: Sequence[int], df: float) -> Pool:
+def pool_of(variances: Sequence[float], dfs: Sequence[int], df: float) -> Pool:
+    """The pool of some variances, which know so many degrees of freedom together."""
     return Pool(tuple(variances), tuple(dfs), df, fit_prior(variances, dfs))
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from harness.analysis.exact import PairedShares, Share
+from harness.analysis.student import t_p_value, t_quantile, t_upper_tail
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,9 +179,7 @@ class Terms:
         if seeds is not None:
             variance += self._between(seeds)
             # Satterthwaite: df = Var² / Σ (term² / its df).
-            # The floor is known; its own seeds alone are too few to say so of it.
-            counted = max(seeds.variance, self.rest) if seeds.basis == "own" else seeds.variance
-            squares += (counted / self.num_seeds) ** 2 / seeds.df
+            squares += (self._counted(seeds) / self.num_seeds) ** 2 / seeds.df
         elif self.shared is None:
             return Estimate(
                 self.value, None, math.inf, self.num_seeds, self.num_items, self.from_items,
@@ -203,6 +202,16 @@ class Terms:
             return max(seeds.variance, self.rest) / self.num_seeds
         # One seed's items vary by item and rest together, so that the rest is counted already.
         return seeds.variance if self.shared is None else max(0.0, seeds.variance - seeds.rest)
+
+    def _counted(self, seeds: SeedVariance) -> float:
+        """What the degrees of freedom of the seeds' part count for.
+
+        A floor under several seeds of a pool is known better than the pool, and counts not; with
+        one seed, or without a pool, so little is known that it is taken as if it were drawn too.
+        """
+        if seeds.basis == "own":
+            return max(seeds.variance, self.rest)
+        return seeds.variance if self.num_seeds > 1 else max(seeds.variance, seeds.rest)
 
     def components(self, seeds: SeedVariance | None) -> Components | None:
         """The components with what is known of the seeds' variance; None where nothing is."""
@@ -322,25 +331,3 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def binomial_stderr(share: float, num_items: int) -> float:
     """Standard error of a share of right answers (0..1) on `num_items` items."""
     return math.sqrt(share * (1 - share) / num_items)
-
-
-def t_quantile(probability: float, df: float) -> float:
-    """Quantile of Student's t, the normal's for infinite `df`."""
-    from scipy.special import ndtri, stdtrit
-
-    return float(ndtri(probability) if math.isinf(df) else stdtrit(df, probability))
-
-
-def t_p_value(statistic: float, df: float) -> float:
-    """Two-sided p of Student's t, the normal's for infinite `df`."""
-    from scipy.special import ndtr, stdtr
-
-    lower = -abs(statistic)
-    return float(2 * (ndtr(lower) if math.isinf(df) else stdtr(df, lower)))
-
-
-def t_upper_tail(statistic: float, df: float) -> float:
-    """Chance that Student's t lies above a statistic, the normal's for infinite `df`."""
-    from scipy.special import ndtr, stdtr
-
-    return float(ndtr(-statistic) if math.isinf(df) else stdtr(df, -statistic))

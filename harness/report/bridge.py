@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.analysis.columns import Group
 from harness.analysis.measurements import Measurements
-from harness.analysis.stats import t_quantile
+from harness.analysis.student import t_quantile
 from harness.analysis.variants import name_of
 from harness.report.figures import Drawing, Plot, Styles, apart, draw_curve, place_name, wrapped
 from harness.theory.slopes import Slope

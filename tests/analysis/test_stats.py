@@ -17,9 +17,8 @@ from harness.analysis.stats import (
     combine,
     holm,
     mean_squares,
-    t_p_value,
-    t_quantile,
 )
+from harness.analysis.student import t_p_value, t_quantile, t_upper_tail
 
 
 def sample_of(rows: list[list[float]] | np.ndarray, weight: float = 1.0) -> Sample:
@@ -142,8 +141,29 @@ def test_interval_and_p_are_students() -> None:
     assert estimate.p_value == pytest.approx(2 * scipy.stats.t(df=7.5).sf(0.1 / 0.04))
 
 
+@pytest.mark.parametrize("df", [1.5, 7.5, math.inf])
+def test_one_sided_ps_are_the_two_one_sided_tests_of_a_margin(df: float) -> None:
+    estimate = Estimate(0.01, 0.004, df, 3, 100, True)
+    student = scipy.stats.norm() if math.isinf(df) else scipy.stats.t(df=df)
+    assert estimate.p_above(-0.02) == pytest.approx(student.sf((0.01 + 0.02) / 0.004))
+    assert estimate.p_below(0.02) == pytest.approx(student.cdf((0.01 - 0.02) / 0.004))
+    assert estimate.p_above(0) == pytest.approx(estimate.p_value / 2)
+    # Both are below 5% where the 90% interval lies within the margin, and only there.
+    for margin in (0.012, 0.02, 0.05):
+        low, high = estimate.interval_at(0.9)
+        both = max(estimate.p_above(-margin), estimate.p_below(margin)) < 0.05
+        assert both == (-margin < low and high < margin)
+
+
+def test_an_unknown_error_has_no_one_sided_p() -> None:
+    for stderr in (None, 0.0):
+        estimate = Estimate(0.01, stderr, 3, 3, 100, True)
+        assert (estimate.p_above(0), estimate.p_below(0)) == (None, None)
+
+
 def test_infinite_degrees_of_freedom_are_normal() -> None:
     assert t_quantile(0.975, math.inf) == pytest.approx(scipy.stats.norm.ppf(0.975))
+    assert t_upper_tail(1.7, math.inf) == pytest.approx(scipy.stats.norm.sf(1.7))
     assert t_p_value(1.7, math.inf) == pytest.approx(2 * scipy.stats.norm.sf(1.7))
 
 
