@@ -112,7 +112,7 @@ def compare(measured: Measurements, group: Group, model: str) -> list[Comparison
         left, right = pair.left, pair.right
         # Of a setting the label says enough: its own method is what it stands against.
         names = label_of(left) if pair.family == "setting" else name_of(left), name_of(right)
-        tested = _tested(group, pair.claims, describes=describes)
+        tested = tested_margins(group, pair.claims, describes=describes)
         for column in group.columns:
             difference = measured.difference(left, right, group, column)
             numbers = vars(difference) if difference is not None else {"estimate": None}
@@ -125,12 +125,15 @@ def compare(measured: Measurements, group: Group, model: str) -> list[Comparison
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The same with Holm's correction over what is tested of one family, model and protocol.
 
-    Whether a benchmark stands in a table of the grid or in none makes no other family of it.
+    The claims are one family in all models and protocols: a grid asks them together, and their
+    verdicts are read together. Whether a benchmark stands in a table of the grid or in none makes
+    no other family of it.
     """
     families: dict[object, list[int]] = {}
     for number, entry in enumerate(comparisons):
         if entry.is_tested:
-            key = entry.family, entry.model, entry.group.protocol, entry.group.rank
+            place = entry.model, entry.group.protocol, entry.group.rank
+            key = (entry.family, *(() if entry.family == "claim" else place))
             families.setdefault(key, []).append(number)
     adjusted = {
         number: p
@@ -140,7 +143,7 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [replace(one, p_holm=adjusted.get(n)) for n, one in enumerate(comparisons)]
 
 
-def _tested(
+def tested_margins(
     group: Group, claims: Sequence[ClaimSpec], *, describes: bool
 ) -> dict[str, float | None]:
     """The columns that a pair is tested on, with their margins; `describes`: but for a claim that

@@ -13,6 +13,7 @@ from harness.analysis.aggregates import (
     improvement_lines,
     mean_lines,
 )
+from harness.analysis.claims import ClaimFinding, claim_findings
 from harness.analysis.columns import Group, is_aggregate
 from harness.analysis.comparisons import (
     Comparison,
@@ -68,6 +69,8 @@ class Findings:
     """The groups whose tables mix cells of several stacks."""
     headlines: tuple[Comparison, ...]
     """What the page says first: what the grid claims, and asks to be compared."""
+    claims: tuple[ClaimFinding, ...]
+    """What becomes of each claim that is tested."""
     untested: tuple[str, ...]
     """The grid's claims of which nothing is compared, in words."""
     flags: Mapping[Group, list[FlagLine]]
@@ -115,7 +118,8 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
         compared += compare(measured, group, model)
         compared += compare_with_published(measured, published, group, model)
     comparisons: dict[Group, list[Comparison]] = {group: [] for group in groups}
-    for entry in corrected(compared):
+    tested = corrected(compared)
+    for entry in tested:
         comparisons[entry.group].append(entry)
     trained = [(model, each) for model in models for each in measured.data_sets(model)]
     efficiency = {
@@ -139,6 +143,7 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
             if (mixture := table_mixture(measured, group)) is not None
         },
         headlines=headlines([entry for entries in comparisons.values() for entry in entries]),
+        claims=claim_findings(measured, published, tested),
         untested=tuple(untested_claims(measured, compared)),
         flags={group: flag_lines(measured, group) for group in groups},
         orders=tuple(order_lines(measured)),

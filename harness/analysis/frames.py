@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.item_clusters import ClustersOf, no_clusters
 from harness.analysis.item_texts import Texts
+from harness.analysis.looks import Look
 from harness.analysis.overlap import Overlap
 from harness.analysis.prompts import PromptPair
 from harness.analysis.stacks import made_of
@@ -93,6 +94,10 @@ class ReportInput:
     """The grid's benchmarks that do not ship, by name."""
     tunings: tuple[Tuning, ...] = ()
     """How the grid's methods were tuned."""
+    looks: Mapping[str, Sequence[Look]] = field(default_factory=dict)
+    """What earlier reports in the same folder said of each claim, see `harness.analysis.looks`."""
+    date: str = ""
+    """Of this report, ISO 8601."""
     overlap: Overlap = field(default_factory=Overlap)
     """Test items that the training rows hold."""
     prompts: tuple[PromptPair, ...] = ()

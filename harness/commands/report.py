@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.analysis.frames import ReportInput, cells_frame, losses_frame, scores_frame
+from harness.analysis.looks import read_looks
 from harness.analysis.overlap_files import find_overlap
 from harness.analysis.prompts import prompt_pairs
 from harness.analysis.sources import ResultSource
@@ -51,16 +54,23 @@ def report_command(
     stale = [state.fault for state in states if state.status == "stale" and state.fault]
     unread = [f"{source.problem}; read the cells' own files"] if source.problem else []
     print_warnings(screen, [*stale[:1], *unread, *only_tracked])
+    folder = reports_dir / grid.spec.name
+    looks, damaged = read_looks(folder)
+    print_warnings(screen, [damaged] if damaged else [])
     content = _content(grid, source, reports_dir / "theory", shown, only_tracked)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    content = replace(content, looks=looks, date=now)
     gc.freeze()  # what is loaded by now stays: drawing is an eighth faster if it is not traversed
-    report = build_report(content, reports_dir / grid.spec.name)
+    report = build_report(content, folder)
     known = [line for state in states for line in state.damaged]
     print_warnings(screen, [*known, *(set(source.left_out) - {*known})])
     if source.lost:
         more = f" (and {len(source.lost) - 1} more files)" if len(source.lost) > 1 else ""
         print_warnings(screen, [f"the report lacks records: {source.lost[0]}{more}"])
     if as_json:
-        print_json({"page": str(report.page), "files": [str(path) for path in report.files]})
+        judged = {"verdicts": report.verdicts} if report.verdicts else {}
+        files = [str(path) for path in report.files]
+        print_json({"page": str(report.page), "files": files, **judged})
     else:
         print(printable(report.terminal))
         print(printable(f"\nPage:    {report.page}"))

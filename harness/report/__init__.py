@@ -5,6 +5,7 @@ What the numbers mean is found in `harness.analysis`; here it is printed.
 contents     which tables and figures there are, and where each stands: begin here
 tables, gates, listings, costs    the tables; numbers: in print
 curves, gates, bridge    the figures; figures: what they share; reuse: drawn earlier
+verdicts     what becomes of the claims, before all else; verdict_words: its sentences
 reading      what the page says in words
 theory       the convergence rates of `zbench theory`
 render, latex, text, page    a table as Markdown, LaTeX and text; the HTML file
@@ -31,7 +32,9 @@ class Report:
     files: tuple[Path, ...]
     """Every file that was written, the page among them."""
     terminal: str
-    """The tables as plain text, at most 120 columns wide."""
+    """The verdicts and tables as plain text, at most 120 columns wide."""
+    verdicts: list[dict[str, object]]
+    """What becomes of each claim, for a machine to read."""
 
 
 def build_report(data: ReportInput, folder: Path) -> Report:
@@ -53,6 +56,7 @@ def build_report(data: ReportInput, folder: Path) -> Report:
     from harness.report.figures import FORMATS
     from harness.report.page import panel_images
     from harness.report.reuse import earlier_images, figures_key
+    from harness.report.verdicts import claim_records
 
     has_failed = bool(len(data.cells)) and "failed" in set(data.cells["status"])
     if data.scores.empty and data.losses.empty and not has_failed:
@@ -82,4 +86,5 @@ def build_report(data: ReportInput, folder: Path) -> Report:
         page=page,
         files=tuple(folder / name for name in names),
         terminal=contents.terminal_text(findings),
+        verdicts=list(claim_records(findings)),
     )

@@ -23,10 +23,10 @@ OF_MODELS = "°"
 """Marks a difference that speaks of two trained models, not of their methods."""
 NOT_THE_METHODS = "these two trained models, not the methods"
 FAMILIES: dict[Family, str] = {
-    "claim": "the grid's claims",
-    "compare": "the comparisons that the grid asks for",
-    "setting": "the differences of a method's other settings from its own",
-    "context": "those from the base model",
+    "claim": "the grid's claims, in all models and protocols",
+    "compare": "the comparisons that the grid asks for, per model",
+    "setting": "the differences of a method's other settings from its own, per model",
+    "context": "those from the base model, per model",
 }
 """What is corrected together, as a reader is told it."""
 
@@ -191,7 +191,7 @@ def _correction(comparisons: Sequence[Comparison]) -> list[str]:
     families = [text for name, text in FAMILIES.items() if any(e.family == name for e in tested)]
     apart = "separately " if len(families) > 1 else ""
     over = f"{apart}over {' and over '.join(families)}"
-    lines = [f"* p < {ALPHA} after Holm's correction, per model, {over}."]
+    lines = [f"* p < {ALPHA} after Holm's correction {over}."]
     if any(entry.family is not None and not entry.is_tested for entry in comparisons):
         lines.append(
             f"Tested: {listed(columns)} (what a claim names, or else the average of the most "

@@ -15,7 +15,16 @@ from itertools import chain, count, product
 from harness.analysis.findings import Findings
 from harness.analysis.layout import OTHERS, ScoreTable
 from harness.errors import printable
-from harness.report import aggregates, comparisons, costs, listings, noise, tables, tradeoffs
+from harness.report import (
+    aggregates,
+    comparisons,
+    costs,
+    listings,
+    noise,
+    tables,
+    tradeoffs,
+    verdicts,
+)
 from harness.report.bridge import BRIDGE, bridge_drawing
 from harness.report.curves import efficiency_drawings, loss_drawing
 from harness.report.figures import Drawing, styles_of
@@ -45,7 +54,7 @@ class TableKind:
     """Tables of one kind: where they stand on the page, and the files that hold them."""
 
     section: str
-    """An anchor of SECTIONS."""
+    """An anchor of SECTIONS; empty for the files alone."""
     tables: Callable[..., list[Table]]
     """Takes the findings and, where the terminal shows it, `digits`."""
     records: Callable[[Findings], list[dict[str, object]]] | None = None
@@ -60,6 +69,10 @@ class TableKind:
 
 COMPARED = ((False, "comparisons"), (True, f"comparisons-{OTHERS}"))
 """Whether the columns stand in no table of the grid, and the files that hold their comparisons."""
+
+VERDICTS = TableKind(
+    "", verdicts.verdict_table, verdicts.verdict_records, file="verdicts", formats=("md", "tex")
+)
 
 TABLES = (
     *(
@@ -135,8 +148,8 @@ TABLES = (
 
 
 def table_kinds(findings: Findings) -> tuple[TableKind, ...]:
-    """The tables of scores, as the grid states them, and all others."""
-    return (*map(_score_kind, findings.measured.layout.tables), *TABLES)
+    """The verdicts, the tables of scores as the grid states them, and all others."""
+    return (VERDICTS, *map(_score_kind, findings.measured.layout.tables), *TABLES)
 
 
 def _score_kind(table: ScoreTable) -> TableKind:
@@ -227,7 +240,8 @@ def _named_apart(found: Sequence[Drawing]) -> list[Drawing]:
 
 
 def table_files(findings: Findings) -> Iterator[tuple[str, str]]:
-    """Yields name and text of every table's file."""
+    """Yields name and text of every table's file, and of what keeps the verdicts."""
+    yield from verdicts.verdict_files(findings)
     writers = {"md": to_markdown, "tex": to_latex}
     kinds = table_kinds(findings)
     for file in dict.fromkeys(entry.file for entry in kinds if entry.file):
@@ -252,7 +266,7 @@ def _csv(records: Sequence[dict[str, object]]) -> str:
 
 
 def terminal_text(findings: Findings) -> str:
-    """What the terminal shows: how much is done, and the main tables."""
+    """What the terminal shows: how much is done, the verdicts, and the main tables."""
     shown = [entry for entry in table_kinds(findings) if entry.in_terminal]
     found = [table for entry in shown for table in entry.tables(findings, digits=TERMINAL_DIGITS)]
     # Each note once, at the end: the tables stand close together.
@@ -260,6 +274,8 @@ def terminal_text(findings: Findings) -> str:
     texts = [to_text(replace(table, notes=()), TERMINAL_WIDTH) for table in found]
     title, notes_found = printable(findings.data.grid_title), map(printable, notes)
     status = textwrap.fill(f"{title}: {status_line(findings.data)}", TERMINAL_WIDTH) + "\n"
+    if judged := verdicts.verdict_text(findings, TERMINAL_WIDTH):
+        status += f"\n{judged}"
     if findings.data.scores.empty:
         texts.append(f"No cell has a score yet: see `zbench status {findings.data.grid_name}`.")
     return "\n".join(
@@ -283,7 +299,8 @@ def page_html(
         grid_name=data.grid_name,
         heading=data.grid_title,
         status=status_line(data) + ".",
-        lead=(*data.notes, *headline_sentences(findings)),
+        box=verdicts.verdict_box(findings),
+        lead=headline_sentences(findings),
         sections=list(_sections(findings, figures, file_names)),
         figures_key=figures_key,
     )
@@ -297,7 +314,7 @@ def _sections(
         "theory": theory_section(data.theory) if data.theory is not None else "",
         "items": items_section(findings.items),
         "noise": html("paragraphs", findings.noise.cluster_problems),
-        "reading": html("bullets", caution_sentences(findings)),
+        "reading": html("paragraphs", data.notes) + html("bullets", caution_sentences(findings)),
         "overlap": html("paragraphs", unknown_sentences(findings)),
         "prompts": prompts_section(data.prompts),
         "grid": html("text", data.grid_yaml),

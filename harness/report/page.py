@@ -100,8 +100,9 @@ def render_page(**parts: object) -> str:
     """The page as HTML.
 
     Args:
-        parts: `grid_name`, `heading`, `status`, `lead` (sentences at the top), `sections` and
-            `figures_key` (what the figures were drawn from, see `harness.report.reuse`).
+        parts: `grid_name`, `heading`, `status`, `box` (HTML before all else), `lead` (sentences
+            at the top), `sections` and `figures_key` (what the figures were drawn from, see
+            `harness.report.reuse`).
     """
     return _environment().get_template("page.html.j2").render(parts)
 

@@ -11,7 +11,7 @@ from harness.analysis.frames import ReportInput
 from harness.analysis.tuning import Tuning
 from harness.analysis.variants import name_of
 from harness.data.spec import ODD_ROWS
-from harness.report.comparisons import NOT_THE_METHODS, lies, margin_scale, margin_text
+from harness.report.comparisons import NOT_THE_METHODS, margin_scale
 from harness.report.noise import cluster_warnings
 from harness.report.numbers import interval_text, p_text, signed
 
@@ -32,12 +32,13 @@ MOST_HEADLINES = 8
 
 
 def headline_sentences(findings: Findings) -> list[str]:
-    """One sentence per claim or comparison that the grid asks for; each names its group where there
-    are several."""
+    """One sentence per comparison that the grid asks for; each names its group where there are
+    several. The claims have their verdicts instead."""
     num_groups = sum(not group.is_rest for group in findings.comparisons)
-    lines = [_headline(entry, num_groups) for entry in findings.headlines[:MOST_HEADLINES]]
-    if len(findings.headlines) > MOST_HEADLINES:
-        more = len(findings.headlines) - MOST_HEADLINES
+    asked = [entry for entry in findings.headlines if entry.family != "claim"]
+    lines = [_headline(entry, num_groups) for entry in asked[:MOST_HEADLINES]]
+    if len(asked) > MOST_HEADLINES:
+        more = len(asked) - MOST_HEADLINES
         lines.append(f"{more} more comparisons stand in the tables of paired comparisons.")
     return lines
 
@@ -50,18 +51,13 @@ def _headline(entry: Comparison, num_groups: int) -> str:
     reach = "" if interval is None else f"95% interval {interval_text(interval, scale=scale)}, "
     seeds = f"{estimate.num_seeds} seed{'s' if estimate.num_seeds > 1 else ''}"
     where = f" ({group.title})" if num_groups > 1 else ""
-    lower = ", of which lower is better" if group.is_lower_better(entry.column) else ""
     winner = {True: f" in favour of {entry.left}", False: f" in favour of {entry.right}", None: ""}
-    tested = f"p {_is(entry.p_value)} before correction and {_is(entry.p_holm)} after it"
+    tested = f"p {_is(entry.p_holm)} corrected"
     if entry.p_value is None:
-        tested = "no test" if not entry.is_of_models else f"{NOT_THE_METHODS}: not tested"
-    margin = ""
-    if entry.margin is not None:
-        margin = f" Margin {margin_text(entry)}: the interval {lies(entry)}."
+        tested = NOT_THE_METHODS if entry.is_of_models else "no test"
     return (
-        f"{entry.model}: {entry.label}, {entry.column}{where}{lower}: "
-        f"{signed(estimate.value, scale)} {unit}{winner[entry.is_left_better]} "
-        f"({reach}{tested}, {seeds}).{margin}"
+        f"{entry.model}: {entry.label}, {entry.column}{where}: {signed(estimate.value, scale)} "
+        f"{unit}{winner[entry.is_left_better]} ({reach}{tested}, {seeds})."
     )
 
 

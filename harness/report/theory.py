@@ -71,6 +71,7 @@ def theory_page(study: Study, file_names: Sequence[str]) -> str:
         grid_name=f"theory, {study.size}",
         heading="Convergence rates of prompts and gates",
         status=size_text(study),
+        box="",
         lead=(),
         figures_key="",
         sections=(

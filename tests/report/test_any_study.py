@@ -14,6 +14,7 @@ from harness.grid.questions import ClaimSpec, TableSpec
 from harness.report import contents
 from harness.report.comparisons import comparison_tables
 from harness.report.reading import headline_sentences
+from harness.report.verdict_words import sentence_of
 from tests.fixtures.results import GridResults, answers_of
 
 NAMES = ("piqa", "boolq", "winogrande", "openbookqa", "sciq")
@@ -167,10 +168,11 @@ def test_a_claim_is_tested_on_its_column_with_its_margin_in_the_columns_unit(gri
     assert (on_text.is_left_better, on_text.margin, on_text.is_within_margin) == (True, 0.5, False)
     shares = asked["oft", "LoRA", "Weighed"]
     assert (shares.is_left_better, shares.margin) == (True, 0.6)
-    first, second, _ = headline_sentences(findings)
-    assert "Margin ±60 points" in first
-    assert "wikitext, of which lower is better: −1.877 word_perplexity in favour of oft (" in second
-    assert "Margin ±0.5 word_perplexity: the interval reaches beyond it." in second
+    assert headline_sentences(findings) == []  # claims have verdicts instead
+    first, second, _ = findings.claims
+    assert (first.margin, second.margin) == (0.6, 0.5)
+    assert second.difference.value == pytest.approx(1.877)  # positive as claimed
+    assert "+1.877 word_perplexity (95% interval " in sentence_of(second)
     (note,) = (n for n in comparison_tables(findings)[0].notes if "word_perplexity (tiny" in n)
     assert note.startswith("Margin ±0.5 word_perplexity (tiny: oft − LoRA, wikitext)")
     record = csv(files_of(findings)["comparisons.csv"])

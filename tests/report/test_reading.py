@@ -15,25 +15,34 @@ def test_status_counts_every_planned_cell(small_grid) -> None:
     assert status_line(small_grid.input()) == "15 of 17 cells done, 1 failed, 1 missing"
 
 
-def test_headlines_name_the_claims_with_interval_and_seeds(small_grid, answer) -> None:
-    first, second = headline_sentences(small_grid.findings())
-    assert first.startswith("tiny: Zero-init + linear − Random-init, Average: ")
-    assert "95% interval" in first
-    assert "2 seeds" in first
-    assert second.startswith("tiny: Zero-init + non-linear − Zero-init + linear")
+def test_headlines_name_what_is_compared_with_interval_and_seeds(small_grid, answer) -> None:
+    asked = {"claims": (), "compare": "random-init"}
+    first, *_, last = headline_sentences(small_grid.findings(**asked))
+    assert first.startswith("tiny: Full fine-tuning − Random-init, Average: ")
+    assert last.startswith("tiny: Zero-init + non-linear − Random-init, Average: ")
+    assert "95% interval" in last
+    assert "2 seeds" in last
     assert "lm-eval protocol" not in first
     small_grid.add("full", 1, answer("11"), limit=2)
-    assert "lm-eval protocol" in headline_sentences(small_grid.findings())[0]
+    assert "lm-eval protocol" in headline_sentences(small_grid.findings(**asked))[0]
+
+
+def test_claims_have_verdicts_and_no_headline(small_grid) -> None:
+    findings = small_grid.findings()
+    assert len(findings.claims) == 2
+    assert headline_sentences(findings) == []
 
 
 def test_without_an_average_the_arc_average_is_named(results, answer) -> None:
     results.add("zero-init-linear", 0, answer("1100", ["arc_easy", "arc_challenge"]))
     results.add("random-init", 0, answer("1000", ["arc_easy", "arc_challenge"]))
-    assert headline_sentences(results.findings()) == []  # the paper's claims are on the Average
+    assert results.findings().claims == ()  # the paper's claims are on the Average
     claim = ClaimSpec(better="zero-init-linear", than="random-init")
-    (line,) = headline_sentences(results.findings(claims=(claim,)))
+    (found,) = results.findings(claims=(claim,)).claims
+    assert found.comparison.column == "ARC avg"
+    (line,) = headline_sentences(results.findings(claims=(), compare="random-init"))
     assert "ARC avg: +25.00 points" in line
-    assert "1 seed)" in line
+    assert "not the methods, 1 seed)" in line
 
 
 def test_one_seed_is_said_to_be_one(results, answer) -> None:

@@ -15,7 +15,8 @@ import pytest
 from harness.errors import ReportError
 from harness.report import build_report
 
-TABLES = ["table1.md", "table1.tex", "table1.csv", "table2.md", "table2.tex", "table2.csv"]
+TABLES = ["verdicts.json", "verdicts.md", "verdicts.tex", "verdicts.csv"]
+TABLES += ["table1.md", "table1.tex", "table1.csv", "table2.md", "table2.tex", "table2.csv"]
 TABLES += ["comparisons.md", "comparisons.tex", "comparisons.csv"]
 TABLES += ["aggregates.md", "aggregates.tex", "aggregates.csv", "variance.md", "variance.csv"]
 TABLES += ["scores.md", "scores.csv"]

@@ -1,0 +1,116 @@
+"""What becomes of a grid's claims: one verdict for each model and protocol, corrected together."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from harness.analysis.published import load_published
+from harness.analysis.stats import holm
+from tests.fixtures.claims import LINEAR, NONLINEAR, RANDOM, answers, claim, claimed_grid
+from tests.fixtures.results import GridResults
+
+SHARES = {RANDOM: 0.5, LINEAR: 0.62, NONLINEAR: 0.621}
+
+
+def found_in(results: GridResults, *claims, **fields):
+    return results.findings(claims=claims, **fields).claims
+
+
+def test_clear_differences_are_decided() -> None:
+    results = claimed_grid(SHARES)
+    better, worse, open_, same = found_in(
+        results, claim(), claim(RANDOM, NONLINEAR), claim(NONLINEAR, LINEAR, margin=4),
+        claim(NONLINEAR, LINEAR, on="TruthfulQA", margin=0.01),
+    )  # fmt: skip
+    assert [one.verdict.kind for one in (better, worse, same, open_)] == [
+        *("reproduced", "contradicted", "compatible", "underpowered"),
+    ]
+    assert better.seeds == better.planned == (0, 1, 2)
+    assert better.difference.value == better.comparison.estimate.value > 0
+
+
+def test_holm_goes_over_models_and_claims_and_agrees_with_the_stars() -> None:
+    results = claimed_grid(SHARES)
+    for other in (results, claimed_grid(SHARES, model="small")):
+        if other is not results:
+            for name in ("cells", "scores"):
+                getattr(results, name).extend(getattr(other, name))
+            results.items |= other.items
+    findings = results.findings(claims=(claim(), claim(NONLINEAR, LINEAR)))
+    assert len(findings.claims) == 4
+    wanted = holm([one.comparison.estimate.p_value for one in findings.claims])
+    assert [one.verdict.p_zero for one in findings.claims] == wanted
+    assert [one.comparison.p_holm for one in findings.claims] == wanted
+
+
+def test_one_seed_of_which_nothing_is_known_decides_nothing() -> None:
+    (found,) = found_in(claimed_grid({RANDOM: 0.2, LINEAR: 0.8}, seeds=(0,)), claim())
+    assert found.difference.value > 0.4
+    assert found.verdict.kind == "underpowered"
+    assert "two trained models, not of the methods" in found.verdict.reason
+    assert found.reach is None
+
+
+def test_a_missing_side_is_told() -> None:
+    results = claimed_grid({RANDOM: 0.5})
+    results.add(LINEAR, 0, status="missing")
+    (found,) = found_in(results, claim())
+    assert found.verdict.kind == "underpowered"
+    assert "is missing" in found.verdict.reason
+    assert found.seeds == ()
+    assert found.planned == (0,)
+
+
+def test_where_lower_is_better_the_lower_one_is_the_better() -> None:
+    results = claimed_grid(SHARES, higher_is_better=False)
+    (found,) = found_in(results, claim())
+    assert found.comparison.estimate.value > 0 > found.difference.value
+    assert found.verdict.kind == "contradicted"
+
+
+def test_the_reach_is_of_the_seeds_that_there_are() -> None:
+    (few,) = found_in(claimed_grid(SHARES, seeds=(0, 1)), claim(margin=2))
+    (many,) = found_in(claimed_grid(SHARES, seeds=tuple(range(8))), claim(margin=2))
+    assert (few.reach.num_seeds, many.reach.num_seeds) == (2, 8)
+    assert math.isfinite(few.reach.smallest)
+    assert many.reach.smallest < few.reach.smallest
+    assert many.reach.num_items == 5 * 300
+    assert many.reach.source
+
+
+def hellaswag(shares: dict[str, float], seeds=(0, 1, 2)) -> GridResults:
+    """Returns a grid measured as the paper's HellaSwag was: all items, acc_norm, 10 shots."""
+    results = GridResults()
+    for method, share in shares.items():
+        for seed in seeds:
+            found = answers(share, seed, names=("hellaswag",), size=10042, noise=0.02)
+            results.add(method, seed, found, model="llama-7b", metric="acc_norm")
+    return results
+
+
+@pytest.mark.parametrize(
+    ("shares", "kind"),
+    [
+        ({RANDOM: 0.7262, LINEAR: 0.7679}, "reproduced"),
+        ({RANDOM: 0.7262, LINEAR: 0.9}, "contradicted"),
+        ({RANDOM: 0.7679, LINEAR: 0.7262}, "contradicted"),
+    ],
+)
+def test_a_published_difference_is_judged_where_it_was_measured_alike(
+    shares: dict[str, float], kind: str
+) -> None:
+    (found,) = found_in(hellaswag(shares), claim(on="HellaSwag"))
+    rows = [load_published().row("llama-7b", name) for name in (LINEAR, RANDOM)]
+    shares_of = [row.values["HellaSwag"] / 100 for row in rows]
+    errors = [math.sqrt(p * (1 - p) / 10042) for p in shares_of]
+    assert found.published.difference == pytest.approx(shares_of[0] - shares_of[1])
+    assert found.published.stderr == pytest.approx(math.hypot(*errors))
+    assert found.published.verdict.kind == kind
+    assert found.reach.published.difference == pytest.approx(abs(shares_of[0] - shares_of[1]))
+
+
+def test_what_was_measured_otherwise_is_not_set_beside_the_published() -> None:
+    small = claimed_grid(SHARES, model="llama-7b")
+    assert all(one.published is None for one in found_in(small, claim(), claim(on="HellaSwag")))
