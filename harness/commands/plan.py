@@ -17,6 +17,7 @@ from harness.commands.display import (
     print_plan_warnings,
     print_warnings,
 )
+from harness.commands.plan_power import grid_powers, power_lines, power_record, short_line
 from harness.commands.progress import format_seconds
 from harness.commands.tuning import stand_in_line, tuning_lines, tuning_records
 from harness.errors import UsageError
@@ -55,16 +56,21 @@ def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
         rows[place] = dataclasses.replace(rows[place], cell_id=None, status=waits)
     warnings = [*grid.notices, *grid.inputs.warnings]
     notes = [*budget_notes(grid.spec), *tuning_lines(grid), *stand_in_line(grid)]
+    powers = grid_powers(grid)
+    warnings += short_line(grid.spec.name, powers)
     if as_json:
         cells = [dataclasses.asdict(row) for row in rows]
         data = {name: dataclasses.asdict(one) for name, one in grid.data_reports.items()}
         told: dict[str, object] = {"data": data} if data else {}
         told |= {"notes": notes} if notes else {}
         told |= {"tunings": tuning_records(grid)} if grid.tunings else {}
+        told |= {"claims": [power_record(one) for one in powers]} if powers else {}
         print_json({"grid": grid.spec.name, "warnings": warnings, **told, "cells": cells})
     else:
         _print_plan(display.console(), grid.spec.name, rows)
         for line in [*grid.data_lines, *(f"note: {note}" for note in notes)]:
+            print_line(display.console(), line)
+        for line in power_lines(powers):
             print_line(display.console(), line)
         print_warnings(display.console(), warnings)
     return 0
