@@ -1,4 +1,4 @@
-"""The local files of lm-eval's tasks: rows in every format of `readers.records`, read and checked.
+"""The local files of lm-eval's tasks: rows in every format of `readers.records`, or plain text.
 
 Imports nothing heavy: planning looks at them too.
 """
@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data.pins import Content, content_sha256
 from harness.errors import DataError, did_you_mean, one_line
-from harness.readers.files import Unreadable
+from harness.readers.files import Unreadable, read_text
 from harness.readers.formats import format_of
 from harness.readers.parquet_files import read_columns, read_footer
 from harness.readers.records import open_records
 
 if TYPE_CHECKING:
     import pyarrow
+
+
+PROSE_COLUMN = "text"
+"""The column of plain text: a `.txt` is documents, with blank lines between them."""
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> pyarrow.Table:
@@ -54,6 +58,10 @@ def _table(path: Path) -> pyarrow.Table:
     """The rows of a file in which they stand one after the other, or of a packed one."""
     import pyarrow
 
+    if _is_prose(path):
+        text = read_text(path)
+        documents = [one.strip() for one in re.split(r"\n[ \t]*\n", text) if one.strip()]
+        return pyarrow.table({PROSE_COLUMN: documents})
     with open_records(path) as records:
         rows = list(records.read(list(records.types or ())))
     if not rows:
@@ -67,6 +75,15 @@ def _table(path: Path) -> pyarrow.Table:
     except (ValueError, TypeError, OverflowError) as fault:
         said = f"holds values of different kinds in a column ({one_line(fault)})"
         raise Unreadable(path, "content", said) from fault
+
+
+def _is_prose(path: Path) -> bool:
+    """Whether a `.txt` is running text: of its first line a separator makes no names of columns."""
+    if path.suffix.lower() != ".txt" or format_of(path) not in ("text", "CSV", "TSV"):
+        return False
+    first = next(line for line in read_text(path).splitlines() if line.strip())
+    names = [one.strip() for one in re.split(r"[,;|\t]", first)]
+    return len(names) < 2 or not all(re.fullmatch(r"\S+", name) for name in names)
 
 
 _ABSENT = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"})
@@ -133,3 +150,18 @@ def check_rows(path: Path, task: str, columns: frozenset[str], *, least: int, wh
             f"{path}: has no column '{missing[0]}', which {task} reads (it has "
             f"{', '.join(table.column_names)}); name its columns as the task does"
         )
+
+
+def check_texts(path: Path, task: str, column: str) -> None:
+    """Checks that every row of a file has a text in a column.
+
+    Raises:
+        Unreadable: it cannot be read.
+        DataError: a row has none; the first such is named.
+    """
+    for number, value in enumerate(read_rows(path, [column])[column].to_pylist()):
+        if not isinstance(value, str) or not value.strip():
+            raise DataError(
+                f"{path}: row {number} (the first is 0) has no text in '{column}', and {task} "
+                "scores each row's; fill it, or leave the row out"
+            )

@@ -15,7 +15,7 @@ from harness.evaluation.benchmarks import BENCHMARKS, Benchmark, Decoding, Membe
 from harness.evaluation.metric_kinds import DEFAULT_METRICS, MetricKind, kind_of, metric_name
 from harness.evaluation.protocols import LM_EVAL
 from harness.evaluation.task_files import Function, files_of
-from harness.evaluation.task_index import find_definition, index_of_folder
+from harness.evaluation.task_index import FORGETTING, find_definition, index_of_folder
 from harness.evaluation.task_tree import GROUP_KEYS, Leaf, Tree, TreeFault, tree_of
 from harness.records.files import sha256_of_file
 
@@ -25,6 +25,8 @@ LOADERS = ("json", "csv", "parquet", "text", "arrow", "pandas")
 """Values of `dataset_path` that read the files of `dataset_kwargs`."""
 DEFAULT_NEW_TOKENS = 256
 """lm-eval's, of a task that does not say how long its answers may be."""
+GENERAL_TEXT = "General text"
+"""Title of the task that tells forgetting: its score is the likelihood of a text."""
 DATA_BY_CODE = "its data are made by a function of its own (custom_dataset): give local_data"
 NO_DATA_SET = "its YAML names no data set (dataset_path): give local_data"
 
@@ -61,7 +63,7 @@ def find_benchmark(name: str, include: str | None = None) -> Benchmark | None:
     decoding = [_decoding(leaf.config) for leaf in tree.leaves]
     return Benchmark(
         name=name,
-        title=name,
+        title=GENERAL_TEXT if name == FORGETTING and not own else name,
         column=None,
         task_folder=include if own and include else "lm_eval:tasks",
         shots=max(shots),

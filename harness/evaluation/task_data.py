@@ -14,9 +14,11 @@ from pathlib import Path
 from harness.data.hub import is_cached
 from harness.errors import DataError
 from harness.evaluation.benchmarks import Member
-from harness.evaluation.data_files import check_rows
+from harness.evaluation.data_files import PROSE_COLUMN, check_rows, check_texts
 from harness.evaluation.items import check_split
 from harness.evaluation.own_benchmarks import files_at
+from harness.evaluation.task_files import folder_of
+from harness.evaluation.task_index import FORGETTING, SHIPPED, index_of_folder
 from harness.evaluation.tasks import TaskSpec
 from harness.records.files import sha256_of_files
 
@@ -87,7 +89,18 @@ def member_files(task: TaskSpec, data_root: Path | None) -> dict[str, dict[str, 
                     )
                 paths[split] = path
             found[member.name] = paths
+        elif (shipped := _shipped_rows(task, member)) is not None:
+            found[member.name] = {member.eval_split: shipped}
     return found
+
+
+def _shipped_rows(task: TaskSpec, member: Member) -> Path | None:
+    """The rows that ship beside the YAML of a task of this package; None of all other tasks."""
+    folder = folder_of(SHIPPED)
+    is_own = task.benchmark.definition is not None
+    if is_own or not member.files or member.name not in index_of_folder(folder):
+        return None
+    return folder / member.files[0]
 
 
 def splits_read(member: Member, task: TaskSpec) -> list[str]:
@@ -190,6 +203,8 @@ def _check_members(task: TaskSpec, data_root: Path | None) -> None:
             least = shots + (split == member.eval_split) if examples else 1
             what = "examples" if examples else "item"
             check_rows(path, member.name, member.columns, least=least, what=what)
+            if member.name == FORGETTING and task.benchmark.definition is None:
+                check_texts(path, member.name, PROSE_COLUMN)
         if member.name not in local and member.needs_files:
             raise DataError(f"{member.name}: {member.needs_files}")
         for place in () if member.name in local else member.files:

@@ -22,6 +22,10 @@ from harness.readers.json_files import read_json_object
 from harness.records.files import cache_folder, write_text
 
 Kind = Literal["task", "group", "tag"]
+SHIPPED = "harness:evaluation/forgetting/tasks"
+"""Tasks that ship with this package and have no entry in `benchmarks`: their YAML says all."""
+FORGETTING = "forgetting"
+"""That of them which scores general text."""
 _FORM = 1
 """Of the stored index; another is made anew."""
 
@@ -38,12 +42,14 @@ class Definition:
 
 
 def find_definition(name: str, include: str | None = None) -> Definition | None:
-    """Where lm-eval, or a folder of one's own, defines a name; None where nothing does.
+    """Where lm-eval, zbench or a folder of one's own defines a name; None where nothing does.
 
     As in lm-eval, a folder's own definition takes precedence.
     """
     if include is not None and (found := index_of_folder(Path(include)).get(name)):
         return found
+    if (shipped := index_of_folder(folder_of(SHIPPED)).get(name)) is not None:
+        return shipped
     return _definition(lm_eval_index().get(name))
 
 

@@ -22,7 +22,7 @@ from harness.errors import did_you_mean, shortened
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark, Decoding
 from harness.evaluation.own_benchmarks import find_benchmark, takes_examples
 from harness.evaluation.protocols import PAPER
-from harness.evaluation.task_index import index_of_folder, lm_eval_index
+from harness.evaluation.task_index import FORGETTING, index_of_folder, lm_eval_index
 from harness.evaluation.task_tree import TreeFault
 from harness.readers.files import Unreadable
 from harness.spec import Spec
@@ -117,6 +117,11 @@ class TaskSpec(Spec):
         if known.protocol is PAPER and (self.apply_chat_template or self.system_instruction):
             raise ValueError(
                 f"{self.name} has the prompts of the paper: remove 'apply_chat_template' and "
+                "'system_instruction'"
+            )
+        if self.name == FORGETTING and (self.apply_chat_template or self.system_instruction):
+            raise ValueError(
+                f"{self.name} is of plain text: remove 'apply_chat_template' and "
                 "'system_instruction'"
             )
         if self.fewshot_as_multiturn is not None and not self.apply_chat_template:
