@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from harness.commands.display import print_line
+from harness.commands.display import print_line, print_warnings
 from harness.commands.progress import Notices, progress
 from harness.commands.tuning import tuning_lines
+from harness.errors import StorageError
 from harness.estimate.probe import expected_seconds
 from harness.execution.devices import RunPlan
 from harness.execution.run_grid import GridOutcome, run_grid
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid
 from harness.records.events import Emit
+from harness.tracking.trials import write_studies
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,10 +54,14 @@ def run_rounds(
             found = run_grid(states, _planned(grid, plan, work), [show, *listeners], executor)
         outcome = _joined(outcome, found)
         tried |= {state.cell.id for state in states}
-        if not chosen or found.interrupted:
-            return (grid.unfolded() if chosen else grid), outcome
+        if not chosen:
+            _write_studies(screen, grid)
+            return grid, outcome
         before = {state.cell.id for state in grid.states}
         grid = grid.unfolded()
+        _write_studies(screen, grid)
+        if found.interrupted:
+            return grid, outcome
         _tell(screen, tracker, grid, [one for one in grid.states if one.cell.id not in before])
 
 
@@ -67,6 +73,14 @@ def _planned(grid: OpenGrid, plan: RunPlan, work: Sequence[CellState]) -> RunPla
         data_contents=grid.data_contents,
     )
     return replace(plan, settings=settings)
+
+
+def _write_studies(screen: Console, grid: OpenGrid) -> None:
+    """Writes the view of the tunings; one that cannot be written stops nothing."""
+    try:
+        write_studies(grid.spec.name, grid.tunings, grid.runs_dir)
+    except StorageError as fault:
+        print_warnings(screen, [f"the studies of the tunings are not written: {fault}"])
 
 
 def _tell(

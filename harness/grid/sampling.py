@@ -84,7 +84,7 @@ def _study(spec: TuneSpec, space: Space, history: History) -> Study:
     """A study in memory that holds the history."""
     import optuna
 
-    _keep_quiet()
+    keep_quiet()
     study = optuna.create_study(
         sampler=_sampler(spec, space, history),
         direction="minimize" if spec.lower_is_better else "maximize",
@@ -102,7 +102,7 @@ def finished_trial(
 
     worst = float("inf") if lower_is_better else float("-inf")
     return create_trial(
-        params={name: _param(values, settings[name]) for name, values in space.items()},
+        params={name: param_of(values, settings[name]) for name, values in space.items()},
         distributions={name: distribution_of(values) for name, values in space.items()},
         value=worst if value is None else value,
     )
@@ -120,7 +120,7 @@ def _sampler(spec: TuneSpec, space: Space, history: History) -> BaseSampler:
     seed = int(sha256_of_json(drawn_from)[:8], 16)
     match spec.sampler:
         case "grid":
-            listed = {name: [_param(one, v) for v in _all_of(one)] for name, one in space.items()}
+            listed = {name: [param_of(one, v) for v in _all_of(one)] for name, one in space.items()}
             return samplers.GridSampler(listed, seed=seed)
         case "random":
             return samplers.RandomSampler(seed=seed)
@@ -139,14 +139,14 @@ def distribution_of(values: tuple[Any, ...] | Range) -> BaseDistribution:
     from optuna import distributions
 
     if not isinstance(values, Range):
-        return distributions.CategoricalDistribution([_param(values, one) for one in values])
+        return distributions.CategoricalDistribution([param_of(values, one) for one in values])
     if values.is_whole:
         low, high = int(values.low), int(values.high)
         return distributions.IntDistribution(low, high, log=values.log)
     return distributions.FloatDistribution(values.low, values.high, log=values.log)
 
 
-def _param(values: tuple[Any, ...] | Range, value: Any) -> Any:
+def param_of(values: tuple[Any, ...] | Range, value: Any) -> Any:
     """A value as Optuna stores it: a list or a mapping is text there."""
     plain = isinstance(values, Range) or value is None or isinstance(value, str | int | float)
     return value if plain else json.dumps(value, sort_keys=True)
@@ -156,7 +156,7 @@ def _value(values: tuple[Any, ...] | Range, param: Any) -> Any:
     """The value that a parameter of Optuna's stands for."""
     if isinstance(values, Range):
         return values.fitted(param)
-    return next(one for one in values if _param(values, one) == param)
+    return next(one for one in values if param_of(values, one) == param)
 
 
 def _all_of(values: tuple[Any, ...] | Range) -> list[Any]:
@@ -169,6 +169,6 @@ def _key(settings: Settings) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
-def _keep_quiet() -> None:
+def keep_quiet() -> None:
     """Lets Optuna say nothing of its studies: what is drawn is told in the plan."""
     logging.getLogger("optuna").setLevel(logging.ERROR)
