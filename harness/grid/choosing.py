@@ -7,7 +7,6 @@ uses. `choose` gets numbers of trials and these values, and nothing else.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -33,7 +32,7 @@ def validation_value(
         for score in result.scores
         if (score.key, score.benchmark, score.task, score.metric) == (key, name, name, on.metric)
     ]
-    return found[-1] if found and math.isfinite(found[-1]) else None
+    return found[-1] if found else None
 
 
 def choose(values: Mapping[int, float | None], *, lower_is_better: bool) -> int | None:

@@ -123,7 +123,8 @@ class TunedMethod:
         """What the cells that are not known yet wait for."""
         if self.has_ended:
             return "no trial was done"
-        return f"waits for {self.spec.trials - self.num_ended} trials"
+        left = self.spec.trials - self.num_ended
+        return f"waits for {left} trial{'s' * (left > 1)}"
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def _tune(raw: Any, info: ValidationInfo) -> TuneSpec:
     on = _on(raw.get("on", "validation"), info.context, faults)
     choices = [choice for choice in info.data.get("methods") or () if choice is not None]
     space = {}
-    if isinstance(raw.get("space"), Mapping) and choices:
+    if isinstance(raw.get("space"), Mapping) and raw["space"] and choices:
         for name, said in _missing_or_idle(raw["space"], choices):
             faults.add(said, "space", *name)
         for choice in choices:
