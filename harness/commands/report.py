@@ -19,6 +19,7 @@ from harness.commands.display import console, grid_warnings, print_json, print_w
 from harness.errors import LONGEST_LIST, ReportError, ZbenchError, mask_secrets, printable
 from harness.grid.budgets import budget_notes
 from harness.grid.priors import SeedSds
+from harness.grid.remarks import remark_lines
 from harness.grid.workspace import OpenGrid
 
 
@@ -87,6 +88,7 @@ def _content(
     warned = (*grid.left_out, *grid_warnings(grid.states), *only_tracked)
     told = (
         *(f"{note}." for note in budget_notes(grid.spec)),
+        *remark_lines(grid.spec.remarks, grid.spec.left_out),
         *(f"Warning: {text}." for text in warned),
     )
     return ReportInput(

@@ -70,6 +70,9 @@ def find_gpu(name: str) -> Gpu:
         UsageError: there is none; the nearest names are told.
     """
     gpus = known_gpus()
+    named = [known for known in gpus if known.startswith(f"{name.lower()}-")]
+    if name.lower() not in gpus and len(named) == 1:  # h100, of which one size is known
+        return gpus[named[0]]
     if name.lower() not in gpus:
         raise UsageError(
             f"--hardware {shortened(name)}: no such GPU{did_you_mean(name.lower(), gpus)}"

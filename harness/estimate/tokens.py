@@ -19,6 +19,7 @@ from harness.data.validation import training_rows
 from harness.estimate.lengths import Source, TrainingTokens, kept_lengths, training_tokens
 from harness.estimate.needs import local_model
 from harness.estimate.own_tokens import own_size
+from harness.estimate.published_sizes import generation_size, mean_tokens
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.schema import Cell, RowCounts
 from harness.models.shape import ModelShape
@@ -89,6 +90,9 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: RowCounts
         known = known_training_tokens(cell.data.published, cell.model.shape, wanted, limit)
         if known is not None and cell.data.text_settings:  # counted in Alpaca's template
             known = replace(known, source="estimated")
+        mean = mean_tokens(cell.data.source)
+        if known is None and mean is not None and not data_is_here:
+            return _of_mean(wanted, min(mean, limit), 1.0 if cell.data.all_in_loss else LABEL_SHARE)
         if known is not None or not data_is_here:
             return known
         texts = read_instructions(cell.data, data_root=data_root).rows
@@ -149,11 +153,18 @@ def _tokens_of_characters(
     Of the tokens, `shared_share` is in the template's shared prefix.
     """
     mean = min((characters + TEMPLATE_CHARACTERS) / CHARACTERS_PER_TOKEN + 2, max_length)
+    return _of_mean(rows, mean, LABEL_SHARE, shared_share)
+
+
+def _of_mean(
+    rows: int, mean: float, label_share: float, shared_share: float = 0.0
+) -> TrainingTokens:
+    """Estimates rows of so many tokens in the mean."""
     tokens = round(rows * mean)
     return TrainingTokens(
         rows=rows,
         tokens=tokens,
-        labels=round(LABEL_SHARE * tokens),
+        labels=round(label_share * tokens),
         shared_prefix=round(shared_share * tokens),
         squares=round(SPREAD * mean * mean * rows),
         source="estimated",
@@ -178,8 +189,16 @@ def scoring_tokens(
 
 
 def _of_rows(task: TaskSpec, data_root: Path | None) -> ScoringTokens | None:
-    size = own_size(task, data_root)
-    return None if size is None else ScoringTokens(**vars(size), source="estimated")
+    if (size := own_size(task, data_root)) is not None:
+        return ScoringTokens(**vars(size), source="estimated")
+    known = generation_size(task.name, task.limit)
+    if known is None:
+        return None
+    pairs = round((known.tokens + known.new_tokens) ** 2 / known.items)
+    return ScoringTokens(
+        items=known.items, tokens=known.tokens, scored=0, pairs=pairs,
+        new_tokens=known.new_tokens, source="estimated",
+    )  # fmt: skip
 
 
 def num_items(task: TaskSpec) -> int | None:

@@ -33,6 +33,7 @@ from harness.grid.entries import (
 from harness.grid.noise import NoiseSpec, Vary, noise_faults, vary_fault
 from harness.grid.priors import SeedSdsEntry, seed_sd_faults
 from harness.grid.questions import ClaimSpec, Name, TableSpec, question_faults
+from harness.grid.remarks import Gathered, Remarks, gather_faults, remark_faults
 from harness.grid.schema import (
     DataName,
     DeviceCount,
@@ -106,6 +107,14 @@ class GridFile(Spec):
     """Tables of the report; one with all benchmarks where absent."""
     compare: Name | None = None
     """The method that all others are compared with, by label or registry name; or `all`."""
+    remarks: Remarks = {}
+    """What a reader must know of a method, by its label; `plan` and the report print it."""
+    left_out: Remarks = {}
+    """Methods that one would look for in the grid, and why each is not in it."""
+    gather: Gathered = {}
+    """Rows that are one method under several settings, by a name; read as that method's tuning."""
+    published_runs: Literal["peft-suite"] | None = None
+    """Published runs whose labels the methods have; the report puts them beside the measured."""
     claims: list[ClaimSpec] = []
     """What the report tests first, and corrects for the number of."""
     noise: NoiseSpec | None = None
@@ -266,6 +275,9 @@ def _questions(grid: GridSpec, raw: Mapping[str, Any]) -> Iterator[str]:
             tasks |= {name: None}
     yield from question_faults(grid.tables, grid.compare, grid.claims, methods=methods, tasks=tasks)
     yield from seed_sd_faults(grid.seed_sd, grid.tables, tasks)
+    yield from remark_faults(grid.remarks, grid.left_out, methods=methods)
+    choices = {choice.label: choice for choice in grid.choices}
+    yield from gather_faults(grid.gather, choices, methods=methods)
 
 
 _METHOD_NAMES = ("label", "method", "adapter")

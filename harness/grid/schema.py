@@ -20,6 +20,7 @@ from harness.grid.choices import options_on
 from harness.grid.noise import NoiseSpec, fixed_seeds, noise_cells, other_seed
 from harness.grid.priors import SeedSdsEntry
 from harness.grid.questions import ClaimSpec, TableSpec
+from harness.grid.remarks import Gathered, Remarks
 from harness.grid.tracking_uri import TrackingSpec
 from harness.grid.tuning import TuneSpec
 from harness.models.checkpoint import ModelSpec
@@ -87,6 +88,14 @@ class GridSpec(Spec):
     """Tables of scores; one with all benchmarks where empty."""
     compare: str | None = None
     """The method that all others are compared with, or `all`."""
+    remarks: Remarks = {}
+    """What a reader must know of a method, by its label."""
+    left_out: Remarks = {}
+    """Why methods are not in the grid."""
+    gather: Gathered = {}
+    """Labels of rows that are one method's tuning, by a name."""
+    published_runs: Literal["peft-suite"] | None = None
+    """Published runs that stand beside the measured ones."""
     claims: tuple[ClaimSpec, ...] = ()
     """What is tested first."""
     noise: NoiseSpec | None = None

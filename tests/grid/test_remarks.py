@@ -1,0 +1,70 @@
+"""`remarks`, `left_out` and `gather` of a grid, and the faults of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.errors import GridError
+from harness.grid.remarks import differing_settings, remark_lines
+from harness.grid.resolver import resolve_grid
+from harness.grid.schema import GridSpec, expand
+
+SHAPE = {"num_hidden_layers": 2, "hidden_size": 16, "intermediate_size": 32,
+         "num_attention_heads": 2, "vocab_size": 50}  # fmt: skip
+
+
+def grid(**keys: Any) -> GridSpec:
+    raw = {
+        "name": "mine",
+        "models": {"small": {"source": "x/small", "shape": SHAPE}},
+        "tasks": ["arc_easy"],
+        "methods": {
+            "low": {"method": "lora", "train": {"learning_rate": 1e-4}},
+            "high": {"method": "lora", "train": {"learning_rate": 1e-3}, "rank": 4},
+            "ia3": {},
+        },
+        "blocks": [{"methods": ["base", "low", "high", "ia3"]}],
+    }
+    return resolve_grid(raw | keys, place="mine.yaml")
+
+
+def test_what_is_said_of_methods_is_told_and_changes_no_cell() -> None:
+    said = grid(
+        remarks={"low": "slow"}, left_out={"boft": "too large"}, gather={"LORA": ["low", "high"]}
+    )
+    assert remark_lines(said.remarks, said.left_out) == ["low: slow", "boft is left out: too large"]
+    assert [cell.id for cell in expand(said)] == [cell.id for cell in expand(grid())]
+
+
+def test_gathered_rows_differ_in_these_settings() -> None:
+    choices = {choice.label: choice for choice in grid().choices}
+    found = differing_settings([choices["low"], choices["high"]])
+    assert found == [
+        {"rank": 8, "learning_rate": 1e-4},
+        {"rank": 4, "learning_rate": 1e-3},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ({"remarks": {"lo": "slow"}}, "remarks.lo: no such method; did you mean 'low'"),
+        ({"left_out": {"low": "slow"}}, "left_out.low: is a method of the grid; remove one of"),
+        ({"gather": {"LORA": ["low", "hih"]}}, "gather.LORA: no such method 'hih'; did you mean"),
+        ({"gather": {"LORA": ["low", "low"]}}, "gather.LORA: 'low' stands twice; keep one"),
+        ({"gather": {"A": ["low", "high"], "B": ["high", "low"]}}, "gather.B: 'high' stands in"),
+        ({"gather": {"LORA": ["low", "ia3"]}}, "gather.LORA: gathers different methods (ia3, lo"),
+        ({"gather": {"low": ["low", "high"]}}, "gather.low: is the label of a method; give the"),
+        ({"gather": {"LORA": ["low"]}}, "gather.LORA"),
+        ({"gather": ["low", "high"]}, "gather: must be a mapping of keys to values"),
+        ({"remarks": {"low": ""}}, "remarks.low"),
+        ({"published_runs": "peft"}, "published_runs: must be one of 'peft-suite'"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_one_line(keys: dict[str, Any], line: str) -> None:
+    with pytest.raises(GridError) as found:
+        grid(**keys)
+    told = str(found.value).splitlines()
+    assert any(one.startswith(f"mine.yaml: {line}") for one in told), told
