@@ -133,6 +133,11 @@ def without_noise(data: ReportInput) -> ReportInput:
     return replace(data, **own)
 
 
+def study_of(data: ReportInput) -> ReportInput:
+    """The study alone, of which scores are measured and compared: neither trials nor noise."""
+    return without_noise(without_trials(data))
+
+
 def _noise_role(cell: Cell) -> dict[str, Any]:
     """What a cell is trained for, where that is to tell what noise does."""
     if cell.is_varied:

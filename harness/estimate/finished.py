@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.analysis.claims import SOURCES
-from harness.analysis.frames import ReportInput, cells_frame, losses_frame, rows_of, scores_frame
+from harness.analysis.frames import (
+    ReportInput,
+    cells_frame,
+    losses_frame,
+    rows_of,
+    scores_frame,
+    study_of,
+)
 from harness.analysis.power import Spread, spread_of
 from harness.analysis.variants import name_of
 from harness.estimate.power import Key, PlannedClaim, key_of
@@ -57,7 +64,7 @@ def _measured(grid: OpenGrid, planned: Sequence[PlannedClaim]) -> dict[Key, tupl
         seed_sd=grid.spec.seed_sd or SeedSds(),
         benchmarks=own,
     )
-    measured = Measurements(data, {**BENCHMARKS, **own})
+    measured = Measurements(study_of(data), {**BENCHMARKS, **own})
     found: dict[Key, tuple[Spread, str]] = {}
     for one in planned:
         named = {name_of(variant): variant for variant in measured.table_variants(one.model)}

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.data.hub import is_cached
-from harness.errors import DataError
+from harness.errors import DataError, did_you_mean
 from harness.evaluation.benchmarks import Member
-from harness.evaluation.data_files import PROSE_COLUMN, check_rows, check_texts
+from harness.evaluation.data_files import PROSE_COLUMN, check_rows, check_texts, read_rows
 from harness.evaluation.items import check_split
 from harness.evaluation.own_benchmarks import files_at
 from harness.evaluation.task_files import folder_of
@@ -171,6 +171,7 @@ def check_items(task: TaskSpec, data_root: Path | None) -> None:
         Unreadable: a file cannot be read, or lacks a column, or one has a type that is not due.
     """
     known = task.benchmark
+    _check_cluster(task, data_root)
     for source in hub_sources(task, data_root):
         if is_offline() and not is_cached(source):
             raise DataError(
@@ -184,6 +185,30 @@ def check_items(task: TaskSpec, data_root: Path | None) -> None:
     for split, path in local_files(task, data_root).items():
         shots = task.num_shots if split == known.few_shot_split else None
         check_split(known, nominal_file(task, split, path, data_root), path, num_shots=shots)
+
+
+def _check_cluster(task: TaskSpec, data_root: Path | None) -> None:
+    """Refuses a `cluster` that is no column of the items, where they lie here."""
+    if task.cluster is None:
+        return
+    for path in _item_files(task, data_root):
+        columns = read_rows(path).column_names
+        if task.cluster not in columns:
+            hint = did_you_mean(task.cluster, columns)
+            raise DataError(
+                f"{path}: has no column '{task.cluster}', the `cluster` of {task.name}{hint}"
+            )
+
+
+def _item_files(task: TaskSpec, data_root: Path | None) -> list[Path]:
+    """The local files that the items of a task come from."""
+    known = task.benchmark
+    if known.members:
+        files = member_files(task, data_root)
+        found = [files.get(one.name, {}).get(one.eval_split) for one in known.members]
+    else:
+        found = [local_files(task, data_root).get(known.eval_split)]
+    return [path for path in found if path is not None]
 
 
 def nominal_file(task: TaskSpec, split: str, path: Path, data_root: Path | None) -> str:

@@ -244,6 +244,16 @@ def request_key(task: TaskSpec, token_budget: int = DEFAULT_TOKEN_BUDGET) -> str
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def joined(tasks: Sequence[TaskSpec]) -> tuple[TaskSpec, ...]:
+    """The tasks, each request once, in their order; one that names its clusters tells of them."""
+    found: dict[TaskSpec, TaskSpec] = {}
+    for task in tasks:
+        request = task.model_copy(update={"cluster": None})
+        if request not in found or found[request].cluster is None:
+            found[request] = task
+    return tuple(found.values())
+
+
 def scored_together(tasks: Sequence[TaskSpec]) -> list[tuple[TaskSpec, ...]]:
     """The tasks in groups to be given to `evaluate_together`, in the order of the first.
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from harness.data.spec import DataSpec
 from harness.demo.world import VERSION as DEMO_VERSION
-from harness.evaluation.tasks import TaskSpec
+from harness.evaluation.tasks import TaskSpec, joined
 from harness.grid.cells import RECIPE as RECIPE
 from harness.grid.cells import Alias, DataName, DeviceCount, FixedSeeds, Fraction, Seed, Source
 from harness.grid.cells import Cell as Cell
@@ -188,7 +188,7 @@ def add_cell(cells: dict[str, Cell], cell: Cell) -> None:
     names = {one.method_label for one in known.listings}
     alias = Alias(method_label=cell.method_label, tuning=cell.tuning)
     update = {
-        "tasks": tuple(dict.fromkeys(known.tasks + cell.tasks)),  # ordered de-duplication
+        "tasks": joined(known.tasks + cell.tasks),
         "gpus_per_cell": max(known.gpus_per_cell, cell.gpus_per_cell),
         "aliases": (*known.aliases, *[alias] * (cell.method_label not in names)),
     }

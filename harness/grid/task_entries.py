@@ -15,7 +15,7 @@ from harness.evaluation.tasks import LocalFile, TaskSpec, unknown_benchmark
 from harness.readers.files import Unreadable, user_path
 from harness.spec import Fault, Faults
 
-GIVEN = ("include", "files", "allow_code_execution", "draw")
+GIVEN = ("include", "files", "allow_code_execution")
 """Fields of a TaskSpec that the grid's own keys fill."""
 
 
@@ -106,6 +106,8 @@ def _records(entry: Any, context: TaskContext) -> Iterator[dict[str, Any]]:
     for key in GIVEN:
         if key in record:
             raise Fault(f"'{key}' is a key of the grid, not of a task; set it there")
+    if "draw" in record:
+        raise Fault("'draw' is none of its keys: responses are drawn anew by `noise` of the grid")
     try:
         names = members_of(name, context.include) or [name]
         for one in names:

@@ -313,7 +313,7 @@ def _sections(
     texts = {
         "theory": theory_section(data.theory) if data.theory is not None else "",
         "items": items_section(findings.items),
-        "noise": html("paragraphs", findings.noise.cluster_problems),
+        "noise": html("paragraphs", noise.noise_sentences(findings)),
         "reading": html("paragraphs", data.notes) + html("bullets", caution_sentences(findings)),
         "overlap": html("paragraphs", unknown_sentences(findings)),
         "prompts": prompts_section(data.prompts),

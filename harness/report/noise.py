@@ -9,12 +9,13 @@ from harness.analysis.columns import Group
 from harness.analysis.comparisons import Comparison
 from harness.analysis.draws import DrawLine
 from harness.analysis.findings import Findings
+from harness.analysis.layout import listed
 from harness.analysis.noise import Floor, NoiseRuns
 from harness.analysis.noise_study import NoiseStudy
 from harness.analysis.scales import Scale, scale_of
 from harness.analysis.variance import VarianceLine
 from harness.analysis.variants import name_of
-from harness.report.numbers import MISSING, number, points, scaled, share_text, signed
+from harness.report.numbers import MISSING, number, scaled, share_text, signed
 from harness.report.render import Entry, Table, blocks
 
 BELOW = "°"
@@ -122,41 +123,51 @@ def floor_records(findings: Findings) -> list[dict[str, object]]:
 
 def draw_tables(findings: Findings) -> list[Table]:
     """Item noise and prediction noise of sampled responses, once per group."""
-    found = findings.noise.draws
+    found = [one for one in findings.noise.draws if one.runs is not None]
     return [_draws(group, [one for one in found if one.group is group]) for group in _groups(found)]
 
 
 def _draws(group: Group, draws: Sequence[DrawLine]) -> Table:
     lines = []
     for one in draws:
-        variant = one.runs.variant if one.runs else None
-        share = one.prediction_share
+        assert one.runs is not None
+        variant, share = one.runs.variant, one.prediction_share
+        shares = (None if share is None else 1 - share, share)
         lines.append(
             [
-                variant.model if variant else "every model",
-                name_of(variant) if variant else "every method",
-                group.head(one.column),
-                *(str(one.num_draws), str(one.num_items or MISSING)),
-                *(number(None if share is None else 1 - share, ".1f", 100),
-                  number(share, ".1f", 100)),
+                *(variant.model, name_of(variant), group.head(one.column)),
+                *(str(one.num_draws), str(one.num_items)),
+                *(number(each, ".1f", 100) for each in shares),
             ]
-        )  # fmt: skip
-    once = any(one.runs is None for one in draws)
+        )
     return Table(
         name="draws" + group.suffix(),
         title="Items and draws of sampled responses",
         subtitle=group.title,
         header=("Model", "Method", "Column", "Draws", "Items", "Items %", "Draws %"),
         rows=blocks(lines, 2),
-        notes=("One draw per item: prediction noise and item noise cannot be told apart; repeats "
-               "with the same bits (`noise`, on a CPU) draw anew.",) * once,
         caption=(
-            "Shares of the variance of one item's score: Var(E[x|i]), which more items reduce, and "
-            "E Var(x|i), what another draw of the response changes, of several draws by the same "
-            "weights (2512.21326).",
+            "Shares of the variance of one item's score, of several draws by the same weights "
+            "(2512.21326): Var(E[x|i]), item noise, and E Var(x|i), prediction noise, which is "
+            "what another draw of the response changes. More items reduce both, more draws the "
+            "second alone.",
         ),
         num_text_columns=3,
-    )  # fmt: skip
+    )
+
+
+def noise_sentences(findings: Findings) -> list[str]:
+    """What is not known of noise, and why."""
+    once = [one for one in findings.noise.draws if one.runs is None]
+    columns = listed(dict.fromkeys(f"{one.column} ({one.group.title})" for one in once))
+    lines = list(findings.noise.cluster_problems)
+    if once:
+        lines.append(
+            f"Sampled responses, {columns}: one draw per item, so that prediction noise and item "
+            "noise cannot be told apart. Repeats with the same bits (`noise` in the grid, on a "
+            "CPU) draw anew."
+        )
+    return lines
 
 
 def variance_tables(findings: Findings) -> list[Table]:
@@ -256,7 +267,7 @@ def _clusters(group: Group, found: Sequence[ClusterLine]) -> Table:
         [
             *(one.model, one.name, group.head(one.column), one.source),
             *(str(one.num_clusters), str(one.num_items), str(one.num_seeds)),
-            *(points(one.plain), points(one.clustered).lstrip("+")),
+            *(number(error, ".2f", 100) for error in (one.plain, one.clustered)),
             number(one.ratio, ".2f") + " !" * one.is_much_larger,
         ]
         for one in found

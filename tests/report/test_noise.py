@@ -1,0 +1,107 @@
+"""The tables of noise, and the mark of differences that are no larger than it."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+import pytest
+
+from harness.analysis.item_clusters import Clusters
+from harness.report import build_report
+from harness.report.contents import TABLES, terminal_text
+from harness.report.latex import to_latex
+from harness.report.noise import (
+    BELOW,
+    cluster_tables,
+    floor_records,
+    floor_table,
+    noise_sentences,
+    variance_tables,
+)
+from harness.report.render import to_markdown
+
+
+def noisy(results, answer):
+    """LoRA and two methods a little better and much better than it; a repeat moves LoRA by 2/8."""
+    results.add("lora", 0, answer("11100000"))
+    results.add("full", 0, answer("11110000"))
+    results.add("zero-init-linear", 0, answer("11111110"))
+    results.add("lora", 0, answer("11111000"), further={"noise": "repeat"})
+    results.add("lora", 1, answer("11110000"), further={"noise": "seed"})
+    return results
+
+
+@pytest.fixture
+def input_of(results, answer):
+    return noisy(results, answer).input(tables=(), claims=(), compare="lora")
+
+
+def test_a_difference_below_the_floor_is_grey_and_has_a_sign_everywhere(input_of, tmp_path) -> None:
+    report = build_report(input_of, tmp_path)
+    page = report.page.read_text(encoding="utf-8")
+    assert f'<span class="grey">+12.50{BELOW}</span>' in page
+    assert re.search(r"\.grey \{ color: var\(--faint\); \}", page)
+    assert "+50.00</td>" in page or "+50.00 <small>" in page
+    assert f"+50.00{BELOW}" not in page
+    texts = {path.name: path.read_text(encoding="utf-8") for path in report.files
+             if path.suffix in (".md", ".tex", ".csv")}  # fmt: skip
+    assert f"+12.50{BELOW}" in texts["comparisons.md"]
+    assert r"+12.50$^\circ$" in texts["comparisons.tex"]
+    assert f"+12.5{BELOW}" in report.terminal
+    for text in (page, texts["comparisons.md"], report.terminal):
+        assert "Below the noise floor" in " ".join(text.split())
+    rows = list(csv.DictReader(texts["comparisons.csv"].splitlines()))
+    marked = {row["left"] for row in rows if row["is_below_noise"] == "True"}
+    assert marked == {"Full fine-tuning"}
+
+
+def test_the_table_of_the_floor_has_the_numbers_of_its_csv(input_of, results) -> None:
+    findings = results.findings(tables=(), claims=(), compare="lora")
+    (table,) = floor_table(findings)
+    first = [entry.text for entry in table.rows[0].entries]
+    assert first[2:] == ["ARC-e", "2", "25.00", "17.68", "12.50", "25.00"]
+    record = floor_records(findings)[0]
+    assert record["same_seed_largest_difference"] == record["floor"] == 0.25
+    assert (record["other_seed_difference"], record["num_trainings"]) == (0.125, 2)
+
+
+def test_a_grid_without_noise_has_no_mark_no_column_and_no_table(small_grid) -> None:
+    findings = small_grid.findings()
+    assert floor_table(findings) == []
+    kinds = [kind for kind in TABLES if kind.section in ("noise", "comparisons")]
+    for table in [table for kind in kinds for table in kind.tables(findings)]:
+        assert not any(entry.grey for line in table.rows for entry in line.entries)
+        assert BELOW not in to_markdown(table) + to_latex(table)
+    records = [row for kind in kinds if kind.records for row in kind.records(findings)]
+    assert not any("is_below_noise" in row for row in records)
+    assert "noise floor" not in terminal_text(findings)
+
+
+def test_a_negative_part_is_printed_as_0_with_the_truth_below(small_grid) -> None:
+    tables = variance_tables(small_grid.findings())
+    shares = [line.entries[7].text for table in tables for line in table.rows]
+    assert "0" in shares
+    assert any("estimated below 0" in text for table in tables for text in table.caption)
+
+
+def test_errors_that_are_much_larger_in_clusters_are_warned_of(results) -> None:
+    answers = [1.0] * 20 + [0.0] * 20  # two passages, each right or wrong as a whole
+    results.add("lora", 0, {"arc_easy": answers})
+    labels = {(f"arc_easy/{i}", f"q{i}"): str(i // 20) for i in range(40)}
+    findings = results.findings(
+        tables=(), claims=(), clusters=lambda *_: Clusters("passage", labels)
+    )
+    (table,) = cluster_tables(findings)
+    (line,) = table.rows
+    assert [entry.text for entry in line.entries[3:7]] == ["passage", "2", "40", "1"]
+    assert line.entries[9].text.endswith(" !")
+    assert table.notes[0].startswith("! ARC-e: errors of items that share a source are up to 4.42")
+    assert "Fewer than 30 clusters" in table.caption[0]
+
+
+def test_one_draw_per_item_is_said_to_tell_nothing_apart(results, answer) -> None:
+    pattern = {"paper_arc_easy": answer("11100110", ["x"])["x"]}
+    results.add("lora", 0, pattern, protocol="paper", temperature=0.1)
+    (line,) = noise_sentences(results.findings(tables=(), claims=()))
+    assert "one draw per item" in line
