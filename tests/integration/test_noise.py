@@ -76,7 +76,10 @@ def test_the_report_has_the_floor_and_no_noise_in_its_scores(folder: Path) -> No
     assert {float(row["same_seed_largest_difference"]) for row in by_likelihood} == {0.0}
     assert {row["same_weights"] for row in floors} == {"True"}
     scores = list(csv.DictReader((place / "scores.csv").open(encoding="utf-8")))
-    assert {row["seed"] for row in scores} == {"0"}
+    assert {row["seed"] for row in scores if not row["noise"]} == {"0"}
+    assert {row["noise"] for row in scores} == {"", "repeat", "seed", "varied"}
+    means = list(csv.DictReader((place / "table1.csv").open(encoding="utf-8")))
+    assert {row["num_seeds"] for row in means} == {"1"}
     clusters = list(csv.DictReader((place / "clusters.csv").open(encoding="utf-8")))
     assert {row["shared"] for row in clusters} == {"activity_label"}
     variance = list(csv.DictReader((place / "variance.csv").open(encoding="utf-8")))
