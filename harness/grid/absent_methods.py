@@ -5,7 +5,7 @@ For commands that show results and run nothing: whoever reports a grid need not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def without_absent_methods(
         if not isinstance(entries, list):
             blocks.append(block)
             continue
-        kept = []
+        kept, gone = [], []
         for number, entry in enumerate(entries):
             if isinstance(entry, str) and entry in named:
                 why = absent.get(entry)
@@ -52,14 +52,34 @@ def without_absent_methods(
                 lines.append(f"{place}: blocks[{index}].methods[{number}]: {why}")
             if why is None:
                 kept.append(entry)
+            else:
+                gone.append(_label_of(entry))
         if kept:
-            blocks.append({**block, "methods": kept})
+            blocks.append({**block, "methods": kept} | _tuned_without(block, gone))
     if not blocks or not lines:
         return raw, ()
     rest = {**raw, "blocks": blocks}
     if absent:
         rest["methods"] = {label: entry for label, entry in named.items() if label not in absent}
     return rest, tuple(f"{line}; its cells are left out here" for line in lines)
+
+
+def _label_of(entry: Any) -> Any:
+    """An entry's label; where it has none, the name that its label begins with."""
+    return entry.get("label", entry.get("method")) if isinstance(entry, Mapping) else entry
+
+
+def _tuned_without(block: Mapping[str, Any], gone: Sequence[Any]) -> dict[str, Any]:
+    """The block's `tune` without the spaces of methods that are left out."""
+    tune = block.get("tune")
+    if not gone or not isinstance(tune, Mapping) or not isinstance(tune.get("space"), Mapping):
+        return {}
+    left = {
+        label: space
+        for label, space in tune["space"].items()
+        if not any(label == one or str(label).startswith(f"{one}[") for one in gone)
+    }
+    return {"tune": {**tune, "space": left}} if left else {"tune": None}
 
 
 def _why_absent(entry: Any, label: Any, folder: Path, results: Path) -> str | None:

@@ -7,8 +7,8 @@ grid.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +124,16 @@ def group_folders(group: CellGroup, runs_dir: Path) -> list[tuple[Path, dict[str
     Raises:
         UsageError: there is none, or the grid has faults.
     """
-    allowed = None if group.grid is None else _folders_of(group, runs_dir)
+    allowed = None if group.grid is None else _labels_of(group, runs_dir)
     known = [(folder, record) for folder, record in stored_cells(runs_dir) if _is_cell(record)]
     found = [
         (folder, record)
         for folder, record in known
         if (allowed is None or folder in allowed)
-        and group.holds(key_of(record), str(record.get("method")))
+        and any(
+            group.holds(key, str(record.get("method")))
+            for key in _keys_of(record, () if allowed is None else allowed[folder])
+        )
     ]
     if not found:
         within = f" of {group.grid}" if group.grid else ""
@@ -162,8 +165,14 @@ def _known(group: CellGroup, cells: list[tuple[Path, dict[str, Any]]]) -> str:
     return ""
 
 
-def _folders_of(group: CellGroup, runs_dir: Path) -> set[Path]:
-    """The folders of a grid's cells."""
+def _keys_of(record: Mapping[str, Any], labels: Iterable[str]) -> list[CellKey]:
+    """The keys of a cell under its own label, and each that its grid gives its method."""
+    key = key_of(record)
+    return [replace(key, method=label) for label in (key.method, *labels)]
+
+
+def _labels_of(group: CellGroup, runs_dir: Path) -> dict[Path, list[str]]:
+    """The labels that the method of each of a grid's cells has, by the cell's folder."""
     assert group.grid is not None
     if not (group.grid in shipped_grids() or group.grid.endswith((".yaml", ".yml"))):
         hint = did_you_mean(group.grid, shipped_grids())
@@ -171,5 +180,5 @@ def _folders_of(group: CellGroup, runs_dir: Path) -> set[Path]:
     spec = load_grid(group.grid)
     own = find_own_data(spec, resolve_data_root(spec, None, runs_dir), runs_dir)
     every = unfold(own.settle(spec), own.contents, stored_results(runs_dir)).cells
-    folders = {cell_folder(runs_dir, cell) for cell in every}
-    return {folder for folder in folders if id_of(folder)}
+    found = {cell_folder(runs_dir, c): [one.method_label for one in c.listings] for c in every}
+    return {folder: labels for folder, labels in found.items() if id_of(folder)}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import GridError
+from harness.grid.absent_methods import without_absent_methods
 from harness.grid.loader import load_grid, read_grid
 from harness.grid.schema import expand
 from harness.grid.workspace import open_grid, open_to_run
@@ -102,3 +103,26 @@ def test_what_is_no_grid_is_told_as_before(tmp_path: Path, text: str) -> None:
     file = write(tmp_path, text)
     assert told(leave_out=True)
     assert told(leave_out=True) == told(leave_out=False)
+
+
+def test_spaces_of_absent_methods_are_left_out_with_them(tmp_path: Path) -> None:
+    rates = {"learning_rate": [1e-3, 1e-2]}
+    raw = {
+        "blocks": [
+            {
+                "methods": ["lora", "gone-method", {"method": "gone-too", "rank": 4}],
+                "tune": {"trials": 2, "space": dict.fromkeys(
+                    ("lora", "gone-method", "gone-too[rank=4]"), rates)},
+            },
+            {"methods": ["lora", "gone-method"],
+             "tune": {"trials": 2, "space": {"gone-method": rates}}},
+        ]
+    }  # fmt: skip
+    rest, lines = without_absent_methods(raw, place="g.yaml", folder=tmp_path, results=tmp_path)
+    assert len(lines) == 3
+    assert [
+        list(block["tune"]["space"]) if block["tune"] else None for block in rest["blocks"]
+    ] == [
+        ["lora"],
+        None,
+    ]
