@@ -24,6 +24,7 @@ from harness.analysis.comparisons import (
     untested_claims,
 )
 from harness.analysis.curves import EfficiencyCurves, LossCurves, efficiency_curves, loss_curves
+from harness.analysis.forgetting import Forgetting, forgettings
 from harness.analysis.frames import DATA, ReportInput, without_noise, without_trials
 from harness.analysis.gates import GateCurves, ShareLine, gate_curves, share_lines
 from harness.analysis.item_tables import ItemTable, item_tables
@@ -89,6 +90,8 @@ class Findings:
     """Published scores of base models, each with ours (0..1)."""
     scores: pd.DataFrame
     """Rows of the scores frame that are a whole benchmark's."""
+    forgotten: tuple[Forgetting, ...]
+    """What training changed of the likelihood of general text."""
     tradeoffs: tuple[Tradeoff, ...]
     """What the scores cost."""
     means: tuple[MeanLine, ...]
@@ -128,7 +131,7 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
     }
     losses = [loss_curves(measured, published, *each) for each in trained]
     scores = study.scores[is_aggregate(study.scores)]
-    lines = score_lines(measured, published)
+    lines, forgotten = score_lines(measured, published), tuple(forgettings(measured))
     return Findings(
         data=data,
         measured=measured,
@@ -154,7 +157,8 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
         costs=tuple(cost_lines(data.cells)),
         anchors=tuple(published.anchor_scores(scores)),
         scores=scores,
-        tradeoffs=tuple(tradeoffs(measured, comparisons)),
+        forgotten=forgotten,
+        tradeoffs=tuple(tradeoffs(measured, comparisons, forgotten)),
         means=tuple(mean_lines(measured)),
         improvements=tuple(improvement_lines(measured)),
         not_numbers=tuple(

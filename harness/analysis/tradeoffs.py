@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from harness.analysis.columns import Group
 from harness.analysis.comparisons import Comparison
+from harness.analysis.forgetting import UNIT, Forgetting
 from harness.analysis.measurements import Measurements
 from harness.analysis.pareto import Axis, Better, Front, Point, front_of
+from harness.analysis.stats import Estimate
 from harness.analysis.variants import BASE, Variant, name_of
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 PARAMETERS = Axis("trainable_parameters", "Trained parameters")
 OPERATIONS = Axis("training_flops", "Training FLOPs")
 MEMORY = Axis("peak_memory_bytes", "Peak memory (GiB)", factor=2**-30)
+FORGETTING = Axis("forgetting", f"Forgetting ({UNIT})", is_log=False)
 HOURS = {"cuda": "GPU hours", "cpu": "CPU hours"}
 """By device: what its measured hours are called."""
 
@@ -37,14 +40,33 @@ class Tradeoff:
     """By cost."""
 
 
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """What a row costs."""
+
+    value: float
+    """NaN where it is not known."""
+    ends: Interval | None = None
+    """See `Point.cost_range`."""
+
+
+Costs = Mapping[Axis, Mapping[Variant, _Cost]]
+
+
 def tradeoffs(
-    measured: Measurements, comparisons: Mapping[Group, Sequence[Comparison]]
+    measured: Measurements,
+    comparisons: Mapping[Group, Sequence[Comparison]],
+    forgotten: Sequence[Forgetting] = (),
 ) -> Iterator[Tradeoff]:
     """Yields the fronts of every average, and of what the grid tests, at the tables' rows.
 
     A cost that is not known, or the same for all rows, gives none. The untrained base model costs
     nothing. `comparisons` are those of the report: where a pair is among them its interval is
-    taken, so that page and figure say the same.
+    taken, so that page and figure say the same. `forgotten` is one more cost, of the scores that
+    are not of that text themselves.
     """
     for group, found in comparisons.items():
         for model in measured.models:
@@ -52,8 +74,12 @@ def tradeoffs(
             for data in measured.data_sets(model):
                 variants = [v for v in measured.table_variants(model) if v.data in (None, data)]
                 costs = _costs(measured, variants)
+                lost = next((one for one in forgotten if one.model == model and one.changes), None)
                 for column in dict.fromkeys((*group.averages, *tested)):
-                    fronts = _fronts(measured, found, variants, group, column, costs)
+                    more: Costs = {}
+                    if lost is not None and lost.column not in group.weights_of(column):
+                        more = {FORGETTING: _forgetting(lost)}
+                    fronts = _fronts(measured, found, variants, group, column, {**costs, **more})
                     if fronts:
                         yield Tradeoff(group, model, data, column, fronts)
 
@@ -64,7 +90,7 @@ def _fronts(
     variants: Sequence[Variant],
     group: Group,
     column: str,
-    costs: Mapping[Axis, Mapping[Variant, Sequence[float]]],
+    costs: Costs,
 ) -> tuple[Front, ...]:
     estimates = {v: measured.estimate(v, group, column) for v in variants}
     known = {variant: one for variant, one in estimates.items() if one is not None}
@@ -74,10 +100,10 @@ def _fronts(
         points = [
             Point(
                 label=name_of(variant) if variant.method_name == BASE else variant.method,
-                cost=_mean(values := cost_of[variant]),
+                cost=(cost := cost_of.get(variant, _Cost(math.nan))).value,
                 value=estimate.value,
                 interval=estimate.interval,
-                cost_range=(min(values), max(values)) if values else None,
+                cost_range=cost.ends,
                 style=variant.method,
             )
             for variant, estimate in known.items()
@@ -95,10 +121,6 @@ def _fronts(
     return tuple(front for front in fronts if front is not None)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
-
-
 def _better(
     measured: Measurements,
     comparisons: Sequence[Comparison],
@@ -108,32 +130,33 @@ def _better(
 ) -> Better:
     """Whether the paired interval of two variants lies on the first one's side."""
     told = {
-        (entry.model, entry.left, entry.right): entry.estimate.interval
+        (entry.model, entry.left, entry.right): entry.estimate
         for entry in comparisons
         if entry.column == column and entry.estimate is not None
     }
     sign = -1.0 if group.is_lower_better(column) else 1.0
 
-    def interval(left: Variant, right: Variant) -> tuple[float, float] | None:
+    def estimate(left: Variant, right: Variant) -> tuple[Estimate | None, float]:
+        """Of left minus right, or of right minus left with -1."""
         names = name_of(left), name_of(right)
-        if (found := told.get((left.model, *names))) is not None:
-            return found
-        if (found := told.get((left.model, *names[::-1]))) is not None:
-            return -found[1], -found[0]
+        for order, turned in ((names, 1.0), (names[::-1], -1.0)):
+            if (found := told.get((left.model, *order))) is not None:
+                return found, turned
         difference = measured.difference(left, right, group, column)
-        return None if difference is None else difference.estimate.interval
+        return None if difference is None else difference.estimate, 1.0
 
     def is_better(first: int, second: int) -> bool | None:
-        found = interval(variants[first], variants[second])
-        return None if found is None else min(sign * end for end in found) > 0
+        found, turned = estimate(variants[first], variants[second])
+        # Of two trained models alone nothing is known that would hold for their methods.
+        if found is None or found.interval is None or found.scope == "models":
+            return None
+        return min(sign * turned * end for end in found.interval) > 0
 
     return is_better
 
 
-def _costs(
-    measured: Measurements, variants: Sequence[Variant]
-) -> dict[Axis, dict[Variant, list[float]]]:
-    """The cost of each seed of each variant by axis; none of a seed of which it is not known.
+def _costs(measured: Measurements, variants: Sequence[Variant]) -> dict[Axis, dict[Variant, _Cost]]:
+    """The mean cost of each variant's seeds, and its range, by axis.
 
     Hours and memory of several kinds of device are no one cost, and left out.
     """
@@ -150,12 +173,26 @@ def _costs(
         columns[MEMORY] = lambda frame: frame["peak_memory_bytes"]
     return {
         axis: {
-            variant: [0.0]
-            if variant.method_name == BASE
-            else [float(value) for value in column(frame).dropna()]
+            variant: _Cost(0.0) if variant.method_name == BASE else _of_seeds(column(frame))
             for variant, frame in rows.items()
         }
         for axis, column in columns.items()
+    }
+
+
+def _of_seeds(costs: pd.Series) -> _Cost:
+    values = [float(value) for value in costs.dropna()]
+    if not values:
+        return _Cost(math.nan)
+    return _Cost(sum(values) / len(values), (min(values), max(values)))
+
+
+def _forgetting(found: Forgetting) -> dict[Variant, _Cost]:
+    """What each row has forgotten, with its interval; the base model nothing."""
+    assert found.base is not None
+    return {
+        found.base: _Cost(0.0),
+        **{one.variant: _Cost(one.change.value, one.change.interval) for one in found.changes},
     }
 
 

@@ -23,8 +23,8 @@ DEFINITION = (
     "On the front: no other is at most as costly and at least as good, one of both strictly. "
     "Dominated: another one is at most as costly (its dearest seed no dearer than this one's "
     "cheapest) and better beyond noise (the 95% interval of their difference excludes 0; each by "
-    "itself, not corrected for their number). Not told apart: off the front, and no such one is "
-    "known."
+    "itself, not corrected for their number; of one seed it must know other seeds' spread). Not "
+    "told apart: off the front, and no such one is known."
 )
 PLAIN = ("#777777", "o")
 """Colour and marker of a point of no known method."""

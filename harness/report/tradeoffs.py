@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 from harness.analysis.findings import Findings
 from harness.analysis.pareto import Axis, Front, Place, Point
-from harness.analysis.scales import scale_of
-from harness.analysis.tradeoffs import MEMORY, OPERATIONS, PARAMETERS, Tradeoff
+from harness.analysis.scales import Scale, scale_of
+from harness.analysis.tradeoffs import FORGETTING, MEMORY, OPERATIONS, PARAMETERS, Tradeoff
 from harness.report.figures import Drawing, Styles, file_name, place_name
-from harness.report.numbers import MISSING, scaled, short_count
+from harness.report.numbers import MISSING, scaled, short_count, signed
 from harness.report.pareto import DEFINITION, front_drawing
 from harness.report.render import Entry, Table, blocks
 
@@ -17,6 +17,7 @@ FORMS: Mapping[str, Callable[[float], str]] = {
     PARAMETERS.key: short_count,
     OPERATIONS.key: lambda value: f"{value:.3g}",
     MEMORY.key: lambda value: f"{MEMORY.factor * value:.2f}",
+    FORGETTING.key: lambda value: signed(value, Scale(1.0, 4)),
 }
 """How costs are printed."""
 COSTS = {
@@ -27,6 +28,8 @@ COSTS = {
     "mean of the seeds.",
     MEMORY.key: "Peak memory: of the allocator on CUDA, of the whole process on a CPU, mean of the "
     "seeds.",
+    FORGETTING.key: "Forgetting: rise of the general text's bits per byte over the base model's, "
+    "with its 95% interval.",
 }
 """What each cost is."""
 
