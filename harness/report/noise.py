@@ -287,7 +287,8 @@ def _clusters(group: Group, found: Sequence[ClusterLine]) -> Table:
             "Points. Clustered: the sums of squares are those of clusters of items (Miller, "
             "2411.00640), of k seeds for the items' means and for the rest alike; SE: each item "
             "its own cluster. Both are of these seeds alone, without what other comparisons tell "
-            "of the seeds." + f" Fewer than {FEW_CLUSTERS} clusters: the clustered error comes out "
+            "of the seeds. Of an average an item that shares nothing is a cluster of its own."
+            + f" Fewer than {FEW_CLUSTERS} clusters: the clustered error comes out "
             "too small." * few,
         ),
         num_text_columns=4,
