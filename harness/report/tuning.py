@@ -15,6 +15,7 @@ from harness.analysis.tuned import (
 )
 from harness.analysis.tuning import Tuning
 from harness.analysis.tuning_curves import NEAR_END, Edge, edges, settings_text, value_text
+from harness.report.comparisons import NOT_THE_METHODS, OF_MODELS
 from harness.report.numbers import (
     MISSING,
     estimate_record,
@@ -161,8 +162,9 @@ def tuned_tables(findings: Findings, digits: int = 2) -> list[Table]:
                 caption=(
                     "Percent ± one standard error; differences in points, tuned − published "
                     "recipe, paired by item and seed: both are trained on the same rows with the "
-                    "same seeds. p: not corrected for their number; these differences describe "
-                    "what tuning did.",
+                    "same seeds. Intervals and p are those of the paired comparisons, not "
+                    "corrected for their number: these differences describe what tuning did.",
+                    *_of_models_sentences(mine),
                     *_same_sentences(findings, mine),
                 ),
                 num_text_columns=3,
@@ -183,8 +185,15 @@ def _tuned_row(line: TunedLine, digits: int) -> list[str | Entry]:
         told = ["the same", MISSING, MISSING]
     elif line.difference is not None:
         interval = interval_text(line.difference.interval, scale=scale)
-        told = [signed(line.difference.value, scale), interval, p_text(line.p_value)]
+        mark = OF_MODELS if line.difference.scope == "models" else ""
+        told = [signed(line.difference.value, scale) + mark, interval, p_text(line.p_value)]
     return [_place(line.tuning), line.tuning.method, line.group.head(line.column), *entries, *told]
+
+
+def _of_models_sentences(lines: Sequence[TunedLine]) -> list[str]:
+    if not any(line.difference and line.difference.scope == "models" for line in lines):
+        return []
+    return [f"{OF_MODELS} {NOT_THE_METHODS[0].upper()}{NOT_THE_METHODS[1:]}: of one seed."]
 
 
 def _same_sentences(findings: Findings, lines: Sequence[TunedLine]) -> list[str]:
