@@ -207,6 +207,8 @@ def untested_claims(measured: Measurements, comparisons: Sequence[Comparison]) -
             why = f"'{on}' is not measured"
         elif left == right:
             why = "both names are of one method"
+        elif _one_training(measured, claim, variants):
+            why = "both are the same trainings: the tuning chose the published recipe"
         said = f"{claim.better} − {claim.than}" + (f", {on}" if on is not None else "")
         yield f"{model}: {said}: the grid's claim is not tested, as {why}."
 
@@ -215,6 +217,11 @@ def asked_pairs(measured: Measurements, model: str) -> list[tuple[Variant, Varia
     """The pairs of a model that the grid claims or compares, each once."""
     asked = ("claim", "compare")
     return [(one.left, one.right) for one in _pairs(measured, model) if one.family in asked]
+
+
+def _one_training(measured: Measurements, claim: ClaimSpec, variants: Sequence[Variant]) -> bool:
+    sides = product(named(claim.better, variants), named(claim.than, variants))
+    return any(left != right and measured.are_same(left, right) for left, right in sides)
 
 
 def _pairs(measured: Measurements, model: str) -> Iterator[_Pair]:
@@ -234,7 +241,8 @@ def _pairs(measured: Measurements, model: str) -> Iterator[_Pair]:
                         claimed.setdefault((left, right), []).append(claim)
         for (left, right), claims in claimed.items():
             told.add(frozenset((left, right)))
-            yield _Pair(left, right, "claim", tuple(claims))
+            if not measured.are_same(left, right):
+                yield _Pair(left, right, "claim", tuple(claims))
     kinds: tuple[tuple[Family, Callable[..., list[tuple[Variant, Variant]]]], ...] = (
         ("compare", _asked),
         ("setting", _settings),
@@ -243,7 +251,7 @@ def _pairs(measured: Measurements, model: str) -> Iterator[_Pair]:
     for family, pairs in kinds:
         for mine in sets:
             for left, right in pairs(mine, measured.data.compare):
-                if frozenset((left, right)) not in told:
+                if frozenset((left, right)) not in told and not measured.are_same(left, right):
                     told.add(frozenset((left, right)))
                     yield _Pair(left, right, family)
 

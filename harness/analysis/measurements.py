@@ -109,6 +109,16 @@ class Measurements:
         """The variants of the tables that stand for their methods."""
         return tuple(representatives(self.tabled))
 
+    def are_same(self, left: Variant, right: Variant) -> bool:
+        """Whether two rows are the same trainings: a tuning may choose the published recipe."""
+        return self.cells.get(left) == self.cells.get(right)
+
+    @cached_property
+    def tabled_once(self) -> tuple[Variant, ...]:
+        """The variants of the tables, without a second row of the same trainings."""
+        first = {tuple(self.cells[v].values()): v for v in reversed(self.tabled)}
+        return tuple(v for v in self.tabled if first[tuple(self.cells[v].values())] is v)
+
     def seed_scores(self, variant: Variant, group: Group, column: str) -> dict[Seed, float]:
         """Score (0..1) of each seed that has all parts of the column."""
         weights = group.weights_of(column)

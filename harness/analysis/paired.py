@@ -39,7 +39,7 @@ class Scores(Protocol):
     @property
     def data(self) -> ReportInput: ...
     @property
-    def tabled(self) -> Sequence[Variant]: ...
+    def tabled_once(self) -> Sequence[Variant]: ...
     def seed_scores(
         self, variant: Variant, group: Group, column: str
     ) -> Mapping[int | None, float]: ...
@@ -145,8 +145,8 @@ class Paired:
         return SeedVariance(num_trained * sd**2, float("inf"), "stated")
 
     def _tabled(self, model: str, data: str | None) -> Iterator[Variant]:
-        """The trained variants of the tables of one model and data set."""
-        for variant in self._measured.tabled:
+        """The trained variants of the tables of one model and data set, each training once."""
+        for variant in self._measured.tabled_once:
             if (variant.model, variant.data) == (model, data) and variant.fraction is not None:
                 yield variant
 

@@ -60,7 +60,7 @@ def is_published_recipe(measured: Measurements, tuning: Tuning) -> bool:
     tuned = variant_named(measured, tuning, tuning.winner)
     if published is None or tuned is None:
         return False
-    return measured.cells[published] == measured.cells[tuned]
+    return measured.are_same(published, tuned)
 
 
 def tuned_lines(

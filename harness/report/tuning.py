@@ -27,7 +27,7 @@ from harness.report.numbers import (
     short_seconds,
     signed,
 )
-from harness.report.render import Entry, Table, blocks
+from harness.report.render import Entry, Row, Table, blocks, row
 
 BIASED = (
     "A setting is chosen by its validation score, which is the best of many and so better than "
@@ -158,7 +158,7 @@ def tuned_tables(findings: Findings, digits: int = 2) -> list[Table]:
                     *("Model", "Method", "Column"),
                     *("Published recipe", "Tuned", "Difference", "95% interval", "p"),
                 ),
-                rows=blocks([_tuned_row(line, digits) for line in mine], 2),
+                rows=_tuned_rows(mine, digits),
                 caption=(
                     "Percent ± one standard error; differences in points, tuned − published "
                     "recipe, paired by item and seed: both are trained on the same rows with the "
@@ -171,6 +171,18 @@ def tuned_tables(findings: Findings, digits: int = 2) -> list[Table]:
             )
         )
     return tables
+
+
+def _tuned_rows(lines: Sequence[TunedLine], digits: int) -> tuple[Row, ...]:
+    """A block for each method, under the name of its model, which stands once."""
+    rows, place, method = [], "", ""
+    for line in lines:
+        own = _place(line.tuning), line.tuning.method
+        starts = own != (place, method)
+        head = (own[0] * (own[0] != place), own[1] * starts)
+        rows.append(row(*head, *_tuned_row(line, digits), starts_block=starts))
+        place, method = own
+    return tuple(rows)
 
 
 def _tuned_row(line: TunedLine, digits: int) -> list[str | Entry]:
@@ -187,7 +199,7 @@ def _tuned_row(line: TunedLine, digits: int) -> list[str | Entry]:
         interval = interval_text(line.difference.interval, scale=scale)
         mark = OF_MODELS if line.difference.scope == "models" else ""
         told = [signed(line.difference.value, scale) + mark, interval, p_text(line.p_value)]
-    return [_place(line.tuning), line.tuning.method, line.group.head(line.column), *entries, *told]
+    return [line.group.head(line.column), *entries, *told]
 
 
 def _of_models_sentences(lines: Sequence[TunedLine]) -> list[str]:
