@@ -86,21 +86,19 @@ def _is_wide(values: Sequence[float]) -> bool:
 def _responses(tunings: Sequence[Tuning], styles: Styles) -> Drawing | None:
     shown = [found for one in tunings if (found := response(one)) is not None]
     first = tunings[0]
-    values = [
-        value for one in shown for trial in one.tuning.trials
-        for value in _values(trial, _factor(first))
-    ]  # fmt: skip
-    if not values:
+    shown = [one for one in shown if any(trial.value is not None for trial in one.tuning.trials)]
+    if not shown:
         return None
     texts = dict.fromkeys(text for one in shown for text in one.lines if text)
     looks = {text: MORE_STYLES[index % len(MORE_STYLES)] for index, text in enumerate(texts)}
-    draw = partial(_draw_response, styles=styles, looks=looks, limits=_limits(values))
+    draw = partial(_draw_response, styles=styles, looks=looks)
     marks = "Small marks: single seeds; line: their mean." if _has_seeds(tunings) else ""
     return Drawing(
         name=f"tuning-response-{place_name(first.model, first.data)}",
         title=f"{_where(first)}: {first.on} of the trials",
         caption=(
-            f"{_where(first)}: {first.on} of each trial ({_direction(first)}). {marks} Ring: the "
+            f"{_where(first)}: {first.on} of each trial ({_direction(first)}), each panel on a "
+            f"scale of its own. {marks} Ring: the "
             "chosen settings; its value is the best of many and so better than it would be again. "
             "Dotted: the published recipe. At the edge, without a value: trials that failed or "
             f"were stopped early.{_unconnected(shown)}"
@@ -131,7 +129,7 @@ def _log_axis(axes: Axes) -> None:
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float, bool]:
-    """Ends of the vertical axis of all panels, and whether it is a log scale."""
+    """Ends of a vertical axis, and whether it is a log scale."""
     low, high = min(values), max(values)
     if _is_wide(values):
         room = (high / low) ** 0.12
@@ -146,7 +144,6 @@ def _draw_response(
     found: Response,
     styles: Styles,
     looks: Mapping[str, tuple[str, str]],
-    limits: tuple[float, float, bool],
 ) -> None:
     tuning = found.tuning
     own = styles[tuning.method]
@@ -158,7 +155,8 @@ def _draw_response(
     if is_crowded or "" in found.lines:  # each panel in its method's colour: one entry for all
         axes.plot([], [], "o-", color=GRID, label="trials")
     _draw_marks(axes, found)
-    low, high, is_log = limits
+    factor = _factor(tuning)
+    low, high, is_log = _limits([v for trial in tuning.trials for v in _values(trial, factor)])
     if is_log:
         _log_axis(axes)
     axes.set_ylim(low, high)
