@@ -17,7 +17,8 @@ from harness.report.power_words import needs_text, reach_record, size_text
 
 def grid_powers(grid: OpenGrid) -> list[ClaimPower]:
     """What each claim of a grid could show with the cells that are planned."""
-    planned = planned_claims(grid.spec, grid.cells, grid.data_root)
+    cells = [state.cell for state in grid.expected]
+    planned = planned_claims(grid.spec, cells, grid.data_root)
     return claim_powers(grid.spec, planned, finished_spreads(grid, planned) if planned else {})
 
 
