@@ -26,6 +26,7 @@ from harness.analysis.verdicts import (
     judge_published,
     oriented,
 )
+from harness.errors import printable
 
 UNKNOWN_SEEDS = (
     "it speaks of these two trained models, not of the methods: nothing is known of how much "
@@ -73,7 +74,7 @@ class ClaimFinding:
         """What the claim is known by over reports."""
         entry = self.comparison
         place = f"{entry.group.protocol} {entry.group.rank}"
-        return " | ".join((entry.model, place, entry.column, entry.left, entry.right))
+        return printable(" | ".join((entry.model, place, entry.column, entry.left, entry.right)))
 
     def look(self, date: str) -> Look:
         """What a report of this date says of it."""

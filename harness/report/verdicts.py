@@ -70,7 +70,7 @@ def verdict_text(findings: Findings, width: int) -> str:
     place = ""
     for one in told_claims(findings):
         if one.place != place:
-            lines += [one.place]
+            lines += _wrapped(one.place, width, "", "")
             place = one.place
         head = f"{one.mark} {one.kind.upper()}: {one.claim}"
         body = " ".join(filter(None, (one.sentence, one.power, one.published, *one.looks)))
@@ -87,6 +87,15 @@ def _wrapped(text: str, width: int, first: str, rest: str) -> list[str]:
         printable(text), width, initial_indent=first, subsequent_indent=rest,
         break_on_hyphens=False,
     )  # fmt: skip
+
+
+def _readable(record: Any) -> Any:
+    """A record without characters that steer a terminal or turn the direction of writing."""
+    if isinstance(record, dict):
+        return {name: _readable(value) for name, value in record.items()}
+    if isinstance(record, list):
+        return [_readable(value) for value in record]
+    return printable(record) if isinstance(record, str) else record
 
 
 def verdict_table(findings: Findings) -> list[Table]:
@@ -228,5 +237,6 @@ def verdict_json(findings: Findings) -> dict[str, object]:
 def verdict_files(findings: Findings) -> Iterator[tuple[str, str]]:
     """Yields the name and text of the file that keeps the verdicts, of a grid that claims."""
     if findings.claims or findings.untested:
-        text = json.dumps(verdict_json(findings), indent=1, ensure_ascii=False, allow_nan=False)
+        record = _readable(verdict_json(findings))
+        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
         yield VERDICTS_FILE, f"{text}\n"

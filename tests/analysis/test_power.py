@@ -118,6 +118,14 @@ def test_a_stated_spread_is_that_of_two_runs_and_of_unpaired_answers() -> None:
     assert spread.num_items == 5000
 
 
+@pytest.mark.parametrize("df", [999.0, 1000.0, 28448.0, 1e7, math.inf])
+def test_quantiles_are_those_of_scipy(df: float) -> None:
+    spread = Spread(1.0, 0.0, 0.0, 0, df)
+    for level in (0.05, 0.0125, 0.001):
+        wanted = scipy.stats.t.ppf(1 - level / 2, df) + scipy.stats.t.ppf(0.8, df)
+        assert detectable(spread, 1, level) == pytest.approx(wanted, rel=1e-8)
+
+
 def test_the_published_suite_by_hand() -> None:
     # 1,319 items, re-runs of SD 1.19: one seed a method, as huggingface/peft's table has them.
     spread = stated_spread(0.0119, ((1.0, 1319),))

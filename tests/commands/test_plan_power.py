@@ -1,0 +1,98 @@
+"""What `zbench plan` says of a grid's claims."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.analysis.power import Spread, reach_of
+from harness.commands.plan_power import power_lines, power_record, short_line
+from harness.estimate.power import ClaimPower, claim_powers, planned_claims
+from harness.grid.loader import load_grid
+from harness.grid.schema import expand
+from tests.test_cli import zbench
+from tests.test_imports import HEAVY, loaded_by
+
+
+@pytest.fixture(scope="module")
+def powers() -> list[ClaimPower]:
+    grid = load_grid("paper-7b")
+    return claim_powers(grid, planned_claims(grid, expand(grid), None), {})
+
+
+def test_each_claim_has_a_line_with_what_its_seed_detects(powers) -> None:
+    head, *lines = power_lines(powers)
+    assert "two-sided, 5% in all over 4 tests; by seed_sd 1.2; items as if unpaired" in head
+    assert len(lines) == 4
+    mine = [line for line in lines if "paper: Zero-init + linear better than Random-init" in line]
+    assert len(mine) == 1
+    assert "1 seed and 28,449 items detect 6.2 points or more" in mine[0]
+    assert "one point: no number of seeds (about 170,000 items of this kind)" in mine[0]
+    assert "the published 3.77 points: 4 seeds" in mine[0]
+
+
+def test_a_grid_that_cannot_detect_its_margins_says_so_in_one_line(powers) -> None:
+    (line,) = short_line("paper-7b", powers)
+    assert line.startswith("paper-7b: its seeds and items cannot detect the margins of all claims")
+    assert "\n" not in line
+    spread = Spread(0.0001, 1e-6, 0.0, 10**6)
+    reaches = (reach_of(spread, number, 0.02) for number in (1, 9))
+    few, enough = (replace(powers[0], reach=reach) for reach in reaches)
+    (line,) = short_line("mine", [few, enough])
+    assert "of 1 of 2 claims; 3 seeds would do" in line
+    assert short_line("mine", [enough]) == []
+    assert short_line("mine", []) == []
+
+
+def test_what_all_claims_lack_is_said_once(powers) -> None:
+    unknown = [replace(one, reach=None, lacks="state it") for one in powers]
+    assert list(power_lines(unknown)) == ["claims: what they could show is not known: state it"]
+    assert list(power_lines([])) == []
+    mixed = list(power_lines([powers[0], unknown[1]]))
+    assert mixed[2].endswith(": state it")
+
+
+def test_sources_that_differ_stand_with_each_claim(powers) -> None:
+    other = replace(powers[0], reach=replace(powers[0].reach, source="finished cells"))
+    head, first, second = power_lines([other, powers[1]])
+    assert "by seed_sd" not in head
+    assert first.endswith("(by finished cells)")
+    assert second.endswith("(by seed_sd 1.2; items as if unpaired, at 50%)")
+
+
+def test_the_record_is_in_points(powers) -> None:
+    found = [power_record(one) for one in powers]
+    json.dumps(found, allow_nan=False)
+    mine = next(one for one in found if one["published"] and one["better"] == "zero-init-linear")
+    assert mine["published"] == pytest.approx(3.77)
+    assert mine["margin"] == 2
+    assert mine["seeds"] == [0]
+    assert mine["detects_margin"] is False
+    assert mine["power"]["smallest"] == pytest.approx(6.17, abs=0.05)
+    assert mine["power"]["seeds_for_published"] == 4
+    assert mine["power"]["seeds_for_point"] is None
+
+
+def test_plan_prints_and_writes_it(tmp_path: Path) -> None:
+    done = zbench("plan", "paper-7b-seeds", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the published 3.77 points: 4 seeds" in done.stdout
+    assert "cannot detect the margins" in done.stdout + done.stderr
+    told = json.loads(zbench("plan", "paper-7b-seeds", "--json", cwd=tmp_path).stdout)
+    assert [one["seeds"] for one in told["claims"]] == [[0, 1, 2, 3]] * 4
+    assert any("cannot detect the margins" in line for line in told["warnings"])
+
+
+def test_planning_claims_loads_nothing_heavy() -> None:
+    code = (
+        "from harness.grid.loader import load_grid\n"
+        "from harness.grid.schema import expand\n"
+        "from harness.commands.plan_power import power_lines\n"
+        "from harness.estimate.power import claim_powers, planned_claims\n"
+        "grid = load_grid('paper-7b')\n"
+        "list(power_lines(claim_powers(grid, planned_claims(grid, expand(grid), None), {})))"
+    )
+    assert loaded_by(code, (*HEAVY, "scipy", "pandas", "matplotlib", "jinja2")) == "[]"
