@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import yaml
 
 from harness.errors import GridError
+from harness.evaluation.tasks import request_key
+from harness.grid.cell_groups import group_folders, parse_group
 from harness.grid.cells import SOURCES, FixedSeeds
+from harness.grid.folders import cell_folder, stored_label, write_cell_file
 from harness.grid.noise import fixed_seeds, other_seed
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, GridSpec, count_cells, expand
-from harness.grid.selection import find_cell, select_cells
+from harness.grid.selection import find_cell, find_folder, select_cells
 from tests.grid.test_loader import GRID
 
 
@@ -80,8 +85,6 @@ def test_noise_of_each_model_or_of_one() -> None:
 
 
 def test_a_repeat_draws_sampled_responses_anew_and_asks_all_else_alike() -> None:
-    from harness.evaluation.tasks import request_key
-
     asked = "tasks: [arc_easy, paper_arc_easy, {name: paper_arc_challenge, temperature: 0}]"
     text = NOISE.replace("tasks: [arc_easy, {name: mmlu, limit: 5}]", asked)
     cells = {cell.label: cell for cell in cells_of(text)}
@@ -141,6 +144,64 @@ def test_the_other_seed_is_none_that_varies_a_part_alone() -> None:
     assert other_seed([5, 3], varies=True) == 6
     assert other_seed([2**31 - 1], varies=False) == 2**31 - 2
     assert fixed_seeds((), 1, 0) == fixed_seeds(("order",), 0, 0) == FixedSeeds()
+
+
+def test_stored_cells_are_found_by_their_labels_and_no_group_has_the_noise(tmp_path: Path) -> None:
+    cells = cells_of("noise: {repeats: 3}\n" + VARIED)
+    for cell in cells:
+        folder = cell_folder(tmp_path, cell)
+        folder.mkdir(parents=True)
+        write_cell_file(folder, cell)
+    for cell in cells:
+        assert stored_label(cell_folder(tmp_path, cell)) == cell.label
+        assert find_folder(cell.label, tmp_path) == cell_folder(tmp_path, cell)
+    group = parse_group("method=zero-init-linear,fraction=1")
+    assert group is not None
+    meant = {folder.name.rpartition("--")[2] for folder, _ in group_folders(group, tmp_path)}
+    assert meant == {
+        cell.id
+        for cell in cells
+        if cell.method == "zero-init-linear" and cell.fraction == 1
+        and cell.repeat is None and not cell.is_varied
+    }  # fmt: skip
+    assert len(meant) == 2  # the block's first seed, and the noise floor's other one
+
+
+def test_a_cluster_changes_no_request_and_no_cell() -> None:
+    task = "{name: mmlu, limit: 5}"
+    named = GRID.replace(task, "{name: mmlu, limit: 5, cluster: subject}")
+    assert [cell.id for cell in cells_of(named)] == list(PLAIN)
+    for one, other in zip(cells_of(named), PLAIN.values(), strict=True):
+        assert list(map(request_key, one.tasks)) == list(map(request_key, other.tasks))
+    two = named + f"  - {{methods: [base], tasks: [{task}, arc_easy]}}\n"
+    (base,) = [cell for cell in cells_of(two) if cell.method == "base"]
+    assert [(one.name, one.cluster) for one in base.tasks] == [
+        ("arc_easy", None),
+        ("mmlu", "subject"),
+    ]  # each request once
+
+
+@pytest.mark.parametrize(
+    ("task", "fault"),
+    [
+        ("{name: arc_easy, draw: 1}", "tasks[0]: 'draw' is none of its keys"),
+        ("{name: arc_easy, cluster: ''}", "tasks[0].cluster: "),
+        ("{name: arc_easy, cluster: [a]}", "tasks[0].cluster: "),
+        ("{name: arc_easy, clusters: a}", "tasks[0].clusters: unknown key"),
+    ],
+)
+def test_a_wrong_key_of_a_task_gets_one_line(task: str, fault: str) -> None:
+    (told,) = faults_of(GRID.replace("tasks: [arc_easy,", f"tasks: [{task},"))
+    assert told.startswith(f"g.yaml: {fault}")
+
+
+def test_the_pages_fragments_are_accepted() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "noise.md").read_text(encoding="utf-8")
+    noise, blocks = re.findall(r"```yaml\n(.*?)```", page, flags=re.S)
+    head = GRID[: GRID.index("blocks:")]
+    cells = cells_of(noise + head + blocks)
+    assert sum(cell.is_varied for cell in cells) == 3 * 4
+    assert [cell.repeat for cell in cells if cell.is_noise] == [1, None]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.integration.test_end_to_end import shape, zbench
@@ -28,7 +29,17 @@ noise: {repeats: 2}
 blocks:
   - {methods: [lora], fractions: [0.05]}
   - {methods: [lora], fractions: [0.05], seeds: [0, 1], vary: [order]}
+  - {methods: [lora], fractions: [0.05], seeds: [0, 1], vary: [initialization]}
+  - {methods: [lora], fractions: [0.05], seeds: [0, 1], vary: [subset]}
 """
+
+
+VARIED = {
+    "order": "seed1-initialization0-subset0",
+    "initialization": "seed1-order0-subset0",
+    "subset": "seed1-initialization0-order0",
+}
+"""The folder of the cell that varies a source alone."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +61,7 @@ def cells(folder: Path) -> dict[str, dict]:
 
 def test_a_repeat_has_the_same_bits_and_draws_its_responses_anew(folder: Path) -> None:
     found = cells(folder)
-    assert sorted(found) == ["seed0", "seed0-repeat1", "seed1", "seed1-initialization0-subset0"]
+    assert sorted(found) == sorted(["seed0", "seed0-repeat1", "seed1", *VARIED.values()])
     first, again = found["seed0"], found["seed0-repeat1"]
     assert first["train"]["weights_sha256"] == again["train"]["weights_sha256"]
     assert first["train"]["epoch_losses"] == again["train"]["epoch_losses"]
@@ -61,10 +72,24 @@ def test_a_repeat_has_the_same_bits_and_draws_its_responses_anew(folder: Path) -
     assert values[0]["demo_arc_easy"]["key"] == values[1]["demo_arc_easy"]["key"]
 
 
-def test_what_varies_has_other_weights(folder: Path) -> None:
+def test_each_source_takes_the_seed_alone(folder: Path) -> None:
     found = cells(folder)
-    names = ("seed0", "seed1", "seed1-initialization0-subset0")
-    assert len({found[name]["train"]["weights_sha256"] for name in names}) == 3
+    first, other = found["seed0"]["train"], found["seed1"]["train"]
+    varied = {name: found[label]["train"] for name, label in VARIED.items()}
+    everything = [first, other, *varied.values()]
+    assert len({one["weights_sha256"] for one in everything}) == 5
+    rows = {name: one["prompts_sha256"] for name, one in varied.items()}
+    assert rows["order"] == rows["initialization"] == first["prompts_sha256"]
+    assert rows["subset"] == other["prompts_sha256"] != first["prompts_sha256"]
+    # Before its first step LoRA is the base model, whatever its initial values.
+    begun = {name: first_loss(folder, label) for name, label in VARIED.items()}
+    assert begun["initialization"] == first_loss(folder, "seed0") != begun["order"]
+
+
+def first_loss(folder: Path, label: str) -> float:
+    """Returns the loss of a cell's first step."""
+    (path,) = (folder / "runs" / "cells").glob(f"*-{label}--*/steps.parquet")
+    return float(pd.read_parquet(path)["loss"].iloc[0])
 
 
 def test_the_report_has_the_floor_and_no_noise_in_its_scores(folder: Path) -> None:
@@ -83,7 +108,8 @@ def test_the_report_has_the_floor_and_no_noise_in_its_scores(folder: Path) -> No
     clusters = list(csv.DictReader((place / "clusters.csv").open(encoding="utf-8")))
     assert {row["shared"] for row in clusters} == {"activity_label"}
     variance = list(csv.DictReader((place / "variance.csv").open(encoding="utf-8")))
-    assert {row["df_order"] for row in variance} == {"1"}
+    for source in VARIED:
+        assert {row[f"df_{source}"] for row in variance} == {"1"}
     page = (place / "index.html").read_text(encoding="utf-8")
     assert "Noise floor" in page
     assert "the repeats have the same bits" in page
@@ -92,7 +118,7 @@ def test_the_report_has_the_floor_and_no_noise_in_its_scores(folder: Path) -> No
 
 def test_status_and_plan_list_the_cells(folder: Path) -> None:
     status = json.loads(zbench(folder, "status", "g.yaml", "--json").stdout)
-    assert [cell["status"] for cell in status["cells"]] == ["done"] * 4
+    assert [cell["status"] for cell in status["cells"]] == ["done"] * 6
     plan = json.loads(zbench(folder, "plan", "g.yaml", "--json").stdout)
     assert sum("repeat1" in cell["label"] for cell in plan["cells"]) == 1
 
@@ -109,4 +135,4 @@ def test_a_cluster_that_is_no_column_is_refused_in_one_line(folder: Path) -> Non
 def test_naming_a_cluster_scores_nothing_again(folder: Path) -> None:
     (folder / "other.yaml").write_text(GRID % {**shape(), "cluster": "ind"})
     status = json.loads(zbench(folder, "status", "other.yaml", "--json").stdout)
-    assert [cell["status"] for cell in status["cells"]] == ["done"] * 4
+    assert [cell["status"] for cell in status["cells"]] == ["done"] * 6
