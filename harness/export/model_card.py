@@ -9,6 +9,7 @@ import yaml
 
 from harness.evaluation.shown import shown_result
 from harness.evaluation.tasks import TaskSpec
+from harness.grid.cells import SOURCES
 from harness.grid.schema import Cell
 from harness.records.results import CellResult
 
@@ -85,13 +86,19 @@ def _scores(result: CellResult) -> str:
 
 
 def cell_grid(cell: Cell) -> str:
-    """A grid file whose one cell is this one, with every setting written out."""
+    """A grid file whose one cell is this one, with every setting written out.
+
+    A cell that is trained for what noise does stands beside the one that it belongs to.
+    """
     method: dict[str, Any] = {"method": cell.method, **_written(cell.options)}
     block: dict[str, Any] = {"methods": [cell.method_label]}
     if cell.train is not None:
         # None is kept: it may override a recipe's number.
         method["train"] = cell.train.model_dump(mode="json")
         block |= {"fractions": [cell.fraction], "seeds": [cell.seed]}
+        if fixed := cell.fixed_seeds.model_dump():
+            varied = [source for source in SOURCES if source not in fixed]
+            block |= {"seeds": [next(iter(fixed.values())), cell.seed], "vary": varied}
     grid: dict[str, Any] = {"name": f"cell {cell.id}"}
     if cell.world is not None:
         grid["world"] = cell.world.partition("-")[0]
@@ -102,12 +109,14 @@ def cell_grid(cell: Cell) -> str:
         "methods": {cell.method_label: method},
         "blocks": [block],
     }
+    if cell.repeat is not None:
+        grid["noise"] = {"repeats": cell.repeat + 1}
     return yaml.safe_dump(grid, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _tasks(tasks: Sequence[TaskSpec]) -> dict[str, Any]:
     """Benchmarks as a grid file has them, with its keys that say something of all of them."""
-    own = {"include", "files", "allow_code_execution"}
+    own = {"include", "files", "allow_code_execution", "draw"}
     keys: dict[str, Any] = {}
     for task in tasks:
         if task.include is not None:

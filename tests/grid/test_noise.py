@@ -11,6 +11,7 @@ import yaml
 
 from harness.errors import GridError
 from harness.evaluation.tasks import request_key
+from harness.export.model_card import cell_grid
 from harness.grid.cell_groups import group_folders, parse_group
 from harness.grid.cells import SOURCES, FixedSeeds
 from harness.grid.folders import cell_folder, stored_label, write_cell_file
@@ -265,3 +266,13 @@ def test_noise_needs_a_model_that_its_method_is_trained_on() -> None:
 def test_faults_of_other_keys_are_told_with_them() -> None:
     told = faults_of("noise: {method: loar}\ncompare: nothing\n" + GRID)
     assert len(told) == 2
+
+
+@pytest.mark.parametrize("named", ["lora[rank=4]/10%/seed2/initialization4+subset4", "repeat1"])
+def test_the_grid_of_a_model_card_has_the_cell(named: str) -> None:
+    asked = VARIED.replace("{name: mmlu, limit: 5}", "paper_arc_easy")
+    cells = cells_of("noise: {method: lora}\n" + asked)
+    (cell,) = select_cells(cells, named)
+    again = cells_of(cell_grid(cell))
+    assert cell.id in {one.id for one in again}
+    assert [task.name for task in again[0].tasks] == ["arc_easy", "paper_arc_easy"]
