@@ -52,6 +52,8 @@ class Setting:
     is_grid: bool = True
     varies: bool = False
     """Whether methods' seed SDs vary threefold around the usual one."""
+    baseline_factor: float = 1.0
+    """How much larger the baseline's seed SD is than that of all others."""
     benchmarks: tuple[int, ...] = (NUM_ITEMS,)
     """Items of each benchmark of an average with equal weights."""
     item_sd: float = 0.0
@@ -68,6 +70,7 @@ SETTINGS = (
     Setting("6 methods, one baseline", 6),
     Setting("6 methods, seed SD varying threefold", 6, varies=True),
     Setting("20 methods, one baseline", 20),
+    Setting("6 methods, the baseline's seed SD threefold", 6, baseline_factor=3.0),
     Setting("4 methods that differ by item", 4, item_sd=0.08),
     Setting("4 methods, mean of five benchmarks", 4, benchmarks=(300, 570, 1172, 1319, 2376)),
 )
@@ -116,6 +119,7 @@ def answers(
     count, spread = setting.num_methods, np.ones(setting.num_methods)
     if setting.varies:
         spread = generator.permutation(np.geomspace(3**-0.5, 3**0.5, count))
+    spread[0] *= setting.baseline_factor
     effects = generator.normal(0, SEED_SD, (count, num_seeds)) * spread[:, None]
     gains = GAIN * (np.arange(count) % 4 == 1) if not setting.is_grid else np.zeros(count)
     if setting.is_grid:

@@ -100,8 +100,10 @@ def _error_size(
     if not errors:
         return ""
     scale = scale_of(curves.unit, errors, 1)
+    one_seed = all(one is None or one.scope == "models" for one in estimates)
+    of = "items alone" if one_seed else "items and seeds"
     return (
-        f" At the largest share one standard error of a mean's {curves.column} (items and seeds) "
+        f" At the largest share one standard error of a mean's {curves.column} ({of}) "
         f"is {scaled(min(errors), scale)} to {scaled(max(errors), scale)} "
         f"{curves.unit or 'points'}."
     )

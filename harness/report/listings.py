@@ -235,9 +235,9 @@ def order_table(findings: Findings) -> list[Table]:
         header=("Model", "Method", "Benchmark", "As given", "Shuffled", "Difference"),
         rows=tuple(rows),
         caption=(
-            "Percent, and points with a 95% interval, paired by question and seed. As given, the "
-            "right option stands first in every question; only that column stands beside "
-            "published values.",
+            "Percent, and points with a 95% interval, paired by question and seed (with one seed: "
+            "of this trained model). As given, the right option stands first in every question; "
+            "only that column stands beside published values.",
         ),
         num_text_columns=3,
     )
