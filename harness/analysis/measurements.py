@@ -161,6 +161,13 @@ class Measurements:
         """
         return self._paired.components(left, right, group, column)
 
+    def most_scattered(
+        self, model: str, data: str | None, group: Group, column: str
+    ) -> tuple[Variant, float] | None:
+        """The trained variant whose score scatters most over the seeds, and the p that one does so
+        by chance; see `moderation.most_scattered`."""
+        return self._paired.most_scattered(model, data, group, column)
+
     @cached_property
     def _paired(self) -> Paired:
         return Paired(self)

@@ -149,6 +149,34 @@ def single_pool(scores: Scores) -> Pool | None:
     return pool_of(variances, dfs, max(max(dfs), total**2 / (total + repeated)))
 
 
+def most_scattered(scores: Scores) -> tuple[Any, float] | None:
+    """The method that scatters most over the seeds, and the p that one does by chance.
+
+    By the residuals of the methods × seeds table, over the seeds that all methods of several seeds
+    have: of m methods and k seeds, m/(m-1) of one method's share of their sum of squares is Beta
+    ((k-1)/2, (m-2)(k-1)/2) where all scatter alike. The p is Bonferroni's over the methods; None
+    for fewer than three methods, two common seeds, or without any scatter.
+    """
+    import numpy as np
+    from scipy.special import betainc
+
+    known = {name: own for name, own in scores.items() if len(own) > 1}
+    seeds = sorted(set.intersection(*map(set, known.values()))) if known else []
+    num_methods, num_seeds = len(known), len(seeds)
+    if num_methods < 3 or num_seeds < 2:
+        return None
+    table = np.array([[own[seed] for seed in seeds] for own in known.values()])
+    rest = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+    squares = (rest**2).sum(axis=1)
+    if squares.sum() <= 1e-18:
+        return None
+    most = int(squares.argmax())
+    share = min(1.0, float(squares[most] / squares.sum()) * num_methods / (num_methods - 1))
+    shape = (num_seeds - 1) / 2, (num_methods - 2) * (num_seeds - 1) / 2
+    p_value = num_methods * (1 - float(betainc(*shape, share)))
+    return list(known)[most], min(1.0, p_value)
+
+
 def pool_of(variances: Sequence[float], dfs: Sequence[int], df: float) -> Pool:
     """The pool of some variances, which know so many degrees of freedom together."""
     return Pool(tuple(variances), tuple(dfs), df, fit_prior(variances, dfs))

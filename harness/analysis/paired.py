@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.analysis.columns import Group
 from harness.analysis.exact import FEW_ITEMS, PairedShares, mcnemar_exact, sign_flip_p
-from harness.analysis.moderation import Pool, pair_pool, single_pool
+from harness.analysis.moderation import Pool, most_scattered, pair_pool, single_pool
 from harness.analysis.stats import (
     Components,
     Estimate,
@@ -150,12 +150,16 @@ class Paired:
             if (variant.model, variant.data) == (model, data) and variant.fraction is not None:
                 yield variant
 
-    def _find_pool(
-        self, model: str, data: str | None, group: Group, column: str, of_pairs: bool
-    ) -> Pool | None:
-        """The seed variances of all pairs of trained variants; or of each against an untrained
-        model."""
-        scores = {
+    def most_scattered(
+        self, model: str, data: str | None, group: Group, column: str
+    ) -> tuple[Variant, float] | None:
+        """See `Measurements.most_scattered`."""
+        return most_scattered(self._by_seed(model, data, group, column))
+
+    def _by_seed(
+        self, model: str, data: str | None, group: Group, column: str
+    ) -> dict[Variant, dict[int, float]]:
+        return {
             variant: {
                 seed: score
                 for seed, score in self._measured.seed_scores(variant, group, column).items()
@@ -163,6 +167,13 @@ class Paired:
             }
             for variant in self._tabled(model, data)
         }
+
+    def _find_pool(
+        self, model: str, data: str | None, group: Group, column: str, of_pairs: bool
+    ) -> Pool | None:
+        """The seed variances of all pairs of trained variants; or of each against an untrained
+        model."""
+        scores = self._by_seed(model, data, group, column)
         return pair_pool(scores) if of_pairs else single_pool(scores)
 
     def _find_rest(

@@ -206,12 +206,13 @@ class Terms:
     def _counted(self, seeds: SeedVariance) -> float:
         """What the degrees of freedom of the seeds' part count for.
 
-        A floor under several seeds of a pool is known better than the pool, and counts not; with
-        one seed, or without a pool, so little is known that it is taken as if it were drawn too.
+        A pool's floor is known better than the pool, and counts not. Its own seeds, or one degree
+        of freedom for one seed, tell so little that the floor is taken as if it were drawn too.
         """
         if seeds.basis == "own":
             return max(seeds.variance, self.rest)
-        return seeds.variance if self.num_seeds > 1 else max(seeds.variance, seeds.rest)
+        is_poor = self.num_seeds == 1 and seeds.df < 2
+        return max(seeds.variance, seeds.rest) if is_poor else seeds.variance
 
     def components(self, seeds: SeedVariance | None) -> Components | None:
         """The components with what is known of the seeds' variance; None where nothing is."""

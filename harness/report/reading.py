@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.analysis.comparisons import Comparison
+from harness.analysis.comparisons import ALPHA, Comparison
 from harness.analysis.findings import Findings
 from harness.analysis.frames import ReportInput
 from harness.analysis.tuning import Tuning
@@ -69,7 +69,7 @@ def _is(p_value: float | None) -> str:
 def caution_sentences(findings: Findings) -> list[str]:
     """What may be read from the report and what not."""
     measured, cells = findings.measured, findings.data.cells
-    lines = _about_seeds(findings)
+    lines = [*_about_seeds(findings), *_about_scatter(findings)]
     num_open = int((cells["status"] != "done").sum())
     if num_open:
         lines.append(
@@ -183,6 +183,30 @@ def _about_seeds(findings: Findings) -> list[str]:
         f"{text} seeds per method. A seed draws the initial values, the order and the subset of "
         f"the data; so few of them tell the spread only roughly: {pooled}the intervals are as wide "
         "as that makes them. An interval that holds 0 is no proof of equality."
+    ]
+
+
+def _about_scatter(findings: Findings) -> list[str]:
+    """Methods that a pooled variance over seeds does not fit, by the columns that are tested."""
+    pooled = dict.fromkeys(
+        (entry.model, entry.group, entry.column)
+        for entries in findings.comparisons.values()
+        for entry in entries
+        if entry.is_tested and entry.estimate is not None and entry.estimate.basis == "pooled"
+    )
+    measured = findings.measured
+    told = [
+        (model, column, group, found)
+        for model, group, column in pooled
+        for data in measured.data_sets(model)
+        if (found := measured.most_scattered(model, data, group, column)) is not None
+    ]
+    return [
+        f"{model}, {column} ({group.title}): {name_of(variant)} scatters more over the seeds than "
+        f"the other methods do (p {_is(p_value)}). Their variance is pooled all the same: the "
+        "intervals of its differences are too short, those of others too wide."
+        for model, column, group, (variant, p_value) in told
+        if p_value * len(told) < ALPHA
     ]
 
 

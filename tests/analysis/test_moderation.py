@@ -16,6 +16,7 @@ from harness.analysis.moderation import (
     Prior,
     fit_prior,
     inverse_trigamma,
+    most_scattered,
     pair_pool,
     pool_of,
     residual_df,
@@ -123,6 +124,27 @@ def test_methods_that_are_lucky_together_count_once() -> None:
     assert found is not None
     wanted = sum(parts) ** 2 / (parts[0] ** 2 / 4 + parts[1] ** 2 / 12)
     assert found.df == pytest.approx(max(4, wanted))
+
+
+def test_a_method_that_scatters_by_chance_is_told_no_more_often_than_it_may() -> None:
+    generator = np.random.default_rng(6)
+    told = 0
+    for _ in range(4000):
+        found = most_scattered(scores_of(generator.normal(size=(5, 3))))
+        told += found is not None and found[1] < 0.05
+    assert 0.035 < told / 4000 < 0.06
+
+
+def test_a_method_that_scatters_more_than_the_others_is_told() -> None:
+    table = np.random.default_rng(6).normal(size=(5, 6))
+    table[3] *= 10
+    found = most_scattered(
+        {name: dict(enumerate(own)) for name, own in zip("abcde", table, strict=True)}
+    )
+    assert found is not None
+    assert (found[0], found[1] < 0.001) == ("d", True)
+    assert most_scattered(scores_of(table[:2])) is None
+    assert most_scattered(scores_of(np.ones((4, 3)))) is None
 
 
 def test_the_floor_of_a_pooled_variance_is_known_better_than_the_pool() -> None:

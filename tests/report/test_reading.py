@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from harness.grid.priors import SeedSd, SeedSds
 from harness.grid.questions import ClaimSpec
+from harness.report.comparisons import comparison_tables
 from harness.report.reading import caution_sentences, headline_sentences, status_line
 from tests.report.test_tuning import tuning
 
@@ -53,6 +55,36 @@ def test_one_seed_is_said_to_be_one(results, answer) -> None:
     results.add("full", 0, answer("1100"))
     results.add("full", 1, answer("1100"))
     assert "1–2 seeds per method" in cautions_of(results)
+
+
+def test_a_method_that_scatters_more_than_the_pool_is_named(results, answer) -> None:
+    right = {"lora": (20, 21, 20, 22), "oft": (19, 20, 18, 19), "ia3": (18, 19, 19, 18)}
+    for method, counts in {**right, "full": (2, 30, 4, 39)}.items():
+        for seed, count in enumerate(counts):
+            results.add(method, seed, answer("1" * count + "0" * (40 - count), ["arc_easy"]))
+    asked = {"claims": (), "compare": "all"}
+    lines = [one for one in caution_sentences(results.findings(**asked)) if "scatters" in one]
+    assert len(lines) == 1
+    assert "ARC-e" in lines[0]
+    assert "Full fine-tuning scatters more over the seeds" in lines[0]
+
+
+def test_seeds_that_are_pooled_are_said_to_be(results, answer) -> None:
+    for method, counts in {"lora": (20, 21), "oft": (19, 20), "ia3": (18, 19)}.items():
+        for seed, count in enumerate(counts):
+            results.add(method, seed, answer("1" * count + "0" * (40 - count), ["arc_easy"]))
+    lines = caution_sentences(results.findings(claims=(), compare="all"))
+    assert "pool what theirs tell" in lines[0]
+
+
+def test_one_seed_with_a_stated_spread_names_what_it_rests_on(results, answer) -> None:
+    for method in ("lora", "oft"):
+        results.add(method, 0, answer("1100"))
+    stated = SeedSds(every=SeedSd(points=1.2, source="somewhere"))
+    findings = results.findings(claims=(), compare="all", seed_sd=stated)
+    assert "it is the grid's `seed_sd`" in caution_sentences(findings)[0]
+    (table,) = comparison_tables(findings)
+    assert "SD over re-trainings is 1.2 points (somewhere)" in table.caption[1]
 
 
 def test_a_claim_that_cannot_be_tested_yet_is_named(results, answer) -> None:
