@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 FEW_ITEMS = 300
 """Fewer items than these are few: "a few hundred" of arXiv 2503.01747."""
+FEWEST = 10
+"""Fewer right, wrong or discordant answers than these are few, among however many items: the usual
+condition of the normal approximation to a binomial."""
+
+
+def are_few(number: int, *counts: int) -> bool:
+    """Whether the normal interval is not to be trusted on so many items, of which these count."""
+    return number < FEW_ITEMS or min(counts) < FEWEST
 
 
 @dataclass(frozen=True)

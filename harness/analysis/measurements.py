@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.answers import LOGLIKELIHOOD
 from harness.analysis.columns import Group, Setting, is_aggregate, is_missing
-from harness.analysis.exact import FEW_ITEMS, Share
+from harness.analysis.exact import Share, are_few
 from harness.analysis.grouping import find_groups
 from harness.analysis.layout import layout_of
 from harness.analysis.paired import Difference, Paired
@@ -311,11 +311,12 @@ def _alone(samples: Sequence[Sample], variant: Variant) -> Estimate:
     if variant.fraction is None:
         estimate = replace(estimate, scope="methods")
     items = samples[0].items
-    if items is None or len(samples) > 1 or len(items) > 1 or items.shape[1] >= FEW_ITEMS:
+    if items is None or len(samples) > 1 or len(items) > 1 or estimate.stderr is None:
         return estimate
-    if estimate.stderr is None or not np.isin(items, (0.0, 1.0)).all():
+    number, right = items.shape[1], int(items.sum())
+    if not np.isin(items, (0.0, 1.0)).all() or not are_few(number, right, number - right):
         return estimate
-    return replace(estimate, few=Share(int(items.sum()), items.shape[1]))
+    return replace(estimate, few=Share(right, number))
 
 
 def _stacked(rows: Sequence[pd.Series | None]) -> tuple[pd.Index, np.ndarray] | None:

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.analysis.columns import Group
-from harness.analysis.exact import FEW_ITEMS, PairedShares, mcnemar_exact, sign_flip_p
+from harness.analysis.exact import FEW_ITEMS, PairedShares, are_few, mcnemar_exact, sign_flip_p
 from harness.analysis.moderation import Pool, most_scattered, pair_pool, single_pool
 from harness.analysis.stats import (
     Components,
@@ -275,8 +275,8 @@ def of_models(
 
     number = len(first)
     if np.isin((first, second), (0.0, 1.0)).all():
-        if number < FEW_ITEMS and estimate.stderr is not None:
-            wins, losses = int((first > second).sum()), int((first < second).sum())
+        wins, losses = int((first > second).sum()), int((first < second).sum())
+        if are_few(number, wins + losses) and estimate.stderr is not None:
             estimate = replace(estimate, few=PairedShares(wins, losses, number))
         return estimate, mcnemar_exact(first, second), "McNemar, exact"
     if number < FEW_ITEMS:

@@ -10,7 +10,7 @@ import scipy.optimize
 import scipy.special
 import scipy.stats
 
-from harness.analysis.exact import FEW_ITEMS, PairedShares, Share, mcnemar_exact, sign_flip_p
+from harness.analysis.exact import PairedShares, Share, are_few, mcnemar_exact, sign_flip_p
 
 
 @pytest.mark.parametrize(("right", "number"), [(0, 8), (8, 8), (3, 10), (140, 299)])
@@ -112,5 +112,20 @@ def test_drawn_sign_flips_are_near_the_t_test_and_always_the_same() -> None:
     assert found == pytest.approx(scipy.stats.ttest_1samp(values, 0).pvalue, abs=0.01)
 
 
-def test_few_is_below_a_few_hundred() -> None:
-    assert FEW_ITEMS == 300
+@pytest.mark.parametrize(
+    ("counts", "few"),
+    [
+        ((299, 150, 149), True),
+        ((300, 150, 150), False),
+        ((1000, 991, 9), True),
+        ((1000, 10), False),
+    ],
+)
+def test_few_are_a_few_hundred_items_or_a_few_answers_of_a_kind(counts, few) -> None:
+    assert are_few(*counts) == few
+
+
+def test_a_thousand_items_that_all_agree_leave_an_interval() -> None:
+    low, high = PairedShares(0, 0, 1000).interval(0.95)
+    assert high == pytest.approx(3.8415 / (1000 + 3.8415), rel=1e-3)
+    assert low == pytest.approx(-high)
