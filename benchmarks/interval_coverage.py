@@ -124,6 +124,8 @@ def answers(
     gains = GAIN * (np.arange(count) % 4 == 1) if not setting.is_grid else np.zeros(count)
     if setting.is_grid:
         gains[1::2] = GAIN
+    if count == 2:  # one comparison: of two equal methods in every second grid
+        gains *= generator.integers(0, 2)
     found = []
     for number in setting.benchmarks:
         chances = generator.choice(CHANCES, number)

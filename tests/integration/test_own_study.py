@@ -27,7 +27,7 @@ from tests.integration.test_end_to_end import PACKAGE, command, environment
 
 pytestmark = pytest.mark.timeout(900)  # of all commands together, on a busy machine
 STUDY = "your-own-study"
-PAGES = (STUDY, "training-data", "benchmarks", "methods", "tables", "comparing")
+PAGES = (STUDY, "training-data", "benchmarks", "methods", "tables", "comparing", "statistics")
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
