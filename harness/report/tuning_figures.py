@@ -62,7 +62,8 @@ def _direction(one: Tuning) -> str:
 
 def axis_name(one: Tuning) -> str:
     """What a validation score counts, for an axis."""
-    return f"{one.on[:1].upper()}{one.on[1:]} ({one.unit or '%'})"
+    name = one.on.replace("validation loss", "Validation loss")  # a benchmark's stays as it is
+    return f"{name} ({one.unit or '%'})"
 
 
 def _factor(one: Tuning) -> float:

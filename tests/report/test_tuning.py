@@ -203,6 +203,18 @@ def test_the_figures_name_what_is_marked() -> None:
     assert "better than it would be again" in found["tuning-response-tiny"].caption
 
 
+def test_a_benchmark_is_drawn_in_percent_and_by_its_name() -> None:
+    one = tuning(
+        losses=(0.5, 0.75, 0.25, 0.125), on="piqa acc", lower_is_better=False, unit=None, chosen=1
+    )
+    found = [d for d in drawings(grid().findings(tunings=(one,))) if d.name.startswith("tuning")]
+    assert len(found) == 2
+    for drawing in found:
+        assert "piqa acc (%)" in drawing.render("svg").decode()
+        assert "piqa acc" in drawing.caption
+    assert "higher is better" in found[0].caption
+
+
 def test_trials_that_all_failed_are_no_curve() -> None:
     trials = tuple(replace(one, status="failed", values={0: None}) for one in tuning().trials)
     findings = grid().findings(tunings=(tuning(trials=trials, chosen=None),))
