@@ -20,11 +20,18 @@ if TYPE_CHECKING:
 
 
 def status_line(data: ReportInput) -> str:
-    """How much of the grid is done: `11 of 12 cells done, 1 failed`."""
+    """How much of the grid is done: `11 of 12 cells done, 1 failed`.
+
+    While a tuning goes on also how many of its trials have ended: what it will choose is no cell
+    yet.
+    """
     counts = data.cells["status"].value_counts()
     rest = [f"{n} {name}" for name, n in sorted(counts.items()) if name != "done"]
     done = f"{counts.get('done', 0)} of {len(data.cells)} cells done"
-    return ", ".join([done, *rest])
+    trials = sum(one.num_trials for one in data.tunings)
+    ended = sum(trial.status != "to do" for one in data.tunings for trial in one.trials)
+    tried = [f"{ended} of {trials} trials have ended"] if ended < trials else []
+    return ", ".join([done, *rest, *tried])
 
 
 MOST_HEADLINES = 8
