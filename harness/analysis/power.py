@@ -58,7 +58,12 @@ def _quantile(probability: float, df: float) -> float:
     if df < 1000:
         return t_quantile(probability, df)
     z = NormalDist().inv_cdf(probability)
-    return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
+    return (
+        z
+        + (z**3 + z) / (4 * df)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * df**3)
+    )
 
 
 def detectable(spread: Spread, num_seeds: int, level: float = LEVEL, power: float = POWER) -> float:

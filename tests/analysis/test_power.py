@@ -123,7 +123,7 @@ def test_quantiles_are_those_of_scipy(df: float) -> None:
     spread = Spread(1.0, 0.0, 0.0, 0, df)
     for level in (0.05, 0.0125, 0.001):
         wanted = scipy.stats.t.ppf(1 - level / 2, df) + scipy.stats.t.ppf(0.8, df)
-        assert detectable(spread, 1, level) == pytest.approx(wanted, rel=1e-8)
+        assert detectable(spread, 1, level) == pytest.approx(wanted, rel=1e-9)
 
 
 def test_the_published_suite_by_hand() -> None:
