@@ -27,19 +27,12 @@ from harness.analysis.verdicts import (
     oriented,
 )
 from harness.errors import printable
+from harness.grid.priors import SeedSd
 
 UNKNOWN_SEEDS = (
     "it speaks of these two trained models, not of the methods: nothing is known of how much "
     "another seed changes a score"
 )
-
-SOURCES: dict[Basis, str] = {
-    "own": "the spread of its own seeds",
-    "pooled": "the spread over seeds of this grid's comparisons",
-    "stated": "the stated spread over seeds",
-    "none": "",
-}
-"""Where the spread over seeds is known from, in words."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +193,25 @@ def published_claim(
     return difference, (errors[0] ** 2 + errors[1] ** 2) ** 0.5
 
 
+def stated_in(measured: Measurements, group: Group, column: str) -> SeedSd | None:
+    """What the grid states of the spread of a column over seeds."""
+    setting = group.settings.get(column)
+    names = (column,) if setting is None else (column, setting.benchmark)
+    return measured.data.seed_sd.of(*names, is_share=group.unit(column) is None)
+
+
+def source_text(basis: Basis, stated: SeedSd | None) -> str:
+    """Where the spread over seeds is known from, in words."""
+    if basis == "stated" and stated is not None:
+        return f"the grid's seed_sd, {stated_text(stated)}"
+    return "its own seeds" if basis == "own" else "this grid's comparisons"
+
+
+def stated_text(stated: SeedSd) -> str:
+    """A stated spread with its source."""
+    return f"{stated.points:g}" + (f" ({stated.source})" if stated.source else "")
+
+
 def _reach(
     measured: Measurements, side: _Side, level: float, published: float | None
 ) -> Reach | None:
@@ -214,6 +226,6 @@ def _reach(
         entry.margin,
         level=level,
         is_share=entry.group.unit(entry.column) is None,
-        source=SOURCES[components.basis],
+        source=source_text(components.basis, stated_in(measured, entry.group, entry.column)),
         published=published,
     )

@@ -32,10 +32,10 @@ def power_lines(powers: Sequence[ClaimPower]) -> Iterator[str]:
     common = sources.pop() if len(sources) == 1 else ""
     if powers:
         among = f", 5% in all over {len(powers)} tests" if len(powers) > 1 else ", level 5%"
-        by = f"; by {common}" * bool(common)
+        by = f"; spread by {common}" * bool(common)
         yield f"claims: what is found in 80% of cases (two-sided{among}{by}):"
     for one in powers[:LONGEST_LIST]:
-        source = "" if common or one.reach is None else f" (by {one.reach.source})"
+        source = "" if common or one.reach is None else f"; spread by {one.reach.source}"
         yield f"  {_claim(one.planned)}: {_said(one)}{source}"
     if len(powers) > LONGEST_LIST:
         yield f"  and {len(powers) - LONGEST_LIST} more (see --json)"

@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.analysis.claims import published_claim
+from harness.analysis.claims import published_claim, stated_text
 from harness.analysis.columns import Group, Setting
 from harness.analysis.comparisons import tested_margins
 from harness.analysis.frames import cell_identity, rows_of
@@ -250,7 +250,7 @@ def _stated(grid: GridSpec, planned: PlannedClaim) -> tuple[Spread | None, str]:
             "{points: 1.2, source: ...}), or finish two seeds of both"
         )
     if planned.unit is not None:
-        return Spread(2 * stated.points**2, 0.0), f"seed_sd {stated.points:g}"
+        return Spread(2 * stated.points**2, 0.0), f"seed_sd {stated_text(stated)}"
     unknown = [
         name for name, (_, number) in zip(
             planned.group.weights_of(planned.column), planned.items, strict=True
@@ -259,4 +259,5 @@ def _stated(grid: GridSpec, planned: PlannedClaim) -> tuple[Spread | None, str]:
     if unknown:
         return None, f"the number of items is not known here: {', '.join(unknown)}"
     items = tuple((weight, number) for weight, number in planned.items if number)
-    return stated_spread(stated.points / 100, items), f"seed_sd {stated.points:g}; {UNPAIRED}"
+    spread = stated_spread(stated.points / 100, items)
+    return spread, f"seed_sd {stated_text(stated)}; {UNPAIRED}"

@@ -15,7 +15,7 @@ from harness.report.numbers import scaled
 
 def reach_text(reach: Reach, scale: Scale, unit: str) -> str:
     """What the seeds and items detect, and what one point, the margin and a published one take."""
-    source = f" (by {reach.source})" if reach.source else ""
+    source = f". Spread over seeds: {reach.source}" if reach.source else ""
     size, needs = size_text(reach, scale, unit), needs_text(reach, scale, unit)
     return f"{size} in 80% of cases{needs}{source}"
 

@@ -116,11 +116,12 @@ def sentence_of(finding: ClaimFinding, num_claims: int = 1) -> str:
     if verdict.reason:
         return f"Not decided: {verdict.reason}. Of these two: {size} ({reach})."
     among = f", with all {num_claims} verdicts counted" if num_claims > 1 else ""
-    margin = f"±{scaled(finding.margin, scale)} {unit}"
+    margin = "" if finding.margin is None else f"±{scale.factor * finding.margin:g} {unit}"
     if verdict.kind == "compatible":
         return (
-            f"No difference that counts: {size} ({reach}). A difference larger than the margin of "
-            f"{margin} is ruled out in both directions; whether there is a smaller one is not told."
+            f"No difference that counts: {size} ({reach}). A difference beyond the margin of "
+            f"{margin} is ruled out in both directions, at a level of {ALPHA:.0%}; whether there "
+            f"is a smaller one is not told.{_borrowed(finding)}"
         )
     if verdict.kind == "underpowered":
         return f"Not decided: {size} ({reach}). {_open(interval, among)}"
@@ -133,7 +134,17 @@ def sentence_of(finding: ClaimFinding, num_claims: int = 1) -> str:
     )
     if verdict.is_within_margin:
         said += f" It is smaller than the margin of {margin}: of a size that does not count."
-    return said
+    return said + _borrowed(finding)
+
+
+def _borrowed(finding: ClaimFinding) -> str:
+    """What must be said of a decision whose spread over seeds is not that of its own seeds."""
+    estimate = finding.difference
+    if estimate is None or (estimate.basis != "stated" and estimate.num_seeds > 1):
+        return ""
+    spread = "the grid states" if estimate.basis == "stated" else "its other comparisons show"
+    seeds = "one seed" if estimate.num_seeds == 1 else f"{estimate.num_seeds} seeds"
+    return f" It stands on {seeds} and on the spread over seeds that {spread}: as good as that is."
 
 
 def _open(interval: tuple[float, float] | None, among: str) -> str:

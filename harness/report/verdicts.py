@@ -139,7 +139,7 @@ def _line(finding: ClaimFinding, words: Told) -> list[str]:
         verdict.kind,
         signed(value, scale),
         interval_text(claimed_interval(finding), scale=scale),
-        f"±{scaled(finding.margin, scale)}" if finding.margin is not None else MISSING,
+        MISSING if finding.margin is None else f"±{scale.factor * finding.margin:g}",
         p_text(verdict.p_zero),
         p_text(verdict.p_margin),
         str(len(finding.seeds)),

@@ -8,6 +8,8 @@ import pytest
 
 from harness.analysis.published import load_published
 from harness.analysis.stats import holm
+from harness.grid.priors import SeedSd, SeedSds
+from harness.report.verdict_words import sentence_of
 from tests.fixtures.claims import LINEAR, NONLINEAR, RANDOM, answers, claim, claimed_grid
 from tests.fixtures.results import GridResults
 
@@ -114,3 +116,15 @@ def test_a_published_difference_is_judged_where_it_was_measured_alike(
 def test_what_was_measured_otherwise_is_not_set_beside_the_published() -> None:
     small = claimed_grid(SHARES, model="llama-7b")
     assert all(one.published is None for one in found_in(small, claim(), claim(on="HellaSwag")))
+
+
+def test_a_stated_spread_lets_one_seed_decide_and_is_named() -> None:
+    stated = SeedSds(every=SeedSd(points=1.2, source="elsewhere"))
+    results = claimed_grid({RANDOM: 0.4, LINEAR: 0.7}, seeds=(0,))
+    (found,) = found_in(results, claim(), seed_sd=stated)
+    assert found.difference.basis == "stated"
+    assert found.verdict.kind == "reproduced"
+    assert found.reach.source == "the grid's seed_sd, 1.2 (elsewhere)"
+    assert "one seed and on the spread over seeds that the grid states" in sentence_of(found)
+    (own,) = found_in(claimed_grid({RANDOM: 0.4, LINEAR: 0.7}), claim())
+    assert "It stands on" not in sentence_of(own)

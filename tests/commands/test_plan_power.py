@@ -25,7 +25,7 @@ def powers() -> list[ClaimPower]:
 
 def test_each_claim_has_a_line_with_what_its_seed_detects(powers) -> None:
     head, *lines = power_lines(powers)
-    assert "two-sided, 5% in all over 4 tests; by seed_sd 1.2; items as if unpaired" in head
+    assert "two-sided, 5% in all over 4 tests; spread by seed_sd 1.2 (huggingface/peft" in head
     assert len(lines) == 4
     mine = [line for line in lines if "paper: Zero-init + linear better than Random-init" in line]
     assert len(mine) == 1
@@ -58,9 +58,9 @@ def test_what_all_claims_lack_is_said_once(powers) -> None:
 def test_sources_that_differ_stand_with_each_claim(powers) -> None:
     other = replace(powers[0], reach=replace(powers[0].reach, source="finished cells"))
     head, first, second = power_lines([other, powers[1]])
-    assert "by seed_sd" not in head
-    assert first.endswith("(by finished cells)")
-    assert second.endswith("(by seed_sd 1.2; items as if unpaired, at 50%)")
+    assert "seed_sd" not in head
+    assert first.endswith("; spread by finished cells")
+    assert second.endswith("; items as if unpaired, at 50%")
 
 
 def test_the_record_is_in_points(powers) -> None:

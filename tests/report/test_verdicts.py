@@ -11,9 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from harness.analysis.findings import find
 from harness.analysis.looks import VERDICTS_FILE, Look, read_looks
+from harness.grid.resolver import SHIPPED, resolve_grid
 from harness.report import build_report, contents
 from harness.report.latex import to_latex
 from harness.report.verdict_words import MARKS
@@ -21,6 +23,7 @@ from harness.report.verdicts import claim_records, verdict_files, verdict_table
 from tests.fixtures.claims import LINEAR, NONLINEAR, RANDOM, claim, claimed_grid
 from tests.report.test_report import parse_text
 
+DOCS = Path(__file__).parent.parent.parent / "docs"
 SHARES = {RANDOM: 0.5, LINEAR: 0.62, NONLINEAR: 0.621}
 CLAIMS = (
     claim(),
@@ -239,3 +242,12 @@ def test_a_claim_that_is_dropped_keeps_its_history(data, tmp_path: Path) -> None
     after, _ = read_looks(tmp_path)
     assert before.keys() == after.keys()
     assert all(isinstance(look, Look) for looks in after.values() for look in looks)
+
+
+def test_the_fragment_of_the_document_is_a_part_of_a_grid() -> None:
+    document = (DOCS / "verdicts.md").read_text(encoding="utf-8")
+    (fragment,) = re.findall(r"^```yaml\n(.*?)^```$", document, flags=re.S | re.M)
+    raw = yaml.safe_load((SHIPPED / "paper-7b.yaml").read_text(encoding="utf-8"))
+    grid = resolve_grid(raw | yaml.safe_load(fragment), place="verdicts.md")
+    assert grid.claims[0].margin == 2
+    assert grid.seed_sd.every.points == 1.2
