@@ -17,6 +17,7 @@ from harness.analysis.measurements import Measurements
 from harness.analysis.published import Published
 from harness.analysis.stats import Estimate, holm
 from harness.analysis.variants import BASE, Variant, label_of, name_of, named, representatives
+from harness.evaluation.task_index import FORGETTING
 from harness.grid.questions import ALL, ClaimSpec
 
 ALPHA = 0.05
@@ -165,13 +166,15 @@ def tested_columns(group: Group) -> tuple[str, ...]:
     """What a pair is tested on where nothing else is said.
 
     That is the average of the most benchmarks (of several the last); without one each benchmark, by
-    the first of its columns.
+    the first of its columns. What tells forgetting is no benchmark of what was learned: a claim on
+    it names it.
     """
     if averages := group.averages:
         return (max(reversed(averages), key=lambda column: len(group.weights_of(column))),)
     first: dict[str, str] = {}
     for column in group.columns:
-        if (setting := group.settings.get(column)) is not None:
+        setting = group.settings.get(column)
+        if setting is not None and setting.benchmark not in FORGETTING:
             first.setdefault(setting.benchmark, column)
     return tuple(first.values())
 

@@ -25,8 +25,6 @@ LOADERS = ("json", "csv", "parquet", "text", "arrow", "pandas")
 """Values of `dataset_path` that read the files of `dataset_kwargs`."""
 DEFAULT_NEW_TOKENS = 256
 """lm-eval's, of a task that does not say how long its answers may be."""
-GENERAL_TEXT = "General text"
-"""Title of the task that tells forgetting: its score is the likelihood of a text."""
 DATA_BY_CODE = "its data are made by a function of its own (custom_dataset): give local_data"
 NO_DATA_SET = "its YAML names no data set (dataset_path): give local_data"
 
@@ -63,7 +61,7 @@ def find_benchmark(name: str, include: str | None = None) -> Benchmark | None:
     decoding = [_decoding(leaf.config) for leaf in tree.leaves]
     return Benchmark(
         name=name,
-        title=GENERAL_TEXT if name == FORGETTING and not own else name,
+        title=name if own else FORGETTING.get(name, name),
         column=None,
         task_folder=include if own and include else "lm_eval:tasks",
         shots=max(shots),

@@ -228,7 +228,7 @@ def _check_members(task: TaskSpec, data_root: Path | None) -> None:
             least = shots + (split == member.eval_split) if examples else 1
             what = "examples" if examples else "item"
             check_rows(path, member.name, member.columns, least=least, what=what)
-            if member.name == FORGETTING and task.benchmark.definition is None:
+            if member.name in FORGETTING and task.benchmark.definition is None:
                 check_texts(path, member.name, PROSE_COLUMN)
         if member.name not in local and member.needs_files:
             raise DataError(f"{member.name}: {member.needs_files}")

@@ -24,8 +24,8 @@ from harness.records.files import cache_folder, write_text
 Kind = Literal["task", "group", "tag"]
 SHIPPED = "harness:evaluation/forgetting/tasks"
 """Tasks that ship with this package and have no entry in `benchmarks`: their YAML says all."""
-FORGETTING = "forgetting"
-"""That of them which scores general text."""
+FORGETTING = {"forgetting": "General text", "demo_forgetting": "Demo general text"}
+"""Those of them that score a text, for what was forgotten of it, with their titles."""
 _FORM = 1
 """Of the stored index; another is made anew."""
 

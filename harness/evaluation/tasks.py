@@ -119,7 +119,7 @@ class TaskSpec(Spec):
                 f"{self.name} has the prompts of the paper: remove 'apply_chat_template' and "
                 "'system_instruction'"
             )
-        if self.name == FORGETTING and (self.apply_chat_template or self.system_instruction):
+        if self.name in FORGETTING and (self.apply_chat_template or self.system_instruction):
             raise ValueError(
                 f"{self.name} is of plain text: remove 'apply_chat_template' and "
                 "'system_instruction'"

@@ -18,9 +18,11 @@ from harness.evaluation import evaluate
 from harness.evaluation.data_files import read_rows
 from harness.evaluation.task_data import check_items, local_files
 from harness.evaluation.task_files import folder_of
-from harness.evaluation.task_index import FORGETTING, SHIPPED
+from harness.evaluation.task_index import FORGETTING as TITLES
+from harness.evaluation.task_index import SHIPPED
 from harness.evaluation.tasks import LocalFile, TaskSpec, request_key
 
+FORGETTING = "forgetting"
 FOLDER = folder_of(SHIPPED)
 TEXT = FOLDER / "general_text.jsonl"
 
@@ -92,6 +94,16 @@ def test_any_file_of_texts_takes_the_place_of_the_one_that_ships(
     under_root = tmp_path / FORGETTING / "test.jsonl"
     under_root.write_text(rows.read_text())
     assert local_files(TaskSpec(name=FORGETTING), tmp_path) == {"test": under_root}
+
+
+def test_the_demos_text_is_read_from_beside_its_yaml(
+    model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    spec = TaskSpec(name="demo_forgetting", limit=2)
+    assert spec.benchmark.title == TITLES["demo_forgetting"]
+    outcome = evaluate(model, tokenizer, spec, data_root=None, precision="fp32")
+    assert {score.data_source for score in outcome.scores} == {"tasks/demo_text.jsonl"}
+    assert len(outcome.items) == 2
 
 
 def test_a_text_file_is_documents_with_blank_lines_between_unless_it_is_a_table(
