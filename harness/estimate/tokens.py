@@ -202,10 +202,12 @@ def _of_rows(task: TaskSpec, data_root: Path | None) -> ScoringTokens | None:
 
 
 def num_items(task: TaskSpec) -> int | None:
-    """Items of a task under its limit; None for a benchmark that was not counted."""
+    """Items of a task under its limit: as counted, or of files that ship or the grid names; else
+    None."""
     counted = _counted(task.name)
     if counted is None:
-        return None
+        size = own_size(task, None) if task.benchmark.members else None
+        return None if size is None else size.items
     whole = int(counted.get("benchmark_items", counted["items"]))
     return whole if task.limit is None else min(whole, task.limit * int(counted["subjects"]))
 

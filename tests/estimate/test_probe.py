@@ -33,7 +33,7 @@ CELL = CELL.model_copy(
 )
 GROUPS = (
     *("demo_arc_easy", "demo_arc_challenge", "demo_mmlu", "demo_hellaswag"),
-    "demo_truthfulqa_mc1+demo_truthfulqa_mc2",
+    *("demo_truthfulqa_mc1+demo_truthfulqa_mc2", "demo_forgetting"),
 )
 TIMES = PairTime(
     load_seconds=1.0,
@@ -70,7 +70,7 @@ def test_a_cell_is_its_steps_tokens_and_items(tmp_path: Path) -> None:
     assert found is not None
     steps, tokens = 5 * 19, 5 * 300 * 20
     assert found.training_seconds == pytest.approx(0.01 * steps + 0.0001 * tokens)
-    assert found.scoring_seconds == pytest.approx(5 * 0.5 + 0.002 * (400 + 3 * 240 + 200))
+    assert found.scoring_seconds == pytest.approx(6 * 0.5 + 0.002 * (400 + 3 * 240 + 2 * 200))
     assert found.other_seconds == pytest.approx(1 + 0.5 + 300 * 0.001 + 0.25)
     assert forecast_cell(to_do(CELL, tmp_path), replace(PROBE, pairs={}), {None: 600}) is None
 
