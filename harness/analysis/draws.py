@@ -13,13 +13,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.analysis.cell_scores import CellScores
 from harness.analysis.columns import Group
-from harness.analysis.measurements import Measurements
+from harness.analysis.frames import ReportInput
 from harness.analysis.noise import NoiseRuns
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
+
+KEYS = ["task", "doc_id", "question_id"]
+"""What names an item in its records."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +56,41 @@ def divided(draws: np.ndarray) -> tuple[float, float]:
 
 
 def draw_lines(
-    measured: Measurements, scores: CellScores, runs: Sequence[NoiseRuns]
+    data: ReportInput, groups: Sequence[Group], runs: Sequence[NoiseRuns]
 ) -> Iterator[DrawLine]:
-    """Yields a line for each column of sampled responses and each training that was repeated to the
-    same bits; or one that says that each item has one draw."""
-    for group in measured.groups:
-        for column in group.settings:
-            drawn = group.settings[column].temperature
-            if not drawn or column not in group.columns:
+    """Yields a line for each column of sampled responses and each training whose responses were
+    drawn several times by the same weights; or one that says that each item has one draw."""
+    for group in groups:
+        for column, setting in group.settings.items():
+            if not setting.temperature or column not in group.columns:
                 continue
-            found = [line for one in runs if (line := _line(scores, one, group, column))]
+            found = [line for one in runs if (line := _line(data, one, group, column))]
             yield from found or [DrawLine(None, group, column, 1, 0, None, None)]
 
 
-def _line(scores: CellScores, runs: NoiseRuns, group: Group, column: str) -> DrawLine | None:
-    if not runs.same_weights:
+def _line(data: ReportInput, runs: NoiseRuns, group: Group, column: str) -> DrawLine | None:
+    """The line of the weights whose responses were drawn most often; None of one draw alone."""
+    import numpy as np
+
+    setting = group.settings[column]
+    by_weights: dict[str, list[pd.Series]] = {}
+    for cell, weights in zip(runs.same, runs.weights, strict=True):
+        frames = data.draws(cell, setting.benchmark)
+        scores = [own for frame in frames if (own := _scores(frame, setting.metric)) is not None]
+        by_weights.setdefault(weights or cell, []).extend(scores)
+    draws = max(by_weights.values(), key=len)
+    if len(draws) < 2 or any(not own.index.equals(draws[0].index) for own in draws):
         return None
-    tables = scores.tables(runs.same, group, column)
-    if len(tables) != 1 or min(tables[0][3].shape) < 2:
+    table = np.stack([own.to_numpy() for own in draws])
+    if table.shape[1] < 2:
         return None
-    item, prediction = divided(tables[0][3])
-    num_draws, num_items = tables[0][3].shape
-    return DrawLine(runs, group, column, num_draws, num_items, item, prediction)
+    item, prediction = divided(table)
+    return DrawLine(runs, group, column, len(draws), table.shape[1], item, prediction)
+
+
+def _scores(frame: pd.DataFrame, metric: str) -> pd.Series | None:
+    """Scores by item; None where the records have none."""
+    if not {*KEYS, metric} <= set(frame.columns):
+        return None
+    series = frame.set_index(KEYS)[metric].sort_index().astype(float)
+    return series if series.index.is_unique and series.notna().all() else None

@@ -80,6 +80,8 @@ class ReportInput:
     See `harness.methods.method.TelemetryCallback.frames`."""
     texts: Callable[[str, str], Texts] = field(default=lambda _cell, _benchmark: {})
     """What the items of (cell_id, benchmark) ask, where the data root has them."""
+    draws: Callable[[str, str], Sequence[pd.DataFrame]] = field(default=lambda _cell, _name: ())
+    """Per-item records of (cell_id, benchmark) for each draw of sampled responses."""
     clusters: ClustersOf = no_clusters
     """Which items of (cell_id, benchmark) share a source."""
     tables: tuple[TableSpec, ...] = ()

@@ -72,5 +72,5 @@ def study_noise(
         variance=tuple(variance_lines(data, measured, scores)),
         clusters=tuple(cluster_lines(measured, comparisons, data.clusters)),
         cluster_problems=tuple(cluster_problems(measured, data.clusters)),
-        draws=tuple(draw_lines(measured, scores, runs)),
+        draws=tuple(draw_lines(data, measured.groups, runs)),
     )

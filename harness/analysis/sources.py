@@ -11,6 +11,7 @@ from harness.analysis.frames import scores_of
 from harness.analysis.item_clusters import Clusters, stored_clusters
 from harness.analysis.item_texts import Texts, stored_texts
 from harness.errors import StorageError, TrackingError
+from harness.evaluation.tasks import TaskSpec
 from harness.grid.cell_files import read_table
 from harness.grid.folders import items_path
 from harness.grid.schema import GridSpec
@@ -52,6 +53,7 @@ class ResultSource:
         self.tasks = {
             state.cell.id: {task.name: task for task in state.cell.tasks} for state in states
         }
+        self._asked = {state.cell.id: state.cell.tasks for state in states}
         self.results: dict[str, CellResult] = {
             state.cell.id: state.shown for state in states if state.shown is not None
         }
@@ -95,7 +97,17 @@ class ResultSource:
     def items(self, cell_id: str, benchmark: str) -> Any:
         """Per-item records of a cell's benchmark, or None where there are none."""
         result, tasks = self.results.get(cell_id), self.tasks[cell_id]
-        scores = scores_of(tasks[benchmark], result) if result and benchmark in tasks else ()
+        return self._items_of(cell_id, tasks[benchmark]) if result and benchmark in tasks else None
+
+    def draws(self, cell_id: str, benchmark: str) -> list[Any]:
+        """Those of each draw of sampled responses, where a cell has several."""
+        asked = (task for task in self._asked[cell_id] if task.name == benchmark)
+        found = (self._items_of(cell_id, task) for task in asked)
+        return [frame for frame in found if frame is not None]
+
+    def _items_of(self, cell_id: str, task: TaskSpec) -> Any:
+        result, benchmark = self.results.get(cell_id), task.name
+        scores = scores_of(task, result) if result else ()
         if not scores:
             return None
         path = items_path(self.folders[cell_id], benchmark, scores[0].evaluation)

@@ -102,6 +102,7 @@ def _content(
         traces=source.trace,
         texts=source.texts,
         clusters=source.clusters,
+        draws=source.draws,
         tables=grid.spec.tables,
         compare=grid.spec.compare,
         claims=grid.spec.claims,

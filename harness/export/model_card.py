@@ -126,7 +126,8 @@ def _tasks(tasks: Sequence[TaskSpec]) -> dict[str, Any]:
         for file in task.files:
             files = keys.setdefault("local_data", {}).setdefault(file.task, {})
             files[file.split] = file.path
-    listed = [task.model_dump(mode="json", exclude_none=True, exclude=own) for task in tasks]
+    once = dict.fromkeys(task.model_copy(update={"draw": None}) for task in tasks)
+    listed = [task.model_dump(mode="json", exclude_none=True, exclude=own) for task in once]
     return {**keys, "tasks": listed}
 
 

@@ -19,6 +19,8 @@ class NoiseSpec(Spec):
 
     repeats: Annotated[int, Field(ge=2, le=MOST_REPEATS)] = 2
     """Trainings with the same seed, the first of them the grid's own cell."""
+    draws: Annotated[int, Field(ge=1, le=MOST_REPEATS)] = 2
+    """How often each repeat draws its sampled responses, by the same weights."""
     method: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """A method by its label or registry name; the first that is trained where absent."""
     model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
@@ -66,14 +68,16 @@ def other_seed(seeds: Sequence[int], *, varies: bool) -> int:
     return max(seeds) + 1 if max(seeds) < LARGEST_SEED else min(seeds) - 1
 
 
-def noise_cells(cell: Cell, repeats: int, seed: int) -> Iterator[Cell]:
+def noise_cells(cell: Cell, noise: NoiseSpec, seed: int) -> Iterator[Cell]:
     """Yields the further trainings of a cell: with its own seed, then with another one.
 
-    A repeat draws its sampled responses anew.
+    A repeat draws its sampled responses anew, and several times.
     """
     alone = {"is_noise": True, "tuning": None, "aliases": ()}
-    for repeat in range(1, repeats):
-        tasks = tuple(task.drawn(repeat) for task in cell.tasks)
+    for repeat in range(1, noise.repeats):
+        draws = range((repeat - 1) * noise.draws + 1, repeat * noise.draws + 1)
+        each = (task.drawn(draw) for task in cell.tasks for draw in draws)
+        tasks = tuple(dict.fromkeys(each))  # what samples nothing is asked once
         yield cell.model_copy(update=alone | {"repeat": repeat, "tasks": tasks})
     yield cell.model_copy(update=alone | {"seed": seed})
 

@@ -177,7 +177,7 @@ def _noise_cells(grid: GridSpec, cells: Sequence[Cell]) -> Iterator[Cell]:
             own = cell.model_name, cell.method_label, cell.data_name, cell.fraction, cell.seed
             if own == place and not cell.is_varied:
                 seed = other_seed(block.seeds, varies=bool(block.vary))
-                yield from noise_cells(cell, grid.noise.repeats, seed)
+                yield from noise_cells(cell, grid.noise, seed)
 
 
 def add_cell(cells: dict[str, Cell], cell: Cell) -> None:

@@ -164,8 +164,7 @@ def noise_sentences(findings: Findings) -> list[str]:
     if once:
         lines.append(
             f"Sampled responses, {columns}: one draw per item, so that prediction noise and item "
-            "noise cannot be told apart. Repeats with the same bits (`noise` in the grid, on a "
-            "CPU) draw anew."
+            "noise cannot be told apart. Repeats (`noise` in the grid) draw several times."
         )
     return lines
 

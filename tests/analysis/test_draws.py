@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from harness.analysis.draws import divided
@@ -30,17 +31,33 @@ def test_draws_that_agree_are_no_noise_and_items_that_agree_have_none() -> None:
     assert (item, prediction) == (-0.25, 0.5)
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_draws_are_told_apart_where_the_weights_are_the_same(results, answer, same: bool) -> None:
+def records(pattern: str) -> pd.DataFrame:
+    size = range(len(pattern))
+    names = {"task": "paper_arc_easy", "doc_id": size, "question_id": [f"q{i}" for i in size]}
+    return pd.DataFrame({**names, "acc": [float(one) for one in pattern]})
+
+
+@pytest.mark.parametrize(
+    ("hashes", "num_draws"), [(("ab", "ab"), 3), (("ab", "cd"), 2), ((None, None), 2)]
+)
+def test_draws_by_the_same_weights_stand_together(results, answer, hashes, num_draws) -> None:
     pattern = {"paper_arc_easy": answer("11100110", ["x"])["x"]}
     again = {"paper_arc_easy": answer("11100101", ["x"])["x"]}
-    hashes = "ab", "ab" if same else "cd"
+    first = results.add("lora", 0, pattern, **SAMPLED)
+    repeat = results.add("lora", 0, again, further={"noise": "repeat"}, **SAMPLED)
+    drawn = {first: [records("11100110")], repeat: [records("11110101"), records("11100101")]}
+    data = results.input(tables=(), claims=(), draws=lambda cell, _name: drawn[cell])
+    found = find(replace(data, cells=data.cells.assign(weights_sha256=hashes)))
+    (line,) = found.noise.draws
+    assert (line.num_draws, line.num_items) == (num_draws, 8)
+    table = np.array([[float(c) for c in p] for p in ("11100110", "11110101", "11100101")])
+    assert (line.item, line.prediction) == pytest.approx(divided(table[3 - num_draws :]))
+
+
+def test_one_draw_of_each_weights_tells_nothing_apart(results, answer) -> None:
+    pattern = {"paper_arc_easy": answer("11100110", ["x"])["x"]}
     results.add("lora", 0, pattern, **SAMPLED)
-    results.add("lora", 0, again, further={"noise": "repeat"}, **SAMPLED)
-    data = results.input(tables=(), claims=())
-    (line,) = find(replace(data, cells=data.cells.assign(weights_sha256=hashes))).noise.draws
-    if same:
-        assert (line.num_draws, line.num_items) == (2, 8)
-        assert line.prediction == pytest.approx(2 * 0.5 / 8)
-    else:
-        assert (line.runs, line.num_draws, line.prediction_share) == (None, 1, None)
+    results.add("lora", 0, pattern, further={"noise": "repeat"}, **SAMPLED)
+    data = results.input(tables=(), claims=(), draws=lambda _cell, _name: [records("11100110")])
+    (line,) = find(data).noise.draws
+    assert (line.runs, line.num_draws, line.prediction_share) == (None, 1, None)

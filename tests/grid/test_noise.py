@@ -91,10 +91,11 @@ def test_a_repeat_draws_sampled_responses_anew_and_asks_all_else_alike() -> None
     cells = {cell.label: cell for cell in cells_of(text)}
     first = cells["a/zero-init-linear/100%/seed0"].tasks
     again, third = (cells[f"a/zero-init-linear/100%/seed0/repeat{n}"].tasks for n in (1, 2))
-    assert [task.draw for task in again] == [None, 1, None]  # at temperature 0 nothing is drawn
+    assert [task.draw for task in again] == [None, 1, 2, None]  # nothing is drawn at temperature 0
+    assert [task.draw for task in third] == [None, 3, 4, None]
     keys = [[request_key(task) for task in tasks] for tasks in (first, again, third)]
-    assert len({own[0] for own in keys}) == len({own[2] for own in keys}) == 1
-    assert len({own[1] for own in keys}) == 3
+    assert len({own[0] for own in keys}) == len({own[-1] for own in keys}) == 1
+    assert len({key for own in keys for key in own[1:-1]}) == 5
 
 
 def test_a_block_varies_some_sources_alone() -> None:
@@ -214,6 +215,7 @@ def test_the_pages_fragments_are_accepted() -> None:
         ("{repeats: 0}", "noise.repeats: must be at least 2 (got 0)"),
         ("{repeats: 1}", "noise.repeats: must be at least 2 (got 1)"),
         ("{repeats: 1000}", "noise.repeats: must be at most 50 (got 1000)"),
+        ("{draws: 0}", "noise.draws: must be at least 1 (got 0)"),
         ("{repeats: two}", "noise.repeats: "),
         ("{repeat: 2}", "noise.repeat: unknown key"),
         ("2", "noise: "),
