@@ -62,16 +62,17 @@ data:
   validation: {{fraction: 0.001}}      # to choose by; its loss is measured once, at the end
 
 include: ../evaluation/peft_suite/tasks
-tasks: [peft_gsm8k]
+tasks: [peft_gsm8k, forgetting]
 
 train:
   {{max_steps: 5000, batch_size: 4, max_length: 768, learning_rate: 1e-4, weight_decay: 0.1,
    schedule: cosine, warmup_ratio: 0.1, max_gradient_norm: 1.0, precision: bf16}}
 
+compare: lora-rank32
 published_runs: peft-suite
 seed_sd:
-  points: 1.2
-  source: 51 configurations of the suite, each run again with the same seed
+  peft_gsm8k:
+    {{points: 1.2, source: "51 configurations of the suite, each run again with the same seed"}}
 """
 
 

@@ -32,6 +32,7 @@ from harness.analysis.measurements import Measurements, finite
 from harness.analysis.mixtures import Mixture, table_mixture
 from harness.analysis.noise_study import NoiseStudy, study_noise
 from harness.analysis.published import Anchor, Published, load_published
+from harness.analysis.published_runs import PublishedRuns, published_runs
 from harness.analysis.responses import FlagLine, OrderLine, flag_lines, order_lines
 from harness.analysis.score_tables import Lines, score_lines
 from harness.analysis.tradeoffs import Tradeoff, tradeoffs
@@ -94,6 +95,8 @@ class Findings:
     """What training changed of the likelihood of general text."""
     tradeoffs: tuple[Tradeoff, ...]
     """What the scores cost."""
+    published_runs: PublishedRuns | None
+    """Published runs beside the measured ones, where the grid names some."""
     means: tuple[MeanLine, ...]
     """Interquartile means over the benchmarks."""
     improvements: tuple[ImprovementLine, ...]
@@ -159,6 +162,7 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
         scores=scores,
         forgotten=forgotten,
         tradeoffs=tuple(tradeoffs(measured, comparisons, forgotten)),
+        published_runs=published_runs(data, measured, forgotten),
         means=tuple(mean_lines(measured)),
         improvements=tuple(improvement_lines(measured)),
         not_numbers=tuple(

@@ -100,6 +100,11 @@ class ReportInput:
     """What earlier reports in the same folder said of each claim, see `harness.analysis.looks`."""
     date: str = ""
     """Of this report, ISO 8601."""
+    published_runs: str | None = None
+    """Published runs that stand beside the measured ones, by the grid's name for them."""
+    other_than_published: str | None = None
+    """Why the grid's cells are others than the published runs, in words; None where they are the
+    same."""
     overlap: Overlap = field(default_factory=Overlap)
     """Test items that the training rows hold."""
     prompts: tuple[PromptPair, ...] = ()

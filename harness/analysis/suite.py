@@ -13,13 +13,21 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from harness.grid.cells import Cell
+
+DATA_SET = "meta-math/MetaMathQA"
+BENCHMARKS = ("peft_gsm8k", "peft_gsm8k_sampled")
+"""The benchmarks that the published accuracy is compared with."""
 SUITE = "peft-suite"
 """What a grid's `published_runs` calls them."""
 TORCH_WEIGHT_DECAY = 0.01
 """AdamW's own in torch: a row that states optimizer options and no weight decay has this one, since
 its options replace the suite's as a whole."""
+NORMAL_95 = 1.959963984540054
+"""The 97.5% quantile of the standard normal distribution."""
 SIGNIFICANCE = 0.05
 """Level at which neighbours count as told apart."""
 
@@ -110,6 +118,25 @@ def _row(raw: Mapping[str, Any], default: Mapping[str, Any]) -> SuiteRow:
         train_seconds=raw["train_seconds"],
         peak_memory_bytes=raw["memory_max"],
     )
+
+
+def other_than_published(cells: Iterable[Cell]) -> str | None:
+    """In what cells are not the published runs, beside their methods; None where in nothing."""
+    default = suite_table().rows[0].training
+    for cell in cells:
+        if cell.train is None:
+            continue
+        model = cell.model.source or cell.model.path
+        if cell.model.source != default["model_id"]:
+            return f"the model is {model}, not {default['model_id']}"
+        if cell.data.source != DATA_SET:
+            return f"the training rows are those of {cell.data.source or cell.data.path}"
+        for name, key in (("max_steps", "max_steps"), ("batch_size", "batch_size")):
+            if (ours := getattr(cell.train, name)) != default[key]:
+                return f"{name} is {ours}, not {default[key]}"
+        if any(task.limit is not None for task in cell.tasks if task.name in BENCHMARKS):
+            return "the benchmark is scored on some of its items alone"
+    return None
 
 
 def label_of_experiment(experiment: str) -> str:

@@ -69,6 +69,8 @@ def tuned_lines(
     """Yields each tuned method with a score in each column, in the order of the groups."""
     for group in comparisons:
         for tuning in measured.data.tunings:
+            if tuning.gathered:  # its rows stand in the tables as they are
+                continue
             published = variant_named(measured, tuning, tuning.method)
             tuned = variant_named(measured, tuning, tuning.winner)
             if tuned is None:

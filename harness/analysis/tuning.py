@@ -69,12 +69,17 @@ class Tuning:
     """Number of the trial whose settings were chosen; None where it is not decided yet."""
     published: Mapping[str, Any] = field(default_factory=dict)
     """What the method's own recipe has in the place of what is tuned, as far as it states it."""
+    gathered: tuple[str, ...] = ()
+    """Labels of the rows of the study that it is gathered from, by the number of their trial: they
+    have scores of their own, and nothing is trained anew. Empty of a tuning of the grid's own."""
     unit: str | None = None
     """What the validation score counts, such as `nats per token`; None of shares (0..1)."""
 
     @property
     def winner(self) -> str:
         """The label of the method with the chosen settings."""
+        if self.gathered:
+            return self.method if self.chosen is None else self.gathered[self.chosen]
         return f"{self.method}[tuned]"
 
 

@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.analysis.frames import ReportInput, cells_frame, losses_frame, scores_frame
+from harness.analysis.gathered import gathered_tunings
 from harness.analysis.looks import read_looks
 from harness.analysis.overlap_files import find_overlap
 from harness.analysis.prompts import prompt_pairs
 from harness.analysis.sources import ResultSource
+from harness.analysis.suite import other_than_published
 from harness.analysis.tuning import tunings
 from harness.commands.display import console, grid_warnings, print_json, print_warnings
 from harness.errors import LONGEST_LIST, ReportError, ZbenchError, mask_secrets, printable
@@ -106,7 +108,9 @@ def _content(
         tables=grid.spec.tables,
         compare=grid.spec.compare,
         claims=grid.spec.claims,
-        tunings=tunings(grid),
+        tunings=(*tunings(grid), *gathered_tunings(grid)),
+        published_runs=grid.spec.published_runs,
+        other_than_published=other_than_published(grid.cells),
         seed_sd=grid.spec.seed_sd or SeedSds(),
         benchmarks={task.name: task.benchmark for cell in grid.cells for task in cell.tasks},
         overlap=find_overlap(grid.cells, source.results, grid.runs_dir, source.items),

@@ -94,8 +94,8 @@ def settings_of(choice: MethodChoice) -> dict[str, Any]:
 
 
 def differing_settings(choices: Sequence[MethodChoice]) -> list[dict[str, Any]]:
-    """Of methods, the settings in which they differ, with their values; None where one has none."""
+    """Of methods, the settings in which they differ; `default` where one states none."""
     all_of = [settings_of(choice) for choice in choices]
     names = dict.fromkeys(name for one in all_of for name in one)
     varied = [name for name in names if len({repr(one.get(name)) for one in all_of}) > 1]
-    return [{name: one.get(name) for name in varied} for one in all_of]
+    return [{name: one.get(name, "default") for name in varied} for one in all_of]

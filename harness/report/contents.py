@@ -35,6 +35,7 @@ from harness.report.latex import to_latex
 from harness.report.overlap import overlap_score_table, overlap_table, unknown_sentences
 from harness.report.page import Section, html, render_page
 from harness.report.prompts import prompts_section
+from harness.report.published_runs import run_drawing, run_records, run_table
 from harness.report.reading import caution_sentences, headline_sentences, status_line
 from harness.report.render import Table, to_markdown
 from harness.report.text import to_text
@@ -143,6 +144,9 @@ TABLES = (
     TableKind("protocol", listings.protocol_tables),
     TableKind("overlap", overlap_table, file="overlap"),
     TableKind("overlap", overlap_score_table, file="overlap"),
+    TableKind(
+        "published-runs", run_table, run_records, file="published-runs", formats=("md", "tex")
+    ),
     TableKind("published", listings.published_tables),
     TableKind("published", listings.anchor_table),
     TableKind("costs", costs.cost_table),
@@ -190,6 +194,7 @@ SECTIONS = {
     "protocol": "Protocol",
     "prompts": "Prompts of training and evaluation",
     "overlap": "Training rows and test items",
+    "published-runs": "Published runs beside measured ones",
     "published": "Published values",
     "costs": "Costs and cells",
     "scores": "All scores",
@@ -224,6 +229,7 @@ def drawings(findings: Findings) -> list[Drawing]:
             for drawing in efficiency_drawings(findings, *key, styles)
         ),
         *tradeoffs.tradeoff_drawings(findings, styles),
+        run_drawing(findings),
         *(loss_drawing(findings, curves, styles) for curves in findings.losses),
         *tuning_drawings(findings.data.tunings, styles),
         *(gate_drawing(curves) for curves in findings.gates),

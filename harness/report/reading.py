@@ -134,6 +134,7 @@ def caution_sentences(findings: Findings) -> list[str]:
 
 def _about_recipes(tunings: Sequence[Tuning]) -> str:
     own = "their own recipes (learning rate, epochs, batch), not at equal cost; see the costs."
+    tunings = [one for one in tunings if not one.gathered]
     if not tunings:
         return f"Methods are compared with {own}"
     counts = sorted({one.num_trials for one in tunings})

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from harness.analysis.findings import Findings
+from harness.analysis.gathered import VALIDATION
 from harness.analysis.scales import scale_of
 from harness.analysis.tuned import (
     TunedLine,
@@ -75,7 +76,8 @@ def choice_table(findings: Findings, digits: int = 2) -> list[Table]:
         caption=(
             f"{_budget_sentence(tunings)} Tuning: {of} of all trainings of the trials; times: how "
             "many trainings with the chosen settings it would have paid for.",
-            BIASED,
+            *gathered_sentences(tunings),
+            *([BIASED] if any(not one.gathered for one in tunings) else []),
         ),
         notes=tuple(edge_sentences(tunings)),
         num_text_columns=4,
@@ -122,6 +124,24 @@ def _budget_sentence(tunings: Sequence[Tuning]) -> str:
     return " ".join(sentences)
 
 
+def gathered_sentences(tunings: Sequence[Tuning]) -> list[str]:
+    """What the tunings are that are gathered from rows of the study, and how they are chosen."""
+    gathered = [one for one in tunings if one.gathered]
+    if not gathered:
+        return []
+    rows = "; ".join(f"{one.method}: {', '.join(one.gathered)}" for one in gathered)
+    found = [
+        f"Gathered by the grid from rows that are one method under several settings ({rows}): each "
+        "row has its scores in the tables, and the chosen one is not trained anew."
+    ]
+    if any(one.lower_is_better is False or one.on != VALIDATION for one in gathered):
+        found.append(
+            "A row that is chosen by a benchmark of the study itself is chosen on test items: its "
+            "score there is biased upwards."
+        )
+    return found
+
+
 def edge_sentences(tunings: Sequence[Tuning]) -> list[str]:
     """One line for each chosen number at the edge of what was tried."""
     return [_edge_sentence(one, edge) for one in tunings for edge in edges(one)]
@@ -135,11 +155,12 @@ def _edge_sentence(one: Tuning, edge: Edge) -> str:
         if edge.is_range
         else f"the {size} of its list"
     )
-    to = "" if edge.beyond is None else f", such as to {value_text(edge.beyond)}"
+    advice = "" if one.gathered else f": widen `tune.space.{one.method}.{edge.setting}`"
+    to = "" if edge.beyond is None or one.gathered else f", such as to {value_text(edge.beyond)}"
     return (
         f"At the edge: {_place(one)}, {one.method}: the chosen {edge.setting} "
-        f"{value_text(edge.value)} is {where} ({low} to {high}); a better one may lie beyond: "
-        f"widen `tune.space.{one.method}.{edge.setting}`{to}."
+        f"{value_text(edge.value)} is {where} ({low} to {high}); a better one may lie beyond"
+        f"{advice}{to}."
     )
 
 

@@ -1,0 +1,135 @@
+"""Rows of a study that are one method under several settings, read as that method's tuning.
+
+They are ordinary cells with scores of their own: which of them is chosen is told by the validation
+loss, where rows are held out. Without any it is told by the benchmark itself, and so is biased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from harness.analysis.tuning import Trial, TrialStatus, Tuning
+from harness.grid.remarks import differing_settings
+
+if TYPE_CHECKING:
+    from harness.evaluation.tasks import TaskSpec
+    from harness.grid.choices import MethodChoice
+    from harness.grid.schema import Block
+    from harness.grid.status import CellState
+    from harness.grid.workspace import OpenGrid
+
+VALIDATION = "validation loss"
+
+
+def gathered_tunings(grid: OpenGrid) -> tuple[Tuning, ...]:
+    """What is known of the rows that the grid gathers, as tunings, in the order of its blocks."""
+    return tuple(_tunings(grid))
+
+
+def _tunings(grid: OpenGrid) -> Iterator[Tuning]:
+    spec = grid.spec
+    for name, labels in spec.gather.items():
+        for block in spec.blocks:
+            choices = {choice.label: choice for choice in block.methods if choice.label in labels}
+            rows = [choices[label] for label in labels if label in choices]
+            if len(rows) < 2:
+                continue
+            for model, fraction in product(block.models, block.fractions):
+                yield _tuning(grid, block, name, rows, model, fraction)
+
+
+def _tuning(
+    grid: OpenGrid,
+    block: Block,
+    name: str,
+    rows: Sequence[MethodChoice],
+    model: str,
+    fraction: float,
+) -> Tuning:
+    validated = grid.spec.data_of(block.data).validation is not None
+    task = None if validated else block.tasks[0]
+    settings = differing_settings(rows)
+    trials = []
+    for number, choice in enumerate(rows):
+        states = {
+            state.cell.seed: state
+            for state in grid.states
+            if state.cell.method_label == choice.label
+            and (state.cell.model_name, state.cell.fraction) == (model, fraction)
+            and state.cell.data_name == block.data
+            and state.cell.seed in block.seeds
+        }
+        trials.append(_trial(number, settings[number], states, task))
+    lower = task is None or not task.benchmark.direction(_metric(task))
+    known = [(trial.value, trial.number) for trial in trials if trial.value is not None]
+    chosen = None
+    if len(known) == len(trials):
+        chosen = (min if lower else max)(known)[1]
+    return Tuning(
+        model=model,
+        method=name,
+        method_title=name,
+        data=block.data,
+        fraction=fraction,
+        on=VALIDATION if task is None else f"{task.name} {_metric(task)}",
+        lower_is_better=lower,
+        num_trials=len(trials),
+        space={key: _distinct(one[key] for one in settings) for key in settings[0]},
+        sampler="published configurations",
+        trials=tuple(trials),
+        chosen=chosen,
+        unit="nats per token"
+        if task is None
+        else task.benchmark.unit(task.benchmark.primary_metric),
+        gathered=tuple(choice.label for choice in rows),
+    )
+
+
+def _metric(task: TaskSpec) -> str:
+    return task.benchmark.primary_metric
+
+
+def _distinct(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Values in their order, each once; some have no hash."""
+    return tuple({repr(value): value for value in values}.values())
+
+
+def _trial(
+    number: int,
+    settings: Mapping[str, object],
+    states: Mapping[int, CellState],
+    task: TaskSpec | None,
+) -> Trial:
+    values = {seed: _value(state, task) for seed, state in states.items()}
+    failed = any(state.status == "failed" for state in states.values())
+    status: TrialStatus = "done" if all(v is not None for v in values.values()) else "to do"
+    seconds = [s.result.train.seconds for s in states.values() if s.result and s.result.train]
+    return Trial(
+        number=number,
+        settings=settings,
+        values=values,
+        status="failed" if failed and status != "done" else status,
+        cell_ids=tuple(state.cell.id for state in states.values()),
+        seconds=sum(seconds) if seconds else None,
+    )
+
+
+def _value(state: CellState, task: TaskSpec | None) -> float | None:
+    """The validation loss of the weights that are kept, or the benchmark's score."""
+    result = state.result
+    if result is None or result.train is None:
+        return None
+    if task is None:
+        losses = result.train.validation_losses
+        kept = result.train.kept_epoch
+        return None if not losses else losses[-1 if kept is None else kept]
+    return next(
+        (
+            score.value
+            for score in result.scores
+            if score.benchmark == score.task == task.name and score.metric == _metric(task)
+        ),
+        None,
+    )
