@@ -44,8 +44,8 @@ class RunLine:
     difference: float | None
     """Measured minus published, 0..1."""
     stderr: float | None
-    """Of the difference: the items' error of both sides, which are taken as independent, and twice
-    the variance over seeds that the grid states."""
+    """Of the difference: the error of both sides, which are taken as independent, and of each side
+    with one seed the variance over seeds that the grid states."""
     is_planned: bool
     """Whether the grid has its cell."""
     seconds: float | None
@@ -88,14 +88,16 @@ def published_runs(
     planned = set(data.cells["method"]) if len(data.cells) else set()
     lost = {change.variant: change.change.value for one in forgotten for change in one.changes}
     sd = data.seed_sd.of(*BENCHMARKS, is_share=True)
-    spread = 0.0 if sd is None else 2 * (sd.points / 100) ** 2
+    spread = 0.0 if sd is None else (sd.points / 100) ** 2
     costs = _costs(data.cells)
     lines = []
     for rank, row in enumerate(table.ranking, start=1):
         variant = variants.get(row.label)
-        ours = None
+        ours, trainings = None, 2  # the published one, and ours
         if variant is not None and place is not None:
             ours = measured.estimate(variant, *place)
+            if len(measured.seed_scores(variant, *place)) > 1:
+                trainings = 1  # the spread over our seeds is in our error
         known = costs.get(row.label, {})
         lines.append(
             RunLine(
@@ -103,7 +105,9 @@ def published_runs(
                 rank=rank,
                 measured=ours,
                 difference=ours.value - row.accuracy if ours and not other else None,
-                stderr=None if other else _stderr(ours, row.stderr(table.num_items), spread),
+                stderr=None
+                if other
+                else _stderr(ours, row.stderr(table.num_items), trainings * spread),
                 is_planned=row.label in planned,
                 seconds=known.get("seconds"),
                 memory_bytes=known.get("peak_memory_bytes"),

@@ -69,10 +69,10 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def zbench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def zbench(folder: Path, *arguments: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*arguments), cwd=folder, env=environment(folder), capture_output=True, text=True,
-        check=False, timeout=300,
+        check=False, timeout=timeout,
     )  # fmt: skip
 
 
