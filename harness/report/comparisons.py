@@ -184,7 +184,7 @@ def _stack_notes(mixture: Mixture | None) -> tuple[str, ...]:
 
 def _correction(comparisons: Sequence[Comparison]) -> list[str]:
     """What is tested, and what is corrected together."""
-    tested = [entry for entry in comparisons if entry.is_tested]
+    tested = [entry for entry in comparisons if entry.is_tested and not entry.is_of_models]
     columns = list(dict.fromkeys(entry.column for entry in tested))
     if not tested:
         return ["Nothing here is tested: these columns describe, and have no star."]
