@@ -38,6 +38,7 @@ from harness.estimate.probe import (
 from harness.estimate.probe_worker import ProbeSettings
 from harness.execution.devices import resolve_devices, worker_threads
 from harness.grid.budgets import budget_notes
+from harness.grid.noise import noise_lines
 from harness.grid.remarks import remark_lines
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
 
@@ -58,6 +59,7 @@ def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
     warnings = [*grid.notices, *grid.inputs.warnings]
     said = remark_lines(grid.spec.remarks, grid.spec.left_out)
     notes = [*budget_notes(grid.spec), *said, *tuning_lines(grid), *stand_in_line(grid)]
+    notes += noise_lines(grid.cells)
     powers = grid_powers(grid)
     warnings += short_line(grid.spec.name, powers)
     if as_json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -80,6 +80,22 @@ def noise_cells(cell: Cell, noise: NoiseSpec, seed: int) -> Iterator[Cell]:
         tasks = tuple(dict.fromkeys(each))  # what samples nothing is asked once
         yield cell.model_copy(update=alone | {"repeat": repeat, "tasks": tasks})
     yield cell.model_copy(update=alone | {"seed": seed})
+
+
+def noise_lines(cells: Iterable[Cell]) -> list[str]:
+    """What a plan says of the cells that stand in no table of scores."""
+    found = list(cells)
+    repeats = sum(cell.repeat is not None for cell in found)
+    others = sum(cell.is_noise and cell.repeat is None for cell in found)
+    varied = sum(cell.is_varied for cell in found)
+    counts = ((repeats, "repeated"), (others, "with another seed"), (varied, "varied in a part"))
+    told = [f"{count} {what}" for count, what in counts if count]
+    if not told:
+        return []
+    return [
+        f"{sum(count for count, _ in counts)} cells tell what noise does, and stand in no table of "
+        f"scores and no comparison ({', '.join(told)})"
+    ]
 
 
 def noise_faults(

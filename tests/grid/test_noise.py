@@ -15,7 +15,7 @@ from harness.export.model_card import cell_grid
 from harness.grid.cell_groups import group_folders, parse_group
 from harness.grid.cells import SOURCES, FixedSeeds
 from harness.grid.folders import cell_folder, stored_label, write_cell_file
-from harness.grid.noise import fixed_seeds, other_seed
+from harness.grid.noise import fixed_seeds, noise_lines, other_seed
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, GridSpec, count_cells, expand
 from harness.grid.selection import find_cell, find_folder, select_cells
@@ -39,6 +39,13 @@ def faults_of(text: str) -> list[str]:
 PLAIN = {cell.id: cell for cell in cells_of(GRID)}
 NOISE = "noise: {repeats: 3}\n" + GRID
 VARIED = GRID.replace("seeds: [0, 1]", "seeds: [4, 1, 2]\n    vary: [order]")
+
+
+def test_a_plan_says_which_cells_stand_in_no_table() -> None:
+    assert noise_lines(PLAIN.values()) == []
+    (line,) = noise_lines(cells_of("noise: {repeats: 3}\n" + VARIED))
+    assert line.startswith("11 cells tell what noise does, and stand in no table of scores")
+    assert line.endswith("(2 repeated, 1 with another seed, 8 varied in a part)")
 
 
 def test_without_the_keys_no_record_knows_of_them() -> None:
