@@ -206,6 +206,22 @@ def test_drawn_responses_belong_to_the_item_and_its_repeat(
     assert "generated at temperature 0, not 0.7" in str(outcome.scores[0].note)
 
 
+def test_another_draw_gives_other_responses_and_the_same_one_the_same(
+    folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    first = spec_of(folder, "own_votes", limit=4)
+    again = first.drawn(1)
+    assert spec_of(folder, "own_choice").drawn(1).draw is None  # nothing of it is sampled
+    outcomes = [
+        evaluate(model, tokenizer, spec, data_root=None, precision="fp32")
+        for spec in (first, again, again)
+    ]
+    texts = [[tuple(own) for own in one.items["responses"]] for one in outcomes]
+    assert texts[0] != texts[1] == texts[2]
+    keys = [one.scores[0].key for one in outcomes]
+    assert keys[0] != keys[1] == keys[2]
+
+
 def test_rolling_texts_longer_than_the_model_are_cut_into_windows_as_hflm_does(
     folder: Path, make_model: Callable[..., Any], tokenizer: PreTrainedTokenizerFast
 ) -> None:
