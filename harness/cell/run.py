@@ -54,7 +54,7 @@ from harness.records.results import (
     read_result,
     write_result,
 )
-from harness.training.signals import SignalFlags, Stopped, handle_signals
+from harness.training.signals import Paused, SignalFlags, Stopped, handle_signals
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,6 +71,7 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
 
     Raises:
         SmallerBudget: out of memory, which is no failure: retry the cell in a fresh process.
+        Paused: its training has come as far as `settings.pauses` says.
         Stopped: a signal asked for it; the next call resumes from the checkpoint.
         ZbenchError: what went wrong, in one line; it is stored in the folder too.
     """
@@ -169,6 +170,10 @@ def _failures_recorded(context: CellContext) -> Iterator[None]:
         yield
     except SmallerBudget as fault:
         context.emit(Warned(cell.id, str(fault), restarts=True))
+        raise
+    except Paused:
+        seconds = time.monotonic() - start
+        context.emit(CellEnded(cell.id, str(folder), seconds, paused=True))
         raise
     except Exception as fault:  # whatever ends a cell is kept with it; who called it logs it
         record_failure(cell, folder, fault)

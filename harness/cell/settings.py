@@ -33,6 +33,8 @@ class RunSettings:
     out-of-memory error takes precedence."""
     estimates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Expected costs of cells by their ids; kept with their results."""
+    pauses: Mapping[str, int] = field(default_factory=dict)
+    """By cell id: after how many epochs its training stops with a checkpoint, to be resumed."""
     data_contents: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the rows that the grid's cells were trained on so far, by the hub's
     `source@revision`: a branch may have moved since."""

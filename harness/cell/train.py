@@ -42,6 +42,7 @@ from harness.training.loss_watch import LossWatch
 from harness.training.method_statistics import HookState, MethodStatistics
 from harness.training.micro_batches import longest_sequence
 from harness.training.parallel import gather_trained
+from harness.training.pause import Pause
 from harness.training.process_group import joined
 from harness.training.progress import StepRecord
 from harness.training.signals import SignalFlags
@@ -139,6 +140,8 @@ def train_cell(
     events = StepEvents(context)
     text_sha256 = data_sha256 + (f" {jinja_sha256(chat)}" if chat else "")
     followers = [*([validation] if validation else []), statistics, events]
+    if (pause := settings.pauses.get(cell.id)) is not None:
+        followers.append(Pause(pause, flags))
     followers += [HookState(hook, base.tokenizer)] if hook else []
     checkpoints = _checkpoints(context, base, model, text_sha256, validation, flags)
     resume = checkpoints.latest()

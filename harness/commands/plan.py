@@ -102,7 +102,7 @@ def estimate_command(
     if hardware is None:
         raise UsageError("--price-per-hour: needs --hardware or --probe")
     found = estimate_grid(
-        grid.expected,
+        [state for state in grid.expected if state.status != "pruned"],
         hardware,
         price_per_hour=price_per_hour,
         runs_dir=grid.runs_dir,
@@ -122,7 +122,7 @@ def _probe_command(
     grid: OpenGrid, price_per_hour: float | None, device: str, workers: int | None, as_json: bool
 ) -> int:
     """Measures this machine, keeps the times, and prints what they make of the grid."""
-    states = [state for state in grid.expected if state.status != "done"]
+    states = [state for state in grid.expected if state.status not in ("done", "pruned")]
     cells = [state.cell for state in states]
     devices = resolve_devices(device, workers=workers, num_cells=len(cells))
     threads = worker_threads(devices, workers)
@@ -174,8 +174,8 @@ def _print_plan(console: Console, grid_name: str, rows: Sequence[PlanRow]) -> No
     shown = [one for one in dataclasses.fields(PlanRow) if "head" in one.metadata]
     heads = [one.metadata["head"] for one in shown]
     texts = [[_form(one.metadata["form"], getattr(row, one.name)) for one in shown] for row in rows]
-    to_do = sum(row.status != "done" for row in rows)
-    untrained = [row.steps for row in rows if not row.trained]
+    to_do = sum(row.status not in ("done", "pruned") for row in rows)
+    untrained = [row.steps for row in rows if not row.trained and row.status != "pruned"]
     known = [steps for steps in untrained if steps is not None]
     steps = f"{sum(known):,} optimizer steps"
     if len(known) < len(untrained):

@@ -161,6 +161,8 @@ class Lines:
             what = "done" if event.error is None else f"FAILED: {event.error}"
             if event.elsewhere:
                 what = "another process runs it"
+            elif event.paused:
+                what = "paused after an epoch, until the other trials have come as far"
             count, label = f"[{self.ended}/{len(self.labels)}]", self.labels[event.cell_id]
             print_line(self.console, f"{count} {label}: {what} ({event.seconds:.1f} s)")
 

@@ -33,16 +33,21 @@ def run_rounds(
     """Runs what is to do, then what its results have decided, until nothing new comes of it.
 
     A grid without tunings has one round. A cell is tried once; one that failed does not end the
-    rounds. A trial that diverged has ended, and is not tried again.
+    rounds. A trial that diverged has ended, and is not tried again; with a pruner trials are taken
+    on for some epochs at a time.
 
     Returns:
         The grid as it is afterwards, and what became of the cells in all rounds together.
     """
     outcome = GridOutcome(done=(), failed=(), skipped=())
-    tried: set[str] = set()
+    tried: set[tuple[str, int | None]] = set()  # with the epochs that a trial is trained for
     while True:
-        passed = tried | grid.settled
-        states = [state for state in grid.states if state.cell.id not in passed]
+        pauses = grid.pauses
+        states = [
+            state
+            for state in grid.takes_on
+            if (state.cell.id, pauses.get(state.cell.id)) not in tried
+        ]
         chosen = [state for state in states if state.status in (*LEFT, "running")]
         if tried and not any(state.status in LEFT for state in states):
             return grid, outcome
@@ -53,7 +58,7 @@ def run_rounds(
         with progress(screen, chosen if work else [], grid.num_rows) as show:
             found = run_grid(states, _planned(grid, plan, work), [show, *listeners], executor)
         outcome = _joined(outcome, found)
-        tried |= {state.cell.id for state in states}
+        tried |= {(state.cell.id, pauses.get(state.cell.id)) for state in states}
         if not chosen:
             _write_studies(screen, grid)
             return grid, outcome
@@ -71,6 +76,7 @@ def _planned(grid: OpenGrid, plan: RunPlan, work: Sequence[CellState]) -> RunPla
         plan.settings,
         estimates=expected_seconds(work, plan.devices, grid.runs_dir, grid.num_rows),
         data_contents=grid.data_contents,
+        pauses=grid.pauses,
     )
     return replace(plan, settings=settings)
 
@@ -107,7 +113,9 @@ def _joined(one: GridOutcome, other: GridOutcome) -> GridOutcome:
 
 
 def is_done(grid: OpenGrid) -> bool:
-    """Whether nothing is left to do: a trial that diverged is an outcome, and no failure."""
+    """Whether nothing is left to do: a trial that diverged, or was stopped early, has ended."""
     settled = grid.settled
-    done = all(state.status == "done" or state.cell.id in settled for state in grid.states)
+    done = all(
+        state.status in ("done", "pruned") or state.cell.id in settled for state in grid.states
+    )
     return done and not grid.waiting

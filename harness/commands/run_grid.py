@@ -57,8 +57,7 @@ def run_grid_command(
         raise UsageError(f"--executor {shortened(executor)}: no such executor{known}")
     warnings = [*grid.notices, *prepare_run(grid, allow_data_mismatch=allow_data_mismatch)]
     refuse_changed_inputs(grid.states)
-    settled = grid.settled
-    work = [s for s in grid.states if s.status in LEFT and s.cell.id not in settled]
+    work = [state for state in grid.takes_on if state.status in LEFT]
     devices = resolve_devices(device, workers=workers, num_cells=_num_devices(grid, work))
     check_gpus_per_cell(work, len(devices), f"--device {device}")
     screen = console(quiet=as_json)
@@ -130,6 +129,8 @@ def _print_summary(screen: Console, grid: OpenGrid, devices: Sequence[str]) -> N
     running = f", {counts['running']} running elsewhere" if counts["running"] else ""
     again = f" ({counts['failed']} of them failed before)" if counts["failed"] else ""
     print_line(screen, grid.spec.title, "bold")
+    if counts["pruned"]:
+        running += f", {counts['pruned']} stopped early"
     if settled:
         running += f", {settled} trial{'s' * (settled > 1)} diverged"
     if grid.waiting:
@@ -182,6 +183,8 @@ def _print_outcome(
     print_tracking_problem(screen, problem)
     done = sum(state.status == "done" for state in states)
     text = f"{done} of {len(states) + len(grid.waiting)} cells done"
+    if pruned := sum(state.status == "pruned" for state in states):
+        text += f", {pruned} stopped early"
     if settled:
         text += f", {len(settled)} trial{'s' * (len(settled) > 1)} diverged"
     if again := len(set(outcome.failed) - settled):

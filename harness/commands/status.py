@@ -46,9 +46,10 @@ def status_command(grid: OpenGrid, *, as_json: bool) -> int:
 def _print_status(screen: Console, states: Sequence[CellState]) -> None:
     """Prints the number of cells by status, and all that are not done by name."""
     cells = {name: [state for state in states if state.status == name]
-             for name in ("done", "running", "failed", "to do", "stale")}  # fmt: skip
-    if not cells["stale"]:
-        del cells["stale"]
+             for name in ("done", "running", "failed", "to do", "stale", "pruned")}  # fmt: skip
+    for name in ("stale", "pruned"):
+        if not cells[name]:
+            del cells[name]
     counts = ", ".join(f"{len(members)} {name}" for name, members in cells.items())
     screen.print(f"{len(states)} cells: {counts}", highlight=False)
     print_notes(screen, states)
@@ -58,6 +59,8 @@ def _print_status(screen: Console, states: Sequence[CellState]) -> None:
         print_line(screen, f"failed:  {state.cell.label}: {state.fault}{log_line(state)}")
     for state in cells.get("stale", []):
         print_line(screen, f"stale:   {state.fault}")
+    for state in cells.get("pruned", []):
+        print_line(screen, f"pruned:  {state.cell.label}: {state.fault}")
     for state in cells["to do"]:
         lacks = ", ".join(task.name for task in state.missing)
         what = f"scores of {lacks}" if state.trained else f"training{_resumed_step(state)}"

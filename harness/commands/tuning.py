@@ -39,6 +39,12 @@ def _progress(one: TunedMethod) -> str:
 
 
 def _faults(one: TunedMethod) -> str:
+    stopped = sum(trial.status == "pruned" for trial in one.trials)
+    early = f"; {stopped} stopped early by the {one.spec.pruner_words}" if stopped else ""
+    return early + _failures(one)
+
+
+def _failures(one: TunedMethod) -> str:
     failed = [trial for trial in one.trials if trial.status == "failed"]
     if not failed:
         return ""

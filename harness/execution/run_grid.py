@@ -37,7 +37,7 @@ class GridOutcome:
     done: tuple[str, ...]
     failed: tuple[str, ...]
     skipped: tuple[str, ...]
-    """Done before, running elsewhere, or not reached."""
+    """Done before, running elsewhere, paused, or not reached."""
     interrupted: bool = False
     """Whether ctrl-C or SIGTERM ended the run."""
 
@@ -56,7 +56,7 @@ def run_grid(
     work = [state for state in states if state.status in ("to do", "failed")]
     work.sort(key=lambda state: not is_base(state.cell))
     open_ids = {state.cell.id for state in states if state.status not in ("done", "stale")}
-    ended: dict[str, bool] = {}  # by id: whether it is done
+    ended: dict[str, bool | None] = {}  # by id: whether it is done; None: its training paused
     interrupted = False
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -65,7 +65,7 @@ def run_grid(
             with contextlib.closing(EXECUTORS[executor](work, plan)) as events:  # type: ignore[type-var]
                 for event in events:
                     if isinstance(event, CellEnded) and not event.elsewhere:
-                        ended[event.cell_id] = event.error is None
+                        ended[event.cell_id] = None if event.paused else event.error is None
                     for listener in listeners:
                         listener(event)
             left = [state.cell for state in states if state.cell.id in open_ids - ended.keys()]
@@ -78,8 +78,8 @@ def run_grid(
         signal.signal(signal.SIGTERM, previous)
     return GridOutcome(
         done=tuple(cell_id for cell_id, done in ended.items() if done),
-        failed=tuple(cell_id for cell_id, done in ended.items() if not done),
-        skipped=tuple(state.cell.id for state in states if state.cell.id not in ended),
+        failed=tuple(cell_id for cell_id, done in ended.items() if done is False),
+        skipped=tuple(s.cell.id for s in states if ended.get(s.cell.id) is None),
         interrupted=interrupted,
     )
 

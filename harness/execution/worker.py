@@ -25,7 +25,7 @@ from harness.grid.locks import CellBusy
 from harness.grid.schema import Cell
 from harness.records.events import CellEnded, EpochValidated, Event, Scoring, StepDone, Warned
 from harness.terminal import print_in_any_encoding
-from harness.training.signals import STOPPED, Stopped
+from harness.training.signals import STOPPED, Paused, Stopped
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -106,6 +106,8 @@ def _run(
             follow_cell(cell, settings)
     except CellBusy:
         send(CellEnded(cell.id, str(folder), time.monotonic() - start, elsewhere=True))
+    except Paused:
+        pass  # told; the worker takes another cell
     except Stopped:
         return STOPPED
     except SmallerBudget as fault:

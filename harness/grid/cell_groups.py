@@ -17,7 +17,7 @@ from harness.grid.checks import resolve_data_root
 from harness.grid.folders import cell_folder, id_of, stored_cells
 from harness.grid.loader import load_grid, shipped_grids
 from harness.grid.own_data import find_own_data
-from harness.grid.trials import stored_results, unfold
+from harness.grid.trials import unfold_stored
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,6 @@ def _labels_of(group: CellGroup, runs_dir: Path) -> dict[Path, list[str]]:
         raise UsageError(f"{shortened(group.grid)}: no such grid{hint}; give a name or a YAML file")
     spec = load_grid(group.grid)
     own = find_own_data(spec, resolve_data_root(spec, None, runs_dir), runs_dir)
-    every = unfold(own.settle(spec), own.contents, stored_results(runs_dir)).cells
+    every = unfold_stored(own.settle(spec), own.contents, runs_dir).cells
     found = {cell_folder(runs_dir, c): [one.method_label for one in c.listings] for c in every}
     return {folder: labels for folder, labels in found.items() if id_of(folder)}

@@ -16,7 +16,7 @@ from harness.grid.loader import load_grid, shipped_grids
 from harness.grid.names import slug_of
 from harness.grid.own_data import find_own_data
 from harness.grid.schema import Cell
-from harness.grid.trials import TunedMethod, stored_results, unfold
+from harness.grid.trials import TunedMethod, unfold_stored
 from harness.readers.files import user_path
 from harness.records.results import RESULT_FILE
 
@@ -102,7 +102,7 @@ def find_folder(name: str, runs_dir: Path) -> Path:
     if colon and (grid in shipped_grids() or grid.endswith((".yaml", ".yml"))):
         spec = load_grid(grid)
         own = find_own_data(spec, resolve_data_root(spec, None, runs_dir), runs_dir)
-        every = unfold(own.settle(spec), own.contents, stored_results(runs_dir)).cells
+        every = unfold_stored(own.settle(spec), own.contents, runs_dir).cells
         found = find_cell(every, cell)
         if (fault := own.fault_of([found])) is not None:
             raise UsageError(fault)

@@ -28,8 +28,9 @@ from harness.records.files import known_sha256_of_files
 from harness.records.results import CellResult, TrainResult, read_result
 from harness.records.scores import TaskScore
 
-Status = Literal["done", "to do", "running", "failed", "stale"]
-"""`stale`: what it was made from has changed since; nothing of it is re-used."""
+Status = Literal["done", "to do", "running", "failed", "stale", "pruned"]
+"""`stale`: what it was made from has changed since; nothing of it is re-used. `pruned`: the trial
+of a tuning was stopped early; nothing is left to do."""
 
 
 @dataclass(frozen=True)

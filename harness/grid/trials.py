@@ -7,8 +7,8 @@ and cells, whoever asks, and whatever was interrupted.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -17,114 +17,23 @@ from typing import Any, Literal
 from harness.errors import StorageError
 from harness.grid.cells import TuningRole
 from harness.grid.choosing import choose, validation_value
-from harness.grid.folders import cell_folders
-from harness.grid.retuning import retuned, value_of
+from harness.grid.folders import CHECKPOINTS_FOLDER, cell_folders
+from harness.grid.pruning import prune
+from harness.grid.retuning import retuned
 from harness.grid.sampling import draw_round, draw_trials
 from harness.grid.schema import Block, Cell, GridSpec, MethodChoice, add_cell, cell_of, expand
-from harness.grid.tuning import TuneSpec
+from harness.grid.tuned_methods import Trial as Trial
+from harness.grid.tuned_methods import TrialStatus as TrialStatus
+from harness.grid.tuned_methods import TunedMethod as TunedMethod
+from harness.grid.tuning import Percentile, TuneSpec
 from harness.models.advice import ADVICE
+from harness.records.checkpoints import validation_losses
 from harness.records.results import CellResult, read_result
 
 Read = Callable[[Cell], CellResult | None]
 """Gives a cell's stored result; None where there is none that can be read."""
-TrialStatus = Literal["done", "failed", "pruned", "to do"]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One setting that is tried."""
-
-    number: int
-    """From 0, in the order in which the sampler drew them."""
-    settings: Mapping[str, Any]
-    """The values of what is tuned, by name."""
-    cells: tuple[Cell, ...]
-    """One for each seed."""
-    values: Mapping[int, float | None]
-    """The validation score of each seed: a loss in nats per label token, or a benchmark's metric;
-    None where that training is not done, or failed."""
-    status: TrialStatus
-    """`failed`: one of its trainings failed or diverged, so that it counts as the worst."""
-    seconds: float | None = None
-    """What its trainings took together; None until all of them have ended."""
-    note: str | None = None
-    """Why it failed, in one line."""
-
-    @property
-    def value(self) -> float | None:
-        """The mean over the seeds; None unless all of them are done."""
-        known = [value for value in self.values.values() if value is not None]
-        if self.status != "done" or len(known) < len(self.values):
-            return None
-        return math.fsum(known) / len(known)
-
-
-@dataclass(frozen=True)
-class TunedMethod:
-    """The tuning of one method on one model and data set, as far as it is."""
-
-    model: str
-    choice: MethodChoice
-    """The method at its published recipe."""
-    block: Block
-    trials: tuple[Trial, ...]
-    """Those that are known so far."""
-    chosen: int | None
-    """Number of the trial whose settings were chosen; None until all trials have ended, and where
-    every one of them failed."""
-    cells: tuple[Cell, ...]
-    """Those of the trials, and of the chosen settings once they are known."""
-    waiting: tuple[Cell, ...]
-    """Stand-ins, with the settings of the published recipe, for the cells that are not known
-    yet."""
-
-    @property
-    def spec(self) -> TuneSpec:
-        """The block's `tune`."""
-        assert self.block.tune is not None
-        return self.block.tune
-
-    @property
-    def published(self) -> dict[str, Any]:
-        """What the published recipe has in the place of what is tuned, as far as it states it."""
-        names = self.spec.space[self.choice.label]
-        found = {name: value_of(self.choice, name, None) for name in names}
-        return {name: value for name, value in found.items() if value is not None}
-
-    @property
-    def keeps_recipe(self) -> bool:
-        """Whether the settings that were chosen are those of the published recipe."""
-        if self.chosen is None:
-            return False
-        made = retuned(self.choice, self.trials[self.chosen].settings)
-        return (made.options.identity(), made.train) == (
-            self.choice.options.identity(),
-            self.choice.train,
-        )
-
-    @property
-    def num_ended(self) -> int:
-        """Trials that are done or have failed."""
-        return sum(trial.status != "to do" for trial in self.trials)
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether every trial has."""
-        return self.num_ended == self.spec.trials
-
-    @property
-    def label(self) -> str:
-        """Model, method and data set, as in the labels of its cells."""
-        data = self.block.data
-        return f"{self.model}/{self.choice.label}" + ("" if data is None else f"@{data}")
-
-    @property
-    def waits_for(self) -> str:
-        """What the cells that are not known yet wait for."""
-        if self.has_ended:
-            return "no trial was done"
-        left = self.spec.trials - self.num_ended
-        return f"waits for {left} trial{'s' * (left > 1)}"
+Losses = Callable[[Cell], Sequence[float]]
+"""Gives the validation losses after each epoch of a training that is not finished."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +45,12 @@ class Unfolded:
     tunings: tuple[TunedMethod, ...]
 
 
-def unfold(grid: GridSpec, contents: Mapping[str | None, str], read: Read) -> Unfolded:
+def unfold(
+    grid: GridSpec,
+    contents: Mapping[str | None, str],
+    read: Read,
+    losses: Losses = lambda _cell: (),
+) -> Unfolded:
     """All cells of a grid that the stored results let know: those that it names, the trials of its
     tunings, and the chosen settings where all trials have ended."""
     cells = {cell.id: cell for cell in expand(grid, contents)}
@@ -147,11 +61,16 @@ def unfold(grid: GridSpec, contents: Mapping[str | None, str], read: Read) -> Un
         for model, choice in product(block.models, block.methods):
             if choice.train is not None:
                 cells_of = _CellMaker(grid, block, model, choice, contents.get(block.data))
-                tunings.append(_tuned(cells_of, read))
+                tunings.append(_tuned(cells_of, read, losses))
     for tuning in tunings:
         for cell in tuning.cells:
             add_cell(cells, cell)
     return Unfolded(list(cells.values()), tuple(tunings))
+
+
+def unfold_stored(grid: GridSpec, contents: Mapping[str | None, str], runs_dir: Path) -> Unfolded:
+    """All cells of a grid that the results of a runs folder let know."""
+    return unfold(grid, contents, stored_results(runs_dir), unfinished_losses(runs_dir))
 
 
 @dataclass(frozen=True)
@@ -204,8 +123,8 @@ class _CellMaker:
         ).model_copy(update={"tuning": role})
 
 
-def _tuned(make: _CellMaker, read: Read) -> TunedMethod:
-    trials = tuple(_trials(make, read))
+def _tuned(make: _CellMaker, read: Read, losses: Losses) -> TunedMethod:
+    trials = tuple(_trials(make, read, losses))
     cells = [cell for trial in trials for cell in trial.cells]
     waiting = [
         cell for number in range(len(trials), make.tune.trials) for cell in make.trial(number, {})
@@ -223,22 +142,59 @@ def _tuned(make: _CellMaker, read: Read) -> TunedMethod:
     )
 
 
-def _trials(make: _CellMaker, read: Read) -> Iterator[Trial]:
+def _trials(make: _CellMaker, read: Read, losses: Losses) -> list[Trial]:
     """The trials that are known: all of them, but with tpe those of the rounds that have begun."""
     spec, space = make.tune, make.tune.space[make.choice.label]
+
+    def a_round(first: int, drawn: Sequence[Mapping[str, Any]]) -> list[Trial]:
+        made = [_trial(make, first + n, one, read, losses) for n, one in enumerate(drawn)]
+        return made if spec.pruner is None else _pruned(make, spec.pruner, made)
+
     if spec.sampler != "tpe":
-        for number, settings in enumerate(draw_trials(spec, space)):
-            yield _trial(make, number, settings, read)
-        return
+        return a_round(0, draw_trials(spec, space))
     found: list[Trial] = []
     while len(found) < spec.trials and all(trial.status != "to do" for trial in found):
-        history = [(trial.settings, trial.value) for trial in found]
-        for settings in draw_round(spec, space, history):
-            found.append(_trial(make, len(found), settings, read))
-            yield found[-1]
+        history = [(trial.settings, trial.reported) for trial in found]
+        found += a_round(len(found), draw_round(spec, space, history))
+    return found
 
 
-def _trial(make: _CellMaker, number: int, settings: Mapping[str, Any], read: Read) -> Trial:
+def _pruned(make: _CellMaker, pruner: Percentile, trials: Sequence[Trial]) -> list[Trial]:
+    """The trials of a round with what the pruner made of them."""
+    assert make.choice.train is not None
+    num_epochs = make.choice.train.epochs
+    assert num_epochs is not None  # see tune_checks
+    found = prune(
+        pruner,
+        {trial.number: trial.losses for trial in trials},
+        [trial.number for trial in trials if trial.status == "failed"],
+        num_epochs,
+    )
+    named = {
+        number: f"stopped after epoch {epoch} of {num_epochs} by the {make.tune.pruner_words}"
+        for number, epoch in found.stopped.items()
+    }
+    return [
+        replace(
+            trial,
+            status="pruned",
+            note=named[trial.number],
+            losses=trial.losses[: found.stopped[trial.number]],
+        )
+        if trial.number in named
+        else replace(trial, until=found.until)
+        for trial in trials
+    ]
+
+
+def _mean_curve(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """The mean over seeds after each epoch that all of them have come to."""
+    return tuple(math.fsum(each) / len(curves) for each in zip(*curves, strict=False))
+
+
+def _trial(
+    make: _CellMaker, number: int, settings: Mapping[str, Any], read: Read, losses: Losses
+) -> Trial:
     cells = make.trial(number, settings)
     values: dict[int, float | None] = {}
     faults: list[str] = []
@@ -258,7 +214,13 @@ def _trial(make: _CellMaker, number: int, settings: Mapping[str, Any], read: Rea
         status = "failed" if faults else "done"
     known = [one for one in seconds if one is not None]
     took = math.fsum(known) if len(known) == len(cells) else None
-    return Trial(number, settings, cells, values, status, took, faults[0] if faults else None)
+    curves = [
+        losses(cell) if one is None or one.train is None else one.train.validation_losses
+        for cell, one in zip(cells, results, strict=True)
+        if make.tune.pruner is not None
+    ]
+    note = faults[0] if faults else None
+    return Trial(number, settings, cells, values, status, took, note, _mean_curve(curves))
 
 
 def stored_results(runs_dir: Path) -> Read:
@@ -272,6 +234,17 @@ def stored_results(runs_dir: Path) -> Read:
             return None
 
     return cache(read)
+
+
+def unfinished_losses(runs_dir: Path) -> Losses:
+    """Reads how far the unfinished trainings of a runs folder are."""
+    folders = cell_folders(runs_dir)
+
+    def read(cell: Cell) -> Sequence[float]:
+        folder = folders.get(cell.id)
+        return () if folder is None else validation_losses(folder / CHECKPOINTS_FOLDER)
+
+    return read
 
 
 def has_diverged(result: CellResult | None) -> bool:

@@ -20,6 +20,7 @@ def tuning_faults(grid: GridSpec) -> Iterator[str]:
             continue
         place = f"blocks[{index}].tune"
         yield from _choice_faults(grid, block, block.tune, place)
+        yield from _pruner_faults(grid, block, block.tune, place)
         for choice in block.methods:
             if choice.train is None:
                 continue
@@ -53,6 +54,29 @@ def _choice_faults(grid: GridSpec, block: Block, tune: TuneSpec, place: str) -> 
                 f"{place}.on: {said} the chosen settings are tested on; choose on another "
                 "benchmark, or on validation"
             )
+
+
+def _pruner_faults(grid: GridSpec, block: Block, tune: TuneSpec, place: str) -> Iterator[str]:
+    """Yields why the trials of a block cannot be stopped early."""
+    if tune.pruner is None:
+        return
+    if tune.on != "validation" and grid.data_of(block.data).validation is None:
+        yield (
+            f"{place}.pruner: compares validation losses; add `validation: {{fraction: 0.05}}` to "
+            f"{data_place(block.data)}"
+        )
+    if block.gpus_per_cell > 1:
+        yield f"{place}.pruner: stops trainings on one device alone; leave it or gpus_per_cell out"
+    for choice in block.methods:
+        if choice.train is None:
+            continue
+        own = tune.space[choice.label]
+        if choice.train.max_steps is not None or {"epochs", "max_steps"} & own.keys():
+            said = f"give every trial of {choice.label} the same number of `epochs`"
+            yield f"{place}.pruner: compares after each epoch; {said}, or leave it out"
+        elif choice.train.epochs == 1:
+            said = "and the pruner decides before the last one; leave it out"
+            yield f"{place}.pruner: {choice.label} trains for one epoch, {said}"
 
 
 def item_sources(task: TaskSpec) -> frozenset[object]:

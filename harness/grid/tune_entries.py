@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import Field, PlainValidator, ValidationError, ValidationInfo
+from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, ValidationInfo
 
 from harness.errors import did_you_mean, shortened
 from harness.evaluation.tasks import TaskSpec
@@ -16,6 +16,7 @@ from harness.grid.task_entries import read_tasks
 from harness.grid.tuning import (
     FIRST_SEED,
     BatchSize,
+    Percentile,
     Range,
     Sampler,
     Space,
@@ -50,6 +51,15 @@ MOST_COMBINATIONS = 512
 """Combinations of a space that are looked at as a grid is read."""
 
 
+def _pruner(raw: Any) -> Any:
+    """What `pruner` means: a name, or Optuna's percentile."""
+    if raw == "median":
+        return {"percentile": 50}
+    if raw is not None and not isinstance(raw, Mapping | Percentile):
+        raise Fault(f"must be median, or {{percentile: P}} (got {shortened(raw)})")
+    return raw
+
+
 class TuneFile(Spec):
     """The keys of `tune`; `space` and `on` are read with the block's methods."""
 
@@ -57,6 +67,7 @@ class TuneFile(Spec):
     seeds: TrialSeeds = 1
     on: Any = "validation"
     sampler: Sampler = "grid"
+    pruner: Annotated[Percentile | None, BeforeValidator(_pruner)] = None
     batch: BatchSize = 4
     space: Annotated[dict[str, Any], Field(min_length=1)]
 

@@ -73,6 +73,12 @@ class ValidationScore(Spec):
         return not self.task.benchmark.direction(self.metric)
 
 
+class Percentile(Spec):
+    """Optuna's PercentilePruner: the share of trials that is trained further after each epoch."""
+
+    percentile: Annotated[float, Field(gt=0, lt=100)]
+
+
 class TuneSpec(Spec):
     """A block's `tune`, validated."""
 
@@ -83,6 +89,8 @@ class TuneSpec(Spec):
     on: Literal["validation"] | ValidationScore = "validation"
     """The validation loss of the weights that are kept, or a benchmark of its own."""
     sampler: Sampler = "grid"
+    pruner: Percentile | None = None
+    """Which trials are stopped early; `median` is the percentile 50."""
     batch: int = 4
     """Trials of a round of tpe, which draws from the results of the rounds before."""
     space: dict[str, dict[str, Values]]
@@ -101,6 +109,14 @@ class TuneSpec(Spec):
             if self.on == "validation"
             else f"{self.on.task.name} {self.on.metric}"
         )
+
+    @property
+    def pruner_words(self) -> str:
+        """The rule by which trials are stopped early."""
+        if self.pruner is None:
+            return "none"
+        share = self.pruner.percentile
+        return "median pruner" if share == 50 else f"pruner that keeps {share:g}% after an epoch"
 
     @property
     def unit(self) -> str | None:

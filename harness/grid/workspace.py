@@ -29,7 +29,7 @@ from harness.grid.resolver import Resolved
 from harness.grid.schema import Cell, GridSpec, RowCounts, is_own_file
 from harness.grid.selection import is_chosen, select_cells
 from harness.grid.status import CellState, read_states
-from harness.grid.trials import TunedMethod, settled_trials, stored_results, unfold
+from harness.grid.trials import TunedMethod, settled_trials, stored_results, unfold_stored
 from harness.methods import METHODS
 
 
@@ -86,6 +86,21 @@ class OpenGrid:
         ]
         return [*self.states, *stand_ins]
 
+    @property
+    def pauses(self) -> dict[str, int]:
+        """By cell id: after how many epochs the training of a trial stops, until all trials have
+        come as far and the pruner decides."""
+        return {key: epochs for one in self.tunings for key, epochs in one.pauses.items()}
+
+    @property
+    def takes_on(self) -> list[CellState]:
+        """The cells that a run may take on: no trials that have ended, nor those that wait until
+        others have come as far."""
+        trials = (trial for one in self.tunings for trial in one.trials if trial.holds)
+        held = {cell.id for trial in trials for cell in trial.cells}
+        passed = self.settled | held
+        return [s for s in self.states if s.status != "pruned" and s.cell.id not in passed]
+
     @cached_property
     def settled(self) -> frozenset[str]:
         """Ids of the chosen trials that ended without a result, and would do so again."""
@@ -94,7 +109,7 @@ class OpenGrid:
 
     def unfolded(self) -> OpenGrid:
         """The same grid, with the cells that its results let know by now."""
-        found = unfold(self.spec, self.own_data.contents, stored_results(self.runs_dir))
+        found = unfold_stored(self.spec, self.own_data.contents, self.runs_dir)
         chosen = select_cells(found.cells, self.only, found.tunings)
         return replace(self, cells=chosen, tunings=found.tunings)
 
@@ -111,12 +126,19 @@ class OpenGrid:
         """
         if (fault := self.own_data.fault_of(self.cells)) is not None:
             raise UsageError(fault)
-        return read_states(
+        found = read_states(
             self.cells,
             runs_dir=self.runs_dir,
             data_root=self.data_root,
             thorough=self.thorough,
         )
+        stopped = {key: said for one in self.tunings for key, said in one.pruned.items()}
+        return [
+            replace(state, status="pruned", fault=stopped[state.cell.id])
+            if state.cell.id in stopped and state.status not in ("stale", "running")
+            else state
+            for state in found
+        ]
 
     @cached_property
     def data_contents(self) -> dict[str, str]:

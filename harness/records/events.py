@@ -84,6 +84,8 @@ class CellEnded:
     """First line of what went wrong; None where nothing did."""
     elsewhere: bool = False
     """Another process was running it: nothing was done here."""
+    paused: bool = False
+    """Its training stopped with a checkpoint, to be resumed when others have come as far."""
 
 
 Event = CellStarted | StepDone | EpochValidated | Scoring | Warned | CellEnded

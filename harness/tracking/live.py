@@ -148,6 +148,10 @@ class _LiveLog:
             self._end(event)
 
     def _end(self, event: CellEnded) -> None:
+        if event.paused:  # a run of its own has the whole training, once it is resumed
+            if (run_id := self.run_ids.pop(event.cell_id, None)) is not None:
+                self.runs.client.set_terminated(run_id, "KILLED")
+            return
         folder = Path(event.folder)
         try:
             result = read_result(folder)

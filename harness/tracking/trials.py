@@ -76,10 +76,12 @@ def _add(study: Study, one: TunedMethod, trial: Trial) -> None:
         return
     seeds = {f"seed {seed}": value for seed, value in trial.values.items()}
     noted = {"note": trial.note} if trial.note else {}
+    ended = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     study.add_trial(
         create_trial(
-            state=TrialState.FAIL if trial.value is None else TrialState.COMPLETE,
-            value=trial.value,
+            state=ended[trial.status],
+            value=trial.reported,
+            intermediate_values=dict(enumerate(trial.losses, start=1)),
             params=params,
             distributions={name: distribution_of(values) for name, values in space.items()},
             user_attrs={"cells": [cell.id for cell in trial.cells], **seeds, **noted},

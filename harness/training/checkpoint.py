@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from harness.errors import StorageError, TrainingError, one_line
 from harness.readers.files import Unreadable, check_file
 from harness.records.checkpoints import (
+    RECORD_FILE,
     TEMPORARY,
     best_files,
     checkpoint_folders,
@@ -41,7 +42,7 @@ from harness.records.files import (
 )
 from harness.training.callback import Callback, TrainingRun
 from harness.training.progress import Progress, StepRecord
-from harness.training.signals import SignalFlags, Stopped
+from harness.training.signals import Paused, SignalFlags, Stopped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,6 @@ FORMAT = 1
 KEPT = 2
 """Checkpoints of a cell at a time: when the newest is damaged, the one before serves."""
 TENSORS_FILE = "state.safetensors"
-RECORD_FILE = "checkpoint.json"
 
 logger = logging.getLogger(__name__)
 
@@ -257,7 +257,7 @@ class Checkpoints(Callback):
         training.progress.peak_memory_bytes = training.peak_memory_bytes
         self.save(TrainingState(training.progress, training.state()), wait=action == Action.STOP)
         if action == Action.STOP:
-            raise Stopped
+            raise Stopped if self.flags.stop or not self.flags.pause else Paused
 
     def on_train_end(self, training: TrainingRun) -> None:
         self.wait()
@@ -268,7 +268,7 @@ class Checkpoints(Callback):
 
     def due_action(self) -> Action:
         """What is due now on this rank; all ranks of a cell must act alike."""
-        if self.flags.stop:
+        if self.flags.stop or self.flags.pause:
             return Action.STOP
         if not self._writes:
             return Action.SAVE if self.flags.save else Action.CONTINUE

@@ -23,12 +23,18 @@ class Stopped(KeyboardInterrupt):
     """A cell was told to stop, and has written what it could; that is no failure."""
 
 
+class Paused(Exception):  # noqa: N818 (no error: a training that waits for others)
+    """A training has come as far as it was asked to, and has written its checkpoint."""
+
+
 @dataclass
 class SignalFlags:
     """What signals have asked for since the last step."""
 
     save: bool = False
     stop: bool = False
+    pause: bool = False
+    """Whether the training has come as far as it was asked to; of no signal."""
     deferred: bool = False
     """Whether the loop runs, which checks `stop` between steps; else a signal acts at once."""
 

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from harness.evaluation.tasks import request_key
+from harness.grid.resolver import resolve
 from harness.grid.schema import Cell, GridSpec, expand
 from harness.grid.trials import Trial, TunedMethod, Unfolded, has_diverged, unfold
 from harness.grid.tuning import FIRST_SEED
 from harness.models.advice import ADVICE
 from harness.records.results import CellError, CellResult
-from tests.grid.test_tune_entries import SPACE, grid_of
+from tests.grid.test_tune_entries import SPACE, grid_of, raw_grid
 from tests.records.test_results import RESULT, SCORE, TRAIN
 
 Results = dict[str, CellResult]
@@ -231,3 +232,49 @@ def test_what_is_chosen_may_be_the_published_recipe_and_is_trained_once() -> Non
         ("tiny-llama/lora/100%/seed0", None, cell.id),
         ("tiny-llama/lora[tuned]/100%/seed0", "winner", cell.id),
     ]
+
+
+def test_a_pruner_lets_trials_advance_together_and_stops_the_worse_ones() -> None:
+    grid = grid_of(pruner="median")
+    train = grid.blocks[0].methods[1].train
+    assert train is not None
+    assert train.epochs == 2
+    trials = tuning_of(opened(grid, {})).trials
+    ids = [trial.cells[0].id for trial in trials]
+    losses = dict(zip(ids, (4.0, 1.0, 6.0, 3.0, 5.0, 2.0), strict=True))
+
+    def seen(known: Mapping[str, float], results: Results) -> TunedMethod:
+        found = unfold(
+            grid, {}, lambda c: results.get(c.id), lambda c: [known[c.id]] if c.id in known else []
+        )
+        return tuning_of(found)
+
+    first = seen({}, {})
+    assert first.pauses == dict.fromkeys(ids, 1)
+    assert not any(trial.holds for trial in first.trials)
+    part = seen({ids[0]: losses[ids[0]]}, {})
+    assert [trial.holds for trial in part.trials] == [True, *[False] * 5]
+    assert not part.pruned
+    after = seen(losses, {})
+    assert [trial.number for trial in after.trials if trial.status == "pruned"] == [0, 2, 4]
+    assert set(after.pruned.values()) == {"stopped after epoch 1 of 2 by the median pruner"}
+    assert (after.pauses, after.waits_for) == ({}, "waits for 3 trials")
+    results = {}
+    for trial in after.trials:
+        curve = (losses[trial.cells[0].id], 0.5 if trial.number == 5 else 0.9)
+        whole = done(trial.cells[0], curve[1])
+        kept = replace(TRAIN, validation_losses=curve, epoch_losses=(1.0, 1.0))
+        results[trial.cells[0].id] = replace(whole, train=kept)
+    left = {key: one for key, one in results.items() if key not in after.pruned}
+    assert seen(losses, left).chosen == 5
+    assert seen({}, results).trials == seen(losses, results).trials  # what is stopped stays so
+    assert seen({}, results).chosen == 5
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 1}, {"max_steps": 3}])
+def test_a_pruner_needs_epochs_to_decide_after(wrong: dict[str, int]) -> None:
+    raw = raw_grid(pruner={"percentile": 25})
+    raw["train"] = wrong
+    found = resolve(raw, place="g.yaml").faults
+    assert len(found) == 2
+    assert all(one.startswith("g.yaml: blocks[0].tune.pruner: ") for one in found)

@@ -63,6 +63,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"trials": 9}, ".space.lora: holds 6 settings, fewer than the 9 trials"),
     ({"seeds": 0}, ".seeds: must be at least 1 (got 0)"),
     ({"sampler": "grit"}, ".sampler: must be one of 'grid', 'random', 'qmc' or 'tpe' (got 'grit')"),
+    ({"pruner": "mean"}, ".pruner: must be median, or {percentile: P} (got mean)"),
+    ({"pruner": {"percentile": 0}}, ".pruner.percentile: must be more than 0"),
     ({"trails": 3}, ".trails: unknown key; did you mean 'trials'?"),
     ({"space": {}}, ".space: is empty; add at least one"),
     ({"space": [1]}, ".space: must be a mapping"),
