@@ -38,6 +38,8 @@ class Tradeoff:
     column: str
     fronts: tuple[Front, ...]
     """By cost."""
+    is_drawn: bool = True
+    """Whether it has a figure: what is tested; of a group in which nothing is, its averages."""
 
 
 Interval = tuple[float, float]
@@ -81,7 +83,8 @@ def tradeoffs(
                         more = {FORGETTING: _forgetting(lost)}
                     fronts = _fronts(measured, found, variants, group, column, {**costs, **more})
                     if fronts:
-                        yield Tradeoff(group, model, data, column, fronts)
+                        drawn = not tested or column in tested
+                        yield Tradeoff(group, model, data, column, fronts, drawn)
 
 
 def _fronts(

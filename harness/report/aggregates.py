@@ -54,8 +54,8 @@ def _mean_table(group: Group, lines: Sequence[MeanLine]) -> Table:
         rows=blocks(rows),
         caption=(
             f"Percent. Mean of all seeds' scores on {', '.join(lines[0].columns)} without the "
-            f"lowest and the highest quarter of them ({SOURCE}). {_scores(group, lines[0])} "
-            f"{BOOTSTRAP}",
+            f"lowest and the highest quarter of them ({SOURCE}). {_scores(group, lines[0])}",
+            BOOTSTRAP,
         ),
         num_text_columns=2,
     )
@@ -81,7 +81,8 @@ def _improvement_table(group: Group, lines: Sequence[ImprovementLine]) -> Table:
             f"drawn at random of {', '.join(lines[0].columns)}; ties count half, 50 says that "
             f"neither is better, and nothing is said of by how much ({SOURCE}). "
             f"{_scores(group, lines[0])} With one seed of each it is the share of the benchmarks "
-            f"that X wins. {BOOTSTRAP}",
+            "that X wins.",
+            BOOTSTRAP,
         ),
         num_text_columns=2,
     )

@@ -22,6 +22,7 @@ from harness.report import (
     forgetting,
     listings,
     noise,
+    pareto,
     tables,
     tradeoffs,
     verdicts,
@@ -175,6 +176,9 @@ def _score_kind(table: ScoreTable) -> TableKind:
     )
 
 
+SAID_ONCE = {tables.STDERR, aggregates.BOOTSTRAP, pareto.DEFINITION}
+"""Sentences of captions that the page has once."""
+
 SECTIONS = {
     "tables": "Tables",
     "comparisons": "Paired comparisons",
@@ -324,7 +328,7 @@ def page_html(
 def _sections(
     findings: Findings, figures: Sequence[tuple[Drawing, Sequence[str]]], file_names: Sequence[str]
 ) -> Iterator[Section]:
-    data, errors_explained, kinds = findings.data, False, table_kinds(findings)
+    data, said, kinds = findings.data, set[str](), table_kinds(findings)
     texts = {
         "theory": theory_section(data.theory) if data.theory is not None else "",
         "items": items_section(findings.items),
@@ -347,10 +351,10 @@ def _sections(
         for entry in kinds:
             if entry.section == anchor and (found := entry.tables(findings)):
                 for index, table in enumerate(found):
-                    if errors_explained:  # the page says it once; the files each stand alone
-                        caption = tuple(text for text in table.caption if text != tables.STDERR)
-                        found[index] = replace(table, caption=caption)
-                    errors_explained |= tables.STDERR in table.caption
+                    # The page says it once; the files each stand alone.
+                    caption = tuple(text for text in table.caption if text not in said)
+                    found[index] = replace(table, caption=caption)
+                    said |= SAID_ONCE & set(table.caption)
                 body = html("tables", found)
                 parts.append(html("folded", entry.folded, body) if entry.folded else body)
         if anchor in NOTHING and not any(parts):

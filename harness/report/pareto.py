@@ -26,6 +26,10 @@ DEFINITION = (
     "itself, not corrected for their number; of one seed it must know other seeds' spread). Not "
     "told apart: off the front, and no such one is known."
 )
+MARKS = (
+    "Vertical bars: 95% interval of the score; horizontal: the range of the cost. Stepped line: "
+    "the front. A point without a name had no room for it: the table names all."
+)
 PLAIN = ("#777777", "o")
 """Colour and marker of a point of no known method."""
 FILLS: dict[Place, str] = {
@@ -46,7 +50,7 @@ def front_drawing(
     Args:
         name: of its files; it begins with the anchor of its section.
         title: above all panels.
-        caption: what is shown; the definition of the front and of the marks is added.
+        caption: what is shown; MARKS and DEFINITION belong to it once on a page.
         fronts: see `harness.analysis.pareto.front_of`.
         styles: colour and marker by `Point.style`; all others are grey.
     """
@@ -60,11 +64,7 @@ def front_drawing(
         )
         for front in fronts
     )
-    marks = (
-        "Vertical bars: 95% interval of the score; horizontal: the range of the cost. Stepped "
-        "line: the front. A point without a name had no room for it: the table names all."
-    )
-    return Drawing(name, title, f"{caption} {marks} {DEFINITION}", panels)
+    return Drawing(name, title, caption, panels)
 
 
 def within_text(title: str) -> str:

@@ -10,7 +10,7 @@ from harness.analysis.scales import Scale, scale_of
 from harness.analysis.tradeoffs import FORGETTING, MEMORY, OPERATIONS, PARAMETERS, Tradeoff
 from harness.report.figures import Drawing, Styles, file_name, place_name
 from harness.report.numbers import MISSING, scaled, short_count, signed
-from harness.report.pareto import DEFINITION, front_drawing
+from harness.report.pareto import DEFINITION, MARKS, front_drawing
 from harness.report.render import Entry, Table, blocks
 
 FORMS: Mapping[str, Callable[[float], str]] = {
@@ -35,19 +35,27 @@ COSTS = {
 
 
 def tradeoff_drawings(findings: Findings, styles: Styles) -> Iterator[Drawing]:
-    """Yields a figure for each column, with a panel for each cost."""
+    """Yields a figure for each column that is tested, with a panel for each cost.
+
+    The first one's caption says what the marks, the front and the costs are.
+    """
+    is_first = True
     for found in findings.tradeoffs:
+        if not found.is_drawn:
+            continue
         group, where = found.group, _where(found)
         name = f"pareto-{place_name(found.model, found.data)}{group.suffix()}-"
         costs = " ".join(COSTS[f.axis.key] for f in found.fronts if f.axis.key in COSTS)
+        told = f" {MARKS} {DEFINITION} {costs}" if is_first else " Marks as in the first figure."
         drawing = front_drawing(
             name + file_name(found.column).strip("-").lower(),
             f"{where}, {group.protocol} protocol: {found.column} against what training costs",
-            f"{where}, {group.title}. {costs}",
+            f"{where}, {group.title}.{told}",
             found.fronts,
             styles,
         )
         if drawing is not None:
+            is_first = False
             yield drawing
 
 
@@ -90,7 +98,8 @@ def _table(found: list[Tradeoff], suffix: str, where: str) -> Table:
         ),  # fmt: skip
         rows=blocks(lines),
         caption=(
-            f"Each cost with the row's place. {DEFINITION}",
+            "Each cost with the row's place.",
+            DEFINITION,
             " ".join(COSTS[key] for key in titles if key in COSTS),
         ),
         num_text_columns=2,
