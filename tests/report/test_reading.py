@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from harness.grid.priors import SeedSd, SeedSds
 from harness.grid.questions import ClaimSpec
 from harness.report.comparisons import comparison_tables
@@ -15,6 +17,15 @@ def cautions_of(results) -> str:
 
 def test_status_counts_every_planned_cell(small_grid) -> None:
     assert status_line(small_grid.input()) == "15 of 17 cells done, 1 failed, 1 missing"
+
+
+def test_status_tells_of_trials_while_they_go_on(results, answer) -> None:
+    results.add("lora", 0, answer("1100"))
+    begun = replace(tuning(), trials=tuning().trials[:3], chosen=None)
+    assert status_line(results.input(tunings=(begun, tuning("full")))) == (
+        "1 of 1 cells done, 7 of 8 trials have ended"
+    )
+    assert status_line(results.input(tunings=(tuning(),))) == "1 of 1 cells done"
 
 
 def test_headlines_name_what_is_compared_with_interval_and_seeds(small_grid, answer) -> None:
