@@ -28,8 +28,9 @@ def status_line(data: ReportInput) -> str:
     counts = data.cells["status"].value_counts()
     rest = [f"{n} {name}" for name, n in sorted(counts.items()) if name != "done"]
     done = f"{counts.get('done', 0)} of {len(data.cells)} cells done"
-    trials = sum(one.num_trials for one in data.tunings)
-    ended = sum(trial.status != "to do" for one in data.tunings for trial in one.trials)
+    tunings = [one for one in data.tunings if not one.gathered]  # whose trials are cells
+    trials = sum(one.num_trials for one in tunings)
+    ended = sum(trial.status != "to do" for one in tunings for trial in one.trials)
     tried = [f"{ended} of {trials} trials have ended"] if ended < trials else []
     return ", ".join([done, *rest, *tried])
 

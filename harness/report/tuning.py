@@ -32,9 +32,9 @@ from harness.report.render import Entry, Row, Table, blocks, row
 
 BIASED = (
     "A setting is chosen by its validation score, which is the best of many and so better than "
-    "the same setting would give again: it is no result, and stands in no table. Scores are of "
-    "trainings anew with the chosen setting, with seeds and test items that the choice has not "
-    "seen."
+    "the same setting would give again: it is no result, and stands in no table of scores. These "
+    "are of trainings anew with the chosen setting, with seeds and test items that the choice has "
+    "not seen."
 )
 
 
@@ -63,7 +63,7 @@ def choice_table(findings: Findings, digits: int = 2) -> list[Table]:
             ]
         )
     devices = sorted({cost.device for cost in costs} - {""})
-    of = f"{' and '.join(devices)} time" if devices else "time"
+    on = f" (on {' and '.join(devices)})" if devices else ""
     table = Table(
         name="tuning",
         title="What was tuned, and what was chosen",
@@ -74,8 +74,8 @@ def choice_table(findings: Findings, digits: int = 2) -> list[Table]:
         ),
         rows=blocks(lines),
         caption=(
-            f"{_budget_sentence(tunings)} Tuning: {of} of all trainings of the trials; times: how "
-            "many trainings with the chosen settings it would have paid for.",
+            f"{_budget_sentence(tunings)} Tuning: what all trainings of the trials took one "
+            f"after the other{on}; times: how many trainings with the chosen settings that is.",
             *gathered_sentences(tunings),
             *([BIASED] if any(not one.gathered for one in tunings) else []),
         ),

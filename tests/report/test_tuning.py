@@ -150,7 +150,7 @@ def test_what_a_tuning_took_stands_beside_one_training() -> None:
     trials = tuple(replace(one, seconds=5000.0) for one in tuning().trials)
     (table,) = choice_table(grid().findings(tunings=(tuning(trials=trials),)))
     assert table.header[-3:] == ("Tuning", "One training", "Times")
-    assert "Tuning: CPU time of all trainings" in table.caption[0]
+    assert "took one after the other (on CPU)" in table.caption[0]
     assert texts_of(table)[0][-3:] == ["5.6 h", "66.7 min", "5.0"]
 
 
