@@ -93,8 +93,8 @@ def _same_bits(runs: Iterable[NoiseRuns]) -> Iterator[str]:
             )
         elif one.same_weights is False:
             yield (
-                f"{name}: the repeats have other bits: the order of sums on this device is not "
-                "fixed, and rounding grows in training."
+                f"{name}: the repeats have other bits, as on GPUs, whose sums have no fixed order, "
+                "or on devices or versions that differ; rounding grows in training."
             )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 
 import pytest
 
+from harness.analysis.findings import find
 from harness.analysis.item_clusters import Clusters
 from harness.report import build_report
 from harness.report.contents import TABLES, terminal_text
@@ -106,3 +108,13 @@ def test_one_draw_per_item_is_said_to_tell_nothing_apart(results, answer) -> Non
     results.add("lora", 0, pattern, protocol="paper", temperature=0.1)
     (line,) = noise_sentences(results.findings(tables=(), claims=()))
     assert "one draw per item" in line
+
+
+@pytest.mark.parametrize(("hashes", "said"), [("aa", "the same bits"), ("ab", "other bits")])
+def test_the_table_says_whether_repeats_have_the_same_bits(results, answer, hashes, said) -> None:
+    data = noisy(results, answer).input(tables=(), claims=())
+    known = dict(zip(("tiny-lora-1.0-0", "tiny-lora-1.0-0-repeat"), hashes, strict=True))
+    weights = [known.get(cell) for cell in data.cells["cell_id"]]
+    (table,) = floor_table(find(replace(data, cells=data.cells.assign(weights_sha256=weights))))
+    (note,) = table.notes
+    assert said in note
