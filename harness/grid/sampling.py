@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,8 +35,8 @@ def draw_trials(spec: TuneSpec, space: Space) -> list[dict[str, Any]]:
     if spec.sampler != "grid":
         return _draw(spec, space, (), spec.trials)
     listed = lists_of(space, spec.trials)
-    if len(every := combinations(listed)) == spec.trials:
-        return every
+    if math.prod(map(len, listed.values())) == spec.trials:
+        return list(combinations(listed))
     return _draw(spec, {name: tuple(values) for name, values in listed.items()}, (), spec.trials)
 
 

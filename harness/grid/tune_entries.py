@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, ValidationInfo
@@ -26,7 +27,7 @@ from harness.grid.tuning import (
     ValidationScore,
     Values,
     combinations,
-    fewer_than,
+    size_fault,
 )
 from harness.methods.pass_through import PeftOptions
 from harness.spec import Fault, Faults, Spec
@@ -96,9 +97,8 @@ def _tune(raw: Any, info: ValidationInfo) -> TuneSpec:
                 space[choice.label] = _space(choice, raw["space"][choice.label], faults)
     if found is not None and not faults:
         for label, one in space.items():
-            if (few := fewer_than(one, found.trials, found.sampler)) is not None:
-                said = f"holds {few:.0f} settings, fewer than the {found.trials} trials"
-                faults.add(f"{said}; add values, or lower trials", "space", label)
+            if (fault := size_fault(one, found.trials, found.sampler)) is not None:
+                faults.add(fault, "space", label)
     faults.check()
     assert found is not None
     assert on is not None
@@ -167,7 +167,7 @@ def _space(choice: MethodChoice, raw: Any, faults: Faults) -> Space:
         elif (read := _values(choice, name, values, own)) is not None:
             found[name] = read
     if not own:
-        for settings in combinations(_ends(found))[:MOST_COMBINATIONS]:
+        for settings in islice(combinations(_ends(found)), MOST_COMBINATIONS):
             try:
                 retuned(choice, settings)
             except ValidationError as error:

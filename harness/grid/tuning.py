@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
@@ -17,6 +17,8 @@ FIRST_SEED = 1_000_000
 trained with seeds that the choice has not seen."""
 DIGITS = 4
 """Significant digits of the values that are drawn from a range."""
+LARGEST_GRID = 100_000
+"""Combinations that a grid is drawn from: Optuna lists them."""
 Sampler = Literal["grid", "random", "qmc", "tpe"]
 
 
@@ -149,9 +151,9 @@ def lists_of(space: Space, trials: int) -> dict[str, list[Any]]:
     }
 
 
-def combinations(space: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
-    """Every combination of lists of values, the last setting changing first."""
-    return [dict(zip(space, values, strict=True)) for values in product(*space.values())]
+def combinations(space: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """Yields every combination of lists of values, the last setting changing first."""
+    return (dict(zip(space, values, strict=True)) for values in product(*space.values()))
 
 
 def num_combinations(space: Space) -> float:
@@ -164,12 +166,18 @@ def num_combinations(space: Space) -> float:
     )
 
 
-def fewer_than(space: Space, trials: int, sampler: Sampler) -> float | None:
-    """How many settings there are to try where these are fewer than `trials`; else None."""
+def size_fault(space: Space, trials: int, sampler: Sampler) -> str | None:
+    """Why so many trials cannot be drawn from a space; None where they can."""
     found: float = num_combinations(space)
     if sampler == "grid":
         found = math.prod(len(values) for values in lists_of(space, trials).values())
-    return found if found < trials else None
+        if found > LARGEST_GRID:
+            said = f"holds {found:,} settings, more than a grid is drawn from ({LARGEST_GRID:,})"
+            return f"{said}; give fewer values, or sampler: random"
+    if found < trials:
+        said = f"holds {found:.0f} settings, fewer than the {trials} trials"
+        return f"{said}; add values, or lower trials"
+    return None
 
 
 Trials = Annotated[int, Field(ge=2, le=1000)]

@@ -18,6 +18,7 @@ SPACES = {
         "x": (1, None),
     },
     "mixed": {"rate": Range(low=1e-4, high=1e-1, log=True), "rank": (4, 8)},
+    "large": {name: tuple(range(40)) for name in "abcdef"},
     "whole": {"rank": Range(low=1, high=9)},
 }
 
@@ -36,8 +37,15 @@ def drawn(space: dict, sampler: str, trials: int = 9) -> list[dict]:
     return found
 
 
-@pytest.mark.parametrize("sampler", ["grid", "random", "qmc", "tpe"])
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize(
+    ("name", "sampler"),
+    [
+        (name, sampler)
+        for name in SPACES
+        for sampler in ("grid", "random", "qmc", "tpe")
+        if (name, sampler) != ("large", "grid")  # refused as it is read
+    ],
+)
 def test_trials_differ_lie_in_their_space_and_are_the_same_again(name: str, sampler: str) -> None:
     space = SPACES[name]
     found = drawn(space, sampler)

@@ -7,7 +7,14 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from harness.grid.tuning import Range, combinations, fewer_than, lists_of, num_combinations
+from harness.grid.tuning import (
+    LARGEST_GRID,
+    Range,
+    combinations,
+    lists_of,
+    num_combinations,
+    size_fault,
+)
 
 
 @pytest.mark.parametrize("number", [2, 3, 5, 8])
@@ -49,7 +56,7 @@ def test_a_range_that_is_none_is_refused(raw: dict, said: str) -> None:
 
 def test_combinations_are_all_and_counted() -> None:
     space = {"a": (1, 2, 3), "b": ("x", "y")}
-    every = combinations({name: list(values) for name, values in space.items()})
+    every = list(combinations({name: list(values) for name, values in space.items()}))
     assert len(every) == num_combinations(space) == 6
     assert every[:2] == [{"a": 1, "b": "x"}, {"a": 1, "b": "y"}]
     assert num_combinations({**space, "c": Range(low=1, high=4)}) == 24
@@ -61,6 +68,13 @@ def test_a_range_gets_as_many_points_as_the_trials_need() -> None:
     assert [len(values) for values in lists_of(space, 8).values()] == [2, 4]
     assert [len(values) for values in lists_of(space, 7).values()] == [2, 4]
     assert [len(values) for values in lists_of(space, 2).values()] == [2, 1]
-    assert fewer_than(space, 100, "grid") is None
-    assert fewer_than({"rank": (4, 8)}, 3, "random") == 2
-    assert fewer_than({"rank": Range(low=1, high=3)}, 4, "tpe") == 3
+
+
+def test_a_space_is_neither_too_small_nor_a_grid_too_large() -> None:
+    space = {"rank": (4, 8), "rate": Range(low=0.1, high=1.0)}
+    assert size_fault(space, 100, "grid") is None
+    assert "holds 2 settings, fewer than the 3" in str(size_fault({"a": (4, 8)}, 3, "random"))
+    assert "holds 3 settings" in str(size_fault({"a": Range(low=1, high=3)}, 4, "tpe"))
+    large = {name: tuple(range(50)) for name in "abcdefgh"}
+    assert f"({LARGEST_GRID:,}); give fewer" in str(size_fault(large, 8, "grid"))
+    assert size_fault(large, 8, "random") is None
