@@ -33,6 +33,7 @@ class Label:
     """A name that is to stand beside a place in data coordinates."""
 
     text: str
+    """Empty of a point that has none, and is not covered either."""
     x: float
     y: float
     rank: int = 0
@@ -64,6 +65,7 @@ def place_labels(
     points: Sequence[Pair],
     room: Box,
     *,
+    others: Sequence[Pair] = (),
     bars: Sequence[Box] = (),
     ranks: Sequence[int] | None = None,
 ) -> list[Box | None]:
@@ -78,6 +80,7 @@ def place_labels(
         sizes: width and height of each label.
         points: the place of each.
         room: what no label leaves.
+        others: points without a label.
         bars: error bars and lines.
         ranks: of the labels; all alike where absent.
     """
@@ -86,7 +89,7 @@ def place_labels(
     boxes: list[Box | None] = []
     for key in (lambda n: n, lambda n: points[n][1], lambda n: -points[n][1], lambda n: -n):
         order = sorted(numbers, key=lambda n, key=key: (ranked[n], key(n)))  # type: ignore[misc]
-        placed, cost = _placed_in(order, sizes, points, room, bars)
+        placed, cost = _placed_in(order, sizes, [*points, *others], room, bars)
         found = len(sizes) - len(placed), cost
         if best is None or found < best:
             best, boxes = found, [placed.get(n) for n in numbers]
@@ -153,6 +156,9 @@ def draw_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Line] = ())
         across, up = axes.transData.transform((x, y)) / per_point
         return float(across), float(up)
 
+    points = [place(label.x, label.y) for label in labels if label.text]
+    others = [place(label.x, label.y) for label in labels if not label.text]
+    labels = [label for label in labels if label.text]
     texts = [shown(label.text).replace("$", r"\$") for label in labels]
     sizes = []
     for text in texts:
@@ -160,18 +166,17 @@ def draw_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Line] = ())
         extent = drawn.get_window_extent(renderer)
         sizes.append((extent.width / per_point + 2, extent.height / per_point + 1))
         drawn.remove()
-    points = [place(label.x, label.y) for label in labels]
     bars = [_bar(place(*start), place(*end)) for start, end in lines]
     frame = axes.get_window_extent(renderer)
     room = Box(*(float(end) / per_point for end in frame.extents))
     ranks = [label.rank for label in labels]
-    boxes = place_labels(sizes, points, room, bars=bars, ranks=ranks)
+    boxes = place_labels(sizes, points, room, others=others, bars=bars, ranks=ranks)
     for text, point, box in zip(texts, points, boxes, strict=True):
         if box is None:
             continue
         x, y = axes.transData.inverted().transform([end * per_point for end in point])
         centre = (box.left + box.right) / 2 - point[0], (box.bottom + box.top) / 2 - point[1]
-        far = distance(box, point) > REACHES[1] + 1 or _nearer(box, point, points) > 0
+        far = distance(box, point) > REACHES[1] + 1 or _nearer(box, point, [*points, *others]) > 0
         axes.annotate(
             text,
             (x, y),

@@ -11,7 +11,7 @@ from harness.analysis.published_runs import PublishedRuns, RunLine, run_fronts, 
 from harness.analysis.suite import ranks_told_apart
 from harness.report.figures import Drawing
 from harness.report.numbers import number, percent, points, short_count, short_seconds
-from harness.report.pareto import front_drawing
+from harness.report.pareto import DEFINITION, front_drawing
 from harness.report.render import Entry, Table, row
 
 GIB = 2**-30
@@ -126,7 +126,7 @@ def run_drawing(findings: Findings) -> Drawing | None:
         "Published runs: accuracy against parameters, memory and forgetting",
         f"{runs.table.source}. Vertical bars: 95% of the {runs.table.num_items:,} items, by the "
         "binomial error; nothing is known of seeds. Those on the front are named, all stand in the "
-        "table.",
+        f"table. {DEFINITION}",
         [_front_named(front) for front in run_fronts(runs)],
     )
 

@@ -32,6 +32,13 @@ def test_no_label_touches_another_or_covers_a_point_or_leaves_its_room(
     assert min(distance(box, point) for box in boxes for point in points) >= MARKER * 0.5
 
 
+def test_points_without_names_are_not_covered_either() -> None:
+    sizes, points = drawn(2, 30)
+    boxes = place_labels(sizes[:5], points[:5], ROOM, others=points[5:])
+    assert None not in boxes
+    assert all(distance(box, point) >= MARKER * 0.5 for box in boxes if box for point in points)
+
+
 def test_few_points_all_have_their_names() -> None:
     sizes, points = drawn(1, 6)
     assert None not in place_labels(sizes, points, ROOM)
