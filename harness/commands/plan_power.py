@@ -10,7 +10,7 @@ from harness.analysis.scales import scale_of
 from harness.analysis.variants import name_of
 from harness.errors import LONGEST_LIST
 from harness.estimate.finished import finished_spreads
-from harness.estimate.power import ClaimPower, PlannedClaim, claim_powers, planned_claims
+from harness.estimate.power import UNPAIRED, ClaimPower, PlannedClaim, claim_powers, planned_claims
 from harness.grid.workspace import OpenGrid
 from harness.report.power_words import needs_text, reach_record, size_text
 
@@ -52,7 +52,10 @@ def short_line(grid_name: str, powers: Sequence[ClaimPower]) -> list[str]:
     takes = f"{max(known)} seeds would do" if known else ""
     if len(known) < len(seeds):
         never = "no number of seeds does" if not known else "for others no number of seeds does"
-        takes = "; ".join(filter(None, (takes, f"{never}: their items are too few")))
+        why = "their items are too few"
+        if any(one.reach and UNPAIRED in one.reach.source for one in short):
+            why += ", unless both sides agree on most of them"
+        takes = "; ".join(filter(None, (takes, f"{never}: {why}")))
     of = "all claims" if len(short) == len(powers) else f"{len(short)} of {len(powers)} claims"
     return [f"{grid_name}: its seeds and items cannot detect the margins of {of}; {takes}"]
 

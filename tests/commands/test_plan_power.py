@@ -60,7 +60,7 @@ def test_sources_that_differ_stand_with_each_claim(powers) -> None:
     head, first, second = power_lines([other, powers[1]])
     assert "seed_sd" not in head
     assert first.endswith("; spread by finished cells")
-    assert second.endswith("; items as if unpaired, at 50%")
+    assert second.endswith("; items at worst, as if unpaired at 50%")
 
 
 def test_the_record_is_in_points(powers) -> None:
