@@ -72,7 +72,7 @@ class ClaimFinding:
     def look(self, date: str) -> Look:
         """What a report of this date says of it."""
         value = None if self.difference is None else round(self.difference.value, 12)
-        return Look(date, self.seeds, self.planned, self.verdict.kind, value)
+        return Look(date, self.seeds, self.planned, self.verdict.kind, value, self.margin)
 
     @property
     def margin(self) -> float | None:

@@ -34,6 +34,8 @@ class Look:
     verdict: str
     difference: float | None
     """In the unit of the scores, positive as claimed."""
+    margin: float | None = None
+    """The claim's then, in the unit of the scores."""
 
 
 Looks = Mapping[str, Sequence[Look]]
@@ -53,7 +55,8 @@ def with_look(earlier: Sequence[Look], new: Look) -> tuple[Look, ...]:
 
 
 def _same(one: Look, other: Look) -> bool:
-    return (one.seeds, one.planned, one.verdict) == (other.seeds, other.planned, other.verdict)
+    names = ("seeds", "planned", "verdict", "margin")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 Since = tuple[Look, tuple[int, ...]]
@@ -77,6 +80,11 @@ def lost_since(earlier: Sequence[Look], seeds: Sequence[int]) -> Since | None:
     return None
 
 
+def other_margin(earlier: Sequence[Look], margin: float | None) -> Look | None:
+    """The first look at which the claim had another margin."""
+    return next((look for look in earlier if look.margin != margin), None)
+
+
 def read_looks(folder: Path) -> tuple[Looks, str | None]:
     """The looks that a report's folder tells of, and a line where its file is damaged."""
     path = folder / VERDICTS_FILE
@@ -96,16 +104,12 @@ def read_looks(folder: Path) -> tuple[Looks, str | None]:
 
 def _look(entry: Mapping[str, Any]) -> Look:
     seeds, planned = ([int(seed) for seed in entry[name]] for name in ("seeds", "planned"))
-    value = entry["difference"]
-    if value is not None and not math.isfinite(value):
-        raise ValueError(value)
-    return Look(
-        str(entry["date"]),
-        tuple(seeds),
-        tuple(planned),
-        str(entry["verdict"]),
-        None if value is None else float(value),
-    )
+    numbers = [entry["difference"], entry["margin"]]
+    if not all(one is None or math.isfinite(one) for one in numbers):
+        raise ValueError(numbers)
+    difference, margin = (None if one is None else float(one) for one in numbers)
+    verdict = str(entry["verdict"])
+    return Look(str(entry["date"]), tuple(seeds), tuple(planned), verdict, difference, margin)
 
 
 def look_record(look: Look) -> dict[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.claims import ClaimFinding, PublishedClaim
-from harness.analysis.looks import Look, Looks, added_since, lost_since
+from harness.analysis.looks import Look, Looks, added_since, lost_since, other_margin
 from harness.analysis.scales import Scale, scale_of
 from harness.analysis.verdicts import ALPHA, Kind
 from harness.report.numbers import interval_text, scaled, signed
@@ -197,6 +197,14 @@ def _looks(finding: ClaimFinding, earlier: Sequence[Look]) -> list[str]:
         lines.append(
             f"{_named(seeds)} part of a report{_of(look)} that said {look.verdict}, and not of "
             "this one."
+        )
+    if (other := other_margin(earlier, finding.margin)) is not None:
+        was = "none"
+        if other.margin is not None:
+            was = f"±{scale_for(finding).factor * other.margin:g} {unit_of(finding)}"
+        lines.append(
+            f"Its margin was {was} in a report{_of(other)}: a margin that is chosen after a result "
+            "is no test of it."
         )
     return lines
 

@@ -152,7 +152,11 @@ def _line(finding: ClaimFinding, words: Told) -> list[str]:
 def verdict_records(findings: Findings) -> list[dict[str, object]]:
     """One flat record for each verdict, for the CSV; numbers in points or the metric's own unit."""
     return [
-        {name: value for name, value in record.items() if not isinstance(value, dict | list)}
+        {
+            name: value
+            for name, value in record.items()
+            if name not in ("published", "power") and not isinstance(value, list)
+        }
         | {f"published_{name}": value for name, value in (record["published"] or {}).items()}
         | {f"detects_{name}": value for name, value in (record["power"] or {}).items()}
         for record in claim_records(findings)

@@ -15,6 +15,7 @@ from harness.analysis.looks import (
     added_since,
     look_record,
     lost_since,
+    other_margin,
     read_looks,
     with_look,
 )
@@ -49,9 +50,9 @@ def test_a_folder_without_a_report_has_no_looks(tmp_path: Path) -> None:
         '{"verdicts": 3, "no_longer_claimed": []}',
         '{"verdicts": [{"key": "a", "looks": [{}]}], "no_longer_claimed": []}',
         '{"verdicts": [{"key": "a", "looks": [{"date": 1, "seeds": ["x"], "planned": [], '
-        '"verdict": "", "difference": 0}]}], "no_longer_claimed": []}',
+        '"verdict": "", "difference": 0, "margin": 1}]}], "no_longer_claimed": []}',
         '{"verdicts": [{"key": "a", "looks": [{"date": 1, "seeds": [], "planned": [], '
-        '"verdict": "", "difference": NaN}]}], "no_longer_claimed": []}',
+        '"verdict": "", "difference": NaN, "margin": 1}]}], "no_longer_claimed": []}',
         "[" * 5000,
         '{"verdicts": []}',
     ],
@@ -96,3 +97,11 @@ def test_of_many_looks_the_first_and_the_last_stay() -> None:
     assert len(looks) <= MOST_LOOKS
     assert looks[0].seeds == (0,)
     assert len(looks[-1].seeds) == 3 * MOST_LOOKS
+
+
+def test_a_margin_that_was_another_is_told() -> None:
+    assert other_margin([FIRST], None) is None
+    assert other_margin([FIRST], 0.02) == FIRST
+    narrow = replace(FIRST, margin=0.02)
+    assert with_look((FIRST,), narrow) == (FIRST, narrow)
+    assert other_margin([FIRST, narrow], 0.02) == FIRST

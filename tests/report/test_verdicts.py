@@ -229,6 +229,17 @@ def test_seeds_that_are_gone_are_told(data, tmp_path: Path) -> None:
     assert line.startswith("Seed 0 was part of a report of 2026-01-02 that said reproduced")
 
 
+def test_a_margin_chosen_after_a_report_is_told(data, tmp_path: Path) -> None:
+    report_of(data, tmp_path)
+    looks, _ = read_looks(tmp_path)
+    claims = (*CLAIMS[:2], claim(NONLINEAR, LINEAR, margin=9), CLAIMS[3])
+    later = report_of(replace(data, claims=claims, looks=looks), tmp_path)
+    told = {one["column"]: one["told"] for one in later.verdicts[2:]}
+    assert told["TruthfulQA"] == []
+    (line,) = told["Average"]
+    assert line.startswith("Its margin was ±4 points in a report of 2026-01-02")
+
+
 def test_another_folder_begins_another_history(data, tmp_path: Path) -> None:
     report_of(data, tmp_path / "one")
     later = report_of(later_data(tmp_path / "two"), tmp_path / "two")
