@@ -162,11 +162,17 @@ def _one_loglikelihood(
 
 
 def _rolling(task: KeptTask, samples: Sequence[Sample], _generated: object) -> dict[str, Any]:
-    (value,), text = samples[0]["filtered_resps"], samples[0]["target"]
+    (sample, *_), counts = samples, {}
+    (value,), text = sample["filtered_resps"], sample["target"]
+    # A task's own code may count another text than it asks for, as wikitext's, which is cleaned.
+    for name, metric in (("num_words", "word_perplexity"), ("num_bytes", "bits_per_byte")):
+        if isinstance(pair := sample.get(metric), tuple | list):
+            counts[name] = int(pair[1])
     return {
         "loglikelihood": float(value),
         "num_words": task.count_words(text),
         "num_bytes": task.count_bytes(text),
+        **counts,
     }
 
 

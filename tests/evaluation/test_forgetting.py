@@ -152,6 +152,21 @@ def test_a_row_without_a_text_is_named(second: str | None, tmp_path: Path) -> No
         check_items(spec_of(path), None)
 
 
+def test_items_hold_the_bytes_that_a_tasks_own_code_divides_by(
+    model: Any, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    path = tmp_path / "pages.jsonl"
+    pages = [" = River = \n The river 's stone , 3 @,@ 000 @-@ year @.@ \n", " apple ( lamp ) \n"]
+    path.write_text("".join(json.dumps({"page": page}) + "\n" for page in pages))
+    file = LocalFile(task="wikitext", split="test", path=str(path))
+    spec = TaskSpec(name="wikitext", files=(file,))
+    outcome = evaluate(model, tokenizer, spec, data_root=None, precision="fp32")
+    assert list(outcome.items["num_bytes"]) == [len(page.encode()) for page in pages]
+    bits = -outcome.items["loglikelihood"].sum() / outcome.items["num_bytes"].sum() / math.log(2)
+    values = {score.metric: score.value for score in outcome.scores}
+    assert values["bits_per_byte"] == pytest.approx(bits, rel=1e-6)
+
+
 def test_its_request_is_the_same_with_and_without_a_folder_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text(
         "task: t\ntest_split: test\ndataset_path: json\noutput_type: loglikelihood_rolling\n"
