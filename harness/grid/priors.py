@@ -13,6 +13,10 @@ from harness.grid.questions import TableSpec, default_title, title_of
 from harness.spec import LARGEST_NUMBER, Fault, Faults, Spec
 
 
+MOST_POINTS = 50
+"""The largest standard deviation of a share, in points: half of its values 0%, half 100%."""
+
+
 class SeedSd(Spec):
     """The standard deviation of one model's score over trainings that differ in their seed alone.
 
@@ -45,6 +49,8 @@ def _read(raw: Any) -> SeedSds:
     faults = Faults()
     if not isinstance(raw, Mapping) or {"points", "source"} & raw.keys():
         every = _read_one(raw, faults)
+        if every is not None and every.points > MOST_POINTS:
+            faults.add(f"no share varies by more than {MOST_POINTS} points (got {every.points:g})")
         faults.check()
         return SeedSds(every=every)
     if not raw:
