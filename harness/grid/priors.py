@@ -12,7 +12,6 @@ from harness.evaluation.benchmarks import Benchmark
 from harness.grid.questions import TableSpec, default_title, title_of
 from harness.spec import LARGEST_NUMBER, Fault, Faults, Spec
 
-
 MOST_POINTS = 50
 """The largest standard deviation of a share, in points: half of its values 0%, half 100%."""
 
