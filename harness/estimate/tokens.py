@@ -207,7 +207,8 @@ def num_items(task: TaskSpec) -> int | None:
     counted = _counted(task.name)
     if counted is None:
         size = own_size(task, None) if task.benchmark.members else None
-        return None if size is None else size.items
+        listed = size or generation_size(task.name, task.limit)
+        return None if listed is None else listed.items
     whole = int(counted.get("benchmark_items", counted["items"]))
     return whole if task.limit is None else min(whole, task.limit * int(counted["subjects"]))
 

@@ -227,13 +227,14 @@ def stored_results(runs_dir: Path) -> Read:
     """Reads the results of a runs folder; one that is damaged is none."""
     folders = cell_folders(runs_dir)
 
-    def read(cell: Cell) -> CellResult | None:
+    @cache  # by its id: a cell with options of PEFT has no hash
+    def read(cell_id: str) -> CellResult | None:
         try:
-            return read_result(folder, cell.id) if (folder := folders.get(cell.id)) else None
+            return read_result(folder, cell_id) if (folder := folders.get(cell_id)) else None
         except StorageError:  # told where the cell's state is read
             return None
 
-    return cache(read)
+    return lambda cell: read(cell.id)
 
 
 def unfinished_losses(runs_dir: Path) -> Losses:
