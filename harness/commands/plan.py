@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MISSING = "–"
+ENDED = ("done", "pruned", "diverged")
+"""The statuses of cells of which nothing is left to do."""
 SOURCES = {"counted": "", "known": "≈ ", "estimated": "~ "}
 
 
@@ -54,6 +56,11 @@ def plan_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Lists the cells of a grid."""
     refuse_changed_inputs(grid.states)
     rows = plan_rows(grid.expected, grid.num_rows, known_losses(grid.runs_dir, grid.data_root))
+    settled = grid.settled
+    rows = [
+        dataclasses.replace(row, status="diverged") if row.cell_id in settled else row
+        for row in rows
+    ]
     for place, (_, waits) in enumerate(grid.waiting, len(grid.states)):
         rows[place] = dataclasses.replace(rows[place], cell_id=None, status=waits)
     warnings = [*grid.notices, *grid.inputs.warnings]
@@ -102,7 +109,7 @@ def estimate_command(
     if hardware is None:
         raise UsageError("--price-per-hour: needs --hardware or --probe")
     found = estimate_grid(
-        [state for state in grid.expected if state.status != "pruned"],
+        grid.left,
         hardware,
         price_per_hour=price_per_hour,
         runs_dir=grid.runs_dir,
@@ -122,7 +129,7 @@ def _probe_command(
     grid: OpenGrid, price_per_hour: float | None, device: str, workers: int | None, as_json: bool
 ) -> int:
     """Measures this machine, keeps the times, and prints what they make of the grid."""
-    states = [state for state in grid.expected if state.status not in ("done", "pruned")]
+    states = [state for state in grid.left if state.status != "done"]
     cells = [state.cell for state in states]
     devices = resolve_devices(device, workers=workers, num_cells=len(cells))
     threads = worker_threads(devices, workers)
@@ -174,8 +181,8 @@ def _print_plan(console: Console, grid_name: str, rows: Sequence[PlanRow]) -> No
     shown = [one for one in dataclasses.fields(PlanRow) if "head" in one.metadata]
     heads = [one.metadata["head"] for one in shown]
     texts = [[_form(one.metadata["form"], getattr(row, one.name)) for one in shown] for row in rows]
-    to_do = sum(row.status not in ("done", "pruned") for row in rows)
-    untrained = [row.steps for row in rows if not row.trained and row.status != "pruned"]
+    to_do = sum(row.status not in ENDED for row in rows)
+    untrained = [row.steps for row in rows if not row.trained and row.status not in ENDED]
     known = [steps for steps in untrained if steps is not None]
     steps = f"{sum(known):,} optimizer steps"
     if len(known) < len(untrained):

@@ -21,10 +21,11 @@ def stand_in_line(grid: OpenGrid) -> list[str]:
     """The line that says how the cells are counted that a tuning will decide, if there are any."""
     if not grid.waiting:
         return []
-    return [
-        f"{len(grid.waiting)} cells wait for a tuning, and are counted with the settings of the "
-        "published recipe"
-    ]
+    number = len(grid.waiting)
+    waits = f"{number} cells wait for a tuning, and are"
+    if number == 1:
+        waits = "1 cell waits for a tuning, and is"
+    return [f"{waits} counted with the settings of the published recipe"]
 
 
 def _progress(one: TunedMethod) -> str:
@@ -84,6 +85,6 @@ def waiting_lines(grid: OpenGrid) -> list[str]:
     """One line for each kind of cells that wait for a tuning."""
     kinds = Counter((cell.model_name, cell.method_label, waits) for cell, waits in grid.waiting)
     return [
-        f"waits:   {model}/{method}: {number} cells ({waits})"
+        f"waits:   {model}/{method}: {number} cell{'s' * (number > 1)} ({waits})"
         for (model, method, waits), number in kinds.items()
     ]

@@ -87,6 +87,16 @@ class OpenGrid:
         return [*self.states, *stand_ins]
 
     @property
+    def left(self) -> list[CellState]:
+        """The expected cells but the trials that ended without a result: what a run may cost."""
+        passed = self.settled
+        return [
+            state
+            for state in self.expected
+            if state.status != "pruned" and state.cell.id not in passed
+        ]
+
+    @property
     def pauses(self) -> dict[str, int]:
         """By cell id: after how many epochs the training of a trial stops, until all trials have
         come as far and the pruner decides."""
