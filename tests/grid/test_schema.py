@@ -148,6 +148,15 @@ def test_golden_ids() -> None:
     assert {label: ids[label] for label in GOLDEN} == GOLDEN
 
 
+def test_the_papers_seeds_begin_with_the_cells_of_paper_7b() -> None:
+    seeds = {cell.label: cell.id for cell in expand(load_grid("paper-7b-seeds"))}
+    known = {cell.label: cell.id for cell in expand(load_grid("paper-7b"))}
+    shared = {label: cell_id for label, cell_id in seeds.items() if label in known}
+    assert len(shared) == 4
+    assert shared.items() <= known.items()
+    assert len(seeds) == 1 + 3 * 4
+
+
 def test_the_whole_papers_cells_are_those_of_its_two_halves() -> None:
     def ids(grid: str) -> set[str]:
         return {cell.id for cell in expand(load_grid(grid))}
