@@ -27,7 +27,7 @@ from harness.report import (
     tradeoffs,
     verdicts,
 )
-from harness.report.bridge import BRIDGE, bridge_drawing
+from harness.report.bridge import bridge_drawing
 from harness.report.curves import efficiency_drawings, loss_drawing
 from harness.report.figures import Drawing, styles_of
 from harness.report.gates import MEANING, gate_drawing, share_table
@@ -39,6 +39,7 @@ from harness.report.prompts import prompts_section
 from harness.report.published_runs import run_drawing, run_records, run_table
 from harness.report.reading import caution_sentences, headline_sentences, status_line
 from harness.report.render import Table, to_markdown
+from harness.report.sections import NOTHING, SECTIONS
 from harness.report.text import to_text
 from harness.report.theory import theory_section
 from harness.report.tuning import choice_table, trial_records, tuned_records, tuned_tables
@@ -178,48 +179,6 @@ def _score_kind(table: ScoreTable) -> TableKind:
 
 SAID_ONCE = {tables.STDERR, aggregates.BOOTSTRAP, pareto.DEFINITION}
 """Sentences of captions that the page has once."""
-
-SECTIONS = {
-    "tables": "Tables",
-    "comparisons": "Paired comparisons",
-    "tuning": "Tuning",
-    "aggregates": "Over all benchmarks",
-    "forgetting": "Forgetting",
-    "pareto": "Scores against costs",
-    "noise": "Noise",
-    "items": "Item by item",
-    "responses": "Generated responses",
-    "sample-efficiency": "Sample efficiency",
-    "training-loss": "Training loss",
-    "gates": "Gates and prompts",
-    BRIDGE: "Error and examples",
-    "theory": "Convergence rates (our simulation)",
-    "reading": "What may be read from this",
-    "protocol": "Protocol",
-    "prompts": "Prompts of training and evaluation",
-    "overlap": "Training rows and test items",
-    "published-runs": "Published runs beside measured ones",
-    "published": "Published values",
-    "costs": "Costs and cells",
-    "scores": "All scores",
-    "grid": "Grid",
-    "environment": "Environment",
-    "files": "Files beside this page",
-}
-"""Titles by anchor, in order. A figure stands in the section that its name begins with; a section
-that would be empty is left out."""
-
-
-NOTHING = {
-    "tables": "No cell has a score yet. The failed cells, and why each failed, are named below.",
-    "comparisons": "Nothing to compare: it needs scores of two methods that the grid compares "
-    "(`claims`, `compare: all` or `compare: METHOD` in its file), of two settings of a method, or "
-    "of a method and the untrained base model.",
-    "sample-efficiency": "Nothing to draw: it needs scores of cells that are trained on "
-    "several fractions of the data, or an average.",
-    "training-loss": "Nothing to draw yet: no cell is trained.",
-}
-"""What stands in the place of a section's tables or figures."""
 
 
 def drawings(findings: Findings) -> list[Drawing]:
