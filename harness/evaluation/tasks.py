@@ -191,7 +191,7 @@ def unknown_benchmark(name: object, include: str | None = None) -> str:
     if not isinstance(name, str):
         return f"a task needs a name: of lm-eval's, or one of {', '.join(BENCHMARKS)}"
     own = index_of_folder(Path(include)) if include is not None else {}
-    hint = did_you_mean(name, [*own, *BENCHMARKS])
+    hint = did_you_mean(name, [*own, *BENCHMARKS, *FORGETTING])
     if not hint.startswith("; did you mean"):
         near = _near_of_theirs(name) if _near_of_theirs.cache_info().currsize < MOST_HINTS else []
         more = "" if include else "; tasks of your own need the grid's `include`"

@@ -130,6 +130,11 @@ def test_what_makes_no_sense_for_plain_text_is_refused(settings: dict[str, Any],
         TaskSpec(name=FORGETTING, **settings)
 
 
+def test_a_misspelt_name_is_told_the_right_one() -> None:
+    with pytest.raises(ValueError, match="did you mean 'forgetting'"):
+        TaskSpec(name="forgeting")
+
+
 def test_a_file_without_texts_is_named_before_a_model_is_loaded(tmp_path: Path) -> None:
     wrong, empty = tmp_path / "wrong.jsonl", tmp_path / "empty.txt"
     wrong.write_text('{"page": "a"}\n{"page": "b"}\n')
