@@ -4,6 +4,7 @@ What the numbers mean is found in `harness.analysis`; here it is printed.
 
 contents     which tables and figures there are, and where each stands: begin here; sections
 tables, gates, listings, costs    the tables; numbers: in print
+aggregates, forgetting, tradeoffs    more than one number; pareto, labels: their figures
 curves, gates, bridge    the figures; figures: what they share; reuse: drawn earlier
 tuning, tuning_figures    how methods were tuned
 verdicts     what becomes of the claims, before all else; verdict_words: its sentences
