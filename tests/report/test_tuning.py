@@ -103,6 +103,16 @@ def test_a_difference_is_paired() -> None:
     assert record["stderr_points"] == pytest.approx(100 * differences.sem())
 
 
+def test_a_difference_of_one_seed_is_marked_as_of_two_models() -> None:
+    results = GridResults()
+    results.add("lora", 0, answers_of("1100"))
+    results.add("lora", 0, answers_of("1110"), label="lora[tuned]")
+    (table,) = tuned_tables(results.findings(tunings=(tuning(),)))
+    assert {line[5] for line in texts_of(table)} == {"+25.00°"}
+    assert {line[7] for line in texts_of(table)} == {"–"}
+    assert any("These two trained models, not the methods" in text for text in table.caption)
+
+
 def test_a_winner_that_is_the_published_recipe_is_told_as_that() -> None:
     results = grid()
     tuned, own = ("tiny-lora[tuned]-1.0-{}", "tiny-lora-1.0-{}")
