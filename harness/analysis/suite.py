@@ -120,6 +120,20 @@ def _row(raw: Mapping[str, Any], default: Mapping[str, Any]) -> SuiteRow:
     )
 
 
+def published_cost(name: str | None) -> list[str]:
+    """What published runs took, a line for whoever plans them; nothing where none are named."""
+    if name != SUITE:
+        return []
+    table = suite_table()
+    hours = sum(row.train_seconds for row in table.rows) / 3600
+    minutes = 60 * hours / len(table.rows)
+    return [
+        f"published: {len(table.rows)} trainings took {hours:.1f} hours on one {table.hardware}, "
+        f"{minutes:.0f} minutes each; at 4 rows a step an estimate from a data sheet is too low, "
+        "and --probe measures"
+    ]
+
+
 def other_than_published(cells: Iterable[Cell]) -> str | None:
     """In what cells are not the published runs, beside their methods; None where in nothing."""
     default = suite_table().rows[0].training

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from harness.analysis.suite import published_cost
 from harness.commands import display
 from harness.commands.display import (
     cell_text,
@@ -120,7 +121,7 @@ def estimate_command(
         print_json({"grid": grid.spec.name, **found.record()})
     else:
         _print_estimate(display.console(), grid.spec.name, found)
-        for line in stand_in_line(grid):
+        for line in [*stand_in_line(grid), *published_cost(grid.spec.published_runs)]:
             print_line(display.console(), f"note: {line}")
     return 0
 

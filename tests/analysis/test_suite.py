@@ -7,7 +7,15 @@ import math
 import pytest
 from scipy.stats import fisher_exact
 
-from harness.analysis.suite import ranks_told_apart, suite_table, told_apart
+from harness.analysis.suite import (
+    other_than_published,
+    published_cost,
+    ranks_told_apart,
+    suite_table,
+    told_apart,
+)
+from harness.grid.loader import load_grid
+from harness.grid.schema import expand
 
 
 def test_the_rows_that_ship() -> None:
@@ -44,3 +52,27 @@ def test_the_error_is_the_binomial_one() -> None:
     row = suite_table().rows[0]
     expected = math.sqrt(row.accuracy * (1 - row.accuracy) / 1319)
     assert row.stderr(1319) == pytest.approx(expected)
+
+
+def test_what_the_published_runs_took_is_told_where_they_are_named() -> None:
+    (line,) = published_cost("peft-suite")
+    assert "63 trainings took 24.3 hours on one NVIDIA L40S, 23 minutes each" in line
+    assert published_cost(None) == []
+
+
+def test_only_the_same_model_rows_and_steps_are_the_published_runs() -> None:
+    cells = expand(load_grid("peft-suite"))
+    assert other_than_published(cells) is None
+    trained = cells[1]
+    assert trained.train is not None
+    for part, change, said in (
+        ("model", {"source": "x/other"}, "the model is x/other, not meta-llama/Llama-3.2-3B"),
+        ("data", {"source": "x/rows"}, "the training rows are those of x/rows"),
+        ("train", {"max_steps": 10}, "max_steps is 10, not 5000"),
+        ("train", {"batch_size": 8}, "batch_size is 8, not 4"),
+    ):
+        other = getattr(trained, part).model_copy(update=change)
+        assert other_than_published([trained.model_copy(update={part: other})]) == said
+    limited = trained.tasks[0].model_copy(update={"limit": 10})
+    some = trained.model_copy(update={"tasks": (limited,)})
+    assert other_than_published([some]) == "the benchmark is scored on some of its items alone"
