@@ -46,7 +46,8 @@ def run_rounds(
         states = [
             state
             for state in grid.takes_on
-            if (state.cell.id, pauses.get(state.cell.id)) not in tried
+            if state.cell.id not in outcome.failed
+            and (state.cell.id, pauses.get(state.cell.id)) not in tried
         ]
         chosen = [state for state in states if state.status in (*LEFT, "running")]
         if tried and not any(state.status in LEFT for state in states):

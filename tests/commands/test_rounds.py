@@ -182,3 +182,17 @@ def test_a_selection_runs_no_more_than_it_names(
     after, _, _ = run(opened(tmp_path, only="tuned"))
     assert workers.rounds[1:] == [["lora[tuned]"]]
     assert is_done(after)
+
+
+def test_a_failed_trial_is_not_tried_twice_in_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = Workers(
+        lambda cell: failed(cell, "no space left") if number_of(cell) == 0 else lowest_last(cell),
+        monkeypatch,
+    )
+    after, outcome, _ = run(opened(tmp_path, pruner="median"))
+    names = [name for names in workers.rounds for name in names]
+    assert names.count("lora[trial-0]") == 1
+    assert len(outcome.failed) == 1
+    assert not is_done(after)
