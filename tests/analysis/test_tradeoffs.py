@@ -89,3 +89,16 @@ def test_methods_of_one_size_have_no_front_of_it(results) -> None:
     for method in ("lora", "full"):
         results.add(method, 0, answers_of("1100"))
     assert results.findings().tradeoffs == ()
+
+
+def test_of_one_seed_of_which_no_spread_is_known_nothing_is_dominated(results) -> None:
+    for method, (parameters, _) in COSTS.items():
+        results.add(method, 0, answers_of(PATTERNS[method]))
+        results.cells[-1]["trainable_parameters"] = parameters
+    parameters = front(found_in(results)["Average"], "trainable_parameters")
+    assert parameters.places == ("front", "not told apart")
+
+
+def test_a_grid_that_tests_something_draws_that_alone(grid) -> None:
+    drawn = {column: one.is_drawn for column, one in found_in(grid).items()}
+    assert drawn == {"ARC avg": False, "Average": True}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.estimate.costs import CellEstimate, GridEstimate, estimate_grid
+from harness.estimate.costs import CellEstimate, GridEstimate, estimate_grid, training_flops
+from harness.estimate.tokens import token_counter
 from harness.grid.status import CellState
 from harness.records.results import CellResult, TrainResult
 from tests.estimate.conftest import cells_of, to_do
@@ -36,6 +37,15 @@ def test_the_papers_cell_takes_24_minutes_on_an_h200(tmp_path: Path) -> None:
     assert small.precision == "fp32"
     assert small.fits is False
     assert "does not fit" in str(small.note)
+
+
+def test_a_report_counts_the_operations_that_a_plan_does(tmp_path: Path) -> None:
+    cell = CELLS["llama-7b/lora/100%/seed0"]
+    (planned,) = estimate([to_do(cell, tmp_path)], "h200", tmp_path).cells
+    tokens_of = token_counter(runs_dir=tmp_path, data_root=None, num_rows={None: 52_002})
+    assert training_flops(cell, tokens_of) == planned.training_flops
+    unknown = token_counter(runs_dir=tmp_path, data_root=None, num_rows={None: None})
+    assert training_flops(cell, unknown) is None
 
 
 def test_a_length_in_steps_is_paid_by_its_rows(tmp_path: Path) -> None:
