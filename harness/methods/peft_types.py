@@ -114,7 +114,8 @@ SIZES: dict[str, tuple[str, ...]] = {
 
 QUANTISED = frozenset(
     {
-        *("BOFT", "HIRA", "IA3", "LORA", "MISS", "OFT", "RANDLORA", "ROAD", "SHIRA", "VERA"),
+        *("ADALORA", "BOFT", "HIRA", "IA3", "LORA", "MISS", "OFT", "PVERA", "RANDLORA", "ROAD"),
+        *("SHIRA", "VERA"),
         *("ADAPTION_PROMPT", *BEFORE_TEXT, *IN_CACHE, "LN_TUNING", "TRAINABLE_TOKENS"),
     }
 )
