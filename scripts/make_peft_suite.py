@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.analysis.suite import (
+from harness.analysis.peft_suite import (
     TORCH_WEIGHT_DECAY,
     SuiteRow,
     ranks_told_apart,

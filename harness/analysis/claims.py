@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from harness.analysis.columns import Group
 from harness.analysis.comparisons import Comparison
-from harness.analysis.looks import Look
+from harness.analysis.earlier_verdicts import EarlierVerdict
 from harness.analysis.measurements import Measurements, Seed
 from harness.analysis.power import LEVEL, Reach, reach_of, spread_of
 from harness.analysis.published import Published
@@ -27,7 +27,7 @@ from harness.analysis.verdicts import (
     oriented,
 )
 from harness.errors import printable
-from harness.grid.priors import SeedSd
+from harness.grid.seed_sd import SeedSd
 
 UNKNOWN_SEEDS = (
     "it speaks of these two trained models, not of the methods: nothing is known of how much "
@@ -69,10 +69,10 @@ class ClaimFinding:
         place = f"{entry.group.protocol} {entry.group.rank}"
         return printable(" | ".join((entry.model, place, entry.column, entry.left, entry.right)))
 
-    def look(self, date: str) -> Look:
+    def as_reported(self, date: str) -> EarlierVerdict:
         """What a report of this date says of it."""
         value = None if self.difference is None else round(self.difference.value, 12)
-        return Look(date, self.seeds, self.planned, self.verdict.kind, value, self.margin)
+        return EarlierVerdict(date, self.seeds, self.planned, self.verdict.kind, value, self.margin)
 
     @property
     def margin(self) -> float | None:

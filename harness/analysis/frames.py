@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis.earlier_verdicts import EarlierVerdict
 from harness.analysis.item_clusters import ClustersOf, no_clusters
 from harness.analysis.item_texts import Texts
-from harness.analysis.looks import Look
 from harness.analysis.overlap import Overlap
 from harness.analysis.prompts import PromptPair
 from harness.analysis.stacks import made_of
@@ -19,9 +19,9 @@ from harness.data.spec import ODD_ROWS
 from harness.errors import MethodError
 from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.cells import SOURCES
-from harness.grid.priors import SeedSds
 from harness.grid.questions import ClaimSpec, TableSpec
 from harness.grid.schema import Cell
+from harness.grid.seed_sd import SeedSds
 from harness.grid.status import CellState, is_trained
 from harness.methods import METHODS
 from harness.records.results import CellResult, TrainResult
@@ -96,8 +96,8 @@ class ReportInput:
     """The grid's benchmarks that do not ship, by name."""
     tunings: tuple[Tuning, ...] = ()
     """How the grid's methods were tuned."""
-    looks: Mapping[str, Sequence[Look]] = field(default_factory=dict)
-    """What earlier reports in the same folder said of each claim, see `harness.analysis.looks`."""
+    earlier_verdicts: Mapping[str, Sequence[EarlierVerdict]] = field(default_factory=dict)
+    """What earlier reports in the same folder said of each claim."""
     date: str = ""
     """Of this report, ISO 8601."""
     published_runs: str | None = None

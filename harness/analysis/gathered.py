@@ -11,7 +11,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.tuning import Trial, TrialStatus, Tuning
-from harness.grid.remarks import differing_settings
+from harness.grid.method_settings import differing_settings
 
 if TYPE_CHECKING:
     from harness.evaluation.tasks import TaskSpec

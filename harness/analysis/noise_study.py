@@ -11,7 +11,6 @@ from harness.analysis.cell_scores import CellScores
 from harness.analysis.clusters import ClusterLine, cluster_lines, cluster_problems
 from harness.analysis.columns import Group
 from harness.analysis.comparisons import Comparison
-from harness.analysis.draws import DrawLine, draw_lines
 from harness.analysis.frames import NOISE, ReportInput
 from harness.analysis.measurements import Measurements
 from harness.analysis.noise import (
@@ -23,6 +22,7 @@ from harness.analysis.noise import (
     noise_runs,
     place_of,
 )
+from harness.analysis.prediction_noise import DrawLine, draw_lines
 from harness.analysis.variance import VarianceLine, variance_lines
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from harness.analysis.forgetting import Forgetting
 from harness.analysis.frames import ReportInput
 from harness.analysis.measurements import Measurements
 from harness.analysis.pareto import Axis, Front, Point, front_of
-from harness.analysis.stats import Estimate
-from harness.analysis.suite import (
+from harness.analysis.peft_suite import (
     BENCHMARKS,
     NORMAL_95,
     SUITE,
@@ -21,6 +20,7 @@ from harness.analysis.suite import (
     SuiteTable,
     suite_table,
 )
+from harness.analysis.stats import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd

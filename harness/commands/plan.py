@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from harness.analysis.suite import published_cost
+from harness.analysis.peft_suite import published_cost
 from harness.commands import display
 from harness.commands.display import (
     cell_text,

@@ -9,19 +9,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.analysis.earlier_verdicts import read_earlier_verdicts
 from harness.analysis.frames import ReportInput, cells_frame, losses_frame, scores_frame
 from harness.analysis.gathered import gathered_tunings
-from harness.analysis.looks import read_looks
 from harness.analysis.overlap_files import find_overlap
+from harness.analysis.peft_suite import other_than_published
 from harness.analysis.prompts import prompt_pairs
 from harness.analysis.sources import ResultSource
-from harness.analysis.suite import other_than_published
 from harness.analysis.tuning import tunings
 from harness.commands.display import console, grid_warnings, print_json, print_warnings
 from harness.errors import LONGEST_LIST, ReportError, ZbenchError, mask_secrets, printable
 from harness.grid.budgets import budget_notes
-from harness.grid.priors import SeedSds
 from harness.grid.remarks import remark_lines
+from harness.grid.seed_sd import SeedSds
 from harness.grid.workspace import OpenGrid
 
 
@@ -58,11 +58,11 @@ def report_command(
     unread = [f"{source.problem}; read the cells' own files"] if source.problem else []
     print_warnings(screen, [*stale[:1], *unread, *only_tracked])
     folder = reports_dir / grid.spec.name
-    looks, damaged = read_looks(folder)
+    earlier, damaged = read_earlier_verdicts(folder)
     print_warnings(screen, [damaged] if damaged else [])
     content = _content(grid, source, reports_dir / "theory", shown, only_tracked)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    content = replace(content, looks=looks, date=now)
+    content = replace(content, earlier_verdicts=earlier, date=now)
     gc.freeze()  # what is loaded by now stays: drawing is an eighth faster if it is not traversed
     report = build_report(content, folder)
     known = [line for state in states for line in state.damaged]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from harness.grid.retuning import settings_text
+from harness.grid.method_settings import settings_text
 from harness.grid.trials import TunedMethod
 from harness.grid.workspace import OpenGrid
 

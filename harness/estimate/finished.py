@@ -16,7 +16,7 @@ from harness.analysis.frames import (
 from harness.analysis.power import Spread, spread_of
 from harness.analysis.variants import name_of
 from harness.estimate.power import Key, PlannedClaim, key_of
-from harness.grid.priors import SeedSds
+from harness.grid.seed_sd import SeedSds
 from harness.grid.workspace import OpenGrid
 
 

@@ -30,10 +30,10 @@ from harness.grid.entries import (
     Train,
     with_labels,
 )
+from harness.grid.gather import Gathered, gather_faults
 from harness.grid.noise import NoiseSpec, Vary, noise_faults, vary_fault
-from harness.grid.priors import SeedSdsEntry, seed_sd_faults
 from harness.grid.questions import ClaimSpec, Name, TableSpec, question_faults
-from harness.grid.remarks import Gathered, Remarks, gather_faults, remark_faults
+from harness.grid.remarks import Remarks, remark_faults
 from harness.grid.schema import (
     DataName,
     DeviceCount,
@@ -43,6 +43,7 @@ from harness.grid.schema import (
     Seed,
     noisy_blocks,
 )
+from harness.grid.seed_sd import SeedSdsEntry, seed_sd_faults
 from harness.grid.sound_part import as_mapping, sound_part
 from harness.grid.task_entries import unused_local_data
 from harness.grid.tracking_uri import TrackingSpec

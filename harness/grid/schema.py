@@ -17,10 +17,11 @@ from harness.grid.cells import is_own_file as is_own_file
 from harness.grid.choices import LONGEST_LABEL as LONGEST_LABEL
 from harness.grid.choices import MethodChoice as MethodChoice
 from harness.grid.choices import options_on
+from harness.grid.gather import Gathered
 from harness.grid.noise import NoiseSpec, fixed_seeds, noise_cells, other_seed
-from harness.grid.priors import SeedSdsEntry
 from harness.grid.questions import ClaimSpec, TableSpec
-from harness.grid.remarks import Gathered, Remarks
+from harness.grid.remarks import Remarks
+from harness.grid.seed_sd import SeedSdsEntry
 from harness.grid.tracking_uri import TrackingSpec
 from harness.grid.tuning import TuneSpec
 from harness.models.checkpoint import ModelSpec

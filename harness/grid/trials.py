@@ -18,8 +18,8 @@ from harness.errors import StorageError
 from harness.grid.cells import TuningRole
 from harness.grid.choosing import choose, validation_value
 from harness.grid.folders import CHECKPOINTS_FOLDER, cell_folders
+from harness.grid.method_settings import retuned
 from harness.grid.pruning import prune
-from harness.grid.retuning import retuned
 from harness.grid.sampling import draw_round, draw_trials
 from harness.grid.schema import Block, Cell, GridSpec, MethodChoice, add_cell, cell_of, expand
 from harness.grid.tuned_methods import Trial as Trial

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, Va
 from harness.errors import did_you_mean, shortened
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.entries import EXCLUSIVE, Context
-from harness.grid.retuning import retuned, settings_text, value_of
+from harness.grid.method_settings import retuned, settings_text, value_of
 from harness.grid.schema import LONGEST_LABEL, MethodChoice
 from harness.grid.task_entries import read_tasks
 from harness.grid.tuning import (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.grid.retuning import retuned, value_of
+from harness.grid.method_settings import retuned, value_of
 from harness.grid.schema import Block, Cell, MethodChoice
 from harness.grid.tuning import TuneSpec
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from harness.analysis.clusters import FEW_CLUSTERS, MUCH_LARGER, ClusterLine
 from harness.analysis.columns import Group
 from harness.analysis.comparisons import Comparison
-from harness.analysis.draws import DrawLine
 from harness.analysis.findings import Findings
 from harness.analysis.layout import listed
 from harness.analysis.noise import Floor, NoiseRuns
 from harness.analysis.noise_study import NoiseStudy
+from harness.analysis.prediction_noise import DrawLine
 from harness.analysis.scales import Scale, scale_of
 from harness.analysis.variance import VarianceLine
 from harness.analysis.variants import name_of

@@ -14,7 +14,7 @@ from harness.analysis.columns import LOWER_IS_BETTER
 from harness.analysis.pareto import Front, Place, Point
 from harness.analysis.scales import Scale, scale_of
 from harness.report.figures import GRID, INK, Drawing, Plot, Styles, legend_name
-from harness.report.labels import Label, draw_labels
+from harness.report.point_labels import Label, draw_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

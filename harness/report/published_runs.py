@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from harness.analysis.findings import Findings
 from harness.analysis.pareto import Front
+from harness.analysis.peft_suite import ranks_told_apart
 from harness.analysis.published_runs import PublishedRuns, RunLine, run_fronts, told_different
-from harness.analysis.suite import ranks_told_apart
 from harness.report.figures import Drawing
 from harness.report.numbers import number, percent, points, short_count, short_seconds
 from harness.report.pareto import DEFINITION, front_drawing

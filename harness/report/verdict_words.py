@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.claims import ClaimFinding, PublishedClaim
-from harness.analysis.looks import Look, Looks, added_since, lost_since, other_margin
+from harness.analysis.earlier_verdicts import (
+    EarlierVerdict,
+    EarlierVerdicts,
+    added_since,
+    lost_since,
+    other_margin,
+)
 from harness.analysis.scales import Scale, scale_of
 from harness.analysis.verdicts import ALPHA, Kind
 from harness.report.numbers import interval_text, scaled, signed
@@ -32,7 +38,7 @@ class Told:
     sentence: str
     published: str = ""
     power: str = ""
-    looks: tuple[str, ...] = ()
+    history: tuple[str, ...] = ()
     """What must be told of earlier reports."""
 
     @property
@@ -63,12 +69,14 @@ PUBLISHED_RULE = (
 )
 
 
-def tell(finding: ClaimFinding, earlier: Looks, *, place: str = "", num_claims: int = 1) -> Told:
+def tell(
+    finding: ClaimFinding, earlier: EarlierVerdicts, *, place: str = "", num_claims: int = 1
+) -> Told:
     """A verdict in words.
 
     Args:
         finding: the claim.
-        earlier: looks of earlier reports in the same folder.
+        earlier: what earlier reports in the same folder said.
         place: its model and protocol, where there are several.
         num_claims: over how many verdicts was corrected.
     """
@@ -80,7 +88,7 @@ def tell(finding: ClaimFinding, earlier: Looks, *, place: str = "", num_claims: 
         sentence_of(finding, num_claims),
         "" if finding.published is None else published_sentence(finding, finding.published),
         power_sentence(finding),
-        tuple(_looks(finding, earlier.get(finding.key, ()))),
+        tuple(_history(finding, earlier.get(finding.key, ()))),
     )
 
 
@@ -182,20 +190,20 @@ def power_sentence(finding: ClaimFinding) -> str:
     return f"{reach_text(finding.reach, scale_for(finding), unit_of(finding))}."
 
 
-def _looks(finding: ClaimFinding, earlier: Sequence[Look]) -> list[str]:
+def _history(finding: ClaimFinding, earlier: Sequence[EarlierVerdict]) -> list[str]:
     """What must be told of earlier reports: seeds that were added, or are gone."""
     lines = []
     if (found := added_since(earlier, finding.seeds)) is not None:
-        look, seeds = found
+        one, seeds = found
         lines.append(
-            f"{_named(seeds)} added after a report{_of(look)} that said {look.verdict}. Who adds "
+            f"{_named(seeds)} added after a report{_of(one)} that said {one.verdict}. Who adds "
             "seeds while the answer is open, and stops when it pleases, finds differences that "
             f"are not there more often than the {ALPHA:.0%} of the rule."
         )
     if (found := lost_since(earlier, finding.seeds)) is not None:
-        look, seeds = found
+        one, seeds = found
         lines.append(
-            f"{_named(seeds)} part of a report{_of(look)} that said {look.verdict}, and not of "
+            f"{_named(seeds)} part of a report{_of(one)} that said {one.verdict}, and not of "
             "this one."
         )
     if (other := other_margin(earlier, finding.margin)) is not None:
@@ -214,5 +222,5 @@ def _named(seeds: tuple[int, ...]) -> str:
     return f"Seed {names} was" if len(seeds) == 1 else f"Seeds {names} were"
 
 
-def _of(look: Look) -> str:
-    return f" of {look.date[:10]}" if look.date else ""
+def _of(one: EarlierVerdict) -> str:
+    return f" of {one.date[:10]}" if one.date else ""

@@ -6,11 +6,12 @@ import json
 import math
 import textwrap
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from harness.analysis.claims import ClaimFinding
+from harness.analysis.earlier_verdicts import VERDICTS_FILE, with_verdict
 from harness.analysis.findings import Findings
-from harness.analysis.looks import VERDICTS_FILE, look_record, with_look
 from harness.analysis.verdicts import ALPHA
 from harness.errors import printable
 from harness.report.numbers import MISSING, interval_text, p_text, scaled, signed
@@ -34,7 +35,7 @@ def told_claims(findings: Findings) -> list[Told]:
     return [
         tell(
             one,
-            findings.data.looks,
+            findings.data.earlier_verdicts,
             place=_place(one, findings) if len(places) > 1 else "",
             num_claims=len(findings.claims),
         )
@@ -73,7 +74,7 @@ def verdict_text(findings: Findings, width: int) -> str:
             lines += _wrapped(one.place, width, "", "")
             place = one.place
         head = f"{one.mark} {one.kind.upper()}: {one.claim}"
-        body = " ".join(filter(None, (one.sentence, one.power, one.published, *one.looks)))
+        body = " ".join(filter(None, (one.sentence, one.power, one.published, *one.history)))
         lines += [*_wrapped(head, width, "", "  "), *_wrapped(body, width, "  ", "  ")]
     for text in findings.untested:
         lines += _wrapped(f"{MISSING} NOT TESTED: {text}", width, "", "  ")
@@ -104,7 +105,7 @@ def verdict_table(findings: Findings) -> list[Table]:
         return []
     told = told_claims(findings)
     lines = [_line(one, words) for one, words in zip(findings.claims, told, strict=True)]
-    looks = dict.fromkeys(f"{words.claim}: {text}" for words in told for text in words.looks)
+    history = dict.fromkeys(f"{words.claim}: {text}" for words in told for text in words.history)
     return [
         Table(
             name="verdicts",
@@ -115,7 +116,7 @@ def verdict_table(findings: Findings) -> list[Table]:
                 *("Published", "Verdict of it"),
             ),
             rows=blocks(lines, 2),
-            notes=tuple(looks),
+            notes=tuple(history),
             caption=(
                 *_rules(findings),
                 "Points: as claimed, in points or in the metric's own unit. p: adjusted. p "
@@ -211,21 +212,21 @@ def claim_record(finding: ClaimFinding, words: Told) -> dict[str, Any]:
         "power": finding.reach and reach_record(finding.reach, factor),
         "published": published,
         "sentence": words.sentence,
-        "told": list(words.looks),
+        "told": list(words.history),
     }
 
 
 def verdict_json(findings: Findings) -> dict[str, object]:
-    """What `verdicts.json` holds: the rule, each verdict, and the looks at it so far."""
+    """What `verdicts.json` holds: the rule, each verdict, and what was said of it so far."""
     found = []
     for finding, record in zip(findings.claims, claim_records(findings), strict=True):
-        earlier = findings.data.looks.get(finding.key, ())
-        looks = with_look(earlier, finding.look(findings.data.date))
-        found.append(record | {"looks": [look_record(look) for look in looks]})
+        earlier = findings.data.earlier_verdicts.get(finding.key, ())
+        history = with_verdict(earlier, finding.as_reported(findings.data.date))
+        found.append(record | {"history": [asdict(one) for one in history]})
     present = {finding.key for finding in findings.claims}
     gone = [
-        {"key": key, "looks": [look_record(look) for look in looks]}
-        for key, looks in findings.data.looks.items()
+        {"key": key, "history": [asdict(one) for one in history]}
+        for key, history in findings.data.earlier_verdicts.items()
         if key not in present
     ]
     return {

@@ -8,7 +8,7 @@ import pytest
 
 from harness.analysis.published import load_published
 from harness.analysis.stats import holm
-from harness.grid.priors import SeedSd, SeedSds
+from harness.grid.seed_sd import SeedSd, SeedSds
 from harness.report.verdict_words import sentence_of
 from tests.fixtures.claims import LINEAR, NONLINEAR, RANDOM, answers, claim, claimed_grid
 from tests.fixtures.results import GridResults

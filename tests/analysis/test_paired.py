@@ -12,7 +12,7 @@ from harness.analysis.measurements import Measurements
 from harness.analysis.moderation import pair_pool, single_pool
 from harness.analysis.stats import Sample, mean_squares, terms_of
 from harness.evaluation.benchmarks import BENCHMARKS
-from harness.grid.priors import SeedSd, SeedSds
+from harness.grid.seed_sd import SeedSd, SeedSds
 
 TASK, COLUMN = "arc_easy", "ARC-e"
 PATTERNS = {

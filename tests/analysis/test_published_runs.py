@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 import harness
+from harness.analysis.peft_suite import NORMAL_95, suite_table
 from harness.analysis.published_runs import (
     PublishedRuns,
     RunLine,
     run_fronts,
     told_different,
 )
-from harness.analysis.suite import NORMAL_95, suite_table
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.own_benchmarks import find_benchmark
-from harness.grid.priors import SeedSd, SeedSds
+from harness.grid.seed_sd import SeedSd, SeedSds
 from harness.report.published_runs import run_drawing, run_records, run_sentences, run_table
 from tests.fixtures.results import GridResults
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from harness.errors import GridError
-from harness.grid.remarks import differing_settings, remark_lines
+from harness.grid.method_settings import differing_settings
+from harness.grid.remarks import remark_lines
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import GridSpec, expand
 

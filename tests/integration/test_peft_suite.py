@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.suite import suite_table
+from harness.analysis.peft_suite import suite_table
 from tests.fixtures.suite_study import STEPS, write_suite_study
 from tests.integration.test_end_to_end import zbench
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.grid.priors import SeedSd, SeedSds
 from harness.grid.questions import ClaimSpec
+from harness.grid.seed_sd import SeedSd, SeedSds
 from harness.report.comparisons import comparison_tables
 from harness.report.reading import caution_sentences, headline_sentences, status_line
 from tests.report.test_tuning import tuning

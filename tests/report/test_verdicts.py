@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from harness.analysis.earlier_verdicts import VERDICTS_FILE, EarlierVerdict, read_earlier_verdicts
 from harness.analysis.findings import find
-from harness.analysis.looks import VERDICTS_FILE, Look, read_looks
 from harness.grid.resolver import SHIPPED, resolve_grid
 from harness.report import build_report, contents
 from harness.report.latex import to_latex
@@ -112,9 +112,9 @@ def test_the_file_holds_what_was_found(built) -> None:
     assert record["verdicts"][3]["margin"] == 4
     assert record["verdicts"][3]["p_margin"] < 0.05
     assert first["power"]["num_items"] == 1500
-    (look,) = first["looks"]
-    assert look["date"] == "2026-01-02T03:04:05+00:00"
-    assert look["verdict"] == "reproduced"
+    (one,) = first["history"]
+    assert one["date"] == "2026-01-02T03:04:05+00:00"
+    assert one["verdict"] == "reproduced"
     assert {"verdicts.md", "verdicts.tex", "verdicts.csv", VERDICTS_FILE} <= {
         path.name for path in built.files
     }
@@ -190,10 +190,10 @@ def report_of(data, folder: Path) -> SimpleNamespace:
 
 def later_data(folder: Path, seeds=(0, 1, 2, 3)):
     """Returns a grid with these seeds, and with what a report in the folder said before."""
-    looks, said = read_looks(folder)
+    verdicts, said = read_earlier_verdicts(folder)
     assert said is None
     results = claimed_grid(SHARES, seeds=seeds)
-    return results.input(claims=CLAIMS, looks=looks, date="2026-02-03T00:00:00+00:00")
+    return results.input(claims=CLAIMS, earlier_verdicts=verdicts, date="2026-02-03T00:00:00+00:00")
 
 
 def test_seeds_added_after_a_report_are_told(data, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_seeds_added_after_a_report_are_told(data, tmp_path: Path) -> None:
     again = report_of(later_data(tmp_path), tmp_path)
     assert again.verdicts == later.verdicts
     record = json.loads((tmp_path / VERDICTS_FILE).read_text(encoding="utf-8"))
-    assert [look["seeds"] for look in record["verdicts"][0]["looks"]] == [[0, 1, 2], [0, 1, 2, 3]]
+    assert [one["seeds"] for one in record["verdicts"][0]["history"]] == [[0, 1, 2], [0, 1, 2, 3]]
 
 
 def test_seeds_that_were_planned_are_not_told(tmp_path: Path) -> None:
@@ -231,9 +231,9 @@ def test_seeds_that_are_gone_are_told(data, tmp_path: Path) -> None:
 
 def test_a_margin_chosen_after_a_report_is_told(data, tmp_path: Path) -> None:
     report_of(data, tmp_path)
-    looks, _ = read_looks(tmp_path)
+    verdicts, _ = read_earlier_verdicts(tmp_path)
     claims = (*CLAIMS[:2], claim(NONLINEAR, LINEAR, margin=9), CLAIMS[3])
-    later = report_of(replace(data, claims=claims, looks=looks), tmp_path)
+    later = report_of(replace(data, claims=claims, earlier_verdicts=verdicts), tmp_path)
     told = {one["column"]: one["told"] for one in later.verdicts[2:]}
     assert told["TruthfulQA"] == []
     (line,) = told["Average"]
@@ -248,11 +248,11 @@ def test_another_folder_begins_another_history(data, tmp_path: Path) -> None:
 
 def test_a_claim_that_is_dropped_keeps_its_history(data, tmp_path: Path) -> None:
     report_of(data, tmp_path)
-    before, _ = read_looks(tmp_path)
+    before, _ = read_earlier_verdicts(tmp_path)
     report_of(replace(later_data(tmp_path), claims=CLAIMS[:1]), tmp_path)
-    after, _ = read_looks(tmp_path)
+    after, _ = read_earlier_verdicts(tmp_path)
     assert before.keys() == after.keys()
-    assert all(isinstance(look, Look) for looks in after.values() for look in looks)
+    assert all(isinstance(one, EarlierVerdict) for verdicts in after.values() for one in verdicts)
 
 
 def test_the_fragment_of_the_document_is_a_part_of_a_grid() -> None:

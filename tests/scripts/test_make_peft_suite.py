@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.analysis.suite import SuiteRow, suite_table
+from harness.analysis.peft_suite import SuiteRow, suite_table
 from harness.grid.loader import load_grid
 from harness.grid.schema import Cell, GridSpec, expand
 from harness.methods import METHODS

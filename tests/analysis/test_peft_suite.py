@@ -7,7 +7,7 @@ import math
 import pytest
 from scipy.stats import fisher_exact
 
-from harness.analysis.suite import (
+from harness.analysis.peft_suite import (
     other_than_published,
     published_cost,
     ranks_told_apart,

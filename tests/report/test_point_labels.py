@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 
-from harness.report.labels import MARKER, Box, distance, place_labels
+from harness.report.point_labels import MARKER, Box, distance, place_labels
 
 ROOM = Box(0, 0, 300, 200)
 

@@ -1,8 +1,8 @@
-"""A method with other settings: what a trial of a tuning is, and what is chosen."""
+"""The settings of a method, its own and those of its training: read, changed and in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.grid.entries import merge_settings
@@ -55,3 +55,19 @@ def value_of(choice: MethodChoice, name: str, default: Any) -> Any:
         return getattr(choice.train, name)
     settings = choice.options.settings if isinstance(choice.options, PeftOptions) else {}
     return settings.get(name, default)
+
+
+def _settings_of(choice: MethodChoice) -> dict[str, Any]:
+    """A method's options and training settings by name, those of `peft` without that word."""
+    options = choice.options.model_dump(mode="json")
+    own = options.pop("peft", {})
+    train = {} if choice.train is None else choice.train.model_dump(mode="json")
+    return {**options, **own, **train}
+
+
+def differing_settings(choices: Sequence[MethodChoice]) -> list[dict[str, Any]]:
+    """Of methods, the settings in which they differ; `default` where one states none."""
+    all_of = [_settings_of(choice) for choice in choices]
+    names = dict.fromkeys(name for one in all_of for name in one)
+    varied = [name for name in names if len({repr(one.get(name)) for one in all_of}) > 1]
+    return [{name: one.get(name, "default") for name in varied} for one in all_of]

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from harness.errors import GridError
-from harness.grid.priors import SeedSd, SeedSds
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import expand
+from harness.grid.seed_sd import SeedSd, SeedSds
 
 GRID = """
 name: mine

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.analysis.draws import divided
 from harness.analysis.findings import find
+from harness.analysis.prediction_noise import divided
 
 SAMPLED = {"protocol": "paper", "temperature": 0.1}
 
