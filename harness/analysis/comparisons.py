@@ -17,11 +17,9 @@ from harness.analysis.measurements import Measurements
 from harness.analysis.published import Published
 from harness.analysis.stats import Estimate, holm
 from harness.analysis.variants import BASE, Variant, label_of, name_of, named, representatives
+from harness.analysis.verdicts import ALPHA, equivalence_p
 from harness.evaluation.task_index import FORGETTING
 from harness.grid.questions import ALL, ClaimSpec
-
-ALPHA = 0.05
-"""Adjusted p below which a difference is called significant."""
 
 Family = Literal["claim", "compare", "setting", "context"]
 """What the grid claims, which was asked before any result; what it compares; a method's other
@@ -55,6 +53,9 @@ class Comparison:
     """Whether it is what its pair is tested on; else it describes."""
     margin: float | None = None
     """The largest difference that counts as none, in the unit of the scores (0..1 of shares)."""
+    p_margin: float | None = None
+    """The larger p of the two one-sided tests at the margin, adjusted as its verdict's; None
+    without a margin, or where nothing can be tested."""
 
     @property
     def is_asked(self) -> bool:
@@ -73,12 +74,9 @@ class Comparison:
 
     @property
     def is_within_margin(self) -> bool | None:
-        """Whether its whole interval lies within ±margin; None without either, or where it speaks
-        of no method."""
-        interval = None if self.estimate is None else self.estimate.interval
-        if self.margin is None or interval is None or self.is_of_models:
-            return None
-        return -self.margin <= interval[0] and interval[1] <= self.margin
+        """Whether the difference is shown to be smaller than the margin; None where that is not
+        tested."""
+        return None if self.p_margin is None else self.p_margin < ALPHA
 
     @property
     def is_left_better(self) -> bool | None:
@@ -136,12 +134,22 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
             place = entry.model, entry.group.protocol, entry.group.rank
             key = (entry.family, *(() if entry.family == "claim" else place))
             families.setdefault(key, []).append(number)
-    adjusted = {
-        number: p
-        for numbers in families.values()
-        for number, p in zip(numbers, holm([comparisons[n].p_value for n in numbers]), strict=True)
-    }
-    return [replace(one, p_holm=adjusted.get(n)) for n, one in enumerate(comparisons)]
+    adjusted: dict[int, float | None] = {}
+    margins: dict[int, float | None] = {}
+    for numbers in families.values():
+        mine = [comparisons[n] for n in numbers]
+        adjusted |= dict(zip(numbers, holm([one.p_value for one in mine]), strict=True))
+        margins |= dict(zip(numbers, holm([_margin_p(one) for one in mine]), strict=True))
+    return [
+        replace(one, p_holm=adjusted.get(n), p_margin=margins.get(n))
+        for n, one in enumerate(comparisons)
+    ]
+
+
+def _margin_p(one: Comparison) -> float | None:
+    if one.margin is None or one.estimate is None or one.is_of_models:
+        return None
+    return equivalence_p(one.estimate, one.margin)
 
 
 def tested_margins(

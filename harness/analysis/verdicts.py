@@ -22,7 +22,7 @@ from typing import Literal
 from harness.analysis.stats import Estimate, holm
 
 ALPHA = 0.05
-"""Adjusted p below which a test decides."""
+"""Adjusted p below which a difference is called significant, and a test decides."""
 
 Kind = Literal["reproduced", "compatible", "contradicted", "underpowered"]
 KINDS: tuple[Kind, ...] = ("reproduced", "compatible", "contradicted", "underpowered")

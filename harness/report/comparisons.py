@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from harness.analysis.columns import Group
-from harness.analysis.comparisons import ALPHA, Comparison, Family
+from harness.analysis.comparisons import Comparison, Family
 from harness.analysis.findings import Findings
 from harness.analysis.layout import listed
 from harness.analysis.mixtures import Mixture
 from harness.analysis.noise_study import NoiseStudy
 from harness.analysis.scales import Scale, scale_of
+from harness.analysis.verdicts import ALPHA
 from harness.report.noise import BELOW_NOTE, difference_entry
-from harness.report.numbers import MISSING, estimate_record, interval_text, p_text, scaled
+from harness.report.numbers import MISSING, estimate_record, interval_text, p_is, p_text, scaled
 from harness.report.render import Entry, Table, blocks
 
 ACROSS = "§"
@@ -207,11 +208,8 @@ def margin_lines(comparisons: Sequence[Comparison]) -> list[str]:
     for entry in comparisons:
         if entry.margin is None or entry.estimate is None:
             continue
-        reach = interval_text(entry.estimate.interval, scale=margin_scale(entry))
-        lines.append(
-            f"Margin {margin_text(entry)} ({entry.model}: {entry.label}, {entry.column}): the 95% "
-            f"interval {reach} {lies(entry)}."
-        )
+        place = f"{entry.model}: {entry.label}, {entry.column}"
+        lines.append(f"Margin {margin_text(entry)} ({place}): {lies(entry)}.")
     return lines
 
 
@@ -229,14 +227,13 @@ def margin_text(entry: Comparison) -> str:
 
 
 def lies(entry: Comparison) -> str:
-    """What a comparison's interval says of its margin."""
+    """What the two one-sided tests say of a comparison's margin."""
     if entry.is_of_models:
-        return f"speaks of {NOT_THE_METHODS}, and so says nothing of it"
+        return f"not tested: {NOT_THE_METHODS}"
     if entry.is_within_margin is None:
-        return "is not known"
-    if entry.is_within_margin:
-        return "lies within it: no difference that counts"
-    return "reaches beyond it"
+        return "not tested: the error is unknown or 0"
+    within = "within it" if entry.is_within_margin else "not shown to be within it"
+    return f"{within} by two one-sided tests (p {p_is(entry.p_margin)}, corrected as the verdicts)"
 
 
 def _difference(entry: Comparison | None, scale: Scale | None, noise: NoiseStudy) -> Entry:
@@ -302,7 +299,7 @@ def comparison_lists(findings: Findings, *, is_rest: bool = False) -> list[Table
 def _margin(entry: Comparison) -> str:
     if entry.margin is None:
         return ""
-    ends = {True: ", within", False: ", not within", None: ""}
+    ends = {True: ", within", False: ", not shown within", None: ""}
     return margin_text(entry) + ends[entry.is_within_margin]
 
 
@@ -343,7 +340,12 @@ def _finite(value: float) -> float | None:
 
 
 def _margin_record(entry: Comparison) -> dict[str, object]:
-    """The margin in points, or in the metric's own unit, and whether the interval is within it."""
+    """The margin in points, or in the metric's own unit, and whether the difference is shown to be
+    within it."""
     factor = scale_of(entry.group.unit(entry.column)).factor
     margin = None if entry.margin is None else factor * entry.margin
-    return {"margin": margin, "is_within_margin": entry.is_within_margin}
+    return {
+        "margin": margin,
+        "p_margin": entry.p_margin,
+        "is_within_margin": entry.is_within_margin,
+    }

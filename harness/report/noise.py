@@ -18,7 +18,7 @@ from harness.analysis.variants import name_of
 from harness.report.numbers import MISSING, number, scaled, share_text, signed
 from harness.report.render import Entry, Table, blocks
 
-BELOW = "°"
+BELOW = "‖"
 """Marks a difference that is smaller than the noise floor."""
 BELOW_NOTE = (
     f"{BELOW} Below the noise floor: smaller than what training the same thing again moved, for so "

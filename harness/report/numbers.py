@@ -78,6 +78,12 @@ def p_text(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def p_is(value: float | None) -> str:
+    """A p value after its letter: `= 0.013`, `< 0.001`."""
+    text = p_text(value)
+    return text if text[0] in "<–" else f"= {text}"
+
+
 def count(value: Any) -> str:
     """A whole number of a frame; nothing where it is missing."""
     return "" if is_missing(value) else str(int(value))

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.analysis.comparisons import ALPHA, Comparison
+from harness.analysis.comparisons import Comparison
 from harness.analysis.findings import Findings
 from harness.analysis.frames import ReportInput
 from harness.analysis.tuning import Tuning
 from harness.analysis.variants import name_of
+from harness.analysis.verdicts import ALPHA
 from harness.data.spec import ODD_ROWS
 from harness.report.comparisons import NOT_THE_METHODS, margin_scale
 from harness.report.noise import cluster_warnings
-from harness.report.numbers import interval_text, p_text, signed
+from harness.report.numbers import interval_text, p_is, signed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,18 +61,13 @@ def _headline(entry: Comparison, num_groups: int) -> str:
     seeds = f"{estimate.num_seeds} seed{'s' if estimate.num_seeds > 1 else ''}"
     where = f" ({group.title})" if num_groups > 1 else ""
     winner = {True: f" in favour of {entry.left}", False: f" in favour of {entry.right}", None: ""}
-    tested = f"p {_is(entry.p_holm)} corrected"
+    tested = f"p {p_is(entry.p_holm)} corrected"
     if entry.p_value is None:
         tested = NOT_THE_METHODS if entry.is_of_models else "no test"
     return (
         f"{entry.model}: {entry.label}, {entry.column}{where}: {signed(estimate.value, scale)} "
         f"{unit}{winner[entry.is_left_better]} ({reach}{tested}, {seeds})."
     )
-
-
-def _is(p_value: float | None) -> str:
-    text = p_text(p_value)
-    return text if text[0] in "<–" else f"= {text}"
 
 
 def caution_sentences(findings: Findings) -> list[str]:
@@ -212,7 +208,7 @@ def _about_scatter(findings: Findings) -> list[str]:
     ]
     return [
         f"{model}, {column} ({group.title}): {name_of(variant)} scatters more over the seeds than "
-        f"the other methods do (p {_is(p_value)}). Their variance is pooled all the same: the "
+        f"the other methods do (p {p_is(p_value)}). Their variance is pooled all the same: the "
         "intervals of its differences are too short, those of others too wide."
         for model, column, group, (variant, p_value) in told
         if p_value * len(told) < ALPHA

@@ -9,10 +9,12 @@ import pytest
 from harness.analysis.published import load_published
 from harness.analysis.stats import holm
 from harness.grid.seed_sd import SeedSd, SeedSds
+from harness.report.comparisons import comparison_tables
 from harness.report.verdict_words import sentence_of
 from tests.fixtures.claims import LINEAR, NONLINEAR, RANDOM, answers, claim, claimed_grid
 from tests.fixtures.results import GridResults
 
+NAMES = "Zero-init + non-linear − Zero-init + linear, Average"
 SHARES = {RANDOM: 0.5, LINEAR: 0.62, NONLINEAR: 0.621}
 
 
@@ -45,6 +47,29 @@ def test_holm_goes_over_models_and_claims_and_agrees_with_the_stars() -> None:
     wanted = holm([one.comparison.estimate.p_value for one in findings.claims])
     assert [one.verdict.p_zero for one in findings.claims] == wanted
     assert [one.comparison.p_holm for one in findings.claims] == wanted
+
+
+def test_a_margin_is_judged_alike_in_the_tables_and_in_the_verdicts() -> None:
+    results = claimed_grid(SHARES)
+    (found,) = found_in(results, claim(NONLINEAR, LINEAR))
+    low, high = found.difference.interval_at(0.9)
+    # Wider than the 90% interval, which the two one-sided tests ask of, narrower than that of 95%.
+    margin = 100 * (max(-low, high) + 1e-6)
+    claims = (claim(NONLINEAR, LINEAR, margin=margin), claim(RANDOM, LINEAR, margin=40))
+    for asked in (claims[:1], claims):
+        findings = results.findings(claims=asked)
+        for one in findings.claims:
+            assert one.comparison.p_margin == one.verdict.p_margin
+            assert one.comparison.is_within_margin == one.verdict.is_within_margin
+        first = findings.claims[0]
+        low, high = first.comparison.estimate.interval
+        assert max(-low, high) > first.margin
+        (table,) = comparison_tables(findings)
+        (note,) = (n for n in table.notes if n.startswith("Margin") and NAMES in n)
+        # Over two claims Holm's correction doubles the smaller p: no longer shown.
+        is_shown = len(asked) == 1 or first.verdict.p_margin < 0.05
+        assert ("not shown" in note) != is_shown
+        assert (first.verdict.kind == "compatible") == is_shown
 
 
 def test_one_seed_of_which_nothing_is_known_decides_nothing() -> None:

@@ -73,6 +73,10 @@ def test_a_variance_is_drawn_to_the_prior_by_its_degrees_of_freedom_by_hand() ->
     assert (found.variance, found.basis) == (pytest.approx(5.0), "pooled")
     assert found.df == pytest.approx(min(6, 1 / (1 / 18 + 8 / 90)))
     assert pool.borrow() == SeedVariance(3.0, 4.0, "pooled")
+    # Of few pairs the mean knows less than d0 + d: w = 1/2 of one with d = 1, D = 2.
+    few = Pool((1.0, 9.0), (1, 1), 2.0, Prior(1.0, 3.0)).moderate(9.0, 1)
+    assert few.df == pytest.approx(1 / (1 / 4 + 3 / 8))
+    assert few.df < 2
 
 
 def test_variances_that_do_not_differ_are_all_their_mean_with_the_pools_degrees() -> None:

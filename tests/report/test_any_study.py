@@ -165,7 +165,8 @@ def test_a_claim_is_tested_on_its_column_with_its_margin_in_the_columns_unit(gri
     ]
     on_text = asked["oft", "LoRA", "wikitext"]
     assert on_text.estimate.value == pytest.approx(-1.877)
-    assert (on_text.is_left_better, on_text.margin, on_text.is_within_margin) == (True, 0.5, False)
+    # Three seeds show one difference, which tells no error: nothing is tested.
+    assert (on_text.is_left_better, on_text.margin, on_text.is_within_margin) == (True, 0.5, None)
     shares = asked["oft", "LoRA", "Weighed"]
     assert (shares.is_left_better, shares.margin) == (True, 0.6)
     assert headline_sentences(findings) == []  # claims have verdicts instead
@@ -178,7 +179,9 @@ def test_a_claim_is_tested_on_its_column_with_its_margin_in_the_columns_unit(gri
     record = csv(files_of(findings)["comparisons.csv"])
     mine = record[(record["column"] == "wikitext") & (record["left"] == "oft")].iloc[0]
     assert mine["difference_in_unit"] == pytest.approx(-1.877)
-    assert (mine["margin"], mine["is_within_margin"]) == (0.5, False)
+    assert mine["margin"] == 0.5
+    assert pd.isna(mine["p_margin"])
+    assert pd.isna(mine["is_within_margin"])
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from harness.analysis.findings import find
 from harness.analysis.item_clusters import Clusters
 from harness.report import build_report
+from harness.report.comparisons import OF_MODELS
 from harness.report.contents import TABLES, terminal_text
 from harness.report.latex import to_latex
 from harness.report.noise import (
@@ -50,7 +51,9 @@ def test_a_difference_below_the_floor_is_grey_and_has_a_sign_everywhere(input_of
     texts = {path.name: path.read_text(encoding="utf-8") for path in report.files
              if path.suffix in (".md", ".tex", ".csv")}  # fmt: skip
     assert f"+12.50{BELOW}" in texts["comparisons.md"]
-    assert r"+12.50$^\circ$" in texts["comparisons.tex"]
+    assert r"+12.50$\parallel$" in texts["comparisons.tex"]
+    # Another sign than that of a difference which speaks of two models alone.
+    assert OF_MODELS != BELOW
     assert f"+12.5{BELOW}" in report.terminal
     for text in (page, texts["comparisons.md"], report.terminal):
         assert "Below the noise floor" in " ".join(text.split())
