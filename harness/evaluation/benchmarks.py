@@ -54,6 +54,11 @@ class Form:
     """How many options the prompt shows; None for any number."""
 
 
+Source = tuple[str, str | None, str | None]
+"""Where items come from: a data set of the hub or a folder, with its configuration (None where it
+may be any) and split; or a file, or a task's name, with None for both."""
+
+
 @dataclass(frozen=True)
 class Member:
     """A task that a benchmark without an entry here is made of, as its YAML says."""
@@ -75,6 +80,8 @@ class Member:
     """Why its rows are nowhere but in files that the grid names; None where lm-eval finds them."""
     files: tuple[str, ...] = ()
     """The local files, folders or patterns that its YAML takes its rows from."""
+    sources: tuple[Source, ...] = ()
+    """Where the items asked for come from."""
 
     def num_shots(self, shots: int | None) -> int:
         """Its number of few-shot examples where `shots` are asked for, by lm-eval's rule."""

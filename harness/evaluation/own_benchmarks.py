@@ -11,7 +11,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from harness.evaluation.benchmarks import BENCHMARKS, Benchmark, Decoding, Member
+from harness.evaluation.benchmarks import BENCHMARKS, Benchmark, Decoding, Member, Source
 from harness.evaluation.metric_kinds import DEFAULT_METRICS, MetricKind, kind_of, metric_name
 from harness.evaluation.protocols import LM_EVAL
 from harness.evaluation.task_files import Function, files_of
@@ -139,11 +139,12 @@ def _member(leaf: Leaf) -> Member:
     shots = config.get("num_fewshot")
     local = path in LOADERS or not isinstance(path, str) or Path(path).is_dir()
     configuration = config.get("dataset_name")
+    eval_split = config.get("test_split") or config["validation_split"]
     return Member(
         name=leaf.name,
         output_type=config.get("output_type", "generate_until"),
         shots=None if shots is None else int(shots),
-        eval_split=config.get("test_split") or config["validation_split"],
+        eval_split=eval_split,
         few_shot_split=None if shots == 0 else split,
         hub=None if local else (str(path), configuration and str(configuration)),
         columns=_columns(config),
@@ -151,6 +152,7 @@ def _member(leaf: Leaf) -> Member:
         if isinstance(config.get("custom_dataset"), Function)
         else (NO_DATA_SET if path is None else None),
         files=tuple(_places_of_rows(config)),
+        sources=tuple(_sources(config, eval_split.partition("[")[0])),
     )
 
 
@@ -271,16 +273,31 @@ def _definition(tree: Tree, include: str | None) -> str | None:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _places_of_rows(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the local files and folders that a task's YAML names in `dataset_kwargs`."""
+def _places_of_rows(config: Mapping[str, Any], split: str | None = None) -> Iterator[str]:
+    """Yields the local files and folders that a task's YAML names in `dataset_kwargs`, those of a
+    split alone where it names files by split."""
     settings = config.get("dataset_kwargs")
     if config.get("dataset_path") not in LOADERS or not isinstance(settings, Mapping):
         return
     folder, named = str(settings.get("data_dir") or ""), settings.get("data_files") or ""
+    if isinstance(named, Mapping) and split in named:
+        named = named[split]
     for listed in named.values() if isinstance(named, Mapping) else [named]:
         for place in listed if isinstance(listed, list) else [listed]:
             if "://" not in f"{folder}{place}" and f"{folder}{place}":
                 yield str(Path(folder, str(place)))
+
+
+def _sources(config: Mapping[str, Any], split: str) -> Iterator[Source]:
+    """Yields where the rows of a task's split come from."""
+    path, part = config.get("dataset_path"), config.get("dataset_name")
+    if path in LOADERS:
+        for place in _places_of_rows(config, split):
+            files = files_at(place) or [Path(place)]
+            yield from ((str(one.expanduser().absolute()), None, None) for one in files)
+    elif isinstance(path, str):
+        place = str(Path(path).absolute()) if Path(path).is_dir() else path
+        yield place, None if part in (None, "all", "default") else str(part), split
 
 
 def files_at(place: str) -> list[Path]:

@@ -7,7 +7,7 @@ grid.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,10 @@ class CellGroup:
     wanted: Mapping[str, tuple[str, ...]]
     """Allowed values by field of CellKey."""
 
-    def holds(self, key: CellKey, method_name: str) -> bool:
-        """Whether a cell is meant; a method may be named by its registry name too."""
+    def holds(self, key: CellKey, method_name: str | None = None) -> bool:
+        """Whether a cell is meant; by its method's registry name too, where that is given."""
         said = {name: {_said(value)} for name, value in vars(key).items()}
-        said["method"].add(method_name)
+        said["method"] |= set() if method_name is None else {method_name}
         return all(said[name] & {*map(_plain, given)} for name, given in self.wanted.items())
 
 
@@ -126,12 +126,13 @@ def group_folders(group: CellGroup, runs_dir: Path) -> list[tuple[Path, dict[str
     """
     allowed = None if group.grid is None else _labels_of(group, runs_dir)
     known = [(folder, record) for folder, record in stored_cells(runs_dir) if _is_cell(record)]
+    labels = {key_of(record).method for _, record in known}
     found = [
         (folder, record)
         for folder, record in known
         if (allowed is None or folder in allowed)
         and any(
-            group.holds(key, str(record.get("method")))
+            group.holds(key, _registry_name(record, labels))
             for key in _keys_of(record, () if allowed is None else allowed[folder])
         )
     ]
@@ -154,9 +155,15 @@ def _is_cell(record: Mapping[str, Any]) -> bool:
     return own and {"model_name", "method_label", "fraction", "seed"} <= record.keys()
 
 
+def _registry_name(record: Mapping[str, Any], labels: Collection[str]) -> str | None:
+    """The registry name that means a cell; None where it is a label, or the cell is a tuning's."""
+    name = record.get("method")
+    return None if name in labels or record.get("tuning") else name
+
+
 def _known(group: CellGroup, cells: list[tuple[Path, dict[str, Any]]]) -> str:
     """Of the first field whose value no cell has: which values there are."""
-    keys = [(key_of(record), str(record.get("method"))) for _, record in cells]
+    keys = [(key_of(record), record.get("method")) for _, record in cells]
     for name, values in group.wanted.items():
         one = CellGroup(group.name, None, {name: values})
         if not any(one.holds(*key) for key in keys):

@@ -12,9 +12,10 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from harness.grid.tuning import Range, Space, TuneSpec, combinations, lists_of, num_combinations
+from harness.grid.tuning import Range, Space, TuneSpec, combinations, lists_of, values_of
 from harness.records.files import sha256_of_json
 
 if TYPE_CHECKING:
@@ -57,11 +58,9 @@ def _draw(spec: TuneSpec, space: Space, history: History, number: int) -> list[d
             found.append(settings)
         if len(found) == number:
             return found
-    if num_combinations(space) < float("inf"):  # what is left, in order
-        listed = {name: _all_of(values) for name, values in space.items()}
-        left = (one for one in combinations(listed) if _key(one) not in seen)
-        found += [one for one, _ in zip(left, range(number - len(found)), strict=False)]
-    return found
+    listed = {name: values_of(values) for name, values in space.items()}
+    left = (one for one in combinations(listed) if _key(one) not in seen)
+    return found + list(islice(left, number - len(found)))  # what is left, in order
 
 
 def _asked(
@@ -121,7 +120,9 @@ def _sampler(spec: TuneSpec, space: Space, history: History) -> BaseSampler:
     seed = int(sha256_of_json(drawn_from)[:8], 16)
     match spec.sampler:
         case "grid":
-            listed = {name: [param_of(one, v) for v in _all_of(one)] for name, one in space.items()}
+            listed = {
+                name: [param_of(one, v) for v in values_of(one)] for name, one in space.items()
+            }
             return samplers.GridSampler(listed, seed=seed)
         case "random":
             return samplers.RandomSampler(seed=seed)
@@ -158,12 +159,6 @@ def _value(values: tuple[Any, ...] | Range, param: Any) -> Any:
     if isinstance(values, Range):
         return values.fitted(param)
     return next(one for one in values if param_of(values, one) == param)
-
-
-def _all_of(values: tuple[Any, ...] | Range) -> list[Any]:
-    if isinstance(values, Range):
-        return list(range(int(values.low), int(values.high) + 1))
-    return list(values)
 
 
 def _key(settings: Settings) -> str:

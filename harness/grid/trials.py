@@ -154,7 +154,7 @@ def _trials(make: _CellMaker, read: Read, losses: Losses) -> list[Trial]:
         return a_round(0, draw_trials(spec, space))
     found: list[Trial] = []
     while len(found) < spec.trials and all(trial.status != "to do" for trial in found):
-        history = [(trial.settings, trial.reported) for trial in found]
+        history = [(trial.settings, trial.reported(spec)) for trial in found]
         found += a_round(len(found), draw_round(spec, space, history))
     return found
 

@@ -44,10 +44,12 @@ class Trial:
         waits = self.until is not None and len(self.losses) >= self.until
         return waits and self.status == "to do"
 
-    @property
-    def reported(self) -> float | None:
-        """What a sampler is told of it: its value, or the last loss before it was stopped."""
-        return self.losses[-1] if self.status == "pruned" else self.value
+    def reported(self, spec: TuneSpec) -> float | None:
+        """What a sampler is told of it: its value; the last loss before it was stopped, where
+        losses are compared; None, which is the worst, where it has neither."""
+        if self.status == "pruned" and spec.on == "validation":
+            return self.losses[-1]
+        return self.value
 
     @property
     def value(self) -> float | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
@@ -47,6 +48,17 @@ class Range(Spec):
         """A drawn value as it is used: whole, or of DIGITS significant digits, and in bounds."""
         near = round(value) if self.is_whole else float(f"{value:.{DIGITS}g}")
         return min(max(near, self.low), self.high)
+
+    @cached_property
+    def values(self) -> Sequence[int | float]:
+        """All values that can be drawn from it, rising; of a wide range so many as suffice."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return range(self.low, self.high + 1)
+        largest = max(abs(self.low), abs(self.high))
+        step = 10.0 ** (math.floor(math.log10(largest)) - DIGITS + 1)
+        count = math.ceil((self.high - self.low) / step)
+        even = [self.low, *(self.fitted(self.low + step * one) for one in range(count)), self.high]
+        return sorted(set(even))
 
     def points(self, number: int) -> list[int | float]:
         """So many values at equal distances, the bounds among them; fewer where whole numbers
@@ -151,31 +163,31 @@ def lists_of(space: Space, trials: int) -> dict[str, list[Any]]:
     }
 
 
-def combinations(space: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+def combinations(space: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     """Yields every combination of lists of values, the last setting changing first."""
     return (dict(zip(space, values, strict=True)) for values in product(*space.values()))
 
 
-def num_combinations(space: Space) -> float:
-    """How many settings a space holds; infinite with a range that is not of whole numbers."""
-    return math.prod(
-        len(one)
-        if not isinstance(one, Range)
-        else (int(one.high) - int(one.low) + 1 if one.is_whole else math.inf)
-        for one in space.values()
-    )
+def values_of(values: Values) -> Sequence[Any]:
+    """All values of a setting."""
+    return values.values if isinstance(values, Range) else values
+
+
+def num_combinations(space: Space) -> int:
+    """How many settings a space holds; of wide ranges so many as suffice."""
+    return math.prod(len(values_of(one)) for one in space.values())
 
 
 def size_fault(space: Space, trials: int, sampler: Sampler) -> str | None:
     """Why so many trials cannot be drawn from a space; None where they can."""
-    found: float = num_combinations(space)
+    found = num_combinations(space)
     if sampler == "grid":
         found = math.prod(len(values) for values in lists_of(space, trials).values())
         if found > LARGEST_GRID:
             said = f"holds {found:,} settings, more than a grid is drawn from ({LARGEST_GRID:,})"
             return f"{said}; give fewer values, or sampler: random"
     if found < trials:
-        said = f"holds {found:.0f} settings, fewer than the {trials} trials"
+        said = f"holds {found} settings, fewer than the {trials} trials"
         return f"{said}; add values, or lower trials"
     return None
 

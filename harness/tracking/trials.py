@@ -80,7 +80,7 @@ def _add(study: Study, one: TunedMethod, trial: Trial) -> None:
     study.add_trial(
         create_trial(
             state=ended[trial.status],
-            value=trial.reported,
+            value=trial.reported(one.spec),
             intermediate_values=dict(enumerate(trial.losses, start=1)),
             params=params,
             distributions={name: distribution_of(values) for name, values in space.items()},

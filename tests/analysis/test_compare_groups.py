@@ -22,6 +22,7 @@ from harness.errors import UsageError
 from harness.evaluation.items import question_id
 from harness.evaluation.task_data import local_files
 from harness.evaluation.tasks import TaskSpec
+from harness.grid.cells import TuningRole
 from harness.grid.folders import items_path
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
@@ -102,6 +103,23 @@ def test_a_base_model_stands_against_each_seed(runs: Path) -> None:
     assert found.rows[0].values[0] == pytest.approx(0.4)
     seeds = next(one for one in found.differences if one.what == "seed")
     assert (seeds.first, seeds.second) == ("none", "0, 1, 2")
+
+
+def test_a_label_means_its_own_row_and_none_of_the_methods_other_settings(runs: Path) -> None:
+    mine = [cell for cell in cells() if (cell.method, cell.fraction) == ("lora", 1.0)]
+    for kind, number, name in (("winner", 0, "tuned"), ("trial", 0, "trial-0")):
+        role = TuningRole(kind=kind, of="lora", number=number)
+        for cell in mine:
+            assert cell.train is not None
+            train = cell.train.model_copy(update={"weight_decay": len(name) / 100})
+            named = {"method_label": f"lora[{name}]", "tuning": role, "train": train}
+            answered(cell.model_copy(update=named), runs, RIGHT[cell.seed or 0])
+    for name in ("lora", "lora[tuned]", "lora[trial-0]"):
+        found = group(f"method={name}", runs).members
+        assert [one.key.method for one in found] == [name] * 3
+    (row,) = compared("method=lora", "method=lora[tuned]", runs).rows
+    means = (np.mean([*answers.values()]) for answers in (LEFT, RIGHT))
+    assert row.values == pytest.approx(tuple(means))
 
 
 def test_what_differs_is_told_once_for_the_group(runs: Path) -> None:

@@ -20,6 +20,7 @@ SPACES = {
     "mixed": {"rate": Range(low=1e-4, high=1e-1, log=True), "rank": (4, 8)},
     "large": {name: tuple(range(40)) for name in "abcdef"},
     "whole": {"rank": Range(low=1, high=9)},
+    "narrow": {"rate": Range(low=1.0, high=1.008)},
 }
 
 

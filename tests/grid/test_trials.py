@@ -271,6 +271,16 @@ def test_a_pruner_lets_trials_advance_together_and_stops_the_worse_ones() -> Non
     assert seen({}, results).chosen == 5
 
 
+@pytest.mark.parametrize("on", ["validation", "demo_hellaswag"])
+def test_the_loss_of_a_stopped_trial_is_never_told_as_a_benchmarks_score(on: str) -> None:
+    tune = grid_of(on=on).blocks[0].tune
+    assert tune is not None
+    stopped = Trial(0, {}, (), {FIRST_SEED: None}, "pruned", losses=(3.0, 2.5))
+    assert stopped.reported(tune) == (2.5 if on == "validation" else None)
+    ended = Trial(0, {}, (), {FIRST_SEED: 0.25}, "done", losses=(3.0, 2.5))
+    assert ended.reported(tune) == 0.25
+
+
 @pytest.mark.parametrize("wrong", [{"epochs": 1}, {"max_steps": 3}])
 def test_a_pruner_needs_epochs_to_decide_after(wrong: dict[str, int]) -> None:
     raw = raw_grid(pruner={"percentile": 25})

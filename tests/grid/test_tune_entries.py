@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from harness.evaluation.tasks import TaskSpec
 from harness.grid.resolver import resolve, resolve_grid
 from harness.grid.schema import GridSpec
+from harness.grid.tune_checks import shares_items
 from harness.grid.tuning import Range
 from tests.integration.test_end_to_end import grid_text
 
@@ -132,11 +135,82 @@ def test_a_choice_on_validation_needs_rows_that_are_held_out() -> None:
     assert not resolve(raw, place="g.yaml").faults
 
 
-def test_items_of_the_study_are_known_by_their_data_too() -> None:
-    raw = raw_grid(on="arc_challenge_chat")
-    raw["tasks"] = ["arc_challenge"]
+SAME_ITEMS = [
+    ("arc_challenge_chat", "arc_challenge"),
+    ("mmlu_anatomy", "mmlu"),
+    ("mmlu", "mmlu_anatomy"),
+    ("mmlu_stem", "mmlu"),
+    ("mmlu_generative", "mmlu_stem"),
+    ("paper_arc_easy", "arc_easy"),
+    ("gsm8k_cot", "gsm8k"),
+]
+
+
+@pytest.mark.parametrize(("on", "task"), SAME_ITEMS)
+def test_items_of_the_study_are_known_by_their_data_too(on: str, task: str) -> None:
+    assert shares_items(TaskSpec(name=on), TaskSpec(name=task))
+    assert not shares_items(TaskSpec(name=on), TaskSpec(name="hellaswag"))
+
+
+def test_a_choice_by_a_part_of_what_is_tested_is_refused() -> None:
+    raw = raw_grid(on="mmlu_anatomy")
+    raw["tasks"] = ["arc_easy", "mmlu"]
     (fault,) = resolve(raw, place="g.yaml").faults
-    assert "arc_challenge_chat has items of arc_challenge" in fault
+    assert "mmlu_anatomy has items of mmlu, which the chosen settings are tested on" in fault
+
+
+def test_other_configurations_and_splits_have_other_items() -> None:
+    for one, other in (("mmlu_anatomy", "mmlu_astronomy"), ("arc_easy", "arc_challenge")):
+        assert not shares_items(TaskSpec(name=one), TaskSpec(name=other))
+
+
+OWN = """
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: "{{options}}"
+doc_to_target: "{{gold}}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "same"),
+    [
+        ("{data_files: rows.jsonl}", "{data_files: ./rows.jsonl}", True),
+        ("{data_files: rows.jsonl}", "{data_files: more.jsonl}", False),
+        ("{data_files: {test: rows.jsonl}}", "{data_files: '*.jsonl'}", True),
+        (
+            "{data_files: {train: rows.jsonl, test: more.jsonl}}",
+            "{data_files: {train: rows.jsonl, test: rows.jsonl}}",
+            False,  # they share the rows of the examples alone
+        ),
+    ],
+)
+def test_tasks_of_ones_own_are_known_by_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: str, test: str, same: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, settings in (("mine", validation), ("yours", test)):
+        own = f"task: {name}\ndataset_path: json\ndataset_kwargs: {settings}\ntest_split: test\n"
+        (tmp_path / f"{name}.yaml").write_text(own + OWN)
+    for name in ("rows", "more"):
+        (tmp_path / f"{name}.jsonl").write_text("{}\n")
+    mine, yours = (TaskSpec(name=name, include=str(tmp_path)) for name in ("mine", "yours"))
+    assert shares_items(mine, yours) is same
+
+
+def test_tasks_of_ones_own_are_known_by_their_folder_and_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows").mkdir()
+    for name, split in (("mine", "validation"), ("yours", "test"), ("theirs", "test[:9]")):
+        own = f"task: {name}\ndataset_path: rows\ntest_split: {split}\n"
+        (tmp_path / f"{name}.yaml").write_text(own + OWN)
+    mine, yours, theirs = (
+        TaskSpec(name=name, include=str(tmp_path)) for name in ("mine", "yours", "theirs")
+    )
+    assert shares_items(yours, theirs)
+    assert not shares_items(mine, yours)
 
 
 def test_seeds_labels_and_methods_that_the_trials_need_are_refused_elsewhere() -> None:

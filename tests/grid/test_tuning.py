@@ -60,7 +60,7 @@ def test_combinations_are_all_and_counted() -> None:
     assert len(every) == num_combinations(space) == 6
     assert every[:2] == [{"a": 1, "b": "x"}, {"a": 1, "b": "y"}]
     assert num_combinations({**space, "c": Range(low=1, high=4)}) == 24
-    assert math.isinf(num_combinations({**space, "c": Range(low=0.1, high=4)}))
+    assert num_combinations({**space, "c": Range(low=0.1, high=4)}) > 6 * 1000
 
 
 def test_a_range_gets_as_many_points_as_the_trials_need() -> None:
@@ -78,3 +78,21 @@ def test_a_space_is_neither_too_small_nor_a_grid_too_large() -> None:
     large = {name: tuple(range(50)) for name in "abcdefgh"}
     assert f"({LARGEST_GRID:,}); give fewer" in str(size_fault(large, 8, "grid"))
     assert size_fault(large, 8, "random") is None
+
+
+def test_a_narrow_range_holds_few_values() -> None:
+    narrow = Range(low=1.0, high=1.003)
+    assert narrow.values == [1.0, 1.001, 1.002, 1.003]
+    for sampler in ("random", "qmc", "tpe"):
+        assert size_fault({"a": narrow}, 4, sampler) is None
+        assert "holds 4 settings, fewer than the 5 trials" in str(
+            size_fault({"a": narrow}, 5, sampler)
+        )
+
+
+@pytest.mark.parametrize(
+    "wide", [Range(low=1e-6, high=0.1, log=True), Range(low=0.0, high=1.0), Range(low=-9.5, high=2)]
+)
+def test_a_wide_range_holds_as_many_as_trials_may_be(wide: Range) -> None:
+    assert size_fault({"a": wide}, 1000, "random") is None
+    assert all(wide.low <= one <= wide.high for one in wide.values)
