@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.tuning import Trial, TrialStatus, Tuning
+from harness.analysis.tuning import Tuning
 from harness.grid.method_settings import differing_settings
+from harness.grid.tuned_methods import Trial, TrialStatus
 
 if TYPE_CHECKING:
     from harness.evaluation.tasks import TaskSpec
@@ -111,7 +112,7 @@ def _trial(
         settings=settings,
         values=values,
         status="failed" if failed and status != "done" else status,
-        cell_ids=tuple(state.cell.id for state in states.values()),
+        cells=tuple(state.cell for state in states.values()),
         seconds=sum(seconds) if seconds else None,
     )
 

@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.grid.trials import TrialStatus, TunedMethod
+from harness.grid.tuned_methods import Trial, TunedMethod
 from harness.grid.tuning import Space
 
 if TYPE_CHECKING:
     from harness.grid.workspace import OpenGrid
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One setting that was tried."""
-
-    number: int
-    """From 0, in the order in which the sampler drew them."""
-    settings: Mapping[str, Any]
-    """The values of what is tuned, by name."""
-    values: Mapping[int, float | None]
-    """The validation score of each seed: a loss in nats per label token, or a benchmark's metric;
-    None where that training is not done, or failed."""
-    status: TrialStatus
-    """`failed`: one of its trainings failed or diverged, so that it counts as the worst."""
-    cell_ids: tuple[str, ...]
-    seconds: float | None = None
-    """What its trainings took together; None where nothing is known."""
-    note: str | None = None
-    """Why it failed, in one line, or at which epoch it was stopped."""
-
-    @property
-    def value(self) -> float | None:
-        """The mean over the seeds; None unless all of them are done."""
-        known = [value for value in self.values.values() if value is not None]
-        if self.status != "done" or not known or len(known) < len(self.values):
-            return None
-        return math.fsum(known) / len(known)
 
 
 @dataclass(frozen=True)
@@ -102,18 +73,7 @@ def _tuning(found: TunedMethod) -> Tuning:
         num_trials=spec.trials,
         space=spec.space[choice.label],
         sampler=spec.sampler,
-        trials=tuple(
-            Trial(
-                number=trial.number,
-                settings=trial.settings,
-                values=trial.values,
-                status=trial.status,
-                cell_ids=tuple(cell.id for cell in trial.cells),
-                seconds=trial.seconds,
-                note=trial.note,
-            )
-            for trial in found.trials
-        ),
+        trials=found.trials,
         chosen=found.chosen,
         published=found.published,
         unit=spec.unit,

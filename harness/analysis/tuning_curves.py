@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from harness.grid.method_settings import settings_text
 from harness.grid.tuning import Range, Values
 
 if TYPE_CHECKING:
-    from harness.analysis.tuning import Trial, Tuning
+    from harness.analysis.tuning import Tuning
+    from harness.grid.tuned_methods import Trial
 
 RATES = ("learning_rate", "base_learning_rate")
 """What a response is drawn against, where it is tuned."""
@@ -109,21 +111,6 @@ def response(tuning: Tuning) -> Response | None:
 
 def _is_log(numbers: Sequence[float]) -> bool:
     return min(numbers) > 0 and max(numbers) / min(numbers) >= LOG_RATIO
-
-
-def settings_text(settings: Mapping[str, Any], names: Sequence[str] | None = None) -> str:
-    """Settings in words: `learning_rate 0.003, rank 8`."""
-    shown = settings if names is None else [name for name in names if name in settings]
-    return ", ".join(f"{name} {value_text(settings[name])}" for name in shown)
-
-
-def value_text(value: Any) -> str:
-    """A setting's value: three digits of a number."""
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(value_text, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def edges(tuning: Tuning) -> list[Edge]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.grid.method_settings import settings_text
-from harness.grid.trials import TunedMethod
+from harness.grid.tuned_methods import TunedMethod
 from harness.grid.workspace import OpenGrid
 
 

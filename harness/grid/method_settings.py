@@ -13,12 +13,19 @@ from harness.spec import Faults
 from harness.training.spec import TrainSpec
 
 
-def settings_text(settings: Mapping[str, Any]) -> str:
-    """Settings as a reader says them: `learning_rate 0.0003, rank 8`."""
-    return ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in settings.items()
-    )
+def settings_text(settings: Mapping[str, Any], names: Sequence[str] | None = None) -> str:
+    """Settings in words: `learning_rate 0.003, rank 8`; of `names` alone, where given."""
+    shown = settings if names is None else [name for name in names if name in settings]
+    return ", ".join(f"{name} {value_text(settings[name])}" for name in shown)
+
+
+def value_text(value: Any) -> str:
+    """A setting's value as it is printed."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(value_text, value))}]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def retuned(

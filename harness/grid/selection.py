@@ -16,7 +16,8 @@ from harness.grid.loader import load_grid, shipped_grids
 from harness.grid.names import slug_of
 from harness.grid.own_data import find_own_data
 from harness.grid.schema import Cell
-from harness.grid.trials import TunedMethod, unfold_stored
+from harness.grid.trials import unfold_stored
+from harness.grid.tuned_methods import TunedMethod
 from harness.readers.files import user_path
 from harness.records.results import RESULT_FILE
 

@@ -22,9 +22,7 @@ from harness.grid.method_settings import retuned
 from harness.grid.pruning import prune
 from harness.grid.sampling import draw_round, draw_trials
 from harness.grid.schema import Block, Cell, GridSpec, MethodChoice, add_cell, cell_of, expand
-from harness.grid.tuned_methods import Trial as Trial
-from harness.grid.tuned_methods import TrialStatus as TrialStatus
-from harness.grid.tuned_methods import TunedMethod as TunedMethod
+from harness.grid.tuned_methods import Trial, TrialStatus, TunedMethod
 from harness.grid.tuning import Percentile, TuneSpec
 from harness.models.advice import ADVICE
 from harness.records.checkpoints import validation_losses
@@ -220,7 +218,7 @@ def _trial(
         if make.tune.pruner is not None
     ]
     note = faults[0] if faults else None
-    return Trial(number, settings, cells, values, status, took, note, _mean_curve(curves))
+    return Trial(number, settings, values, status, cells, took, note, _mean_curve(curves))
 
 
 def stored_results(runs_dir: Path) -> Read:

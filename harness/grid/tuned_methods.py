@@ -22,13 +22,13 @@ class Trial:
     """From 0, in the order in which the sampler drew them."""
     settings: Mapping[str, Any]
     """The values of what is tuned, by name."""
-    cells: tuple[Cell, ...]
-    """One for each seed."""
     values: Mapping[int, float | None]
     """The validation score of each seed: a loss in nats per label token, or a benchmark's metric;
     None where that training is not done, or failed."""
     status: TrialStatus
     """`failed`: one of its trainings failed or diverged, so that it counts as the worst."""
+    cells: tuple[Cell, ...]
+    """One for each seed."""
     seconds: float | None = None
     """What its trainings took together; None until all of them have ended."""
     note: str | None = None
@@ -55,7 +55,7 @@ class Trial:
     def value(self) -> float | None:
         """The mean over the seeds; None unless all of them are done."""
         known = [value for value in self.values.values() if value is not None]
-        if self.status != "done" or len(known) < len(self.values):
+        if self.status != "done" or not known or len(known) < len(self.values):
             return None
         return math.fsum(known) / len(known)
 

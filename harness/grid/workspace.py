@@ -29,7 +29,8 @@ from harness.grid.resolver import Resolved
 from harness.grid.schema import Cell, GridSpec, RowCounts, is_own_file
 from harness.grid.selection import is_chosen, select_cells
 from harness.grid.status import CellState, read_states
-from harness.grid.trials import TunedMethod, settled_trials, stored_results, unfold_stored
+from harness.grid.trials import settled_trials, stored_results, unfold_stored
+from harness.grid.tuned_methods import TunedMethod
 from harness.methods import METHODS
 
 

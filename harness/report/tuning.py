@@ -15,7 +15,8 @@ from harness.analysis.tuned import (
     tuning_cost,
 )
 from harness.analysis.tuning import Tuning
-from harness.analysis.tuning_curves import NEAR_END, Edge, edges, settings_text, value_text
+from harness.analysis.tuning_curves import NEAR_END, Edge, edges
+from harness.grid.method_settings import settings_text, value_text
 from harness.report.comparisons import NOT_THE_METHODS, OF_MODELS
 from harness.report.numbers import (
     MISSING,

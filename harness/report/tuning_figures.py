@@ -8,8 +8,10 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.expected_best import expected_best
-from harness.analysis.tuning import Trial, Tuning
-from harness.analysis.tuning_curves import Response, response, value_text
+from harness.analysis.tuning import Tuning
+from harness.analysis.tuning_curves import Response, response
+from harness.grid.method_settings import value_text
+from harness.grid.tuned_methods import Trial
 from harness.report.figures import (
     GRID,
     INK,

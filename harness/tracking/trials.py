@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from harness.errors import StorageError
 from harness.grid.names import file_name
 from harness.grid.sampling import distribution_of, keep_quiet, param_of
-from harness.grid.trials import Trial, TunedMethod
+from harness.grid.tuned_methods import Trial, TunedMethod
 from harness.records.files import atomic_file
 
 if TYPE_CHECKING:

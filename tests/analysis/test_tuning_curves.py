@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.tuning import Trial, Tuning
-from harness.analysis.tuning_curves import edges, response, settings_text
+from harness.analysis.tuning import Tuning
+from harness.analysis.tuning_curves import edges, response
+from harness.grid.tuned_methods import Trial
 from harness.grid.tuning import Range
 
 
 def tuning(space: dict[str, Any], *settings: dict[str, Any], chosen: int | None = 0) -> Tuning:
     """Returns the tuning of such trials, each a little worse than the one before."""
     trials = tuple(
-        Trial(n, each, {1_000_000: 1.0 + n / 10}, "done", (f"cell-{n}",))
-        for n, each in enumerate(settings)
+        Trial(n, each, {1_000_000: 1.0 + n / 10}, "done", ()) for n, each in enumerate(settings)
     )
     return Tuning(
         model="tiny", method="lora", method_title="LoRA", data=None, fraction=1.0,
@@ -109,9 +109,3 @@ def test_names_stand_side_by_side_in_their_order() -> None:
 
 def test_one_trial_has_no_response() -> None:
     assert response(tuning({"rate": [0.1]}, {"rate": 0.1})) is None
-
-
-def test_settings_are_told_in_short_numbers() -> None:
-    shown = settings_text({"learning_rate": 0.0030000001, "rank": 8, "targets": ["q", "v"]})
-    assert shown == "learning_rate 0.003, rank 8, targets [q, v]"
-    assert settings_text({"use": True, "rank": 8}, ["use"]) == "use true"

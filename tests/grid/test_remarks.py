@@ -1,4 +1,4 @@
-"""`remarks`, `left_out` and `gather` of a grid, and the faults of each."""
+"""`remarks`, `left_out` and `gather` of a grid: their faults, one line each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from harness.errors import GridError
-from harness.grid.method_settings import differing_settings
 from harness.grid.remarks import remark_lines
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import GridSpec, expand
@@ -37,15 +36,6 @@ def test_what_is_said_of_methods_is_told_and_changes_no_cell() -> None:
     )
     assert remark_lines(said.remarks, said.left_out) == ["low: slow", "boft is left out: too large"]
     assert [cell.id for cell in expand(said)] == [cell.id for cell in expand(grid())]
-
-
-def test_gathered_rows_differ_in_these_settings() -> None:
-    choices = {choice.label: choice for choice in grid().choices}
-    found = differing_settings([choices["low"], choices["high"]])
-    assert found == [
-        {"rank": 8, "learning_rate": 1e-4},
-        {"rank": 4, "learning_rate": 1e-3},
-    ]
 
 
 @pytest.mark.parametrize(

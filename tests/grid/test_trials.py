@@ -11,7 +11,8 @@ import pytest
 from harness.evaluation.tasks import request_key
 from harness.grid.resolver import resolve
 from harness.grid.schema import Cell, GridSpec, expand
-from harness.grid.trials import Trial, TunedMethod, Unfolded, has_diverged, unfold
+from harness.grid.trials import Unfolded, has_diverged, unfold
+from harness.grid.tuned_methods import Trial, TunedMethod
 from harness.grid.tuning import FIRST_SEED
 from harness.models.advice import ADVICE
 from harness.records.results import CellError, CellResult

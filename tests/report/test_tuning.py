@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.analysis.tuning import Trial, Tuning
+from harness.analysis.tuning import Tuning
+from harness.grid.tuned_methods import Trial
 from harness.report import build_report
 from harness.report.contents import drawings, table_files, terminal_text
 from harness.report.tuning import (
@@ -29,9 +30,8 @@ RATES = [1e-3, 3e-3, 1e-2, 3e-2]
 def trial(number: int, settings: Mapping[str, Any], *values: float | None, **fields: Any) -> Trial:
     """Returns a trial with a value of each seed."""
     by_seed = {1_000_000 + n: value for n, value in enumerate(values)}
-    ids = tuple(f"trial-{number}-{seed}" for seed in by_seed)
     stated = {"status": "done", "seconds": 10.0 * len(values)} | fields
-    return Trial(number, settings, by_seed, cell_ids=ids, **stated)
+    return Trial(number, settings, by_seed, cells=(), **stated)
 
 
 def tuning(method: str = "lora", losses=(1.5, 1.0, 1.2, 9.0), **fields: Any) -> Tuning:
