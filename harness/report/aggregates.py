@@ -14,6 +14,7 @@ from harness.analysis.columns import Group
 from harness.analysis.findings import Findings
 from harness.analysis.variants import name_of
 from harness.report.numbers import MISSING, percent
+from harness.report.records import ends_record, head_record, numbers_record
 from harness.report.render import Entry, Table, blocks
 
 SOURCE = "Agarwal et al., arXiv 2108.13264"
@@ -119,17 +120,12 @@ def _record(
     line: MeanLine | ImprovementLine, kind: str, method: str, over: str | None, num_seeds: int
 ) -> dict[str, object]:
     variant = line.variant if isinstance(line, MeanLine) else line.left
-    low, high = line.interval or (None, None)
-    ends = {"value": line.value, "low": low, "high": high}
     return {
-        "protocol": line.group.protocol,
-        "columns_measured": line.group.title,
-        "model": variant.model,
-        **({} if variant.data is None else {"data": variant.data}),
+        **head_record(line.group, variant.model, variant.data),
         "number": kind,
         "method": method,
         "over": over,
         "benchmarks": len(line.columns),
         "num_seeds": num_seeds,
-        **{f"{k}_percent": None if v is None else round(100 * v, 6) for k, v in ends.items()},
+        **numbers_record({"value": line.value, **ends_record(line.interval)}, "percent"),
     }

@@ -15,7 +15,8 @@ from harness.analysis.noise_study import NoiseStudy
 from harness.analysis.scales import Scale, scale_of
 from harness.analysis.verdicts import ALPHA
 from harness.report.noise import BELOW_NOTE, difference_entry
-from harness.report.numbers import MISSING, estimate_record, interval_text, p_is, p_text, scaled
+from harness.report.numbers import MISSING, interval_text, p_is, p_text, scaled
+from harness.report.records import estimate_record, head_record
 from harness.report.render import Entry, Table, blocks
 
 ACROSS = "§"
@@ -309,9 +310,7 @@ def comparison_records(findings: Findings, *, is_rest: bool = False) -> list[dic
     margins = any(entry.margin is not None for entry in found)
     return [
         {
-            "protocol": entry.group.protocol,
-            "columns_measured": entry.group.title,
-            "model": entry.model,
+            **head_record(entry.group, entry.model),
             "left": entry.left,
             "right": entry.right,
             "column": entry.column,

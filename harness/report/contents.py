@@ -17,6 +17,7 @@ from harness.analysis.layout import OTHERS, ScoreTable
 from harness.errors import printable
 from harness.report import (
     aggregates,
+    clusters,
     comparisons,
     costs,
     forgetting,
@@ -25,6 +26,7 @@ from harness.report import (
     pareto,
     tables,
     tradeoffs,
+    variance,
     verdicts,
 )
 from harness.report.bridge import bridge_drawing
@@ -106,36 +108,23 @@ TABLES = (
             ("tuned", tuned_tables, tuned_records),
         )
     ),
-    TableKind(
-        "aggregates",
-        aggregates.aggregate_tables,
-        aggregates.aggregate_records,
-        file="aggregates",
-        formats=("md", "tex"),
-    ),
-    TableKind(
-        "forgetting",
-        forgetting.forgetting_tables,
-        forgetting.forgetting_records,
-        file="forgetting",
-        formats=("md", "tex"),
-    ),
-    TableKind(
-        "pareto",
-        tradeoffs.cost_score_tables,
-        tradeoffs.cost_score_records,
-        file="pareto",
-        formats=("md", "tex"),
+    *(
+        TableKind(file, tables, records, file, ("md", "tex"))
+        for file, tables, records in (
+            ("aggregates", aggregates.aggregate_tables, aggregates.aggregate_records),
+            ("forgetting", forgetting.forgetting_tables, forgetting.forgetting_records),
+            ("pareto", tradeoffs.cost_score_tables, tradeoffs.cost_score_records),
+        )
     ),
     TableKind("noise", noise.floor_table, noise.floor_records, file="noise"),
     TableKind("noise", noise.draw_tables, file="noise"),
     TableKind(
-        *("noise", noise.variance_tables, noise.variance_records),
+        *("noise", variance.variance_tables, variance.variance_records),
         file="variance",
         folded="Where the variance of each mean comes from",
     ),
     TableKind(
-        *("noise", noise.cluster_tables, noise.cluster_records),
+        *("noise", clusters.cluster_tables, clusters.cluster_records),
         file="clusters",
         folded="Errors of items that share a source",
     ),

@@ -10,6 +10,7 @@ from harness.analysis.scales import Scale
 from harness.analysis.stats import Estimate
 from harness.analysis.variants import name_of
 from harness.report.numbers import MISSING, interval_text, scaled, signed
+from harness.report.records import ends_record, head_record
 from harness.report.render import Entry, Table, blocks
 
 SCALE = Scale(1.0, 4)
@@ -88,19 +89,16 @@ def forgetting_records(findings: Findings) -> list[dict[str, object]]:
     """Tidy records for the CSV: one row per text and trained row."""
     return [
         {
-            "protocol": found.group.protocol,
-            "columns_measured": found.group.title,
-            "model": found.model,
+            **head_record(found.group, found.model, change.variant.data),
             "column": found.column,
             "method": change.variant.method,
-            **({} if change.variant.data is None else {"data": change.variant.data}),
             "num_seeds": change.change.num_seeds,
             "num_documents": change.change.num_items,
             "before_bits_per_byte": found.before.value if found.before else None,
             "after_bits_per_byte": change.after.value,
             "forgetting_bits_per_byte": change.change.value,
             "stderr": change.change.stderr,
-            **dict(zip(("low", "high"), change.change.interval or (None, None), strict=True)),
+            **ends_record(change.change.interval),
         }
         for found in findings.forgotten
         for change in found.changes

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.analysis.columns import is_missing
 from harness.analysis.scales import Scale
-
-if TYPE_CHECKING:
-    from harness.analysis.stats import Estimate
 
 MISSING = "–"
 """What stands where there is no number."""
@@ -92,23 +89,3 @@ def count(value: Any) -> str:
 def share_text(fraction: float | None) -> str:
     """A fraction of the data as percent; nothing for the untrained base model."""
     return "" if fraction is None else f"{100 * fraction:g}%"
-
-
-def estimate_record(
-    estimate: Estimate | None, name: str, form: str, unit: str | None = None
-) -> dict[str, object]:
-    """Value, standard error and ends of the interval times 100, as columns of a CSV.
-
-    The columns' names end with the form (`percent`, `points`); without an estimate all are empty.
-    What is no share stands as it is in further columns, which end with `in_unit`, and its unit.
-    """
-    low, high = (estimate.interval if estimate else None) or (None, None)
-    value, stderr = (estimate.value, estimate.stderr) if estimate else (None, None)
-    columns = {name: value, "stderr": stderr, "low": low, "high": high}
-    shares: dict[str, object] = {
-        f"{column}_{form}": None if number is None or unit else round(100 * number, 6)
-        for column, number in columns.items()
-    }
-    if unit is None:
-        return shares
-    return shares | {f"{column}_in_unit": n for column, n in columns.items()} | {"unit": unit}

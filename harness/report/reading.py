@@ -12,8 +12,8 @@ from harness.analysis.tuning import Tuning
 from harness.analysis.variants import name_of
 from harness.analysis.verdicts import ALPHA
 from harness.data.spec import ODD_ROWS
+from harness.report.clusters import cluster_warnings
 from harness.report.comparisons import NOT_THE_METHODS, margin_scale
-from harness.report.noise import cluster_warnings
 from harness.report.numbers import interval_text, p_is, signed
 
 if TYPE_CHECKING:

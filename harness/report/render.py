@@ -8,9 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from harness.errors import printable
 from harness.report.numbers import MISSING
+
+if TYPE_CHECKING:
+    from harness.analysis.columns import Group
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,25 @@ def blocks(lines: Iterable[Sequence[str | Entry]], num_keys: int = 1) -> tuple[R
         head = previous if starts else [""] * num_keys
         rows.append(row(*head, *line[num_keys:], starts_block=starts))
     return tuple(rows)
+
+
+class Grouped(Protocol):
+    """What was measured in the columns of one group."""
+
+    @property
+    def group(self) -> Group:
+        """The group."""
+
+
+Line = TypeVar("Line", bound=Grouped)
+
+
+def by_group(lines: Iterable[Line]) -> dict[Group, list[Line]]:
+    """Lines by their group, in the order of their first ones: a table for each."""
+    found: dict[Group, list[Line]] = {}
+    for line in lines:
+        found.setdefault(line.group, []).append(line)
+    return found
 
 
 def to_markdown(table: Table) -> str:

@@ -16,11 +16,11 @@ from harness.analysis.stats import Estimate
 from harness.grid.questions import ALL
 from harness.report.numbers import (
     MISSING,
-    estimate_record,
     scaled,
     share_text,
     short_count,
 )
+from harness.report.records import estimate_record
 from harness.report.render import Entry, Row, Table, row
 
 NO_ITEMS = "†"

@@ -11,6 +11,7 @@ from harness.analysis.tradeoffs import FORGETTING, MEMORY, OPERATIONS, PARAMETER
 from harness.report.figures import Drawing, Styles, file_name, place_name
 from harness.report.numbers import MISSING, scaled, short_count, signed
 from harness.report.pareto import DEFINITION, MARKS, front_drawing
+from harness.report.records import ends_record, head_record, numbers_record
 from harness.report.render import Entry, Table, blocks
 
 FORMS: Mapping[str, Callable[[float], str]] = {
@@ -127,13 +128,12 @@ def cost_score_records(findings: Findings) -> list[dict[str, object]]:
     """One row per column, cost and method, for their CSV; costs in their own units."""
     return [
         {
-            "protocol": found.group.protocol,
-            "columns_measured": found.group.title,
-            "model": found.model,
-            **({} if found.data is None else {"data": found.data}),
+            **head_record(found.group, found.model, found.data),
             "column": found.column,
             "method": point.style,
-            **_score_record(point, front),
+            **numbers_record(
+                {"value": point.value, **ends_record(point.interval)}, "percent", front.unit
+            ),
             "cost": front.axis.key,
             "cost_mean": point.cost,
             "cost_low": point.cost_range[0] if point.cost_range else None,
@@ -145,14 +145,3 @@ def cost_score_records(findings: Findings) -> list[dict[str, object]]:
         for front in found.fronts
         for point, place, by in zip(front.points, front.places, front.dominated_by, strict=True)
     ]
-
-
-def _score_record(point: Point, front: Front) -> dict[str, object]:
-    low, high = point.interval or (None, None)
-    factor = scale_of(front.unit).factor
-    ends = {"value": point.value, "low": low, "high": high}
-    form = "percent" if front.unit is None else "in_unit"
-    return {
-        f"{name}_{form}": None if end is None else round(factor * end, 6)
-        for name, end in ends.items()
-    }

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from harness.analysis.findings import Findings
 from harness.analysis.gathered import VALIDATION
 from harness.analysis.scales import scale_of
+from harness.analysis.stats import Estimate
 from harness.analysis.tuned import (
     TunedLine,
     is_published_recipe,
@@ -20,7 +21,6 @@ from harness.grid.method_settings import settings_text, value_text
 from harness.report.comparisons import NOT_THE_METHODS, OF_MODELS
 from harness.report.numbers import (
     MISSING,
-    estimate_record,
     interval_text,
     number,
     p_text,
@@ -29,7 +29,8 @@ from harness.report.numbers import (
     short_seconds,
     signed,
 )
-from harness.report.render import Entry, Row, Table, blocks, row
+from harness.report.records import estimate_record, head_record
+from harness.report.render import Entry, Row, Table, blocks, by_group, row
 
 BIASED = (
     "A setting is chosen by its validation score, which is the best of many and so better than "
@@ -167,10 +168,9 @@ def _edge_sentence(one: Tuning, edge: Edge) -> str:
 
 def tuned_tables(findings: Findings, digits: int = 2) -> list[Table]:
     """The scores at the published recipe beside the tuned ones, by group."""
-    found = list(tuned_lines(findings.measured, findings.comparisons))
+    found = by_group(tuned_lines(findings.measured, findings.comparisons))
     tables = []
-    for group in dict.fromkeys(line.group for line in found):
-        mine = [line for line in found if line.group is group]
+    for group, mine in found.items():
         tables.append(
             Table(
                 name="tuned" + group.suffix(),
@@ -187,7 +187,7 @@ def tuned_tables(findings: Findings, digits: int = 2) -> list[Table]:
                     "same seeds. Intervals and p are those of the paired comparisons, not "
                     "corrected for their number: these differences describe what tuning did.",
                     *_of_models_sentences(mine),
-                    *_same_sentences(findings, mine),
+                    *_same_sentences(mine),
                 ),
                 num_text_columns=3,
             )
@@ -230,7 +230,7 @@ def _of_models_sentences(lines: Sequence[TunedLine]) -> list[str]:
     return [f"{OF_MODELS} {NOT_THE_METHODS[0].upper()}{NOT_THE_METHODS[1:]}: of one seed."]
 
 
-def _same_sentences(findings: Findings, lines: Sequence[TunedLine]) -> list[str]:
+def _same_sentences(lines: Sequence[TunedLine]) -> list[str]:
     names = dict.fromkeys(
         f"{_place(line.tuning)}, {line.tuning.method}" for line in lines if line.is_same
     )
@@ -265,10 +265,7 @@ def tuned_records(findings: Findings) -> list[dict[str, object]]:
     """The tuned scores beside those of the published recipe as tidy records."""
     return [
         {
-            "protocol": line.group.protocol,
-            "columns_measured": line.group.title,
-            "model": line.tuning.model,
-            **({} if line.tuning.data is None else {"data": line.tuning.data}),
+            **head_record(line.group, line.tuning.model, line.tuning.data),
             "fraction": line.tuning.fraction,
             "method": line.tuning.method,
             "column": line.column,
@@ -284,8 +281,8 @@ def tuned_records(findings: Findings) -> list[dict[str, object]]:
     ]
 
 
-def _named(line: TunedLine, name: str, estimate: object) -> dict[str, object]:
-    found = estimate_record(estimate, name, "percent", line.group.unit(line.column))  # type: ignore[arg-type]  # an Estimate or None
+def _named(line: TunedLine, name: str, estimate: Estimate | None) -> dict[str, object]:
+    found = estimate_record(estimate, name, "percent", line.group.unit(line.column))
     return {
         key if key.startswith((name, "unit")) else f"{name}_{key}": v for key, v in found.items()
     }

@@ -9,18 +9,15 @@ from dataclasses import replace
 import pytest
 
 from harness.analysis.findings import find
-from harness.analysis.item_clusters import Clusters
 from harness.report import build_report
 from harness.report.comparisons import OF_MODELS
 from harness.report.contents import TABLES, terminal_text
 from harness.report.latex import to_latex
 from harness.report.noise import (
     BELOW,
-    cluster_tables,
     floor_records,
     floor_table,
     noise_sentences,
-    variance_tables,
 )
 from harness.report.render import to_markdown
 
@@ -82,28 +79,6 @@ def test_a_grid_without_noise_has_no_mark_no_column_and_no_table(small_grid) -> 
     records = [row for kind in kinds if kind.records for row in kind.records(findings)]
     assert not any("is_below_noise" in row for row in records)
     assert "noise floor" not in terminal_text(findings)
-
-
-def test_a_negative_part_is_printed_as_0_with_the_truth_below(small_grid) -> None:
-    tables = variance_tables(small_grid.findings())
-    shares = [line.entries[7].text for table in tables for line in table.rows]
-    assert "0" in shares
-    assert any("estimated below 0" in text for table in tables for text in table.caption)
-
-
-def test_errors_that_are_much_larger_in_clusters_are_warned_of(results) -> None:
-    answers = [1.0] * 20 + [0.0] * 20  # two passages, each right or wrong as a whole
-    results.add("lora", 0, {"arc_easy": answers})
-    labels = {(f"arc_easy/{i}", f"q{i}"): str(i // 20) for i in range(40)}
-    findings = results.findings(
-        tables=(), claims=(), clusters=lambda *_: Clusters("passage", labels)
-    )
-    (table,) = cluster_tables(findings)
-    (line,) = table.rows
-    assert [entry.text for entry in line.entries[3:7]] == ["passage", "2", "40", "1"]
-    assert line.entries[9].text.endswith(" !")
-    assert table.notes[0].startswith("! ARC-e: errors of items that share a source are up to 4.42")
-    assert "Fewer than 30 clusters" in table.caption[0]
 
 
 def test_one_draw_per_item_is_said_to_tell_nothing_apart(results, answer) -> None:
