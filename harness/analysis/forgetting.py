@@ -7,23 +7,16 @@ document and seed; before is the untrained base model.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from harness.analysis.answers import LOGLIKELIHOOD
+from harness.analysis.bits import BITS_PER_BYTE
 from harness.analysis.columns import Group, Setting
 from harness.analysis.measurements import Measurements
-from harness.analysis.moderation import single_pool
-from harness.analysis.stats import Estimate, Sample, Terms, terms_of
+from harness.analysis.stats import Estimate
 from harness.analysis.variants import BASE, Variant
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 UNIT = "bits per byte"
-BYTES = "num_bytes"
 ROLLING = "loglikelihood_rolling"
 """Output type of the tasks that score whole texts."""
 
@@ -76,7 +69,7 @@ def _is_of_text(measured: Measurements, setting: Setting) -> bool:
 
 
 def _of_model(measured: Measurements, group: Group, column: str, model: str) -> Forgetting | None:
-    setting = group.settings[column]
+    group = measured.by_metric(group, column, BITS_PER_BYTE)
     scored = {
         variant: list(cells.values())
         for variant in measured.table_variants(model)
@@ -92,24 +85,24 @@ def _of_model(measured: Measurements, group: Group, column: str, model: str) -> 
             "of before; add `base` to the grid's methods"
         )
         return Forgetting(group, column, model, base, None, (), missing)
-    texts = {variant: _texts(measured, scored[variant], setting) for variant in (base, *trained)}
-    (before,) = texts[base] or (None,)
-    if before is None:
+    setting = group.settings[column]
+    if measured.table(scored[base], setting) is None:
         missing = f"{model}: the base model's records of {column} by document are missing"
         return Forgetting(group, column, model, base, None, (), missing)
-    known = {
-        variant: found
+    changes = {
+        variant: change
         for variant in trained
-        if (found := texts[variant]) and all(_same(before, one) for one in found)
+        if measured.table([*scored[base], *scored[variant]], setting) is not None
+        and (change := _change(measured, group, column, variant, base)) is not None
     }
-    lost = [variant.method for variant in trained if variant not in known]
+    lost = [variant.method for variant in trained if variant not in changes]
     return Forgetting(
         group=group,
         column=column,
         model=model,
         base=base,
-        before=replace(_terms([before]).estimate(None), scope="methods"),
-        changes=tuple(_changes(measured, group, column, before, known)),
+        before=measured.estimate(base, group, column),
+        changes=tuple(changes.values()),
         missing=f"{model}: of {', '.join(lost)} the records of {column} by document are missing, "
         "or are of other documents than the base model's"
         if lost
@@ -117,79 +110,9 @@ def _of_model(measured: Measurements, group: Group, column: str, model: str) -> 
     )
 
 
-def _changes(
-    measured: Measurements,
-    group: Group,
-    column: str,
-    before: pd.DataFrame,
-    known: Mapping[Variant, Sequence[pd.DataFrame]],
-) -> Iterator[Change]:
-    seeds = {v: list(measured.seeds_with(v, group, column)) for v in known}
-    after = {variant: _terms(texts) for variant, texts in known.items()}
-    change = {variant: _terms(texts, before) for variant, texts in known.items()}
-    spread = {
-        variant: {
-            seed: float(value)
-            for seed, value in zip(seeds[variant], _sample(texts, before).scores, strict=True)
-            if seed is not None
-        }
-        for variant, texts in known.items()
-    }
-    # The base has no seeds: after and change vary by the same ones.
-    pool = single_pool(spread)
-
-    def estimate(terms: Terms) -> Estimate:
-        own = terms.own
-        if pool is None:
-            return terms.estimate(own)
-        if own is None:
-            return terms.estimate(pool.borrow())
-        moderated = pool.moderate(own.variance, terms.num_seeds - 1)
-        return terms.estimate(replace(moderated, rest=own.rest))
-
-    for variant in known:
-        yield Change(variant, estimate(after[variant]), estimate(change[variant]))
-
-
-def _texts(
-    measured: Measurements, cell_ids: Sequence[str], setting: Setting
-) -> list[pd.DataFrame] | None:
-    """Log-likelihood and bytes of each document, cell by cell; None where any has no records."""
-    keys = ["task", "doc_id", "question_id"]
-    found = []
-    for cell_id in cell_ids:
-        frame = measured.data.items(cell_id, setting.benchmark)
-        if frame is None or not {*keys, LOGLIKELIHOOD, BYTES} <= set(frame):
-            return None
-        table = frame.set_index(keys)[[LOGLIKELIHOOD, BYTES]].sort_index().astype(float)
-        if not table.index.is_unique or not table.notna().all(axis=None) or not table[BYTES].sum():
-            return None
-        found.append(table)
-    return found
-
-
-def _same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
-    """Whether two cells were scored on the same documents."""
-    return bool(one.index.equals(other.index) and (one[BYTES] == other[BYTES]).all())
-
-
-def _terms(texts: Sequence[pd.DataFrame], before: pd.DataFrame | None = None) -> Terms:
-    return terms_of([_sample(texts, before)])
-
-
-def _sample(texts: Sequence[pd.DataFrame], before: pd.DataFrame | None) -> Sample:
-    """Bits per byte, or what they have risen by, of each cell and document.
-
-    Bits per byte is a ratio of sums, R = Σ bits / Σ bytes. Its value on a document is the ratio's
-    linear form, R + (bits - R · bytes) · n / Σ bytes (Cochran, Sampling Techniques, section 6.3):
-    its mean over the documents is R, and its variance that of R.
-    """
-    import numpy as np
-
-    size = texts[0][BYTES].to_numpy()
-    bits = np.stack([-one[LOGLIKELIHOOD].to_numpy() / math.log(2) for one in texts])
-    if before is not None:
-        bits = bits + before[LOGLIKELIHOOD].to_numpy() / math.log(2)
-    ratio = bits.sum(axis=1) / size.sum()
-    items = ratio[:, None] + (bits - ratio[:, None] * size) * len(size) / size.sum()
-    return Sample(ratio, items, None, len(size))
+def _change(
+    measured: Measurements, group: Group, column: str, variant: Variant, base: Variant
+) -> Change | None:
+    after = measured.estimate(variant, group, column)
+    change = measured.difference(variant, base, group, column)
+    return Change(variant, after, change.estimate) if after and change else None

@@ -49,6 +49,18 @@ def find_groups(
     return tuple(groups), rows
 
 
+def by_metric(
+    scores: pd.DataFrame, benchmarks: Mapping[str, Benchmark], setting: Setting, metric: str
+) -> tuple[Setting, pd.DataFrame] | None:
+    """The setting, and its rows, of the same evaluations by another of their metrics."""
+    column = Column(title="", names=(setting.benchmark,), metric=metric)
+    told = ("metric", "unit", "higher_is_better")
+    for found, rows in _settings(scores, benchmarks, column):
+        if replace(found, **{name: getattr(setting, name) for name in told}) == setting:
+            return found, rows
+    return None
+
+
 def _ranked(
     protocol: str,
     rank: int,

@@ -8,9 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.answers import LOGLIKELIHOOD
+from harness.analysis.bits import BITS_PER_BYTE, with_bits
 from harness.analysis.columns import Group, Setting, is_aggregate, is_missing
 from harness.analysis.exact import Share, are_few
-from harness.analysis.grouping import find_groups
+from harness.analysis.grouping import by_metric, find_groups
 from harness.analysis.layout import layout_of
 from harness.analysis.paired import Difference, Paired
 from harness.analysis.stats import Components, Estimate, Sample, combine
@@ -40,12 +41,8 @@ class Measurements:
         methods = [(v.method, v.method_name) for v in self.cells if v.method_name != BASE]
         self.layout = layout_of(data.tables, benchmarks, whole, methods)
         self.groups, self.rows = find_groups(whole, benchmarks, self.layout)
-        self._scores: dict[Setting, dict[str, dict[str, Any]]] = {
-            setting: frame[finite(frame["value"])]
-            .set_index("cell_id")[["value", "stderr", "n"]]
-            .to_dict("index")
-            for setting, frame in self.rows.items()
-        }
+        self._whole = whole
+        self._scores = {setting: _by_cell(frame) for setting, frame in self.rows.items()}
         self._estimates: dict[tuple[Variant, Parts], Estimate | None] = {}
         self._items: dict[tuple[str, Setting], pd.Series | None] = {}
         self._indexes: list[pd.Index] = []
@@ -118,6 +115,16 @@ class Measurements:
         """The variants of the tables, without a second row of the same trainings."""
         first = {tuple(self.cells[v].values()): v for v in reversed(self.tabled)}
         return tuple(v for v in self.tabled if first[tuple(self.cells[v].values())] is v)
+
+    def by_metric(self, group: Group, column: str, metric: str) -> Group:
+        """A group in which the column is measured by another metric of the same evaluations; the
+        group itself where that was not measured, or is the column's own."""
+        setting = group.settings[column]
+        found = by_metric(self._whole, self.benchmarks, setting, metric)
+        if setting.metric == metric or found is None:
+            return group
+        self._scores[found[0]] = _by_cell(found[1])
+        return replace(group, settings={**group.settings, column: found[0]})
 
     def seed_scores(self, variant: Variant, group: Group, column: str) -> dict[Seed, float]:
         """Score (0..1) of each seed that has all parts of the column."""
@@ -229,6 +236,7 @@ class Measurements:
 
     def _read_items(self, cell_id: str, setting: Setting) -> pd.Series | None:
         frame = self.data.items(cell_id, setting.benchmark)
+        frame = with_bits(frame) if setting.metric == BITS_PER_BYTE else frame
         if frame is None or setting.metric not in frame:
             return None
         keys = ["task", "doc_id", "question_id"]
@@ -274,7 +282,8 @@ class Measurements:
 
     def is_told_by_likelihood(self, setting: Setting, cell_ids: Sequence[str]) -> bool:
         """Whether items are told apart by their log-likelihoods, the higher the better."""
-        return setting.unit is not None and self.table(list(cell_ids), setting) is None
+        is_text = setting.metric == BITS_PER_BYTE
+        return is_text or (setting.unit is not None and self.table(list(cell_ids), setting) is None)
 
     def distinct(self, setting: Setting, name: str) -> dict[str, list[str]]:
         """Values of a column of the scores frame that a setting's rows hold, by model."""
@@ -282,8 +291,7 @@ class Measurements:
         return {str(model): sorted(set(map(str, values))) for model, values in parts}
 
     def _chance_of(self, setting: Setting) -> float | None:
-        known = self.benchmarks.get(setting.benchmark)
-        # It is known of the primary metric alone.
+        known = self.benchmarks.get(setting.benchmark)  # known of the primary metric alone
         return known.chance if known and known.primary_metric == setting.metric else None
 
     def chance(self, group: Group, column: str) -> float | None:
@@ -317,6 +325,12 @@ def _alone(samples: Sequence[Sample], variant: Variant) -> Estimate:
     if not np.isin(items, (0.0, 1.0)).all() or not are_few(number, right, number - right):
         return estimate
     return replace(estimate, few=Share(right, number))
+
+
+def _by_cell(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """`value`, `stderr` and `n` of each cell whose score is a number."""
+    known = rows[finite(rows["value"])].set_index("cell_id")
+    return known[["value", "stderr", "n"]].to_dict("index")
 
 
 def _stacked(rows: Sequence[pd.Series | None]) -> tuple[pd.Index, np.ndarray] | None:

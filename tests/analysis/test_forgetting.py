@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ def add(
         {
             "task": "forgetting",
             "doc_id": range(len(nats)),
-            "question_id": [f"q{n}" for n in range(len(nats))],
+            "question_id": [f"q{n}-{size}" for n, size in enumerate(sizes)],
             "loglikelihood": nats,
             "num_bytes": sizes,
         }
@@ -144,3 +145,37 @@ def test_without_records_by_document_it_is_said_what_lacks(results) -> None:
 
 def test_a_grid_without_texts_has_none(small_grid) -> None:
     assert list(forgettings(small_grid.findings().measured)) == []
+
+
+def test_the_tables_and_comparisons_say_the_same_of_the_text(results) -> None:
+    nats, sizes = drawn(8)
+    generator = np.random.default_rng(9)
+    add(results, "base", None, nats, sizes)
+    for method, seeds in (("lora", 3), ("full", 3), ("random-init", 1)):
+        for seed in range(seeds):
+            shift = generator.normal(0.02, 0.01, size=len(sizes)) * sizes
+            add(results, method, seed, list(np.array(nats) - shift), sizes)
+    measured = results.findings(BENCHMARK, tables=()).measured
+    (found,) = forgettings(measured)
+    assert len(found.changes) == 3
+    for change in found.changes:
+        estimate = measured.estimate(change.variant, found.group, found.column)
+        difference = measured.difference(change.variant, found.base, found.group, found.column)
+        assert (change.after, change.change) == (estimate, difference.estimate)
+        assert not change.change.seeds_alone
+        assert change.change.interval is not None
+
+
+def test_of_a_text_with_another_primary_metric_the_bits_are_compared(results) -> None:
+    nats, sizes = drawn(10)
+    add(results, "base", None, nats, sizes)
+    add(results, "lora", 0, [n - 0.02 * s for n, s in zip(nats, sizes, strict=True)], sizes)
+    for score in list(results.scores):
+        results.scores.append(
+            score | {"metric": "word_perplexity", "unit": "word_perplexity", "value": 40.0}
+        )
+    known = {"forgetting": replace(BENCHMARK["forgetting"], primary_metric="word_perplexity")}
+    (found,) = forgettings(results.findings(known, tables=()).measured)
+    assert found.before.value == pytest.approx(-sum(nats) / sum(sizes) / math.log(2))
+    ((change),) = found.changes
+    assert change.change.value == pytest.approx(0.02 / math.log(2))
