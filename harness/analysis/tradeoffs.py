@@ -105,7 +105,7 @@ def _fronts(
                 label=name_of(variant) if variant.method_name == BASE else variant.method,
                 cost=(cost := cost_of.get(variant, _Cost(math.nan))).value,
                 value=estimate.value,
-                interval=estimate.interval,
+                interval=_possible(estimate.interval, group.unit(column)),
                 cost_range=cost.ends,
                 style=variant.method,
             )
@@ -122,6 +122,13 @@ def _fronts(
             )
         )
     return tuple(front for front in fronts if front is not None)
+
+
+def _possible(interval: Interval | None, unit: str | None) -> Interval | None:
+    """A score's interval without what no score of its kind can be: shares end at 0 and 1."""
+    if interval is None or unit is not None:
+        return interval
+    return max(0.0, interval[0]), min(1.0, interval[1])
 
 
 def _better(

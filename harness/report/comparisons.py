@@ -15,7 +15,7 @@ from harness.analysis.noise_study import NoiseStudy
 from harness.analysis.scales import Scale, scale_of
 from harness.analysis.verdicts import ALPHA
 from harness.report.noise import BELOW_NOTE, difference_entry
-from harness.report.numbers import MISSING, interval_text, p_is, p_text, scaled
+from harness.report.numbers import MISSING, interval_text, p_text, scaled
 from harness.report.records import estimate_record, head_record
 from harness.report.render import Entry, Table, blocks
 
@@ -24,6 +24,10 @@ ACROSS = "§"
 OF_MODELS = "°"
 """Marks a difference that speaks of two trained models, not of their methods."""
 NOT_THE_METHODS = "these two trained models, not the methods"
+FROM_PUBLISHED = (
+    "From published: unpaired, the published error is the binomial one of its items alone, as its "
+    "number of seeds is unknown; such differences are not corrected for their number."
+)
 FAMILIES: dict[Family, str] = {
     "claim": "the grid's claims, in all models and protocols",
     "compare": "the comparisons that the grid asks for, per model",
@@ -81,7 +85,6 @@ def _wide(
         notes=(
             *_correction(comparisons),
             *_of_models_notes(comparisons),
-            *margin_lines(comparisons),
             *_stack_notes(mixture),
             *[BELOW_NOTE] * any(map(noise.is_below, comparisons)),
             *group.notes,
@@ -93,9 +96,7 @@ def _wide(
             "also chose the same training data); the base model stands against every seed. "
             f"{MISSING}: a side or its per-item records are missing.",
             _how_tested(comparisons, findings),
-            "From published: unpaired, the published error is the binomial one of its items alone, "
-            "as its number of seeds is unknown; such differences are not corrected for their "
-            "number.",
+            *[FROM_PUBLISHED] * any(entry.family is None for entry in comparisons),
         ),
         num_text_columns=2,
     )
@@ -203,17 +204,6 @@ def _correction(comparisons: Sequence[Comparison]) -> list[str]:
     return lines
 
 
-def margin_lines(comparisons: Sequence[Comparison]) -> list[str]:
-    """What the grid's margins say of each difference that has one."""
-    lines = []
-    for entry in comparisons:
-        if entry.margin is None or entry.estimate is None:
-            continue
-        place = f"{entry.model}: {entry.label}, {entry.column}"
-        lines.append(f"Margin {margin_text(entry)} ({place}): {lies(entry)}.")
-    return lines
-
-
 def margin_scale(entry: Comparison) -> Scale:
     """How a comparison's own numbers are printed."""
     values = (entry.estimate.value if entry.estimate else None, entry.margin)
@@ -225,16 +215,6 @@ def margin_text(entry: Comparison) -> str:
     assert entry.margin is not None
     unit = entry.group.unit(entry.column)
     return f"±{scale_of(unit).factor * entry.margin:g} {unit or 'points'}"
-
-
-def lies(entry: Comparison) -> str:
-    """What the two one-sided tests say of a comparison's margin."""
-    if entry.is_of_models:
-        return f"not tested: {NOT_THE_METHODS}"
-    if entry.is_within_margin is None:
-        return "not tested: the error is unknown or 0"
-    within = "within it" if entry.is_within_margin else "not shown to be within it"
-    return f"{within} by two one-sided tests (p {p_is(entry.p_margin)}, corrected as the verdicts)"
 
 
 def _difference(entry: Comparison | None, scale: Scale | None, noise: NoiseStudy) -> Entry:

@@ -30,6 +30,7 @@ from harness.report import (
     verdicts,
 )
 from harness.report.bridge import bridge_drawing
+from harness.report.captions import Captions
 from harness.report.curves import efficiency_drawings, loss_drawing
 from harness.report.figures import Drawing, styles_of
 from harness.report.gates import MEANING, gate_drawing, share_table
@@ -97,7 +98,7 @@ TABLES = (
             "comparisons",
             partial(comparisons.comparison_lists, is_rest=is_rest),
             file=file,
-            folded="Every comparison with interval and p",
+            folded="Every comparison with interval and p" + ", other benchmarks" * is_rest,
         )
         for is_rest, file in COMPARED
     ),
@@ -134,7 +135,11 @@ TABLES = (
     TableKind("gates", share_table),
     TableKind("protocol", listings.protocol_tables),
     TableKind("overlap", overlap_table, file="overlap"),
-    TableKind("overlap", overlap_score_table, file="overlap"),
+    TableKind(
+        *("overlap", overlap_score_table),
+        file="overlap",
+        folded="Scores with and without the items that were found",
+    ),
     TableKind(
         "published-runs", run_table, run_records, file="published-runs", formats=("md", "tex")
     ),
@@ -289,8 +294,9 @@ def _sections(
         "files": html("paragraphs", [", ".join(file_names)]),
     }
     for anchor, title in SECTIONS.items():
+        captions = Captions(said)
         drawn = [
-            html("drawing", drawing, images)
+            html("drawing", captions.of_drawing(drawing), images)
             for drawing, images in figures
             if drawing.name.startswith(f"{anchor}-")
         ]
@@ -298,12 +304,8 @@ def _sections(
         parts += [texts.get(anchor, ""), *drawn]
         for entry in kinds:
             if entry.section == anchor and (found := entry.tables(findings)):
-                for index, table in enumerate(found):
-                    # The page says it once; the files each stand alone.
-                    caption = tuple(text for text in table.caption if text not in said)
-                    found[index] = replace(table, caption=caption)
-                    said |= SAID_ONCE & set(table.caption)
-                body = html("tables", found)
+                body = html("tables", list(map(captions.of_table, found)))
+                said |= {text for text in SAID_ONCE if captions.has_said(text)}
                 parts.append(html("folded", entry.folded, body) if entry.folded else body)
         if anchor in NOTHING and not any(parts):
             parts.append(html("paragraphs", [NOTHING[anchor]]))

@@ -150,11 +150,12 @@ def _draws(group: Group, draws: Sequence[DrawLine]) -> Table:
 def noise_sentences(findings: Findings) -> list[str]:
     """What is not known of noise, and why."""
     once = [one for one in findings.noise.draws if one.runs is None]
-    columns = listed(dict.fromkeys(f"{one.column} ({one.group.title})" for one in once))
     lines = list(findings.noise.cluster_problems)
-    if once:
+    for group in _groups(once):
+        columns = listed(dict.fromkeys(one.column for one in once if one.group is group))
         lines.append(
-            f"Sampled responses, {columns}: one draw per item, so that prediction noise and item "
-            "noise cannot be told apart. Repeats (`noise` in the grid) draw several times."
+            f"Sampled responses ({group.title}), {columns}: one draw per item, so that prediction "
+            "noise and item noise cannot be told apart. Repeats (`noise` in the grid) draw several "
+            "times."
         )
     return lines

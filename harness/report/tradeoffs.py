@@ -69,10 +69,11 @@ def cost_score_tables(findings: Findings) -> list[Table]:
     tables: dict[tuple[str, ...], list[Tradeoff]] = {}
     for found in findings.tradeoffs:
         tables.setdefault((found.group.suffix(), _where(found)), []).append(found)
-    return [_table(entries, suffix, where) for (suffix, where), entries in tables.items()]
+    names = {v.method: findings.measured.row_name(v) for v in findings.measured.tabled}
+    return [_table(entries, suffix, where, names) for (suffix, where), entries in tables.items()]
 
 
-def _table(found: list[Tradeoff], suffix: str, where: str) -> Table:
+def _table(found: list[Tradeoff], suffix: str, where: str, names: Mapping[str, str]) -> Table:
     axes = list(dict.fromkeys(front.axis for one in found for front in one.fronts))
     lines: list[list[str | Entry]] = []
     for one in found:
@@ -83,7 +84,8 @@ def _table(found: list[Tradeoff], suffix: str, where: str) -> Table:
             interval = point.interval and tuple(scaled(end, scale) for end in point.interval)
             entries = [_cost(axis, by_axis.get(axis, {}).get(label)) for axis in axes]
             text = MISSING if interval is None else " to ".join(interval)
-            lines.append([one.group.head(one.column), label, scaled(point.value, scale), text,
+            name = names.get(label, label)
+            lines.append([one.group.head(one.column), name, scaled(point.value, scale), text,
                           *entries])  # fmt: skip
     titles = {axis.key: axis.title for axis in axes}
     return Table(

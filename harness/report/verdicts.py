@@ -99,12 +99,20 @@ def _readable(record: Any) -> Any:
     return printable(record) if isinstance(record, str) else record
 
 
+OF_PUBLISHED = ("Published", "Verdict of it")
+"""Columns of a published difference, where there is one."""
+
+
 def verdict_table(findings: Findings) -> list[Table]:
     """Every verdict with its numbers."""
     if not findings.claims:
         return []
     told = told_claims(findings)
-    lines = [_line(one, words) for one, words in zip(findings.claims, told, strict=True)]
+    published = any(one.published is not None for one in findings.claims)
+    lines = [
+        _line(one, words)[: None if published else -len(OF_PUBLISHED)]
+        for one, words in zip(findings.claims, told, strict=True)
+    ]
     history = dict.fromkeys(f"{words.claim}: {text}" for words in told for text in words.history)
     return [
         Table(
@@ -113,7 +121,7 @@ def verdict_table(findings: Findings) -> list[Table]:
             header=(
                 *("Model", "Protocol", "Claim", "Verdict"),
                 *("Points", "95% interval", "Margin", "p", "p (margin)", "Seeds", "Detects"),
-                *("Published", "Verdict of it"),
+                *OF_PUBLISHED * published,
             ),
             rows=blocks(lines, 2),
             notes=tuple(history),

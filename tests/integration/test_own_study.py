@@ -162,7 +162,7 @@ def test_the_report_has_the_grids_tables_and_claims(folder: Path, outputs: dict[
     assert "What the adapters know" in printed
     assert "What they forget" in printed
     assert "wikitext ↓" in printed
-    assert "Margin ±2 points" in printed
+    assert "the margin of 2 points: " in printed
     tables = [(folder / f"reports/capitals/table{n}.csv").read_text() for n in (1, 2)]
     assert all("tiny-llama3" in table and "oft" in table for table in tables)
     page = (folder / "reports/capitals/index.html").read_text()

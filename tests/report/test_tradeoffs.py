@@ -25,9 +25,9 @@ def test_the_table_has_each_score_its_costs_and_its_places(findings) -> None:
     assert table.header == ("Score", "Method", "Percent", "95% interval", "Trained parameters")
     rows = [[(entry.text, entry.error) for entry in row.entries] for row in table.rows]
     average = {row[1][0]: row for row in rows[3:]}
-    assert average["lora"][2][0] == "75.00"
-    assert average["lora"][4] == ("4M", "front")
-    assert average["full"][4] == ("7B", "dominated")
+    assert average["LoRA"][2][0] == "75.00"
+    assert average["LoRA"][4] == ("4M", "front")
+    assert average["Full fine-tuning"][4] == ("7B", "dominated")
     assert average["Base model"][4] == ("0", "front")
 
 
@@ -56,3 +56,14 @@ def test_what_has_one_cost_has_neither_table_nor_figure(results) -> None:
     assert cost_score_tables(findings) == []
     assert list(tradeoff_drawings(findings, {})) == []
     assert not any(name.startswith("pareto") for name, _ in table_files(findings))
+
+
+def test_no_interval_of_shares_leaves_0_to_100(results) -> None:
+    results.add("base", None, answers_of("1000" * 10))
+    for method, pattern in (("lora", "1111" * 10), ("full", "1111" * 9 + "1110")):
+        for seed in (0, 1):
+            results.add(method, seed, answers_of(pattern))
+            results.cells[-1]["trainable_parameters"] = {"lora": 5, "full": 9}[method]
+    records = cost_score_records(results.findings())
+    assert any(record["value_percent"] > 97 for record in records)
+    assert all(0 <= record["low_percent"] <= record["high_percent"] <= 100 for record in records)
