@@ -151,7 +151,7 @@ def noise_sentences(findings: Findings) -> list[str]:
     """What is not known of noise, and why."""
     once = [one for one in findings.noise.draws if one.runs is None]
     lines = list(findings.noise.cluster_problems)
-    for group in _groups(once):
+    for group in dict.fromkeys(one.group for one in once):
         columns = listed(dict.fromkeys(one.column for one in once if one.group is group))
         lines.append(
             f"Sampled responses ({group.title}), {columns}: one draw per item, so that prediction "
