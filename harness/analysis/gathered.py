@@ -34,9 +34,9 @@ def _tunings(grid: OpenGrid) -> Iterator[Tuning]:
     for name, labels in spec.gather.items():
         for block in spec.blocks:
             choices = {choice.label: choice for choice in block.methods if choice.label in labels}
-            rows = [choices[label] for label in labels if label in choices]
-            if len(rows) < 2:
-                continue
+            if choices.keys() < {*labels}:
+                continue  # some of them alone, such as with more seeds
+            rows = [choices[label] for label in labels]
             for model, fraction in product(block.models, block.fractions):
                 yield _tuning(grid, block, name, rows, model, fraction)
 
@@ -61,6 +61,7 @@ def _tuning(
             and (state.cell.model_name, state.cell.fraction) == (model, fraction)
             and state.cell.data_name == block.data
             and state.cell.seed in block.seeds
+            and not state.cell.is_noise
         }
         trials.append(_trial(number, settings[number], states, task))
     lower = task is None or not task.benchmark.direction(_metric(task))

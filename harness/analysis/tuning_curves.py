@@ -117,7 +117,8 @@ def edges(tuning: Tuning) -> list[Edge]:
     """The numbers of the chosen settings that lie at an end of their list or range.
 
     Of a list its smallest and largest value are its ends, of a range the first and last NEAR_END of
-    it. Below 0 nothing lies: it is no end.
+    it. Below 0 nothing lies: it is no end. Gathered rows may differ in several settings at a time:
+    one of two values is no end of a list there.
     """
     chosen = next((one for one in tuning.trials if one.number == tuning.chosen), None)
     if chosen is None:
@@ -126,6 +127,8 @@ def edges(tuning: Tuning) -> list[Edge]:
     for name, values in tuning.space.items():
         value = chosen.settings.get(name)
         edge = _edge(name, float(value), values) if is_number(value) else None
+        if tuning.gathered and not isinstance(values, Range) and len(values) < 3:
+            continue
         if edge is not None and (edge.is_highest or edge.value > 0):
             found.append(edge)
     return found

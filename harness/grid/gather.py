@@ -3,50 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from harness.errors import did_you_mean, shortened
+from harness.errors import shortened
 from harness.grid.choices import MethodChoice
 from harness.grid.questions import Name
+from harness.grid.remarks import no_method
 
-Gathered = dict[Name, Annotated[list[Name], Field(min_length=2)]]
+if TYPE_CHECKING:
+    from harness.grid.schema import Block
+
+Gathered = dict[Name, list[Name]]
 """Labels of the rows by the name of what they are together."""
 
 
 def gather_faults(
-    gather: Mapping[str, Sequence[str]],
-    choices: Mapping[str, MethodChoice],
-    *,
-    methods: Collection[str],
+    gather: Mapping[str, Sequence[str]], blocks: Sequence[Block], *, labels: Collection[str]
 ) -> Iterator[str]:
     """Yields one line per fault of `gather`.
 
     Args:
-        choices: the grid's methods by label.
-        methods: all names that the file has, those with faults of their own too.
+        blocks: the grid's, with the methods that have no fault.
+        labels: of the methods in the blocks, those with faults of their own too.
     """
+    choices = {choice.label: choice for block in blocks for choice in block.methods}
     seen: dict[str, str] = {}
-    for name, labels in gather.items():
+    for name, rows in gather.items():
         place = f"gather.{shortened(name)}"
         if name in choices:
             yield f"{place}: is the label of a method; give the rows another name together"
-        for label in labels:
-            if label not in methods:
-                known = did_you_mean(label, choices)
-                yield f"{place}: no such method '{shortened(label)}'{known}"
-            elif (other := seen.setdefault(label, name)) != name or labels.count(label) > 1:
+        if len(rows) < 2:
+            yield f"{place}: needs two rows at least"
+        for label in rows:
+            if label not in labels:
+                yield f"{place}: {no_method(label, labels)}"
+            elif (other := seen.setdefault(label, name)) != name or rows.count(label) > 1:
                 where = f"in gather.{other} too" if other != name else "twice"
                 yield f"{place}: '{shortened(label)}' stands {where}; keep one"
-        kinds = {_kind(choices[label]) for label in labels if label in choices}
+        known = [label for label in rows if label in choices]
+        kinds = {_kind(choices[label]) for label in known}
         if len(kinds) > 1:
             yield (
                 f"{place}: gathers different methods ({', '.join(sorted(kinds))}); the rows of one "
                 "method alone are its tuning"
             )
-        elif any(label in choices and choices[label].train is None for label in labels):
+        elif any(choices[label].train is None for label in known):
             yield f"{place}: gathers rows that train nothing; leave them out"
+        elif not any({one.label for one in block.methods} >= {*known} for block in blocks):
+            yield f"{place}: its rows stand in different blocks; put them into one"
 
 
 def _kind(choice: MethodChoice) -> str:

@@ -24,16 +24,22 @@ def remark_lines(remarks: Mapping[str, str], left_out: Mapping[str, str]) -> lis
 
 
 def remark_faults(
-    remarks: Mapping[str, str], left_out: Mapping[str, str], *, methods: Collection[str]
+    remarks: Mapping[str, str], left_out: Mapping[str, str], *, labels: Collection[str]
 ) -> Iterator[str]:
     """Yields one line per fault of `remarks` and `left_out`.
 
     Args:
-        methods: labels of the grid's methods.
+        labels: of the methods in the grid's blocks.
     """
     for label in remarks:
-        if label not in methods:
-            yield f"remarks.{shortened(label)}: no such method{did_you_mean(label, methods)}"
+        if label not in labels:
+            yield f"remarks.{shortened(label)}: {no_method(label, labels)}"
     for label in left_out:
-        if label in methods:
+        if label in labels:
             yield f"left_out.{shortened(label)}: is a method of the grid; remove one of the two"
+
+
+def no_method(label: str, labels: Collection[str]) -> str:
+    """What is said of a label that no block has."""
+    known = did_you_mean(label, labels)
+    return f"no method '{shortened(label)}' in the blocks of this grid{known}"

@@ -276,12 +276,20 @@ def _questions(grid: GridSpec, raw: Mapping[str, Any]) -> Iterator[str]:
             tasks |= {name: None}
     yield from question_faults(grid.tables, grid.compare, grid.claims, methods=methods, tasks=tasks)
     yield from seed_sd_faults(grid.seed_sd, grid.tables, tasks)
-    yield from remark_faults(grid.remarks, grid.left_out, methods=methods)
-    choices = {choice.label: choice for choice in grid.choices}
-    yield from gather_faults(grid.gather, choices, methods=methods)
+    labels = dict.fromkeys(choice.label for block in grid.blocks for choice in block.methods)
+    labels |= dict.fromkeys(label for label in map(_label, written) if isinstance(label, str))
+    yield from remark_faults(grid.remarks, grid.left_out, labels=labels)
+    yield from gather_faults(grid.gather, grid.blocks, labels=labels)
 
 
 _METHOD_NAMES = ("label", "method", "adapter")
+
+
+def _label(entry: Any) -> Any:
+    """What a method that a block lists is called, as far as the entry says so itself."""
+    if isinstance(entry, str):
+        return entry
+    return next(filter(None, map(as_mapping(entry).get, _METHOD_NAMES)), None)
 
 
 def _entries(raw: Any) -> Iterable[Any]:

@@ -23,9 +23,11 @@ from harness.grid.entries import (
     Train,
     with_labels,
 )
+from harness.grid.gather import Gathered
 from harness.grid.inputs import NO_DATA
 from harness.grid.noise import NoiseSpec
 from harness.grid.questions import ClaimSpec, Name, TableSpec
+from harness.grid.remarks import Remarks
 from harness.grid.schema import Block, Fraction, GridSpec, Seed
 from harness.grid.seed_sd import SeedSdsEntry
 from harness.grid.task_entries import read_tasks
@@ -37,6 +39,8 @@ OF_ALL_TASKS = {
     "allow_code_execution": AllowCode,
 }
 """Keys of a grid that say something of all its tasks."""
+OF_METHODS = {"remarks": Remarks, "left_out": Remarks, "gather": Gathered}
+"""Keys of a grid that say something of methods by label."""
 
 
 def sound_part(raw: Mapping[str, Any], context: Context) -> GridSpec:
@@ -87,8 +91,19 @@ def sound_part(raw: Mapping[str, Any], context: Context) -> GridSpec:
         noise=next(_sound(NoiseSpec, [raw.get("noise")], context, prune=False), None),
         seed_sd=next(_sound(SeedSdsEntry, [raw["seed_sd"]] if "seed_sd" in raw else [], context,
                             prune=False), None),
+        **{key: _sound_entries(kind, raw.get(key), context) for key, kind in OF_METHODS.items()},
         tracking=TrackingSpec(), text="",
     )  # fmt: skip
+
+
+def _sound_entries(kind: Any, raw: Any, context: Context) -> dict[str, Any]:
+    """The entries of a mapping that have no fault."""
+    return {
+        key: value
+        for one, said in as_mapping(raw).items()
+        for found in _sound(kind, [{one: said}], context, prune=False)
+        for key, value in found.items()
+    }
 
 
 def _sound_tasks(entries: Any, context: Context) -> tuple[TaskSpec, ...]:
