@@ -79,7 +79,7 @@ def _tuning(
         lower_is_better=lower,
         num_trials=len(trials),
         space={key: _distinct(one[key] for one in settings) for key in settings[0]},
-        sampler="published configurations",
+        sampler="rows of the grid",
         trials=tuple(trials),
         chosen=chosen,
         unit="nats per token"

@@ -59,7 +59,12 @@ def _unequal(grid: GridSpec) -> Iterator[str]:
     if differing:
         yield f"Training is not the same for all methods: {'; '.join(differing)}"
     else:
-        yield "Training is the same for all methods: epochs, batch, length, precision and optimizer"
+        steps = {choice.train.max_steps for choice in trained.values() if choice.train}
+        length = "epochs" if steps == {None} else "steps"
+        yield (
+            f"Training is the same for all methods: {length}, batch, longest sequence, precision "
+            "and optimizer"
+        )
 
 
 _SETTINGS = {

@@ -11,6 +11,7 @@ from harness.methods import METHODS
 from harness.methods.method import MethodOptions
 from harness.methods.pass_through import model_of_shape
 from harness.methods.peft_cache import remembered
+from harness.methods.peft_types import ONE_DEVICE
 from harness.models.shape import ModelShape
 from harness.training.optimizer_options import UNSHARDED
 
@@ -66,9 +67,14 @@ def part_notes(grid: GridSpec) -> Iterator[str]:
 
 
 def sharding_faults(grid: GridSpec) -> Iterator[str]:
-    """Yields a fault for each method whose optimizer cannot work on shards of matrices."""
+    """Yields a fault for each method that several devices cannot train together."""
     for block in grid.blocks:
         for choice in block.methods if block.gpus_per_cell > 1 else ():
+            if (kind := getattr(choice.options, "peft_type", None)) in ONE_DEVICE:
+                yield (
+                    f"{choice.label}: {kind} moves its ranks between steps, which one device does; "
+                    "put it in a block with gpus_per_cell: 1"
+                )
             name = optimizer_of(choice)
             if choice.method == "full" and name in UNSHARDED:
                 yield (

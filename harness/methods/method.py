@@ -109,8 +109,13 @@ class TrainingHook:
     parallel = True
     """Whether several devices may train a cell together."""
 
-    def prepare(self, tokenizer: Any) -> None:
-        """Called before the first step of a training, not of one that is resumed."""
+    def prepare(self, tokenizer: Any, num_steps: int) -> None:
+        """Called before the first step of a training, not of one that is resumed.
+
+        Args:
+            tokenizer: the base model's.
+            num_steps: optimizer steps of the whole training.
+        """
 
     def penalty(self) -> Tensor | None:
         """A term that is added to the mean loss of an optimizer batch, before clipping."""

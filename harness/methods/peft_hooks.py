@@ -7,6 +7,7 @@ values.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from harness.models.adapter_folder import ADAPTER
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 
 class AdaLora(TrainingHook):
@@ -35,6 +38,15 @@ class AdaLora(TrainingHook):
         self._allocator: Any = model.base_model.rankallocator
         self._steps = 0
         self._kept: dict[str, Tensor] = {}
+
+    def prepare(self, tokenizer: Any, num_steps: int) -> None:
+        last = self._config.total_step - self._config.tfinal
+        if num_steps < last:
+            logger.warning(
+                "AdaLoRA comes down to target_r %d at step total_step - tfinal = %d, and the "
+                "training has %d: its ranks stay higher; set total_step to %d",
+                *(self._config.target_r, last, num_steps, num_steps),
+            )
 
     def penalty(self) -> Tensor:
         """`orth_reg_weight` times the mean over A and B of the norm of PPᵀ - I (equation 4)."""
@@ -126,7 +138,7 @@ class TextStart(TrainingHook):
     def __init__(self, model: PeftModel, text: str) -> None:
         self._model, self._text = model, text
 
-    def prepare(self, tokenizer: Any) -> None:
+    def prepare(self, tokenizer: Any, num_steps: int) -> None:
         import torch
 
         model: Any = self._model

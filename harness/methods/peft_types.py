@@ -112,6 +112,9 @@ SIZES: dict[str, tuple[str, ...]] = {
 """The options that say how many parameters a type trains; of all others it is the rank, `r`."""
 
 
+ONE_DEVICE = frozenset({"ADALORA"})
+"""Types that change their adapter between steps as one process sees it."""
+
 QUANTISED = frozenset(
     {
         *("ADALORA", "BOFT", "HIRA", "IA3", "LORA", "MISS", "OFT", "PVERA", "RANDLORA", "ROAD"),

@@ -96,7 +96,7 @@ class HookState(Callback):
     def on_train_begin(self, training: TrainingRun) -> None:
         if not training.progress.records:
             with torch.no_grad(), training.train_step.autocast():
-                self._hook.prepare(self._tokenizer)
+                self._hook.prepare(self._tokenizer, training.total_steps)
 
     def state(self) -> Mapping[str, Tensor]:
         return {f"{_HOOK}{name}": value for name, value in self._hook.state().items()}

@@ -11,7 +11,7 @@ import pytest
 
 from harness.analysis.gathered import gathered_tunings
 from harness.analysis.tuning import Tuning
-from harness.analysis.tuning_curves import response
+from harness.analysis.tuning_curves import edges, response
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import expand
 from harness.grid.status import CellState
@@ -30,7 +30,11 @@ TRAINED = TrainResult(
 
 
 def tuning(
-    losses: dict[tuple[str, int], float], *, held_out: bool = True, scores: bool = False
+    losses: dict[tuple[str, int], float],
+    *,
+    held_out: bool = True,
+    scores: bool = False,
+    **keys: Any,
 ) -> Tuning:
     """What is gathered of three rows with two seeds, of which those in `losses` are done."""
     data: dict[str, Any] = {"source": "x/rows"}
@@ -46,10 +50,10 @@ def tuning(
         "gather": {"IA3": list(RATES)},
         "blocks": [{"methods": list(RATES), "seeds": [0, 1]}],
     }
-    spec = resolve_grid(raw, place="mine.yaml")
+    spec = resolve_grid(raw | keys, place="mine.yaml")
     states = []
     for cell in expand(spec):
-        loss = losses.get((cell.method_label, cell.seed or 0))
+        loss = 0.0 if cell.is_noise else losses.get((cell.method_label, cell.seed or 0))
         result = None
         if loss is not None:
             train = replace(TRAINED, validation_losses=(9.0, loss))
@@ -96,6 +100,24 @@ def test_without_held_out_rows_the_choice_is_by_test_items_and_told_as_biased() 
     assert (found.on, found.lower_is_better, found.chosen) == ("arc_easy acc", False, 2)
     assert "biased upwards" in gathered_sentences([found])[1]
     assert len(gathered_sentences([tuning(ALL)])) == 1
+
+
+def test_repeats_for_the_noise_floor_are_no_trials() -> None:
+    found = tuning(ALL, noise={"method": "high", "repeats": 2})
+    assert [trial.value for trial in found.trials] == pytest.approx([1.1, 0.6, 1.6])
+
+
+def test_more_seeds_of_one_row_are_no_tuning_of_their_own() -> None:
+    blocks = [{"methods": list(RATES), "seeds": [0, 1]}, {"methods": ["high", "low"], "seeds": [2]}]
+    assert tuning(ALL, blocks=blocks).chosen == 1
+
+
+def test_one_of_two_values_is_no_edge_of_rows_that_differ_in_more() -> None:
+    two = [*RATES][:2]
+    found = tuning(ALL, gather={"IA3": two}, blocks=[{"methods": two, "seeds": [0, 1]}])
+    assert (found.winner, edges(found)) == ("middle", [])
+    (edge,) = edges(tuning(ALL | {("high", 1): 0.1}))
+    assert edge.is_highest
 
 
 def test_the_response_is_drawn_against_the_rate() -> None:

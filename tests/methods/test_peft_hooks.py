@@ -13,7 +13,8 @@ from peft.optimizers import create_lorafa_optimizer
 from pydantic import ValidationError
 
 from harness.data.instructions import Example
-from harness.errors import MethodError
+from harness.errors import GridError, MethodError
+from harness.grid.resolver import resolve_grid
 from harness.methods import METHODS
 from harness.methods.pass_through import PeftOptions
 from harness.models.adapter_folder import ADAPTER
@@ -115,6 +116,31 @@ def test_adalora_is_of_one_device() -> None:
     hook = PEFT.hook_of(PEFT.apply(tiny_model("llama"), options, 5), options)
     assert hook is not None
     assert not hook.parallel
+    raw = {
+        "name": "mine",
+        "models": {"small": {"source": "x/small", "shape": shape_of(tiny_model("llama").config)}},
+        "tasks": ["arc_easy"],
+        "methods": {"ada": {"peft": ADALORA}, "lora": {}},
+        "gpus_per_cell": 2,
+        "blocks": [{"methods": ["ada", "lora"]}],
+    }
+    with pytest.raises(GridError) as found:
+        resolve_grid(raw, place="mine.yaml")
+    assert found.value.args[0].splitlines() == [
+        "mine.yaml: ada: ADALORA moves its ranks between steps, which one device does; put it in a "
+        "block with gpus_per_cell: 1"
+    ]
+
+
+@pytest.mark.parametrize(("steps", "told"), [(8, True), (9, False), (12, False)])
+def test_a_training_that_ends_before_adaloras_budget_does_is_told(
+    steps: int, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = PeftOptions(peft=ADALORA)  # total_step 12, tfinal 3
+    hook = PEFT.hook_of(PEFT.apply(tiny_model("llama"), options, 5), options)
+    assert hook is not None
+    hook.prepare(None, steps)
+    assert ("comes down to target_r 2 at step total_step - tfinal = 9" in caplog.text) is told
 
 
 def test_lora_fa_takes_the_step_of_pefts_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +197,7 @@ def test_a_prefix_begins_as_pefts_from_the_same_text() -> None:
     hook = PEFT.hook_of(ours, options)
     assert hook is not None
     with torch.no_grad():
-        hook.prepare(_tokenizer)
+        hook.prepare(_tokenizer, 12)
     initialize_kv_prefix_from_text(
         theirs, lambda text, **kind: _tokenizer(text, **kind), text="Think step by step.",
         use_chat_template=False,
@@ -186,7 +212,7 @@ def test_a_text_that_is_too_short_is_one_line() -> None:
     hook = PEFT.hook_of(PEFT.apply(tiny_model("llama"), options, 5), options)
     assert hook is not None
     with pytest.raises(MethodError, match="init_text: has 3 tokens, and num_virtual_tokens is 5"):
-        hook.prepare(_tokenizer)
+        hook.prepare(_tokenizer, 12)
 
 
 def test_what_is_stated_beside_a_type_is_in_the_id_and_fits_it() -> None:
