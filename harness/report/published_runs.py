@@ -56,17 +56,19 @@ def _line(line: RunLine, runs: PublishedRuns) -> list[str | Entry]:
         short_count(published.trained_parameters),
         number(published.peak_memory_bytes, ".1f", GIB),
         number(line.memory_bytes, ".1f", GIB),
-        *(short_seconds(published.train_seconds), short_seconds(line.seconds)),
+        *(short_seconds(published.step_seconds), short_seconds(line.seconds)),
     ]
 
 
 def run_sentences(runs: PublishedRuns) -> Iterator[str]:
     """What the table's numbers are, and what they can tell."""
-    apart, pairs = ranks_told_apart([line.row for line in runs.lines], runs.table.num_items)
+    apart = ranks_told_apart([line.row for line in runs.lines], runs.table.num_items)
+    ranks = f": ranks {', '.join(map(str, apart))} from the next" if apart else ""
     yield (
         f"Published: percent of {runs.table.num_items:,} items, ± one binomial standard error; one "
-        f"seed each. Of the {pairs} pairs of neighbours in the published ranking their items alone "
-        f"tell {apart} apart (Fisher's exact test at 5%, unpaired), and nothing is known of seeds."
+        f"seed each. Of the {len(runs.lines) - 1} pairs of neighbours in the published ranking "
+        f"their items alone tell {len(apart)} apart{ranks} (Fisher's exact test, unpaired, each at "
+        "5%), and nothing is known of seeds."
     )
     yield (
         "Difference: measured − published in points, ± its standard error of the items of both, "
@@ -81,8 +83,9 @@ def run_sentences(runs: PublishedRuns) -> Iterator[str]:
     yield (
         "Forgetting, published: nats per token of 100 wikipedia articles; measured: bits per byte "
         "of the grid's own text, which is another: values cannot be compared. "
-        f"Memory in GiB and time of training: published on {runs.table.hardware}, measured where "
-        "this grid ran. Not run: see the notes."
+        f"Time of the optimizer steps: published on {runs.table.hardware}, measured where this "
+        "grid ran. Memory in GiB: published as reserved in training and scoring, measured as "
+        "allocated in training. Not run: see the notes."
     )
 
 
@@ -108,7 +111,7 @@ def run_records(findings: Findings) -> list[dict[str, object]]:
             "trained_parameters": line.row.trained_parameters,
             "published_peak_memory_bytes": line.row.peak_memory_bytes,
             "measured_peak_memory_bytes": line.memory_bytes,
-            "published_train_seconds": line.row.train_seconds,
+            "published_train_seconds": line.row.step_seconds,
             "measured_train_seconds": line.seconds,
             "is_in_grid": line.is_planned,
         }

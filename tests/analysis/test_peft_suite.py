@@ -35,7 +35,8 @@ def test_the_rows_that_ship() -> None:
 
 def test_the_items_alone_tell_four_of_sixty_two_neighbours_apart() -> None:
     table = suite_table()
-    assert ranks_told_apart(table.rows, table.num_items) == (4, 62)
+    assert ranks_told_apart(table.rows, table.num_items) == [51, 56, 57, 58]
+    assert len(table.rows) - 1 == 62
 
 
 def test_neighbours_are_told_apart_by_fishers_exact_test() -> None:
@@ -56,7 +57,7 @@ def test_the_error_is_the_binomial_one() -> None:
 
 def test_what_the_published_runs_took_is_told_where_they_are_named() -> None:
     (line,) = published_cost("peft-suite")
-    assert "63 trainings took 24.3 hours on one NVIDIA L40S, 23 minutes each" in line
+    assert "steps of 63 trainings took 15.0 hours on one NVIDIA L40S, 24.3 with the scoring" in line
     assert published_cost(None) == []
 
 

@@ -95,7 +95,15 @@ def test_another_model_is_not_compared(grid: GridResults) -> None:
 
 def test_the_sentences_say_how_many_ranks_the_items_tell_apart(grid: GridResults) -> None:
     assert "Of the 62 pairs of neighbours" in next(run_sentences(runs_of(grid)))
-    assert "tell 4 apart" in next(run_sentences(runs_of(grid)))
+    assert "tell 4 apart: ranks 51, 56, 57, 58 from the next" in next(run_sentences(runs_of(grid)))
+
+
+def test_the_published_time_is_of_the_steps_as_the_measured_one_is() -> None:
+    """PEFT's train_time has the scoring of the test items in it."""
+    lora = suite_table().row("lora-rank32")
+    assert lora is not None
+    assert (round(lora.step_seconds), round(lora.run_seconds)) == (585, 942)
+    assert all(0 < row.step_seconds < row.run_seconds for row in suite_table().rows)
 
 
 def test_the_published_fronts_have_binomial_crosses(grid: GridResults) -> None:
