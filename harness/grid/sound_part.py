@@ -39,8 +39,6 @@ OF_ALL_TASKS = {
     "allow_code_execution": AllowCode,
 }
 """Keys of a grid that say something of all its tasks."""
-OF_METHODS = {"remarks": Remarks, "left_out": Remarks, "gather": Gathered}
-"""Keys of a grid that say something of methods by label."""
 
 
 def sound_part(raw: Mapping[str, Any], context: Context) -> GridSpec:
@@ -91,7 +89,9 @@ def sound_part(raw: Mapping[str, Any], context: Context) -> GridSpec:
         noise=next(_sound(NoiseSpec, [raw.get("noise")], context, prune=False), None),
         seed_sd=next(_sound(SeedSdsEntry, [raw["seed_sd"]] if "seed_sd" in raw else [], context,
                             prune=False), None),
-        **{key: _sound_entries(kind, raw.get(key), context) for key, kind in OF_METHODS.items()},
+        remarks=_sound_entries(Remarks, raw.get("remarks"), context),
+        left_out=_sound_entries(Remarks, raw.get("left_out"), context),
+        gather=_sound_entries(Gathered, raw.get("gather"), context),
         tracking=TrackingSpec(), text="",
     )  # fmt: skip
 
