@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
-
 from harness.errors import shortened
 from harness.grid.choices import MethodChoice
 from harness.grid.questions import Name
 from harness.grid.remarks import no_method
-
-if TYPE_CHECKING:
-    from harness.grid.schema import Block
 
 Gathered = dict[Name, list[Name]]
 """Labels of the rows by the name of what they are together."""
 
 
 def gather_faults(
-    gather: Mapping[str, Sequence[str]], blocks: Sequence[Block], *, labels: Collection[str]
+    gather: Mapping[str, Sequence[str]],
+    blocks: Sequence[Mapping[str, MethodChoice]],
+    *,
+    labels: Collection[str],
 ) -> Iterator[str]:
     """Yields one line per fault of `gather`.
 
     Args:
-        blocks: the grid's, with the methods that have no fault.
+        blocks: the methods of each block by label, those that have no fault.
         labels: of the methods in the blocks, those with faults of their own too.
     """
-    choices = {choice.label: choice for block in blocks for choice in block.methods}
+    choices = {label: choice for block in blocks for label, choice in block.items()}
     seen: dict[str, str] = {}
     for name, rows in gather.items():
         place = f"gather.{shortened(name)}"
@@ -49,7 +47,7 @@ def gather_faults(
             )
         elif any(choices[label].train is None for label in known):
             yield f"{place}: gathers rows that train nothing; leave them out"
-        elif not any({one.label for one in block.methods} >= {*known} for block in blocks):
+        elif not any(block.keys() >= {*known} for block in blocks):
             yield f"{place}: its rows stand in different blocks; put them into one"
 
 

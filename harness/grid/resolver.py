@@ -276,10 +276,11 @@ def _questions(grid: GridSpec, raw: Mapping[str, Any]) -> Iterator[str]:
             tasks |= {name: None}
     yield from question_faults(grid.tables, grid.compare, grid.claims, methods=methods, tasks=tasks)
     yield from seed_sd_faults(grid.seed_sd, grid.tables, tasks)
-    labels = dict.fromkeys(choice.label for block in grid.blocks for choice in block.methods)
+    blocks = [{choice.label: choice for choice in block.methods} for block in grid.blocks]
+    labels = dict.fromkeys(label for block in blocks for label in block)
     labels |= dict.fromkeys(label for label in map(_label, written) if isinstance(label, str))
     yield from remark_faults(grid.remarks, grid.left_out, labels=labels)
-    yield from gather_faults(grid.gather, grid.blocks, labels=labels)
+    yield from gather_faults(grid.gather, blocks, labels=labels)
 
 
 _METHOD_NAMES = ("label", "method", "adapter")
