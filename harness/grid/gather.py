@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+
 from harness.errors import shortened
 from harness.grid.choices import MethodChoice
 from harness.grid.questions import Name
