@@ -177,6 +177,15 @@ def most_scattered(scores: Scores) -> tuple[Any, float] | None:
     return list(known)[most], min(1.0, p_value)
 
 
+def exceeds(own: SeedVariance | None, stated: SeedVariance) -> bool:
+    """Whether own seeds scatter more than a stated variance lets them (χ² test at 5%)."""
+    from scipy.special import chdtrc
+
+    if own is None:
+        return False
+    return float(chdtrc(own.df, own.df * own.variance / stated.variance)) < 0.05
+
+
 def pool_of(variances: Sequence[float], dfs: Sequence[int], df: float) -> Pool:
     """The pool of some variances, which know so many degrees of freedom together."""
     return Pool(tuple(variances), tuple(dfs), df, fit_prior(variances, dfs))

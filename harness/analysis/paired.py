@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.analysis.columns import Group
 from harness.analysis.exact import FEW_ITEMS, PairedShares, are_few, mcnemar_exact, sign_flip_p
-from harness.analysis.moderation import Pool, most_scattered, pair_pool, single_pool
+from harness.analysis.moderation import Pool, exceeds, most_scattered, pair_pool, single_pool
 from harness.analysis.stats import (
     Components,
     Estimate,
@@ -122,7 +122,8 @@ class Paired:
         if terms.spread is not None:
             if pool is not None and len(pool.variances) > 1:
                 return pool.moderate(terms.spread, terms.num_seeds - 1)
-            return self._stated(len(trained), group, column) or terms.own
+            stated = self._stated(len(trained), group, column)
+            return terms.own if stated is None or exceeds(terms.own, stated) else stated
         rest = 0.0
         if pool is not None and terms.shared is not None:
             rest = self._rest(variant.model, variant.data, group, column, of_pairs)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from harness.analysis.claims import stated_in
 from harness.analysis.columns import Group
 from harness.analysis.comparisons import Comparison, Family
 from harness.analysis.findings import Findings
@@ -139,6 +140,11 @@ def _how_tested(comparisons: Sequence[Comparison], findings: Findings) -> str:
         texts.append(text)
     if any(estimate.basis == "stated" for estimate in own):
         texts.append(_stated(comparisons, findings))
+    if any(_is_belied(entry, findings) for entry in comparisons):
+        texts.append(
+            "Where its own seeds scatter more than the grid's `seed_sd` explains (χ² test, 5%), "
+            "they count in its place."
+        )
     if any(estimate.seeds_alone for estimate in own):
         texts.append(
             "Of a score that is no mean over its items Student's t knows the seeds alone: it "
@@ -158,16 +164,22 @@ def _stated(comparisons: Sequence[Comparison], findings: Findings) -> str:
     for entry in comparisons:
         if entry.estimate is None or entry.estimate.basis != "stated":
             continue
-        setting, unit = entry.group.settings.get(entry.column), entry.group.unit(entry.column)
-        names = (entry.column,) if setting is None else (entry.column, setting.benchmark)
-        sd = findings.data.seed_sd.of(*names, is_share=unit is None)
+        sd = stated_in(findings.measured, entry.group, entry.column)
         if sd is not None:
+            unit = entry.group.unit(entry.column) or "points"
             source = "" if sd.source is None else f" ({sd.source})"
-            found[f"{sd.points:g} {unit or 'points'}{source}"] = None
+            found[f"{sd.points:g} {unit}{source}"] = None
     return (
         "Where no other comparison tells the variance over seeds it is the grid's `seed_sd`, taken "
         f"as known: a score's SD over re-trainings is {'; '.join(found)}."
     )
+
+
+def _is_belied(entry: Comparison, findings: Findings) -> bool:
+    """Whether a difference's own seeds count, though the grid states their spread."""
+    known = entry.estimate
+    is_own = known is not None and known.basis == "own" and known.num_seeds > 1
+    return is_own and stated_in(findings.measured, entry.group, entry.column) is not None
 
 
 def _across(entry: Comparison, mixture: Mixture | None) -> str:

@@ -13,6 +13,7 @@ from harness.analysis.moderation import pair_pool, single_pool
 from harness.analysis.stats import Sample, mean_squares, terms_of
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.grid.seed_sd import SeedSd, SeedSds
+from harness.report.comparisons import comparison_tables
 
 TASK, COLUMN = "arc_easy", "ARC-e"
 PATTERNS = {
@@ -108,6 +109,22 @@ def test_a_pair_alone_has_its_own_seeds_or_what_is_stated(results) -> None:
     # Twice the variance of one score over three seeds; what its items share on top.
     assert found.estimate.stderr**2 == pytest.approx(2 * 0.2**2 / 3 + terms.shared)
     assert found.estimate.basis == "stated"
+
+
+def test_seeds_that_scatter_more_than_is_stated_count_themselves(results) -> None:
+    answers = add_all(results, {name: PATTERNS[name] for name in ("lora", "random-init")})
+    terms = terms_between(answers["lora"], answers["random-init"])
+    # Σ (d - mean)² / σ² is χ² with two degrees of freedom, whose 5% point is -2 log 0.05.
+    limit = (terms.spread * 2 / (-2 * math.log(0.05)) / 2) ** 0.5
+    for factor, basis in ((0.99, "own"), (1.01, "stated")):
+        stated = SeedSds(every=SeedSd(points=100 * factor * limit))
+        found = difference(measure(results, seed_sd=stated), "lora", "random-init")
+        assert found.estimate.basis == basis
+        if basis == "own":
+            assert found.estimate == terms.estimate(terms.own)
+        findings = results.findings(compare="all", claims=(), seed_sd=stated)
+        (table,) = comparison_tables(findings)
+        assert any("χ² test" in text for text in table.caption) == (basis == "own")
 
 
 def test_one_seed_borrows_what_the_grids_other_methods_tell(results) -> None:
