@@ -140,9 +140,7 @@ TABLES = (
         file="overlap",
         folded="Scores with and without the items that were found",
     ),
-    TableKind(
-        "published-runs", run_table, run_records, file="published-runs", formats=("md", "tex")
-    ),
+    TableKind("runs", run_table, run_records, file="published-runs", formats=("md", "tex")),
     TableKind("published", listings.published_tables),
     TableKind("published", listings.anchor_table),
     TableKind("costs", costs.cost_table),

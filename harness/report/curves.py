@@ -17,6 +17,7 @@ from harness.analysis.scales import scale_of
 from harness.analysis.variants import Variant, name_of
 from harness.report.figures import (
     INK,
+    MOST_METHODS,
     Drawing,
     Plot,
     Styles,
@@ -167,6 +168,8 @@ def loss_drawing(findings: Findings, found: LossCurves, styles: Styles) -> Drawi
         _draw_losses, curves=curves, validation=held_out, published=theirs, styles=styles
     )
     num_epochs = 1 + max(epoch for epochs in curves.values() for epoch in epochs)
+    if num_epochs == 1 and len({variant.method for variant in curves}) > MOST_METHODS:
+        return None  # a column of points under a hundred names
     panels = [Plot("All epochs", partial(draw, first=0))]
     if num_epochs > 2:
         panels.append(Plot("From epoch 1 on", partial(draw, first=1)))

@@ -9,12 +9,21 @@ from harness.analysis.findings import Findings
 from harness.analysis.pareto import Front
 from harness.analysis.peft_suite import ranks_told_apart
 from harness.analysis.published_runs import PublishedRuns, RunLine, run_fronts, told_different
+from harness.analysis.scales import Scale
 from harness.report.figures import Drawing
-from harness.report.numbers import number, percent, points, short_count, short_seconds
+from harness.report.numbers import (
+    number,
+    percent,
+    points,
+    short_count,
+    short_seconds,
+    signed,
+)
 from harness.report.pareto import DEFINITION, front_drawing
 from harness.report.render import Entry, Table, row
 
 GIB = 2**-30
+NATS = Scale(1, 3)
 
 
 def run_table(findings: Findings) -> list[Table]:
@@ -51,8 +60,8 @@ def _line(line: RunLine, runs: PublishedRuns) -> list[str | Entry]:
     )
     return [
         *(str(line.rank), published.label, Entry(percent(published.accuracy, 1), error)),
-        *(measured, difference, number(published.forgetting, ".3f")),
-        number(line.forgetting, ".3f"),
+        *(measured, difference, signed(published.forgetting, NATS)),
+        signed(line.forgetting, NATS),
         short_count(published.trained_parameters),
         number(published.peak_memory_bytes, ".1f", GIB),
         number(line.memory_bytes, ".1f", GIB),
@@ -125,7 +134,7 @@ def run_drawing(findings: Findings) -> Drawing | None:
     if runs is None:
         return None
     return front_drawing(
-        "published-runs",
+        "runs-published",
         "Published runs: accuracy against parameters, memory and forgetting",
         f"{runs.table.source}. Vertical bars: 95% of the {runs.table.num_items:,} items, by the "
         "binomial error; nothing is known of seeds. Those on the front are named, all stand in the "

@@ -7,6 +7,7 @@ from harness.report.bridge import BRIDGE
 SECTIONS = {
     "tables": "Tables",
     "comparisons": "Paired comparisons",
+    "runs": "Published runs beside measured ones",
     "tuning": "Tuning",
     "aggregates": "Over all benchmarks",
     "forgetting": "Forgetting",
@@ -23,7 +24,6 @@ SECTIONS = {
     "protocol": "Protocol",
     "prompts": "Prompts of training and evaluation",
     "overlap": "Training rows and test items",
-    "published-runs": "Published runs beside measured ones",
     "published": "Published values",
     "costs": "Costs and cells",
     "scores": "All scores",
@@ -41,6 +41,6 @@ NOTHING = {
     "of a method and the untrained base model.",
     "sample-efficiency": "Nothing to draw: it needs scores of cells that are trained on "
     "several fractions of the data, or an average.",
-    "training-loss": "Nothing to draw yet: no cell is trained.",
+    "training-loss": "Nothing to draw: no cell is trained yet, or too many for one epoch.",
 }
 """What stands in the place of a section's tables or figures."""

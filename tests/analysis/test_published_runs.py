@@ -19,6 +19,7 @@ from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.own_benchmarks import find_benchmark
 from harness.grid.seed_sd import SeedSd, SeedSds
 from harness.report.published_runs import run_drawing, run_records, run_sentences, run_table
+from harness.report.sections import SECTIONS
 from tests.fixtures.results import GridResults
 
 TASKS = str(Path(harness.__file__).parent / "evaluation" / "peft_suite" / "tasks")
@@ -45,6 +46,11 @@ def findings_of(grid: GridResults, **fields: object):  # noqa: ANN201  # the fix
     assert task is not None
     own = {"published_runs": "peft-suite", "benchmarks": {"peft_gsm8k": task}}
     return grid.findings(**own | fields)
+
+
+def section_of(name: str) -> str:
+    (found,) = [anchor for anchor in SECTIONS if name.startswith(f"{anchor}-")]
+    return found
 
 
 def line(runs: PublishedRuns, label: str) -> RunLine:
@@ -135,7 +141,7 @@ def test_table_records_and_figure(grid: GridResults) -> None:
     )
     drawing = run_drawing(findings)
     assert drawing is not None
-    assert drawing.name == "published-runs"
+    assert section_of(drawing.name) == "runs"  # and in no other, such as that of published values
 
 
 def test_a_grid_that_names_none_has_none(grid: GridResults) -> None:

@@ -61,7 +61,7 @@ def test_the_report_has_published_beside_measured_and_does_not_compare_a_tiny_mo
     page = (study / "reports" / "peft-suite" / "index.html").read_text(encoding="utf-8")
     assert "tell 4 apart" in page
     assert "are not compared: the model is tiny-llama" in page
-    assert (study / "reports" / "peft-suite" / "published-runs.svg").is_file()
+    assert (study / "reports" / "peft-suite" / "runs-published.svg").is_file()
     tuning = (study / "reports" / "peft-suite" / "tuning.md").read_text(encoding="utf-8")
     for name in ("IA3", "PROMPT", "PREFIX", "ADAPTION"):
         assert name in tuning

@@ -150,6 +150,15 @@ def test_of_more_labels_than_styles_those_of_the_methods_themselves_are_drawn(
     assert "Not drawn" not in drawing.caption
 
 
+@pytest.mark.parametrize(("losses", "is_drawn"), [([2.0], False), ([2.0, 1.0], True)])
+def test_one_epoch_of_too_many_methods_is_no_figure(results, answer, losses, is_drawn) -> None:
+    for rank in range(MOST_METHODS + 1):
+        results.add("lora", 0, answer("1100"), label=f"lora-r{rank}", losses=losses)
+    findings = results.findings()
+    drawing = loss_drawing(findings, findings.losses[0], styles_of(list(findings.measured.cells)))
+    assert (drawing is not None) is is_drawn
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_long_legend_makes_the_figure_taller_and_leaves_the_panel_its_size() -> None:
     def plot(number: int) -> Drawing:
