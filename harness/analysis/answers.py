@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from harness.analysis.differences import Request
     from harness.analysis.sides import Side
 
+ITEM_KEY = ("task", "doc_id", "question_id")
+"""Columns of the records that name an item."""
 ItemKey = tuple[str, int, str]
 """Task, document and question."""
 Answers = dict[ItemKey, float]
@@ -79,8 +81,7 @@ def read_items(side: Side, request: Request) -> pyarrow.Table | None:
 
 def item_keys(table: pyarrow.Table) -> list[ItemKey]:
     """What names the items of a table of records, in its order."""
-    names = ("task", "doc_id", "question_id")
-    return list(zip(*(table[name].to_pylist() for name in names), strict=True))
+    return list(zip(*(table[name].to_pylist() for name in ITEM_KEY), strict=True))
 
 
 def answers_of(side: Side, request: Request, metric: str) -> Answers | None:
@@ -94,7 +95,7 @@ def answers_of(side: Side, request: Request, metric: str) -> Answers | None:
     if table is None:
         return None
     column = "acc" if metric == MACRO_METRIC else metric
-    if any(name not in table.column_names for name in ("task", "doc_id", "question_id", column)):
+    if any(name not in table.column_names for name in (*ITEM_KEY, column)):
         return {}
     try:
         rows = zip(item_keys(table), table[column].to_pylist(), strict=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.columns import Group
+from harness.analysis.columns import Group, stated_sd
 from harness.analysis.comparisons import Comparison
 from harness.analysis.earlier_verdicts import EarlierVerdict
 from harness.analysis.measurements import Measurements, Seed
@@ -193,13 +193,6 @@ def published_claim(
     return difference, (errors[0] ** 2 + errors[1] ** 2) ** 0.5
 
 
-def stated_in(measured: Measurements, group: Group, column: str) -> SeedSd | None:
-    """What the grid states of the spread of a column over seeds."""
-    setting = group.settings.get(column)
-    names = (column,) if setting is None else (column, setting.benchmark)
-    return measured.data.seed_sd.of(*names, is_share=group.unit(column) is None)
-
-
 def source_text(basis: Basis, stated: SeedSd | None) -> str:
     """Where the spread over seeds is known from, in words."""
     if basis == "stated" and stated is not None:
@@ -220,12 +213,13 @@ def _reach(
     if components is None or entry.estimate is None:
         return None
     number = entry.estimate.num_seeds
+    stated = stated_sd(measured.data.seed_sd, entry.group, entry.column)
     return reach_of(
         spread_of(components, number),
         number,
         entry.margin,
         level=level,
         is_share=entry.group.unit(entry.column) is None,
-        source=source_text(components.basis, stated_in(measured, entry.group, entry.column)),
+        source=source_text(components.basis, stated),
         published=published,
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.layout import OTHERS
 from harness.evaluation.protocols import LM_EVAL, PROTOCOLS, Protocol
+from harness.grid.seed_sd import SeedSd, SeedSds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,6 +165,13 @@ class Group:
         marks = [OTHERS] * self.is_rest + [mark] * bool(mark)
         marks += [str(self.rank + 1)] if self.rank else []
         return "".join(f"-{mark}" for mark in marks)
+
+
+def stated_sd(stated: SeedSds, group: Group, column: str) -> SeedSd | None:
+    """What a grid states of the spread of a column over seeds: by its title or its benchmark."""
+    setting = group.settings.get(column)
+    names = (column,) if setting is None else (column, setting.benchmark)
+    return stated.of(*names, is_share=group.unit(column) is None)
 
 
 def protocol_of(name: str) -> Protocol:

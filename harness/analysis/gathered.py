@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.analysis.tuning import Tuning
+from harness.grid.choosing import choose, validation_value
 from harness.grid.method_settings import differing_settings
 from harness.grid.tuned_methods import Trial, TrialStatus
+from harness.grid.tuning import TuneSpec, ValidationScore
 
 if TYPE_CHECKING:
-    from harness.evaluation.tasks import TaskSpec
     from harness.grid.choices import MethodChoice
     from harness.grid.schema import Block
     from harness.grid.status import CellState
     from harness.grid.workspace import OpenGrid
-
-VALIDATION = "validation loss"
 
 
 def gathered_tunings(grid: OpenGrid) -> tuple[Tuning, ...]:
@@ -50,7 +49,13 @@ def _tuning(
     fraction: float,
 ) -> Tuning:
     validated = grid.spec.data_of(block.data).validation is not None
-    task = None if validated else block.tasks[0]
+    task = block.tasks[0]
+    on: Literal["validation"] | ValidationScore = (
+        "validation"
+        if validated
+        else ValidationScore(task=task, metric=task.benchmark.primary_metric)
+    )
+    tune = TuneSpec(trials=len(rows), on=on, space={})
     settings = differing_settings(rows)
     trials = []
     for number, choice in enumerate(rows):
@@ -63,34 +68,27 @@ def _tuning(
             and state.cell.seed in block.seeds
             and not state.cell.is_noise
         }
-        trials.append(_trial(number, settings[number], states, task))
-    lower = task is None or not task.benchmark.direction(_metric(task))
-    known = [(trial.value, trial.number) for trial in trials if trial.value is not None]
-    chosen = None
-    if len(known) == len(trials):
-        chosen = (min if lower else max)(known)[1]
+        trials.append(_trial(number, settings[number], states, tune))
+    values = {trial.number: trial.value for trial in trials}
+    chosen = (
+        None if None in values.values() else choose(values, lower_is_better=tune.lower_is_better)
+    )
     return Tuning(
         model=model,
         method=name,
         method_title=name,
         data=block.data,
         fraction=fraction,
-        on=VALIDATION if task is None else f"{task.name} {_metric(task)}",
-        lower_is_better=lower,
-        num_trials=len(trials),
+        on=tune.on_words,
+        lower_is_better=tune.lower_is_better,
+        num_trials=tune.trials,
         space={key: _distinct(one[key] for one in settings) for key in settings[0]},
         sampler="rows of the grid",
         trials=tuple(trials),
-        chosen=chosen,
-        unit="nats per token"
-        if task is None
-        else task.benchmark.unit(task.benchmark.primary_metric),
+        chosen=None if None in values.values() else chosen,
+        unit=tune.unit,
         gathered=tuple(choice.label for choice in rows),
     )
-
-
-def _metric(task: TaskSpec) -> str:
-    return task.benchmark.primary_metric
 
 
 def _distinct(values: Iterable[Any]) -> tuple[Any, ...]:
@@ -102,9 +100,12 @@ def _trial(
     number: int,
     settings: Mapping[str, object],
     states: Mapping[int, CellState],
-    task: TaskSpec | None,
+    tune: TuneSpec,
 ) -> Trial:
-    values = {seed: _value(state, task) for seed, state in states.items()}
+    values = {
+        seed: None if state.result is None else validation_value(state.result, tune.on)
+        for seed, state in states.items()
+    }
     failed = any(state.status == "failed" for state in states.values())
     status: TrialStatus = "done" if all(v is not None for v in values.values()) else "to do"
     seconds = [s.result.train.seconds for s in states.values() if s.result and s.result.train]
@@ -115,23 +116,4 @@ def _trial(
         status="failed" if failed and status != "done" else status,
         cells=tuple(state.cell for state in states.values()),
         seconds=sum(seconds) if seconds else None,
-    )
-
-
-def _value(state: CellState, task: TaskSpec | None) -> float | None:
-    """The validation loss of the weights that are kept, or the benchmark's score."""
-    result = state.result
-    if result is None or result.train is None:
-        return None
-    if task is None:
-        losses = result.train.validation_losses
-        kept = result.train.kept_epoch
-        return None if not losses else losses[-1 if kept is None else kept]
-    return next(
-        (
-            score.value
-            for score in result.scores
-            if score.benchmark == score.task == task.name and score.metric == _metric(task)
-        ),
-        None,
     )

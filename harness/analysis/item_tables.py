@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.answers import ItemKey, ItemOutcome, Kind, Outcomes, outcomes_of
+from harness.analysis.answers import ITEM_KEY, ItemKey, ItemOutcome, Kind, Outcomes, outcomes_of
 from harness.analysis.columns import Group, Setting
 from harness.analysis.comparisons import Comparison
 from harness.analysis.item_texts import text_of
@@ -131,8 +131,7 @@ def _records(
     frame: pd.DataFrame | None = measured.data.items(cell, setting.benchmark)
     if frame is None:
         return {}
-    names = ["task", "doc_id", "question_id"]
-    keys = list(zip(*(frame[name].tolist() for name in names), strict=True))
+    keys = list(zip(*(frame[name].tolist() for name in ITEM_KEY), strict=True))
     places = [number for number, key in enumerate(keys) if key in wanted]
     rows = frame.iloc[places].to_dict("records")
     return {keys[number]: _plain(row) for number, row in zip(places, rows, strict=True)}

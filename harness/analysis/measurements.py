@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.answers import LOGLIKELIHOOD
+from harness.analysis.answers import ITEM_KEY, LOGLIKELIHOOD
 from harness.analysis.bits import BITS_PER_BYTE, with_bits
 from harness.analysis.columns import Group, Setting, is_aggregate, is_missing
 from harness.analysis.exact import Share, are_few
@@ -239,10 +239,9 @@ class Measurements:
         frame = with_bits(frame) if setting.metric == BITS_PER_BYTE else frame
         if frame is None or setting.metric not in frame:
             return None
-        keys = ["task", "doc_id", "question_id"]
-        if any(key not in frame for key in keys):
+        if any(key not in frame for key in ITEM_KEY):
             return None
-        series = frame.set_index(keys)[setting.metric].sort_index().astype(float)
+        series = frame.set_index(list(ITEM_KEY))[setting.metric].sort_index().astype(float)
         if not series.index.is_unique:
             return None
         # Many cells answer the same items: indexes that are one object are compared at no cost.

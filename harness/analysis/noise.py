@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -178,8 +178,3 @@ def _is_below(one: Comparison, floors: Floors, bases: set[str]) -> bool:
     trained = sum(name not in bases for name in (one.left, one.right))
     limit = floor.under(one.estimate.num_seeds, trained)
     return limit is not None and abs(one.estimate.value) < limit
-
-
-def noisy_models(floors: Floors) -> Sequence[NoiseRuns]:
-    """What was trained again, each once."""
-    return list(dict.fromkeys(floor.runs for floor in floors.values()))

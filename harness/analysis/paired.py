@@ -8,7 +8,7 @@ from functools import cache
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.analysis.columns import Group
+from harness.analysis.columns import Group, stated_sd
 from harness.analysis.exact import FEW_ITEMS, PairedShares, are_few, mcnemar_exact, sign_flip_p
 from harness.analysis.moderation import Pool, exceeds, most_scattered, pair_pool, single_pool
 from harness.analysis.stats import (
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from harness.analysis.columns import Setting
+    from harness.analysis.columns import Setting, stated_sd
     from harness.analysis.frames import ReportInput
 
 Pairs = Sequence[tuple[str, str]]
@@ -137,12 +137,10 @@ class Paired:
 
     def _stated(self, num_trained: int, group: Group, column: str) -> SeedVariance | None:
         """The grid's `seed_sd`: the variance of one run's score, of two runs' difference twice."""
-        setting, is_share = group.settings.get(column), group.unit(column) is None
-        names = (column,) if setting is None else (column, setting.benchmark)
-        stated = self._measured.data.seed_sd.of(*names, is_share=is_share)
+        stated = stated_sd(self._measured.data.seed_sd, group, column)
         if stated is None:
             return None
-        sd = stated.points / 100 if is_share else stated.points
+        sd = stated.points / (100 if group.unit(column) is None else 1)
         return SeedVariance(num_trained * sd**2, float("inf"), "stated")
 
     def _tabled(self, model: str, data: str | None) -> Iterator[Variant]:

@@ -66,7 +66,7 @@ def _quantile(probability: float, df: float) -> float:
     )
 
 
-def detectable(spread: Spread, num_seeds: int, level: float = LEVEL, power: float = POWER) -> float:
+def detectable(spread: Spread, num_seeds: int, level: float = LEVEL) -> float:
     """The smallest difference that so many seeds detect; infinite where they test nothing.
 
     That is where one seed is all that is known of the seeds.
@@ -74,20 +74,18 @@ def detectable(spread: Spread, num_seeds: int, level: float = LEVEL, power: floa
     df = spread.df(num_seeds)
     if df <= 0:
         return math.inf
-    factor = _quantile(1 - level / 2, df) + _quantile(power, df)
+    factor = _quantile(1 - level / 2, df) + _quantile(POWER, df)
     return factor * math.sqrt(spread.variance(num_seeds))
 
 
-def seeds_needed(
-    spread: Spread, difference: float, level: float = LEVEL, power: float = POWER
-) -> int | None:
+def seeds_needed(spread: Spread, difference: float, level: float = LEVEL) -> int | None:
     """The fewest seeds that detect a difference; None where no number of them does.
 
     More seeds never detect less, so that the number is found by halving.
     """
 
     def suffices(num_seeds: int) -> bool:
-        return detectable(spread, num_seeds, level, power) <= difference
+        return detectable(spread, num_seeds, level) <= difference
 
     if not suffices(MOST_SEEDS):
         return None
@@ -100,11 +98,9 @@ def seeds_needed(
     return high
 
 
-def items_needed(
-    spread: Spread, difference: float, level: float = LEVEL, power: float = POWER
-) -> int:
+def items_needed(spread: Spread, difference: float, level: float = LEVEL) -> int:
     """How many items it would take at least, whatever the seeds, of the kind that there are."""
-    factor = _quantile(1 - level / 2, math.inf) + _quantile(power, math.inf)
+    factor = _quantile(1 - level / 2, math.inf) + _quantile(POWER, math.inf)
     share = spread.item_error / (difference / factor) ** 2
     return math.ceil(spread.num_items * share)
 
@@ -125,15 +121,12 @@ def spread_of(components: Components, num_seeds: int) -> Spread:
     )
 
 
-def stated_spread(
-    seed_sd: float, weights: tuple[tuple[float, int], ...], prior_df: float = math.inf
-) -> Spread:
+def stated_spread(seed_sd: float, weights: tuple[tuple[float, int], ...]) -> Spread:
     """What a stated spread over re-trainings and the number of items tell before any result.
 
     Args:
         seed_sd: standard deviation of one model's score over re-trainings (0..1).
         weights: weight and number of items of each benchmark of the column.
-        prior_df: degrees of freedom behind `seed_sd`.
 
     Returns:
         A difference of two runs has twice the variance of one. Of the items nothing is known but
@@ -141,7 +134,7 @@ def stated_spread(
         differences of two models that agree more than by chance stay below.
     """
     items = sum(weight**2 * 0.5 / number for weight, number in weights)
-    return Spread(2 * seed_sd**2, items, 0.0, sum(number for _, number in weights), prior_df)
+    return Spread(2 * seed_sd**2, items, 0.0, sum(number for _, number in weights))
 
 
 POINT = 0.01

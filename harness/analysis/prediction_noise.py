@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.analysis.answers import ITEM_KEY
 from harness.analysis.columns import Group
 from harness.analysis.frames import ReportInput
 from harness.analysis.noise import NoiseRuns
@@ -20,9 +21,6 @@ from harness.analysis.noise import NoiseRuns
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-
-KEYS = ["task", "doc_id", "question_id"]
-"""What names an item in its records."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def _line(data: ReportInput, runs: NoiseRuns, group: Group, column: str) -> Draw
 
 def _scores(frame: pd.DataFrame, metric: str) -> pd.Series | None:
     """Scores by item; None where the records have none."""
-    if not {*KEYS, metric} <= set(frame.columns):
+    if not {*ITEM_KEY, metric} <= set(frame.columns):
         return None
-    series = frame.set_index(KEYS)[metric].sort_index().astype(float)
+    series = frame.set_index(list(ITEM_KEY))[metric].sort_index().astype(float)
     return series if series.index.is_unique and series.notna().all() else None

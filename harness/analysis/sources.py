@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness.analysis.answers import ITEM_KEY
 from harness.analysis.frames import scores_of
 from harness.analysis.item_clusters import Clusters, stored_clusters
 from harness.analysis.item_texts import Texts, stored_texts
@@ -114,7 +115,7 @@ class ResultSource:
         frame = self._read(cell_id, path, expected=True)
         numbers = {score.metric for score in scores} & set(() if frame is None else frame.columns)
         if frame is not None and not (
-            {"task", "doc_id", "question_id"} <= set(frame.columns)
+            set(ITEM_KEY) <= set(frame.columns)
             and all(frame[name].dtype.kind in "biuf" for name in numbers)
         ):
             self.left_out[f"{path}: damaged (its columns are not those of items)"] = None

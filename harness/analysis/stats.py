@@ -140,11 +140,6 @@ class Components:
     """Degrees of freedom of `seed` with its rest; infinite where it is stated."""
     basis: Basis
 
-    def variance(self, num_seeds: int, num_items: int | None = None) -> float:
-        """Variance of the difference with so many seeds and items (its own where None)."""
-        number = self.num_items if num_items is None else num_items
-        return self.seed / num_seeds + self.item / number + self.rest / (num_seeds * number)
-
 
 @dataclass(frozen=True)
 class Terms:

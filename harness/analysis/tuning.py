@@ -47,6 +47,11 @@ class Tuning:
     """What the validation score counts, such as `nats per token`; None of shares (0..1)."""
 
     @property
+    def choice(self) -> Trial | None:
+        """The chosen trial."""
+        return next((trial for trial in self.trials if trial.number == self.chosen), None)
+
+    @property
     def winner(self) -> str:
         """The label of the method with the chosen settings."""
         if self.gathered:

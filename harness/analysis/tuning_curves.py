@@ -120,12 +120,11 @@ def edges(tuning: Tuning) -> list[Edge]:
     it. Below 0 nothing lies: it is no end. Gathered rows may differ in several settings at a time:
     one of two values is no end of a list there.
     """
-    chosen = next((one for one in tuning.trials if one.number == tuning.chosen), None)
-    if chosen is None:
+    if tuning.choice is None:
         return []
     found = []
     for name, values in tuning.space.items():
-        value = chosen.settings.get(name)
+        value = tuning.choice.settings.get(name)
         edge = _edge(name, float(value), values) if is_number(value) else None
         if tuning.gathered and not isinstance(values, Range) and len(values) < 3:
             continue

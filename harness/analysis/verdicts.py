@@ -25,7 +25,6 @@ ALPHA = 0.05
 """Adjusted p below which a difference is called significant, and a test decides."""
 
 Kind = Literal["reproduced", "compatible", "contradicted", "underpowered"]
-KINDS: tuple[Kind, ...] = ("reproduced", "compatible", "contradicted", "underpowered")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.analysis.claims import source_text, stated_in
+from harness.analysis.claims import source_text
+from harness.analysis.columns import stated_sd
 from harness.analysis.frames import (
     ReportInput,
     cells_frame,
@@ -79,7 +80,7 @@ def _measured(grid: OpenGrid, planned: Sequence[PlannedClaim]) -> dict[Key, tupl
         components = measured.components(left, right, groups[0], one.column)
         difference = measured.difference(left, right, groups[0], one.column)
         if components is not None and difference is not None:
-            stated = stated_in(measured, groups[0], one.column)
+            stated = stated_sd(data.seed_sd, groups[0], one.column)
             told = f"finished cells: {source_text(components.basis, stated)}"
             found[key_of(one)] = spread_of(components, difference.estimate.num_seeds), told
     return found

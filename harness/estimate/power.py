@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.analysis.claims import published_claim, stated_text
-from harness.analysis.columns import Group, Setting
+from harness.analysis.columns import Group, Setting, stated_sd
 from harness.analysis.comparisons import tested_margins
 from harness.analysis.frames import cell_identity, rows_of
 from harness.analysis.layout import Layout, layout_of
@@ -242,9 +242,7 @@ def _power(
 
 def _stated(grid: GridSpec, planned: PlannedClaim) -> tuple[Spread | None, str]:
     """The spread by what the grid states, with its source; or None, with what is lacking."""
-    part = planned.group.settings.get(planned.column)
-    names = [planned.column] + ([] if part is None else [part.benchmark])
-    stated = grid.seed_sd and grid.seed_sd.of(*names, is_share=planned.unit is None)
+    stated = grid.seed_sd and stated_sd(grid.seed_sd, planned.group, planned.column)
     if not stated:
         return None, (
             "nothing is known of the spread over seeds: state it in the grid (seed_sd: "

@@ -20,6 +20,7 @@ DIGITS = 4
 """Significant digits of the values that are drawn from a range."""
 LARGEST_GRID = 100_000
 """Combinations that a grid is drawn from: Optuna lists them."""
+VALIDATION_LOSS = "validation loss"
 Sampler = Literal["grid", "random", "qmc", "tpe"]
 
 
@@ -119,9 +120,7 @@ class TuneSpec(Spec):
     def on_words(self) -> str:
         """What the trials are compared by."""
         return (
-            "validation loss"
-            if self.on == "validation"
-            else f"{self.on.task.name} {self.on.metric}"
+            VALIDATION_LOSS if self.on == "validation" else f"{self.on.task.name} {self.on.metric}"
         )
 
     @property

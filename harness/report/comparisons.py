@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from harness.analysis.claims import stated_in
-from harness.analysis.columns import Group
+from harness.analysis.columns import Group, stated_sd
 from harness.analysis.comparisons import Comparison, Family
 from harness.analysis.findings import Findings
 from harness.analysis.layout import listed
@@ -164,7 +163,7 @@ def _stated(comparisons: Sequence[Comparison], findings: Findings) -> str:
     for entry in comparisons:
         if entry.estimate is None or entry.estimate.basis != "stated":
             continue
-        sd = stated_in(findings.measured, entry.group, entry.column)
+        sd = stated_sd(findings.data.seed_sd, entry.group, entry.column)
         if sd is not None:
             unit = entry.group.unit(entry.column) or "points"
             source = "" if sd.source is None else f" ({sd.source})"
@@ -179,7 +178,7 @@ def _is_belied(entry: Comparison, findings: Findings) -> bool:
     """Whether a difference's own seeds count, though the grid states their spread."""
     known = entry.estimate
     is_own = known is not None and known.basis == "own" and known.num_seeds > 1
-    return is_own and stated_in(findings.measured, entry.group, entry.column) is not None
+    return is_own and stated_sd(findings.data.seed_sd, entry.group, entry.column) is not None
 
 
 def _across(entry: Comparison, mixture: Mixture | None) -> str:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 
 from harness.analysis.findings import Findings
-from harness.analysis.gathered import VALIDATION
 from harness.analysis.scales import scale_of
 from harness.analysis.stats import Estimate
 from harness.analysis.tuned import (
@@ -18,6 +17,7 @@ from harness.analysis.tuned import (
 from harness.analysis.tuning import Tuning
 from harness.analysis.tuning_curves import NEAR_END, Edge, edges
 from harness.grid.method_settings import settings_text, value_text
+from harness.grid.tuning import VALIDATION_LOSS
 from harness.report.comparisons import NOT_THE_METHODS, OF_MODELS
 from harness.report.numbers import (
     MISSING,
@@ -96,11 +96,10 @@ def _place(one: Tuning) -> str:
 
 def chosen_text(findings: Findings, one: Tuning) -> str:
     """The chosen settings, and whether they are the published recipe."""
-    chosen = next((trial for trial in one.trials if trial.number == one.chosen), None)
-    if chosen is None:
+    if one.choice is None:
         return "not chosen yet"
     same = " (the published recipe)" if is_published_recipe(findings.measured, one) else ""
-    return settings_text(chosen.settings) + same
+    return settings_text(one.choice.settings) + same
 
 
 def _budget_sentence(tunings: Sequence[Tuning]) -> str:
@@ -136,7 +135,7 @@ def gathered_sentences(tunings: Sequence[Tuning]) -> list[str]:
         f"Gathered by the grid from rows that are one method under several settings ({rows}): each "
         "row has its scores in the tables, and the chosen one is not trained anew."
     ]
-    if any(one.lower_is_better is False or one.on != VALIDATION for one in gathered):
+    if any(one.on != VALIDATION_LOSS for one in gathered):
         found.append(
             "A row that is chosen by a benchmark of the study itself is chosen on test items: its "
             "score there is biased upwards."

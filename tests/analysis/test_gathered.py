@@ -12,6 +12,7 @@ import pytest
 from harness.analysis.gathered import gathered_tunings
 from harness.analysis.tuning import Tuning
 from harness.analysis.tuning_curves import edges, response
+from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import expand
 from harness.grid.status import CellState
@@ -57,16 +58,19 @@ def tuning(
         result = None
         if loss is not None:
             train = replace(TRAINED, validation_losses=(9.0, loss))
-            result = CellResult({}, cell.id, train, scores=(_score(loss),) if scores else ())
+            result = CellResult(
+                {}, cell.id, train, scores=(_score(cell.tasks[0], loss),) if scores else ()
+            )
         status = "to do" if result is None else "done"
         states.append(CellState(cell, Path(), result, status, ()))
     (found,) = gathered_tunings(SimpleNamespace(spec=spec, states=states))  # type: ignore[arg-type]
     return found
 
 
-def _score(value: float) -> TaskScore:
+def _score(task: TaskSpec, value: float) -> TaskScore:
     return TaskScore(
-        key="k", protocol="lm-eval", benchmark="arc_easy", task="arc_easy", metric="acc",
+        key=request_key(task), protocol="lm-eval", benchmark="arc_easy", task="arc_easy",
+        metric="acc",
         value=value, stderr=None, n=1, shots=0, limit=None, task_version="1", lm_eval_version="1",
         data_source="x", data_sha256=None, tokenizer_sha256="x", precision="fp32",
     )  # fmt: skip

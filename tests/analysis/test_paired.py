@@ -202,7 +202,8 @@ def test_components_make_the_variance_of_the_difference(results) -> None:
     assert ms_item > ms_rest
     assert parts.item == pytest.approx((ms_item - ms_rest) / 3)
     assert parts.rest == pytest.approx(ms_rest)
-    assert parts.variance(3) == pytest.approx(found.stderr**2)
+    variance = parts.seed / 3 + parts.item / 12 + parts.rest / (3 * 12)
+    assert variance == pytest.approx(found.stderr**2)
     assert (parts.num_items, parts.basis) == (12, "pooled")
 
 

@@ -103,7 +103,7 @@ def test_components_of_one_number_of_seeds_serve_for_another() -> None:
     found = Components(seed=0.0003, item=0.2, rest=0.1, num_items=400, df=9.0, basis="pooled")
     spread = spread_of(found, num_seeds=3)
     for k in (1, 3, 10):
-        assert spread.variance(k) == pytest.approx(found.variance(k))
+        assert spread.variance(k) == pytest.approx(0.0003 / k + 0.2 / 400 + 0.1 / (k * 400))
     assert spread.prior_df == 7
     own = spread_of(Components(0.0003, 0.2, 0.1, 400, 2.0, "own"), num_seeds=3)
     assert own.prior_df == 0
