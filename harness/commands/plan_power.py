@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.analysis.power import Reach
@@ -12,7 +13,7 @@ from harness.errors import LONGEST_LIST
 from harness.estimate.finished import finished_spreads
 from harness.estimate.power import UNPAIRED, ClaimPower, PlannedClaim, claim_powers, planned_claims
 from harness.grid.workspace import OpenGrid
-from harness.report.power_words import needs_text, reach_record, size_text
+from harness.report.power_words import needs_text, published_text, reach_record, size_text
 
 
 def grid_powers(grid: OpenGrid) -> list[ClaimPower]:
@@ -34,9 +35,13 @@ def power_lines(powers: Sequence[ClaimPower]) -> Iterator[str]:
         among = f", 5% in all over {len(powers)} tests" if len(powers) > 1 else ", level 5%"
         by = f"; spread by {common}" * bool(common)
         yield f"claims: what is found in 80% of cases (two-sided{among}{by}):"
+    alike: dict[str, list[str]] = {}
     for one in powers[:LONGEST_LIST]:
         source = "" if common or one.reach is None else f"; spread by {one.reach.source}"
-        yield f"  {_claim(one.planned)}: {_said(one)}{source}"
+        alike.setdefault(f"{_said(one)}{source}", []).append(f"{_claim(one.planned)}{_theirs(one)}")
+    for said, claims in alike.items():
+        yield f"  {said}"
+        yield from (f"    {claim}" for claim in claims)
     if len(powers) > LONGEST_LIST:
         yield f"  and {len(powers) - LONGEST_LIST} more (see --json)"
 
@@ -53,11 +58,28 @@ def short_line(grid_name: str, powers: Sequence[ClaimPower]) -> list[str]:
     if len(known) < len(seeds):
         never = "no number of seeds does" if not known else "for others no number of seeds does"
         why = "their items are too few"
-        if any(one.reach and UNPAIRED in one.reach.source for one in short):
-            why += ", unless both sides agree on most of them"
+        if (share := _agreement(short)) is not None:
+            why += f", unless both sides give the same answer to {share:.0%} of them or more"
         takes = "; ".join(filter(None, (takes, f"{never}: {why}")))
-    of = "all claims" if len(short) == len(powers) else f"{len(short)} of {len(powers)} claims"
-    return [f"{grid_name}: its seeds and items cannot detect the margins of {of}; {takes}"]
+    of = "any claim" if len(short) == len(powers) else f"{len(short)} of {len(powers)} claims"
+    return [f"{grid_name}: its seeds and items cannot detect the margin of {of}; {takes}"]
+
+
+def _agreement(short: Sequence[ClaimPower]) -> float | None:
+    """On which share of the items two sides must agree that enough seeds detect the margin.
+
+    Of right and wrong answers it is what the variance of a difference comes from; unrelated ones
+    agree on half. None where the items' part is measured.
+    """
+    shares = [
+        1 - 0.5 * one.reach.num_items / one.reach.margin.items
+        for one in short
+        if one.reach
+        and UNPAIRED in one.reach.source
+        and one.reach.margin
+        and one.reach.margin.items
+    ]
+    return max(shares, default=None)
 
 
 def _claim(planned: PlannedClaim) -> str:
@@ -72,7 +94,13 @@ def _said(power: ClaimPower) -> str:
 def _reach(reach: Reach, planned: PlannedClaim) -> str:
     unit = planned.unit or "points"
     scale = scale_of(planned.unit, (reach.smallest,), 1)
-    return size_text(reach, scale, unit) + needs_text(reach, scale, unit)
+    return size_text(reach, scale, unit) + needs_text(replace(reach, published=None), scale, unit)
+
+
+def _theirs(power: ClaimPower) -> str:
+    """What it takes to find the published difference, where there is one."""
+    reach, unit = power.reach, power.planned.unit
+    return "" if reach is None else published_text(reach, scale_of(unit), unit or "points")
 
 
 def power_record(power: ClaimPower) -> dict[str, Any]:

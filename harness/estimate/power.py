@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str, str, str, str]
 """Model, protocol, column and the names of both sides."""
-UNPAIRED = "items at worst, as if unpaired at 50%"
+UNPAIRED = "items at worst, as if the two were unrelated and half right"
 """Two models of one base agree on more items than by chance: their difference varies less."""
 
 

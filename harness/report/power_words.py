@@ -31,12 +31,21 @@ def size_text(reach: Reach, scale: Scale, unit: str) -> str:
 
 def needs_text(reach: Reach, scale: Scale, unit: str) -> str:
     """What it takes to detect one point, the margin and a published difference."""
-    return "".join(f"; {name}: {_takes(need)}" for name, need in _needs(reach, scale, unit))
+    texts = (f"; {name}: {_takes(need)}" for name, need in _needs(reach, scale, unit))
+    return "".join(texts) + published_text(reach, scale, unit)
+
+
+def published_text(reach: Reach, scale: Scale, unit: str) -> str:
+    """What it takes to detect the published difference; empty without one."""
+    if reach.published is None:
+        return ""
+    size = f"{scale.factor * reach.published.difference:.2f}".rstrip("0").rstrip(".")
+    return f"; the published {size} {unit}: {_takes(reach.published)}"
 
 
 def _needs(reach: Reach, scale: Scale, unit: str) -> Iterator[tuple[str, Need]]:
     """Yields what is asked about; a margin of one point is named once."""
-    point, margin, published = reach.point, reach.margin, reach.published
+    point, margin = reach.point, reach.margin
     if point and margin and math.isclose(margin.difference, point.difference):
         yield "one point, the margin", point
         point = margin = None
@@ -44,15 +53,12 @@ def _needs(reach: Reach, scale: Scale, unit: str) -> Iterator[tuple[str, Need]]:
         yield "one point", point
     if margin is not None:
         yield f"the margin of {scale.factor * margin.difference:g} {unit}", margin
-    if published is not None:
-        size = f"{scale.factor * published.difference:.2f}".rstrip("0").rstrip(".")
-        yield f"the published {size} {unit}", published
 
 
 def _takes(need: Need) -> str:
     if need.seeds is not None:
         return f"{need.seeds:,} seed{'s' * (need.seeds != 1)}"
-    return f"no number of seeds (about {_rounded(need.items or 0):,} items of this kind)"
+    return f"no number of seeds, but about {_rounded(need.items or 0):,} such items"
 
 
 def _rounded(count: int) -> int:
