@@ -13,6 +13,7 @@ from harness.errors import StorageError
 from harness.estimate.probe import expected_seconds
 from harness.execution.devices import RunPlan
 from harness.execution.run_grid import GridOutcome, run_grid
+from harness.grid.draws import write_draws
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid
 from harness.records.events import Emit
@@ -53,6 +54,7 @@ def run_rounds(
         if tried and not any(state.status in LEFT for state in states):
             return grid, outcome
         work = [state for state in states if state.status in LEFT]
+        _keep(screen, grid)
         listeners: list[Emit] = [Notices(screen, states)]
         if tracker is not None:
             listeners.append(tracker)
@@ -80,6 +82,14 @@ def _planned(grid: OpenGrid, plan: RunPlan, work: Sequence[CellState]) -> RunPla
         pauses=grid.pauses,
     )
     return replace(plan, settings=settings)
+
+
+def _keep(screen: Console, grid: OpenGrid) -> None:
+    """Keeps what was drawn, before anything of it is trained."""
+    try:
+        write_draws(grid.tunings, grid.runs_dir)
+    except StorageError as fault:
+        print_warnings(screen, [f"what was drawn is not kept, and will be drawn again: {fault}"])
 
 
 def _write_studies(screen: Console, grid: OpenGrid) -> None:

@@ -31,19 +31,21 @@ History = Sequence[tuple[Settings, float | None]]
 """Settings of earlier trials with their validation scores; None of one that failed."""
 
 
-def draw_trials(spec: TuneSpec, space: Space) -> list[dict[str, Any]]:
-    """The settings of all trials of a method, for a sampler that asks for no results."""
-    if spec.sampler != "grid":
-        return _draw(spec, space, (), spec.trials)
-    listed = lists_of(space, spec.trials)
-    if math.prod(map(len, listed.values())) == spec.trials:
-        return list(combinations(listed))
-    return _draw(spec, {name: tuple(values) for name, values in listed.items()}, (), spec.trials)
+def num_asked(spec: TuneSpec, history: History) -> int:
+    """How many trials are drawn at once: all of them, or with tpe a round."""
+    left = spec.trials - len(history)
+    return min(spec.batch, left) if spec.sampler == "tpe" else left
 
 
-def draw_round(spec: TuneSpec, space: Space, history: History) -> list[dict[str, Any]]:
-    """The settings of the next round of tpe: `batch` of them, or as many as are left."""
-    return _draw(spec, space, history, min(spec.batch, spec.trials - len(history)))
+def draw(spec: TuneSpec, space: Space, history: History = ()) -> list[dict[str, Any]]:
+    """The settings of the next trials."""
+    number = num_asked(spec, history)
+    if spec.sampler == "grid":
+        listed = lists_of(space, spec.trials)
+        if math.prod(map(len, listed.values())) == spec.trials:
+            return list(combinations(listed))
+        space = {name: tuple(values) for name, values in listed.items()}
+    return _draw(spec, space, history, number)
 
 
 def _draw(spec: TuneSpec, space: Space, history: History, number: int) -> list[dict[str, Any]]:
@@ -70,7 +72,7 @@ def _asked(
         trial = study.ask(distributions)
         if not _waits(study):
             study.tell(trial, 0.0)  # nothing is made of it: the sampler asks for no results
-        yield {name: _value(values, trial.params[name]) for name, values in space.items()}
+        yield {name: value_of_param(values, trial.params[name]) for name, values in space.items()}
 
 
 def _waits(study: Study) -> bool:
@@ -154,7 +156,7 @@ def param_of(values: tuple[Any, ...] | Range, value: Any) -> Any:
     return value if plain else json.dumps(value, sort_keys=True)
 
 
-def _value(values: tuple[Any, ...] | Range, param: Any) -> Any:
+def value_of_param(values: tuple[Any, ...] | Range, param: Any) -> Any:
     """The value that a parameter of Optuna's stands for."""
     if isinstance(values, Range):
         return values.fitted(param)

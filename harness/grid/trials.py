@@ -17,10 +17,11 @@ from typing import Any, Literal
 from harness.errors import StorageError
 from harness.grid.cells import TuningRole
 from harness.grid.choosing import choose, validation_value
+from harness.grid.draws import Draw, stored_draws
 from harness.grid.folders import CHECKPOINTS_FOLDER, cell_folders
 from harness.grid.method_settings import retuned
 from harness.grid.pruning import prune
-from harness.grid.sampling import draw_round, draw_trials
+from harness.grid.sampling import draw
 from harness.grid.schema import Block, Cell, GridSpec, MethodChoice, add_cell, cell_of, expand
 from harness.grid.tuned_methods import Trial, TrialStatus, TunedMethod
 from harness.grid.tuning import Percentile, TuneSpec
@@ -48,6 +49,7 @@ def unfold(
     contents: Mapping[str | None, str],
     read: Read,
     losses: Losses = lambda _cell: (),
+    drawn: Draw = draw,
 ) -> Unfolded:
     """All cells of a grid that the stored results let know: those that it names, the trials of its
     tunings, and the chosen settings where all trials have ended."""
@@ -59,7 +61,7 @@ def unfold(
         for model, choice in product(block.models, block.methods):
             if choice.train is not None:
                 cells_of = _CellMaker(grid, block, model, choice, contents.get(block.data))
-                tunings.append(_tuned(cells_of, read, losses))
+                tunings.append(_tuned(cells_of, read, losses, drawn))
     for tuning in tunings:
         for cell in tuning.cells:
             add_cell(cells, cell)
@@ -68,7 +70,8 @@ def unfold(
 
 def unfold_stored(grid: GridSpec, contents: Mapping[str | None, str], runs_dir: Path) -> Unfolded:
     """All cells of a grid that the results of a runs folder let know."""
-    return unfold(grid, contents, stored_results(runs_dir), unfinished_losses(runs_dir))
+    read, losses = stored_results(runs_dir), unfinished_losses(runs_dir)
+    return unfold(grid, contents, read, losses, stored_draws(runs_dir))
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,8 @@ class _CellMaker:
         ).model_copy(update={"tuning": role})
 
 
-def _tuned(make: _CellMaker, read: Read, losses: Losses) -> TunedMethod:
-    trials = tuple(_trials(make, read, losses))
+def _tuned(make: _CellMaker, read: Read, losses: Losses, drawn: Draw) -> TunedMethod:
+    trials = tuple(_trials(make, read, losses, drawn))
     cells = [cell for trial in trials for cell in trial.cells]
     waiting = [
         cell for number in range(len(trials), make.tune.trials) for cell in make.trial(number, {})
@@ -140,20 +143,18 @@ def _tuned(make: _CellMaker, read: Read, losses: Losses) -> TunedMethod:
     )
 
 
-def _trials(make: _CellMaker, read: Read, losses: Losses) -> list[Trial]:
+def _trials(make: _CellMaker, read: Read, losses: Losses, drawn: Draw) -> list[Trial]:
     """The trials that are known: all of them, but with tpe those of the rounds that have begun."""
     spec, space = make.tune, make.tune.space[make.choice.label]
 
-    def a_round(first: int, drawn: Sequence[Mapping[str, Any]]) -> list[Trial]:
-        made = [_trial(make, first + n, one, read, losses) for n, one in enumerate(drawn)]
+    def a_round(first: int, settings: Sequence[Mapping[str, Any]]) -> list[Trial]:
+        made = [_trial(make, first + n, one, read, losses) for n, one in enumerate(settings)]
         return made if spec.pruner is None else _pruned(make, spec.pruner, made)
 
-    if spec.sampler != "tpe":
-        return a_round(0, draw_trials(spec, space))
     found: list[Trial] = []
     while len(found) < spec.trials and all(trial.status != "to do" for trial in found):
         history = [(trial.settings, trial.reported(spec)) for trial in found]
-        found += a_round(len(found), draw_round(spec, space, history))
+        found += a_round(len(found), drawn(spec, space, history))
     return found
 
 

@@ -88,8 +88,13 @@ class TunedMethod:
     @property
     def published(self) -> dict[str, Any]:
         """What the published recipe has in the place of what is tuned, as far as it states it."""
-        names = self.spec.space[self.choice.label]
-        found = {name: value_of(self.choice, name, None) for name in names}
+        train = self.choice.train
+        assert train is not None
+        found = {
+            name: value_of(self.choice, name, None) for name in self.spec.space[self.choice.label]
+        }
+        if "learning_rate" in found:  # also of a recipe that states it for a batch of 256
+            found["learning_rate"] = train.peak_learning_rate
         return {name: value for name, value in found.items() if value is not None}
 
     @property

@@ -160,7 +160,8 @@ def leftovers(folder: Path) -> list[Path]:
 def left_beside(runs_dir: Path) -> list[Path]:
     """What killed writes left beside the cells, some time ago."""
     before = time.time() - IDLE_SECONDS
-    places = (runs_dir, runs_dir / "cells", runs_dir / "world", runs_dir / "tuning")
+    tuning = runs_dir / "tuning"
+    places = (runs_dir, runs_dir / "cells", runs_dir / "world", tuning, tuning / "draws")
     found = (path for place in places for path in place.glob(".*"))
     mine = (path for path in found if _is_temporary(path.name) or path.name.startswith(".probe-"))
     return sorted(path for path in mine if path.lstat().st_mtime < before)

@@ -184,15 +184,16 @@ class OpenGrid:
     def data_lines(self) -> list[str]:
         """What is known of the rows of each set that has a name, or is one's own."""
         found = {place: str(report) for place, report in self.data_reports.items()}
-        for name in dict.fromkeys(cell.data_name for cell in self.cells):
-            if name is not None and data_place(name) not in found:
-                rows, data = self.num_rows.get(name), self.spec.data_of(name)
-                known = "rows unknown until they are read" if rows is None else f"{rows:,} rows"
-                found[data_place(name)] = f"{known}, of {data.source or data.path}"
         for name, left in self.num_rows.items():
-            place, held_out = data_place(name), self.spec.data_of(name).validation
-            if place in found and left is not None and held_out and held_out.fraction:
+            place, data = data_place(name), self.spec.data_of(name)
+            parts = left is not None and data.validation and data.validation.fraction
+            if place in found and parts:
                 found[place] += f"; {left:,} left to train on, the others are for validation"
+            elif place not in found and name is not None:
+                known = "rows unknown until they are read" if left is None else f"{left:,} rows"
+                known += " left to train on" if parts else ""
+                rest = "; the others are for validation" if parts else ""
+                found[place] = f"{known}, of {data.source or data.path}{rest}"
         return [f"{place}: {said}" for place, said in found.items()]
 
     @cached_property

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from harness.grid.sampling import draw_round, draw_trials
+from harness.grid.sampling import draw
 from harness.grid.tuning import Range, TuneSpec
 
 SPACES = {
@@ -30,11 +30,9 @@ def spec_of(space: dict, sampler: str, trials: int = 9, **fields: object) -> Tun
 
 def drawn(space: dict, sampler: str, trials: int = 9) -> list[dict]:
     spec = spec_of(space, sampler, trials)
-    if sampler != "tpe":
-        return draw_trials(spec, space)
     found: list[dict] = []
     while len(found) < trials:
-        found += draw_round(spec, space, [(one, float(len(str(one)))) for one in found])
+        found += draw(spec, space, [(one, float(len(str(one)))) for one in found])
     return found
 
 
@@ -70,11 +68,11 @@ def test_more_trials_keep_the_first_ones(sampler: str) -> None:
 def test_a_grid_is_tried_whole_in_order_without_optuna() -> None:
     code = (
         "import sys\n"
-        "from harness.grid.sampling import draw_trials\n"
+        "from harness.grid.sampling import draw\n"
         "from harness.grid.tuning import TuneSpec\n"
         "space = {'rank': (2, 4), 'rate': (0.1, 0.2)}\n"
         "spec = TuneSpec(trials=4, space={'lora': space})\n"
-        "print([list(one.values()) for one in draw_trials(spec, space)], 'optuna' in sys.modules)"
+        "print([list(one.values()) for one in draw(spec, space)], 'optuna' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[[2, 0.1], [2, 0.2], [4, 0.1], [4, 0.2]] False\n"
@@ -87,11 +85,11 @@ def test_tpe_learns_of_results_and_of_nothing_else() -> None:
     for best in (0.1, 0.9):
         history: list[tuple[dict, float | None]] = []
         while len(history) < 40:
-            found = draw_round(spec, space, history)
+            found = draw(spec, space, history)
             history += [(one, abs(one["rate"] - best)) for one in found]
         histories[best] = [one["rate"] for one, _ in history]
     low, high = histories[0.1], histories[0.9]
     assert low[:8] == high[:8]  # the first round knows nothing
     assert sum(low[16:]) / 24 < 0.4 < 0.6 < sum(high[16:]) / 24
     known = [({"rate": rate}, None) for rate in low[:8]]  # failures are the worst, not unknown
-    assert draw_round(spec, space, known) == draw_round(spec, space, known)
+    assert draw(spec, space, known) == draw(spec, space, known)

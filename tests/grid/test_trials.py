@@ -272,6 +272,13 @@ def test_a_pruner_lets_trials_advance_together_and_stops_the_worse_ones() -> Non
     assert seen({}, results).chosen == 5
 
 
+def test_the_recipes_rate_is_known_where_it_is_stated_for_a_batch_of_256() -> None:
+    (one,) = (t for t in opened(grid_of(), {}).tunings if t.choice.label == "zero-init-linear")
+    assert one.choice.train is not None
+    assert one.choice.train.learning_rate is None
+    assert one.published == {"learning_rate": 0.009 * 8 / 256}
+
+
 @pytest.mark.parametrize("on", ["validation", "demo_hellaswag"])
 def test_the_loss_of_a_stopped_trial_is_never_told_as_a_benchmarks_score(on: str) -> None:
     tune = grid_of(on=on).blocks[0].tune
