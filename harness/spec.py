@@ -204,7 +204,7 @@ def _described(
         elif fault["type"] == "extra_forbidden" and key in RENAMED:
             yield steps, RENAMED[key]
         elif fault["type"] == "extra_forbidden":
-            yield steps, f"unknown key{did_you_mean(key, _fields_at(spec, steps[:-1]))}"
+            yield steps, _unknown(key, _spec_at(spec, steps[:-1]))
         elif fault["type"] == "missing":
             yield steps[:-1], f"'{key}' is missing; add it"
         else:
@@ -264,12 +264,21 @@ def join_place(place: str, steps: list[str | int]) -> str:
     return place
 
 
-def _fields_at(spec: type[BaseModel], steps: list[str | int]) -> list[str]:
-    """The field names of the spec found along `steps`, as far as types tell."""
+def _unknown(key: str, spec: type[BaseModel]) -> str:
+    """What is wrong with a key that a spec does not have: one of its lists or records may."""
+    inner = {name: _spec_inside(field.annotation) for name, field in spec.model_fields.items()}
+    homes = [name for name, one in inner.items() if one is not None and key in one.model_fields]
+    if homes:
+        return f"unknown key here; it stands in {' or '.join(f'`{name}`' for name in homes)}"
+    return f"unknown key{did_you_mean(key, list(spec.model_fields))}"
+
+
+def _spec_at(spec: type[BaseModel], steps: list[str | int]) -> type[BaseModel]:
+    """The spec found along `steps`, as far as types tell."""
     for step in steps:
         if (field := spec.model_fields.get(str(step))) is not None:
             spec = _spec_inside(field.annotation) or spec
-    return list(spec.model_fields)
+    return spec
 
 
 def _spec_inside(annotation: Any) -> type[BaseModel] | None:

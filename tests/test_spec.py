@@ -98,3 +98,26 @@ def test_every_number_of_a_grid_has_bounds(key: str, value: object) -> None:
     assert len(fault) < 300
     assert "Input should" not in fault
     assert "rank" in GRID
+
+
+class Inner(Spec):
+    margin: float = 1.0
+
+
+class Outer(Spec):
+    claims: list[Inner] = []
+    settings: Settings = Settings()
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("margin", "unknown key here; it stands in `claims`"),
+        ("rate", "unknown key here; it stands in `settings`"),
+        ("claim", "unknown key; did you mean 'claims'?"),
+    ],
+)
+def test_a_key_that_stands_elsewhere_is_told_where(key: str, said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Outer.model_validate({key: 1})
+    assert f"o.yaml: {key}: {said}" in describe_faults(caught.value, "o.yaml", Outer)[0]

@@ -72,7 +72,7 @@ def _read_one(raw: Any, faults: Faults, *place: str) -> SeedSd | None:
         value = 0.0
     if not 0 < value <= LARGEST_NUMBER:
         shown = str(raw).lower() if isinstance(raw, bool) else shortened(str(raw))
-        faults.add(f"must be points, more than 0, or a mapping with `points` (got {shown})", *place)
+        faults.add(f"must be a number of points above 0, such as 1.2 (got {shown})", *place)
         return None
     return SeedSd(points=value)
 

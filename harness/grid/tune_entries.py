@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, Any
@@ -134,8 +135,12 @@ def _on(raw: Any, context: Context, faults: Faults) -> str | ValidationScore | N
     try:
         found: list[TaskSpec] = read_tasks([{**rest, "name": entry["benchmark"]}], context)
     except ValidationError as error:
+        name = str(entry["benchmark"])
+        is_near = bool(difflib.get_close_matches(name, ["validation"], cutoff=0.7))
+        meant = f"no such task '{shortened(name)}'; did you mean 'validation'?"
         for one in error.errors(include_url=False):
-            faults.add(str(one["ctx"]["error"]), "on", *one["loc"][1:])
+            said = meant if is_near else str(one["ctx"]["error"])
+            faults.add(said, "on", *one["loc"][1:])
         return None
     known = found[0].benchmark
     metric = entry.get("metric", known.primary_metric)

@@ -59,7 +59,7 @@ def test_it_is_no_part_of_a_cell() -> None:
     assert [cell.id for cell in expand(read("seed_sd: 3"))] == [c.id for c in expand(read())]
 
 
-NO_NUMBER = "seed_sd: must be points, more than 0, or a mapping with `points` (got "
+NO_NUMBER = "seed_sd: must be a number of points above 0, such as 1.2 (got "
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ NO_NUMBER = "seed_sd: must be points, more than 0, or a mapping with `points` (g
         ("seed_sd: {source: x}", "seed_sd: 'points' is missing; add it"),
         ("seed_sd: {points: -1}", "seed_sd.points: must be more than 0"),
         ("seed_sd: {points: 1, sauce: x}", "seed_sd.sauce: unknown key; did you mean 'source'?"),
-        ("seed_sd: {Mean: 0}", "seed_sd.Mean: must be points, more than 0"),
+        ("seed_sd: {Mean: 0}", "seed_sd.Mean: must be a number of points above 0"),
         ("seed_sd: {Mean: {point: 1}}", "seed_sd.Mean"),
         ("seed_sd: {Meen: 1}", "seed_sd: no column 'Meen' is measured; did you mean 'Mean'?"),
     ],

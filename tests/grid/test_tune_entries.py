@@ -98,6 +98,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         lora(schedule=["cosine", "wsd"], decay_ratio=[0.1, 0.2]),
         ".space.lora: schedule cosine, decay_ratio 0.1: decay_ratio and decay_steps are wsd's",
     ),
+    ({"on": "validaton"}, ".on: no such task 'validaton'; did you mean 'validation'?"),
     ({"on": "arc_esy"}, ".on: no such task 'arc_esy'; did you mean 'arc_easy'?"),
     ({"on": 3}, ".on: must be validation, a benchmark's name, or"),
     ({"on": {"benchmark": "boolq", "limt": 3}}, ".on.limt: unknown key; did you mean 'limit'?"),

@@ -20,6 +20,7 @@ import yaml
 
 from harness.cli import app
 from harness.grid.resolver import resolve_grid
+from harness.grid.trials import unfold
 from harness.methods import METHODS
 from tests.fixtures.chat_models import write_chat_model
 from tests.fixtures.own_study import CAPITALS_TASK, write_study
@@ -27,7 +28,16 @@ from tests.integration.test_end_to_end import PACKAGE, command, environment
 
 pytestmark = pytest.mark.timeout(900)  # of all commands together, on a busy machine
 STUDY = "your-own-study"
-PAGES = (STUDY, "training-data", "benchmarks", "methods", "tables", "comparing", "statistics")
+PAGES = (
+    STUDY,
+    "training-data",
+    "benchmarks",
+    "methods",
+    "tables",
+    "comparing",
+    "statistics",
+    "noise",
+)
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -187,6 +197,21 @@ def test_every_fragment_is_a_part_of_a_grid(folder: Path, text: str) -> None:
     study = part if "name" in part else joined(yaml.safe_load(files()["study.yaml"]), part)
     with installed(folder):
         assert resolve_grid(study, place="study.yaml", folder=folder).blocks
+
+
+def test_the_comparison_that_holds_tunes_repeats_and_states_its_margin(folder: Path) -> None:
+    (part,) = (yaml.safe_load(text) for text in fragments() if "tune:" in text)
+    study = joined(yaml.safe_load(files()["study.yaml"]), part)
+    with installed(folder):
+        grid = resolve_grid(study, place="study.yaml", folder=folder)
+        labels = [cell.label for cell in unfold(grid, {}, lambda _: None).cells]
+    for method in ("lora", "oft"):
+        trials = {label.split("/")[1] for label in labels if f"/{method}[trial-" in label}
+        assert len(trials) == 4
+        assert any(f"/{method}@table/100%/seed2" in label for label in labels)
+    assert any(label.endswith("/repeat1") for label in labels)
+    (claim,) = grid.claims
+    assert (claim.better, claim.than, claim.margin) == ("oft[tuned]", "lora[tuned]", 0.02)
 
 
 @pytest.mark.parametrize("page", PAGES)
