@@ -25,7 +25,7 @@ from harness.analysis.comparisons import (
 )
 from harness.analysis.curves import EfficiencyCurves, LossCurves, efficiency_curves, loss_curves
 from harness.analysis.forgetting import Forgetting, forgettings
-from harness.analysis.frames import DATA, ReportInput, without_noise, without_trials
+from harness.analysis.frames import DATA, ReportInput, without_noise
 from harness.analysis.gates import GateCurves, ShareLine, gate_curves, share_lines
 from harness.analysis.item_tables import ItemTable, item_tables
 from harness.analysis.measurements import Measurements, finite
@@ -115,7 +115,6 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
     from harness.evaluation.benchmarks import BENCHMARKS
 
     known = benchmarks or {**BENCHMARKS, **data.benchmarks}
-    data = without_trials(data)
     study = without_noise(data)
     measured, published = Measurements(study, known), load_published()
     groups, models = measured.groups, measured.models

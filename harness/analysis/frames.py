@@ -40,8 +40,7 @@ IDENTITY = (
 DATA = "data"
 """A further one where a grid has several data sets: the set's name in the grid."""
 TUNING = "tuning"
-"""A further one where a grid tunes: `trial` or `winner`, else None; trials stand in the cells frame
-alone."""
+"""A further one where a grid tunes: `winner`, else None; trials stand in no frame."""
 NOISE, VARIES, FIXED = "noise", "varies", "fixed_seed"
 """Further ones where a grid trains cells for what noise does: `repeat`, `seed` or `varied`, else
 None; of a varied cell what takes its seed, such as `order`, and the seed that all else has."""
@@ -120,13 +119,6 @@ class ReportInput:
     """Versions, host, device, date, git commit, tracking address."""
 
 
-def without_trials(data: ReportInput) -> ReportInput:
-    """The same without the trials of tunings, which stand in no table of the study."""
-    if TUNING not in data.cells:
-        return data
-    return replace(data, cells=data.cells[data.cells[TUNING] != "trial"].reset_index(drop=True))
-
-
 def without_noise(data: ReportInput) -> ReportInput:
     """The same without the cells that are trained for what noise does: they stand in no table of
     scores, in no comparison and no curve."""
@@ -138,11 +130,6 @@ def without_noise(data: ReportInput) -> ReportInput:
         for name, frame in frames.items()
     }
     return replace(data, **own)
-
-
-def study_of(data: ReportInput) -> ReportInput:
-    """The study alone, of which scores are measured and compared: neither trials nor noise."""
-    return without_noise(without_trials(data))
 
 
 def _noise_role(cell: Cell) -> dict[str, Any]:
@@ -180,8 +167,12 @@ def cell_identity(cell: Cell) -> dict[str, Any]:
 
 def rows_of(cells: Sequence[Cell]) -> list[Cell]:
     """The cells of the study, each under every name that it has: no trials of a tuning."""
-    listed = (one for cell in cells for one in cell.listings)
-    return [one for one in listed if one.tuning is None or one.tuning.kind != "trial"]
+    return [one for cell in cells for one in cell.listings if not is_trial(one)]
+
+
+def is_trial(cell: Cell) -> bool:
+    """Whether a cell is trained to choose settings alone."""
+    return cell.tuning is not None and cell.tuning.kind == "trial"
 
 
 def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd.DataFrame:
@@ -230,15 +221,13 @@ def scores_of(task: TaskSpec, result: CellResult) -> tuple[TaskScore, ...]:
 
 
 def cells_frame(states: Sequence[CellState], results: Mapping[str, CellResult]) -> pd.DataFrame:
-    """One row per planned cell: identity, status, costs, final gates, error."""
+    """One row per planned cell of the study: identity, status, costs, final gates, error."""
     import pandas as pd
 
-    rows = [
-        cell_identity(cell) | _costs(state, results.get(cell.id))
-        for state in states
-        for cell in state.cell.listings
-    ]
-    return _typed(pd.DataFrame(rows)).astype(dict.fromkeys(_NUMBERS, "float64"))
+    listed = [(state, cell) for state in states for cell in state.cell.listings]
+    rows = [cell_identity(cell) | _costs(state, results.get(cell.id)) for state, cell in listed]
+    frame = _typed(pd.DataFrame(rows)).astype(dict.fromkeys(_NUMBERS, "float64"))
+    return frame[[not is_trial(cell) for _, cell in listed]].reset_index(drop=True)
 
 
 def _costs(state: CellState, result: CellResult | None) -> dict[str, Any]:

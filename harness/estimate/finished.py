@@ -12,7 +12,7 @@ from harness.analysis.frames import (
     losses_frame,
     rows_of,
     scores_frame,
-    study_of,
+    without_noise,
 )
 from harness.analysis.power import Spread, spread_of
 from harness.analysis.variants import name_of
@@ -65,7 +65,7 @@ def _measured(grid: OpenGrid, planned: Sequence[PlannedClaim]) -> dict[Key, tupl
         seed_sd=grid.spec.seed_sd or SeedSds(),
         benchmarks=own,
     )
-    measured = Measurements(study_of(data), {**BENCHMARKS, **own})
+    measured = Measurements(without_noise(data), {**BENCHMARKS, **own})
     found: dict[Key, tuple[Spread, str]] = {}
     for one in planned:
         named = {name_of(variant): variant for variant in measured.table_variants(one.model)}
