@@ -58,7 +58,7 @@ def _pruner(raw: Any) -> Any:
     if raw == "median":
         return {"percentile": 50}
     if raw is not None and not isinstance(raw, Mapping | Percentile):
-        raise Fault(f"must be median, or {{percentile: P}} (got {shortened(raw)})")
+        raise Fault(f"must be median, or {{percentile: P}} (got {shortened(str(raw))})")
     return raw
 
 
@@ -148,7 +148,7 @@ def _on(raw: Any, context: Context, faults: Faults) -> str | ValidationScore | N
         faults.add(f"'{entry['benchmark']}' stands for {len(found)} benchmarks; name one", "on")
     elif metric not in known.metrics:
         hint = did_you_mean(str(metric), known.metrics)
-        faults.add(f"{known.name} has no metric '{shortened(metric)}'{hint}", "on", "metric")
+        faults.add(f"{known.name} has no metric '{shortened(str(metric))}'{hint}", "on", "metric")
     else:
         return ValidationScore(task=found[0], metric=metric)
     return None

@@ -8,10 +8,11 @@ from functools import cached_property
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from harness.errors import shortened
 from harness.evaluation.tasks import TaskSpec
-from harness.spec import Spec
+from harness.spec import Fault, Spec
 
 FIRST_SEED = 1_000_000
 """The seed of the first training of a trial: blocks use smaller ones, so that what is chosen is
@@ -24,11 +25,26 @@ VALIDATION_LOSS = "validation loss"
 Sampler = Literal["grid", "random", "qmc", "tpe"]
 
 
+def _number(raw: Any) -> Any:
+    """A bound of a range; one fault of what is none, whichever kind of number it might be."""
+    for kind in (int, float):
+        try:
+            value = raw if isinstance(raw, int | float) else kind(raw)
+        except (TypeError, ValueError, OverflowError):
+            continue
+        if not isinstance(raw, bool) and math.isfinite(value):
+            return value
+    raise Fault(f"must be a number (got {shortened(str(raw))})")
+
+
+Bound = Annotated[int | float, BeforeValidator(_number)]
+
+
 class Range(Spec):
     """Values between two bounds, both included; whole numbers where both bounds are."""
 
-    low: int | float
-    high: int | float
+    low: Bound
+    high: Bound
     log: bool = False
     """Whether they are even on a logarithmic scale."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seeds": 0}, ".seeds: must be at least 1 (got 0)"),
     ({"sampler": "grit"}, ".sampler: must be one of 'grid', 'random', 'qmc' or 'tpe' (got 'grit')"),
     ({"pruner": "mean"}, ".pruner: must be median, or {percentile: P} (got mean)"),
+    ({"pruner": 3}, ".pruner: must be median, or {percentile: P} (got 3)"),
+    ({"on": {"benchmark": "boolq", "metric": 3}}, ".on.metric: boolq has no metric '3'"),
+    ({"on": {"benchmark": 3}}, ".on"),
     ({"pruner": {"percentile": 0}}, ".pruner.percentile: must be more than 0"),
     ({"trails": 3}, ".trails: unknown key; did you mean 'trials'?"),
     ({"space": {}}, ".space: is empty; add at least one"),
@@ -81,6 +85,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (lora(rank=4), ".space.lora.rank: must be a list of values, or a range"),
     (lora(), ".space.lora: must be a mapping of settings"),
     (lora(rnk=[4]), ".space.lora.rnk: is no option of lora and no training setting; did you mean"),
+    (lora(rank={"low": None, "high": 8}), ".space.lora.rank.low: must be a number (got None)"),
+    (lora(rank={"low": 4, "high": "x"}), ".space.lora.rank.high: must be a number (got x)"),
+    (lora(dropout={"low": 0, "high": math.nan}), ".space.lora.dropout.high: must be a number"),
     (lora(rank={"low": 4, "high": 0}), ".space.lora.rank: low must be less than high"),
     (lora(dropout={"low": 0, "high": 2}), ".space.lora.dropout.high: must be less than 1.0"),
     (lora(rank={"low": 4, "high": 8, "lg": 1}), ".space.lora.rank.lg: unknown key; did you mean"),
