@@ -85,7 +85,7 @@ def _tuning(
         space={key: _distinct(one[key] for one in settings) for key in settings[0]},
         sampler="rows of the grid",
         trials=tuple(trials),
-        chosen=None if None in values.values() else chosen,
+        chosen=chosen,
         unit=tune.unit,
         gathered=tuple(choice.label for choice in rows),
     )

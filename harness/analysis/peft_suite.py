@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.grid.cells import Cell
+    from harness.training.spec import TrainSpec
 
 DATA_SET = "meta-math/MetaMathQA"
 BENCHMARKS = ("peft_gsm8k", "peft_gsm8k_sampled")
@@ -131,7 +132,7 @@ def published_cost(name: str | None) -> list[str]:
 
 
 def other_than_published(cells: Iterable[Cell]) -> str | None:
-    """In what cells are not the published runs, beside their methods; None where in nothing."""
+    """In what cells are not the published runs, beside their adapters; None where in nothing."""
     default = suite_table().rows[0].training
     for cell in cells:
         if cell.train is None:
@@ -141,12 +142,34 @@ def other_than_published(cells: Iterable[Cell]) -> str | None:
             return f"the model is {model}, not {default['model_id']}"
         if cell.data.source != DATA_SET:
             return f"the training rows are those of {cell.data.source or cell.data.path}"
-        for name, key in (("max_steps", "max_steps"), ("batch_size", "batch_size")):
-            if (ours := getattr(cell.train, name)) != default[key]:
-                return f"{name} is {ours}, not {default[key]}"
+        if cell.fraction != 1:
+            return f"cells are trained on {cell.fraction:.0%} of the rows too"
+        row = suite_table().row(cell.method_label)
+        of_row = [] if row is None else _own_settings(row, cell.train)
+        of_all = [(name, getattr(cell.train, name), default[key]) for name, key in SAME.items()]
+        for name, ours, theirs in (*of_all, *of_row):
+            if ours != theirs:
+                return f"{name} is {ours}, not {theirs}"
         if any(task.limit is not None for task in cell.tasks if task.name in BENCHMARKS):
             return "the benchmark is scored on some of its items alone"
     return None
+
+
+SAME = {
+    **{"max_steps": "max_steps", "batch_size": "batch_size", "max_length": "max_seq_length"},
+    **{"schedule": "lr_scheduler", "max_gradient_norm": "grad_norm_clip"},
+}
+"""Training settings that all published runs share, by their names there."""
+
+
+def _own_settings(row: SuiteRow, train: TrainSpec) -> list[tuple[str, object, object]]:
+    """Name, measured and published value of what a row sets for itself."""
+    options = row.training["optimizer_kwargs"]
+    decay = options.get("weight_decay", TORCH_WEIGHT_DECAY)
+    return [
+        (f"{row.label}'s learning rate", train.peak_learning_rate, options["lr"]),
+        (f"{row.label}'s weight_decay", train.weight_decay, decay),
+    ]
 
 
 def label_of_experiment(experiment: str) -> str:

@@ -130,7 +130,7 @@ def gathered_sentences(tunings: Sequence[Tuning]) -> list[str]:
     gathered = [one for one in tunings if one.gathered]
     if not gathered:
         return []
-    rows = "; ".join(f"{one.method}: {', '.join(one.gathered)}" for one in gathered)
+    rows = "; ".join(dict.fromkeys(f"{one.method}: {', '.join(one.gathered)}" for one in gathered))
     found = [
         f"Gathered by the grid from rows that are one method under several settings ({rows}): each "
         "row has its scores in the tables, and the chosen one is not trained anew."

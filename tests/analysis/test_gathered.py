@@ -124,6 +124,11 @@ def test_one_of_two_values_is_no_edge_of_rows_that_differ_in_more() -> None:
     assert edge.is_highest
 
 
+@pytest.mark.parametrize("held_out", [True, False])
+def test_of_equal_rows_the_first_is_chosen(held_out: bool) -> None:
+    assert tuning(dict.fromkeys(ALL, 0.5), held_out=held_out, scores=True).chosen == 0
+
+
 def test_the_response_is_drawn_against_the_rate() -> None:
     found = response(tuning(ALL))
     assert found is not None

@@ -71,9 +71,14 @@ def test_only_the_same_model_rows_and_steps_are_the_published_runs() -> None:
         ("data", {"source": "x/rows"}, "the training rows are those of x/rows"),
         ("train", {"max_steps": 10}, "max_steps is 10, not 5000"),
         ("train", {"batch_size": 8}, "batch_size is 8, not 4"),
+        ("train", {"max_length": 512}, "max_length is 512, not 768"),
+        ("train", {"learning_rate": 1e-3}, "adalora-rank32's learning rate is 0.001, not 0.0001"),
+        ("train", {"weight_decay": 0.0}, "adalora-rank32's weight_decay is 0.0, not 0.1"),
     ):
         other = getattr(trained, part).model_copy(update=change)
         assert other_than_published([trained.model_copy(update={part: other})]) == said
+    fewer = trained.model_copy(update={"fraction": 0.1})
+    assert other_than_published([fewer]) == "cells are trained on 10% of the rows too"
     limited = trained.tasks[0].model_copy(update={"limit": 10})
     some = trained.model_copy(update={"tasks": (limited,)})
     assert other_than_published([some]) == "the benchmark is scored on some of its items alone"
