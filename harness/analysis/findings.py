@@ -118,14 +118,11 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
     study = without_noise(data)
     measured, published = Measurements(study, known), load_published()
     groups, models = measured.groups, measured.models
-    compared: list[Comparison] = []
-    for group, model in product(groups, models):
-        compared += compare(measured, group, model)
-        compared += compare_with_published(measured, published, group, model)
-    comparisons: dict[Group, list[Comparison]] = {group: [] for group in groups}
+    compared = _compared(measured, published)
     tested = corrected(compared)
-    for entry in tested:
-        comparisons[entry.group].append(entry)
+    comparisons: dict[Group, list[Comparison]] = {
+        group: [entry for entry in tested if entry.group is group] for group in groups
+    }
     trained = [(model, each) for model in models for each in measured.data_sets(model)]
     efficiency = {
         (group, *each): efficiency_curves(measured, group, *each)
@@ -147,7 +144,7 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
             for group in (*groups, *(view for _, view in lines))
             if (mixture := table_mixture(measured, group)) is not None
         },
-        headlines=headlines([entry for entries in comparisons.values() for entry in entries]),
+        headlines=headlines(tested),
         claims=claim_findings(measured, published, tested),
         untested=tuple(untested_claims(measured, compared)),
         flags={group: flag_lines(measured, group) for group in groups},
@@ -171,6 +168,15 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
         num_seeds=seeds_behind(measured),
         at_chance=columns_at_chance(measured),
     )
+
+
+def _compared(measured: Measurements, published: Published) -> list[Comparison]:
+    """All comparisons, among ourselves and with published values; their p is not corrected yet."""
+    found: list[Comparison] = []
+    for group, model in product(measured.groups, measured.models):
+        found += compare(measured, group, model)
+        found += compare_with_published(measured, published, group, model)
+    return found
 
 
 def seeds_behind(measured: Measurements) -> tuple[int, int] | None:

@@ -67,8 +67,6 @@ class Front:
     unit: str | None = None
     """What the score counts; None of shares."""
     lower_is_better: bool = False
-    beside: tuple[Point, ...] = ()
-    """Points that are drawn in grey and have no place, such as published ones."""
 
 
 def front_of(
@@ -79,7 +77,6 @@ def front_of(
     unit: str | None = None,
     lower_is_better: bool = False,
     is_better: Better | None = None,
-    beside: Sequence[Point] = (),
 ) -> Front | None:
     """The front of points; None where fewer than two have a cost, or all have the same.
 
@@ -92,7 +89,6 @@ def front_of(
         unit: what the score counts; None of shares.
         lower_is_better: of the score. A lower cost is always better.
         is_better: by the numbers of `points`; by default see `unpaired`.
-        beside: see `Front`.
     """
     known = [n for n, one in enumerate(points) if _is_finite(one)]
     if len({points[n].cost for n in known if points[n].cost > 0 or not axis.is_log}) < 2:
@@ -120,7 +116,6 @@ def front_of(
         dominated_by=tuple(dominated_by),
         unit=unit,
         lower_is_better=lower_is_better,
-        beside=tuple(filter(_is_finite, beside)),
     )
 
 

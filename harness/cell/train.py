@@ -134,15 +134,17 @@ def train_cell(
     held_out = validation.examples if validation else ()
     context.warn(_length_note(base, examples))
     data_sha256 = rows_sha256(data.rows)  # of the chosen fraction of the rows, in order
+    text_sha256 = data_sha256 + (f" {jinja_sha256(chat)}" if chat else "")
     budget = effective_budget(context, [*examples, *held_out])
     statistics = MethodStatistics.of(METHODS[cell.method], model)
     hook = METHODS[cell.method].hook_of(model, cell.options)
     events = StepEvents(context)
-    text_sha256 = data_sha256 + (f" {jinja_sha256(chat)}" if chat else "")
-    followers = [*([validation] if validation else []), statistics, events]
-    if (pause := settings.pauses.get(cell.id)) is not None:
-        followers.append(Pause(pause, flags))
-    followers += [HookState(hook, base.tokenizer)] if hook else []
+    pause = settings.pauses.get(cell.id)
+    followers = [
+        *([validation] if validation else []), statistics, events,
+        *([] if pause is None else [Pause(pause, flags)]),
+        *([HookState(hook, base.tokenizer)] if hook else []),
+    ]  # fmt: skip
     checkpoints = _checkpoints(context, base, model, text_sha256, validation, flags)
     resume = checkpoints.latest()
     flags.deferred = True  # from here on; reset by leaving handle_signals

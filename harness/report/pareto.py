@@ -37,6 +37,12 @@ FILLS: dict[Place, str] = {
     "not told apart": "not told apart from it",
     "dominated": "dominated beyond noise",
 }
+MARKERS: dict[Place, dict[str, Any]] = {
+    "front": {},
+    "not told apart": {"alpha": 0.5},
+    "dominated": {"markerfacecolor": "none"},
+}
+"""How points are drawn by their place: filled, faint or hollow."""
 
 
 def front_drawing(
@@ -76,25 +82,22 @@ def _draw(axes: Axes, *, front: Front, styles: Styles) -> None:
     scale = scale_of(front.unit)
     if front.axis.is_log:
         axes.set_xscale("log")
-    shown = [(p, place) for p, place in zip(front.points, front.places, strict=True)]
-    for point in front.beside:
-        if _has_place(point, front):
-            _draw_point(axes, point, front, scale, GRID, "D", filled=False)
-    for point, place in shown:
+    for point, place in zip(front.points, front.places, strict=True):
         colour, marker = styles.get(point.style, PLAIN)
-        if not _has_place(point, front):
-            axes.axhline(scale.factor * point.value, color=INK, linestyle="--", linewidth=1.1)
-            if point.interval is not None:
-                low, high = (scale.factor * end for end in point.interval)
-                axes.axhspan(low, high, color=INK, alpha=0.06, linewidth=0)
+        if _has_place(point, front):
+            for start, end in _bars(point, front, scale):
+                ends = zip(start, end, strict=True)
+                axes.plot(*ends, color=colour, linewidth=1.0, alpha=0.6, zorder=2)
+            x, y = front.axis.factor * point.cost, scale.factor * point.value
+            axes.plot([x], [y], marker, color=colour, markersize=7, zorder=3, **MARKERS[place])
             continue
-        faint = place == "not told apart"
-        _draw_point(
-            axes, point, front, scale, colour, marker, filled=place != "dominated", faint=faint
-        )
+        axes.axhline(scale.factor * point.value, color=INK, linestyle="--", linewidth=1.1)
+        if point.interval is not None:
+            low, high = (scale.factor * end for end in point.interval)
+            axes.axhspan(low, high, color=INK, alpha=0.06, linewidth=0)
     if corners := _stairs(front, scale):
         axes.plot(*zip(*corners, strict=True), color=GRID, linewidth=1.2, zorder=1)
-    _legend(axes, front, {place for _, place in shown})
+    _legend(axes, front)
     axes.margins(x=0.16, y=0.1)
     if front.axis.is_log:
         _set_ticks(axes)
@@ -118,26 +121,6 @@ def _set_ticks(axes: Axes) -> None:
 
 def _has_place(point: Point, front: Front) -> bool:
     return point.cost > 0 or not front.axis.is_log
-
-
-def _draw_point(
-    axes: Axes,
-    point: Point,
-    front: Front,
-    scale: Scale,
-    colour: str,
-    marker: str,
-    *,
-    filled: bool,
-    faint: bool = False,
-) -> None:
-    x, y = front.axis.factor * point.cost, scale.factor * point.value
-    for start, end in _bars(point, front, scale):
-        ends = zip(start, end, strict=True)
-        axes.plot(*ends, color=colour, linewidth=1.0, alpha=0.6, zorder=2)
-    face = colour if filled else "none"
-    look: dict[str, Any] = {"color": colour, "markerfacecolor": face, "markersize": 7}
-    axes.plot([x], [y], marker, alpha=0.5 if faint else 1.0, zorder=3, **look)
 
 
 def _bars(
@@ -169,18 +152,11 @@ def _stairs(front: Front, scale: Scale) -> list[tuple[float, float]]:
     return corners
 
 
-def _legend(axes: Axes, front: Front, places: set[Place]) -> None:
+def _legend(axes: Axes, front: Front) -> None:
     """Entries of the legend: what filled, faint and hollow marks say, and the horizontal line."""
-    looks: dict[Place, dict[str, Any]] = {
-        "front": {"alpha": 1.0},
-        "not told apart": {"alpha": 0.5},
-        "dominated": {"markerfacecolor": "none"},
-    }
     for place, name in FILLS.items():
-        if place in places:
-            axes.plot([], [], "o", color=INK, label=name, **looks[place])
-    if any(_has_place(point, front) for point in front.beside):
-        axes.plot([], [], "D", color=GRID, markerfacecolor="none", label="published")
+        if place in front.places:
+            axes.plot([], [], "o", color=INK, label=name, **MARKERS[place])
     for point in front.points:
         if not _has_place(point, front):
             axes.plot([], [], "--", color=INK, linewidth=1.1, label=legend_name(point.label))
@@ -188,10 +164,9 @@ def _legend(axes: Axes, front: Front, places: set[Place]) -> None:
 
 def _label(axes: Axes, *, front: Front) -> None:
     scale = scale_of(front.unit)
-    places: list[Place | None] = [*front.places, *[None] * len(front.beside)]
     shown = [
         (point, 0 if place == "front" else 1)
-        for point, place in zip((*front.points, *front.beside), places, strict=True)
+        for point, place in zip(front.points, front.places, strict=True)
         if _has_place(point, front)
     ]
     labels = [

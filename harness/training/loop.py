@@ -79,13 +79,9 @@ def fit(
     _check(spec, examples)
     assert not any(isinstance(callback, Checkpoints) for callback in callbacks[:-1])
     train_step = TrainStep(
-        model,
-        spec,
-        device=torch.device(device),
-        precision=precision,
-        pad_token_id=pad_token_id,
+        model, spec, device=torch.device(device), precision=precision, pad_token_id=pad_token_id,
         hook=hook,
-    )
+    )  # fmt: skip
     resolve_budget(spec.token_budget, examples, train_step.device)  # fail early
     training = TrainingRun(
         train_step, examples, Progress.begin(spec.num_epochs(len(examples))), tuple(callbacks)
@@ -97,11 +93,6 @@ def fit(
     for callback in training.callbacks:
         callback.on_train_begin(training)
     seconds = _take_steps(training, seed)
-    if not training.progress.records:
-        raise TrainingError(
-            f"none of the examples of the first {spec.max_steps} steps has a response within "
-            f"max_length {spec.max_length}; raise max_steps or max_length"
-        )
     training.progress.peak_memory_bytes = train_step.ranks.highest(training.peak_memory_bytes)
     for callback in training.callbacks:
         callback.on_train_end(training)
@@ -169,6 +160,11 @@ def _take_steps(training: TrainingRun, seed: int) -> float:
     finally:
         train_step.optimizer.zero_grad(set_to_none=True)
         train_step.model.eval()
+    if not progress.records:
+        raise TrainingError(
+            f"none of the examples of the first {spec.max_steps} steps has a response within "
+            f"max_length {spec.max_length}; raise max_steps or max_length"
+        )
     return time.perf_counter() - start
 
 
