@@ -118,12 +118,23 @@ def estimate_command(
         num_rows=grid.num_rows,
     )
     if as_json:
-        print_json({"grid": grid.spec.name, **found.record()})
+        claims = [power_record(one) for one in grid_powers(grid)]
+        told = {"claims": claims} if claims else {}
+        print_json({"grid": grid.spec.name, **found.record(), **told})
     else:
         _print_estimate(display.console(), grid.spec.name, found)
         for line in [*stand_in_line(grid), *published_cost(grid.spec.published_runs)]:
             print_line(display.console(), f"note: {line}")
+        _print_powers(grid)
     return 0
+
+
+def _print_powers(grid: OpenGrid) -> None:
+    """What the planned seeds and items can show, beside what they cost."""
+    powers = grid_powers(grid)
+    for line in power_lines(powers):
+        print_line(display.console(), line)
+    print_warnings(display.console(), short_line(grid.spec.name, powers))
 
 
 def _probe_command(
@@ -160,6 +171,7 @@ def _probe_command(
         _print_forecast(console, grid.spec.name, forecast, price_per_hour)
         for line in stand_in_line(grid):
             print_line(console, f"note: {line}")
+        _print_powers(grid)
     return 0
 
 

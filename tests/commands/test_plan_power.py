@@ -11,6 +11,7 @@ from statistics import NormalDist
 import pytest
 
 from harness.analysis.power import Spread, reach_of
+from harness.cli import app
 from harness.commands.plan_power import power_lines, power_record, short_line
 from harness.estimate.power import ClaimPower, claim_powers, planned_claims
 from harness.grid.loader import load_grid
@@ -106,3 +107,16 @@ def test_planning_claims_loads_nothing_heavy() -> None:
         "list(power_lines(claim_powers(grid, planned_claims(grid, expand(grid), None), {})))"
     )
     assert loaded_by(code, (*HEAVY, "scipy", "pandas", "matplotlib", "jinja2")) == "[]"
+
+
+def test_costs_stand_beside_what_they_buy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not app(["plan", "paper-7b", "--hardware", "h200"], standalone_mode=False)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "GPU hours" in printed
+    assert "claims: what is found in 80% of cases" in printed
+    assert "cannot detect the margin of any claim" in printed
+    assert not app(["plan", "paper-7b", "--hardware", "h200", "--json"], standalone_mode=False)
+    assert len(json.loads(capsys.readouterr().out)["claims"]) == 4
