@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from harness.analysis.peft_suite import (
@@ -86,7 +89,8 @@ def notes() -> list[str]:
         f"neighbours in the ranking the {table.num_items:,} test items alone tell {len(apart)} "
         f"apart, behind ranks {', '.join(map(str, apart))} (Fisher's exact test, each at 5%).",
         "The suite trains on the first 20,000 rows in the order of the file, bucketed by length; "
-        "here the seed draws the order of all rows, of which as many are seen.",
+        "here the seed draws the order of all rows, of which as many are seen, and a thousandth is "
+        "held out. EOS is learned of every row; in the suite not of a batch's longest.",
         "Adapters are trained in fp32 on a base in bf16 under autocast; the suite computes them in "
         "fp32 without. Biases and norms have no weight decay here, in the suite they have.",
         "The suite leaves sampling open, and transformers 5 takes it from the checkpoint's "
@@ -119,7 +123,7 @@ def settings_of(row: SuiteRow) -> tuple[dict[str, Any], list[str]]:
 def entry_of(row: SuiteRow) -> tuple[dict[str, Any] | None, str | None]:
     """A row's entry of a grid's methods, and what a reader must know of it; no entry where zbench
     refuses it."""
-    train, told = training_of(row)
+    told: list[str] = []
     entry: dict[str, Any] = {"method": "full"}
     if row.adapter is not None:
         settings, gone = settings_of(row)
@@ -140,7 +144,7 @@ def entry_of(row: SuiteRow) -> tuple[dict[str, Any] | None, str | None]:
         told.append(
             "trained in fp32, in the suite in the base's bf16 (autocast_adapter_dtype: false)"
         )
-    if train:
+    if train := training_of(row):
         entry["train"] = train
     _check(entry)
     return entry, "; ".join(told) or None
@@ -155,7 +159,7 @@ DIFFERENT = {
 """What of a type is trained otherwise than the suite does."""
 
 
-def training_of(row: SuiteRow) -> tuple[dict[str, Any], list[str]]:
+def training_of(row: SuiteRow) -> dict[str, Any]:
     """The training settings of a row that differ from the grid's."""
     options = row.training["optimizer_kwargs"]
     train: dict[str, Any] = {}
@@ -164,7 +168,7 @@ def training_of(row: SuiteRow) -> tuple[dict[str, Any], list[str]]:
     decay = options.get("weight_decay", TORCH_WEIGHT_DECAY)
     if decay != WEIGHT_DECAY:
         train["weight_decay"] = decay
-    return train, []
+    return train
 
 
 def _check(entry: Mapping[str, Any]) -> None:
@@ -193,10 +197,17 @@ def gathered() -> Iterator[tuple[str, list[str]]]:
             yield kinds[key], labels
 
 
+def _in_line(entry: Mapping[str, Any]) -> str:
+    """An entry as YAML of one line."""
+    return str(yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=10**6)).strip()
+
+
 def grid_text() -> str:
     """The grid file."""
     table = suite_table()
-    lines = [f"  - >-\n    {note}" for note in notes()]
+    fill = partial(textwrap.fill, width=100, initial_indent="    ", subsequent_indent="    ",
+                   break_on_hyphens=False)  # fmt: skip
+    lines = [f"  - >-\n{fill(note)}" for note in notes()]
     text = HEAD.format(
         notes="\n".join(lines),
         model=table.revisions["model"],
@@ -206,7 +217,7 @@ def grid_text() -> str:
     text += "\nmethods:\n"
     for label, (entry, _) in entries.items():
         if entry is not None:
-            text += f"  {label}: {json.dumps(entry)}\n"
+            text += f"  {label}: {_in_line(entry)}\n"
     text += "\ngather:    # one method under several rates and starts\n"
     text += "".join(f"  {name}: [{', '.join(labels)}]\n" for name, labels in gathered())
     text += "\nremarks:\n"
