@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 from harness.analysis.stats import Components, t_quantile
 
@@ -37,6 +36,9 @@ class Spread:
     prior_df: float = math.inf
     """Degrees of freedom of what is known of `seed` beside the planned seeds' own: infinite where
     it is taken as known, 0 where it will be estimated from them alone."""
+    num_methods: int = 0
+    """Methods that will have as many seeds: the variances of several seeds of three or more are
+    pooled, and then nothing else is known of `seed`. 0 where that is in `prior_df`."""
 
     def variance(self, num_seeds: int) -> float:
         """Of the mean difference over so many seeds."""
@@ -44,26 +46,15 @@ class Spread:
 
     def df(self, num_seeds: int) -> float:
         """Satterthwaite's degrees of freedom: the seeds have the prior's and k - 1 of their own."""
-        seeds = (self.seed + self.rest_error) / num_seeds
-        parts = ((seeds, self.prior_df + num_seeds - 1), (self.item_error, self.num_items - 1))
+        seeds, own = (self.seed + self.rest_error) / num_seeds, num_seeds - 1
+        known = self.prior_df + own
+        if own > 0 and self.num_methods > 2:
+            known = (self.num_methods - 1) * own
+        parts = ((seeds, known), (self.item_error, self.num_items - 1))
         squares = sum(part**2 / df for part, df in parts if part > 0 and df > 0)
-        if seeds > 0 and self.prior_df + num_seeds - 1 <= 0:
+        if seeds > 0 and known <= 0:
             return 0.0
         return self.variance(num_seeds) ** 2 / squares if squares > 0 else math.inf
-
-
-def _quantile(probability: float, df: float) -> float:
-    """Quantile of Student's t; of many degrees of freedom by its expansion around the normal's
-    (Abramowitz & Stegun 26.7.5), which spares `zbench plan` the loading of scipy."""
-    if df < 1000:
-        return t_quantile(probability, df)
-    z = NormalDist().inv_cdf(probability)
-    return (
-        z
-        + (z**3 + z) / (4 * df)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * df**3)
-    )
 
 
 def detectable(spread: Spread, num_seeds: int, level: float = LEVEL) -> float:
@@ -74,14 +65,14 @@ def detectable(spread: Spread, num_seeds: int, level: float = LEVEL) -> float:
     df = spread.df(num_seeds)
     if df <= 0:
         return math.inf
-    factor = _quantile(1 - level / 2, df) + _quantile(POWER, df)
+    factor = t_quantile(1 - level / 2, df) + t_quantile(POWER, df)
     return factor * math.sqrt(spread.variance(num_seeds))
 
 
 def seeds_needed(spread: Spread, difference: float, level: float = LEVEL) -> int | None:
     """The fewest seeds that detect a difference; None where no number of them does.
 
-    More seeds never detect less, so that the number is found by halving.
+    Of two or more seeds more never detect less, so that the number is found by halving.
     """
 
     def suffices(num_seeds: int) -> bool:
@@ -100,7 +91,7 @@ def seeds_needed(spread: Spread, difference: float, level: float = LEVEL) -> int
 
 def items_needed(spread: Spread, difference: float, level: float = LEVEL) -> int:
     """How many items it would take at least, whatever the seeds, of the kind that there are."""
-    factor = _quantile(1 - level / 2, math.inf) + _quantile(POWER, math.inf)
+    factor = t_quantile(1 - level / 2, math.inf) + t_quantile(POWER, math.inf)
     share = spread.item_error / (difference / factor) ** 2
     return math.ceil(spread.num_items * share)
 
@@ -121,12 +112,15 @@ def spread_of(components: Components, num_seeds: int) -> Spread:
     )
 
 
-def stated_spread(seed_sd: float, weights: tuple[tuple[float, int], ...]) -> Spread:
+def stated_spread(
+    seed_sd: float, weights: tuple[tuple[float, int], ...], num_methods: int = 0
+) -> Spread:
     """What a stated spread over re-trainings and the number of items tell before any result.
 
     Args:
         seed_sd: standard deviation of one model's score over re-trainings (0..1).
         weights: weight and number of items of each benchmark of the column.
+        num_methods: methods that will have as many seeds, see `Spread`.
 
     Returns:
         A difference of two runs has twice the variance of one. Of the items nothing is known but
@@ -134,7 +128,8 @@ def stated_spread(seed_sd: float, weights: tuple[tuple[float, int], ...]) -> Spr
         differences of two models that agree more than by chance stay below.
     """
     items = sum(weight**2 * 0.5 / number for weight, number in weights)
-    return Spread(2 * seed_sd**2, items, 0.0, sum(number for _, number in weights))
+    total = sum(number for _, number in weights)
+    return Spread(2 * seed_sd**2, items, 0.0, total, num_methods=num_methods)
 
 
 POINT = 0.01

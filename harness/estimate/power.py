@@ -52,6 +52,8 @@ class PlannedClaim:
     published: tuple[float, float] | None = None
     """The published difference, positive as claimed, and its standard error, where the two were
     measured alike."""
+    num_methods: int = 0
+    """Trained methods of its tables with at least as many seeds, which tell of its seeds too."""
 
     @property
     def model(self) -> str:
@@ -96,12 +98,13 @@ def planned_claims(
                 if parts is None:
                     continue
                 weights = group.weights_of(column).values()
+                common = _common(seeds[left], seeds[right])
                 found.append(
                     PlannedClaim(
-                        left, right, group, column, margin,
-                        _common(seeds[left], seeds[right]),
+                        left, right, group, column, margin, common,
                         tuple((w, sizes[p.benchmark]) for w, p in zip(weights, parts, strict=True)),
                         published_claim(published, left, right, group, column),
+                        _num_methods(left, right, seeds, len(common)),
                     )
                 )  # fmt: skip
     return found
@@ -132,6 +135,15 @@ def _seeds(cells: Sequence[Cell]) -> dict[Variant, tuple[int, ...]]:
 def _common(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
     """Seeds of both sides; the untrained base model stands against every seed."""
     return tuple(seed for seed in first or second if not second or seed in second)
+
+
+def _num_methods(
+    left: Variant, right: Variant, seeds: Mapping[Variant, Sequence[int]], number: int
+) -> int:
+    """The trained methods beside whose seeds a claim's are seen, itself among them."""
+    data = right.data if left.fraction is None else left.data
+    mine = (v for v in seeds if v.fraction is not None and (v.model, v.data) == (left.model, data))
+    return sum(len(seeds[v]) >= number for v in mine)
 
 
 def _sides(
@@ -249,7 +261,8 @@ def _stated(grid: GridSpec, planned: PlannedClaim) -> tuple[Spread | None, str]:
             "{points: 1.2, source: ...}), or finish two seeds of both"
         )
     if planned.unit is not None:
-        return Spread(2 * stated.points**2, 0.0), f"seed_sd {stated_text(stated)}"
+        known = Spread(2 * stated.points**2, 0.0, num_methods=planned.num_methods)
+        return known, f"seed_sd {stated_text(stated)}"
     unknown = [
         name for name, (_, number) in zip(
             planned.group.weights_of(planned.column), planned.items, strict=True
@@ -258,5 +271,5 @@ def _stated(grid: GridSpec, planned: PlannedClaim) -> tuple[Spread | None, str]:
     if unknown:
         return None, f"the number of items is not known here: {', '.join(unknown)}"
     items = tuple((weight, number) for weight, number in planned.items if number)
-    spread = stated_spread(stated.points / 100, items)
+    spread = stated_spread(stated.points / 100, items, num_methods=planned.num_methods)
     return spread, f"seed_sd {stated_text(stated)}; {UNPAIRED}"

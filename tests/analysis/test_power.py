@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from harness.analysis.moderation import pair_pool
 from harness.analysis.power import (
+    LEVEL,
     POWER,
     Spread,
     detectable,
@@ -18,7 +20,7 @@ from harness.analysis.power import (
     spread_of,
     stated_spread,
 )
-from harness.analysis.stats import Components
+from harness.analysis.stats import Components, Terms
 
 SPREAD = Spread(seed=2 * 0.012**2, item_error=0.25 / 1319, rest_error=0.1 / 1319, num_items=1319)
 
@@ -133,3 +135,21 @@ def test_the_published_suite_by_hand() -> None:
     assert detectable(spread, 1) == pytest.approx(
         z * math.sqrt(2 * 0.0119**2 + 0.5 / 1319), rel=2e-3
     )
+
+
+@pytest.mark.parametrize(("m", "k"), [(3, 3), (3, 5), (6, 3)])
+def test_what_is_planned_is_found_in_80_percent_by_pooled_intervals(m: int, k: int) -> None:
+    spread, generator = stated_spread(0.012, ((1.0, 5000),), m), np.random.default_rng([m, k])
+    size, found = detectable(spread, k), 0
+    for _ in range(2000):
+        table = generator.normal(0, 0.012, (m, k))
+        own = generator.normal(0, math.sqrt(spread.item_error))
+        pool = pair_pool({name: dict(enumerate(map(float, one))) for name, one in enumerate(table)})
+        assert pool is not None
+        difference = table[1] - table[0] + own + size
+        variance = float(difference.var(ddof=1))
+        item = spread.item_error
+        terms = Terms(float(difference.mean()), k, 5000, True, variance, item, 0.0, item**2 / 4999)
+        p_value = terms.estimate(pool.moderate(variance, k - 1)).p_value
+        found += p_value is not None and p_value < LEVEL
+    assert 0.76 < found / 2000 < 0.84
