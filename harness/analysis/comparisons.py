@@ -206,6 +206,16 @@ def untested_claims(measured: Measurements, comparisons: Sequence[Comparison]) -
     for claim, model in product(measured.data.claims, measured.models):
         variants = measured.table_variants(model)
         planned = [v for v in measured.cells if v.model == model]
+        said = f"{claim.better} − {claim.than}" + ("" if claim.on is None else f", {claim.on}")
+        waiting = [
+            one.method
+            for one in measured.data.tunings
+            if (one.model, one.chosen) == (model, None) and one.winner in (claim.better, claim.than)
+        ]
+        if waiting:
+            why = f"no setting of {' and '.join(dict.fromkeys(waiting))} is chosen yet"
+            yield f"{model}: {said}: the grid's claim is not tested, as {why}."
+            continue
         if not any(named(name, planned) for name in (claim.better, claim.than)):
             continue  # a model of other blocks
         left, right = ({name_of(v) for v in named(n, variants)} for n in (claim.better, claim.than))
@@ -220,7 +230,6 @@ def untested_claims(measured: Measurements, comparisons: Sequence[Comparison]) -
             why = "both names are of one method"
         elif _one_training(measured, claim, variants):
             why = "both are the same trainings: the tuning chose the published recipe"
-        said = f"{claim.better} − {claim.than}" + (f", {on}" if on is not None else "")
         yield f"{model}: {said}: the grid's claim is not tested, as {why}."
 
 

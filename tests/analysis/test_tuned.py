@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.analysis.comparisons import compare, untested_claims
@@ -76,6 +78,19 @@ def test_a_claim_of_the_two_is_not_tested_and_says_why() -> None:
     assert line.endswith("both are the same trainings: the tuning chose the published recipe.")
     apart = measured_of(grid(chosen_is_published=False), claims=(claim,))
     assert not list(untested_claims(apart, compare(apart, apart.groups[0], "tiny")))
+
+
+def test_a_claim_of_what_is_not_chosen_yet_says_so() -> None:
+    results = GridResults()
+    for method, patterns in PATTERNS.items():
+        for seed, pattern in enumerate(patterns):
+            results.add(method, seed, answers_of(pattern))
+    claims = (ClaimSpec(better="lora[tuned]", than="full[tuned]"),)
+    waiting = replace(tuning(), chosen=None)
+    measured = Measurements(results.input(tunings=(waiting,), claims=claims), BENCHMARKS)
+    (line,) = untested_claims(measured, compare(measured, measured.groups[0], "tiny"))
+    assert line.startswith("tiny: lora[tuned] − full[tuned]: the grid's claim is not tested")
+    assert line.endswith("no setting of lora is chosen yet.")
 
 
 @pytest.mark.parametrize("is_same", [True, False])
