@@ -132,7 +132,7 @@ def sentence_of(finding: ClaimFinding, num_claims: int = 1) -> str:
             f"is a smaller one is not told.{_borrowed(finding)}"
         )
     if verdict.kind == "underpowered":
-        return f"Not decided: {size} ({reach}). {_open(interval, among)}"
+        return f"Not decided: {size} ({reach}). {open_sentence(interval)}"
     better, worse = (entry.left, entry.right)[:: 1 if verdict.kind == "reproduced" else -1]
     turn = "" if verdict.kind == "reproduced" else "The opposite of the claim: "
     said = (
@@ -155,9 +155,13 @@ def _borrowed(finding: ClaimFinding) -> str:
     return f" It stands on {seeds} and on the spread over seeds that {spread}: as good as that is."
 
 
-def _open(interval: tuple[float, float] | None, among: str) -> str:
+def open_sentence(interval: tuple[float, float] | None) -> str:
+    """Why these data do not decide."""
     if interval is not None and (interval[0] > 0 or interval[1] < 0):
-        return f"Alone it would count; chance finds one like it too often{among}."
+        return (
+            "Significant by itself, but not after the correction for the number of verdicts: among "
+            "several, chance finds one like it too often."
+        )
     return "These seeds and items leave open whether it is better, worse or the same."
 
 

@@ -18,7 +18,7 @@ from harness.analysis.findings import find
 from harness.grid.resolver import SHIPPED, resolve_grid
 from harness.report import build_report, contents
 from harness.report.latex import to_latex
-from harness.report.verdict_words import MARKS
+from harness.report.verdict_words import MARKS, open_sentence
 from harness.report.verdicts import claim_records, verdict_files, verdict_table
 from tests.fixtures.claims import LINEAR, NONLINEAR, RANDOM, claim, claimed_grid
 from tests.report.test_report import parse_text
@@ -97,6 +97,12 @@ def test_the_sentences_are_those_of_their_verdicts(built) -> None:
     assert "whether there is a smaller one is not told" in same
     assert open_.startswith("Not decided: ")
     assert "one time in twenty" not in same + open_
+
+
+def test_an_interval_without_0_that_decides_nothing_says_why() -> None:
+    assert "not after the correction for the number of verdicts" in open_sentence((-0.06, -0.01))
+    assert "not after the correction" in open_sentence((0.01, 0.06))
+    assert "leave open whether it is better, worse or the same" in open_sentence((-0.01, 0.06))
 
 
 def test_the_file_holds_what_was_found(built) -> None:
