@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from harness.analysis.comparisons import Comparison
 from harness.analysis.findings import Findings
 from harness.analysis.frames import ReportInput
+from harness.analysis.scatter import scattered
 from harness.analysis.tuning import Tuning
 from harness.analysis.variants import name_of
-from harness.analysis.verdicts import ALPHA
 from harness.data.spec import ODD_ROWS
 from harness.report.clusters import cluster_warnings
 from harness.report.comparisons import NOT_THE_METHODS, margin_scale
@@ -193,25 +193,12 @@ def _about_seeds(findings: Findings) -> list[str]:
 
 def _about_scatter(findings: Findings) -> list[str]:
     """Methods that a pooled variance over seeds does not fit, by the columns that are tested."""
-    pooled = dict.fromkeys(
-        (entry.model, entry.group, entry.column)
-        for entries in findings.comparisons.values()
-        for entry in entries
-        if entry.is_tested and entry.estimate is not None and entry.estimate.basis == "pooled"
-    )
-    measured = findings.measured
-    told = [
-        (model, column, group, found)
-        for model, group, column in pooled
-        for data in measured.data_sets(model)
-        if (found := measured.most_scattered(model, data, group, column)) is not None
-    ]
+    entries = (entry for found in findings.comparisons.values() for entry in found)
     return [
-        f"{model}, {column} ({group.title}): {name_of(variant)} scatters more over the seeds than "
-        f"the other methods do (p {p_is(p_value)}). Their variance is pooled all the same: the "
-        "intervals of its differences are too short, those of others too wide."
-        for model, column, group, (variant, p_value) in told
-        if p_value * len(told) < ALPHA
+        f"{one.model}, {one.column} ({one.group.title}): {name_of(one.variant)} scatters more over "
+        f"the seeds than the other methods do (p {p_is(one.p_value)}). Their variance is pooled "
+        "all the same: the intervals of its differences are too short, those of others too wide."
+        for one in scattered(findings.measured, entries)
     ]
 
 

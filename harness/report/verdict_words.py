@@ -70,7 +70,12 @@ PUBLISHED_RULE = (
 
 
 def tell(
-    finding: ClaimFinding, earlier: EarlierVerdicts, *, place: str = "", num_claims: int = 1
+    finding: ClaimFinding,
+    earlier: EarlierVerdicts,
+    *,
+    place: str = "",
+    num_claims: int = 1,
+    scattered: str = "",
 ) -> Told:
     """A verdict in words.
 
@@ -79,13 +84,19 @@ def tell(
         earlier: what earlier reports in the same folder said.
         place: its model and protocol, where there are several.
         num_claims: over how many verdicts was corrected.
+        scattered: the side whose seeds scatter more than those of the other methods.
     """
-    entry = finding.comparison
+    entry, wide = finding.comparison, ""
+    if scattered:
+        wide = (
+            f" {scattered} scatters more over the seeds than the other methods, with which its "
+            "spread is pooled: the interval is too short."
+        )
     return Told(
         finding.verdict.kind,
         place,
         f"{entry.left} better than {entry.right}, {entry.column}",
-        sentence_of(finding, num_claims),
+        sentence_of(finding, num_claims) + wide,
         "" if finding.published is None else published_sentence(finding, finding.published),
         power_sentence(finding),
         tuple(_history(finding, earlier.get(finding.key, ()))),

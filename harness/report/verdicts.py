@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from harness.analysis.claims import ClaimFinding
 from harness.analysis.earlier_verdicts import VERDICTS_FILE, with_verdict
 from harness.analysis.findings import Findings
+from harness.analysis.scatter import Scattered, scattered
+from harness.analysis.variants import name_of
 from harness.analysis.verdicts import ALPHA
 from harness.errors import printable
 from harness.report.numbers import MISSING, interval_text, p_text, scaled, signed
@@ -32,15 +34,29 @@ from harness.report.verdict_words import (
 def told_claims(findings: Findings) -> list[Told]:
     """Every verdict in words, in the order of the claims."""
     places = {_place(one, findings) for one in findings.claims}
+    entries = (entry for found in findings.comparisons.values() for entry in found)
+    apart = scattered(findings.measured, entries)
     return [
         tell(
             one,
             findings.data.earlier_verdicts,
             place=_place(one, findings) if len(places) > 1 else "",
             num_claims=len(findings.claims),
+            scattered=_scattered(one, apart),
         )
         for one in findings.claims
     ]
+
+
+def _scattered(finding: ClaimFinding, apart: Sequence[Scattered]) -> str:
+    """The side of a claim whose seeds scatter more than those that it is pooled with; or empty."""
+    entry = finding.comparison
+    names = (
+        name_of(one.variant)
+        for one in apart
+        if (one.model, one.group, one.column) == (entry.model, entry.group, entry.column)
+    )
+    return next((name for name in names if name in (entry.left, entry.right)), "")
 
 
 def _place(finding: ClaimFinding, findings: Findings) -> str:

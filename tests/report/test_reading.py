@@ -8,6 +8,7 @@ from harness.grid.questions import ClaimSpec
 from harness.grid.seed_sd import SeedSd, SeedSds
 from harness.report.comparisons import comparison_tables
 from harness.report.reading import caution_sentences, headline_sentences, status_line
+from harness.report.verdicts import told_claims
 from tests.report.test_tuning import tuning
 
 
@@ -78,6 +79,11 @@ def test_a_method_that_scatters_more_than_the_pool_is_named(results, answer) -> 
     assert len(lines) == 1
     assert "ARC-e" in lines[0]
     assert "Full fine-tuning scatters more over the seeds" in lines[0]
+    # A verdict on it says so; one on other methods does not.
+    claims = (ClaimSpec(better="oft", than="full"), ClaimSpec(better="oft", than="ia3"))
+    first, second = told_claims(results.findings(claims=claims))
+    assert "Full fine-tuning scatters more over the seeds" in first.sentence
+    assert "scatters" not in second.sentence
 
 
 def test_seeds_that_are_pooled_are_said_to_be(results, answer) -> None:
