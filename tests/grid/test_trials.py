@@ -283,9 +283,9 @@ def test_the_recipes_rate_is_known_where_it_is_stated_for_a_batch_of_256() -> No
 def test_the_loss_of_a_stopped_trial_is_never_told_as_a_benchmarks_score(on: str) -> None:
     tune = grid_of(on=on).blocks[0].tune
     assert tune is not None
-    stopped = Trial(0, {}, (), {FIRST_SEED: None}, "pruned", losses=(3.0, 2.5))
+    stopped = Trial(0, {}, {FIRST_SEED: None}, "pruned", (), losses=(3.0, 2.5))
     assert stopped.reported(tune) == (2.5 if on == "validation" else None)
-    ended = Trial(0, {}, (), {FIRST_SEED: 0.25}, "done", losses=(3.0, 2.5))
+    ended = Trial(0, {}, {FIRST_SEED: 0.25}, "done", (), losses=(3.0, 2.5))
     assert ended.reported(tune) == 0.25
 
 
