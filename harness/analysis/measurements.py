@@ -162,7 +162,8 @@ class Measurements:
     def components(
         self, left: Variant, right: Variant, group: Group, column: str
     ) -> Components | None:
-        """Where the variance of left minus right comes from; None where nothing is known of seeds.
+        """Where the variance of left minus right comes from; None where nothing is known of seeds,
+        or all items and seeds show the same difference.
 
         Of a score that is no mean over its items all that is known is the variance over seeds.
         """

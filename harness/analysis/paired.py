@@ -107,7 +107,10 @@ class Paired:
         found = self._paired(left, right, group, column)
         if found is None:
             return None
-        return found.terms.components(self._seeds(found.terms, left, right, group, column))
+        known = found.terms.components(self._seeds(found.terms, left, right, group, column))
+        if known is not None and known.seed == known.item == known.rest == 0:
+            return None  # all alike, which tells no error
+        return known
 
     def _seeds(
         self, terms: Terms, left: Variant, right: Variant, group: Group, column: str

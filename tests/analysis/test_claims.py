@@ -12,7 +12,7 @@ from harness.grid.seed_sd import SeedSd, SeedSds
 from harness.report.comparisons import comparison_lists
 from harness.report.verdict_words import sentence_of
 from tests.fixtures.claims import LINEAR, NONLINEAR, RANDOM, answers, claim, claimed_grid
-from tests.fixtures.results import GridResults
+from tests.fixtures.results import GridResults, answers_of
 
 SHARES = {RANDOM: 0.5, LINEAR: 0.62, NONLINEAR: 0.621}
 
@@ -77,6 +77,17 @@ def test_one_seed_of_which_nothing_is_known_decides_nothing() -> None:
     assert found.difference.value > 0.4
     assert found.verdict.kind == "underpowered"
     assert "two trained models, not of the methods" in found.verdict.reason
+    assert found.reach is None
+
+
+def test_where_nothing_varies_nothing_is_said_of_what_could_be_detected() -> None:
+    results = GridResults()
+    for method in (RANDOM, LINEAR):
+        for seed in (0, 1):
+            results.add(method, seed, answers_of("0101"))
+    (found,) = found_in(results, claim())
+    assert found.verdict.kind == "underpowered"
+    assert "which tells no error" in found.verdict.reason
     assert found.reach is None
 
 
