@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.answers import ITEM_KEY, LOGLIKELIHOOD
 from harness.analysis.bits import BITS_PER_BYTE, with_bits
 from harness.analysis.columns import Group, Setting, is_aggregate, is_missing
-from harness.analysis.exact import Share, are_few
 from harness.analysis.grouping import by_metric, find_groups
 from harness.analysis.layout import layout_of
-from harness.analysis.paired import Difference, Paired
-from harness.analysis.stats import Components, Estimate, Sample, combine
+from harness.analysis.paired import Difference, Paired, alone
+from harness.analysis.stats import Components, Estimate, Sample
 from harness.analysis.variants import BASE, Variant, label_of, name_of, representatives, variant_of
 
 if TYPE_CHECKING:
@@ -144,10 +143,22 @@ class Measurements:
             return None
         parts = tuple(zip(known, group.weights_of(column).values(), strict=True))
         if (variant, parts) not in self._estimates:
-            cell_ids = list(self.seeds_with(variant, group, column).values())
-            samples = [self._sample(cell_ids, *part) for part in parts if cell_ids]
-            self._estimates[variant, parts] = _alone(samples, variant) if samples else None
+            samples = self._samples(variant, group, column)
+            self._estimates[variant, parts] = alone(samples, variant) if samples else None
         return self._estimates[variant, parts]
+
+    def pooled(self, variant: Variant, group: Group, column: str) -> Estimate | None:
+        """The same, with what the grid's other methods, or its `seed_sd`, tell of the spread over
+        seeds."""
+        samples = self._samples(variant, group, column)
+        found = self._paired.score(variant, group, column, samples) if samples else None
+        return self.estimate(variant, group, column) if found is None else found
+
+    def _samples(self, variant: Variant, group: Group, column: str) -> list[Sample]:
+        cell_ids = list(self.seeds_with(variant, group, column).values())
+        weights = group.weights_of(column).values()
+        parts = zip(group.parts(column) or (), weights, strict=False)
+        return [self._sample(cell_ids, *part) for part in parts if cell_ids]
 
     def difference(
         self, left: Variant, right: Variant, group: Group, column: str
@@ -306,25 +317,6 @@ class Measurements:
                 return None
             total += weight * chance
         return total
-
-
-def _alone(samples: Sequence[Sample], variant: Variant) -> Estimate:
-    """The estimate of one variant's score; of right/wrong answers to few items with its interval.
-
-    An untrained model is itself: there is no seed that it would speak beyond.
-    """
-    import numpy as np
-
-    estimate = combine(samples)
-    if variant.fraction is None:
-        estimate = replace(estimate, scope="methods")
-    items = samples[0].items
-    if items is None or len(samples) > 1 or len(items) > 1 or estimate.stderr is None:
-        return estimate
-    number, right = items.shape[1], int(items.sum())
-    if not np.isin(items, (0.0, 1.0)).all() or not are_few(number, right, number - right):
-        return estimate
-    return replace(estimate, few=Share(right, number))
 
 
 def _by_cell(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Paired differences of two variants in one column, with what the grid knows of their seeds."""
+"""Scores and paired differences in one column, with what the grid knows of their seeds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.analysis.columns import Group, stated_sd
-from harness.analysis.exact import FEW_ITEMS, PairedShares, are_few, mcnemar_exact, sign_flip_p
+from harness.analysis.exact import (
+    FEW_ITEMS,
+    PairedShares,
+    Share,
+    are_few,
+    mcnemar_exact,
+    sign_flip_p,
+)
 from harness.analysis.moderation import Pool, exceeds, most_scattered, pair_pool, single_pool
 from harness.analysis.stats import (
     Components,
@@ -17,6 +24,7 @@ from harness.analysis.stats import (
     Sample,
     SeedVariance,
     Terms,
+    combine,
     mean_squares,
     terms_of,
 )
@@ -92,7 +100,7 @@ class Paired:
         found = self._paired(left, right, group, column)
         if found is None:
             return None
-        terms, seeds = found.terms, self._seeds(found.terms, left, right, group, column)
+        terms, seeds = found.terms, self._seeds(found.terms, (left, right), group, column)
         estimate = terms.estimate(seeds)
         if seeds is None:
             return _of_models(estimate, found.answers)
@@ -107,17 +115,25 @@ class Paired:
         found = self._paired(left, right, group, column)
         if found is None:
             return None
-        known = found.terms.components(self._seeds(found.terms, left, right, group, column))
+        known = found.terms.components(self._seeds(found.terms, (left, right), group, column))
         if known is not None and known.seed == known.item == known.rest == 0:
             return None  # all alike, which tells no error
         return known
 
+    def score(
+        self, variant: Variant, group: Group, column: str, samples: Sequence[Sample]
+    ) -> Estimate | None:
+        """See `Measurements.pooled`; None where nothing is known of its seeds."""
+        terms = terms_of(samples)
+        seeds = self._seeds(terms, (variant,), group, column)
+        return None if seeds is None else terms.estimate(seeds)
+
     def _seeds(
-        self, terms: Terms, left: Variant, right: Variant, group: Group, column: str
+        self, terms: Terms, variants: Sequence[Variant], group: Group, column: str
     ) -> SeedVariance | None:
         """What is known of the variance over seeds: of the grid's comparisons of this kind, else of
         its own seeds, or what the grid states."""
-        trained = [variant for variant in (left, right) if variant.fraction is not None]
+        trained = [variant for variant in variants if variant.fraction is not None]
         if not trained:
             return None
         variant, of_pairs = trained[0], len(trained) == 2
@@ -284,3 +300,22 @@ def of_models(
     if number < FEW_ITEMS:
         return estimate, sign_flip_p(first - second), "sign flips"
     return estimate, estimate.p_value, "t, items"
+
+
+def alone(samples: Sequence[Sample], variant: Variant) -> Estimate:
+    """The estimate of one variant's score; of right/wrong answers to few items with its interval.
+
+    An untrained model is itself: there is no seed that it would speak beyond.
+    """
+    import numpy as np
+
+    estimate = combine(samples)
+    if variant.fraction is None:
+        estimate = replace(estimate, scope="methods")
+    items = samples[0].items
+    if items is None or len(samples) > 1 or len(items) > 1 or estimate.stderr is None:
+        return estimate
+    number, right = items.shape[1], int(items.sum())
+    if not np.isin(items, (0.0, 1.0)).all() or not are_few(number, right, number - right):
+        return estimate
+    return replace(estimate, few=Share(right, number))

@@ -95,7 +95,7 @@ def _fronts(
     column: str,
     costs: Costs,
 ) -> tuple[Front, ...]:
-    estimates = {v: measured.estimate(v, group, column) for v in variants}
+    estimates = {v: measured.pooled(v, group, column) for v in variants}
     known = {variant: one for variant, one in estimates.items() if one is not None}
     better = _better(measured, comparisons, list(known), group, column)
     fronts = []

@@ -27,8 +27,9 @@ DEFINITION = (
     "told apart: off the front, and no such one is known."
 )
 MARKS = (
-    "Vertical bars: 95% interval of the score; horizontal: the range of the cost. Stepped line: "
-    "the front. A point without a name had no room for it: the table names all."
+    "Vertical bars: 95% interval of the score, the spread over seeds pooled as in the comparisons "
+    "(of one seed without others to learn from: of new items alone); horizontal: the range of the "
+    "cost. Stepped line: the front. A point without a name had no room for it: the table names all."
 )
 PLAIN = ("#777777", "o")
 """Colour and marker of a point of no known method."""

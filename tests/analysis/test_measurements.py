@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 
+import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
@@ -180,3 +181,34 @@ def test_a_share_that_is_no_mean_over_items_is_tested_over_the_seeds(results) ->
     assert (found.test, found.estimate.num_seeds) == ("t, seeds", 3)
     assert found.p_value == pytest.approx(ttest_rel(values["full"], values["lora"]).pvalue)
     assert found.estimate.value == pytest.approx(0.2 / 3)
+
+
+def test_a_score_learns_the_spread_over_seeds_from_the_other_methods(results) -> None:
+    generator = np.random.default_rng(4)
+    for method, seeds in (("lora", 2), ("random-init", 2), ("zero-init-linear", 2), ("full", 1)):
+        for seed in range(seeds):
+            share = 0.5 + 0.03 * generator.normal()
+            answers = (generator.random(400) < share).astype(float)
+            results.add(method, seed, {"arc_easy": list(answers)})
+    results.add("base", None, {"arc_easy": [1.0, 0.0] * 200})
+    measured = results.findings(tables=(), claims=()).measured
+    (group,), column = measured.groups, measured.groups[0].columns[0]
+    for variant in measured.cells:
+        own, pooled = (f(variant, group, column) for f in (measured.estimate, measured.pooled))
+        assert pooled.value == own.value
+        assert pooled.scope == "methods"
+        widths = [high - low for low, high in (own.interval, pooled.interval)]
+        if variant.method == "base":
+            assert pooled == own
+        elif variant.method == "full":
+            assert widths[1] > widths[0]  # of another seed too
+        else:
+            assert pooled.basis == "pooled"
+            assert pooled.df > own.df
+
+
+def test_a_score_of_which_no_other_seed_is_known_is_of_new_items_alone(results) -> None:
+    results.add("lora", 0, {"arc_easy": [1.0, 0.0, 1.0, 1.0] * 20})
+    measured = results.findings(tables=(), claims=()).measured
+    (variant,), (group,) = measured.cells, measured.groups
+    assert measured.pooled(variant, group, "ARC-e") == measured.estimate(variant, group, "ARC-e")
