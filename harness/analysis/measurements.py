@@ -148,8 +148,8 @@ class Measurements:
         return self._estimates[variant, parts]
 
     def pooled(self, variant: Variant, group: Group, column: str) -> Estimate | None:
-        """The same, with what the grid's other methods, or its `seed_sd`, tell of the spread over
-        seeds."""
+        """The same, of several seeds with what the grid's other methods tell of the spread over
+        them."""
         samples = self._samples(variant, group, column)
         found = self._paired.score(variant, group, column, samples) if samples else None
         return self.estimate(variant, group, column) if found is None else found

@@ -123,10 +123,10 @@ class Paired:
     def score(
         self, variant: Variant, group: Group, column: str, samples: Sequence[Sample]
     ) -> Estimate | None:
-        """See `Measurements.pooled`; None where nothing is known of its seeds."""
+        """See `Measurements.pooled`; None of one seed."""
         terms = terms_of(samples)
         seeds = self._seeds(terms, (variant,), group, column)
-        return None if seeds is None else terms.estimate(seeds)
+        return None if seeds is None or terms.spread is None else terms.estimate(seeds)
 
     def _seeds(
         self, terms: Terms, variants: Sequence[Variant], group: Group, column: str

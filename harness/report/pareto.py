@@ -28,7 +28,7 @@ DEFINITION = (
 )
 MARKS = (
     "Vertical bars: 95% interval of the score, the spread over seeds pooled as in the comparisons "
-    "(of one seed without others to learn from: of new items alone); horizontal: the range of the "
+    "(of one seed: that of new items alone); horizontal: the range of the "
     "cost. Stepped line: the front. A point without a name had no room for it: the table names all."
 )
 PLAIN = ("#777777", "o")
