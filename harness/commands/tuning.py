@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.grid.method_settings import settings_text
-from harness.grid.tuned_methods import TunedMethod
+from harness.grid.tuned_methods import TunedMethod, tied_with
 from harness.grid.workspace import OpenGrid
 
 
@@ -33,7 +33,11 @@ def _progress(one: TunedMethod) -> str:
     if one.chosen is not None:
         chosen = settings_text(one.trials[one.chosen].settings)
         same = ", which is the published recipe" if one.keeps_recipe else ""
-        return f"trial {one.chosen} of {spec.trials} chosen on {spec.on_words}: {chosen}{same}"
+        number = tied_with(one.trials, one.chosen)
+        tied = f"; tied with {number} other{'s' * (number > 1)}" if number else ""
+        return (
+            f"trial {one.chosen} of {spec.trials} chosen on {spec.on_words}: {chosen}{same}{tied}"
+        )
     if one.has_ended:
         return f"none of {spec.trials} trials was done, so that nothing is chosen"
     return f"{one.num_ended} of {spec.trials} trials have ended, to be compared on {spec.on_words}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,6 +58,13 @@ class Trial:
         if self.status != "done" or not known or len(known) < len(self.values):
             return None
         return math.fsum(known) / len(known)
+
+
+def tied_with(trials: Sequence[Trial], chosen: int | None) -> int:
+    """How many other trials are as good as the chosen one, which is the first of them."""
+    values = [one.value for one in trials if one.value is not None]
+    best = next((one.value for one in trials if one.number == chosen), None)
+    return max(0, values.count(best) - 1) if best is not None else 0
 
 
 @dataclass(frozen=True)

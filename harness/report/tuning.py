@@ -17,6 +17,7 @@ from harness.analysis.tuned import (
 from harness.analysis.tuning import Tuning
 from harness.analysis.tuning_curves import NEAR_END, Edge, edges
 from harness.grid.method_settings import settings_text, value_text
+from harness.grid.tuned_methods import tied_with
 from harness.grid.tuning import VALIDATION_LOSS
 from harness.report.comparisons import NOT_THE_METHODS, OF_MODELS
 from harness.report.numbers import (
@@ -77,7 +78,8 @@ def choice_table(findings: Findings, digits: int = 2) -> list[Table]:
         rows=blocks(lines),
         caption=(
             f"{_budget_sentence(tunings)} Tuning: what all trainings of the trials took one "
-            f"after the other{on}; times: how many trainings with the chosen settings that is.",
+            f"after the other{on}{_not_counted(tunings)}; times: how many trainings with the "
+            "chosen settings that is.",
             *gathered_sentences(tunings),
             *([BIASED] if any(not one.gathered for one in tunings) else []),
         ),
@@ -85,6 +87,13 @@ def choice_table(findings: Findings, digits: int = 2) -> list[Table]:
         num_text_columns=4,
     )
     return [table]
+
+
+def _not_counted(tunings: Sequence[Tuning]) -> str:
+    """Which trials' time is not known."""
+    lost = [t for one in tunings for t in one.trials if t.status in ("failed", "pruned")]
+    unknown = sum(trial.seconds is None for trial in lost)
+    return f", but for {unknown} that failed or stopped early" if unknown else ""
 
 
 def _place(one: Tuning) -> str:
@@ -95,11 +104,13 @@ def _place(one: Tuning) -> str:
 
 
 def chosen_text(findings: Findings, one: Tuning) -> str:
-    """The chosen settings, and whether they are the published recipe."""
+    """The chosen settings, whether they are the published recipe, and whether others tied."""
     if one.choice is None:
         return "not chosen yet"
     same = " (the published recipe)" if is_published_recipe(findings.measured, one) else ""
-    return settings_text(one.choice.settings) + same
+    number = tied_with(one.trials, one.chosen)
+    tied = f" (tied with {number} other{'s' * (number > 1)})" if number else ""
+    return settings_text(one.choice.settings) + same + tied
 
 
 def _budget_sentence(tunings: Sequence[Tuning]) -> str:

@@ -164,6 +164,18 @@ def test_what_a_tuning_took_stands_beside_one_training() -> None:
     assert texts_of(table)[0][-3:] == ["5.6 h", "66.7 min", "5.0"]
 
 
+def test_a_tie_and_what_is_not_counted_are_told() -> None:
+    plain = choice_table(grid().findings(tunings=(tuning(),)))[0]
+    assert "tied" not in str(plain.rows)
+    assert "but for" not in plain.caption[0]
+    one = tuning(losses=(1.0, 1.5, 1.0, 1.0))
+    lost = replace(one.trials[1], status="failed", seconds=None)
+    one = replace(one, trials=(one.trials[0], lost, *one.trials[2:]))
+    told = choice_table(grid().findings(tunings=(one,)))[0]
+    assert "learning_rate 0.001 (tied with 2 others)" in str(told.rows)
+    assert "but for 1 that failed or stopped early" in told.caption[0]
+
+
 def test_an_edge_is_told_in_the_terminal_with_what_to_do() -> None:
     at_edge = tuning("full", losses=(3.0, 2.0, 1.4, 1.1))
     (line,) = edge_sentences([tuning(), at_edge])
