@@ -138,12 +138,17 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     margins: dict[int, float | None] = {}
     for numbers in families.values():
         mine = [comparisons[n] for n in numbers]
-        adjusted |= dict(zip(numbers, holm([one.p_value for one in mine]), strict=True))
+        adjusted |= dict(zip(numbers, holm([_zero_p(one) for one in mine]), strict=True))
         margins |= dict(zip(numbers, holm([_margin_p(one) for one in mine]), strict=True))
     return [
         replace(one, p_holm=adjusted.get(n), p_margin=margins.get(n))
         for n, one in enumerate(comparisons)
     ]
+
+
+def _zero_p(one: Comparison) -> float | None:
+    """The p to be corrected: equal answers to all items tell no error, and are no test."""
+    return one.p_value if one.estimate is not None and one.estimate.stderr else None
 
 
 def _margin_p(one: Comparison) -> float | None:

@@ -72,6 +72,18 @@ def test_a_margin_is_judged_alike_in_the_tables_and_in_the_verdicts() -> None:
         assert (first.verdict.kind == "compatible") == is_shown
 
 
+def test_sides_with_equal_answers_do_not_count_in_the_correction() -> None:
+    results = claimed_grid({LINEAR: 0.62, "lora": 0.62})
+    other = claimed_grid({LINEAR: 0.53, "lora": 0.5}, model="small")
+    for name in ("cells", "scores"):
+        getattr(results, name).extend(getattr(other, name))
+    results.items |= other.items
+    equal, open_ = found_in(results, claim(LINEAR, "lora"))
+    assert equal.difference.stderr == 0
+    assert equal.comparison.p_holm is equal.verdict.p_zero is None
+    assert open_.comparison.p_holm == open_.verdict.p_zero == open_.difference.p_value
+
+
 def test_one_seed_of_which_nothing_is_known_decides_nothing() -> None:
     (found,) = found_in(claimed_grid({RANDOM: 0.2, LINEAR: 0.8}, seeds=(0,)), claim())
     assert found.difference.value > 0.4
