@@ -3,8 +3,9 @@
 What the numbers mean is found in `harness.analysis`; here it is printed.
 
 contents     which tables and figures there are, and where each stands: begin here; sections
-tables, gates, listings, costs    the tables; numbers: in print
-aggregates, forgetting, tradeoffs    more than one number; pareto, labels: their figures
+tables, gates, listings, costs    the tables; numbers: in print; records: in a CSV
+aggregates, forgetting, tradeoffs    more than one number; pareto, point_labels: their figures
+noise, variance, clusters    what scores vary by
 curves, gates, bridge    the figures; figures: what they share; reuse: drawn earlier
 tuning, tuning_figures    how methods were tuned
 verdicts     what becomes of the claims, before all else; verdict_words: its sentences

@@ -21,9 +21,9 @@ models:
             num_attention_heads: 4, vocab_size: %(vocabulary)d, tie_word_embeddings: true}
 data: {source: null, path: alpaca/train.parquet, num_rows: 600}
 tasks:
-  - {name: demo_arc_easy, limit: 12}
+  - {name: demo_arc_easy, limit: 6}
   - {name: demo_hellaswag, limit: 12, cluster: %(cluster)s}
-  - {name: demo_paper_arc_easy, limit: 12, temperature: 1.0}
+  - {name: demo_paper_arc_easy, limit: 4, temperature: 1.0}
 train: {epochs: 1, batch_size: 8, learning_rate: 1e-2}
 noise: {repeats: 2}
 blocks:
