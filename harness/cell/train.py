@@ -139,12 +139,9 @@ def train_cell(
     statistics = MethodStatistics.of(METHODS[cell.method], model)
     hook = METHODS[cell.method].hook_of(model, cell.options)
     events = StepEvents(context)
-    pause = settings.pauses.get(cell.id)
-    followers = [
-        *([validation] if validation else []), statistics, events,
-        *([] if pause is None else [Pause(pause, flags)]),
-        *([HookState(hook, base.tokenizer)] if hook else []),
-    ]  # fmt: skip
+    state = HookState(hook, base.tokenizer) if hook else None
+    pause = _pause(context, flags)
+    followers = [one for one in (validation, statistics, events, pause, state) if one is not None]
     checkpoints = _checkpoints(context, base, model, text_sha256, validation, flags)
     resume = checkpoints.latest()
     flags.deferred = True  # from here on; reset by leaving handle_signals
@@ -173,8 +170,13 @@ def train_cell(
         gathered = gather_trained(model)
     facts = _facts(context, base, data, examples, chat)
     facts |= validation.facts(result.validation_losses) if validation else {}
-    result = replace(result, **facts)
-    return TrainingOutput(result, events.records, statistics.telemetry, gathered)
+    return TrainingOutput(replace(result, **facts), events.records, statistics.telemetry, gathered)
+
+
+def _pause(context: CellContext, flags: SignalFlags) -> Pause | None:
+    """Stops a trial after the epochs that it is trained for, until a pruner decides."""
+    epochs = context.settings.pauses.get(context.cell.id)
+    return None if epochs is None else Pause(epochs, flags)
 
 
 def _length_note(base: Base, examples: Sequence[Example]) -> str | None:
