@@ -106,6 +106,22 @@ def test_two_processes_train_what_one_trains(name: str, two: list[dict[str, Outc
         assert relative_distance(value, one.trained[parameter]) < 1e-5, parameter
 
 
+def train_cut(rank: int, name: str) -> list[Outcome]:
+    """In steps: one and a half passes, and three passes over one example."""
+    cut = train(name, epochs=None, max_steps=6)
+    return [cut, train(name, epochs=None, max_steps=3, examples=EXAMPLES[:1])]
+
+
+@pytest.mark.parametrize("name", ["lora", "full"])
+def test_two_processes_end_a_training_in_steps_where_one_does(name: str, tmp_path: Path) -> None:
+    both, _ = run_ranks(train_cut, tmp_path, name)
+    for found, one, passes in zip(both, train_cut(0, name), (2, 3), strict=True):
+        assert len(found.losses) == passes
+        assert found.losses == pytest.approx(one.losses, rel=1e-5)
+        assert [step[0::2] for step in found.steps] == [step[0::2] for step in one.steps]
+    assert [len(one.steps) for one in both] == [6, 3]
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_all_ranks_report_the_whole_batch(name: str, two: list[dict[str, Outcome]]) -> None:
     first, second = (outcomes[f"{name} fp32"] for outcomes in two)
