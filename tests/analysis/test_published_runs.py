@@ -141,6 +141,7 @@ def test_table_records_and_figure(grid: GridResults) -> None:
     )
     drawing = run_drawing(findings)
     assert drawing is not None
+    assert "of the items alone, unpaired; with the spread of seeds fewer would" in drawing.caption
     assert section_of(drawing.name) == "runs"  # and in no other, such as that of published values
 
 
