@@ -137,10 +137,10 @@ def run_drawing(findings: Findings) -> Drawing | None:
         "runs-published",
         "Published runs: accuracy against parameters, memory and forgetting",
         f"{runs.table.source}. Vertical bars: 95% of the {runs.table.num_items:,} items, by the "
-        "binomial error; nothing is known of seeds. On the front: no other is at most as costly and "
-        "at least as good. Dominated: another one is at most as costly and better beyond the noise "
-        "of the items alone, unpaired; with the spread of seeds fewer would be. Those on the front "
-        "are named, all stand in the table.",
+        "binomial error; nothing is known of seeds. On the front: no other is at most as costly "
+        "and at least as good. Dominated: another one is at most as costly and better beyond the "
+        "noise of the items alone, unpaired; with the spread of seeds fewer would be. Those on the "
+        "front are named, all stand in the table.",
         [_front_named(front) for front in run_fronts(runs)],
     )
 
