@@ -80,6 +80,10 @@ def _pruner_faults(grid: GridSpec, block: Block, tune: TuneSpec, place: str) -> 
             yield f"{place}.pruner: {choice.label} trains for one epoch, {said}"
 
 
+ONE_SET = {"gsm8k", "truthful_qa"}
+"""Data sets whose configurations hold the same questions."""
+
+
 def shares_items(one: TaskSpec, other: TaskSpec) -> bool:
     """Whether two benchmarks have items in common, by their tasks, files, and splits of data sets.
 
@@ -114,7 +118,9 @@ def _overlap(one: Source, other: Source) -> bool:
         and "" in owners
         and place.rpartition("/")[2] == its_place.rpartition("/")[2]
     )
-    return is_same and split == its_split and (part == its_part or None in (part, its_part))
+    is_one_set = place.rpartition("/")[2] in ONE_SET
+    same_part = is_one_set or part == its_part or None in (part, its_part)
+    return is_same and split == its_split and same_part
 
 
 def _taken_labels(grid: GridSpec) -> Iterator[str]:

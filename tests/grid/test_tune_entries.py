@@ -151,6 +151,7 @@ SAME_ITEMS = [
     ("mmlu_generative", "mmlu_stem"),
     ("paper_arc_easy", "arc_easy"),
     ("gsm8k_cot", "gsm8k"),
+    ("truthfulqa_gen", "truthfulqa_mc1"),
 ]
 
 
