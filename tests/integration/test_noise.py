@@ -11,6 +11,8 @@ import pytest
 
 from tests.integration.test_end_to_end import shape, zbench
 
+pytestmark = pytest.mark.slow  # whole processes, of six cells
+
 GRID = """
 name: noisy
 world: demo
