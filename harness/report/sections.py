@@ -41,6 +41,6 @@ NOTHING = {
     "of a method and the untrained base model.",
     "sample-efficiency": "Nothing to draw: it needs scores of cells that are trained on "
     "several fractions of the data, or an average.",
-    "training-loss": "Nothing to draw: no cell is trained yet, or too many for one epoch.",
+    "training-loss": "Nothing to draw yet: no cell is trained, or too many for one epoch.",
 }
 """What stands in the place of a section's tables or figures."""
