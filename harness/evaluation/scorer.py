@@ -23,6 +23,7 @@ from harness.evaluation.prefix_trie.checks import check_sharing, static_refusal
 from harness.evaluation.prefix_trie.forward import TrieForward
 from harness.evaluation.prefix_trie.scoring import OnDone, score_requests
 from harness.evaluation.prefix_trie.trie import Request
+from harness.evaluation.task_index import FORGETTING
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET
 from harness.evaluation.trial import WrongResultError, attention_window
 from harness.models.advice import ADVICE
@@ -141,8 +142,13 @@ class Scorer(InMemoryHFLM):
         windows: list[tuple[int, Request]] = []
         for number, instance in enumerate(requests):
             name = instance.task_name or ""
+            tokens = self.tok_encode(instance.args[0])
+            if name in FORGETTING and tokens[:1] == [self.prefix_token_id]:
+                # `HFLM` puts the prefix before a BOS of the tokenizer: the likelihood of a second
+                # BOS is none of the text, and training moves it.
+                tokens = tokens[1:]
             rolled = get_rolling_token_windows(
-                token_list=self.tok_encode(instance.args[0]),
+                token_list=tokens,
                 prefix_token=self.prefix_token_id,
                 max_seq_len=self.max_length,
                 context_len=1,

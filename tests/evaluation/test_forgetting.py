@@ -53,8 +53,10 @@ def test_scores_are_those_of_simple_evaluate(
     # Plain lm-eval looks for the file where it is run.
     yaml = (FOLDER / "forgetting.yaml").read_text().replace("general_text.jsonl", str(TEXT))
     (tmp_path / "forgetting.yaml").write_text(yaml)
+    # With the tokenizer's own BOS lm-eval would begin each text with two of them.
+    assert tokenizer("river").input_ids[0] == tokenizer.bos_token_id
     found = lm_eval.simple_evaluate(
-        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1),
+        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, add_bos_token=False),
         tasks=[FORGETTING],
         task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
         bootstrap_iters=0,
