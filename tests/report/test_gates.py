@@ -10,7 +10,7 @@ import pytest
 
 from harness.analysis.findings import Findings
 from harness.methods.zero_init.telemetry import GATES_FILE, SHARES_FILE
-from harness.report import build_report
+from harness.report import build_report, contents
 from harness.report.figures import FORMATS, Drawing, Plot
 from harness.report.gates import MOST_TICKS, gate_drawing, share_table
 from harness.report.render import to_markdown
@@ -161,8 +161,12 @@ def test_shares_are_means_over_seeds_and_heads(results, answer) -> None:
 
 
 def test_the_page_holds_figures_and_table_and_says_once_what_a_gate_is(
-    small_grid, tmp_path
+    small_grid, tmp_path, monkeypatch
 ) -> None:
+    every = contents.drawings
+    monkeypatch.setattr(
+        contents, "drawings", lambda found: [d for d in every(found) if d.name.startswith("gates-")]
+    )
     traces: Traces = {}
     for cell in small_grid.cells:
         if cell["method_name"].startswith("zero-init") and cell["status"] == "done":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.analysis.prompts import PromptPair
 from harness.records.prompts import Prompt
-from harness.report import build_report
+from harness.report import build_report, contents
 from harness.report.prompts import prompts_section, template_sentences
 from tests.fixtures.results import make_small_grid
 
@@ -32,7 +32,8 @@ def test_prompts_stand_beside_each_other_escaped_and_marked() -> None:
     assert prompts_section(()) == ""
 
 
-def test_the_section_is_on_the_page_where_there_are_prompts(tmp_path) -> None:
+def test_the_section_is_on_the_page_where_there_are_prompts(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(contents, "drawings", lambda _: [])
     results = make_small_grid()
     report = build_report(results.input(prompts=PAIRS), tmp_path / "with")
     assert '<section id="prompts">' in report.page.read_text(encoding="utf-8")
