@@ -267,6 +267,8 @@ def _questions(grid: GridSpec, raw: Mapping[str, Any]) -> Iterator[str]:
     for block in map(as_mapping, _entries(raw.get("blocks"))):
         written += _entries(block.get("methods"))
         named += _entries(block.get("tasks"))
+        space = as_mapping(as_mapping(block.get("tune")).get("space"))  # the tuning may have faults
+        methods |= dict.fromkeys(f"{label}[tuned]" for label in space)
     for entry in written:
         known = [entry] if isinstance(entry, str) else map(as_mapping(entry).get, _METHOD_NAMES)
         methods |= dict.fromkeys(name for name in known if isinstance(name, str))

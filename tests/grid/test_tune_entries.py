@@ -246,3 +246,13 @@ def test_the_tuned_method_may_be_claimed_and_compared() -> None:
     assert not resolve(raw, place="g.yaml").faults
     raw["compare"] = "lora[tunt]"
     assert "did you mean 'lora[tuned]'" in resolve(raw, place="g.yaml").faults[0]
+
+
+def test_a_fault_elsewhere_or_in_the_tuning_is_no_fault_of_what_names_the_tuned_method() -> None:
+    raw = raw_grid() | {"compare": "lora[tuned]", "titel": "misspelt"}
+    (fault,) = resolve(raw, place="g.yaml").faults
+    assert fault.startswith("g.yaml: titel: unknown key")
+    raw = raw_grid() | {"compare": "lora[tuned]"}
+    raw["blocks"][0]["tune"]["trials"] = 0
+    (fault,) = resolve(raw, place="g.yaml").faults
+    assert "tune.trials" in fault
