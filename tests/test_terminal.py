@@ -32,6 +32,10 @@ def test_what_an_encoding_lacks_is_replaced(
 
 
 def test_a_stream_that_cannot_be_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(sys, "stderr", None)
     print_in_any_encoding()
+    print("café 模")
+    assert sys.stdout is stream
+    assert stream.getvalue() == "café 模\n"

@@ -92,7 +92,9 @@ def test_a_header_that_cannot_be_is_told(
     file: Path, header: object, data: bytes, line: str
 ) -> None:
     raw(file, header, data)
+    before = file.read_bytes()
     refused(tensor_header, file, "damaged", line)
+    assert file.read_bytes() == before
 
 
 @pytest.mark.parametrize("length", [0x280, 0x380, 0x480, 0x580])
@@ -115,6 +117,7 @@ def test_other_files_in_its_place_are_told(file: Path) -> None:
     file.unlink()
     os.mkfifo(file)
     refused(tensor_header, file, "special", "is no regular file")
+    assert file.is_fifo()
 
 
 @pytest.mark.parametrize(
