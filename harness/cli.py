@@ -16,16 +16,20 @@ import typer
 
 from harness.commands.arguments import (
     CellArgument,
+    ClusterOption,
     DataOption,
     DebugOption,
     DeviceOption,
+    DryRunOption,
     ExecutorOption,
+    FollowOption,
     GridArgument,
     JsonOption,
     MismatchOption,
     OnlyOption,
     ReportsOption,
     RunsOption,
+    SbatchOption,
     UriOption,
     WorkersOption,
     expanded_path,
@@ -90,21 +94,33 @@ def run_grid_command(
     only: OnlyOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
-    executor: ExecutorOption = "local",
+    executor: ExecutorOption = None,
+    cluster: ClusterOption = None,
+    sbatch: SbatchOption = None,
+    follow: FollowOption = False,
+    dry_run: DryRunOption = False,
     allow_data_mismatch: MismatchOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
     """Run what is not done yet of a grid; the same command again resumes where it stopped."""
     from harness.commands import run_grid
+    from harness.execution.plan import place_of_options
 
-    return run_grid.run_grid_command(
-        _open_to_run(grid, runs_dir, data_root, only, allow_data_mismatch),
-        tracking_uri=tracking_uri,
+    place = place_of_options(
+        executor=executor,
+        cluster=cluster,
+        sbatch=sbatch,
         device=device,
         workers=workers,
-        executor=executor,
+        follow=follow,
+        dry_run=dry_run,
         allow_data_mismatch=allow_data_mismatch,
+    )
+    return run_grid.run_grid_command(
+        _open_to_run(grid, runs_dir, data_root, only, allow_data_mismatch),
+        place,
+        tracking_uri=tracking_uri,
         as_json=as_json,
     )
 

@@ -20,7 +20,7 @@ COMMON = {"--runs-dir", "--data-root", "--debug", "--help"}
 FLAGS = {
     "run-grid": COMMON
     | {"--tracking-uri", "--only", "--device", "--workers", "--allow-data-mismatch", "--json"}
-    | {"--executor"},
+    | {"--executor", "--cluster", "--sbatch", "--follow", "--dry-run"},
     "report": COMMON | {"--reports-dir", "--tracking-uri", "--only", "--json"},
     "plan": COMMON
     | {"--hardware", "--probe", "--price-per-hour", "--only", "--device", "--workers"}

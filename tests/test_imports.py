@@ -20,11 +20,12 @@ FLOORS = (
     ("models", "data"),
     ("methods", "evaluation"),
     ("peft_hook", "training"),
-    ("grid", "testing"),
+    ("grid",),
     ("export", "theory", "tracking"),
     ("cell", "analysis"),
     ("execution", "report"),
     ("estimate",),
+    ("prepare", "testing"),
     ("commands",),
     ("cli",),
 )

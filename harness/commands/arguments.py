@@ -60,7 +60,27 @@ DeviceOption = Annotated[
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="CPU processes; default one per core.")
 ]
-ExecutorOption = Annotated[str, typer.Option("--executor", help="Who runs the cells.")]
+ExecutorOption = Annotated[
+    str | None, typer.Option("--executor", help="Who places the cells: local, slurm, ray.")
+]
+ClusterOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cluster",
+        envvar="ZBENCH_CLUSTER",
+        callback=expanded_path,
+        help="A site file: executor, sbatch, setup, max_parallel, ...",
+    ),
+]
+SbatchOption = Annotated[
+    str | None, typer.Option("--sbatch", help="Words for sbatch, after those of the site file.")
+]
+FollowOption = Annotated[
+    bool, typer.Option("--follow", help="Show the jobs until they have ended, and log to MLflow.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be submitted, and submit nothing.")
+]
 MismatchOption = Annotated[
     bool, typer.Option("--allow-data-mismatch", help="Data of another version; scores say so.")
 ]

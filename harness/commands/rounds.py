@@ -11,7 +11,8 @@ from harness.commands.progress import Notices, progress
 from harness.commands.tuning import tuning_lines
 from harness.errors import StorageError
 from harness.estimate.probe import expected_seconds
-from harness.execution.devices import RunPlan
+from harness.execution.executor import Executor
+from harness.execution.plan import RunPlan
 from harness.execution.run_grid import GridOutcome, run_grid
 from harness.grid.draws import write_draws
 from harness.grid.status import CellState
@@ -29,13 +30,14 @@ LEFT = ("to do", "failed")
 
 
 def run_rounds(
-    grid: OpenGrid, plan: RunPlan, screen: Console, tracker: Tracker | None, executor: str
+    grid: OpenGrid, plan: RunPlan, screen: Console, tracker: Tracker | None, executor: Executor
 ) -> tuple[OpenGrid, GridOutcome]:
     """Runs what is to do, then what its results have decided, until nothing new comes of it.
 
     A grid without tunings has one round. A cell is tried once; one that failed does not end the
     rounds. A trial that diverged has ended, and is not tried again; with a pruner trials are taken
-    on for some epochs at a time.
+    on for some epochs at a time. Cells that were only submitted end the rounds: the same command
+    again goes on from what their jobs have left.
 
     Returns:
         The grid as it is afterwards, and what became of the cells in all rounds together.
@@ -68,7 +70,7 @@ def run_rounds(
         before = {state.cell.id for state in grid.states}
         grid = grid.unfolded()
         _write_studies(screen, grid)
-        if found.interrupted:
+        if found.interrupted or found.submitted:  # what follows is known once the jobs have ended
             return grid, outcome
         _tell(screen, tracker, grid, [one for one in grid.states if one.cell.id not in before])
 
@@ -119,6 +121,7 @@ def _joined(one: GridOutcome, other: GridOutcome) -> GridOutcome:
         done=one.done + other.done,
         failed=one.failed + other.failed,
         skipped=tuple(dict.fromkeys(i for i in one.skipped + other.skipped if i not in ended)),
+        submitted=other.submitted,
         interrupted=other.interrupted,
     )
 

@@ -13,7 +13,8 @@ from harness.cell.run import describe, run_cell
 from harness.cell.settings import RunSettings
 from harness.commands.display import cell_records, console, print_cells, print_json, print_warnings
 from harness.commands.progress import Notices, progress
-from harness.execution.devices import RunPlan, resolve_devices, worker_threads
+from harness.execution.devices import resolve_devices, worker_threads
+from harness.execution.plan import RunPlan
 from harness.execution.run_grid import run_grid
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed
 from harness.execution.worker import log_progress, logging_beside_the_screen

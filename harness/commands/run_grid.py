@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.cell.settings import RunSettings
@@ -25,9 +26,11 @@ from harness.commands.rounds import LEFT, is_done, run_rounds
 from harness.commands.tuning import tuning_lines, tuning_records, waiting_lines
 from harness.errors import UsageError, did_you_mean, mask_secrets, shortened
 from harness.estimate.plan import PlanRow, plan_rows
-from harness.execution.devices import RunPlan, resolve_devices, worker_threads
-from harness.execution.run_grid import EXECUTORS, GridOutcome
-from harness.execution.scheduling import check_gpus_per_cell, devices_needed
+from harness.execution.executor import Executor
+from harness.execution.executors import EXECUTORS
+from harness.execution.plan import Place, RunPlan
+from harness.execution.run_grid import GridOutcome
+from harness.execution.scheduling import devices_needed
 from harness.grid.locks import holder
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
@@ -43,38 +46,27 @@ if TYPE_CHECKING:
 
 def run_grid_command(
     grid: OpenGrid,
+    place: Place,
     *,
     tracking_uri: str | None,
-    device: str,
-    workers: int | None,
     as_json: bool,
-    allow_data_mismatch: bool = False,
-    executor: str = "local",
 ) -> int:
     """Runs what is to do, showing it as it goes; logs to MLflow beside it."""
-    if executor not in EXECUTORS:
-        known = did_you_mean(executor, EXECUTORS)
-        raise UsageError(f"--executor {shortened(executor)}: no such executor{known}")
-    warnings = [*grid.notices, *prepare_run(grid, allow_data_mismatch=allow_data_mismatch)]
+    executor = _executor(place.executor)
+    allowed = place.allow_data_mismatch
+    warnings = [*grid.notices, *prepare_run(grid, allow_data_mismatch=allowed)]
     refuse_changed_inputs(grid.states)
     work = [state for state in grid.takes_on if state.status in LEFT]
-    devices = resolve_devices(device, workers=workers, num_cells=_num_devices(grid, work))
-    check_gpus_per_cell(work, len(devices), f"--device {device}")
-    screen = console(quiet=as_json)
-    if workers is not None and devices[:1] != ("cpu",) and work:
-        screen.print("warning: --workers is for the CPU; every GPU has one worker")
-    _print_summary(screen, grid, devices)
-    print_warnings(screen, warnings)
+    settings = RunSettings(runs_dir=grid.runs_dir, data_root=grid.data_root)
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
+    plan = RunPlan(settings, place=replace(place, tracking_uri=uri))
+    plan = executor.prepare(_largest_round(grid, work), plan)
+    screen = console(quiet=as_json)
+    if place.workers is not None and plan.devices[:1] != ("cpu",) and work:
+        screen.print("warning: --workers is for the CPU; every GPU has one worker")
+    _print_summary(screen, grid, executor.describe(plan) if work else "")
+    print_warnings(screen, warnings)
     tracker = _start_tracker(grid, uri, bool(work))
-    plan = RunPlan(
-        settings=RunSettings(
-            runs_dir=grid.runs_dir,
-            data_root=grid.data_root,
-            threads=worker_threads(devices, workers),
-        ),
-        devices=devices,
-    )
     grid, outcome = run_rounds(grid, plan, screen, tracker, executor)
     after = grid.states
     problem = tracker.close() if tracker else None
@@ -95,7 +87,21 @@ def run_grid_command(
         )
     if outcome.interrupted:
         raise KeyboardInterrupt
-    return 0 if is_done(grid) else 1
+    submitted = {*outcome.submitted}
+    ended = [state.status == "done" or state.cell.id in submitted for state in after]
+    return 0 if is_done(grid) or (submitted and all(ended)) else 1
+
+
+def _executor(name: str) -> Executor:
+    """The executor of a name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in EXECUTORS:
+        known = did_you_mean(name, EXECUTORS)
+        raise UsageError(f"--executor {shortened(name)}: no such executor{known}")
+    return EXECUTORS[name]()
 
 
 def _start_tracker(grid: OpenGrid, uri: str, has_work: bool) -> Tracker | None:
@@ -113,13 +119,13 @@ def _start_tracker(grid: OpenGrid, uri: str, has_work: bool) -> Tracker | None:
     return Tracker(grid.spec, uri, grid.runs_dir, grid.states)
 
 
-def _num_devices(grid: OpenGrid, work: Sequence[CellState]) -> int:
-    """How many devices the largest round could use."""
+def _largest_round(grid: OpenGrid, work: Sequence[CellState]) -> Sequence[CellState]:
+    """The cells that could run together: those to do now, or those that wait for them."""
     later = grid.expected[len(grid.states) :]
-    return max(sum(map(devices_needed, work)), sum(map(devices_needed, later)))
+    return max(work, later, key=lambda states: sum(map(devices_needed, states)))
 
 
-def _print_summary(screen: Console, grid: OpenGrid, devices: Sequence[str]) -> None:
+def _print_summary(screen: Console, grid: OpenGrid, where: str) -> None:
     """Prints what a run will do before it begins."""
     states = grid.states
     counts = Counter(state.status for state in states)
@@ -137,7 +143,7 @@ def _print_summary(screen: Console, grid: OpenGrid, devices: Sequence[str]) -> N
         running += f"; {len(grid.waiting)} more wait for trials"
     screen.print(
         f"{len(states)} cells: {counts['done']} done, {to_do} to do{again}{running}"
-        + (f"; {len(devices)} × {devices[0].split(':')[0]}" if to_do and devices else ""),
+        + (f"; {where}" if to_do and where else ""),
         highlight=False,
     )
     if not to_do:

@@ -1,1 +1,1 @@
-"""Runs a grid's cells on the devices of a machine: executors, scheduling, worker processes."""
+"""Runs a grid's cells where an executor places them: on this machine, or on a cluster's."""

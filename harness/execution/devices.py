@@ -4,19 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass
 
-from harness.cell.settings import RunSettings
 from harness.errors import UsageError, shortened
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """Where a grid's cells run."""
-
-    settings: RunSettings
-    devices: tuple[str, ...]
-    """One worker process each: `cpu`, or `cuda:0`, ..."""
 
 
 def resolve_devices(setting: str, *, workers: int | None, num_cells: int) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from typing import Any
 from harness.cell.memory import SmallerBudget
 from harness.cell.run import record_failure
 from harness.errors import TrainingError
-from harness.execution.devices import RunPlan
+from harness.execution.plan import RunPlan
 from harness.execution.worker import RankFailed, work
 from harness.grid.folders import LOG_FILE, cell_folder
 from harness.grid.status import CellState

@@ -6,21 +6,49 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from multiprocessing.connection import wait
 
-from harness.execution.devices import RunPlan
+from harness.execution.devices import resolve_devices, worker_threads
 from harness.execution.groups import CellGroup, Worker, retire
-from harness.execution.scheduling import Allotment
+from harness.execution.plan import RunPlan
+from harness.execution.scheduling import Allotment, check_gpus_per_cell, devices_needed
 from harness.grid.status import CellState
+from harness.records.event_file import EventFiles
 from harness.records.events import Event
 
 STOP_SECONDS = 120.0
 """A worker that gets SIGTERM has this long to finish its step and to write a checkpoint."""
 
 
-def run_local(states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
-    """Runs the cells, as every executor does (see `harness.execution.run_grid.Executor`).
+class LocalExecutor:
+    """Runs cells on this machine."""
+
+    def prepare(self, states: Sequence[CellState], plan: RunPlan) -> RunPlan:
+        """Finds the devices; see `Executor.prepare`."""
+        place = plan.place
+        wanted = sum(map(devices_needed, states))
+        devices = resolve_devices(place.device, workers=place.workers, num_cells=wanted)
+        check_gpus_per_cell(states, len(devices), f"--device {place.device}")
+        threads = worker_threads(devices, place.workers)
+        return replace(plan, devices=devices, settings=replace(plan.settings, threads=threads))
+
+    def describe(self, plan: RunPlan) -> str:
+        """The number of devices and their kind."""
+        return f"{len(plan.devices)} × {plan.devices[0].split(':')[0]}"
+
+    def run(self, states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
+        """Runs the cells in a worker process per device; keeps their events in their folders."""
+        folders = {state.cell.id: state.folder for state in states}
+        with EventFiles(folders) as files, contextlib.closing(run_local(states, plan)) as events:
+            for event in events:
+                files.write(event)
+                yield event
+
+
+def run_local(states: Sequence[CellState], plan: RunPlan) -> Generator[Event]:
+    """Runs the cells, as every executor does (see `harness.execution.executor.Executor`).
 
     A device has one worker, which takes one cell after the other; a cell of several devices has
     processes of its own. A worker that dies (killed, say) fails its cell and is replaced. One that

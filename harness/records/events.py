@@ -7,6 +7,17 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class CellQueued:
+    """A cell waits in a scheduler's queue, or runs there already."""
+
+    cell_id: str
+    job: str
+    """What the scheduler calls it: `123_4`."""
+    before: bool = False
+    """An earlier command has submitted it."""
+
+
+@dataclass(frozen=True)
 class CellStarted:
     """A cell's work begins."""
 
@@ -88,5 +99,5 @@ class CellEnded:
     """Its training stopped with a checkpoint, to be resumed when others have come as far."""
 
 
-Event = CellStarted | StepDone | EpochValidated | Scoring | Warned | CellEnded
+Event = CellQueued | CellStarted | StepDone | EpochValidated | Scoring | Warned | CellEnded
 Emit = Callable[[Event], None]

@@ -25,7 +25,7 @@ from harness.cell.settings import CellContext, RunSettings
 from harness.data.instructions import Example
 from harness.demo.world import write_world
 from harness.errors import TrainingError
-from harness.execution.devices import RunPlan
+from harness.execution.plan import RunPlan
 from harness.execution.run_grid import run_grid
 from harness.grid.folders import cell_folder
 from harness.grid.resolver import resolve_grid

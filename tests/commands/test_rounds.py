@@ -8,14 +8,13 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
-import pytest
 import yaml
 from rich.console import Console
 
 from harness.cell.settings import RunSettings
 from harness.commands.rounds import is_done, run_rounds
-from harness.execution import run_grid
-from harness.execution.devices import RunPlan
+from harness.execution.local import LocalExecutor
+from harness.execution.plan import RunPlan
 from harness.execution.run_grid import GridOutcome
 from harness.grid.folders import CHECKPOINTS_FOLDER, cell_folder
 from harness.grid.schema import Cell
@@ -41,14 +40,13 @@ def lowest_last(cell: Cell) -> CellResult:
     return done(cell, 1.0 - number_of(cell) / 10)
 
 
-class Workers:
+class Workers(LocalExecutor):
     """An executor that trains nothing: what each cell gives is said before."""
 
-    def __init__(self, outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, outcome: Outcome) -> None:
         self.outcome, self.rounds = outcome, list[list[str]]()
-        monkeypatch.setitem(run_grid.EXECUTORS, "said", self)
 
-    def __call__(self, states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
+    def run(self, states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
         if states:
             self.rounds.append(sorted(state.cell.label.split("/")[1] for state in states))
         for state in states:
@@ -82,10 +80,10 @@ def opened(folder: Path, only: str | None = None, **tune: object) -> OpenGrid:
     return open_grid(str(folder / "g.yaml"), folder / "runs", None, only)
 
 
-def run(grid: OpenGrid) -> tuple[OpenGrid, GridOutcome, str]:
+def run(grid: OpenGrid, workers: Workers) -> tuple[OpenGrid, GridOutcome, str]:
     plan = RunPlan(RunSettings(runs_dir=grid.runs_dir, data_root=None), ("cpu",))
     screen = Console(file=StringIO(), width=200)
-    after, outcome = run_rounds(grid, plan, screen, None, "said")
+    after, outcome = run_rounds(grid, plan, screen, None, workers)
     assert isinstance(screen.file, StringIO)
     return after, outcome, screen.file.getvalue()
 
@@ -93,68 +91,59 @@ def run(grid: OpenGrid) -> tuple[OpenGrid, GridOutcome, str]:
 TRIALS = ["lora[trial-0]", "lora[trial-1]", "lora[trial-2]"]
 
 
-def test_trials_come_first_and_then_what_they_chose(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workers = Workers(lowest_last, monkeypatch)
-    after, outcome, told = run(opened(tmp_path))
+def test_trials_come_first_and_then_what_they_chose(tmp_path: Path) -> None:
+    workers = Workers(lowest_last)
+    after, outcome, told = run(opened(tmp_path), workers)
     assert workers.rounds == [["base", "lora", *TRIALS], ["lora[tuned]"]]
     assert "tiny-llama/lora: trial 2 of 3 chosen on validation loss: learning_rate 0.01" in told
     assert (len(outcome.done), outcome.failed, outcome.skipped) == (6, (), ())
     assert is_done(after)
     assert [cell.label for cell in after.cells][-1] == "tiny-llama/lora[tuned]/100%/seed0"
-    again, outcome, _ = run(opened(tmp_path))
+    again, outcome, _ = run(opened(tmp_path), workers)
     assert len(workers.rounds) == 2
     assert (outcome.done, is_done(again)) == ((), True)
 
 
-def test_a_trial_that_diverged_is_tried_once_and_one_that_failed_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_that_diverged_is_tried_once_and_one_that_failed_again(tmp_path: Path) -> None:
     said = {0: DIVERGED, 2: "no space left"}
 
     def outcome_of(cell: Cell) -> CellResult:
         number = number_of(cell)
         return failed(cell, said[number]) if number in said else lowest_last(cell)
 
-    workers = Workers(outcome_of, monkeypatch)
-    after, outcome, told = run(opened(tmp_path))
+    workers = Workers(outcome_of)
+    after, outcome, told = run(opened(tmp_path), workers)
     assert workers.rounds == [["base", "lora", *TRIALS], ["lora[tuned]"]]
     assert len(outcome.failed) == 2
     assert "trial 1 of 3 chosen" in told
     assert "2 failed and count as the worst" in told
     assert not is_done(after)  # one of them may be done yet
     del said[2]
-    after, _, told = run(opened(tmp_path))
+    after, _, told = run(opened(tmp_path), workers)
     assert workers.rounds[2:] == [["lora[trial-2]"], ["lora[tuned]"]]
     assert "trial 2 of 3 chosen" in told
     assert is_done(after)
 
 
-def test_where_every_trial_failed_nothing_is_chosen_nor_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_every_trial_failed_nothing_is_chosen_nor_done(tmp_path: Path) -> None:
     workers = Workers(
         lambda cell: failed(cell, DIVERGED) if number_of(cell) >= 0 else lowest_last(cell),
-        monkeypatch,
     )
-    after, _, _ = run(opened(tmp_path))
+    after, _, _ = run(opened(tmp_path), workers)
     assert len(workers.rounds) == 1
     assert not is_done(after)
     assert {waits for _, waits in after.waiting} == {"no trial was done"}
 
 
-def test_tpe_has_a_round_for_each_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    workers = Workers(lowest_last, monkeypatch)
-    after, _, _ = run(opened(tmp_path, sampler="tpe", batch=1))
+def test_tpe_has_a_round_for_each_batch(tmp_path: Path) -> None:
+    workers = Workers(lowest_last)
+    after, _, _ = run(opened(tmp_path, sampler="tpe", batch=1), workers)
     assert workers.rounds == [["base", "lora", "lora[trial-0]"], ["lora[trial-1]"],
                               ["lora[trial-2]"], ["lora[tuned]"]]  # fmt: skip
     assert is_done(after)
 
 
-def test_with_a_pruner_trials_advance_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_a_pruner_trials_advance_together(tmp_path: Path) -> None:
     def outcome_of(cell: Cell) -> CellResult:
         result = lowest_last(cell)
         assert result.train is not None or cell.train is None
@@ -163,8 +152,8 @@ def test_with_a_pruner_trials_advance_together(
         losses = (3.0 - number_of(cell), 1.0)
         return replace(result, train=replace(result.train, validation_losses=losses))
 
-    workers = Workers(outcome_of, monkeypatch)
-    after, outcome, told = run(opened(tmp_path, pruner="median"))
+    workers = Workers(outcome_of)
+    after, outcome, told = run(opened(tmp_path, pruner="median"), workers)
     assert workers.rounds == [["base", "lora", *TRIALS], TRIALS[1:], ["lora[tuned]"]]
     assert "1 stopped early by the median pruner" in told
     states = {state.cell.label.split("/")[1]: state.status for state in after.states}
@@ -173,25 +162,20 @@ def test_with_a_pruner_trials_advance_together(
     assert is_done(after)
 
 
-def test_a_selection_runs_no_more_than_it_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workers = Workers(lowest_last, monkeypatch)
-    run(opened(tmp_path, only="lora[trial"))
+def test_a_selection_runs_no_more_than_it_names(tmp_path: Path) -> None:
+    workers = Workers(lowest_last)
+    run(opened(tmp_path, only="lora[trial"), workers)
     assert workers.rounds == [TRIALS]
-    after, _, _ = run(opened(tmp_path, only="tuned"))
+    after, _, _ = run(opened(tmp_path, only="tuned"), workers)
     assert workers.rounds[1:] == [["lora[tuned]"]]
     assert is_done(after)
 
 
-def test_a_failed_trial_is_not_tried_twice_in_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_trial_is_not_tried_twice_in_a_run(tmp_path: Path) -> None:
     workers = Workers(
         lambda cell: failed(cell, "no space left") if number_of(cell) == 0 else lowest_last(cell),
-        monkeypatch,
     )
-    after, outcome, _ = run(opened(tmp_path, pruner="median"))
+    after, outcome, _ = run(opened(tmp_path, pruner="median"), workers)
     names = [name for names in workers.rounds for name in names]
     assert names.count("lora[trial-0]") == 1
     assert len(outcome.failed) == 1

@@ -11,7 +11,7 @@ import yaml
 from harness.cell.settings import RunSettings
 from harness.commands import run_cell
 from harness.errors import StorageError
-from harness.execution.devices import RunPlan
+from harness.execution.plan import RunPlan
 from harness.grid.folders import cell_folder
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import expand

@@ -14,8 +14,8 @@ import yaml
 from harness.cell.memory import SmallerBudget, budget_key, store_budget
 from harness.cell.settings import RunSettings
 from harness.demo.world import write_world
-from harness.execution.devices import RunPlan
 from harness.execution.groups import CellGroup
+from harness.execution.plan import RunPlan
 from harness.execution.run_grid import GridOutcome, run_grid
 from harness.execution.worker import RankFailed
 from harness.grid.folders import CHECKPOINTS_FOLDER, cell_folder

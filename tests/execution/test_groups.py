@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from harness.cell.run import run_cell
 from harness.cell.settings import RunSettings
 from harness.demo.world import write_world
-from harness.execution.devices import RunPlan
 from harness.execution.groups import CellGroup
+from harness.execution.plan import RunPlan
 from harness.execution.run_grid import GridOutcome, run_grid
 from harness.grid.folders import LOG_FILE, cell_folder
 from harness.grid.locks import is_running

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
 from harness.cell.settings import RunSettings
-from harness.execution.devices import RunPlan
-from harness.execution.run_grid import EXECUTORS, run_grid
+from harness.execution.local import LocalExecutor
+from harness.execution.plan import RunPlan
+from harness.execution.run_grid import run_grid
 from harness.grid.folders import cell_folder
 from harness.grid.locks import is_running, locked
 from harness.grid.resolver import resolve_grid
@@ -27,6 +28,13 @@ from tests.grid.test_loader import GRID
 def cells() -> list[Cell]:
     """Returns cells whose model is not there: each fails as soon as it is looked for."""
     return expand(resolve_grid(yaml.safe_load(GRID), place="g.yaml"))[:3]
+
+
+def own(run: Callable[[Sequence[CellState], RunPlan], Iterator[Event]]) -> LocalExecutor:
+    """An executor whose cells are run by a function."""
+    executor = LocalExecutor()
+    executor.run = run  # type: ignore[method-assign]
+    return executor
 
 
 def plan(runs_dir: Path) -> RunPlan:
@@ -51,9 +59,7 @@ def test_every_cell_fails_for_itself_with_its_reason(cells: list[Cell], tmp_path
         assert not is_running(state.folder)
 
 
-def test_a_cell_that_another_process_leaves_is_taken_on(
-    cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cell_that_another_process_leaves_is_taken_on(cells: list[Cell], tmp_path: Path) -> None:
     """Three cells: one that is ours, one that a process holds throughout, one that it leaves."""
     ours, held, left = cells
     taken: list[list[str]] = []
@@ -65,20 +71,17 @@ def test_a_cell_that_another_process_leaves_is_taken_on(
         if ours.id in taken[-1]:
             stack.close()  # the other process ends
 
-    monkeypatch.setitem(EXECUTORS, "own", executor)
     with contextlib.ExitStack() as stack, locked(cell_folder(tmp_path, held)):
         stack.enter_context(locked(cell_folder(tmp_path, left)))
         states = read_states(cells, runs_dir=tmp_path, data_root=None)
         assert [state.status for state in states] == ["to do", "running", "running"]
-        outcome = run_grid(states, plan(tmp_path), [], "own")
+        outcome = run_grid(states, plan(tmp_path), [], own(executor))
     assert taken == [[ours.id], [left.id]]
     assert outcome.done == (ours.id, left.id)
     assert outcome.skipped == (held.id,)
 
 
-def test_a_cell_that_is_always_busy_ends_the_run(
-    cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cell_that_is_always_busy_ends_the_run(cells: list[Cell], tmp_path: Path) -> None:
     passes: list[int] = []
 
     def executor(states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
@@ -86,9 +89,10 @@ def test_a_cell_that_is_always_busy_ends_the_run(
         for state in states:
             yield CellEnded(state.cell.id, "", 1.0, elsewhere=True)
 
-    monkeypatch.setitem(EXECUTORS, "own", executor)
     states = read_states(cells, runs_dir=tmp_path, data_root=None)
-    assert run_grid(states, plan(tmp_path), [], "own").skipped == tuple(cell.id for cell in cells)
+    assert run_grid(states, plan(tmp_path), [], own(executor)).skipped == tuple(
+        cell.id for cell in cells
+    )
     assert passes == [3, 3]
 
 
