@@ -109,7 +109,9 @@ def _evaluate(
             group,
             data_root=context.settings.data_root,
             precision=base.identity["precision"],
-            on_progress=lambda done, total: context.emit(Scoring(cell_id, name, done, total)),
+            on_progress=lambda done, total: context.emit(
+                Scoring(cell_id, name, done, total, time.time_ns() // 1_000_000)
+            ),
         )
     except Exception as fault:  # memory runs out with errors of many kinds; others pass
         if is_out_of_memory(fault):

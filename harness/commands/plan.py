@@ -19,7 +19,6 @@ from harness.commands.display import (
     print_warnings,
 )
 from harness.commands.plan_power import grid_powers, power_lines, power_record, short_line
-from harness.commands.progress import format_seconds
 from harness.commands.tuning import stand_in_line, tuning_lines, tuning_records
 from harness.errors import UsageError
 from harness.estimate.compute import disk_needs
@@ -42,6 +41,7 @@ from harness.grid.budgets import budget_notes
 from harness.grid.noise import noise_lines
 from harness.grid.remarks import remark_lines
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
+from harness.records.cell_progress import format_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console

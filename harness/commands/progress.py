@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import threading
+import functools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.canary import alarms
 from harness.commands.display import print_line, print_warnings
 from harness.errors import StorageError, printable
 from harness.estimate.plan import plan_rows
+from harness.execution.log_lines import LogLines
 from harness.grid.schema import RowCounts, is_base
 from harness.grid.status import CellState
-from harness.records.events import CellEnded, CellStarted, Emit, Event, Scoring, StepDone, Warned
+from harness.records.cell_progress import format_seconds
+from harness.records.events import (
+    CellEnded,
+    CellQueued,
+    CellStarted,
+    Emit,
+    Event,
+    Scoring,
+    StepDone,
+    Warned,
+)
 from harness.records.results import read_result
 
 if TYPE_CHECKING:
@@ -24,8 +34,6 @@ if TYPE_CHECKING:
 
 SCORING_STEPS = 20
 """What scoring one benchmark counts in the overall progress, in optimizer steps."""
-LINE_SECONDS = 180.0
-"""Between two lines about a running cell, where the output is no terminal."""
 
 
 @contextlib.contextmanager
@@ -35,7 +43,8 @@ def progress(console: Console, states: Sequence[CellState], rows: RowCounts) -> 
         yield lambda event: None
         return
     if not console.is_terminal:
-        with Lines(console, states) as lines:
+        labels = {state.cell.id: state.cell.label for state in states}
+        with LogLines(labels, functools.partial(print_line, console)) as lines:
             yield lines
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -83,98 +92,6 @@ class Notices:
             print_warnings(self.console, [f"{label}: {text}" if label else text])
 
 
-@dataclass
-class _Place:
-    """How far a running cell is, for a line about it."""
-
-    began: float
-    """When this part of its work began, on the monotonic clock."""
-    text: str = "loading"
-    left: int = 0
-    """Steps or requests to come in this part."""
-    done: int = 0
-    """Of this part, since `began`."""
-    part: str = ""
-    """`training`, or what is scored."""
-
-    def enter(self, part: str) -> None:
-        """Begins the clock anew where another part begins."""
-        if part != self.part:
-            self.part, self.began, self.done = part, time.monotonic(), 0
-
-    def __str__(self) -> str:
-        took = time.monotonic() - self.began
-        rest = took * self.left / self.done if self.done else None
-        return self.text if rest is None else f"{self.text}, {format_seconds(rest)} left of it"
-
-
-class Lines:
-    """For logs and pipes: a line when a cell starts and ends, and now and then how far it is.
-
-    Args:
-        states: of the cells that may run.
-        seconds: between two lines about a running cell; they come even if nothing happens.
-    """
-
-    def __init__(
-        self, console: Console, states: Sequence[CellState], seconds: float = LINE_SECONDS
-    ) -> None:
-        self.console, self.seconds = console, seconds
-        self.labels = {state.cell.id: state.cell.label for state in states}
-        self.ended = 0
-        self.places: dict[str, _Place] = {}
-        self.num_steps: dict[str, int] = {}
-        self._lock, self._over = threading.Lock(), threading.Event()
-
-    def __enter__(self) -> Lines:
-        threading.Thread(target=self._tell, name="lines", daemon=True).start()
-        return self
-
-    def __exit__(self, *fault: object) -> None:
-        self._over.set()
-
-    def __call__(self, event: Event) -> None:
-        with self._lock:
-            self._take(event)
-
-    def _take(self, event: Event) -> None:
-        if isinstance(event, CellStarted):
-            self.places[event.cell_id] = _Place(time.monotonic())
-            self.num_steps[event.cell_id] = event.total_steps
-            what = f"{event.total_steps} steps to train" if event.total_steps else "scoring alone"
-            print_line(self.console, f"{self.labels[event.cell_id]}: starts ({what})")
-        elif isinstance(event, StepDone) and event.cell_id in self.places:
-            place, total = self.places[event.cell_id], self.num_steps[event.cell_id]
-            place.text = f"step {event.step} of {total}, loss {event.loss:.3f}"
-            if not event.restored:
-                place.left = max(total - event.step, 0)
-                place.enter("training")
-                place.done += place.began < time.monotonic()
-        elif isinstance(event, Scoring) and event.cell_id in self.places:
-            place = self.places[event.cell_id]
-            place.text = f"scoring {event.benchmark}, {event.done} of {event.total}"
-            place.enter(event.benchmark)
-            place.left, place.done = event.total - event.done, event.done
-        elif isinstance(event, CellEnded):
-            self.ended += 1
-            self.places.pop(event.cell_id, None)
-            what = "done" if event.error is None else f"FAILED: {event.error}"
-            if event.elsewhere:
-                what = "another process runs it"
-            elif event.paused:
-                what = "paused after an epoch, until the other trials have come as far"
-            count, label = f"[{self.ended}/{len(self.labels)}]", self.labels[event.cell_id]
-            print_line(self.console, f"{count} {label}: {what} ({event.seconds:.1f} s)")
-
-    def _tell(self) -> None:
-        """Prints how far the running cells are, until all is over."""
-        while not self._over.wait(self.seconds):
-            with self._lock:
-                lines = [f"{self.labels[key]}: {place}" for key, place in self.places.items()]
-            for line in lines:
-                print_line(self.console, line)
-
-
 class _Bars:
     """An overall bar with the time left, and one bar per running cell."""
 
@@ -193,11 +110,17 @@ class _Bars:
             self.size[state.cell.id] = steps + SCORING_STEPS * len(state.cell.tasks)
         self.finished: set[str] = set()
         self.failed = 0
+        self.queued: set[str] = set()
         self.total = bars.add_task("[bold]all cells", total=sum(self.size.values()), text="")
         self.tasks: dict[str, TaskID] = {}
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, CellStarted | CellEnded) and event.cell_id in self.tasks:
+        if isinstance(event, CellQueued):
+            self.queued.add(event.cell_id)
+        elif isinstance(event, CellStarted | CellEnded):
+            self.queued.discard(event.cell_id)
+        begins = isinstance(event, CellStarted | CellEnded | CellQueued)
+        if begins and event.cell_id in self.tasks:
             # At a start, a fresh process has taken the cell on.
             self.bars.remove_task(self.tasks.pop(event.cell_id))
         if isinstance(event, CellStarted):
@@ -246,14 +169,8 @@ class _Bars:
         text = f"{len(self.finished)}/{len(self.size)} cells"
         if self.failed:
             text += f", [red]{self.failed} failed[/red]"
+        if self.queued:
+            text += f", {len(self.queued)} queued"
         if left is not None:
             text += f", {format_seconds(left)} left"
         self.bars.update(self.total, completed=done, text=text)
-
-
-def format_seconds(seconds: float) -> str:
-    """A duration as a reader says it: `45 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

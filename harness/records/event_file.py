@@ -14,6 +14,8 @@ from typing import IO, Any, get_args
 from harness.records.events import CellEnded, CellStarted, Event
 
 EVENTS_FILE = "events.jsonl"
+TAIL_BYTES = 32 * 1024
+"""Of the end of an event file: a hundred steps, say."""
 KINDS = {kind.__name__: kind for kind in get_args(Event)}
 
 
@@ -95,6 +97,22 @@ class EventReader:
                 self._offset += len(line)
                 if (event := event_of(line)) is not None:
                     yield event
+
+
+def last_events(folder: Path, num_bytes: int = TAIL_BYTES) -> list[Event]:
+    """The first event of a cell's file and the last ones; the file is not read whole."""
+    try:
+        with (folder / EVENTS_FILE).open("rb") as file:
+            lines = [file.readline(num_bytes)]
+            start = max(file.tell(), os.fstat(file.fileno()).st_size - num_bytes)
+            if start > file.tell():
+                file.seek(start - 1)
+                file.readline()  # the rest of a line that is cut
+            lines += file.read(num_bytes).splitlines(keepends=True)
+    except OSError:
+        return []
+    found = [event_of(line) for line in lines if line.endswith(b"\n")]
+    return [event for event in found if event is not None]
 
 
 def event_of(line: bytes | str) -> Event | None:

@@ -71,6 +71,8 @@ class Scoring:
     benchmark: str
     done: int
     total: int
+    time_ms: int = 0
+    """Milliseconds since 1970, UTC."""
 
 
 @dataclass(frozen=True)
