@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from harness.commands.arguments import (
+    SEVERAL_RUNS,
     CellArgument,
     ClusterOption,
     DataOption,
@@ -30,6 +31,7 @@ from harness.commands.arguments import (
     ReportsOption,
     RunsOption,
     SbatchOption,
+    SeveralRunsOption,
     UriOption,
     WorkersOption,
     expanded_path,
@@ -40,6 +42,7 @@ from harness.commands.previewing import preview_command
 from harness.terminal import print_in_any_encoding
 
 if TYPE_CHECKING:
+    from harness.grid.folders import Runs
     from harness.grid.workspace import OpenGrid
 
 app = typer.Typer(
@@ -55,10 +58,10 @@ RUNS, REPORTS = Path("runs"), Path("reports")
 INTERRUPTED = 130  # exit code after ctrl-C or SIGTERM
 
 
-def _open(grid: str, runs_dir: Path, data_root: Path | None, only: str | None = None) -> OpenGrid:
+def _open(grid: str, runs: Runs, data_root: Path | None, only: str | None = None) -> OpenGrid:
     from harness.grid.workspace import open_grid
 
-    return open_grid(grid, runs_dir, data_root, only, results_alone=True)
+    return open_grid(grid, runs, data_root, only, results_alone=True)
 
 
 def _open_to_run(
@@ -128,7 +131,7 @@ def run_grid_command(
 @app.command("report")
 def report_command(
     grid: GridArgument = "demo",
-    runs_dir: RunsOption = RUNS,
+    runs_dir: SeveralRunsOption = SEVERAL_RUNS,
     data_root: DataOption = None,
     reports_dir: ReportsOption = REPORTS,
     tracking_uri: UriOption = None,
@@ -189,7 +192,7 @@ def plan_command(
 @app.command("status")
 def status_command(
     grid: GridArgument = "demo",
-    runs_dir: RunsOption = RUNS,
+    runs_dir: SeveralRunsOption = SEVERAL_RUNS,
     data_root: DataOption = None,
     only: OnlyOption = None,
     as_json: JsonOption = False,

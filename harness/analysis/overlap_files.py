@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.analysis.frames import scores_of
 from harness.analysis.overlap import Overlap, OverlapLine, OverlapScore
 from harness.errors import StorageError
 from harness.grid.cell_files import read_table
+from harness.grid.folders import Runs, runs_folders
 from harness.grid.schema import Cell
 from harness.records.overlap import overlap_file
 from harness.records.results import CellResult
@@ -28,7 +28,7 @@ Items = Callable[[str, str], "pd.DataFrame | None"]
 
 
 def find_overlap(
-    cells: Sequence[Cell], results: Mapping[str, CellResult], runs_dir: Path, items: Items
+    cells: Sequence[Cell], results: Mapping[str, CellResult], runs: Runs, items: Items
 ) -> Overlap:
     """Overlap of every data set and benchmark of a grid's trained cells, as far as it is kept.
 
@@ -50,7 +50,7 @@ def find_overlap(
                 continue
             key = task.name, name
             if key not in frames:
-                frames[key] = _read(runs_dir, task.name, found[0].content_sha256, rows_sha256)
+                frames[key] = _read(runs, task.name, found[0].content_sha256, rows_sha256)
                 if (frame := frames[key]) is not None:
                     counts = (int(frame[flag].sum()) for flag in FLAGS)
                     lines.append(OverlapLine(name, task.name, len(frame), *counts))
@@ -63,14 +63,13 @@ def find_overlap(
     return Overlap(tuple(lines), tuple(scores), unknown)
 
 
-def _read(
-    runs_dir: Path, benchmark: str, items_sha256: str, rows_sha256: str
-) -> pd.DataFrame | None:
-    file = overlap_file(runs_dir, benchmark, items_sha256, rows_sha256)
-    with contextlib.suppress(StorageError):
-        frame = read_table(file, None).to_pandas() if file.is_file() else None
-        if frame is not None and {*KEYS, *FLAGS} <= {*frame.columns}:
-            return frame
+def _read(runs: Runs, benchmark: str, items_sha256: str, rows_sha256: str) -> pd.DataFrame | None:
+    for runs_dir in runs_folders(runs):
+        file = overlap_file(runs_dir, benchmark, items_sha256, rows_sha256)
+        with contextlib.suppress(StorageError):
+            frame = read_table(file, None).to_pandas() if file.is_file() else None
+            if frame is not None and {*KEYS, *FLAGS} <= {*frame.columns}:
+                return frame
     return None
 
 

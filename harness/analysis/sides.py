@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import StorageError, TrackingError, UsageError, did_you_mean, shortened
 from harness.grid.cell_groups import CellGroup, CellKey, group_folders, key_of, parse_group
-from harness.grid.folders import CELL_FILE, items_path, stored_label
+from harness.grid.folders import CELL_FILE, Runs, items_path, runs_folders, runs_text, stored_label
 from harness.grid.selection import UnknownCell, find_folder
 from harness.readers.files import Unreadable
 from harness.readers.json_files import read_json_object
@@ -120,7 +120,7 @@ def _check_apart(sides: Sides, names: Sequence[str]) -> None:
             )
 
 
-def find_sides(name: str, *, runs_dir: Path, tracking_uri: str | None) -> Sides:
+def find_sides(name: str, *, runs_dir: Runs, tracking_uri: str | None) -> Sides:
     """The results that a name means: a group's (see `grid.cell_groups`), or one.
 
     Raises:
@@ -164,7 +164,7 @@ def _record(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def find_side(name: str, *, runs_dir: Path, tracking_uri: str | None) -> Side:
+def find_side(name: str, *, runs_dir: Runs, tracking_uri: str | None) -> Side:
     """The result that a name means.
 
     Args:
@@ -189,25 +189,26 @@ def find_side(name: str, *, runs_dir: Path, tracking_uri: str | None) -> Side:
 
 
 def _tracked_side(
-    name: str, labels: Sequence[str], runs_dir: Path, tracking_uri: str | None
+    name: str, labels: Sequence[str], runs_dir: Runs, tracking_uri: str | None
 ) -> Side:
     from harness.tracking.address import resolve_uri
     from harness.tracking.lookup import RunLookup
 
-    lookup = RunLookup(resolve_uri(None, runs_dir, tracking_uri), runs_dir)
     runs: list[str] = []
     problem = ""
-    try:
-        if lookup.exists():
-            run = lookup.find(name)
-            if run is not None:
-                place = f"MLflow run {run.run_id}"
-                return Side(run.label, place, run.result, partial(lookup.items_file, run))
-            runs = lookup.names()
-    except TrackingError as fault:
-        if tracking_uri is not None:
-            raise
-        problem = f" ({fault})"
+    for folder in runs_folders(runs_dir):
+        lookup = RunLookup(resolve_uri(None, folder, tracking_uri), folder)
+        try:
+            if lookup.exists():
+                run = lookup.find(name)
+                if run is not None:
+                    place = f"MLflow run {run.run_id}"
+                    return Side(run.label, place, run.result, partial(lookup.items_file, run))
+                runs += lookup.names()
+        except TrackingError as fault:
+            if tracking_uri is not None:
+                raise
+            problem = f" ({fault})"
     hint = did_you_mean(name, dict.fromkeys([*labels, *runs]))
-    said = f"no such cell in {runs_dir} and no such MLflow run{problem}{hint}"
+    said = f"no such cell in {runs_text(runs_dir)} and no such MLflow run{problem}{hint}"
     raise UsageError(f"{shortened(name)}: {said}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+RUNS_VARIABLE = "ZBENCH_RUNS_DIR"
 
 
 def expanded_path(param: typer.CallbackParam, value: Path | None) -> Path | None:
@@ -21,6 +24,23 @@ def expanded_path(param: typer.CallbackParam, value: Path | None) -> Path | None
         raise UsageError(f"{param.opts[0]}: {fault}") from fault
 
 
+def runs_folders(ctx: typer.Context, param: typer.CallbackParam, value: list[Path]) -> list[Path]:
+    """The runs folders of an option that may be repeated; one that is given twice counts once.
+
+    The environment names one, whatever is in its name: typer would split it at each `:`.
+    """
+    source = ctx.get_parameter_source(param.name or "")
+    if source is not None and source.name == "ENVIRONMENT":
+        value = [Path(os.environ[RUNS_VARIABLE])]
+    found = dict.fromkeys(filter(None, (expanded_path(param, path) for path in value)))
+    for folder in found if len(found) > 1 else ():
+        if not folder.is_dir():
+            from harness.errors import UsageError
+
+            raise UsageError(f"--runs-dir {folder}: no such folder; name those that hold cells")
+    return list(found)
+
+
 GridArgument = Annotated[
     str, typer.Argument(metavar="GRID", help="A shipped grid's name, or a YAML file.")
 ]
@@ -30,9 +50,19 @@ CellArgument = Annotated[
 RunsOption = Annotated[
     Path,
     typer.Option(
-        "--runs-dir", envvar="ZBENCH_RUNS_DIR", callback=expanded_path, help="Where cells are kept."
+        "--runs-dir", envvar=RUNS_VARIABLE, callback=expanded_path, help="Where cells are kept."
     ),
 ]
+SeveralRunsOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--runs-dir",
+        envvar=RUNS_VARIABLE,
+        callback=runs_folders,
+        help="Where cells are kept; repeat it to read several.",
+    ),
+]
+SEVERAL_RUNS = [Path("runs")]
 DataOption = Annotated[
     Path | None,
     typer.Option(

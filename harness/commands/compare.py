@@ -12,6 +12,7 @@ from harness.analysis.differences import Difference
 from harness.analysis.sides import Side, Sides
 from harness.commands import display
 from harness.commands.display import cell_text, new_table, print_json, print_line
+from harness.grid.folders import Runs, runs_folders
 from harness.records.scores import TaskScore
 from harness.report.numbers import interval_text, number, p_text, percent, points
 
@@ -30,7 +31,7 @@ def compare_command(
     first: str,
     second: str,
     *,
-    runs_dir: Path,
+    runs_dir: Runs,
     tracking_uri: str | None,
     as_json: bool,
     items: int = 0,
@@ -48,7 +49,9 @@ def compare_command(
     if items:
         from harness.commands.compare_items import chosen_items
 
-        shown = chosen_items(comparison, items, data_root=data_root, runs_dir=runs_dir)
+        shown = chosen_items(
+            comparison, items, data_root=data_root, runs_dir=runs_folders(runs_dir)[0]
+        )
     if as_json:
         record = comparison_record(comparison)
         if items:

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from harness.commands.arguments import (
+    SEVERAL_RUNS,
     DataOption,
     DebugOption,
     JsonOption,
     OnlyOption,
     RunsOption,
+    SeveralRunsOption,
     UriOption,
 )
 
@@ -30,7 +32,7 @@ def compare_command(
     first: First,
     second: Second,
     items: ItemsOption = 0,
-    runs_dir: RunsOption = RUNS,
+    runs_dir: SeveralRunsOption = SEVERAL_RUNS,
     data_root: DataOption = None,
     tracking_uri: UriOption = None,
     as_json: JsonOption = False,

@@ -20,6 +20,8 @@ from harness.analysis.tuning import tunings
 from harness.commands.display import console, grid_warnings, print_json, print_warnings
 from harness.errors import LONGEST_LIST, ReportError, ZbenchError, mask_secrets, printable
 from harness.grid.budgets import budget_notes
+from harness.grid.folders import Runs, runs_text
+from harness.grid.loader import refuse
 from harness.grid.remarks import remark_lines
 from harness.grid.seed_sd import SeedSds
 from harness.grid.workspace import OpenGrid
@@ -32,6 +34,7 @@ def report_command(
     from harness.report import build_report
     from harness.tracking.address import is_own, resolve_uri, shown_uri
 
+    refuse(grid.twice.other_scores)
     states = grid.states
     screen = console(quiet=as_json)
     lost = [state for state in states if state.status == "failed" and state.result is None]
@@ -42,7 +45,7 @@ def report_command(
     own = is_own(uri, grid.runs_dir)
     if not any(state.result for state in states) and own:
         raise ReportError(
-            f"{grid.spec.name}: no cell has a result in {grid.runs_dir}; "
+            f"{grid.spec.name}: no cell has a result in {runs_text(grid.runs)}; "
             f"run `zbench run-grid {grid.argument}` first, with the same --runs-dir"
         )
     source = ResultSource(
@@ -53,7 +56,7 @@ def report_command(
         data_root=grid.data_root,
     )
     shown = shown_uri(uri, grid.runs_dir)
-    only_tracked = only_in_mlflow(source.only_tracked, grid.runs_dir, shown)
+    only_tracked = only_in_mlflow(source.only_tracked, grid.runs, shown)
     stale = [state.fault for state in states if state.status == "stale" and state.fault]
     unread = [f"{source.problem}; read the cells' own files"] if source.problem else []
     print_warnings(screen, [*stale[:1], *unread, *only_tracked])
@@ -113,7 +116,7 @@ def _content(
         other_than_published=other_than_published(grid.cells),
         seed_sd=grid.spec.seed_sd or SeedSds(),
         benchmarks={task.name: task.benchmark for cell in grid.cells for task in cell.tasks},
-        overlap=find_overlap(grid.cells, source.results, grid.runs_dir, source.items),
+        overlap=find_overlap(grid.cells, source.results, grid.runs, source.items),
         prompts=prompt_pairs(grid.cells, source.results),
         theory=theory,
         notes=tuple(map(mask_secrets, (*grid.spec.notes, *told))),
@@ -146,10 +149,10 @@ def _training_flops(grid: OpenGrid, source: ResultSource) -> dict[str, float]:
     return found
 
 
-def only_in_mlflow(labels: Sequence[str], runs_dir: Path, uri: str) -> list[str]:
+def only_in_mlflow(labels: Sequence[str], runs: Runs, uri: str) -> list[str]:
     """The line that says which results are in no folder, if there are any."""
     if not labels:
         return []
     listed = ", ".join(labels[:LONGEST_LIST])
     more = f" and {len(labels) - LONGEST_LIST} more" if len(labels) > LONGEST_LIST else ""
-    return [f"only in MLflow ({uri}), not done in {runs_dir}: {listed}{more}"]
+    return [f"only in MLflow ({uri}), not done in {runs_text(runs)}: {listed}{more}"]

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import MethodError, UsageError, did_you_mean
+from harness.grid.folders import Runs
 from harness.grid.gone import adapter_folder, stored_adapter
 from harness.grid.names import method_key
 from harness.methods import METHODS
 
 
 def without_absent_methods(
-    raw: Any, *, place: str, folder: Path, results: Path
+    raw: Any, *, place: str, folder: Path, results: Runs
 ) -> tuple[Any, tuple[str, ...]]:
     """A parsed grid without the entries of methods that are not here, and a line for each.
 
@@ -24,7 +25,7 @@ def without_absent_methods(
         raw: what the file holds, faulty or not.
         place: the file's name, the beginning of every line.
         folder: what the paths of `adapter` are relative to.
-        results: the runs folder, whose cells know adapters that are gone.
+        results: the runs folders, whose cells know adapters that are gone.
 
     Returns:
         `raw` itself and no line, where nothing is absent or nothing would be left.
@@ -82,7 +83,7 @@ def _tuned_without(block: Mapping[str, Any], gone: Sequence[Any]) -> dict[str, A
     return {"tune": {**tune, "space": left}} if left else {"tune": None}
 
 
-def _why_absent(entry: Any, label: Any, folder: Path, results: Path) -> str | None:
+def _why_absent(entry: Any, label: Any, folder: Path, results: Runs) -> str | None:
     """Why an entry's method cannot be had here; None where it can, or is wrong in another way."""
     name = entry
     if isinstance(entry, Mapping):
@@ -100,7 +101,7 @@ def _why_absent(entry: Any, label: Any, folder: Path, results: Path) -> str | No
     return None
 
 
-def _why_no_folder(entry: Mapping[str, Any], label: Any, folder: Path, results: Path) -> str | None:
+def _why_no_folder(entry: Mapping[str, Any], label: Any, folder: Path, results: Runs) -> str | None:
     """Why an adapter cannot be had; None where its folder is, or a cell scored with it."""
     adapter = entry.get("adapter")
     if not isinstance(adapter, str):

@@ -14,9 +14,10 @@ from typing import Any
 
 from harness.errors import UsageError, did_you_mean, shortened
 from harness.grid.checks import resolve_data_root
-from harness.grid.folders import cell_folder, id_of, stored_cells
+from harness.grid.folders import Runs, cell_folder, id_of, runs_text, stored_cells
 from harness.grid.loader import load_grid, shipped_grids
 from harness.grid.own_data import find_own_data
+from harness.grid.several_folders import refuse_other_scores
 from harness.grid.trials import unfold_stored
 
 
@@ -118,14 +119,14 @@ def key_of(record: Mapping[str, Any]) -> CellKey:
     )
 
 
-def group_folders(group: CellGroup, runs_dir: Path) -> list[tuple[Path, dict[str, Any]]]:
+def group_folders(group: CellGroup, runs: Runs) -> list[tuple[Path, dict[str, Any]]]:
     """The folders of a group's cells with what `cell.json` holds there, in the order of their keys.
 
     Raises:
         UsageError: there is none, or the grid has faults.
     """
-    allowed = None if group.grid is None else _labels_of(group, runs_dir)
-    known = [(folder, record) for folder, record in stored_cells(runs_dir) if _is_cell(record)]
+    allowed = None if group.grid is None else _labels_of(group, runs)
+    known = [(folder, record) for folder, record in stored_cells(runs) if _is_cell(record)]
     labels = {key_of(record).method for _, record in known}
     found = [
         (folder, record)
@@ -139,8 +140,10 @@ def group_folders(group: CellGroup, runs_dir: Path) -> list[tuple[Path, dict[str
     if not found:
         within = f" of {group.grid}" if group.grid else ""
         raise UsageError(
-            f"{shortened(group.name)}: no cell{within} in {runs_dir} is so{_known(group, known)}"
+            f"{shortened(group.name)}: no cell{within} in {runs_text(runs)} is so"
+            f"{_known(group, known)}"
         )
+    refuse_other_scores(runs, [key for folder, _ in found if (key := id_of(folder))])
     return sorted(found, key=lambda one: (*map(_order, vars(key_of(one[1])).values()),))
 
 
@@ -178,14 +181,14 @@ def _keys_of(record: Mapping[str, Any], labels: Iterable[str]) -> list[CellKey]:
     return [replace(key, method=label) for label in (key.method, *labels)]
 
 
-def _labels_of(group: CellGroup, runs_dir: Path) -> dict[Path, list[str]]:
+def _labels_of(group: CellGroup, runs: Runs) -> dict[Path, list[str]]:
     """The labels that the method of each of a grid's cells has, by the cell's folder."""
     assert group.grid is not None
     if not (group.grid in shipped_grids() or group.grid.endswith((".yaml", ".yml"))):
         hint = did_you_mean(group.grid, shipped_grids())
         raise UsageError(f"{shortened(group.grid)}: no such grid{hint}; give a name or a YAML file")
     spec = load_grid(group.grid)
-    own = find_own_data(spec, resolve_data_root(spec, None, runs_dir), runs_dir)
-    every = unfold_stored(own.settle(spec), own.contents, runs_dir).cells
-    found = {cell_folder(runs_dir, c): [one.method_label for one in c.listings] for c in every}
+    own = find_own_data(spec, resolve_data_root(spec, None, runs), runs)
+    every = unfold_stored(own.settle(spec), own.contents, runs).cells
+    found = {cell_folder(runs, c): [one.method_label for one in c.listings] for c in every}
     return {folder: labels for folder, labels in found.items() if id_of(folder)}

@@ -24,6 +24,7 @@ from harness.errors import DataError, MethodError, ModelError, UsageError, Zbenc
 from harness.evaluation.data_versions import local_mismatches
 from harness.evaluation.task_data import check_items, reads_local
 from harness.evaluation.tasks import TaskSpec
+from harness.grid.folders import Runs, runs_folders
 from harness.grid.inputs import DataInput, Inputs, trained_fractions
 from harness.grid.names import data_place, label_of
 from harness.grid.optimizer_parts import sharding_faults
@@ -173,7 +174,7 @@ def fraction_fault(fraction: float, data: DataSpec, num_rows: int | None) -> str
     )
 
 
-def resolve_data_root(grid: GridSpec, option: Path | None, runs_dir: Path) -> Path | None:
+def resolve_data_root(grid: GridSpec, option: Path | None, runs: Runs) -> Path | None:
     """The data root: the option's, else that of the environment, else the embedded world's.
 
     Raises:
@@ -181,7 +182,8 @@ def resolve_data_root(grid: GridSpec, option: Path | None, runs_dir: Path) -> Pa
     """
     name = "--data-root"
     if option is None and grid.world is not None:
-        return world_folder(runs_dir)
+        places = [world_folder(folder) for folder in runs_folders(runs)]
+        return next((place for place in places if place.is_dir()), places[0])
     if option is None and (named := os.environ.get(DATA_ROOT_VARIABLE)):
         name = DATA_ROOT_VARIABLE
         try:

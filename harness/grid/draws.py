@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.grid.folders import Runs, runs_folders
 from harness.grid.sampling import History, Settings, draw, num_asked, param_of, value_of_param
 from harness.grid.tuned_methods import TunedMethod
 from harness.grid.tuning import Range, Space, TuneSpec
@@ -21,13 +22,15 @@ Draw = Callable[[TuneSpec, Space, History], list[dict[str, Any]]]
 """Gives the settings of the next trials, from those before with their validation scores."""
 
 
-def stored_draws(runs_dir: Path) -> Draw:
-    """Draws what was drawn before in a runs folder, and else anew."""
+def stored_draws(runs: Runs) -> Draw:
+    """Draws what was drawn before in a runs folder, the first that knows it, and else anew."""
 
     def found(spec: TuneSpec, space: Space, history: History) -> list[dict[str, Any]]:
-        kept = _read(_file(runs_dir, spec, space, history), space)
-        is_whole = len(kept) == num_asked(spec, history)
-        return kept if is_whole else draw(spec, space, history)
+        for runs_dir in runs_folders(runs):
+            kept = _read(_file(runs_dir, spec, space, history), space)
+            if len(kept) == num_asked(spec, history):
+                return kept
+        return draw(spec, space, history)
 
     return found
 

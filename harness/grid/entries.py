@@ -25,6 +25,7 @@ from pydantic import (
 from harness.data.spec import DataSpec
 from harness.errors import ZbenchError, did_you_mean, one_line, shortened
 from harness.evaluation.tasks import TaskSpec
+from harness.grid.folders import Runs
 from harness.grid.gone import adapter_folder, stored_adapter
 from harness.grid.names import grid_name_fault, method_key, model_name_faults
 from harness.grid.schema import LONGEST_LABEL, MethodChoice
@@ -62,8 +63,8 @@ class Context:
     """What a path of training data may be relative to, before the data root."""
     train: dict[str, Any] = field(default_factory=dict)
     """The grid's training settings; empty where they have faults."""
-    results: Path | None = None
-    """The runs folder, for a command that reads results alone: an adapter may be gone since."""
+    results: Runs | None = None
+    """The runs folders, for a command that reads results alone: an adapter may be gone since."""
     include: str | None = None
     """Folder of task YAMLs of the grid's own."""
     local_data: dict[str, dict[str, str]] = field(default_factory=dict)

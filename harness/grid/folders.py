@@ -6,17 +6,18 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import StorageError, UsageError
 from harness.grid.cells import FixedSeeds
-from harness.grid.locks import check_locks
+from harness.grid.locks import check_locks, is_running
 from harness.grid.names import label_of
 from harness.grid.schema import Cell
 from harness.readers.files import Unreadable, unreadable
 from harness.readers.json_files import read_json_object
+from harness.records.checkpoints import checkpoint_folders, step_of
 from harness.records.files import write_text
 from harness.records.results import read_result
 
@@ -32,13 +33,53 @@ CHECKPOINTS_FOLDER = "checkpoints"
 ITEMS_FOLDER = "items"
 """The per-item records, one parquet file per evaluation."""
 
+Runs = Path | Sequence[Path]
+"""A runs folder, or several that are read as one: whatever is written goes to the first."""
 
-def cell_folders(runs_dir: Path) -> dict[str, Path]:
-    """The folders of the cells that were begun, by id: one listing of one folder.
+
+def runs_folders(runs: Runs) -> tuple[Path, ...]:
+    """The runs folders, the first one first."""
+    return (runs,) if isinstance(runs, Path) else tuple(runs)
+
+
+def runs_text(runs: Runs) -> str:
+    """What a message calls them."""
+    return ", ".join(map(str, runs_folders(runs)))
+
+
+def cell_folders(runs: Runs) -> dict[str, Path]:
+    """The folders of the cells that were begun, by id: one listing of each runs folder.
+
+    Of a cell in several runs folders it is the one in which the cell is furthest; of those that are
+    as far the first (`several_folders` tells where they differ).
 
     Raises:
-        StorageError: it cannot be listed.
+        StorageError: one cannot be listed.
     """
+    first, *others = runs_folders(runs)
+    found = _listed(first)
+    for place in others:
+        for cell_id, folder in _listed(place).items():
+            known = found.setdefault(cell_id, folder)
+            if known != folder and _progress(folder) > _progress(known):
+                found[cell_id] = folder
+    return found
+
+
+def _progress(folder: Path) -> tuple[bool, int, bool, int]:
+    """How far a cell is: trained, its evaluations, whether it runs, its newest checkpoint."""
+    steps = [step_of(path) for path in checkpoint_folders(folder / CHECKPOINTS_FOLDER)[:1]]
+    result, running = None, False
+    with contextlib.suppress(StorageError):  # it is told where the cell is read
+        result = read_result(folder, id_of(folder))
+    with contextlib.suppress(StorageError):
+        running = is_running(folder)
+    evaluations = {score.evaluation for score in result.scores} if result is not None else ()
+    trained = result is not None and result.train is not None
+    return trained, len(evaluations), running, max(steps, default=-1)
+
+
+def _listed(runs_dir: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     place = runs_dir / "cells"
     try:
@@ -54,15 +95,15 @@ def cell_folders(runs_dir: Path) -> dict[str, Path]:
     return found
 
 
-def cell_folder(runs_dir: Path, cell: Cell, known: dict[str, Path] | None = None) -> Path:
+def cell_folder(runs: Runs, cell: Cell, known: dict[str, Path] | None = None) -> Path:
     """The folder of a cell, begun or not: found by id, even if its label has changed.
 
     One of its former ids does as well, where the result in the folder is of the same training
-    data. `known` is `cell_folders(runs_dir)`, for whoever asks for many.
+    data. `known` is `cell_folders(runs)`, for whoever asks for many.
     """
-    known = cell_folders(runs_dir) if known is None else known
+    known = cell_folders(runs) if known is None else known
     found = known.get(cell.id) or _former_folder(cell, known)
-    return found or runs_dir / "cells" / f"{cell.slug}--{cell.id}"
+    return found or runs_folders(runs)[0] / "cells" / f"{cell.slug}--{cell.id}"
 
 
 def id_of(folder: Path) -> str | None:
@@ -86,12 +127,12 @@ def items_path(folder: Path, benchmark: str, evaluation: str) -> Path:
     return folder / ITEMS_FOLDER / f"{benchmark}--{evaluation}.parquet"
 
 
-def stored_cells(runs_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yields the folders of a runs folder's cells with what `cell.json` holds there.
+def stored_cells(runs: Runs) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yields the folders of all cells that were begun, with what `cell.json` holds there.
 
     One that cannot be read is left out: reading its cell says what is wrong.
     """
-    for folder in cell_folders(runs_dir).values():
+    for folder in cell_folders(runs).values():
         with contextlib.suppress(Unreadable):
             yield folder, read_json_object(folder / CELL_FILE)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.grid.folders import stored_cells
+from harness.grid.folders import Runs, stored_cells
 from harness.grid.names import file_name
 from harness.grid.schema import LONGEST_LABEL
 from harness.readers.files import user_path
@@ -25,9 +25,9 @@ def adapter_folder(adapter: str, folder: Path) -> tuple[Path, str]:
     return found, file_name(found.name).strip("-._")[:LONGEST_LABEL] or "adapter"
 
 
-def stored_adapter(runs_dir: Path, folder: Path, label: str) -> str | None:
-    """The SHA-256 of the adapter that a runs folder's cells had from `folder`, or by its label."""
-    for _, record in stored_cells(runs_dir):
+def stored_adapter(runs: Runs, folder: Path, label: str) -> str | None:
+    """The SHA-256 of the adapter that cells had from `folder`, or by its label."""
+    for _, record in stored_cells(runs):
         options = record.get("options")
         if record.get("method") != "adapter" or not isinstance(options, dict):
             continue

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.errors import GridError, UsageError, did_you_mean
 from harness.grid.absent_methods import without_absent_methods
+from harness.grid.folders import Runs
 from harness.grid.resolver import NO_GRID, Resolved, resolve
 from harness.grid.schema import GridSpec
 from harness.readers.files import Unreadable, user_path
@@ -46,12 +47,12 @@ def find_grid(grid: str) -> Path:
     raise UsageError(f"{grid}: no such grid{did_you_mean(grid, shipped)}, or give a YAML file")
 
 
-def read_grid(grid: str | Path, *, results: Path | None = None) -> Resolved:
+def read_grid(grid: str | Path, *, results: Runs | None = None) -> Resolved:
     """The grid that a name or path stands for, with its faults.
 
     Args:
         grid: a shipped grid's name, or a path.
-        results: the runs folder, where results alone are read: an adapter may be gone since, and
+        results: the runs folders, where results alone are read: an adapter may be gone since, and
             methods that are not installed here are left out, and told as that.
 
     Raises:

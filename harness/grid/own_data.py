@@ -17,7 +17,7 @@ from harness.data.sets import inspect_data
 from harness.data.spec import ALPACA, DataSpec, data_file, is_there
 from harness.data.validation import validation_set
 from harness.errors import StorageError, UsageError, ZbenchError
-from harness.grid.folders import stored_cells
+from harness.grid.folders import Runs, runs_text, stored_cells
 from harness.grid.names import data_place
 from harness.grid.schema import Cell, GridSpec, is_own_file
 from harness.records.results import read_result
@@ -52,18 +52,18 @@ class OwnData:
         return next((self.faults[name] for name in trained if name in self.faults), None)
 
 
-def find_own_data(grid: GridSpec, data_root: Path | None, runs_dir: Path) -> OwnData:
+def find_own_data(grid: GridSpec, data_root: Path | None, runs: Runs) -> OwnData:
     """The content of a grid's training files, as far as they are one's own."""
     found, names = OwnData(), dict[str, str]()
     for name in grid.data_names:
-        data, place = _with_held_out(grid.data_of(name), data_root, runs_dir), data_place(name)
+        data, place = _with_held_out(grid.data_of(name), data_root, runs), data_place(name)
         if is_own_file(data, grid.world):
             try:
-                found.contents[name] = _own_content(data, data_root, runs_dir)
+                found.contents[name] = _own_content(data, data_root, runs)
             except UsageError as fault:
                 found.faults[name] = f"{place}.path: {fault}"
                 continue
-            if _is_idle(data, _shortest_limit(grid, name), data_root, runs_dir):
+            if _is_idle(data, _shortest_limit(grid, name), data_root, runs):
                 data = data.model_copy(update={"on_bad_rows": None})
         found.settled[name] = data
         same = repr(
@@ -74,7 +74,7 @@ def find_own_data(grid: GridSpec, data_root: Path | None, runs_dir: Path) -> Own
     return found
 
 
-def _with_held_out(data: DataSpec, data_root: Path | None, runs_dir: Path) -> DataSpec:
+def _with_held_out(data: DataSpec, data_root: Path | None, runs: Runs) -> DataSpec:
     """The set, with the content of its validation rows where they lie in files of one's own."""
     if data.validation is None or data.validation.fraction is not None:
         return data
@@ -84,7 +84,7 @@ def _with_held_out(data: DataSpec, data_root: Path | None, runs_dir: Path) -> Da
             known = {sha256_of_data(data_files(held_out, data_root))}
     else:
         stated = data.validation.model_dump(exclude={"sha256"})
-        for _, cell in stored_cells(runs_dir):
+        for _, cell in stored_cells(runs):
             then = dict(cell["data"].get("validation") or {}) if _is_of(cell, data) else {}
             if (sha256 := then.pop("sha256", None)) and then == stated:
                 known.add(sha256)
@@ -101,7 +101,7 @@ def _shortest_limit(grid: GridSpec, name: str | None) -> int:
     return min((train.max_length for train in trains if train is not None), default=0)
 
 
-def _is_idle(data: DataSpec, max_length: int, data_root: Path | None, runs_dir: Path) -> bool:
+def _is_idle(data: DataSpec, max_length: int, data_root: Path | None, runs: Runs) -> bool:
     """Whether what is said of bad rows changes none; where no file is here, cells tell it.
 
     Which rows are cut, and so dropped, the tokenizer says, which may not be here: `drop` counts as
@@ -110,7 +110,7 @@ def _is_idle(data: DataSpec, max_length: int, data_root: Path | None, runs_dir: 
     if data.on_bad_rows in (None, "fail"):  # `fail` is in no id
         return False
     if not is_here(data, data_root):
-        stored = [cell["data"] for _, cell in stored_cells(runs_dir) if _is_of(cell, data)]
+        stored = [cell["data"] for _, cell in stored_cells(runs) if _is_of(cell, data)]
         return bool(stored) and all("on_bad_rows" not in one for one in stored)
     sets = [data]
     if data.validation is not None and data.validation.fraction is None:
@@ -128,7 +128,7 @@ def _is_idle(data: DataSpec, max_length: int, data_root: Path | None, runs_dir: 
     )
 
 
-def _own_content(data: DataSpec, data_root: Path | None, runs_dir: Path) -> str:
+def _own_content(data: DataSpec, data_root: Path | None, runs: Runs) -> str:
     """The content of a file of one's own.
 
     Raises:
@@ -143,14 +143,14 @@ def _own_content(data: DataSpec, data_root: Path | None, runs_dir: Path) -> str:
             raise UsageError(f"{file}: cannot be read ({error.strerror})") from error
         except ZbenchError as error:
             raise UsageError(str(error)) from error
-    known = trained_on(data, runs_dir)
+    known = trained_on(data, runs)
     if len(known) == 1:
         return known.pop()
     where = "--data-root (or ZBENCH_DATA_ROOT) names the folder that it is in"
     if known:
         listed = ", ".join(sorted(sha256[:12] for sha256 in known))
         raise UsageError(
-            f"{data.path}: {len(known)} files of this name were trained on in {runs_dir} "
+            f"{data.path}: {len(known)} files of this name were trained on in {runs_text(runs)} "
             f"({listed}); {where}"
         )
     if file is not None:
@@ -158,10 +158,10 @@ def _own_content(data: DataSpec, data_root: Path | None, runs_dir: Path) -> str:
     raise UsageError(f"{data.path}: is relative; {where}, or put it beside the grid file")
 
 
-def trained_on(data: DataSpec, runs_dir: Path) -> set[str]:
+def trained_on(data: DataSpec, runs: Runs) -> set[str]:
     """The SHA-256 of every file that cells of a runs folder were trained on under this path."""
     found: set[str] = set()
-    for folder, cell in stored_cells(runs_dir):
+    for folder, cell in stored_cells(runs):
         if (sha256 := _content(cell, data, folder)) is not None:
             found.add(sha256)
     return found

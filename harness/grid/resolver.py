@@ -30,6 +30,7 @@ from harness.grid.entries import (
     Train,
     with_labels,
 )
+from harness.grid.folders import Runs
 from harness.grid.gather import Gathered, gather_faults
 from harness.grid.noise import NoiseSpec, Vary, noise_faults, vary_fault
 from harness.grid.questions import ClaimSpec, Name, TableSpec, question_faults
@@ -210,7 +211,7 @@ def resolve(
     text: str = "",
     folder: Path | None = None,
     known: Mapping[str, str] | None = None,
-    results: Path | None = None,
+    results: Runs | None = None,
     whole: Mapping[str, Any] | None = None,
 ) -> Resolved:
     """The grid that the parsed YAML `raw` means, or what of it is without fault.
@@ -221,7 +222,7 @@ def resolve(
         text: the file's text, kept for the report.
         folder: the file's folder, which the paths of `adapter` are relative to.
         known: faults found before, by their place in the file; nothing else is said of these.
-        results: the runs folder, where results alone are read: an adapter may be gone since.
+        results: the runs folders, where results alone are read: an adapter may be gone since.
         whole: the file with the methods that were left out of `raw`, which its tables and claims
             may name.
 
@@ -311,7 +312,7 @@ def _follows(fault: str, place: str, known: Iterable[str]) -> bool:
 
 
 def _new_context(
-    raw: Mapping[str, Any], folder: Path | None, results: Path | None = None
+    raw: Mapping[str, Any], folder: Path | None, results: Runs | None = None
 ) -> Context:
     labels = {key: list(value) if isinstance(value := raw.get(key), Mapping) else []
               for key in ("models", "methods", "datasets")}  # fmt: skip

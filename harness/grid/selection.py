@@ -11,11 +11,12 @@ from pathlib import Path
 
 from harness.errors import UsageError, did_you_mean, shortened
 from harness.grid.checks import resolve_data_root
-from harness.grid.folders import CELL_FILE, cell_folder, cell_folders, stored_label
+from harness.grid.folders import CELL_FILE, Runs, cell_folder, cell_folders, runs_text, stored_label
 from harness.grid.loader import load_grid, shipped_grids
 from harness.grid.names import slug_of
 from harness.grid.own_data import find_own_data
 from harness.grid.schema import Cell
+from harness.grid.several_folders import refuse_other_scores
 from harness.grid.trials import unfold_stored
 from harness.grid.tuned_methods import TunedMethod
 from harness.readers.files import user_path
@@ -32,9 +33,9 @@ class UnknownCell(UsageError):
         labels: of the cells that there are.
     """
 
-    def __init__(self, name: str, labels: Iterable[str], place: Path | None = None) -> None:
+    def __init__(self, name: str, labels: Iterable[str], place: Runs | None = None) -> None:
         self.labels = tuple(labels)
-        where = "" if place is None else f" in {place}"
+        where = "" if place is None else f" in {runs_text(place)}"
         known = did_you_mean(name, self.labels)
         super().__init__(f"{shortened(name)}: no such cell{where}{known}")
 
@@ -88,35 +89,37 @@ def _names(cell: Cell) -> tuple[str, ...]:
     return tuple(name for one in cell.listings for name in (one.label, one.slug))
 
 
-def find_folder(name: str, runs_dir: Path) -> Path:
+def find_folder(name: str, runs: Runs) -> Path:
     """The folder of the stored cell that `name` means, by the rule of this module.
 
     The folder's `result.json` or `cell.json` stands for the folder.
 
     Raises:
         UnknownCell: no cell that was begun has this name.
-        UsageError: there are several, or the grid of `GRID:CELL` has faults or no such cell.
+        UsageError: there are several, or two scores of it; the grid of `GRID:CELL` has faults or no
+            such cell.
     """
     if (folder := _folder_at(name)) is not None:
         return folder
     grid, colon, cell = name.partition(":")
     if colon and (grid in shipped_grids() or grid.endswith((".yaml", ".yml"))):
         spec = load_grid(grid)
-        own = find_own_data(spec, resolve_data_root(spec, None, runs_dir), runs_dir)
-        every = unfold_stored(own.settle(spec), own.contents, runs_dir).cells
+        own = find_own_data(spec, resolve_data_root(spec, None, runs), runs)
+        every = unfold_stored(own.settle(spec), own.contents, runs).cells
         found = find_cell(every, cell)
         if (fault := own.fault_of([found])) is not None:
             raise UsageError(fault)
-        return cell_folder(runs_dir, found)
-    folders = cell_folders(runs_dir)
-    if name in folders:
-        return folders[name]
+        refuse_other_scores(runs, [found.id])
+        return cell_folder(runs, found)
+    folders = cell_folders(runs)
     names: dict[str, tuple[str, ...]] = {
         cell_id: (_label(folder, name), folder.name.rpartition("--")[0])
         for cell_id, folder in folders.items()
         if any((folder / f).is_file() for f in (CELL_FILE, RESULT_FILE))
     }
-    return folders[_match(name, names, runs_dir)]
+    cell_id = name if name in folders else _match(name, names, runs)
+    refuse_other_scores(runs, [cell_id])
+    return folders[cell_id]
 
 
 def _label(folder: Path, wanted: str) -> str:
@@ -135,7 +138,7 @@ def _folder_at(name: str) -> Path | None:
         return None
 
 
-def _match(name: str, names: Mapping[str, tuple[str, ...]], place: Path | None = None) -> str:
+def _match(name: str, names: Mapping[str, tuple[str, ...]], place: Runs | None = None) -> str:
     """The id that `name` means, of cells given as id -> label and slug."""
     cell_id = Path(name).name.rpartition("--")[2]  # of a folder, `<slug>--<id>`
     if cell_id in names:

@@ -19,7 +19,7 @@ from harness.errors import StorageError, ZbenchError
 from harness.evaluation.shown import items_under, shown_result
 from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.cell_files import file_faults, whole_scores
-from harness.grid.folders import cell_folder, cell_folders, id_of
+from harness.grid.folders import Runs, cell_folder, cell_folders, id_of
 from harness.grid.locks import is_running
 from harness.grid.schema import Cell
 from harness.models.checkpoint import ModelSpec, local_folder
@@ -183,7 +183,7 @@ def _changed(cell: Cell, what: str, then: str, now: str | None) -> str:
 
 
 def read_states(
-    cells: Sequence[Cell], *, runs_dir: Path, data_root: Path | None, thorough: bool = True
+    cells: Sequence[Cell], *, runs_dir: Runs, data_root: Path | None, thorough: bool = True
 ) -> list[CellState]:
     """How far each cell is, in the order given; for `thorough` see `cell_files.file_faults`."""
     folders, inputs = cell_folders(runs_dir), LocalInputs(data_root)

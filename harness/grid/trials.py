@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import StorageError
 from harness.grid.cells import TuningRole
 from harness.grid.choosing import choose, validation_value
 from harness.grid.draws import Draw, stored_draws
-from harness.grid.folders import CHECKPOINTS_FOLDER, cell_folders
+from harness.grid.folders import CHECKPOINTS_FOLDER, Runs, cell_folders
 from harness.grid.method_settings import retuned
 from harness.grid.pruning import prune
 from harness.grid.sampling import draw
@@ -68,10 +67,10 @@ def unfold(
     return Unfolded(list(cells.values()), tuple(tunings))
 
 
-def unfold_stored(grid: GridSpec, contents: Mapping[str | None, str], runs_dir: Path) -> Unfolded:
-    """All cells of a grid that the results of a runs folder let know."""
-    read, losses = stored_results(runs_dir), unfinished_losses(runs_dir)
-    return unfold(grid, contents, read, losses, stored_draws(runs_dir))
+def unfold_stored(grid: GridSpec, contents: Mapping[str | None, str], runs: Runs) -> Unfolded:
+    """All cells of a grid that the results of the runs folders let know."""
+    read, losses = stored_results(runs), unfinished_losses(runs)
+    return unfold(grid, contents, read, losses, stored_draws(runs))
 
 
 @dataclass(frozen=True)
@@ -222,9 +221,9 @@ def _trial(
     return Trial(number, settings, values, status, cells, took, note, _mean_curve(curves))
 
 
-def stored_results(runs_dir: Path) -> Read:
-    """Reads the results of a runs folder; one that is damaged is none."""
-    folders = cell_folders(runs_dir)
+def stored_results(runs: Runs) -> Read:
+    """Reads the results of the runs folders; one that is damaged is none."""
+    folders = cell_folders(runs)
 
     @cache  # by its id: a cell with options of PEFT has no hash
     def read(cell_id: str) -> CellResult | None:
@@ -236,9 +235,9 @@ def stored_results(runs_dir: Path) -> Read:
     return lambda cell: read(cell.id)
 
 
-def unfinished_losses(runs_dir: Path) -> Losses:
-    """Reads how far the unfinished trainings of a runs folder are."""
-    folders = cell_folders(runs_dir)
+def unfinished_losses(runs: Runs) -> Losses:
+    """Reads how far the unfinished trainings of the runs folders are."""
+    folders = cell_folders(runs)
 
     def read(cell: Cell) -> Sequence[float]:
         folder = folders.get(cell.id)

@@ -20,7 +20,7 @@ from harness.grid.checks import (
     resolve_data_root,
     version_faults,
 )
-from harness.grid.folders import check_writable, stored_label, write_cell_file
+from harness.grid.folders import Runs, check_writable, runs_folders, stored_label, write_cell_file
 from harness.grid.inputs import Inputs, inputs_of_cells, inputs_of_grid
 from harness.grid.loader import read_grid, refuse
 from harness.grid.names import data_place
@@ -28,6 +28,7 @@ from harness.grid.own_data import OwnData, find_own_data
 from harness.grid.resolver import Resolved
 from harness.grid.schema import Cell, GridSpec, RowCounts, is_own_file
 from harness.grid.selection import is_chosen, select_cells
+from harness.grid.several_folders import Doubles, find_doubles
 from harness.grid.status import CellState, read_states
 from harness.grid.trials import settled_trials, stored_results, unfold_stored
 from harness.grid.tuned_methods import TunedMethod
@@ -54,8 +55,20 @@ class OpenGrid:
     """Methods of the grid that are not here, one line each."""
     only: str | None = None
     """What the cells were chosen by."""
+    more_runs: tuple[Path, ...] = ()
+    """Further runs folders that are read; see `grid.folders.Runs`."""
     tunings: tuple[TunedMethod, ...] = ()
     """How far each of the grid's tunings is, whatever cells are chosen."""
+
+    @property
+    def runs(self) -> Runs:
+        """All runs folders that are read."""
+        return (self.runs_dir, *self.more_runs)
+
+    @cached_property
+    def twice(self) -> Doubles:
+        """Where the runs folders have made a cell twice, and not the same of it."""
+        return find_doubles(self.runs, [cell.id for cell in self.cells])
 
     @property
     def notices(self) -> list[str]:
@@ -64,7 +77,8 @@ class OpenGrid:
         idle = [f"{data_place(n)}: no block names it" for n in self.spec.datasets if n not in used]
         if self.spec.datasets and self.spec.data != DataSpec() and None not in used:
             idle.append("data: no block trains on it: each names one of `datasets`")
-        return [*self.left_out, *idle, *(line for line in METHODS.broken() if line not in told)]
+        broken = (line for line in METHODS.broken() if line not in told)
+        return [*self.left_out, *idle, *broken, *self.twice.all]
 
     @cached_property
     def waiting(self) -> list[tuple[Cell, str]]:
@@ -115,12 +129,12 @@ class OpenGrid:
     @cached_property
     def settled(self) -> frozenset[str]:
         """Ids of the chosen trials that ended without a result, and would do so again."""
-        found = settled_trials(self.tunings, stored_results(self.runs_dir))
+        found = settled_trials(self.tunings, stored_results(self.runs))
         return found & {cell.id for cell in self.cells}
 
     def unfolded(self) -> OpenGrid:
         """The same grid, with the cells that its results let know by now."""
-        found = unfold_stored(self.spec, self.own_data.contents, self.runs_dir)
+        found = unfold_stored(self.spec, self.own_data.contents, self.runs)
         chosen = select_cells(found.cells, self.only, found.tunings)
         return replace(self, cells=chosen, tunings=found.tunings)
 
@@ -139,7 +153,7 @@ class OpenGrid:
             raise UsageError(fault)
         found = read_states(
             self.cells,
-            runs_dir=self.runs_dir,
+            runs_dir=self.runs,
             data_root=self.data_root,
             thorough=self.thorough,
         )
@@ -235,7 +249,7 @@ def check_inputs(inputs: Inputs, runs_dir: Path, data_root: Path | None) -> Inpu
 
 def open_grid(
     grid: str,
-    runs_dir: Path,
+    runs: Runs,
     data_root: Path | None,
     only: str | None,
     *,
@@ -249,16 +263,17 @@ def open_grid(
     Raises:
         UsageError: the grid has faults, or nothing is chosen, or a folder is not there.
     """
-    found = read_grid(grid, results=runs_dir if results_alone else None)
-    return _opened(grid, found, runs_dir, data_root, only)
+    found = read_grid(grid, results=runs if results_alone else None)
+    return _opened(grid, found, runs, data_root, only)
 
 
 def _opened(
-    argument: str, found: Resolved, runs_dir: Path, data_root: Path | None, only: str | None
+    argument: str, found: Resolved, runs: Runs, data_root: Path | None, only: str | None
 ) -> OpenGrid:
     refuse(found.faults)
-    root = resolve_data_root(found.grid, data_root, runs_dir)
-    own = find_own_data(found.grid, root, runs_dir)
+    root = resolve_data_root(found.grid, data_root, runs)
+    own = find_own_data(found.grid, root, runs)
+    runs_dir, *more_runs = runs_folders(runs)
     return OpenGrid(
         argument=argument,
         spec=own.settle(found.grid),
@@ -268,6 +283,7 @@ def _opened(
         own_data=own,
         left_out=found.left_out,
         only=only,
+        more_runs=tuple(more_runs),
     ).unfolded()
 
 
