@@ -88,12 +88,19 @@ def is_running(folder: Path) -> bool:
 
 def holder(folder: Path) -> str:
     """Who holds a folder's lock, as far as it is known: `another process (4711 on node7)`."""
-    with contextlib.suppress(OSError):
-        with (folder / LOCK_FILE).open(encoding="utf-8", errors="replace") as file:
-            host, *parts = file.read(MAX_NAME).strip().rsplit(":", 5)
-        if len(parts) == 5:
-            return one_line(f"another process ({parts[0]} on {host})")
+    host, *parts = holder_identity(folder).rsplit(":", 5)
+    if len(parts) == 5:
+        return one_line(f"another process ({parts[0]} on {host})")
     return "another process"
+
+
+def holder_identity(folder: Path) -> str:
+    """Who holds a folder's lock, as `records.process` names it; empty where nobody says so."""
+    try:
+        with (folder / LOCK_FILE).open(encoding="utf-8", errors="replace") as file:
+            return file.read(MAX_NAME).strip()
+    except OSError:
+        return ""
 
 
 def check_locks(folder: Path) -> None:

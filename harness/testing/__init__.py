@@ -1,9 +1,19 @@
-"""Laws that every method obeys, to be imported by the tests of other packages.
+"""Laws that every method and every executor obeys, to be imported by the tests of other packages.
 
 They need pytest and torch, and nothing of zbench's own tests.
 """
 
+from harness.testing.engines import CellAtWork, Engine
+from harness.testing.executor_laws import ExecutorLaws
 from harness.testing.gradients import token_ids
 from harness.testing.method_laws import MethodLaws, perturb, tiny_model
 
-__all__ = ["MethodLaws", "perturb", "tiny_model", "token_ids"]
+__all__ = [
+    "CellAtWork",
+    "Engine",
+    "ExecutorLaws",
+    "MethodLaws",
+    "perturb",
+    "tiny_model",
+    "token_ids",
+]

@@ -26,7 +26,17 @@ def test_the_public_names_are_frozen() -> None:
         *("TelemetryCallback", "Workload", "attach_adapter", "check_options", "insert_adapter"),
         *("replace_dropouts", "shape_of"),
     ]
-    assert harness.testing.__all__ == ["MethodLaws", "perturb", "tiny_model", "token_ids"]
+    assert harness.testing.__all__ == [
+        *(
+            "CellAtWork",
+            "Engine",
+            "ExecutorLaws",
+            "MethodLaws",
+            "perturb",
+            "tiny_model",
+            "token_ids",
+        ),
+    ]
 
 
 @pytest.mark.parametrize("package", [harness.methods, harness.testing], ids=lambda p: p.__name__)
