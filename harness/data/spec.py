@@ -254,6 +254,11 @@ class DataSpec(Spec):
         copied._beside = folder
         return copied
 
+    @property
+    def grid_folder(self) -> Path | None:
+        """The folder of the grid file that states it, which a record of it does not hold."""
+        return self._beside
+
 
 _FILE_ENDINGS = (".parquet", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".arrow", ".zip", ".gz")
 

@@ -219,6 +219,11 @@ class ModelSpec(Spec):
         copied._beside = folder
         return copied
 
+    @property
+    def grid_folder(self) -> Path | None:
+        """The folder of the grid file that states the path, which a record of it does not hold."""
+        return self._beside
+
     @model_validator(mode="after")
     def _somewhere(self) -> Self:
         if self.source is None and self.path is None:

@@ -49,6 +49,7 @@ def describe_environment(device: str | None = None) -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "git_commit": git_commit() or "unknown",
+        **placed_by(),
         **package_versions(),
     }
     if device is not None:
@@ -59,6 +60,15 @@ def describe_environment(device: str | None = None) -> dict[str, str]:
         else:
             described["device"] = f"{processor()}, {torch.get_num_threads()} threads"
     return described
+
+
+def placed_by() -> dict[str, str]:
+    """The scheduler's job that this process is of, and how often it was requeued; empty of none."""
+    if (job := os.environ.get("SLURM_JOB_ID")) is None:
+        return {}
+    array, index = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    name = job if array is None else f"{array}_{index}"
+    return {"job": f"Slurm {name}", "restarts": os.environ.get("SLURM_RESTART_COUNT", "0")}
 
 
 @cache
