@@ -1,7 +1,8 @@
 # syntax=docker/dockerfile:1
 #
 # What pins what: the base image's tag pins Python 3.12, torch and CUDA; requirements.lock pins every
-# Python package, torch at the same version; apt packages are those of the base's Ubuntu release.
+# Python package, torch at the same version; requirements-image.lock those of the extras `ray` and
+# `quantised`, which the image carries; apt packages are those of the base's Ubuntu release.
 # CUDA 13.0 needs a driver from branch 580 on. For older ones:
 #   docker compose build --build-arg BASE=pytorch/pytorch:2.13.0-cuda12.6-cudnn9-runtime
 ARG BASE=pytorch/pytorch:2.13.0-cuda13.0-cudnn9-runtime
@@ -27,9 +28,10 @@ ENV PATH=/opt/venv/bin:${PATH} \
 # The virtual environment sees the base's torch, which is 2.13.0 too: it is not fetched again, and the
 # build stops where it would be.
 WORKDIR /opt/zbench
-COPY requirements.lock ./
+COPY requirements.lock requirements-image.lock ./
 RUN python3 -m venv --system-site-packages /opt/venv \
     && pip install --no-cache-dir --requirement requirements.lock \
+        --requirement requirements-image.lock \
     && python -c 'import sys, torch; sys.exit(torch.__file__.startswith(sys.prefix))'
 
 COPY pyproject.toml README.md LICENSE NOTICE ./

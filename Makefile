@@ -2,6 +2,7 @@
 # make test   the tests that take a few minutes
 # make check  ruff and mypy
 # make test-fuzz  thousands of damaged grids, adapters, data files and runs folders: an hour
+# make test-cloud  the SkyPilot recipe, by SkyPilot in an environment of its own, .venv-sky
 # make install  .venv alone
 #
 # Each makes .venv first, once: it is made again only when the lock or the package's set-up changes.
@@ -13,7 +14,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-fuzz check
+.PHONY: install demo test test-cloud test-fuzz check
 
 install: $(INSTALLED)
 
@@ -34,6 +35,13 @@ test: $(INSTALLED)
 test-fuzz: $(INSTALLED)
 	@ZBENCH_FUZZ=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --timeout 7200 tests/fuzz
 
+# SkyPilot cannot live beside requirements.lock. Where it cannot be had, its tests are skipped, and say so.
+test-cloud: $(INSTALLED)
+	@test -e .venv-sky/.installed || { echo "installing SkyPilot into .venv-sky" && $(PYTHON) -m venv .venv-sky \
+		&& .venv-sky/bin/python -m pip install -q --disable-pip-version-check skypilot==0.14.1 \
+		&& touch .venv-sky/.installed; } || rm -rf .venv-sky
+	@$(VENV)/bin/python -m pytest -q -rs tests/test_cloud.py
+
 check: $(INSTALLED)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
@@ -48,4 +56,13 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r requirements.lock
 	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What tests of Ray and of the container's extras need, and those of trackers and of PostgreSQL.
+$(VENV)/.image: $(INSTALLED) requirements-image.lock
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r requirements-image.lock
+	@touch $@
+
+$(VENV)/.trackers: $(INSTALLED) requirements-trackers.lock
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r requirements-trackers.lock
 	@touch $@
