@@ -39,6 +39,7 @@ from harness.commands.arguments import (
 from harness.commands.comparing import compare_command, drift_command
 from harness.commands.keeping import clean_command, verify_command
 from harness.commands.previewing import preview_command
+from harness.commands.starting import schema_command
 from harness.terminal import print_in_any_encoding
 
 if TYPE_CHECKING:
@@ -323,6 +324,7 @@ app.command("compare")(compare_command)
 app.command("drift")(drift_command)
 app.command("verify")(verify_command)
 app.command("clean")(clean_command)
+app.command("schema")(schema_command)
 
 
 def main() -> NoReturn:

@@ -34,6 +34,7 @@ FLAGS = {
     "theory": {"--quick", "--full", "--runs-dir", "--reports-dir", "--tracking-uri"}
     | {"--json", "--debug", "--help"},
     "verify": COMMON | {"--json"},
+    "schema": {"--debug", "--help"},
     "clean": COMMON | {"--yes", "--json"},
     "export-adapter": COMMON | {"--json"},
     "import-adapter": {"--model", "--output", "--method", "--option"}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from harness.data.template_choice import GridTemplate, template_settings
 from harness.spec import Fault, Spec, UserPath, is_hub_name, place_of
@@ -29,7 +30,7 @@ class ValidationSpec(Spec):
     """Or another split of the same set, whole."""
     path: UserPath | None = None
     """Or a file of rows, found as the training data's `path`."""
-    sha256: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    sha256: SkipJsonSchema[str | None] = Field(default=None, exclude_if=lambda value: value is None)
     """Of the files that they are read from, once these are found; no grid says it."""
 
     @field_validator("sha256")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from harness.errors import did_you_mean, shortened
 from harness.evaluation.benchmarks import BENCHMARKS, Benchmark, Decoding
@@ -57,7 +58,7 @@ def _is_unset(value: object) -> bool:
 class TaskSpec(Spec):
     """A benchmark that a grid asks for."""
 
-    include: str | None = Field(default=None, exclude_if=_is_unset)
+    include: SkipJsonSchema[str | None] = Field(default=None, exclude_if=_is_unset)
     """Folder of task YAMLs of one's own; the grid's `include`."""
     name: str
     """A task or group of lm-eval, or of `include`, or a key of BENCHMARKS."""
@@ -77,9 +78,9 @@ class TaskSpec(Spec):
     """Whether few-shot examples are turns of that chat; lm-eval's default is true."""
     system_instruction: str | None = Field(default=None, exclude_if=_is_unset)
     """Text before all else, as in lm-eval; the system's turn of a chat."""
-    files: tuple[LocalFile, ...] = Field(default=(), exclude_if=operator.not_)
+    files: SkipJsonSchema[tuple[LocalFile, ...]] = Field(default=(), exclude_if=operator.not_)
     """The local files of its tasks; from the grid's `local_data`."""
-    allow_code_execution: bool = Field(default=False, exclude_if=operator.not_)
+    allow_code_execution: SkipJsonSchema[bool] = Field(default=False, exclude_if=operator.not_)
     """Whether its scoring may run code that a model has written; the grid's."""
 
     cluster: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
@@ -87,7 +88,9 @@ class TaskSpec(Spec):
     )
     """Column of its data that items of one source share, such as a passage, for clustered errors;
     no part of the request: nothing is scored again for it."""
-    draw: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=_is_unset)
+    draw: SkipJsonSchema[Annotated[int, Field(ge=1)] | None] = Field(
+        default=None, exclude_if=_is_unset
+    )
     """Which further draw of sampled responses it is, as of a repeated training; the grid's own key
     of no task."""
 

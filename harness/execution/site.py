@@ -30,7 +30,7 @@ class Site(Spec):
     max_requeues: Annotated[int, Field(ge=0)] = 5
     """How often a cell is placed anew in a row without having come further."""
 
-    @field_validator("sbatch", mode="before")
+    @field_validator("sbatch", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _words(cls, value: object) -> object:
         try:
@@ -38,7 +38,7 @@ class Site(Spec):
         except ValueError as fault:
             raise Fault(f"cannot be split into words ({fault})") from fault
 
-    @field_validator("setup", mode="before")
+    @field_validator("setup", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _lines(cls, value: object) -> object:
         return tuple(value.splitlines()) if isinstance(value, str) else value

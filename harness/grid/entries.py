@@ -278,14 +278,23 @@ GridName = Annotated[
     Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=80),
     AfterValidator(_free_name),
 ]
-Models = Annotated[dict[str, ModelSpec], PlainValidator(_models)]
+Models = Annotated[
+    dict[str, ModelSpec],
+    PlainValidator(_models, json_schema_input_type=Annotated[dict[str, ModelSpec], NON_EMPTY]),
+]
 KnownModel = Annotated[str, AfterValidator(_known_model)]
 Data = Annotated[DataSpec, WrapValidator(_data)]
 KnownData = Annotated[str, AfterValidator(_known_data)]
 Train = Annotated[dict[str, Any], AfterValidator(_grid_train)]
-Include = Annotated[str | None, PlainValidator(_include)]
-LocalData = Annotated[dict[str, dict[str, str]], PlainValidator(_local_data)]
+Include = Annotated[str | None, PlainValidator(_include, json_schema_input_type=str | None)]
+LocalData = Annotated[
+    dict[str, dict[str, str]],
+    PlainValidator(_local_data, json_schema_input_type=dict[str, dict[str, str]]),
+]
 AllowCode = Annotated[bool, AfterValidator(_allow_code)]
-Tasks = Annotated[list[TaskSpec], PlainValidator(_tasks)]
+Tasks = Annotated[
+    list[TaskSpec],
+    PlainValidator(_tasks, json_schema_input_type=Annotated[list[str | TaskSpec], NON_EMPTY]),
+]
 BlockMethod = Annotated[MethodChoice, PlainValidator(_parse_block_method)]
 NamedMethod = Annotated[MethodChoice, PlainValidator(_parse_named_method)]

@@ -14,6 +14,11 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """What some systems take for a device, whatever its ending."""
 
 
+def model_name_pattern() -> str:
+    """What a model's name matches, whole."""
+    return f"^{_MODEL.pattern}$"
+
+
 def grid_name_fault(name: str) -> str | None:
     """Why a grid cannot have a name, of which the folder of its report is made."""
     if name.casefold().strip(" .") == "theory":

@@ -46,7 +46,11 @@ def _unique(names: Sequence[str]) -> Sequence[str]:
 
 
 NON_EMPTY = AfterValidator(_some)  # after the entries' own faults
-Names = Annotated[tuple[Name, ...], BeforeValidator(_as_list), AfterValidator(_unique)]
+Names = Annotated[
+    tuple[Name, ...],
+    BeforeValidator(_as_list, json_schema_input_type=Name | tuple[Name, ...]),
+    AfterValidator(_unique),
+]
 
 
 class BenchmarkColumn(Spec):
@@ -62,6 +66,9 @@ class BenchmarkColumn(Spec):
     """Its head; the benchmark's where absent."""
 
 
+Weights = list[Name] | dict[Name, Annotated[float, Field(gt=0)]]
+
+
 class AverageColumn(Spec):
     """A column of a table: a weighted mean of benchmarks, all of which are shares."""
 
@@ -70,7 +77,7 @@ class AverageColumn(Spec):
     weight (they need not sum to 1); a list gives all the same one."""
     title: Title = "Average"
 
-    @field_validator("average", mode="before")
+    @field_validator("average", mode="before", json_schema_input_type=Weights)
     @classmethod
     def _with_weights(cls, raw: Any) -> Any:
         if isinstance(raw, list | tuple):
@@ -97,7 +104,10 @@ def _read_column(entry: Any) -> BenchmarkColumn | AverageColumn:
     return found
 
 
-ColumnSpec = Annotated[BenchmarkColumn | AverageColumn, PlainValidator(_read_column)]
+ColumnSpec = Annotated[
+    BenchmarkColumn | AverageColumn,
+    PlainValidator(_read_column, json_schema_input_type=Name | BenchmarkColumn | AverageColumn),
+]
 
 
 class TableSpec(Spec):

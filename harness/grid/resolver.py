@@ -64,7 +64,9 @@ class BlockFile(Spec):
     methods: Annotated[list[BlockMethod], NON_EMPTY]
     """Method names, labels of the grid's `methods`, or mappings with `method` and options."""
     fractions: Annotated[list[Fraction], NON_EMPTY] = [1.0]
+    """Shares of the training set, from 0 to 1."""
     seeds: Annotated[list[Seed], NON_EMPTY] = [0]
+    """Each is a training of its own."""
     tasks: Tasks | None = None
     """The grid's tasks where absent."""
     gpus_per_cell: DeviceCount | None = None
@@ -83,11 +85,17 @@ class GridFile(Spec):
 
     # Order matters: validators of later fields read what earlier ones filled into the context.
     name: GridName
+    """Of its report's folder and its MLflow experiment."""
     title: Annotated[str, Field(max_length=500)] | None = None
+    """Of the report; the name where absent."""
     notes: list[Annotated[str, Field(max_length=5000)]] = []
+    """Caveats printed in the report."""
     world: Literal["demo"] | None = None
+    """The embedded world that stands in for the data root."""
     models: Models
+    """Base models by name."""
     data: Data = DataSpec()
+    """What the blocks that name no set train on; Alpaca where absent."""
     datasets: dict[DataName, Data] = {}
     """Training sets by name, for the blocks that name one."""
     train: Train = {}
@@ -102,9 +110,11 @@ class GridFile(Spec):
     allow_code_execution: AllowCode = False
     """Whether benchmarks may run code that a model has written."""
     tasks: Tasks
+    """Benchmarks: names, or mappings with `name` and settings."""
     gpus_per_cell: DeviceCount = 1
     """Devices that train a cell, where its block says nothing else."""
     blocks: Annotated[list[BlockFile], NON_EMPTY]
+    """Which methods are trained on which models, with which fractions and seeds."""
     tables: list[TableSpec] = []
     """Tables of the report; one with all benchmarks where absent."""
     compare: Name | None = None
@@ -126,6 +136,7 @@ class GridFile(Spec):
     """The standard deviation of one model's score over re-trainings, in points: a prior for what
     the grid's own seeds do not tell."""
     tracking: TrackingSpec = TrackingSpec()
+    """Where runs are logged."""
     budgets: bool = False
     """Whether `plan` and the report say how equal the methods' budgets are."""
 

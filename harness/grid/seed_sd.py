@@ -77,7 +77,10 @@ def _read_one(raw: Any, faults: Faults, *place: str) -> SeedSd | None:
     return SeedSd(points=value)
 
 
-SeedSdsEntry = Annotated[SeedSds, PlainValidator(_read)]
+Points = Annotated[float, Field(gt=0)] | SeedSd
+SeedSdsEntry = Annotated[
+    SeedSds, PlainValidator(_read, json_schema_input_type=Points | dict[str, Points])
+]
 
 
 def seed_sd_faults(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, ValidationInfo
 
@@ -66,12 +66,22 @@ class TuneFile(Spec):
     """The keys of `tune`; `space` and `on` are read with the block's methods."""
 
     trials: Trials
+    """Of each method."""
     seeds: TrialSeeds = 1
+    """Trainings of each trial."""
     on: Any = "validation"
+    """The validation loss of the weights that are kept, or a benchmark of its own."""
     sampler: Sampler = "grid"
-    pruner: Annotated[Percentile | None, BeforeValidator(_pruner)] = None
+    """Optuna's sampler, which draws the trials from the space."""
+    pruner: Annotated[
+        Percentile | None,
+        BeforeValidator(_pruner, json_schema_input_type=Literal["median"] | Percentile | None),
+    ] = None
+    """Which trials are stopped early; `median` is the percentile 50."""
     batch: BatchSize = 4
+    """Trials of a round of tpe, which draws from the results of the rounds before."""
     space: Annotated[dict[str, Any], Field(min_length=1)]
+    """Lists of values, or ranges, by setting, by the label of each trained method of the block."""
 
 
 def _tune(raw: Any, info: ValidationInfo) -> TuneSpec:
@@ -106,7 +116,7 @@ def _tune(raw: Any, info: ValidationInfo) -> TuneSpec:
     return TuneSpec.model_validate({**dict(found), "on": on, "space": space})
 
 
-Tune = Annotated[TuneSpec, PlainValidator(_tune)]
+Tune = Annotated[TuneSpec, PlainValidator(_tune, json_schema_input_type=TuneFile)]
 
 
 def _missing_or_idle(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 
 from harness.errors import MethodError, ModelError, ZbenchError, did_you_mean
 from harness.methods.method import Method, MethodOptions
@@ -35,7 +36,7 @@ class AdapterOptions(MethodOptions):
     adapter: str
     """Folder with adapter_config.json and adapter_model.safetensors; a relative one lies beside
     the grid file."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]*$")] = ""
+    sha256: SkipJsonSchema[Annotated[str, Field(pattern="^[0-9a-f]*$")]] = ""
     """SHA-256 of the folder's two files, computed when the grid is read."""
 
     def identity(self) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def _params(raw: Any) -> int | str:
 class MatchSpec(Spec):
     """How many parameters a method is to train; its size is chosen for each model."""
 
-    params: Annotated[int | str, BeforeValidator(_params)]
+    params: Annotated[int | str, BeforeValidator(_params, json_schema_input_type=float | str)]
     """A number, with K, M or G if wished, or the name of a method of the grid: as many as that."""
     tolerance: Annotated[float, Field(gt=0, le=1)] = 0.1
     """The largest share of `params` by which the method may miss it."""

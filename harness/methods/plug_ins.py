@@ -62,6 +62,11 @@ class Registry(Mapping[str, Method]):
             self._imported[name] = _load(entries[0])
         return self._imported[name]
 
+    @property
+    def own(self) -> Mapping[str, Method]:
+        """zbench's own methods, without those of other packages."""
+        return self._own
+
     def __iter__(self) -> Iterator[str]:
         yield from self._own
         yield from sorted(self._entry_points.keys() - self._own.keys())

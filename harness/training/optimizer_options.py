@@ -53,6 +53,11 @@ UNSHARDED = ("Muon", "Adafactor")
 """Optimizers that need a whole matrix at once, where FSDP keeps a shard of it."""
 
 
+def known_optimizers() -> tuple[str, ...]:
+    """Torch's names of the optimizers that zbench runs."""
+    return tuple(_FILES)
+
+
 def checked_optimizer(raw: Any) -> dict[str, Any] | None:
     """The `optimizer` of training settings in canonical form: torch's name, and what differs from
     its defaults; None for AdamW with its defaults.

@@ -58,7 +58,10 @@ class TrainSpec(Spec):
     """Length of the linear warm-up as a share of all steps, rounded up to a whole step."""
     warmup_steps: Annotated[int, Field(ge=0, le=10**12)] | None = None
     """Length of the linear warm-up in optimizer steps."""
-    optimizer: Annotated[dict[str, Any] | None, BeforeValidator(checked_optimizer)] = IF_STATED
+    optimizer: Annotated[
+        dict[str, Any] | None,
+        BeforeValidator(checked_optimizer, json_schema_input_type=str | dict[str, Any] | None),
+    ] = IF_STATED
     """The optimizer, by its name in torch.optim, or a mapping of `name` and its options; None is
     AdamW. Muon trains matrices, AdamW the other tensors."""
     weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.0
