@@ -37,7 +37,7 @@ from harness.commands.arguments import (
     expanded_path,
 )
 from harness.commands.comparing import compare_command, drift_command
-from harness.commands.keeping import clean_command, verify_command
+from harness.commands.keeping import clean_command, merge_command, verify_command
 from harness.commands.previewing import preview_command
 from harness.commands.starting import schema_command
 from harness.terminal import print_in_any_encoding
@@ -325,6 +325,7 @@ app.command("drift")(drift_command)
 app.command("verify")(verify_command)
 app.command("clean")(clean_command)
 app.command("schema")(schema_command)
+app.command("merge")(merge_command)
 
 
 def main() -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.commands.display import console, print_json, print_line, print_warnings
+from harness.commands.display import console, print_json, print_line, print_warnings, size_text
 from harness.errors import StorageError, UsageError
 from harness.grid.schema import Cell
 from harness.grid.upkeep import Waste, find_waste
@@ -33,10 +33,10 @@ def clean_command(runs_dir: Path, cells: Sequence[Cell], *, remove: bool, as_jso
         return 1 if faults else 0
     screen = console()
     for one in waste:
-        print_line(screen, f"{_size(one.size_bytes):>9}  {one.why}: {one.path}")
+        print_line(screen, f"{size_text(one.size_bytes):>9}  {one.why}: {one.path}")
     print_warnings(screen, [*alone, *faults])
     done = "removed" if remove else "may be removed; with --yes it is"
-    print_line(screen, f"{_size(total)} in {len(waste)} places {done}")
+    print_line(screen, f"{size_text(total)} in {len(waste)} places {done}")
     return 1 if faults else 0
 
 
@@ -49,10 +49,3 @@ def _remove(waste: Sequence[Waste]) -> list[str]:
         except StorageError as fault:
             faults.append(str(fault))
     return faults
-
-
-def _size(num_bytes: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.1f} {unit}"
-    return f"{num_bytes} B"

@@ -193,6 +193,14 @@ def grid_warnings(states: Sequence[CellState]) -> list[str]:
     ]
 
 
+def size_text(num_bytes: int) -> str:
+    """A number of bytes in a unit that suits it."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.1f} {unit}"
+    return f"{num_bytes} B"
+
+
 def print_warnings(console: Console, warnings: Sequence[str]) -> None:
     """Prints one line for each warning."""
     for text in warnings:

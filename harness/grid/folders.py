@@ -90,7 +90,7 @@ def _listed(runs_dir: Path) -> dict[str, Path]:
         raise StorageError(str(unreadable(place, fault))) from fault
     for name in names:
         _, dashes, cell_id = name.rpartition("--")
-        if dashes:
+        if dashes and not name.startswith("."):  # a copy that is being made
             found.setdefault(cell_id, place / name)
     return found
 

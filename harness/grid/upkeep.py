@@ -72,13 +72,13 @@ def verify_cell(folder: Path) -> Iterator[Finding]:
         again = "the cell's next run writes it again"
         yield Finding("damaged", folder / CELL_FILE, f"describes no cell; {again}")
     if result is not None:
-        yield from _verify_files(folder, result)
+        yield from verify_files(folder, result)
     yield from _verify_checkpoints(folder / CHECKPOINTS_FOLDER)
     for path in leftovers(folder):
         yield Finding("left over", path, "of a write that was killed; `zbench clean` removes it")
 
 
-def _verify_files(folder: Path, result: CellResult) -> Iterator[Finding]:
+def verify_files(folder: Path, result: CellResult) -> Iterator[Finding]:
     """Looks at every file that belongs to a result."""
     known = result.files_sha256
     tables = [path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")]
@@ -222,6 +222,8 @@ def find_waste(runs_dir: Path, ids: Collection[str]) -> tuple[list[Waste], list[
     waste = [_waste(path, "left by a killed write") for path in left_beside(runs_dir)]
     alone: list[str] = []
     for folder in sorted((runs_dir / "cells").glob("*--*")):
+        if _is_temporary(folder.name):
+            continue
         if folder.is_symlink() or not folder.is_dir():
             alone.append(f"{folder}: is no folder of its own; left alone")
             continue
