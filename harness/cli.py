@@ -22,6 +22,7 @@ from harness.commands.arguments import (
     DebugOption,
     DeviceOption,
     DryRunOption,
+    EveryOption,
     ExecutorOption,
     FollowOption,
     GridArgument,
@@ -33,6 +34,7 @@ from harness.commands.arguments import (
     SbatchOption,
     SeveralRunsOption,
     UriOption,
+    WatchOption,
     WorkersOption,
     expanded_path,
 )
@@ -196,13 +198,24 @@ def status_command(
     runs_dir: SeveralRunsOption = SEVERAL_RUNS,
     data_root: DataOption = None,
     only: OnlyOption = None,
+    watch: WatchOption = False,
+    every: EveryOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """Show what is done, running and failed, with each failure's first line and log."""
+    """Show what is done, running (where, how far) and failed, with each failure's line and log."""
     from harness.commands import status
+    from harness.commands import watch as watching
+    from harness.errors import UsageError
 
-    return status.status_command(_open(grid, runs_dir, data_root, only), as_json=as_json)
+    if every is not None and not watch:
+        raise UsageError("--every: is for --watch; give both")
+    if watch and as_json:
+        raise UsageError("--watch, --json: give one of them; --json tells what is so now")
+    opened = _open(grid, runs_dir, data_root, only)
+    if watch:
+        return watching.watch_command(opened, seconds=every)
+    return status.status_command(opened, as_json=as_json)
 
 
 @app.command("run-cell")

@@ -25,7 +25,7 @@ FLAGS = {
     "plan": COMMON
     | {"--hardware", "--probe", "--price-per-hour", "--only", "--device", "--workers"}
     | {"--allow-data-mismatch", "--json"},
-    "status": COMMON | {"--only", "--json"},
+    "status": COMMON | {"--only", "--watch", "--every", "--json"},
     "run-cell": COMMON | {"--tracking-uri", "--device", "--allow-data-mismatch", "--json"},
     "compare": COMMON | {"--items", "--tracking-uri", "--json"},
     "drift": {"--only", "--runs-dir", "--tracking-uri", "--json", "--debug", "--help"},

@@ -114,5 +114,12 @@ DryRunOption = Annotated[
 MismatchOption = Annotated[
     bool, typer.Option("--allow-data-mismatch", help="Data of another version; scores say so.")
 ]
+WatchOption = Annotated[
+    bool, typer.Option("--watch", help="Show it again and again, until nothing runs or is queued.")
+]
+EveryOption = Annotated[
+    float | None,
+    typer.Option("--every", min=1, help="Seconds between two views; default 5, in a log 180."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

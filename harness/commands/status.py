@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,9 @@ from harness.commands.display import (
     print_notes,
     print_warnings,
 )
+from harness.commands.live import Live, live_cells
 from harness.commands.tuning import tuning_lines, tuning_records, waiting_lines
-from harness.grid.folders import CHECKPOINTS_FOLDER, LOG_FILE
+from harness.grid.folders import CHECKPOINTS_FOLDER
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid
 from harness.records.checkpoints import checkpoint_folders, step_of
@@ -26,45 +28,70 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+ORDER = ("done", "running", "failed", "to do", "stale", "pruned")
+SELDOM = ("stale", "pruned")
+"""Told where there are any."""
+
+
 def status_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Shows how far the cells are; `verify` and `run-grid` read all of their files."""
     grid = replace(grid, thorough=False)
     warnings = [*grid.notices, *grid_warnings(grid.states)]
+    live = live_cells(grid.states)
     if as_json:
-        cells = cell_records(grid.states)
+        records = cell_records(grid.states)
+        for record in records:
+            if (one := live.get(record["id"])) is not None:
+                record["running"] = one.record()
         told = {"tunings": tuning_records(grid)} if grid.tunings else {}
-        print_json({"grid": grid.spec.name, "warnings": warnings, **told, "cells": cells})
+        print_json({"grid": grid.spec.name, "warnings": warnings, **told, "cells": records})
     else:
         screen = console()
-        _print_status(screen, grid.states)
-        for line in (*waiting_lines(grid), *(f"tuning:  {one}" for one in tuning_lines(grid))):
-            print_line(screen, line)
+        print_status(screen, grid, live)
         print_warnings(screen, warnings)
     return 0
 
 
-def _print_status(screen: Console, states: Sequence[CellState]) -> None:
-    """Prints the number of cells by status, and all that are not done by name."""
-    cells = {name: [state for state in states if state.status == name]
-             for name in ("done", "running", "failed", "to do", "stale", "pruned")}  # fmt: skip
-    for name in ("stale", "pruned"):
-        if not cells[name]:
-            del cells[name]
-    counts = ", ".join(f"{len(members)} {name}" for name, members in cells.items())
-    screen.print(f"{len(states)} cells: {counts}", highlight=False)
+def print_status(screen: Console, grid: OpenGrid, live: Mapping[str, Live]) -> None:
+    """Prints the number of cells by status, all that are not done by name, and the tunings."""
+    states = grid.states
+    screen.print(counts_line(states), highlight=False)
     print_notes(screen, states)
-    for state in cells["running"]:
-        print_line(screen, f"running: {state.cell.label}  log: {state.folder / LOG_FILE}")
-    for state in cells["failed"]:
-        print_line(screen, f"failed:  {state.cell.label}: {state.fault}{log_line(state)}")
-    for state in cells.get("stale", []):
-        print_line(screen, f"stale:   {state.fault}")
-    for state in cells.get("pruned", []):
-        print_line(screen, f"pruned:  {state.cell.label}: {state.fault}")
-    for state in cells["to do"]:
-        lacks = ", ".join(task.name for task in state.missing)
-        what = f"scores of {lacks}" if state.trained else f"training{_resumed_step(state)}"
-        print_line(screen, f"to do:   {state.cell.label}: {what}")
+    for status, line in (
+        ("running", lambda state: running_line(state, live[state.cell.id]) + log_line(state)),
+        ("failed", failed_line),
+        ("stale", lambda state: f"stale:   {state.fault}"),
+        ("pruned", lambda state: f"pruned:  {state.cell.label}: {state.fault}"),
+        ("to do", _to_do_line),
+    ):
+        for state in states:
+            if state.status == status:
+                print_line(screen, line(state))
+    for text in (*waiting_lines(grid), *(f"tuning:  {one}" for one in tuning_lines(grid))):
+        print_line(screen, text)
+
+
+def counts_line(states: Sequence[CellState]) -> str:
+    """The number of cells by status."""
+    counts = Counter[str](state.status for state in states)
+    parts = [f"{counts[name]} {name}" for name in ORDER if counts[name] or name not in SELDOM]
+    return f"{len(states)} cells: {', '.join(parts)}"
+
+
+def running_line(state: CellState, live: Live) -> str:
+    """Where a cell runs, since when, and how far it is."""
+    return f"running: {state.cell.label}: {live}"
+
+
+def failed_line(state: CellState) -> str:
+    """Why a cell failed, and its log."""
+    return f"failed:  {state.cell.label}: {state.fault}{log_line(state)}"
+
+
+def _to_do_line(state: CellState) -> str:
+    lacks = ", ".join(task.name for task in state.missing)
+    what = f"scores of {lacks}" if state.trained else f"training{_resumed_step(state)}"
+    return f"to do:   {state.cell.label}: {what}"
 
 
 def _resumed_step(state: CellState) -> str:

@@ -78,7 +78,7 @@ class CellProgress:
                 parts.append(f"{self.tokens_per_second:,.0f} tokens/s")
         else:
             parts = [f"scoring {self.part}, {self.done} of {self.total}"]
-        if (left := self.seconds_left) is not None:
+        if (left := self.seconds_left) is not None and self.done < self.total:
             parts.append(f"{format_seconds(left)} left of it")
         return ", ".join(parts)
 
