@@ -197,9 +197,9 @@ def _tracked_side(
     runs: list[str] = []
     problem = ""
     for folder in runs_folders(runs_dir):
-        lookup = RunLookup(resolve_uri(None, folder, tracking_uri), folder)
+        uri = resolve_uri(None, folder, tracking_uri)
         try:
-            if lookup.exists():
+            if uri is not None and (lookup := RunLookup(uri, folder)).exists():
                 run = lookup.find(name)
                 if run is not None:
                     place = f"MLflow run {run.run_id}"

@@ -79,7 +79,7 @@ ReportsOption = Annotated[
 ]
 UriOption = Annotated[
     str | None,
-    typer.Option("--tracking-uri", help="MLflow; default sqlite:///<runs-dir>/mlflow.db."),
+    typer.Option("--tracking-uri", help="MLflow, or none; default sqlite:///<runs-dir>/mlflow.db."),
 ]
 OnlyOption = Annotated[
     str | None, typer.Option("--only", help="Cells whose label or id holds all these words.")

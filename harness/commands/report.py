@@ -42,7 +42,7 @@ def report_command(
         screen, [*grid.notices, *(f"left out of the report: {state.fault}" for state in lost)]
     )
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
-    own = is_own(uri, grid.runs_dir)
+    own = uri is None or is_own(uri, grid.runs_dir)
     if not any(state.result for state in states) and own:
         raise ReportError(
             f"{grid.spec.name}: no cell has a result in {runs_text(grid.runs)}; "

@@ -11,7 +11,14 @@ from typing import Literal
 from harness.cell.memory import SmallerBudget
 from harness.cell.run import describe, run_cell
 from harness.cell.settings import RunSettings
-from harness.commands.display import cell_records, console, print_cells, print_json, print_warnings
+from harness.commands.display import (
+    cell_records,
+    console,
+    print_cells,
+    print_json,
+    print_line,
+    print_warnings,
+)
 from harness.commands.progress import Notices, progress
 from harness.execution.devices import resolve_devices, worker_threads
 from harness.execution.plan import RunPlan
@@ -48,9 +55,11 @@ def run_cell_command(
     devices = resolve_devices(device, workers=None if needed > 1 else 1, num_cells=needed)
     check_gpus_per_cell(grid.states, len(devices), f"--device {device}")
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
-    tracker = Tracker(grid.spec, uri, grid.runs_dir, grid.states)
+    tracker = None if uri is None else Tracker(grid.spec, uri, grid.runs_dir, grid.states)
     screen = console(quiet=as_json)
     print_warnings(screen, warnings)
+    if tracker is None:
+        print_line(screen, "MLflow: not logged (none)")
     notices = Notices(screen, grid.states)
     settings = RunSettings(
         runs_dir=grid.runs_dir,
@@ -60,22 +69,24 @@ def run_cell_command(
         data_contents=grid.data_contents,
     )
     with progress(screen, grid.states, grid.num_rows) as show:
+        listeners: list[Emit] = [show, notices, *([tracker] if tracker else [])]
 
         def emit(event: Event) -> None:
-            for listener in (show, notices, tracker):
+            for listener in listeners:
                 listener(event)
 
         try:
             ended = _run(grid, RunPlan(settings=settings, devices=devices), needed, emit)
         except (CellBusy, KeyboardInterrupt):
-            tracker.close(timeout=10)  # a scheduler that stops us does not wait for long
+            if tracker:
+                tracker.close(timeout=10)  # a scheduler that stops us does not wait for long
             raise
-    problem = tracker.close()
+    problem = tracker.close() if tracker else None
     if ended == "again":  # in the place of this process, whose memory is free with it
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     after = grid.read_states()
-    if tracker.told:
+    if tracker and tracker.told:
         print_warnings(screen, [tracker.told])
     print_cells(screen, after, problem)
     if as_json:

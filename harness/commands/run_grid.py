@@ -104,12 +104,14 @@ def _executor(name: str) -> Executor:
     return EXECUTORS[name]()
 
 
-def _start_tracker(grid: OpenGrid, uri: str, has_work: bool) -> Tracker | None:
-    """Starts logging; None where there is nothing to log.
+def _start_tracker(grid: OpenGrid, uri: str | None, has_work: bool) -> Tracker | None:
+    """Starts logging; None where there is nothing to log, or nowhere.
 
     That is where nothing runs and the runs folder's own database holds all that is done. Importing
     MLflow takes longer than all the rest of such a run.
     """
+    if uri is None:
+        return None
     if not has_work and is_own(uri, grid.runs_dir):
         contents = {content_hash(state.folder) for state in grid.states if state.result}
         if not is_behind(grid.runs_dir / DATABASE_FILE, contents):
@@ -179,7 +181,7 @@ def _print_outcome(
     screen: Console,
     grid: OpenGrid,
     outcome: GridOutcome,
-    uri: str,
+    uri: str | None,
     problem: str | None,
 ) -> None:
     """Prints what came of a run."""
@@ -199,7 +201,8 @@ def _print_outcome(
         text += "; now `zbench report` with the same grid"
     for line in tuning_lines(grid):
         print_line(screen, line)
-    print_line(screen, f"{text}. MLflow: {mask_secrets(uri)}")
+    logged = "not logged (none)" if uri is None else mask_secrets(uri)
+    print_line(screen, f"{text}. MLflow: {logged}")
     for line in waiting_lines(grid):
         print_line(screen, f"not done: {line.removeprefix('waits:').strip()}")
     for state in states:

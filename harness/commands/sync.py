@@ -15,6 +15,10 @@ def sync_command(grid: OpenGrid, *, tracking_uri: str | None) -> int:
     print_warnings(screen, grid.notices)
     states = grid.states  # their faults are told before MLflow is begun
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
+    if uri is None:
+        print_line(screen, "nothing is logged: the tracking URI is none; name a store with "
+                   "--tracking-uri")  # fmt: skip
+        return 0
     runs = GridRuns(grid.spec, uri, grid.runs_dir)
     logged = runs.sync(states)
     runs.close()

@@ -139,6 +139,8 @@ def _track(
     from harness.tracking.study import log_study
 
     uri = resolve_uri(None, runs_dir, option)
+    if uri is None:
+        return "MLflow:  not logged (none)"
     metrics = {"seconds": seconds}
     for row in study.find():
         assert row.slope is not None

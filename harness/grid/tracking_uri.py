@@ -12,8 +12,10 @@ from harness.spec import Spec
 
 SERVERS = ("http", "https")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+NOWHERE = "none"
+"""What stands for an address where nothing is logged."""
 FORMS = "http://HOST:PORT, sqlite:///PATH/mlflow.db or postgresql://HOST/NAME"
-"""What an address may look like, for those who gave another."""
+"""What an address may look like, for those who gave another; `none` logs nowhere."""
 
 
 def uri_fault(uri: str) -> str | None:
@@ -22,7 +24,7 @@ def uri_fault(uri: str) -> str | None:
         return f"is empty; write {FORMS}"
     if not uri.isprintable():
         return f"holds control characters; write {FORMS}"
-    if uri in ("databricks", "databricks-uc", "uc"):
+    if uri in (NOWHERE, "databricks", "databricks-uc", "uc"):
         return None
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme == "file":
@@ -44,8 +46,8 @@ def _no_scheme(uri: str) -> str:
     if re.match(r"(https?|sqlite|postgresql|mysql)\b", uri, re.IGNORECASE):
         return f"lacks :// after its scheme; write {FORMS}"
     return (
-        "names a folder, a file store, which is not written to; write sqlite:///PATH/mlflow.db, or "
-        "the address of a server"
+        "names a folder, a file store, which is not written to; write sqlite:///PATH/mlflow.db, "
+        "the address of a server, or none to log nowhere"
     )
 
 
@@ -85,7 +87,8 @@ class TrackingSpec(Spec):
     experiment: str | None = None
     """MLflow experiment; the grid's name where absent."""
     uri: str | None = None
-    """MLflow tracking URI; `--tracking-uri` and MLFLOW_TRACKING_URI take precedence over it."""
+    """MLflow tracking URI, or `none`: nothing is logged. `--tracking-uri` and MLFLOW_TRACKING_URI
+    take precedence over it."""
 
     @field_validator("uri")
     @classmethod

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from harness.errors import UsageError, mask_secrets
 from harness.grid.schema import GridSpec
-from harness.grid.tracking_uri import uri_fault
+from harness.grid.tracking_uri import NOWHERE, uri_fault
 
 DATABASE_FILE = "mlflow.db"
 """The database of a runs folder."""
@@ -50,8 +50,10 @@ def is_own(uri: str, runs_dir: Path) -> bool:
     return path is not None and path.resolve() == (runs_dir / DATABASE_FILE).resolve()
 
 
-def resolve_uri(grid: GridSpec | None, runs_dir: Path, option: str | None) -> str:
+def resolve_uri(grid: GridSpec | None, runs_dir: Path, option: str | None) -> str | None:
     """The URI of the option, else of MLFLOW_TRACKING_URI, of the grid, or the default.
+
+    None where the first of them is `none`: nothing is logged or looked for.
 
     Raises:
         UsageError: no MLflow store can have it.
@@ -66,13 +68,17 @@ def resolve_uri(grid: GridSpec | None, runs_dir: Path, option: str | None) -> st
             continue
         if fault := uri_fault(uri):
             raise UsageError(f"{place}: {mask_secrets(uri)!r} {fault}")
+        if uri == NOWHERE:
+            return None
         path, query = sqlite_path(uri), uri.partition("?")[1:]
         return uri if path is None else sqlite_uri(path.resolve()) + "".join(query)
     return default_uri(runs_dir)
 
 
-def shown_uri(uri: str, runs_dir: Path) -> str:
+def shown_uri(uri: str | None, runs_dir: Path) -> str:
     """The URI for a page that others read: no secret, and no folder above `runs_dir`."""
+    if uri is None:
+        return NOWHERE
     if is_own(uri, runs_dir) and not runs_dir.is_absolute():
         return sqlite_uri(runs_dir / DATABASE_FILE)
     return mask_secrets(uri)

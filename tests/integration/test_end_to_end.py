@@ -260,11 +260,16 @@ def test_ctrl_c_is_exit_code_130_and_no_failure(
     assert status["cells"][0]["status"] == "to do"
 
 
-def test_a_failing_cell_does_not_stop_the_others(finished: Path) -> None:
+def test_a_failing_cell_stops_no_other_and_nothing_is_logged_to_none(finished: Path) -> None:
     text = grid_text().replace("[base, zero-init-linear]", "[broken, base]")
     (finished / "broken.yaml").write_text(text.replace("name: slice\n", "name: broken\n"))
-    done = zbench(finished, "run-grid", "broken.yaml", "--runs-dir", "other")
+    where = ("broken.yaml", "--runs-dir", "other", "--tracking-uri", "none")
+    done = zbench(finished, "run-grid", *where)
     assert done.returncode == 1
+    assert "MLflow: not logged (none)" in done.stdout
+    synced = zbench(finished, "sync", *where)
+    assert (synced.returncode, synced.stdout[:18]) == (0, "nothing is logged:")
+    assert not [*finished.glob("other/*mlflow*"), *finished.glob("other/artifacts")]
     assert "Traceback" not in done.stdout + done.stderr
     status = zbench(finished, "status", "broken.yaml", "--runs-dir", "other", "--json")
     cells = {cell["label"]: cell for cell in json.loads(status.stdout)["cells"]}

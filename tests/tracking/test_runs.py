@@ -19,6 +19,7 @@ from harness.grid.folders import STEPS_FILE, cell_folder, items_path
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, GridSpec, expand
 from harness.grid.status import CellState, read_states
+from harness.grid.tracking_uri import TrackingSpec
 from harness.records.files import write_frame
 from harness.records.results import CellError, CellResult, write_result
 from harness.tracking.address import default_uri, resolve_uri, shown_uri
@@ -275,6 +276,13 @@ def test_the_option_takes_precedence_over_the_environment_over_the_grid(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://environment")
     assert resolve_uri(other, tmp_path, None) == "http://environment"
     assert resolve_uri(other, tmp_path, "http://option") == "http://option"
+    assert resolve_uri(other, tmp_path, "none") is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
+    assert resolve_uri(other, tmp_path, None) is None
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    nowhere = grid.model_copy(update={"tracking": TrackingSpec(uri="none")})
+    assert resolve_uri(nowhere, tmp_path, None) is None
+    assert shown_uri(None, tmp_path) == "none"
 
 
 def test_a_page_for_others_names_no_folder_of_this_machine(
