@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 
 from harness.errors import printable
+from harness.grid.locks import holder
 from harness.records.cell_progress import CellProgress
 from harness.records.events import (
     CellEnded,
@@ -86,7 +88,8 @@ class LogLines:
             self.queued.pop(key, None)
             self.running.pop(key, None)
             count = f"[{self.ended}/{len(self.labels)}]"
-            self.write(f"{count} {label}: {_ending(event)} ({event.seconds:.1f} s)")
+            count = f"{count} " if len(self.labels) > 1 else ""
+            self.write(f"{count}{label}: {_ending(event)} ({event.seconds:.1f} s)")
         elif key in self.running:
             self.running[key] = self.running[key].after(event)
             if isinstance(event, EpochValidated) and not event.restored:
@@ -105,7 +108,7 @@ class LogLines:
 
 def _ending(event: CellEnded) -> str:
     if event.elsewhere:
-        return "another process runs it"
+        return f"{holder(Path(event.folder))} runs it; the same command looks again"
     if event.paused:
         return "paused after an epoch, until the other trials have come as far"
     return "done" if event.error is None else f"FAILED: {event.error}"

@@ -22,18 +22,18 @@ from harness.cell.run import record_failure
 from harness.errors import StorageError, TrainingError, UsageError, ZbenchError, mask_secrets
 from harness.execution.devices import resolve_devices, worker_threads
 from harness.execution.local import LocalExecutor
+from harness.execution.log_lines import LogLines
 from harness.execution.node_job import NodeJob, read_job
 from harness.execution.plan import RunPlan
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed
 from harness.grid.folders import CHECKPOINTS_FOLDER, cell_folder
-from harness.grid.locks import holder
 from harness.grid.schema import Cell
 from harness.grid.status import CellState, read_states
 from harness.readers.files import Unreadable
 from harness.readers.json_files import read_json_object
 from harness.records.checkpoints import checkpoint_folders, step_of
 from harness.records.environment import placed_by
-from harness.records.events import CellEnded, CellStarted, Event, Warned
+from harness.records.events import CellEnded, Event
 from harness.records.files import write_text
 from harness.terminal import print_in_any_encoding
 
@@ -132,14 +132,15 @@ def run_job(job: NodeJob, index: int, starts: Path) -> int:
     _say(f"{cell.label}: {placed_by().get('job', f'process {os.getpid()}')}")
     tracker = _tracker(job, cell)
     code = 1
+    lines = LogLines({cell.id: cell.label}, _say, warnings=True)
     try:
-        with contextlib.closing(run_on_node(cell, job.plan)) as events:
+        with lines, contextlib.closing(run_on_node(cell, job.plan)) as events:
             for event in events:
                 if tracker is not None:
                     tracker(event)
                 if isinstance(event, CellEnded):
                     code = 0 if event.error is None and not event.elsewhere else 1
-                _tell(cell, event)
+                lines(event)
     except KeyboardInterrupt:
         _say(f"{cell.label}: told to stop; it resumes from its checkpoint")
         code = INTERRUPTED
@@ -177,21 +178,6 @@ def _tracker(job: NodeJob, cell: Cell) -> Tracker | None:
     settings = job.plan.settings
     states = read_states([cell], runs_dir=settings.runs_dir, data_root=settings.data_root)
     return Tracker(job.grid, job.plan.place.tracking_uri, settings.runs_dir, states)
-
-
-def _tell(cell: Cell, event: Event) -> None:
-    """Prints what a reader of the job's output looks for."""
-    if isinstance(event, CellStarted):
-        _say(f"{cell.label}: starts ({event.total_steps} steps to train)")
-    elif isinstance(event, Warned):
-        _say(f"warning: {cell.label}: {event.message}")
-    elif isinstance(event, CellEnded):
-        how = "done" if event.error is None else f"FAILED: {event.error}"
-        if event.elsewhere:
-            how = f"{holder(Path(event.folder))} runs it still; the same command looks again"
-        elif event.paused:
-            how = "paused after an epoch, until the other trials have come as far"
-        _say(f"{cell.label}: {how} ({event.seconds:.1f} s)")
 
 
 def _say(text: str) -> None:
