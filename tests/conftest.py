@@ -6,7 +6,11 @@ import os
 
 import pytest
 
-pytest_plugins = ["tests.fixtures.results", "tests.fixtures.studies"]
+pytest_plugins = [
+    "tests.fixtures.machines",
+    "tests.fixtures.results",
+    "tests.fixtures.studies",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from harness.errors import StorageError, UsageError, one_line
+from harness.grid.shared_folder import file_system
 from harness.records.process import is_alive, process_identity
 
 LOCK_FILE = ".lock"
@@ -154,17 +155,3 @@ def _name_holder(file: IO[str], identity: str) -> None:
     with contextlib.suppress(OSError):
         os.ftruncate(file.fileno(), 0)
         os.write(file.fileno(), identity.encode())
-
-
-def file_system(path: Path) -> str:
-    """The file system that holds a path, in words: `lustre at /scratch`."""
-    resolved = str(path.resolve())
-    best, kind = "", "its file system"
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/mounts").read_text(errors="replace").splitlines():
-            _, place, name, *_ = line.split(" ")
-            place = place.replace(r"\040", " ")
-            inside = resolved == place or resolved.startswith(place.rstrip("/") + "/")
-            if inside and len(place) >= len(best):  # a later mount hides an earlier one
-                best, kind = place, name
-    return one_line(f"{kind} at {best}" if best else kind)

@@ -18,11 +18,11 @@ from harness.grid.locks import (
     LOCK_FILE,
     WITHOUT_LOCKS,
     CellBusy,
-    file_system,
     holder,
     is_running,
     locked,
 )
+from harness.grid.shared_folder import file_system
 from harness.records.process import process_identity
 
 HOLD = """
@@ -132,12 +132,3 @@ def test_any_content_of_a_lock_is_a_lock(tmp_path: Path, content: bytes) -> None
     assert len(holder(tmp_path)) < 300
     with locked(tmp_path):
         assert is_running(tmp_path)
-
-
-def test_the_file_system_of_a_path_is_that_of_the_nearest_mount(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table = f"a / ext4 rw 0 0\nb {tmp_path} lustre rw 0 0\nc {tmp_path}x nfs rw 0 0\n"
-    monkeypatch.setattr(Path, "read_text", lambda self, **_: table)
-    assert file_system(tmp_path / "runs") == f"lustre at {tmp_path}"
-    assert file_system(Path("/")) == "ext4 at /"
