@@ -208,11 +208,19 @@ def _copy(source: Path, files: Sequence[Path], target: Path, result: CellResult)
 
 
 def merge_rest(source: Path, target: Path, *, dry_run: bool = False) -> Iterator[Merged]:
-    """Copies what was drawn for trials, and which test items training rows hold, where absent.
+    """Copies what was drawn for trials, which test items training rows hold, and the embedded
+    world, where absent.
 
     Raises:
         StorageError: the target cannot be written.
     """
+    for world in sorted((source / "world").glob("[!.]*")):
+        if not (copied := target / "world" / world.name).exists():
+            if not dry_run:
+                with atomic_folder(copied) as temporary:
+                    shutil.copytree(world, temporary, dirs_exist_ok=True)
+            size = sum(file.stat().st_size for file in world.rglob("*") if file.is_file())
+            yield Merged("copied", world, world.name, size_bytes=size)
     for place in (draws.FOLDER, overlap.FOLDER):
         for file in sorted((source / place).glob("[!.]*")):
             copy = target / place / file.name

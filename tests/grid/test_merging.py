@@ -162,11 +162,15 @@ def test_draws_and_overlap_come_along_where_they_are_absent(source: Path, target
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(text)
     (source / "overlap").mkdir()
+    (source / "world" / "demo-1").mkdir(parents=True)
+    (source / "world" / "demo-1" / "world.json").write_text("{}")
     (source / "overlap" / "c.parquet").write_text("3")
     (target / "tuning" / "draws").mkdir(parents=True)
     (target / "tuning" / "draws" / "b.json").write_text("other")
     found = {one.label: one.kind for one in merge_rest(source, target)}
-    assert found == {"a.json": "copied", "b.json": "kept", "c.parquet": "copied"}
+    copied = dict.fromkeys(("demo-1", "a.json", "c.parquet"), "copied")
+    assert found == copied | {"b.json": "kept"}
+    assert (target / "world" / "demo-1" / "world.json").read_text() == "{}"
     assert (target / "tuning" / "draws" / "b.json").read_text() == "other"
     assert (target / "overlap" / "c.parquet").read_text() == "3"
 
