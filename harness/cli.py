@@ -40,6 +40,7 @@ from harness.commands.arguments import (
 )
 from harness.commands.comparing import compare_command, drift_command
 from harness.commands.keeping import clean_command, merge_command, verify_command
+from harness.commands.preparing import prefetch_command
 from harness.commands.previewing import preview_command
 from harness.commands.starting import schema_command
 from harness.terminal import print_in_any_encoding
@@ -339,6 +340,7 @@ app.command("verify")(verify_command)
 app.command("clean")(clean_command)
 app.command("schema")(schema_command)
 app.command("merge")(merge_command)
+app.command("prefetch")(prefetch_command)
 
 
 def main() -> NoReturn:

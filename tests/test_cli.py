@@ -35,6 +35,7 @@ FLAGS = {
     | {"--json", "--debug", "--help"},
     "verify": COMMON | {"--json"},
     "schema": {"--debug", "--help"},
+    "prefetch": {"--to", "--data-root", "--update", "--json", "--debug", "--help"},
     "merge": {"--grid", "--dry-run", "--data-root", "--json", "--debug", "--help"},
     "clean": COMMON | {"--yes", "--json"},
     "export-adapter": COMMON | {"--json"},

@@ -44,6 +44,7 @@ from harness.models.trained_files import check_undamaged
 from harness.records.environment import describe_environment, prepare_torch
 from harness.records.events import CellEnded, CellStarted, Emit, Warned
 from harness.records.files import unwritable, write_text
+from harness.records.prefetched import use_prefetched
 from harness.records.results import (
     AGAIN,
     DAMAGED_FILE,
@@ -75,6 +76,7 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
         Stopped: a signal asked for it; the next call resumes from the checkpoint.
         ZbenchError: what went wrong, in one line; it is stored in the folder too.
     """
+    use_prefetched(settings.data_root)
     folder = cell_folder(settings.runs_dir, cell)
     context = CellContext(cell, settings, folder, emit)
     with locked(folder), _failures_recorded(context):
@@ -151,6 +153,7 @@ def follow_cell(cell: Cell, settings: RunSettings) -> None:
     Raises:
         ZbenchError: what went wrong, in one line.
     """
+    use_prefetched(settings.data_root)
     prepare_torch(settings.threads)
     folder = cell_folder(settings.runs_dir, cell)
     context = CellContext(cell, settings, folder, emit=lambda event: None)

@@ -34,6 +34,7 @@ from harness.execution.scheduling import devices_needed
 from harness.grid.locks import holder
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
+from harness.prepare.offline import refuse_missing
 from harness.tracking.address import DATABASE_FILE, is_own, resolve_uri
 from harness.tracking.database import is_behind
 from harness.tracking.metrics import content_hash
@@ -56,6 +57,7 @@ def run_grid_command(
     allowed = place.allow_data_mismatch
     warnings = [*grid.notices, *prepare_run(grid, allow_data_mismatch=allowed)]
     refuse_changed_inputs(grid.states)
+    refuse_missing(grid.expected, grid.data_root, executor=place.executor, grid=grid.argument)
     work = [state for state in grid.takes_on if state.status in LEFT]
     settings = RunSettings(runs_dir=grid.runs_dir, data_root=grid.data_root)
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)

@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 INSTEAD = "or give its parquet file as data.path"
 
 
+class NotHere(DataError):
+    """A set of the hub is not on this machine, and the network is switched off.
+
+    Attributes:
+        what: the set, in words.
+    """
+
+    def __init__(self, message: str, what: str) -> None:
+        self.what = what
+        super().__init__(message)
+
+
 def is_cached(source: str) -> bool:
     """Whether the hub's cache holds something of a repository of data."""
     from huggingface_hub import constants
@@ -31,7 +43,7 @@ def check_reachable(source: str, revision: str) -> None:
     """Refuses a data set that cannot be had: the network is switched off, and it is not here.
 
     Raises:
-        DataError: so it is.
+        NotHere: so it is.
     """
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     if offline and not is_cached(source):
@@ -92,8 +104,9 @@ def text_batches(table: pyarrow.Table, columns: Sequence[str]) -> Iterator[pyarr
         yield batch.cast(pyarrow.schema(fields))
 
 
-def _no_network(source: str, revision: str) -> DataError:
-    return DataError(
+def _no_network(source: str, revision: str) -> NotHere:
+    return NotHere(
         f"{source}@{revision}: no network and no copy in the hub cache; fetch it where there is "
-        f"network (`hf download --repo-type dataset {source}`), {INSTEAD}"
+        f"network (`zbench prefetch GRID --to DIR`) and give --data-root DIR, {INSTEAD}",
+        f"data {source}@{revision}",
     )

@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_
 from pydantic.json_schema import SkipJsonSchema
 
 from harness.data.template_choice import GridTemplate, template_settings
+from harness.records.prefetched import is_prefetched
 from harness.spec import Fault, Spec, UserPath, is_hub_name, place_of
 
 ALPACA = "tatsu-lab/alpaca"
@@ -268,10 +269,13 @@ def data_file(spec: DataSpec, data_root: Path | None) -> Path | None:
     """The file, folder or glob that a data set is read from.
 
     That is the one beside the grid file, where there is one, else the one under the data root. None
-    where the hub is read, or no folder is given.
+    where the hub is read, or its copy in a prefetched data root, or no folder is given.
     """
     beside, under = data_places(spec, data_root)
-    return beside if beside is not None and is_there(beside) else under
+    if beside is not None and is_there(beside):
+        return beside
+    in_hub = spec.source is not None and is_prefetched(data_root)
+    return None if in_hub and under is not None and not is_there(under) else under
 
 
 def data_places(spec: DataSpec, data_root: Path | None) -> tuple[Path | None, Path | None]:

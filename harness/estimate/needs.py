@@ -16,7 +16,7 @@ from harness.errors import DataError, ModelError
 from harness.evaluation.task_data import hub_sources, local_files
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.status import CellState
-from harness.models.checkpoint import ModelSpec, local_folder
+from harness.models.checkpoint import HUB_FILES, ModelSpec, local_folder
 from harness.models.weight_files import read_headers, weight_files
 from harness.readers.files import Unreadable
 
@@ -106,7 +106,12 @@ def local_model(model: ModelSpec, data_root: Path | None) -> Path | None:
     from huggingface_hub import snapshot_download
 
     try:
-        cached = snapshot_download(model.source, revision=model.revision, local_files_only=True)
+        cached = snapshot_download(
+            model.source,
+            revision=model.revision,
+            allow_patterns=[*HUB_FILES],
+            local_files_only=True,
+        )
         if read_headers(weight_files(Path(cached)))[1]:
             return None
     except (

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from datasets.exceptions import DatasetsError
+from huggingface_hub import constants
 from lm_eval.api.group import Group
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.defaults import DEFAULT_OTHER_SEED
@@ -27,10 +29,11 @@ from harness.evaluation.benchmarks import MACRO_METRIC, Benchmark
 from harness.evaluation.chat import prompts_key
 from harness.evaluation.local_data import read_split, subjects_in
 from harness.evaluation.own_benchmarks import SPLITS
-from harness.evaluation.task_data import local_files, member_files
+from harness.evaluation.task_data import is_offline, local_files, member_files
 from harness.evaluation.task_files import folder_of
 from harness.evaluation.task_tree import tree_of
 from harness.evaluation.tasks import TaskSpec
+from harness.records.prefetched import cached_snapshot, is_prefetched
 
 
 class KeptTask(ConfigurableTask):
@@ -46,10 +49,13 @@ class KeptTask(ConfigurableTask):
     for all of its tasks. A task that is not here reads the hub."""
     shots: int | None
     """As the grid asks for them."""
+    prefetched: bool
+    """Whether the data root is a prefetched one, whose copy of the hub is whole."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._kept_requests: list[Any] | None = None
         self._kept_for: Hashable = None
+        self.commits: dict[str, str] = {}  # of repositories that were read from a snapshot
         super().__init__(config=config)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -57,7 +63,7 @@ class KeptTask(ConfigurableTask):
         entry = not self.benchmark.members
         files = self.files.get(self.benchmark.name if entry else str(self.config.task))
         if files is None:
-            super().download(dataset_kwargs, **kwargs)
+            self._download_or_find(dataset_kwargs, **kwargs)
             return
         self.dataset = {}
         examples = self.fewshot_cfg.split
@@ -72,6 +78,27 @@ class KeptTask(ConfigurableTask):
             elif split is not None:
                 # lm-eval lists few-shot documents even for 0 shots; nothing reads them.
                 self.dataset[split] = Dataset.from_dict({})
+
+    def _download_or_find(self, dataset_kwargs: dict[str, Any] | None, **kwargs: Any) -> None:
+        """As lm-eval does. Without network, from the snapshot in the hub's cache: `datasets` alone
+        would look in its own cache only, and take any revision that it finds there."""
+        hub, name = Path(constants.HF_HUB_CACHE), str(self.config.dataset_path)
+        revision = (dataset_kwargs or {}).get("revision") or "main"
+        found = cached_snapshot(hub, "dataset", name, revision) if is_offline() else None
+        if found is None:
+            super().download(dataset_kwargs, **kwargs)
+            return
+        try:
+            self.DATASET_PATH = str(found)
+            super().download(dataset_kwargs, **kwargs)
+            self.commits[name] = found.name
+        except (OSError, ValueError, DatasetsError):  # a part, of what `datasets` built itself
+            if self.prefetched:
+                raise
+            self.DATASET_PATH = name
+            super().download(dataset_kwargs, **kwargs)
+        finally:
+            self.DATASET_PATH = name
 
     def fewshot_docs(self) -> Any:
         """The documents that examples are taken from; None where none are."""
@@ -114,6 +141,7 @@ def build_tasks(
         here = local_files(task, data_root)
         files = {name: here} if here else {}
     own = {"benchmark": benchmark, "files": files, "shots": task.shots}
+    own["prefetched"] = is_prefetched(data_root)
     known = _factory.ConfigurableTask
     try:  # lm-eval makes a task of a class and a configuration alone
         _factory.ConfigurableTask = type("KeptTask", (KeptTask,), own)

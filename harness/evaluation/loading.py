@@ -282,7 +282,8 @@ def _hub_commit(tasks: Mapping[str, KeptTask], source: str) -> str:
     splits = [split for task in tasks.values() for split in task.dataset.values()]
     addresses = (str(one) for split in splits for one in split.info.download_checksums or {})
     of_it = (one for one in addresses if "@" in one and f"/{source}@" in f"/{one}")
-    return next((one.split("@")[1].partition("/")[0] for one in of_it), "main")
+    cached = next((task.commits[source] for task in tasks.values() if source in task.commits), None)
+    return cached or next((one.split("@")[1].partition("/")[0] for one in of_it), "main")
 
 
 def _rows_sha256(tasks: Mapping[str, KeptTask], num_shots: int) -> str:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from harness.data.hub import is_cached
+from harness.data.hub import NotHere, is_cached
 from harness.errors import DataError, did_you_mean
 from harness.evaluation.benchmarks import Member
 from harness.evaluation.data_files import PROSE_COLUMN, check_rows, check_texts, read_rows
@@ -21,6 +21,7 @@ from harness.evaluation.task_files import folder_of
 from harness.evaluation.task_index import FORGETTING, SHIPPED, index_of_folder
 from harness.evaluation.tasks import TaskSpec
 from harness.records.files import sha256_of_files
+from harness.records.prefetched import is_prefetched
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 
@@ -52,6 +53,8 @@ def local_files(task: TaskSpec, data_root: Path | None) -> dict[str, Path]:
             raise _no_split(task, task.name, split)
         places = [data_root / name, data_root / task.benchmark.fallbacks.get(split, name)]
         found = next((path for path in places if path.is_file()), None)
+        if found is None and not paths and task.benchmark.hub and is_prefetched(data_root):
+            return {}
         if found is None:
             raise DataError(
                 f"{places[0]}: no such file; {task.name} reads its {split} split from it "
@@ -174,10 +177,11 @@ def check_items(task: TaskSpec, data_root: Path | None) -> None:
     _check_cluster(task, data_root)
     for source in hub_sources(task, data_root):
         if is_offline() and not is_cached(source):
-            raise DataError(
+            raise NotHere(
                 f"{task.name}: its data ({source}) are not on this machine, and the network is "
                 "switched off (HF_HUB_OFFLINE): name its files in local_data, or fetch them where "
-                f"there is network (`hf download --repo-type dataset {source}`)"
+                "there is network (`zbench prefetch GRID --to DIR`) and give --data-root DIR",
+                f"benchmark {source}",
             )
     if known.members:
         _check_members(task, data_root)

@@ -10,6 +10,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
+from harness.data.hub import NotHere
 from harness.data.places import check_place
 from harness.data.sets import count_rows, inspect_data, num_examples, training_mismatch
 from harness.data.spec import DataSpec, data_file, is_there
@@ -34,6 +35,7 @@ from harness.methods import METHODS, check_options
 from harness.methods.pass_through import PeftOptions
 from harness.models.checkpoint import ModelSpec, check_checkpoint, local_folder
 from harness.readers.files import user_path
+from harness.records.prefetched import use_prefetched
 
 DATA_ROOT_VARIABLE = "ZBENCH_DATA_ROOT"
 MAX_CELLS = 10_000
@@ -193,7 +195,9 @@ def resolve_data_root(grid: GridSpec, option: Path | None, runs: Runs) -> Path |
     if option is not None and not option.is_dir():
         what = "no such folder" if not option.exists() else "is no folder"
         raise UsageError(f"{name} {option}: {what}")
-    return option and option.resolve()
+    root = option and option.resolve()
+    use_prefetched(root)
+    return root
 
 
 @dataclass
@@ -202,11 +206,15 @@ class Found:
 
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+    """Sets of the hub that are neither here nor to be fetched."""
 
     def look(self, check: Callable[..., list[str] | None], *arguments: object) -> None:
         """Runs a check: it raises a ZbenchError of one or more lines, and may return notes."""
         try:
             self.notes += check(*arguments) or ()
+        except NotHere as fault:
+            self.absent.append(fault.what)
         except ZbenchError as fault:
             self.faults += str(fault).splitlines()
 
@@ -237,6 +245,12 @@ def look_at(inputs: Inputs, data_root: Path | None) -> Found:
         found.look(_check_items, task, data_root)
         for name, model in inputs.models.items():
             found.look(check_chats, task, name, model, data_root)
+    if found.absent:
+        found.faults.append(
+            f"not on this machine, and the network is switched off (HF_HUB_OFFLINE): "
+            f"{', '.join(dict.fromkeys(found.absent))}; where there is network, run "
+            "`zbench prefetch GRID --to DIR`, then give --data-root DIR"
+        )
     return found
 
 
@@ -291,6 +305,8 @@ def _check_data(data: DataInput, data_root: Path | None) -> None:
     try:
         check_place(data.spec, data_root)
         inspect_data(data.spec, data_root)
+    except NotHere:
+        raise
     except ZbenchError as fault:
         if data.name is None:
             raise

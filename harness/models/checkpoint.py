@@ -29,24 +29,29 @@ from harness.models.shape import ModelShape
 from harness.models.tokenizer_files import check_tokenizer
 from harness.models.weight_files import read_headers, tensor_faults, weight_files
 from harness.readers.files import Unreadable
+from harness.records.prefetched import is_prefetched
 from harness.spec import Faults, Spec, UserPath, is_hub_name, place_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 Found = TypeVar("Found")
+HUB_FILES = ("*.json", "model*.safetensors")
+"""What is read of a model's repository on the hub."""
 
 
 def local_folder(spec: ModelSpec, data_root: Path | None) -> Path | None:
     """The folder that a model's `path` names; None where the hub's copy is read.
 
-    That is the one under the data root, or where there is none the one beside the grid file.
+    That is the one under the data root, or where there is none the one beside the grid file. Where
+    neither is there, a prefetched data root has the hub's copy.
     """
     under = place_of(spec.path, data_root)
-    if spec.path is None or spec._beside is None or (under is not None and under.exists()):
+    if spec.path is None or (under is not None and under.exists()):
         return under
-    beside = spec._beside / spec.path
-    return beside if beside.exists() else under
+    if spec._beside is not None and (beside := spec._beside / spec.path).exists():
+        return beside
+    return None if spec.source is not None and is_prefetched(data_root) else under
 
 
 def find_checkpoint(spec: ModelSpec, data_root: Path | None) -> Path:
@@ -80,8 +85,9 @@ def _snapshot(spec: ModelSpec) -> Path:
     assert spec.source is not None
     name = f"{spec.source}@{spec.revision}"
     try:
-        files = ["*.json", "model*.safetensors"]
-        return Path(snapshot_download(spec.source, revision=spec.revision, allow_patterns=files))
+        return Path(
+            snapshot_download(spec.source, revision=spec.revision, allow_patterns=[*HUB_FILES])
+        )
     except GatedRepoError as fault:
         raise ModelError(
             f"{name}: gated; accept its licence at https://huggingface.co/{spec.source}, then run "
@@ -101,9 +107,8 @@ def _snapshot(spec: ModelSpec) -> Path:
     except Exception as fault:  # no network, a proxy, a full disk: of many libraries' kinds
         raise ModelError(
             f"{name}: neither in the local cache nor to be had from the hub "
-            f"({plain_message(fault)}); where there is a network, run 'hf download {spec.source} "
-            f"--revision {spec.revision}' and set HF_HOME to that cache, or give a copy's folder "
-            "as the model's path"
+            f"({plain_message(fault)}); where there is a network, run 'zbench prefetch' and give "
+            "its folder as --data-root, or give a copy's folder as the model's path"
         ) from fault
 
 

@@ -281,8 +281,8 @@ def test_hub_data_without_network_says_what_to_put_where(tmp_path: Path) -> None
     message = read_hub(tmp_path)
     assert message == (
         "someone/rows@main: no network and no copy in the hub cache; fetch it where there is "
-        "network (`hf download --repo-type dataset someone/rows`), or give its parquet file as "
-        "data.path"
+        "network (`zbench prefetch GRID --to DIR`) and give --data-root DIR, or give its parquet "
+        "file as data.path"
     )
 
 

@@ -149,8 +149,8 @@ def test_without_network_and_cache_the_line_says_what_to_run(
         find_checkpoint(HUB_MODEL, None)
     line = str(caught.value)
     assert line.startswith("somebody/tiny@main: neither in the local cache nor to be had from")
-    assert "hf download somebody/tiny --revision main" in line
-    assert "HF_HOME" in line
+    assert "zbench prefetch" in line
+    assert "--data-root" in line
     assert "\n" not in line
 
 
