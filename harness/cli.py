@@ -42,7 +42,7 @@ from harness.commands.comparing import compare_command, drift_command
 from harness.commands.keeping import clean_command, merge_command, verify_command
 from harness.commands.preparing import prefetch_command
 from harness.commands.previewing import preview_command
-from harness.commands.starting import schema_command
+from harness.commands.starting import init_command, schema_command
 from harness.terminal import print_in_any_encoding
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Fine-tune and evaluate a grid of experiments, and print a paper's tables.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -338,6 +337,7 @@ app.command("compare")(compare_command)
 app.command("drift")(drift_command)
 app.command("verify")(verify_command)
 app.command("clean")(clean_command)
+app.command("init")(init_command)
 app.command("schema")(schema_command)
 app.command("merge")(merge_command)
 app.command("prefetch")(prefetch_command)

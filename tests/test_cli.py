@@ -34,6 +34,8 @@ FLAGS = {
     "theory": {"--quick", "--full", "--runs-dir", "--reports-dir", "--tracking-uri"}
     | {"--json", "--debug", "--help"},
     "verify": COMMON | {"--json"},
+    "init": {"--model", "--data", "--methods", "--benchmarks", "--fractions", "--seeds", "--yes"}
+    | {"--debug", "--help"},
     "schema": {"--debug", "--help"},
     "prefetch": {"--to", "--data-root", "--update", "--json", "--debug", "--help"},
     "merge": {"--grid", "--dry-run", "--data-root", "--json", "--debug", "--help"},

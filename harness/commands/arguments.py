@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Annotated
@@ -41,8 +42,41 @@ def runs_folders(ctx: typer.Context, param: typer.CallbackParam, value: list[Pat
     return list(found)
 
 
+def shipped_or_own_grids(incomplete: str) -> list[str]:
+    """What a shell offers for GRID: grids that ship, YAML files, and folders on the way to them."""
+    shipped = sorted(path.stem for path in (Path(__file__).parents[1] / "grids").glob("*.yaml"))
+    folder = incomplete[: incomplete.rfind("/") + 1]
+    with contextlib.suppress(OSError):
+        for path in sorted(Path(folder).expanduser().iterdir()):
+            if path.is_dir() and not path.name.startswith("."):
+                shipped.append(f"{folder}{path.name}/")
+            elif path.suffix in (".yaml", ".yml"):
+                shipped.append(f"{folder}{path.name}")
+    return [name for name in shipped if name.startswith(incomplete)]
+
+
+def known_executors(incomplete: str) -> list[str]:
+    """What a shell offers for --executor."""
+    from harness.execution.executors import EXECUTORS
+
+    return [name for name in EXECUTORS if name.startswith(incomplete)]
+
+
+def known_methods(incomplete: str) -> list[str]:
+    """What a shell offers for --methods: names that continue a list with commas."""
+    from harness.methods import METHODS
+
+    before = incomplete[: incomplete.rfind(",") + 1]
+    return [before + name for name in METHODS if (before + name).startswith(incomplete)]
+
+
 GridArgument = Annotated[
-    str, typer.Argument(metavar="GRID", help="A shipped grid's name, or a YAML file.")
+    str,
+    typer.Argument(
+        metavar="GRID",
+        help="A shipped grid's name, or a YAML file.",
+        autocompletion=shipped_or_own_grids,
+    ),
 ]
 CellArgument = Annotated[
     str, typer.Argument(metavar="CELL", help="Id or its beginning, label, folder, or GRID:CELL.")
@@ -91,7 +125,12 @@ WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="CPU processes; default one per core.")
 ]
 ExecutorOption = Annotated[
-    str | None, typer.Option("--executor", help="Who places the cells: local, slurm, ray.")
+    str | None,
+    typer.Option(
+        "--executor",
+        help="Who places the cells: local, slurm, ray.",
+        autocompletion=known_executors,
+    ),
 ]
 ClusterOption = Annotated[
     Path | None,

@@ -148,17 +148,23 @@ def _no_form(columns: Sequence[str], sample: Sequence[Record]) -> str:
             f"{head}: {', '.join(items)} belong{'s' * (len(items) == 1)} to a benchmark's items, "
             f"which are scored under `tasks`; {TAKES}"
         )
+    if guess := guessed_columns(columns):
+        pairs = ", ".join(f"{name}: {column}" for name, column in guess.items())
+        return f"{head}; `columns: {{{pairs}}}` would do, if these are meant"
+    return f"{head}; {TAKES}; map them, as {_example('instruction')}"
+
+
+def guessed_columns(columns: Sequence[str]) -> dict[str, str]:
+    """A mapping that would do for rows of no form; none where their names tell nothing."""
     guess = {
         name: next((other for other in (name, *often) if other in columns), None)
         for name, often in OFTEN.items()
     }
     for form in FORMS:
-        due = [name for name in FORMS[form] if name != "input"]
-        if form == "completion" or not all(guess.get(name) for name in due):
-            continue
-        pairs = ", ".join(f"{name}: {guess[name]}" for name in due if guess[name] != name)
-        return f"{head}; `columns: {{{pairs}}}` would do, if these are meant"
-    return f"{head}; {TAKES}; map them, as {_example('instruction')}"
+        due = {name: guess.get(name) for name in FORMS[form] if name != "input"}
+        if form != "completion" and all(due.values()):
+            return {name: column for name, column in due.items() if column and column != name}
+    return {}
 
 
 def _example(form: str) -> str:

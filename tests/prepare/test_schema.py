@@ -14,6 +14,7 @@ from harness.errors import GridError, UsageError
 from harness.execution.site import Site
 from harness.grid.loader import shipped_grids
 from harness.grid.resolver import GridFile, resolve_grid
+from harness.grid.sound_part import as_mapping
 from harness.prepare.schema import SHIPPED, field_docs, schema_of, schema_text
 from harness.readers.yaml_files import parse_yaml
 
@@ -50,12 +51,18 @@ blocks:
 """
 
 
-def faults(schema: dict[str, Any], text: str) -> list[str]:
-    """Returns what both drafts of JSON schema find in a YAML text, as zbench reads it."""
+def content_of(text: str) -> Any:
+    """Returns what zbench reads of a YAML text, which has no fault of YAML."""
     found = parse_yaml(text, Path("g.yaml"))
     assert not found.faults
+    return found.content
+
+
+def faults(schema: dict[str, Any], text: str) -> list[str]:
+    """Returns what both drafts of JSON schema find in a YAML text, as zbench reads it."""
+    content = content_of(text)
     first, second = (
-        [error.json_path for error in draft(schema).iter_errors(found.content)]
+        [error.json_path for error in draft(schema).iter_errors(content)]
         for draft in (Draft7Validator, Draft202012Validator)
     )
     assert first == second
@@ -71,9 +78,7 @@ def fragments() -> list[tuple[str, str]]:
         for text in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
     ]
     keys = set(GridFile.model_fields)
-    return [
-        (page, text) for page, text in found if keys & parse_yaml(text, Path(page)).content.keys()
-    ]
+    return [(page, text) for page, text in found if keys & as_mapping(content_of(text)).keys()]
 
 
 @pytest.mark.parametrize("kind", sorted(SHIPPED))
@@ -144,11 +149,11 @@ def test_what_is_misspelt_or_out_of_bounds_is_refused(old: str, new: str) -> Non
     changed = next(word for word in re.findall(r"\w+", new) if word not in re.findall(r"\w+", old))
     assert faults(GRID, wrong)
     with pytest.raises(GridError, match=changed):
-        resolve_grid(parse_yaml(wrong, Path("g.yaml")).content, place="g.yaml")
+        resolve_grid(content_of(wrong), place="g.yaml")
 
 
 def test_the_grid_of_these_tests_has_no_fault() -> None:
-    assert resolve_grid(parse_yaml(WHOLE, Path("g.yaml")).content, place="g.yaml").blocks
+    assert resolve_grid(content_of(WHOLE), place="g.yaml").blocks
 
 
 def test_numbers_may_be_text_and_truth_values_are_none() -> None:
