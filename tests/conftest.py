@@ -8,6 +8,7 @@ import pytest
 
 pytest_plugins = [
     "tests.fixtures.machines",
+    "tests.fixtures.ray_nodes",
     "tests.fixtures.results",
     "tests.fixtures.studies",
 ]

@@ -47,9 +47,9 @@ def worker_threads(devices: tuple[str, ...], workers: int | None) -> int:
     another number of threads adds in another order, and a run that resumes after a kill gives the
     same numbers to the last bit. OMP_NUM_THREADS is an upper bound.
     """
-    if devices and devices[0] != "cpu":
-        return max(1, available_cores() // len(devices))
-    share = max(1, available_cores() // (workers or available_cores()))
+    on_cpu = not devices or devices[0] == "cpu"
+    processes = (workers or available_cores()) if on_cpu else len(devices)
+    share = max(1, available_cores() // processes)
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return min(share, int(limit)) if limit.isdigit() and int(limit) else share
 

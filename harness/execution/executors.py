@@ -6,5 +6,6 @@ from collections.abc import Callable
 
 from harness.execution.executor import Executor
 from harness.execution.local import LocalExecutor
+from harness.execution.ray_cluster import RayExecutor
 
-EXECUTORS: dict[str, Callable[[], Executor]] = {"local": LocalExecutor}
+EXECUTORS: dict[str, Callable[[], Executor]] = {"local": LocalExecutor, "ray": RayExecutor}

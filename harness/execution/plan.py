@@ -48,8 +48,10 @@ def place_of_options(
     """
     site = Site() if cluster is None else read_site(cluster)
     name = executor or site.executor or "local"
+    given = {"--sbatch": sbatch is not None}
     if name == "local":
-        given = {"--sbatch": sbatch is not None, "--follow": follow, "--dry-run": dry_run}
+        given |= {"--follow": follow, "--dry-run": dry_run}
+    if name in ("local", "ray"):
         for option in (option for option, is_given in given.items() if is_given):
             raise UsageError(f"{option}: is for a scheduler; give --executor slurm with it")
     if sbatch is not None:

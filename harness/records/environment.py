@@ -62,8 +62,14 @@ def describe_environment(device: str | None = None) -> dict[str, str]:
     return described
 
 
+RAY_JOB, RAY_RESTARTS = "ZBENCH_RAY_JOB", "ZBENCH_RAY_RESTARTS"
+"""Environment variables of the processes that a task of a Ray cluster starts."""
+
+
 def placed_by() -> dict[str, str]:
     """The scheduler's job that this process is of, and how often it was requeued; empty of none."""
+    if (job := os.environ.get(RAY_JOB)) is not None:
+        return {"job": f"Ray {job}", "restarts": os.environ.get(RAY_RESTARTS, "0")}
     if (job := os.environ.get("SLURM_JOB_ID")) is None:
         return {}
     array, index = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
