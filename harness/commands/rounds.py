@@ -23,14 +23,14 @@ from harness.tracking.trials import write_studies
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.tracking.live import Tracker
+    from harness.tracking.trackers import Trackers
 
 LEFT = ("to do", "failed")
 """The statuses of what a run takes on."""
 
 
 def run_rounds(
-    grid: OpenGrid, plan: RunPlan, screen: Console, tracker: Tracker | None, executor: Executor
+    grid: OpenGrid, plan: RunPlan, screen: Console, tracker: Trackers, executor: Executor
 ) -> tuple[OpenGrid, GridOutcome]:
     """Runs what is to do, then what its results have decided, until nothing new comes of it.
 
@@ -57,9 +57,7 @@ def run_rounds(
             return grid, outcome
         work = [state for state in states if state.status in LEFT]
         _keep(screen, grid)
-        listeners: list[Emit] = [Notices(screen, states)]
-        if tracker is not None:
-            listeners.append(tracker)
+        listeners: list[Emit] = [Notices(screen, states), tracker]
         with progress(screen, chosen if work else [], grid.num_rows) as show:
             found = run_grid(states, _planned(grid, plan, work), [show, *listeners], executor)
         outcome = _joined(outcome, found)
@@ -102,14 +100,11 @@ def _write_studies(screen: Console, grid: OpenGrid) -> None:
         print_warnings(screen, [f"the studies of the tunings are not written: {fault}"])
 
 
-def _tell(
-    screen: Console, tracker: Tracker | None, grid: OpenGrid, new: Sequence[CellState]
-) -> None:
-    """Says what was chosen, and makes the cells that follow from it known to MLflow."""
+def _tell(screen: Console, tracker: Trackers, grid: OpenGrid, new: Sequence[CellState]) -> None:
+    """Says what was chosen, and makes the cells that follow from it known to the trackers."""
     if not new:
         return
-    if tracker is not None:
-        tracker.add(new)
+    tracker.add(new)
     for line in tuning_lines(grid):
         print_line(screen, line)
 

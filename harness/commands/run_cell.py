@@ -32,6 +32,7 @@ from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
 from harness.records.events import CellEnded, Emit, Event
 from harness.tracking.address import resolve_uri
 from harness.tracking.live import Tracker
+from harness.tracking.trackers import Trackers, start_besides
 from harness.training.signals import handle_signals
 
 logger = logging.getLogger(__name__)
@@ -55,10 +56,12 @@ def run_cell_command(
     devices = resolve_devices(device, workers=None if needed > 1 else 1, num_cells=needed)
     check_gpus_per_cell(grid.states, len(devices), f"--device {device}")
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
-    tracker = None if uri is None else Tracker(grid.spec, uri, grid.runs_dir, grid.states)
+    mlflow = None if uri is None else Tracker(grid.spec, uri, grid.runs_dir, grid.states)
+    besides, missing = start_besides(grid.spec, grid.runs_dir, grid.states)
+    trackers = Trackers(mlflow, besides)
     screen = console(quiet=as_json)
-    print_warnings(screen, warnings)
-    if tracker is None:
+    print_warnings(screen, [*warnings, *missing])
+    if uri is None:
         print_line(screen, "MLflow: not logged (none)")
     notices = Notices(screen, grid.states)
     settings = RunSettings(
@@ -69,26 +72,25 @@ def run_cell_command(
         data_contents=grid.data_contents,
     )
     with progress(screen, grid.states, grid.num_rows) as show:
-        listeners: list[Emit] = [show, notices, *([tracker] if tracker else [])]
 
         def emit(event: Event) -> None:
-            for listener in listeners:
+            for listener in (show, notices, trackers):
                 listener(event)
 
         try:
             ended = _run(grid, RunPlan(settings=settings, devices=devices), needed, emit)
         except (CellBusy, KeyboardInterrupt):
-            if tracker:
-                tracker.close(timeout=10)  # a scheduler that stops us does not wait for long
+            trackers.close(timeout=10)  # a scheduler that stops us does not wait for long
             raise
-    problem = tracker.close() if tracker else None
+    problem = trackers.close()
     if ended == "again":  # in the place of this process, whose memory is free with it
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     after = grid.read_states()
-    if tracker and tracker.told:
-        print_warnings(screen, [tracker.told])
+    print_warnings(screen, trackers.told)
     print_cells(screen, after, problem)
+    for line in trackers.notes:
+        print_line(screen, line)
     if as_json:
         print_json({"cells": cell_records(after)})
     return 1 if ended == "failed" else 0

@@ -38,6 +38,7 @@ from harness.prepare.offline import refuse_missing
 from harness.tracking.address import DATABASE_FILE, is_own, resolve_uri
 from harness.tracking.database import is_behind
 from harness.tracking.metrics import content_hash
+from harness.tracking.trackers import Trackers, start_besides
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,13 +69,16 @@ def run_grid_command(
         screen.print("warning: --workers is for the CPU; every GPU has one worker")
     _print_summary(screen, grid, executor.describe(plan) if work else "")
     print_warnings(screen, warnings)
-    tracker = _start_tracker(grid, uri, bool(work))
-    grid, outcome = run_rounds(grid, plan, screen, tracker, executor)
+    besides, missing = start_besides(grid.spec, grid.runs_dir, grid.states)
+    print_warnings(screen, missing)
+    trackers = Trackers(_start_tracker(grid, uri, bool(work)), besides)
+    grid, outcome = run_rounds(grid, plan, screen, trackers, executor)
     after = grid.states
-    problem = tracker.close() if tracker else None
-    if tracker and tracker.told:
-        print_warnings(screen, [tracker.told])
+    problem = trackers.close()
+    print_warnings(screen, trackers.told)
     _print_outcome(screen, grid, outcome, uri, problem)
+    for line in trackers.notes:
+        print_line(screen, line)
     standing = grid_warnings(after)
     print_warnings(screen, standing)
     if as_json:

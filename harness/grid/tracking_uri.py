@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import field_validator
@@ -81,14 +82,28 @@ def _plug_ins() -> set[str]:
     return {found.name for found in importlib.metadata.entry_points(group="mlflow.tracking_store")}
 
 
+BesideName = Literal["wandb", "trackio", "tensorboard"]
+"""Trackers that may stand beside MLflow; see `harness.tracking.beside`."""
+
+
 class TrackingSpec(Spec):
-    """Where runs are logged."""
+    """Where runs are logged. None of it is part of a cell's identity."""
 
     experiment: str | None = None
     """MLflow experiment; the grid's name where absent."""
     uri: str | None = None
     """MLflow tracking URI, or `none`: nothing is logged. `--tracking-uri` and MLFLOW_TRACKING_URI
     take precedence over it."""
+
+    also: tuple[BesideName, ...] = ()
+    """Trackers that get the same metrics beside MLflow; each is an extra: `zbench[wandb]`."""
+
+    @field_validator("also", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        if isinstance(value, str):
+            return (value,)
+        return tuple(dict.fromkeys(value)) if isinstance(value, list) else value
 
     @field_validator("uri")
     @classmethod

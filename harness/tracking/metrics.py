@@ -1,4 +1,4 @@
-"""What is logged of a cell: params say what it is, metrics what was measured."""
+"""What is logged of a cell, by all trackers: params say what it is, metrics what was measured."""
 
 from __future__ import annotations
 
@@ -61,20 +61,31 @@ def _metric(key: str, value: float, time_ms: int, step: int) -> Metric:
     return Metric(key, float(value), int(time_ms), int(step))
 
 
-def step_metrics(event: StepDone) -> list[Metric]:
-    """A training step's metrics; the loss per epoch is logged with the result."""
-    values = {
+def step_values(event: StepDone) -> dict[str, float]:
+    """A training step's metrics by name; the loss per epoch is logged with the result."""
+    return {
         "train/loss": event.loss,
         "train/learning_rate": event.learning_rate,
         "train/tokens_per_second": event.tokens_per_second,
         **event.statistics,
     }
+
+
+def step_metrics(event: StepDone) -> list[Metric]:
+    """The same for MLflow."""
+    values = step_values(event)
     return [_metric(key, value, event.time_ms, event.step) for key, value in values.items()]
 
 
-def validation_metrics(event: EpochValidated) -> list[Metric]:
+def validation_values(event: EpochValidated) -> dict[str, float]:
     """The loss on the validation rows, by epoch; the result has the same."""
-    return [_metric("validation/epoch_loss", event.loss, event.time_ms, event.epoch)]
+    return {"validation/epoch_loss": event.loss}
+
+
+def validation_metrics(event: EpochValidated) -> list[Metric]:
+    """The same for MLflow."""
+    values = validation_values(event)
+    return [_metric(key, value, event.time_ms, event.epoch) for key, value in values.items()]
 
 
 def steps_metrics(path: Path, sha256: str | None = None) -> list[Metric]:
@@ -98,18 +109,19 @@ def steps_metrics(path: Path, sha256: str | None = None) -> list[Metric]:
     return metrics
 
 
-def result_metrics(result: CellResult, tasks: Sequence[TaskSpec] = ()) -> list[Metric]:
-    """The metrics of a result, one point for each metric and step.
+def result_points(
+    result: CellResult, tasks: Sequence[TaskSpec] = ()
+) -> dict[tuple[str, int], float]:
+    """The metrics of a result by name and step.
 
     They are `eval/<protocol>/<task>/<metric>`, costs, the loss per epoch, and what a method
     measured before and after the training (`probe/`). Of several scores of one name (another
     limit, say) it is that which answers one of `tasks`, else the last.
     """
-    now = time.time_ns() // 1_000_000
-    found: dict[tuple[str, int], Metric] = {}
+    found: dict[tuple[str, int], float] = {}
 
     def add(key: str, value: float, step: int = 0) -> None:
-        found[key, step] = _metric(key, value, now, step)
+        found[key, step] = float(value)
 
     first = {score.evaluation for score in shown_result(result).scores}
     asked = {request_key(task) for task in tasks}
@@ -137,7 +149,14 @@ def result_metrics(result: CellResult, tasks: Sequence[TaskSpec] = ()) -> list[M
         for name, value in train.final_statistics.items():
             if name.startswith("probe/"):  # others are the last step's, and logged with it
                 add(name, value)
-    return list(found.values())
+    return found
+
+
+def result_metrics(result: CellResult, tasks: Sequence[TaskSpec] = ()) -> list[Metric]:
+    """The same for MLflow."""
+    now = time.time_ns() // 1_000_000
+    found = result_points(result, tasks)
+    return [_metric(key, value, now, step) for (key, step), value in found.items()]
 
 
 def mlflow_name(name: str) -> str:

@@ -25,6 +25,7 @@ from harness.records.checkpoints import RECORD_FILE
 from harness.records.events import CellEnded, Event
 from harness.records.files import sha256_of_json
 from harness.records.results import CellResult, write_result
+from harness.tracking.trackers import Trackers
 from tests.grid.test_trials import done, failed
 from tests.grid.test_tune_entries import raw_grid
 
@@ -83,7 +84,7 @@ def opened(folder: Path, only: str | None = None, **tune: object) -> OpenGrid:
 def run(grid: OpenGrid, workers: Workers) -> tuple[OpenGrid, GridOutcome, str]:
     plan = RunPlan(RunSettings(runs_dir=grid.runs_dir, data_root=None), ("cpu",))
     screen = Console(file=StringIO(), width=200)
-    after, outcome = run_rounds(grid, plan, screen, None, workers)
+    after, outcome = run_rounds(grid, plan, screen, Trackers(None), workers)
     assert isinstance(screen.file, StringIO)
     return after, outcome, screen.file.getvalue()
 

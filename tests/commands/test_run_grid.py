@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from harness.commands.run_grid import run_grid_command
+from harness.execution.plan import Place
 from harness.grid.folders import cell_folder, write_cell_file
 from harness.grid.loader import find_grid
 from harness.grid.locks import locked
@@ -30,9 +31,10 @@ CODE = """
 import sys
 from pathlib import Path
 from harness.commands.run_grid import run_grid_command
+from harness.execution.plan import Place
 from harness.grid.workspace import open_grid
 grid = open_grid("g.yaml", Path("runs"), None, None)
-code = run_grid_command(grid, tracking_uri=None, device="cpu", workers=1, as_json=False)
+code = run_grid_command(grid, Place(device="cpu", workers=1), tracking_uri=None, as_json=False)
 print(code, [name for name in ("torch", "transformers", "mlflow", "pandas") if name in sys.modules])
 """
 
@@ -61,7 +63,9 @@ def test_a_cell_that_another_process_holds_is_not_done(
     Path("runs").mkdir()
     Path("runs/mlflow.db").touch()
     with locked(cell_folder(grid.runs_dir, grid.cells[0])):
-        code = run_grid_command(grid, tracking_uri=None, device="cpu", workers=1, as_json=False)
+        code = run_grid_command(
+            grid, Place(device="cpu", workers=1), tracking_uri=None, as_json=False
+        )
     assert code == 1
     said = capsys.readouterr().out
     assert "0 of 1 cells done" in said
