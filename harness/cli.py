@@ -40,7 +40,7 @@ from harness.commands.arguments import (
 )
 from harness.commands.comparing import compare_command, drift_command
 from harness.commands.keeping import clean_command, merge_command, verify_command
-from harness.commands.preparing import prefetch_command
+from harness.commands.preparing import doctor_command, prefetch_command
 from harness.commands.previewing import preview_command
 from harness.commands.starting import init_command, schema_command
 from harness.terminal import print_in_any_encoding
@@ -341,6 +341,7 @@ app.command("init")(init_command)
 app.command("schema")(schema_command)
 app.command("merge")(merge_command)
 app.command("prefetch")(prefetch_command)
+app.command("doctor")(doctor_command)
 
 
 def main() -> NoReturn:

@@ -37,6 +37,8 @@ FLAGS = {
     "init": {"--model", "--data", "--methods", "--benchmarks", "--fractions", "--seeds", "--yes"}
     | {"--debug", "--help"},
     "schema": {"--debug", "--help"},
+    "doctor": COMMON
+    | {"--tracking-uri", "--executor", "--cluster", "--sbatch", "--as-job", "--json"},
     "prefetch": {"--to", "--data-root", "--update", "--json", "--debug", "--help"},
     "merge": {"--grid", "--dry-run", "--data-root", "--json", "--debug", "--help"},
     "clean": COMMON | {"--yes", "--json"},

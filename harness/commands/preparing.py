@@ -8,12 +8,25 @@ from typing import Annotated
 import typer
 
 from harness.commands.arguments import (
+    ClusterOption,
     DataOption,
     DebugOption,
+    ExecutorOption,
     GridArgument,
     JsonOption,
+    RunsOption,
+    SbatchOption,
+    UriOption,
     expanded_path,
 )
+
+RUNS = Path("runs")
+OneGrid = Annotated[
+    str | None, typer.Argument(metavar="[GRID]", help="What this grid needs is looked at too.")
+]
+AsJobOption = Annotated[
+    bool, typer.Option("--as-job", help="Have a node of the Slurm cluster look at itself.")
+]
 
 ToOption = Annotated[
     Path,
@@ -36,3 +49,32 @@ def prefetch_command(
     from harness.commands import prefetch
 
     return prefetch.prefetch_command(grid, to, data_root=data_root, update=update, as_json=as_json)
+
+
+def doctor_command(
+    grid: OneGrid = None,
+    runs_dir: RunsOption = RUNS,
+    data_root: DataOption = None,
+    tracking_uri: UriOption = None,
+    executor: ExecutorOption = None,
+    cluster: ClusterOption = None,
+    sbatch: SbatchOption = None,
+    as_job: AsJobOption = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Look at this machine, its disks, servers and scheduler; say what stands in the way."""
+    from harness.commands import doctor
+    from harness.execution.plan import place_of_options
+
+    if executor is None and (as_job or sbatch is not None):
+        executor = "slurm"
+    return doctor.doctor_command(
+        grid,
+        place_of_options(executor=executor, cluster=cluster, sbatch=sbatch),
+        runs_dir=runs_dir,
+        data_root=data_root,
+        tracking_uri=tracking_uri,
+        as_job=as_job,
+        as_json=as_json,
+    )

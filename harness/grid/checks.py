@@ -38,6 +38,7 @@ from harness.readers.files import user_path
 from harness.records.prefetched import use_prefetched
 
 DATA_ROOT_VARIABLE = "ZBENCH_DATA_ROOT"
+ABSENT = "not on this machine"
 MAX_CELLS = 10_000
 """Of a grid: each takes minutes at least, so that more are a slip of the pen."""
 ALLOW = "bring that version, or give --allow-data-mismatch: the note then stands with every score"
@@ -247,7 +248,7 @@ def look_at(inputs: Inputs, data_root: Path | None) -> Found:
             found.look(check_chats, task, name, model, data_root)
     if found.absent:
         found.faults.append(
-            f"not on this machine, and the network is switched off (HF_HUB_OFFLINE): "
+            f"{ABSENT}, and the network is switched off (HF_HUB_OFFLINE): "
             f"{', '.join(dict.fromkeys(found.absent))}; where there is network, run "
             "`zbench prefetch GRID --to DIR`, then give --data-root DIR"
         )
