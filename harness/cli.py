@@ -165,6 +165,9 @@ def plan_command(
     price: Annotated[
         float | None, typer.Option("--price-per-hour", min=0, help="Of one GPU, any currency.")
     ] = None,
+    ids: Annotated[
+        bool, typer.Option("--ids", help="Id, GPUs, label of each cell to run, for a scheduler.")
+    ] = False,
     runs_dir: RunsOption = RUNS,
     data_root: DataOption = None,
     only: OnlyOption = None,
@@ -175,9 +178,11 @@ def plan_command(
     debug: DebugOption = False,
 ) -> int:
     """Validate a grid and list its cells; say what they cost on a GPU, or on this machine."""
-    from harness.commands import plan
+    from harness.commands import cell_list, plan
 
     opened = _open_to_run(grid, runs_dir, data_root, only, allow_data_mismatch)
+    if ids:
+        return cell_list.list_cells(opened)
     if hardware is None and not probe and price is None:
         return plan.plan_command(opened, as_json=as_json)
     return plan.estimate_command(

@@ -23,7 +23,7 @@ FLAGS = {
     | {"--executor", "--cluster", "--sbatch", "--follow", "--dry-run"},
     "report": COMMON | {"--reports-dir", "--tracking-uri", "--only", "--json"},
     "plan": COMMON
-    | {"--hardware", "--probe", "--price-per-hour", "--only", "--device", "--workers"}
+    | {"--hardware", "--probe", "--price-per-hour", "--ids", "--only", "--device", "--workers"}
     | {"--allow-data-mismatch", "--json"},
     "status": COMMON | {"--only", "--watch", "--every", "--json"},
     "run-cell": COMMON | {"--tracking-uri", "--device", "--allow-data-mismatch", "--json"},
