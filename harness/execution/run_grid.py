@@ -47,7 +47,7 @@ def run_grid(
     """
     executor = executor or LocalExecutor()
     work = [state for state in states if state.status in ("to do", "failed")]
-    work.sort(key=lambda state: not is_base(state.cell))
+    work.sort(key=_turn)
     open_ids = {state.cell.id for state in states if state.status not in ("done", "stale")}
     ended: dict[str, bool | None] = {}  # by id: whether it is done; None: its training paused
     queued: dict[str, None] = {}
@@ -82,6 +82,12 @@ def run_grid(
         submitted=tuple(queued),
         interrupted=interrupted,
     )
+
+
+def _turn(state: CellState) -> tuple[bool, float]:
+    """Where a cell stands in the order: base models first, then those with the most rows, so that
+    at the end no machine waits for a long cell that began last."""
+    return not is_base(state.cell), -(state.cell.fraction or 0.0)
 
 
 def _left_behind(cells: Sequence[Cell], plan: RunPlan) -> list[CellState]:
