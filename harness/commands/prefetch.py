@@ -26,6 +26,7 @@ from harness.grid.workspace import open_grid
 from harness.prepare.prefetch import (
     PrefetchPlan,
     Told,
+    alone_in,
     check_loads,
     fetch_all,
     manifest_of,
@@ -63,7 +64,7 @@ def prefetch_command(
             "space, or name a folder on another disk"
         )
     shown = _Shown(screen, plan.bytes)
-    with shown:
+    with alone_in(to), shown:
         faults += fetch_all(plan, to, Told(shown.came, shown.whole), grid)
     whole = manifest_of(to)["repositories"]
     failed = [
@@ -122,8 +123,8 @@ def _print_plan(screen: Console, plan: PrefetchPlan, to: Path) -> None:
         table.add_row(*own, "1", bytes_of, bytes_of)
     if table.row_count:
         screen.print(table)
-    else:
-        print_line(screen, "nothing is to be fetched")
+    elif not plan.faults:
+        print_line(screen, "the grid reads nothing but what ships with zbench")
     size = plan.bytes
     free = f"{_size(plan.free)} are free there"
     print_line(screen, f"to fetch into {to}: size {_size(size)}; {free}")

@@ -17,11 +17,11 @@ from typing import Any
 from harness import __version__
 from harness.data.pins import training_note
 from harness.data.sets import read_instructions
-from harness.errors import StorageError, ZbenchError
+from harness.errors import StorageError, UsageError, ZbenchError
 from harness.evaluation.tasks import lm_eval_version
 from harness.grid.inputs import Inputs
 from harness.models.checkpoint import check_checkpoint, find_checkpoint
-from harness.prepare.fetch import fetch_file, is_whole, place_of_file, write_revision
+from harness.prepare.fetch import PARTS_FOLDER, fetch_file, is_whole, place_of_file, write_revision
 from harness.prepare.listing import HubFault, HubFile, Listing, list_repository
 from harness.prepare.wants import Copy, Repository, Wants
 from harness.readers.files import Unreadable
@@ -78,6 +78,33 @@ def manifest_of(folder: Path) -> dict[str, Any]:
         return empty | read_manifest(folder)
     except Unreadable as fault:
         raise StorageError(f"{fault}; remove it: what is whole is not fetched again") from fault
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps a second prefetch out of a folder; where its disk has no locks, none is kept out.
+
+    Raises:
+        UsageError: another one fills the folder.
+        StorageError: the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    parts = folder / PARTS_FOLDER
+    lock = FileLock(parts / ".lock", timeout=0)
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as fault:
+        raise UsageError(f"{folder}: another prefetch fills it; wait for its end") from fault
+    except NotImplementedError:
+        pass
+    except OSError as fault:
+        raise unwritable(folder, fault) from fault
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def plan_prefetch(wants: Wants, folder: Path, *, update: bool) -> PrefetchPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from harness.evaluation import evaluate
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.task_data import check_items, local_files
 from harness.evaluation.tasks import LocalFile, TaskSpec, request_key
+from tests.fixtures.hub_study import fill_hub
 from tests.fixtures.own_tasks import COMMON, TASKS, rows
 
 
@@ -147,6 +149,25 @@ def test_rows_of_the_hub_and_the_same_rows_in_files_are_the_same_items(
         texts.append([request.args[0] for request in loaded.tasks["gsm8k"].instances])
     assert texts[0] == texts[1]
     assert texts[0][0].count("Question:") == 6
+
+
+def test_without_network_rows_come_from_the_hubs_cache_with_their_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = fill_hub(tmp_path / "served") / "datasets" / "allenai" / "ai2_arc"
+    cached = tmp_path / "hub" / "datasets--allenai--ai2_arc"
+    shutil.copytree(served, cached / "snapshots" / "c0ffee")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("c0ffee")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "built")
+    loaded = load_benchmark(TaskSpec(name="arc_easy", limit=3), None)
+    assert loaded.data_source == "allenai/ai2_arc@c0ffee"
+    assert loaded.build_requests() == 12
+    assert len(loaded.tasks["arc_easy"].eval_docs) == 8
 
 
 def test_data_made_by_code_need_files_of_ones_own() -> None:

@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import StorageError
+from harness.errors import StorageError, UsageError
 from harness.prepare import listing
-from harness.prepare.prefetch import PrefetchPlan, Told, fetch_all, manifest_of, plan_prefetch
+from harness.prepare.prefetch import (
+    PrefetchPlan,
+    Told,
+    alone_in,
+    fetch_all,
+    manifest_of,
+    plan_prefetch,
+)
 from harness.prepare.wants import Repository, Wants
 from harness.records.prefetched import cached_snapshot, is_prefetched
 from tests.fixtures.hub_server import TOKEN, Hub
@@ -170,6 +177,13 @@ def test_a_name_that_leads_out_of_the_folder_is_not_fetched(hub: Hub, tmp_path: 
     (fault,) = fetch_all(plan, tmp_path / "to", quiet, "grid")
     assert "not fetched" in fault
     assert not list(tmp_path.rglob("escaped"))
+
+
+def test_one_folder_is_filled_by_one_prefetch_at_a_time(tmp_path: Path) -> None:
+    with alone_in(tmp_path / "to"), pytest.raises(UsageError, match="another prefetch fills it"):
+        alone_in(tmp_path / "to").__enter__()
+    with alone_in(tmp_path / "to"):
+        assert (tmp_path / "to").is_dir()
 
 
 def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
