@@ -35,14 +35,14 @@ from harness.grid.folders import (
     id_of,
     write_cell_file,
 )
-from harness.grid.locks import locked
+from harness.grid.locks import CellBusy, locked
 from harness.grid.schema import Cell
 from harness.grid.status import LocalInputs, is_trained
 from harness.methods import METHODS
 from harness.models.devices import free_memory, is_out_of_memory
 from harness.models.trained_files import check_undamaged
 from harness.records.environment import describe_environment, prepare_torch
-from harness.records.events import CellEnded, CellStarted, Emit, Warned
+from harness.records.events import CellEnded, CellStarted, Emit, Event, Warned
 from harness.records.files import unwritable, write_text
 from harness.records.prefetched import use_prefetched
 from harness.records.results import (
@@ -74,12 +74,12 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
         SmallerBudget: out of memory, which is no failure: retry the cell in a fresh process.
         Paused: its training has come as far as `settings.pauses` says.
         Stopped: a signal asked for it; the next call resumes from the checkpoint.
+        CellBusy: another process runs it, or has taken it over from this one.
         ZbenchError: what went wrong, in one line; it is stored in the folder too.
     """
     use_prefetched(settings.data_root)
-    folder = cell_folder(settings.runs_dir, cell)
-    context = CellContext(cell, settings, folder, emit)
-    with locked(folder), _failures_recorded(context):
+    with _holding(cell, settings, emit) as context:
+        folder = context.folder
         estimate = settings.estimates.get(cell.id, {})
         result = _read_result(context) or CellResult(cell.record(), cell.id, estimate=estimate)
         faults = file_faults(folder, result)
@@ -127,6 +127,21 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
         return result
 
 
+@contextlib.contextmanager
+def _holding(cell: Cell, settings: RunSettings, emit: Emit) -> Iterator[CellContext]:
+    """Holds the cell: no event of it is emitted once another process has taken it over."""
+    folder = cell_folder(settings.runs_dir, cell)
+    with locked(folder) as lease:
+
+        def emit_while_held(event: Event) -> None:
+            lease.check_known()
+            emit(event)
+
+        context = CellContext(cell, settings, folder, emit_while_held)
+        with _failures_recorded(context):
+            yield context
+
+
 def _read_result(context: CellContext) -> CellResult | None:
     """The cell's result so far; a damaged one is put aside, and the cell begins anew.
 
@@ -171,6 +186,8 @@ def _failures_recorded(context: CellContext) -> Iterator[None]:
 
     try:
         yield
+    except CellBusy:  # it was taken over: what becomes of it is told by who has it now
+        raise
     except SmallerBudget as fault:
         context.emit(Warned(cell.id, str(fault), restarts=True))
         raise

@@ -21,10 +21,11 @@ from typing import Any
 
 from harness.cell.memory import SmallerBudget
 from harness.cell.run import record_failure
-from harness.errors import TrainingError
+from harness.errors import StorageError, TrainingError
 from harness.execution.plan import RunPlan
 from harness.execution.worker import RankFailed, work
 from harness.grid.folders import LOG_FILE, cell_folder
+from harness.grid.locks import locked
 from harness.grid.status import CellState
 from harness.records.events import CellEnded, Event, Warned
 from harness.training.process_group import TIMEOUT_SECONDS, RankInfo
@@ -240,7 +241,8 @@ class CellGroup:
             self._update(timeout=left)
         self.stop()
         reason = self._reason()
-        record_failure(self.state.cell, self.folder, TrainingError(reason))
+        with contextlib.suppress(StorageError), locked(self.folder):  # unless one has taken it on
+            record_failure(self.state.cell, self.folder, TrainingError(reason))
         return self._end(reason)
 
     def _reason(self) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from harness.execution.executor import Executor
 from harness.execution.local import LocalExecutor
 from harness.execution.plan import RunPlan
+from harness.grid.locks import any_silent
 from harness.grid.schema import Cell, is_base
 from harness.grid.status import CellState, read_states
 from harness.records.events import CellEnded, CellQueued, Emit
@@ -91,11 +92,16 @@ def _turn(state: CellState) -> tuple[bool, float]:
 
 
 def _left_behind(cells: Sequence[Cell], plan: RunPlan) -> list[CellState]:
-    """Of cells that another process ran, those that it has left before they were done."""
+    """Of cells that another process ran, those that it has left before they were done.
+
+    Where only a heartbeat tells whether it lives, the next one is waited for.
+    """
     if not cells:
         return []
     settings = plan.settings
     now = read_states(cells, runs_dir=settings.runs_dir, data_root=settings.data_root)
+    if any_silent([state.folder for state in now if state.status == "running"]):
+        now = read_states(cells, runs_dir=settings.runs_dir, data_root=settings.data_root)
     return [state for state in now if state.status == "to do"]
 
 

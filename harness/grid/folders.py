@@ -161,8 +161,11 @@ def write_cell_file(folder: Path, cell: Cell) -> None:
     write_text(folder / CELL_FILE, json.dumps(record, indent=1) + "\n")
 
 
-def check_writable(folder: Path) -> None:
-    """Makes the folder and checks that a file can be written, and locked, in it.
+def check_writable(folder: Path) -> str | None:
+    """Makes the folder and checks that a file can be written in it, and how it can be locked.
+
+    Returns:
+        What there is to know of a file system without locks, in one line.
 
     Raises:
         UsageError: it cannot.
@@ -177,4 +180,4 @@ def check_writable(folder: Path) -> None:
                 f"{place}: cannot be written ({fault.strerror}); choose another folder with "
                 "--runs-dir"
             ) from fault
-    check_locks(folder / "cells")
+    return check_locks(folder / "cells")

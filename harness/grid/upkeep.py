@@ -23,6 +23,7 @@ from harness.grid.folders import (
     id_of,
     stored_label,
 )
+from harness.grid.lease import CLAIM
 from harness.grid.locks import CellBusy, is_running, locked
 from harness.models.adapter_folder import CONFIG_FILE, WEIGHTS_FILE
 from harness.models.trained_files import TRAIN_AGAIN, damaged_tensors
@@ -153,6 +154,7 @@ def leftovers(folder: Path) -> list[Path]:
     """What killed writes left in the folder of a cell that does not run."""
     places = (folder, folder / ITEMS_FOLDER, folder / CHECKPOINTS_FOLDER)
     found = [path for place in places for path in place.glob(".*") if _is_temporary(path.name)]
+    found += folder.glob(f"{CLAIM}*")
     old = (folder / CHECKPOINTS_FOLDER).glob
     return sorted({*found, *(path for pattern in TEMPORARY for path in old(pattern))})
 

@@ -319,13 +319,14 @@ def prepare_run(grid: OpenGrid, *, allow_data_mismatch: bool = False) -> list[st
     """Checks what can be checked before anything runs, and writes the embedded world.
 
     Returns:
-        Warnings: local data that are not the pinned version, where that is allowed.
+        Warnings: a runs folder without file locks, and local data that are not the pinned version,
+        where that is allowed.
 
     Raises:
         UsageError: a folder cannot be written, a local file that cells read is not there, or is
             another version of its data set.
     """
-    check_writable(grid.runs_dir)
+    without_locks = check_writable(grid.runs_dir)
     world = world_folder(grid.runs_dir)
     if grid.spec.world is not None and grid.data_root == world:
         write_world(world)
@@ -334,7 +335,7 @@ def prepare_run(grid: OpenGrid, *, allow_data_mismatch: bool = False) -> list[st
         done = state.status == "done"  # another cell's file is written when it runs
         if done and stored_label(state.folder) is None:
             write_cell_file(state.folder, state.cell)
-    return grid.inputs.warnings
+    return [*filter(None, [without_locks]), *grid.inputs.warnings]
 
 
 def refuse_changed_inputs(states: Sequence[CellState]) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +57,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o644)
         flush(temporary)
+        _check_guards(path)
         temporary.replace(path)
 
 
@@ -81,11 +82,33 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
             if file.is_file():
                 file.chmod(0o644)
                 flush(file)
+        _check_guards(path)
         with _temporary(path) as old:
             if replace and path.exists():
                 path.replace(old)
             temporary.replace(path)
         flush(path.parent)
+
+
+_guards: dict[str, Callable[[], None]] = {}
+
+
+@contextlib.contextmanager
+def guarded_writes(folder: Path, check: Callable[[], None]) -> Iterator[None]:
+    """Has `check` called before a file in a folder takes its name; what it raises prevents that."""
+    place = os.path.abspath(folder)
+    _guards[place] = check
+    try:
+        yield
+    finally:
+        del _guards[place]
+
+
+def _check_guards(path: Path) -> None:
+    place = os.path.abspath(path)
+    for folder, check in list(_guards.items()):
+        if place.startswith(f"{folder}{os.sep}"):
+            check()
 
 
 @contextlib.contextmanager

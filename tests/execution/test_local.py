@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,11 +18,14 @@ from harness.execution.local import LocalExecutor
 from harness.execution.plan import RunPlan
 from harness.execution.run_grid import run_grid
 from harness.grid.folders import cell_folder
+from harness.grid.lease import LEASE_VARIABLE
 from harness.grid.locks import is_running, locked
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
+from harness.grid.shared_folder import keep_reach
 from harness.grid.status import CellState, read_states
 from harness.records.events import CellEnded, Event
+from tests.fixtures.machines import HOLD, as_machine
 from tests.grid.test_loader import GRID
 
 
@@ -76,6 +81,41 @@ def test_a_cell_that_another_process_leaves_is_taken_on(cells: list[Cell], tmp_p
         states = read_states(cells, runs_dir=tmp_path, data_root=None)
         assert [state.status for state in states] == ["to do", "running", "running"]
         outcome = run_grid(states, plan(tmp_path), [], own(executor))
+    assert taken == [[ours.id], [left.id]]
+    assert outcome.done == (ours.id, left.id)
+    assert outcome.skipped == (held.id,)
+
+
+def test_a_cell_that_a_lost_machine_held_is_taken_on(
+    cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but its heartbeat tells here whether a process there lives."""
+    ours, left, held = cells
+    monkeypatch.setenv(LEASE_VARIABLE, "2")
+    taken: list[list[str]] = []
+    environment = {**os.environ, **as_machine(tmp_path, "node7", locks_seen=False)}
+
+    def hold(cell: Cell) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(cell_folder(tmp_path, cell))],
+            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    def executor(states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
+        taken.append([state.cell.id for state in states])
+        for state in states:
+            yield CellEnded(state.cell.id, "", 1.0)
+        lost.kill()
+
+    keep_reach(tmp_path, "unknown")
+    with hold(left) as lost, hold(held) as alive:
+        states = read_states(cells, runs_dir=tmp_path, data_root=None)
+        assert [state.status for state in states] == ["to do", "running", "running"]
+        outcome = run_grid(states, plan(tmp_path), [], own(executor))
+        alive.kill()
     assert taken == [[ours.id], [left.id]]
     assert outcome.done == (ours.id, left.id)
     assert outcome.skipped == (held.id,)

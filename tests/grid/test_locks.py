@@ -11,18 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import StorageError, UsageError
-from harness.grid import locks
+from harness.errors import StorageError
 from harness.grid.folders import check_writable
-from harness.grid.locks import (
-    LOCK_FILE,
-    WITHOUT_LOCKS,
-    CellBusy,
-    holder,
-    is_running,
-    locked,
-)
-from harness.grid.shared_folder import file_system
+from harness.grid.lease import LEASE_SECONDS, LOCK_FILE, RECORD_BYTES, CellBusy, Holder, holder_of
+from harness.grid.locks import WITHOUT_LOCKS, holder, is_running, locked
+from harness.grid.shared_folder import file_system, lock_reach
 from harness.records.process import process_identity
 
 HOLD = """
@@ -70,18 +63,19 @@ def refusing(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
 
 
 @pytest.mark.parametrize("refusing", WITHOUT_LOCKS, indirect=True)
-def test_a_file_system_without_locks_is_named_before_any_work(
-    tmp_path: Path, refusing: int
-) -> None:
-    (tmp_path / LOCK_FILE).touch()
-    said = rf"{os.strerror(refusing)}.*{file_system(tmp_path)} has no file locks"
-    with pytest.raises(UsageError, match=said):
-        check_writable(tmp_path)
-    with pytest.raises(StorageError, match=said) as caught, locked(tmp_path):
-        pass
-    assert not isinstance(caught.value, CellBusy)
-    with pytest.raises(StorageError, match=said):
-        is_running(tmp_path)
+def test_where_there_are_no_locks_the_lease_guards(tmp_path: Path, refusing: int) -> None:
+    cells = tmp_path / "cells"
+    said = check_writable(tmp_path)
+    assert said is not None
+    assert f"{cells}: {file_system(cells)} has no file locks" in said
+    assert lock_reach(tmp_path) == "none"
+    folder = cells / "a--0123"
+    with locked(folder):
+        assert is_running(folder)
+        with pytest.raises(CellBusy, match=rf"\({os.getpid()} on"), locked(folder):
+            pass
+    assert not is_running(folder)
+    assert [path.name for path in folder.iterdir()] == [LOCK_FILE]
 
 
 @pytest.mark.parametrize("refusing", [errno.EIO, errno.EACCES, errno.EPERM], indirect=True)
@@ -105,24 +99,14 @@ def test_a_lock_that_cannot_be_opened_says_nothing(tmp_path: Path) -> None:
         pass
 
 
-def test_a_holder_that_lives_is_believed_where_its_lock_is_not_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One folder seen through two mounts: each knows its own locks alone."""
-    with subprocess.Popen(["sleep", "600"]) as process:
-        identity = process_identity().replace(f":{os.getpid()}:", f":{process.pid}:")
-        start = locks.process_identity().rsplit(":", 4)[1]
-        monkeypatch.setattr("harness.records.process._start", lambda number: start)
-        (tmp_path / LOCK_FILE).write_text(identity)
-        assert is_running(tmp_path)
-        with pytest.raises(CellBusy, match=rf"\({process.pid} on"), locked(tmp_path):
-            pass
-        process.kill()
-    assert not is_running(tmp_path)
-    with locked(tmp_path):
-        assert (tmp_path / LOCK_FILE).read_text() == process_identity()
-    assert (tmp_path / LOCK_FILE).read_text() == ""
-    assert holder(tmp_path) == "another process"
+def test_a_lock_names_its_holder_and_counts_them(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        with locked(tmp_path) as lease:
+            assert holder_of(tmp_path) == Holder(process_identity(), number, LEASE_SECONDS)
+            assert lease.holder == holder_of(tmp_path)
+        assert holder_of(tmp_path) == Holder("", number, 0.0)
+        assert holder(tmp_path) == "another process"
+        assert (tmp_path / LOCK_FILE).stat().st_size == RECORD_BYTES
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"a:b:c:d:e:f:g", b"x" * 10**6])

@@ -154,7 +154,7 @@ def test_an_error_of_the_lock_is_told_and_means_nothing(
     cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(file: object, kind: int) -> None:
-        raise OSError(errno.ENOSYS, "Function not implemented")
+        raise OSError(errno.EIO, "Input/output error")
 
     for cell in cells[1:3]:
         cell_folder(tmp_path, cell).mkdir(parents=True)
@@ -163,7 +163,7 @@ def test_an_error_of_the_lock_is_told_and_means_nothing(
     states = read_states(cells[1:3], runs_dir=tmp_path, data_root=None)
     assert [state.status for state in states] == ["to do", "to do"]
     (warning,) = grid_warnings(states)
-    assert "has no file locks" in warning
+    assert "cannot be locked (Input/output error)" in warning
     assert "(1 more cells likewise)" in warning
 
 
