@@ -159,10 +159,28 @@ def _grid_schema() -> dict[str, Any]:
     }
     grid["train"] = {"description": grid["train"]["description"], "allOf": [ref("TrainSpec")]}
     grid["models"]["propertyNames"] = {"pattern": model_name_pattern()}
-    _tasks(defs)
+    _tasks(defs, grid["tasks"], *block["tasks"]["anyOf"])
     _suggest_names(defs)
     defs["TuneFile"]["properties"] |= _tune(defs)
-    return schema
+    used = _used({key: part for key, part in schema.items() if key != "$defs"}, defs)
+    return {**schema, "$defs": {name: part for name, part in defs.items() if name in used}}
+
+
+def _used(part: Any, defs: Mapping[str, Any]) -> set[str]:
+    """The definitions that a part of a schema needs; the others are what keys become when read."""
+    found: set[str] = set()
+    left = [part]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            name = str(one.get("$ref", "")).rpartition("/")[2]
+            if name and name not in found:
+                found.add(name)
+                left.append(defs[name])
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+    return found
 
 
 def ref(name: str) -> dict[str, str]:
@@ -216,11 +234,14 @@ def _named_as(name: str) -> dict[str, Any]:
     return {"if": said, "then": ref("Method"), "else": ref(f"method.{name}")}
 
 
-def _tasks(defs: Mapping[str, Any]) -> None:
+def _tasks(defs: Mapping[str, Any], *lists: dict[str, Any]) -> None:
     """Benchmarks are offered by name; of lm-eval's 14,000 any may stand there."""
     names = suggested([*BENCHMARKS, *FORGETTING])
     defs["TaskSpec"]["properties"]["name"] |= names
     defs["TaskSpec"]["properties"]["name"].pop("type", None)
+    for one in lists:
+        if "items" in one:
+            one["items"] = {"anyOf": [*names["anyOf"], ref("TaskSpec")]}
 
 
 def _suggest_names(defs: Mapping[str, Any]) -> None:

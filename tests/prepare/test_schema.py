@@ -88,6 +88,11 @@ def test_the_shipped_schema_is_what_the_command_prints(kind: str) -> None:
     Draft7Validator.check_schema(json.loads(text))
 
 
+def test_every_definition_is_there_and_is_used() -> None:
+    named = re.findall(r'"#/\$defs/([^"]+)"', json.dumps(GRID))
+    assert set(named) == GRID["$defs"].keys()
+
+
 def test_another_kind_is_refused() -> None:
     with pytest.raises(UsageError, match=r"grd: no such kind of file; did you mean 'grid'"):
         schema_text("grd")
