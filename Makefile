@@ -2,6 +2,8 @@
 # make test   the tests that take a few minutes
 # make check  ruff and mypy
 # make test-fuzz  thousands of damaged grids, adapters, data files and runs folders: an hour
+# make test-postgres  MLflow on a PostgreSQL that goes and comes, under several processes: minutes
+# make test-trackers  wandb, trackio and TensorBoard: what they have written is read back
 # make test-cloud  the SkyPilot recipe, by SkyPilot in an environment of its own, .venv-sky
 # make install  .venv alone
 #
@@ -14,7 +16,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-cloud test-fuzz check
+.PHONY: install demo test test-postgres test-trackers test-cloud test-fuzz check
 
 install: $(INSTALLED)
 
@@ -34,6 +36,18 @@ test: $(INSTALLED)
 # Other mutants every time: hypothesis prints how to repeat the one that fails.
 test-fuzz: $(INSTALLED)
 	@ZBENCH_FUZZ=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --timeout 7200 tests/fuzz
+
+# Skipped, with the reason, where PostgreSQL's programs are not here (Debian and Ubuntu: apt install postgresql).
+test-postgres: $(VENV)/.trackers
+	@$(VENV)/bin/python -m pytest -q -rs tests/tracking/test_postgres.py
+
+# Trackio asks for an older pillow than requirements.lock has, and runs with that one: it is put into a folder beside.
+# Where it cannot be had, its test is skipped, and says so.
+test-trackers: $(VENV)/.trackers
+	@test -e .trackio/.installed || { $(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --target .trackio \
+		trackio==0.43.0 brotli==1.2.1 gradio-client==2.7.2 orjson==3.13.0 python-multipart==0.0.34 websockets==17.4 \
+		&& touch .trackio/.installed; } || rm -rf .trackio
+	@PYTHONPATH=.trackio $(VENV)/bin/python -m pytest -q -rs tests/tracking/beside tests/integration/test_trackers_beside.py
 
 # SkyPilot cannot live beside requirements.lock. Where it cannot be had, its tests are skipped, and say so.
 test-cloud: $(INSTALLED)

@@ -29,6 +29,7 @@ from harness.grid.folders import LOG_FILE, cell_folder
 from harness.grid.locks import CellBusy
 from harness.grid.selection import find_cell
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
+from harness.records.event_file import EventFiles
 from harness.records.events import CellEnded, Emit, Event
 from harness.tracking.address import resolve_uri
 from harness.tracking.live import Tracker
@@ -117,9 +118,10 @@ def _run(
         nonlocal ended
         ended = ended or isinstance(event, CellEnded)
         log_progress(event)
+        files.write(event)
         emit(event)
 
-    with logging_beside_the_screen(folder / LOG_FILE):
+    with logging_beside_the_screen(folder / LOG_FILE), EventFiles({cell.id: folder}) as files:
         try:
             with handle_signals():  # SIGUSR1 is a training's, and no end before it begins
                 run_cell(cell, plan.settings, logged)
@@ -131,6 +133,6 @@ def _run(
         except Exception as fault:  # whatever fails a cell is its end; the log has its traceback
             logger.exception("%s failed", cell.label)
             if not ended:  # a fault outside of the cell's own work: its folder, an import
-                emit(CellEnded(cell.id, str(folder), 0.0, describe(fault)))
+                logged(CellEnded(cell.id, str(folder), 0.0, describe(fault)))
             return "failed"
     return "done"

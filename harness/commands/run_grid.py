@@ -76,6 +76,10 @@ def run_grid_command(
     after = grid.states
     problem = trackers.close()
     print_warnings(screen, trackers.told)
+    if outcome.submitted and besides and not place.follow:
+        others = ", ".join(one.name for one in besides)
+        print_warnings(screen, [f"tracking.also: the jobs themselves log nothing to {others}; "
+                                "--follow does"])  # fmt: skip
     _print_outcome(screen, grid, outcome, uri, problem)
     for line in trackers.notes:
         print_line(screen, line)

@@ -16,7 +16,8 @@ from harness.grid.folders import cell_folder
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import expand
 from harness.grid.workspace import OpenGrid
-from harness.records.events import CellEnded, Event
+from harness.records.event_file import last_events
+from harness.records.events import CellEnded, CellStarted, Event, StepDone
 from tests.grid.test_loader import GRID
 
 
@@ -47,3 +48,25 @@ def test_a_failed_cell_is_told_by_one_event(
     assert event.error == "no place"
     assert capfd.readouterr() == ("", "")
     assert "Traceback" in (cell_folder(tmp_path, cell) / "log.txt").read_text()
+
+
+def test_a_cell_that_runs_here_can_be_followed_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = resolve_grid(yaml.safe_load(GRID), place="g.yaml")
+    cell = expand(spec)[1]
+    events: list[Event] = [
+        CellStarted(cell.id, cell.label, 4, 1000),
+        StepDone(cell.id, 1, 0, 1.5, 1e-3, 100.0, 2000),
+        CellEnded(cell.id, "folder", 1.0),
+    ]
+
+    def run(_cell: object, _settings: object, emit: run_cell.Emit) -> None:
+        for event in events:
+            emit(event)
+
+    monkeypatch.setattr(run_cell, "run_cell", run)
+    plan = RunPlan(settings=RunSettings(tmp_path, None, "cpu", 1), devices=("cpu",))
+    grid = OpenGrid("g.yaml", spec, [cell], tmp_path, None)
+    assert run_cell._run(grid, plan, 1, [].append) == "done"
+    assert last_events(cell_folder(tmp_path, cell)) == events
