@@ -22,7 +22,7 @@ from harness.commands.arguments import (
 
 RUNS = Path("runs")
 OneGrid = Annotated[
-    str | None, typer.Argument(metavar="[GRID]", help="What this grid needs is looked at too.")
+    str | None, typer.Argument(metavar="GRID", help="What this grid needs is looked at too.")
 ]
 AsJobOption = Annotated[
     bool, typer.Option("--as-job", help="Have a node of the Slurm cluster look at itself.")

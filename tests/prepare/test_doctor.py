@@ -16,6 +16,7 @@ from harness.grid.workspace import open_grid
 from harness.prepare.doctor import hardware, network, scheduler, software, storage
 from harness.prepare.doctor.checks import CHECKS, is_hanging, run_checks
 from harness.prepare.doctor.finding import Check, Context, Finding
+from harness.records.prefetched import write_manifest
 from tests.fixtures.hub_server import TOKEN, Hub
 from tests.fixtures.hub_study import GRID
 
@@ -199,6 +200,18 @@ def test_how_far_locks_reach_is_told_as_it_is_known(here: Context) -> None:
     assert (here.runs_dir / REACH_FILE).is_file()
     finding = only(storage.check_lock_reach, here)
     assert (finding.status, "one machine alone" in finding.said) == ("warning", True)
+
+
+def test_a_prefetched_data_root_says_what_it_holds(here: Context, tmp_path: Path) -> None:
+    entries = {"a": {"complete": True}, "b": {"complete": False}}
+    manifest = {"repositories": entries, "lm_eval": metadata.version("lm_eval")}
+    write_manifest(tmp_path, manifest)
+    context = Context(runs_dir=here.runs_dir, data_root=tmp_path)
+    finding = only(storage.check_data_root, context)
+    assert finding.status == "ok"
+    assert finding.said.endswith("prefetched: 1 of 2 repositories are whole")
+    write_manifest(tmp_path, manifest | {"lm_eval": "0.1"})
+    assert only(storage.check_data_root, context).status == "warning"
 
 
 def test_a_disk_without_room_for_the_grid_is_an_error(

@@ -13,10 +13,13 @@ from pathlib import Path
 from harness.errors import UsageError, one_line
 from harness.estimate.compute import disk_needs
 from harness.estimate.needs import find_needs
+from harness.evaluation.tasks import lm_eval_version
 from harness.grid.locks import check_locks
 from harness.grid.shared_folder import file_system, lock_reach
 from harness.prepare.doctor.finding import Context, Finding, size
 from harness.prepare.doctor.hardware import to_do
+from harness.prepare.prefetch import manifest_of
+from harness.records.prefetched import is_prefetched
 
 WRITTEN_BYTES, FLUSHES = 32 * 2**20, 10
 SLOW_FLUSH_SECONDS, SLOW_BYTES_PER_SECOND = 0.25, 20e6
@@ -150,7 +153,18 @@ def check_data_root(context: Context) -> Iterator[Finding]:
         yield Finding("data root", "error", said, "give yourself the right to read it")
         return
     said = f"{context.data_root} ({file_system(context.data_root)}): {len(names)} entries"
-    yield Finding("data root", "ok", said)
+    if not is_prefetched(context.data_root):
+        yield Finding("data root", "ok", said)
+        return
+    manifest = manifest_of(context.data_root)
+    known, here = manifest.get("lm_eval"), lm_eval_version()
+    whole = [one["complete"] for one in manifest["repositories"].values()]
+    said += f", prefetched: {sum(whole)} of {len(whole)} repositories are whole"
+    if known != here:
+        said += f"; loaded then by lm-eval {known}, here is {here}"
+        yield Finding("data root", "warning", said, "install the same version, or prefetch again")
+    else:
+        yield Finding("data root", "ok", said)
 
 
 def check_file_clock(context: Context) -> Iterator[Finding]:
