@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,14 +179,17 @@ def scores_frame(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> pd
     """One row per cell × task × metric: the identity columns, TaskScore's fields, and `made`."""
     import pandas as pd
 
+    columns = [one.name for one in fields(TaskScore)]
     rows = [
-        cell_identity(cell) | asdict(score) | {"made": made_of(result, score)}
+        cell_identity(cell)
+        | {name: getattr(score, name) for name in columns}
+        | {"made": made_of(result, score)}
         for cell in rows_of(cells)
         if (result := results.get(cell.id)) is not None
         for task in cell.tasks
         for score in scores_of(task, result)
     ]
-    names = [*_head(rows), *(one.name for one in fields(TaskScore)), "made"]
+    names = [*_head(rows), *columns, "made"]
     return _typed(pd.DataFrame(rows, columns=names))
 
 
@@ -202,7 +205,8 @@ def scores_of(task: TaskSpec, result: CellResult) -> tuple[TaskScore, ...]:
     version of lm-eval or of zbench, which stands with every score.
     """
     mine = [score for score in result.scores if score.benchmark == task.name]
-    exact = tuple(score for score in mine if score.key == request_key(task))
+    key = request_key(task)
+    exact = tuple(score for score in mine if score.key == key)
     if exact:
         return exact
     known, decoding = task.benchmark, task.decoding

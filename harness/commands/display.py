@@ -67,6 +67,35 @@ def new_table(texts: Sequence[str], numbers: Sequence[str], *, no_wrap: bool = F
     return table
 
 
+def print_table(console: Console, table: Table, rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table of `new_table` with its rows.
+
+    Where all of them fit into the width they are written as rich would, which takes 0.4 ms for
+    each: a grid has thousands.
+    """
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    texts = [[printable(text) for text in row] for row in rows]
+    heads = [str(column.header) for column in table.columns]
+    widths = [max(map(cell_len, column)) for column in zip(heads, *texts, strict=True)]
+    whole = sum(widths) + 2 * (len(widths) - 1) <= console.width
+    if not whole or any(mark in text for row in [heads, *texts] for text in row for mark in "\n\t"):
+        for row in texts:
+            table.add_row(*(Text(text, overflow="fold") for text in row))
+        console.print(table)
+        return
+    right = [column.justify == "right" for column in table.columns]
+    lines = []
+    for row in [heads, *texts]:
+        blanks = (" " * (width - cell_len(text)) for text, width in zip(row, widths, strict=True))
+        padded = (b + t if r else t + b for t, b, r in zip(row, blanks, right, strict=True))
+        lines.append("  ".join(padded))
+    console.print(Text(lines[0], style=table.header_style), soft_wrap=True)
+    if texts:
+        console.out("\n".join(lines[1:]), highlight=False)
+
+
 def cell_records(states: Sequence[CellState]) -> list[dict[str, Any]]:
     """How far the cells are, for a machine to read."""
     return [

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from harness.analysis.peft_suite import published_cost
 from harness.commands import display
 from harness.commands.display import (
-    cell_text,
     new_table,
     print_json,
     print_line,
     print_plan_warnings,
+    print_table,
     print_warnings,
 )
 from harness.commands.plan_power import grid_powers, power_lines, power_record, short_line
@@ -179,9 +179,7 @@ def _print(
     console: Console, table: Table, rows: Iterable[Iterable[str]], lines: Iterable[str]
 ) -> None:
     """Prints a table with its rows, and lines below it."""
-    for row in rows:
-        table.add_row(*map(cell_text, row))
-    console.print(table)
+    print_table(console, table, [list(row) for row in rows])
     for line in lines:
         print_line(console, line)
 

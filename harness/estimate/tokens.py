@@ -15,6 +15,7 @@ from typing import Any
 from harness.data.places import is_here
 from harness.data.rows import texts_of
 from harness.data.sets import num_examples, read_instructions
+from harness.data.spec import DataSpec
 from harness.data.validation import training_rows
 from harness.estimate.lengths import Source, TrainingTokens, kept_lengths, training_tokens
 from harness.estimate.needs import local_model
@@ -66,7 +67,17 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: RowCounts
     `runs_dir`; `num_rows` has the size of each training set.
     """
     lengths_of = cache(partial(kept_lengths, data_root=data_root, runs_dir=runs_dir))
-    order_of = cache(training_rows)
+
+    @cache
+    def counted(
+        data: DataSpec, model: Path, fraction: float, seed: int, size: int | None, limit: int
+    ) -> TrainingTokens:
+        lengths = lengths_of(data, model)
+        total = len(lengths.whole)
+        if size is not None and total < size:  # a sample of a large set
+            sampled = training_tokens(lengths, range(total), limit, data)
+            return _scaled(sampled, num_examples(fraction, size))
+        return training_tokens(lengths, training_rows(data, total, fraction, seed), limit, data)
 
     def count(cell: Cell) -> TrainingTokens | None:
         assert cell.train is not None
@@ -74,13 +85,8 @@ def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: RowCounts
         limit, size = cell.train.max_length, num_rows.get(cell.data_name)
         model, data_is_here = local_model(cell.model, data_root), is_here(cell.data, data_root)
         if data_is_here and model is not None and (model / "tokenizer.json").is_file():
-            lengths = lengths_of(cell.data, model)
-            total = len(lengths.whole)
-            if size is not None and total < size:  # a sample of a large set
-                sampled = training_tokens(lengths, range(total), limit, cell.data)
-                return _scaled(sampled, num_examples(cell.fraction, size))
-            order = order_of(cell.data, total, cell.fraction, cell.seed_of("subset"))
-            return training_tokens(lengths, order, limit, cell.data)
+            seed = cell.seed_of("subset")
+            return counted(cell.data, model, cell.fraction, seed, size, limit)
         if size is None and cell.train.max_steps is None:
             return None
         if size is None:  # as if no row came twice

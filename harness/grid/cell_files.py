@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -65,15 +66,16 @@ def _touched(folder: Path, names: Iterable[str]) -> list[str]:
 
     The clock of a file system may stand still for milliseconds: equal times say nothing.
     """
+    place = os.fspath(folder)  # joined as texts: status asks for thousands
     try:
-        result = (folder / RESULT_FILE).stat()
+        result = os.stat(f"{place}/{RESULT_FILE}")
     except OSError:
         return list(names)
     written, moved = result.st_mtime_ns, max(result.st_mtime_ns, result.st_ctime_ns)
     touched = []
     for name in names:
         try:
-            found = (folder / name).lstat()
+            found = os.lstat(f"{place}/{name}")
             is_old = found.st_mtime_ns < written and found.st_ctime_ns < moved
         except OSError:
             is_old = False

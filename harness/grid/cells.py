@@ -83,6 +83,9 @@ Source = Literal["initialization", "order", "subset"]
 """What a seed draws: see FixedSeeds."""
 SOURCES: tuple[Source, ...] = get_args(Source)
 
+DRAWN = {"fraction", "seed", "fixed_seeds", "repeat"}
+"""What tells the cells of one model, method and block apart."""
+
 
 class Cell(Spec):
     """One model trained one way and scored."""
@@ -148,8 +151,9 @@ class Cell(Spec):
             return {**raw, "options": options}
         return raw
 
-    def record(self) -> dict[str, Any]:
-        """All that decides the trained weights, as plain values."""
+    @cached_property
+    def drawn_from(self) -> dict[str, Any]:
+        """What of `record` cells that differ in what they draw alone have in common."""
         model: dict[str, Any] = {"source": self.model.source, "revision": self.model.revision}
         if self.model.source is None:
             model = {"name": self.model_name, "shape": self.model.shape.identity()}
@@ -165,10 +169,16 @@ class Cell(Spec):
             "model": model,
             "method": self.method,
             "options": self.options.identity(),
-            "fraction": self.fraction,
-            "seed": self.seed,
             "data": data,
             "train": train,
+        }
+
+    def record(self) -> dict[str, Any]:
+        """All that decides the trained weights, as plain values."""
+        return {
+            **self.drawn_from,
+            "fraction": self.fraction,
+            "seed": self.seed,
             **({"fixed_seeds": fixed} if (fixed := self.fixed_seeds.model_dump()) else {}),
             **({} if self.repeat is None else {"repeat": self.repeat}),
         }
@@ -209,9 +219,11 @@ class Cell(Spec):
         return tuple(sha256_of_json(self.record() | {"data": data})[:12] for data in was)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy. Drops the cached ids, so that they are recomputed."""
+        """A copy. Drops what is cached, so that it is found anew: the ids, and unless all that is
+        updated is in DRAWN, `drawn_from`."""
         copied = super().model_copy(update=update, deep=deep)
-        for name in ("id", "former_ids"):
+        is_drawn = (update or {}).keys() <= DRAWN
+        for name in ("id", "former_ids", *(() if is_drawn else ("drawn_from",))):
             copied.__dict__.pop(name, None)
         return copied
 

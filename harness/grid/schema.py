@@ -249,9 +249,13 @@ def _block_cells(
     grid: GridSpec, block: Block, contents: Mapping[str | None, str]
 ) -> Iterator[Cell]:
     for model, choice in product(block.models, block.methods):
-        for fraction, seed in block.draws(choice):
-            yield cell_of(
-                grid, model, choice, data=block.data, fraction=fraction, seed=seed,
-                tasks=block.tasks, gpus_per_cell=block.gpus_per_cell,
-                data_sha256=contents.get(block.data), fixed=block.fixed(seed),
-            )  # fmt: skip
+        (fraction, seed), *others = block.draws(choice)
+        first = cell_of(
+            grid, model, choice, data=block.data, fraction=fraction, seed=seed, tasks=block.tasks,
+            gpus_per_cell=block.gpus_per_cell, data_sha256=contents.get(block.data),
+            fixed=block.fixed(seed),
+        )  # fmt: skip
+        yield first
+        for fraction, seed in others:  # validated in the block: a copy is enough
+            update = {"fraction": fraction, "seed": seed, "fixed_seeds": block.fixed(seed)}
+            yield first.model_copy(update=update)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from harness.commands.display import cell_text, new_table, print_table
 from harness.commands.plan import ESTIMATE_COLUMNS, _print_estimate, _print_plan
 from harness.estimate.costs import GridEstimate, estimate_grid
 from harness.estimate.plan import PlanRow, plan_rows
@@ -79,3 +80,16 @@ def test_what_cannot_be_told_is_a_dash_and_what_does_not_fit_is_said(
     assert "more than 0.0 GPU hours (not all can be estimated)" in total
     assert f"warning: {cell.label}: nobody knows" in rest
     assert "  model huggyllama/llama-7b@main, 13 GB" in rest
+
+
+def test_a_long_table_is_written_as_rich_would(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [["a/b", "1,000", "–"], ["漢字 é", "2", "~ 3"], ["", "", "x"]]
+    for width in (40, 8):  # the narrow one is left to rich
+        table = new_table(["cell"], ["steps", "much longer"], no_wrap=True)
+        print_table(Console(width=width), table, rows)
+        mine = capsys.readouterr().out
+        theirs = new_table(["cell"], ["steps", "much longer"], no_wrap=True)
+        for row in rows:
+            theirs.add_row(*map(cell_text, row))
+        Console(width=width).print(theirs)
+        assert mine == capsys.readouterr().out

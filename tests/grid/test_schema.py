@@ -162,3 +162,14 @@ def test_the_whole_papers_cells_are_those_of_its_two_halves() -> None:
         return {cell.id for cell in expand(load_grid(grid))}
 
     assert ids("paper") == ids("paper-7b") | ids("paper-13b")
+
+
+def test_cells_that_are_copied_have_the_ids_of_cells_that_are_validated() -> None:
+    cells = expand(load_grid("paper-7b-seeds"))
+    assert len({cell.id for cell in cells}) == len(cells) > 10
+    for cell in cells:
+        validated = Cell.model_validate(cell.model_dump(serialize_as_any=True))
+        assert (validated.id, validated.record()) == (cell.id, cell.record())
+        assert validated == cell
+    other = cells[-1].model_copy(update={"world": "other-1"})
+    assert other.id != cells[-1].id, "what is not drawn is found anew"
