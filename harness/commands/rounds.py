@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.commands.display import print_line, print_warnings
+from harness.commands.jobs import Jobs
 from harness.commands.progress import Notices, progress
 from harness.commands.tuning import tuning_lines
 from harness.errors import StorageError
@@ -56,10 +57,14 @@ def run_rounds(
         if tried and not any(state.status in LEFT for state in states):
             return grid, outcome
         work = [state for state in states if state.status in LEFT]
+        work += [s for s in states if s.status == "running" and s.cell.id in plan.queued]
         _keep(screen, grid)
-        listeners: list[Emit] = [Notices(screen, states), tracker]
+        jobs = Jobs()
+        listeners: list[Emit] = [jobs, Notices(screen, states), tracker]
         with progress(screen, chosen if work else [], grid.num_rows) as show:
             found = run_grid(states, _planned(grid, plan, work), [show, *listeners], executor)
+        for line in jobs.lines():
+            print_line(screen, line)
         outcome = _joined(outcome, found)
         tried |= {(state.cell.id, pauses.get(state.cell.id)) for state in states}
         if not chosen:

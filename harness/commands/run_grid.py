@@ -26,7 +26,7 @@ from harness.commands.rounds import LEFT, is_done, run_rounds
 from harness.commands.tuning import tuning_lines, tuning_records, waiting_lines
 from harness.errors import UsageError, did_you_mean, mask_secrets, shortened
 from harness.estimate.plan import PlanRow, plan_rows
-from harness.execution.executor import Executor
+from harness.execution.executor import Executor, Submits
 from harness.execution.executors import EXECUTORS
 from harness.execution.plan import Place, RunPlan
 from harness.execution.run_grid import GridOutcome
@@ -62,13 +62,16 @@ def run_grid_command(
     work = [state for state in grid.takes_on if state.status in LEFT]
     settings = RunSettings(runs_dir=grid.runs_dir, data_root=grid.data_root)
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
-    plan = RunPlan(settings, place=replace(place, tracking_uri=uri))
+    plan = RunPlan(settings, place=replace(place, tracking_uri=uri), grid=grid.spec)
     plan = executor.prepare(_largest_round(grid, work), plan)
+    work += [s for s in grid.takes_on if s.status == "running" and s.cell.id in plan.queued]
     screen = console(quiet=as_json)
+    if place.dry_run:
+        return _print_preview(screen, executor, work, plan)
     if place.workers is not None and plan.devices[:1] != ("cpu",) and work:
         screen.print("warning: --workers is for the CPU; every GPU has one worker")
     _print_summary(screen, grid, executor.describe(plan) if work else "")
-    print_warnings(screen, warnings)
+    print_warnings(screen, [*warnings, *plan.notes])
     besides, missing = start_besides(grid.spec, grid.runs_dir, grid.states)
     print_warnings(screen, missing)
     trackers = Trackers(_start_tracker(grid, uri, bool(work)), besides)
@@ -100,6 +103,22 @@ def run_grid_command(
     submitted = {*outcome.submitted}
     ended = [state.status == "done" or state.cell.id in submitted for state in after]
     return 0 if is_done(grid) or (submitted and all(ended)) else 1
+
+
+def _print_preview(
+    screen: Console, executor: Executor, work: Sequence[CellState], plan: RunPlan
+) -> int:
+    """Prints what would be submitted.
+
+    Raises:
+        UsageError: the executor submits nothing.
+    """
+    if not isinstance(executor, Submits):
+        raise UsageError(f"--dry-run: --executor {plan.place.executor} submits nothing")
+    print_warnings(screen, plan.notes)
+    for line in executor.preview(work, plan).splitlines():
+        print_line(screen, line)
+    return 0
 
 
 def _executor(name: str) -> Executor:

@@ -8,7 +8,7 @@ local executor's everywhere: the others call it there, for one cell (`harness.ex
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from harness.execution.plan import RunPlan
 from harness.grid.status import CellState
@@ -46,3 +46,11 @@ class Executor(Protocol):
           SIGTERM, time to write a checkpoint, and then SIGKILL; none is left when it returns. Jobs
           of a scheduler that need no parent stay, and are told.
         """
+
+
+@runtime_checkable
+class Submits(Protocol):
+    """An executor that submits jobs, and can say what it would submit."""
+
+    def preview(self, states: Sequence[CellState], plan: RunPlan) -> str:
+        """What `run` would submit, as a text of several lines; after `prepare`."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.cell.settings import RunSettings
 from harness.errors import UsageError, shortened
 from harness.execution.site import Site, read_site
+from harness.grid.schema import GridSpec
 
 
 @dataclass(frozen=True)
@@ -80,3 +81,9 @@ class RunPlan:
     """Of this machine, one worker process each: `cpu`, or `cuda:0`, ...; none where other machines
     run the cells."""
     place: Place = field(default_factory=Place)
+    grid: GridSpec | None = None
+    """What the cells belong to, for jobs that log to MLflow by themselves."""
+    queued: frozenset[str] = frozenset()
+    """Ids of cells that wait or run in a scheduler's queue already."""
+    notes: tuple[str, ...] = ()
+    """What the user should know before anything runs, one line each."""

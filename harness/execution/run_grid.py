@@ -48,6 +48,8 @@ def run_grid(
     """
     executor = executor or LocalExecutor()
     work = [state for state in states if state.status in ("to do", "failed")]
+    # Of those that run, the ones that a scheduler runs: whoever follows it sees them to their end.
+    work += [s for s in states if s.status == "running" and s.cell.id in plan.queued]
     work.sort(key=_turn)
     open_ids = {state.cell.id for state in states if state.status not in ("done", "stale")}
     ended: dict[str, bool | None] = {}  # by id: whether it is done; None: its training paused

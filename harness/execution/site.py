@@ -23,11 +23,11 @@ class Site(Spec):
     """Words of every `sbatch` call, in a list or in one text: `--partition gpu --time 8:00:00`."""
     setup: tuple[str, ...] = ()
     """Lines of the job's script before zbench: `module load cuda`, `source venv/bin/activate`."""
-    max_parallel: Annotated[int, Field(ge=1)] | None = None
-    """Cells that run at the same time at most; None for as many as the site allows."""
-    warn_seconds: Annotated[int, Field(ge=1)] = 120
+    max_parallel: Annotated[int, Field(ge=1, le=4_000_000)] | None = None
+    """Cells of a submission that run at the same time; None for as many as the site allows."""
+    warn_seconds: Annotated[int, Field(ge=1, le=65_535)] = 120
     """How long before its time limit a job is told to write a checkpoint."""
-    max_requeues: Annotated[int, Field(ge=0)] = 5
+    max_requeues: Annotated[int, Field(ge=0, le=1000)] = 5
     """How often a cell is placed anew in a row without having come further."""
 
     @field_validator("sbatch", mode="before", json_schema_input_type=str | tuple[str, ...])

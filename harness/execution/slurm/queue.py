@@ -1,0 +1,125 @@
+"""Which cells of a runs folder wait or run in Slurm's queue: one call of `squeue`."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import shutil
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.execution.slurm.cluster import slurm
+from harness.execution.slurm.script import IDS_FILE, MARK
+
+SLURM_FOLDER = "slurm"
+"""In the runs folder: one folder for each submission."""
+STATUS_SECONDS = 10.0
+FIELDS = ("%F", "%K", "%T", "%N", "%V", "%S", "%L", "%r", "%k")
+_unanswered: set[Path] = set()
+"""Runs folders of which squeue told nothing in this process."""
+
+
+@dataclass(frozen=True)
+class QueuedCell:
+    """A cell in Slurm's queue."""
+
+    cell_id: str
+    job: str
+    """`123_4`: the array's job and the element."""
+    running: bool
+    state: str
+    """Slurm's own word: PENDING, RUNNING, COMPLETING, ..."""
+    node: str
+    """Where it runs; empty while it waits."""
+    since: str
+    """When it was submitted, or began to run: `2026-11-30T21:24:12`."""
+    time_left: str
+    """Of its time limit, as Slurm writes it: `1-07:59:31`, `UNLIMITED`."""
+    reason: str
+    """Why it waits: `Resources`, `Priority`, ..."""
+    output: Path
+    """What the job prints."""
+
+    @property
+    def array_job(self) -> str:
+        """The job whose element it is."""
+        return self.job.partition("_")[0]
+
+
+def slurm_jobs(runs_dir: Path) -> dict[str, QueuedCell]:
+    """The cells of a runs folder in Slurm's queue, by id; none where Slurm says nothing of it.
+
+    `squeue` is called where cells were submitted from the folder and Slurm is here, and no more
+    once it has not answered.
+    """
+    place = runs_dir / SLURM_FOLDER
+    if place in _unanswered or not place.is_dir() or shutil.which("squeue") is None:
+        return {}
+    try:
+        return read_queue(runs_dir, seconds=STATUS_SECONDS)
+    except UsageError:
+        _unanswered.add(place)
+        return {}
+
+
+def read_queue(runs_dir: Path, *, seconds: float | None = None) -> dict[str, QueuedCell]:
+    """The cells of a runs folder in Slurm's queue, by id.
+
+    Raises:
+        UsageError: Slurm does not answer.
+    """
+    if not (runs_dir / SLURM_FOLDER).is_dir():
+        return {}
+    limit = {} if seconds is None else {"seconds": seconds}
+    told = slurm("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "|".join(FIELDS), **limit)
+    found: dict[str, QueuedCell] = {}
+    for line in told.splitlines():
+        parts = line.split("|", len(FIELDS) - 1)
+        if len(parts) == len(FIELDS) and (one := _queued(runs_dir, parts)) is not None:
+            found.setdefault(one.cell_id, one)
+    return found
+
+
+def _queued(runs_dir: Path, parts: list[str]) -> QueuedCell | None:
+    """What a line of squeue says; None where its job is not of this runs folder.
+
+    The submission's folder is known by its name, which is used once: other machines may see the
+    runs folder at another place.
+    """
+    job, element, state, node, submitted, started, left, reason, comment = parts
+    folder, _, first = comment.removeprefix(MARK).rpartition(":")
+    if not comment.startswith(MARK) or not first.isdigit() or not element.isdigit():
+        return None
+    place = runs_dir / SLURM_FOLDER / Path(folder).name
+    ids = submitted_ids(place)
+    number = int(first) + int(element)
+    if number >= len(ids):
+        return None
+    running = state not in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+    return QueuedCell(
+        cell_id=ids[number],
+        job=f"{job}_{element}",
+        running=running,
+        state=state,
+        node=node if running else "",
+        since=started if running else submitted,
+        time_left=left,
+        reason=reason.strip("()"),
+        output=output_file(place, f"{job}_{element}"),
+    )
+
+
+def output_file(folder: Path, job: str) -> Path:
+    """What a job of a submission prints."""
+    return folder / f"{job}.out"
+
+
+@lru_cache(maxsize=1000)
+def submitted_ids(folder: Path) -> tuple[str, ...]:
+    """The ids of a submission's cells, in the order of the cells' file; none of an unknown one."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        lines = (folder / IDS_FILE).read_text(encoding="utf-8").splitlines()
+        return tuple(line.split()[0] for line in lines if line.strip())
+    return ()
