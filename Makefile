@@ -1,6 +1,7 @@
 # make demo   the whole path on the embedded world, from nothing to the page
 # make test   the tests that take a few minutes
 # make check  ruff and mypy
+# make test-slurm  cells on a real Slurm that it starts on this machine; with SLOW=1 also preemption and lost nodes
 # make test-fuzz  thousands of damaged grids, adapters, data files and runs folders: an hour
 # make test-postgres  MLflow on a PostgreSQL that goes and comes, under several processes: minutes
 # make test-trackers  wandb, trackio and TensorBoard: what they have written is read back
@@ -16,7 +17,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-postgres test-trackers test-cloud test-fuzz check
+.PHONY: install demo test test-slurm test-postgres test-trackers test-cloud test-fuzz check
 
 install: $(INSTALLED)
 
@@ -31,7 +32,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n $$($(VENV)/bin/python -c \
 		'import os; print(min(4, (os.cpu_count() or 1) + 1))') --dist loadfile --no-loadscope-reorder \
-		-m "not slow and not gpu and not ray"
+		-m "not slow and not gpu and not ray and not slurm"
 
 # Other mutants every time: hypothesis prints how to repeat the one that fails.
 test-fuzz: $(INSTALLED)
@@ -48,6 +49,11 @@ test-trackers: $(VENV)/.trackers
 		trackio==0.43.0 brotli==1.2.1 gradio-client==2.7.2 orjson==3.13.0 python-multipart==0.0.34 websockets==17.4 \
 		&& touch .trackio/.installed; } || rm -rf .trackio
 	@PYTHONPATH=.trackio $(VENV)/bin/python -m pytest -q -rs tests/tracking/beside tests/integration/test_trackers_beside.py
+
+# Skips, and says so, where Slurm is not installed (`scripts/start_slurm.sh install` as root).
+test-slurm: $(INSTALLED)
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -rs --timeout 1800 -m "slurm$(if $(SLOW),, and not slow)" \
+		tests/execution/test_slurm.py tests/execution/test_slurm_laws.py
 
 # SkyPilot cannot live beside requirements.lock. Where it cannot be had, its tests are skipped, and say so.
 test-cloud: $(INSTALLED)

@@ -73,6 +73,9 @@ def test_words_give_partition_time_and_type_of_gpu() -> None:
     assert found.cpus
     assert found.job_name
     assert " ".join(found.kept) == ("-p gpu --account=me -t 1-0 -c 4 --exclusive -J mine --mem 10G")
+    held = read_words(["-H", "--begin", "now+1hour", "-d", "afterok:3", "-p", "x", "--hold"], "x")
+    assert held.at_once == ("-p", "x")
+    assert len(held.kept) == 8
     assert read_words(["--gpus-per-node=2"], "x") == Words()
 
 
@@ -219,4 +222,3 @@ def test_what_slurm_says_is_one_line() -> None:
         "specified"
     )
     assert said("") == "no message"
-

@@ -74,7 +74,7 @@ def _script(folder: Path, site: Site) -> str:
 def _ask(runs_dir: Path, key: str, folder: Path, token: str, words: Words) -> str | None:
     time_limit = [] if words.minutes is None else ["--time=5"]
     job = slurm(
-        "sbatch", "--parsable", *words.kept, *time_limit, "--job-name=zbench-probe", "--nodes=1",
+        "sbatch", "--parsable", *words.at_once, *time_limit, "--job-name=zbench-probe", "--nodes=1",
         "--ntasks=1", "--no-requeue", f"--output={str(folder).replace('%', '%%')}/out",
         str(folder / "probe.sh"), token,
     ).partition(";")[0]  # fmt: skip

@@ -11,10 +11,12 @@ from harness.errors import UsageError, shortened
 SHORT = {
     "-a": "--array", "-o": "--output", "-e": "--error", "-p": "--partition", "-t": "--time",
     "-N": "--nodes", "-n": "--ntasks", "-c": "--cpus-per-task", "-G": "--gpus", "-W": "--wait",
-    "-J": "--job-name",
+    "-J": "--job-name", "-H": "--hold", "-b": "--begin", "-d": "--dependency",
 }  # fmt: skip
-ALONE = ("--wait", "--no-requeue", "--requeue", "--test-only", "--parsable")
+ALONE = ("--wait", "--no-requeue", "--requeue", "--test-only", "--parsable", "--hold")
 """Options that take no value."""
+LATER = ("--hold", "--begin", "--dependency", "--mail-type", "--mail-user", "--deadline")
+"""Options that say when a job starts, and who hears of it; a probe is to run at once."""
 OWN = {
     "--array": "zbench makes the arrays; choose cells with --only, and how many run with "
     "max_parallel in the site file",
@@ -41,6 +43,8 @@ class Words:
     """Words of `sbatch`, without those of GPUs."""
 
     kept: tuple[str, ...] = ()
+    at_once: tuple[str, ...] = ()
+    """Those that say where a job runs, without those that make it wait."""
     partition: str | None = None
     gpu_type: str = ""
     """The type of GPU that was asked for, such as `a100`."""
@@ -59,6 +63,7 @@ def read_words(words: Sequence[str], place: str) -> Words:
         UsageError: an option is zbench's own, or asks for several nodes.
     """
     kept: list[str] = []
+    at_once: list[str] = []
     seen: dict[str, str] = {}
     gpu_type, index = "", 0
     while index < len(words):
@@ -77,9 +82,11 @@ def read_words(words: Sequence[str], place: str) -> Words:
             continue
         seen[name] = value
         kept += here
+        at_once += [] if name in LATER else here
     time = seen.get("--time")
     return Words(
         kept=tuple(kept),
+        at_once=tuple(at_once),
         partition=seen.get("--partition"),
         gpu_type=gpu_type,
         minutes=None if time is None else minutes_of(time),
