@@ -230,7 +230,7 @@ def followed(
     patch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
     patch.setattr(follower, "LATE_SECONDS", 1.0)
     patch.setattr(follower, "QUEUE_SECONDS", 0.5)
-    keep(trial.runs_dir, "partition normal of here", "z1")
+    keep(trial.runs_dir, "partition normal of here", "machines")
     place = Place("slurm", site=Site.model_validate(site), follow=True)
     settings = RunSettings(runs_dir=trial.runs_dir, data_root=None)
     executor = SlurmExecutor()

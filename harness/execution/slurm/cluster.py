@@ -21,8 +21,8 @@ class SlurmRefused(UsageError):
     """A command of Slurm failed, with what it said."""
 
 
-def slurm(*command: str, seconds: float = ANSWER_SECONDS) -> str:
-    """The output of a Slurm command.
+def slurm(*command: str, seconds: float = ANSWER_SECONDS, script: str = "") -> str:
+    """The output of a Slurm command, which reads `script` from its input.
 
     Raises:
         SlurmRefused: it failed; the message is Slurm's own.
@@ -33,7 +33,7 @@ def slurm(*command: str, seconds: float = ANSWER_SECONDS) -> str:
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=seconds,
-            env=own | {"LC_ALL": "C", "SLURM_TIME_FORMAT": "standard"},
+            input=script, env=own | {"LC_ALL": "C", "SLURM_TIME_FORMAT": "standard"},
         )  # fmt: skip
     except FileNotFoundError as fault:
         raise UsageError(

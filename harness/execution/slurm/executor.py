@@ -39,12 +39,16 @@ class SlurmExecutor:
     def prepare(self, states: Sequence[CellState], plan: RunPlan) -> RunPlan:
         """Asks Slurm whether it would take the cells; see `Executor.prepare`."""
         place = plan.place
+        if not states and not has_sbatch():  # nothing is left to do
+            return plan
         self.words = read_words(place.site.sbatch, _place_of_words(place))
         _check_options(place, self.words)
         if place.dry_run and not has_sbatch():
-            note = "sbatch: is not on PATH; nothing is known of the cluster, and its usual limits "
+            unknown = (
+                "sbatch: is not on PATH; nothing is known of the cluster, and its usual limits "
+            )
             device = "cuda" if place.device == "auto" else place.device
-            plan = replace(plan, notes=(*plan.notes, note + "are taken"))
+            plan = replace(plan, notes=(*plan.notes, f"{unknown}are taken"))
             return replace(plan, place=replace(place, device=device))
         self.cluster = cluster = find_cluster(self.words.partition)
         device = place.device
@@ -58,9 +62,8 @@ class SlurmExecutor:
         plan = replace(plan, place=place, queued=frozenset(queue))
         key = f"partition {cluster.partition} of {cluster.name}"
         if new and not place.dry_run and not is_probed(plan.settings.runs_dir, key):
-            open_question = probe(plan.settings.runs_dir, key, self.words, place.site)
-            if open_question is not None:
-                plan = replace(plan, notes=(*plan.notes, open_question))
+            note = probe(plan.settings.runs_dir, key, self.words, place.site)
+            plan = replace(plan, notes=(*plan.notes, *([] if note is None else [note])))
         return plan
 
     def _check(self, states: Sequence[CellState], cluster: Cluster, place: Place) -> None:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.execution.slurm.cluster import slurm
+from harness.execution.slurm.cluster import ANSWER_SECONDS, slurm
 from harness.execution.slurm.script import IDS_FILE, MARK
 
 SLURM_FOLDER = "slurm"
@@ -64,7 +64,7 @@ def slurm_jobs(runs_dir: Path) -> dict[str, QueuedCell]:
         return {}
 
 
-def read_queue(runs_dir: Path, *, seconds: float | None = None) -> dict[str, QueuedCell]:
+def read_queue(runs_dir: Path, *, seconds: float = ANSWER_SECONDS) -> dict[str, QueuedCell]:
     """The cells of a runs folder in Slurm's queue, by id.
 
     Raises:
@@ -72,8 +72,8 @@ def read_queue(runs_dir: Path, *, seconds: float | None = None) -> dict[str, Que
     """
     if not (runs_dir / SLURM_FOLDER).is_dir():
         return {}
-    limit = {} if seconds is None else {"seconds": seconds}
-    told = slurm("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "|".join(FIELDS), **limit)
+    command = ("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "|".join(FIELDS))
+    told = slurm(*command, seconds=seconds)
     found: dict[str, QueuedCell] = {}
     for line in told.splitlines():
         parts = line.split("|", len(FIELDS) - 1)
