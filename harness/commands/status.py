@@ -17,7 +17,7 @@ from harness.commands.display import (
     print_notes,
     print_warnings,
 )
-from harness.commands.live import Live, live_cells
+from harness.commands.live import Live, live_cells, queued_jobs
 from harness.commands.tuning import tuning_lines, tuning_records, waiting_lines
 from harness.grid.folders import CHECKPOINTS_FOLDER
 from harness.grid.status import CellState
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-ORDER = ("done", "running", "failed", "to do", "stale", "pruned")
-SELDOM = ("stale", "pruned")
+ORDER = ("done", "running", "queued", "failed", "to do", "stale", "pruned")
+SELDOM = ("queued", "stale", "pruned")
 """Told where there are any."""
 
 
@@ -37,12 +37,13 @@ def status_command(grid: OpenGrid, *, as_json: bool) -> int:
     """Shows how far the cells are; `verify` and `run-grid` read all of their files."""
     grid = replace(grid, thorough=False)
     warnings = [*grid.notices, *grid_warnings(grid.states)]
-    live = live_cells(grid.states)
+    live = live_cells(grid.states, queued_jobs(grid.runs))
     if as_json:
         records = cell_records(grid.states)
         for record in records:
             if (one := live.get(record["id"])) is not None:
-                record["running"] = one.record()
+                record["status"] = "queued" if one.waits else "running"
+                record[record["status"]] = one.record()
         told = {"tunings": tuning_records(grid)} if grid.tunings else {}
         print_json({"grid": grid.spec.name, "warnings": warnings, **told, "cells": records})
     else:
@@ -55,25 +56,32 @@ def status_command(grid: OpenGrid, *, as_json: bool) -> int:
 def print_status(screen: Console, grid: OpenGrid, live: Mapping[str, Live]) -> None:
     """Prints the number of cells by status, all that are not done by name, and the tunings."""
     states = grid.states
-    screen.print(counts_line(states), highlight=False)
+    screen.print(counts_line(states, live), highlight=False)
     print_notes(screen, states)
     for status, line in (
         ("running", lambda state: running_line(state, live[state.cell.id]) + log_line(state)),
+        ("queued", lambda state: queued_line(state, live[state.cell.id])),
         ("failed", failed_line),
         ("stale", lambda state: f"stale:   {state.fault}"),
         ("pruned", lambda state: f"pruned:  {state.cell.label}: {state.fault}"),
         ("to do", _to_do_line),
     ):
         for state in states:
-            if state.status == status:
+            if shown_status(state, live) == status:
                 print_line(screen, line(state))
     for text in (*waiting_lines(grid), *(f"tuning:  {one}" for one in tuning_lines(grid))):
         print_line(screen, text)
 
 
-def counts_line(states: Sequence[CellState]) -> str:
+def shown_status(state: CellState, live: Mapping[str, Live]) -> str:
+    """The status of a cell, or that it waits in a queue."""
+    one = live.get(state.cell.id)
+    return "queued" if one is not None and one.waits else state.status
+
+
+def counts_line(states: Sequence[CellState], live: Mapping[str, Live]) -> str:
     """The number of cells by status."""
-    counts = Counter[str](state.status for state in states)
+    counts = Counter(shown_status(state, live) for state in states)
     parts = [f"{counts[name]} {name}" for name in ORDER if counts[name] or name not in SELDOM]
     return f"{len(states)} cells: {', '.join(parts)}"
 
@@ -81,6 +89,11 @@ def counts_line(states: Sequence[CellState]) -> str:
 def running_line(state: CellState, live: Live) -> str:
     """Where a cell runs, since when, and how far it is."""
     return f"running: {state.cell.label}: {live}"
+
+
+def queued_line(state: CellState, live: Live) -> str:
+    """Its job, and why it waits."""
+    return f"queued:  {state.cell.label}: {live}"
 
 
 def failed_line(state: CellState) -> str:

@@ -17,13 +17,22 @@ from harness.commands.display import (
     print_line,
     print_warnings,
 )
-from harness.commands.live import Live, live_cells
-from harness.commands.status import counts_line, failed_line, print_status, running_line
+from harness.commands.live import Live, live_cells, queued_jobs
+from harness.commands.status import (
+    counts_line,
+    failed_line,
+    print_status,
+    queued_line,
+    running_line,
+    shown_status,
+)
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+    from harness.execution.slurm.queue import QueuedCell
 
 SCREEN_SECONDS, LOG_SECONDS = 5.0, 180.0
 """Between two views, on a terminal and elsewhere."""
@@ -34,6 +43,8 @@ QUIET_SECONDS = 30.0
 say, or one has just died."""
 MOST_FAILED = 10
 """Failed cells that a terminal shows while others run; the end shows all."""
+MOST_QUEUED = 10
+"""Queued cells that are shown while others run."""
 
 
 def watch_command(grid: OpenGrid, *, seconds: float | None) -> int:
@@ -43,7 +54,7 @@ def watch_command(grid: OpenGrid, *, seconds: float | None) -> int:
     with contextlib.suppress(KeyboardInterrupt):
         _watch(grid, screen, seconds)
         grid = grid.unfolded()
-        print_status(screen, grid, live_cells(grid.states))
+        print_status(screen, grid, live_cells(grid.states, queued_jobs(grid.runs)))
         print_warnings(screen, grid_warnings(grid.states))
     return 0
 
@@ -62,9 +73,11 @@ Show = Callable[[OpenGrid, dict[str, Live]], None]
 
 def _look_until_quiet(grid: OpenGrid, show: Show, seconds: float) -> None:
     quiet_since: float | None = None
+    jobs: dict[str, QueuedCell] = {}
     while True:
         start = time.monotonic()
-        live = live_cells(grid.states)
+        jobs = queued_jobs(grid.runs, jobs)
+        live = live_cells(grid.states, jobs)
         show(grid, live)
         if live:
             quiet_since = None
@@ -94,17 +107,26 @@ def _page(screen: Console, grid: OpenGrid, live: dict[str, Live]) -> RenderableT
 
     now = datetime.now().astimezone()
     parts: list[RenderableType] = [
-        cell_text(f"{now:%H:%M:%S}  {grid.spec.name}: {counts_line(grid.states)}")
+        cell_text(f"{now:%H:%M:%S}  {grid.spec.name}: {counts_line(grid.states, live)}")
     ]
-    failed = [state for state in grid.states if state.status == "failed"]
+    failed = _failed(grid, live)
     parts += [cell_text(failed_line(state)) for state in failed[:MOST_FAILED]]
     if len(failed) > MOST_FAILED:
         parts.append(cell_text(f"... and {len(failed) - MOST_FAILED} more failed"))
-    running = [state for state in grid.states if state.cell.id in live]
+    listed = [state for state in grid.states if state.cell.id in live]
+    running = [state for state in listed if not live[state.cell.id].waits]
     if running:
         parts.append(_running_table(running, live))
+    queued = [state for state in listed if live[state.cell.id].waits]
+    parts += [cell_text(queued_line(state, live[state.cell.id])) for state in queued[:MOST_QUEUED]]
+    if len(queued) > MOST_QUEUED:
+        parts.append(cell_text(f"... and {len(queued) - MOST_QUEUED} more queued"))
     parts.append(Text("ctrl-C ends this view; the cells run on", style="dim"))
     return Group(*parts)
+
+
+def _failed(grid: OpenGrid, live: dict[str, Live]) -> list[CellState]:
+    return [state for state in grid.states if shown_status(state, live) == "failed"]
 
 
 def _running_table(running: list[CellState], live: dict[str, Live]) -> RenderableType:
@@ -124,7 +146,7 @@ def _log_view(screen: Console, pause: float) -> Show:
 
     def show(grid: OpenGrid, live: dict[str, Live]) -> None:
         nonlocal last
-        failed = [state for state in grid.states if state.status == "failed"]
+        failed = _failed(grid, live)
         for state in failed:
             if state.cell.id not in told:
                 print_line(screen, failed_line(state))
@@ -133,9 +155,16 @@ def _log_view(screen: Console, pause: float) -> Show:
         if last is not None and time.monotonic() - last < pause:
             return
         last = time.monotonic()
-        print_line(screen, f"{datetime.now().astimezone():%H:%M:%S}  {counts_line(grid.states)}")
-        for state in grid.states:
-            if state.cell.id in live:
-                print_line(screen, running_line(state, live[state.cell.id]))
+        now = datetime.now().astimezone()
+        print_line(screen, f"{now:%H:%M:%S}  {counts_line(grid.states, live)}")
+        listed = [(state, live[state.cell.id]) for state in grid.states if state.cell.id in live]
+        for state, one in listed:
+            if not one.waits:
+                print_line(screen, running_line(state, one))
+        queued = [(state, one) for state, one in listed if one.waits]
+        for state, one in queued[:MOST_QUEUED]:
+            print_line(screen, queued_line(state, one))
+        if len(queued) > MOST_QUEUED:
+            print_line(screen, f"... and {len(queued) - MOST_QUEUED} more queued")
 
     return show

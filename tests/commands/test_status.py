@@ -9,6 +9,7 @@ import platform
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from rich.console import Console
 from harness.cell.run import record_failure
 from harness.commands import watch
 from harness.commands.live import SILENT_SECONDS, Live, live_cells
-from harness.commands.status import status_command
+from harness.commands.status import counts_line, status_command
 from harness.commands.watch import watch_command
 from harness.errors import TrainingError
+from harness.execution.slurm.queue import QueuedCell
 from harness.grid.folders import cell_folder
 from harness.grid.locks import locked
 from harness.grid.schema import Cell
@@ -166,3 +168,55 @@ def test_a_finished_grid_is_shown_once(grid: OpenGrid, monkeypatch: pytest.Monke
     code, told = watched(done, monkeypatch, terminal=False, seconds=1.0)
     assert code == 0
     assert "1 cells: 0 done, 0 running, 1 failed, 0 to do" in told
+
+
+JOB = QueuedCell(
+    cell_id="", job="123_4", running=False, state="PENDING", node="", since="2026-11-30T21:24:12",
+    time_left="8:00:00", reason="Resources", output=Path("123_4.out"),
+)  # fmt: skip
+
+
+def test_queued_cells_are_told_with_their_job_and_reason(grid: OpenGrid, tmp_path: Path) -> None:
+    first, second, third, *_ = grid.cells
+    record_failure(second, cell_folder(tmp_path, second), TrainingError("it broke"))
+    on_node = replace(JOB, running=True, state="RUNNING", node="node7", reason="None")
+    jobs = {first.id: on_node, second.id: JOB, third.id: replace(on_node, job="123_5")}
+    with running(first, tmp_path):
+        live = live_cells(grid.states, jobs)
+        counts = counts_line(grid.states, live)
+    assert counts == "5 cells: 0 done, 1 running, 2 queued, 0 failed, 2 to do"
+    assert str(live[first.id]).split("; ")[1].startswith("job 123_4 on node7, since ")
+    assert str(live[second.id]) == "job 123_4, pending since 30 Nov 21:24 (Resources)"
+    assert str(live[third.id]) == "job 123_5 on node7, running since 30 Nov 21:24"
+    assert live[first.id].record()["step"] == 30
+    assert live[first.id].record()["job"] == "123_4"
+    told = live[second.id].record()
+    assert (told["job"], told["queue_reason"]) == ("123_4", "Resources")
+    assert "step" not in told
+
+
+def test_a_waiting_job_is_not_the_place_of_a_cell_that_another_process_runs(
+    grid: OpenGrid, tmp_path: Path
+) -> None:
+    with running(grid.cells[0], tmp_path):
+        live = live_cells(grid.states, {grid.cells[0].id: JOB})
+    assert live[grid.cells[0].id].place == HERE
+
+
+def test_a_watch_goes_on_while_cells_are_queued(
+    grid: OpenGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def queue(folders: object, before: object = None) -> dict[str, QueuedCell]:
+        nonlocal looks
+        looks += 1
+        return {grid.cells[0].id: JOB} if looks < 4 else {}
+
+    monkeypatch.setattr(watch, "queued_jobs", queue)
+    monkeypatch.setattr(watch, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(watch.time, "sleep", lambda seconds: None)
+    code, told = watched(grid, monkeypatch, terminal=False, seconds=0.001)
+    assert code == 0
+    assert looks == 5  # and once more for the end
+    assert f"queued:  {grid.cells[0].label}: job 123_4, pending since 30 Nov 21:24" in told
