@@ -2,6 +2,7 @@
 # make test   the tests that take a few minutes
 # make check  ruff and mypy
 # make test-slurm  cells on a real Slurm that it starts on this machine; with SLOW=1 also preemption and lost nodes
+# make test-ray  whole runs on a Ray cluster of this machine, with killed nodes: a quarter of an hour
 # make test-fuzz  thousands of damaged grids, adapters, data files and runs folders: an hour
 # make test-postgres  MLflow on a PostgreSQL that goes and comes, under several processes: minutes
 # make test-trackers  wandb, trackio and TensorBoard: what they have written is read back
@@ -17,7 +18,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-slurm test-postgres test-trackers test-cloud test-fuzz check
+.PHONY: install demo test test-slurm test-postgres test-trackers test-cloud test-fuzz test-ray check
 
 install: $(INSTALLED)
 
@@ -54,6 +55,10 @@ test-trackers: $(VENV)/.trackers
 test-slurm: $(INSTALLED)
 	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -rs --timeout 1800 -m "slurm$(if $(SLOW),, and not slow)" \
 		tests/execution/test_slurm.py tests/execution/test_slurm_laws.py
+
+# A cluster is started once, for all of them; without Ray (pip install 'zbench[ray]') they are skipped, and say so.
+test-ray: $(INSTALLED)
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -rs -m ray tests/execution
 
 # SkyPilot cannot live beside requirements.lock. Where it cannot be had, its tests are skipped, and say so.
 test-cloud: $(INSTALLED)

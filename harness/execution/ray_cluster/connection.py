@@ -10,9 +10,7 @@ import signal
 import socket
 import sys
 import threading
-import time
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from harness import __version__
 from harness.errors import UsageError, one_line, shortened
 from harness.execution.ray_cluster.node_task import NodeReport, look_from_node
 from harness.execution.scheduling import devices_needed
+from harness.grid.shared_folder import FolderProbe, begin_probe, end_probe
 from harness.grid.status import CellState
 
 CONNECT_SECONDS = 30.0
@@ -203,52 +202,31 @@ def check_sizes(states: Sequence[CellState], nodes: Sequence[Node], device: str)
 
 
 def check_folders(nodes: Sequence[Node], runs_dir: Path, data_root: Path | None) -> None:
-    """Has a task on each node read a file in the runs folder, and write one back.
+    """Has a task on each node answer a probe file in the runs folder.
 
     Raises:
         UsageError: a node does not see the folders, has another version of zbench, or is silent.
     """
-    token = runs_dir / f".probe-{uuid.uuid4().hex[:12]}"
-    folders = (runs_dir,) if data_root is None else (runs_dir, data_root)
-    try:
-        token.write_text(token.name, encoding="utf-8")
-    except OSError as fault:
-        raise UsageError(
-            f"{runs_dir}: cannot be written ({fault.strerror}); choose another folder with "
-            "--runs-dir"
-        ) from fault
-    try:
-        for node, report in _reports(nodes, token, folders):
-            back = token.with_name(f"{token.name}.{node.id}")
+    with contextlib.ExitStack() as stack:
+        probes = {node: stack.enter_context(begin_probe(runs_dir)) for node in nodes}
+        for node, report in _reports(probes, data_root):
+            where = f"--executor ray: node {report.host}"
             if report.zbench != __version__:
                 raise UsageError(
-                    f"--executor ray: node {report.host} has zbench {report.zbench}, and this is "
-                    f"{__version__}; use the same environment on all machines"
+                    f"{where} has zbench {report.zbench}, and this is {__version__}; use the same "
+                    "environment on all machines"
                 )
-            if report.fault is not None or not _holds(back, token.name):
+            if report.fault is not None:
+                raise UsageError(f"{where}: {report.fault}")
+            if end_probe(probes[node]) == "none":
                 raise UsageError(
-                    f"--executor ray: node {report.host} does not see what is here "
-                    f"({report.fault or f'{runs_dir} is another folder there'}); give a folder "
-                    "that all nodes share with --runs-dir and --data-root"
+                    f"{where}: {runs_dir} has no file locks there, which keep two processes from "
+                    "one cell; mount it with them, or choose another folder with --runs-dir"
                 )
-    finally:
-        for path in runs_dir.glob(f"{token.name}*"):
-            path.unlink(missing_ok=True)
-
-
-def _holds(path: Path, text: str) -> bool:
-    """Whether a file holds a text; on a network's file system it may take a moment to be seen."""
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            if path.read_text(encoding="utf-8") == text:
-                return True
-        time.sleep(0.2)
-    return False
 
 
 def _reports(
-    nodes: Sequence[Node], token: Path, folders: tuple[Path, ...]
+    probes: Mapping[Node, FolderProbe], data_root: Path | None
 ) -> Iterator[tuple[Node, NodeReport]]:
     """What the nodes tell; one that is lost meanwhile tells nothing."""
     import ray
@@ -257,10 +235,10 @@ def _reports(
 
     look = ray.remote(look_from_node)
     asked: dict[Any, Node] = {}
-    for node in nodes:
+    for node, probe in probes.items():
         here = NodeAffinitySchedulingStrategy(node.id, soft=False)
         options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": here}
-        asked[look.options(**options).remote(token, node.id, folders)] = node
+        asked[look.options(**options).remote(probe.path, data_root)] = node
     done, silent = ray.wait(list(asked), num_returns=len(asked), timeout=PROBE_SECONDS)
     for answer in done:
         node = asked[answer]

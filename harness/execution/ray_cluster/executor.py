@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cell.run import record_failure
 from harness.errors import TrainingError, UsageError, one_line, shortened
 from harness.execution.on_node import progress_of
-from harness.execution.plan import RunPlan
+from harness.execution.plan import Place, RunPlan
 from harness.execution.ray_cluster.connection import (
     check_folders,
     check_sizes,
@@ -21,7 +24,7 @@ from harness.execution.ray_cluster.connection import (
 )
 from harness.execution.ray_cluster.node_task import Caller, run_cell_task
 from harness.execution.scheduling import devices_needed
-from harness.grid.schema import is_base
+from harness.grid.schema import Cell, is_base
 from harness.grid.status import CellState, read_states
 from harness.records.events import CellEnded, Event, Warned
 
@@ -69,7 +72,6 @@ class RayExecutor:
             runs_dir=settings.runs_dir.resolve(),
             data_root=None if root is None else root.resolve(),
         )
-        settings.runs_dir.mkdir(parents=True, exist_ok=True)
         able = [node for node in nodes if fits(node, 1, device)]
         check_folders(able, settings.runs_dir, settings.data_root)
         return replace(plan, settings=settings, place=replace(plan.place, device=device))
@@ -95,10 +97,24 @@ class RayExecutor:
         if not states:
             return
         tasks = CellTasks(plan)
-        try:
-            yield from tasks.run(_in_order(states))
-        finally:
-            tasks.cancel()
+        with _unharmed_by(signal.SIGUSR1):
+            try:
+                yield from tasks.run(_in_order(states))
+            finally:
+                tasks.cancel()
+
+
+@contextlib.contextmanager
+def _unharmed_by(number: signal.Signals) -> Iterator[None]:
+    """Ignores a signal that would end this process: it does not reach the nodes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, previous)
 
 
 def _in_order(states: Sequence[CellState]) -> list[CellState]:
@@ -145,8 +161,8 @@ class CellTasks:
             while waiting and len(self.streams) < self.most:
                 self._submit(waiting.pop())
             running = list(self.streams)
-            ready, _ = ray.wait(running, num_returns=len(running), timeout=0.5)
-            for stream in ready:
+            ray.wait(running, timeout=1.0)
+            for stream in ray.wait(running, num_returns=len(running), timeout=0)[0]:
                 placed = self.streams[stream]
                 yield from self._told(stream, placed)
                 if stream not in self.streams and not placed.ended:
@@ -159,15 +175,21 @@ class CellTasks:
             "num_returns": "streaming",
             "max_retries": 0,  # Ray's own retry drops as many events as came before
             "name": cell.label,
-            **self.resources_of(placed.state),
+            **resources(devices_needed(placed.state), self.plan.place.device),
         }
         task = self.remote.options(**options)
-        stream = task.remote(cell, self.plan, self.caller, placed.restarts)
+        stream = task.remote(cell, self._plan_of(cell), self.caller, placed.restarts)
         self.streams[stream] = placed
 
-    def resources_of(self, state: CellState) -> dict[str, float]:
-        """What a cell asks of Ray."""
-        return resources(devices_needed(state), self.plan.place.device)
+    def _plan_of(self, cell: Cell) -> RunPlan:
+        """What the node needs of the plan: of thousands of cells, this one's part."""
+        settings, own = self.plan.settings, (cell.id,)
+        settings = replace(
+            settings,
+            estimates={key: settings.estimates[key] for key in own if key in settings.estimates},
+            pauses={key: settings.pauses[key] for key in own if key in settings.pauses},
+        )
+        return RunPlan(settings, place=Place(device=self.plan.place.device))
 
     def _told(self, stream: ObjectRefGenerator, placed: Placed) -> Iterator[Event]:
         """The events of a stream's next batch; or what follows from its end."""
@@ -219,7 +241,7 @@ class CellTasks:
         placed.restarts += 1
         yield Warned(
             cell.id,
-            f"its node or worker was lost ({kind}); resumes elsewhere from its checkpoint",
+            f"its node or worker was lost ({kind}); {_next(placed.state)} on another",
             restarts=True,
         )
 
@@ -246,6 +268,14 @@ class CellTasks:
         finally:
             for stream in self.streams:
                 ray.cancel(stream, force=True)
+
+
+def _next(state: CellState) -> str:
+    """What a cell does that is submitted again."""
+    _, step = progress_of(state)
+    if state.trained:
+        return "is scored"
+    return f"resumes from step {step}" if step else "begins anew"
 
 
 def _lost() -> tuple[type[Exception], ...]:

@@ -11,16 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import __version__
+from harness.errors import StorageError, UsageError
 from harness.execution.devices import available_cores
 from harness.execution.on_node import WAIT_SECONDS, run_on_node
 from harness.execution.plan import RunPlan
 from harness.grid.schema import Cell
+from harness.grid.shared_folder import answer_probe
 from harness.records.environment import RAY_JOB, RAY_RESTARTS
-from harness.records.events import Event, StepDone
+from harness.records.events import Event, Scoring, StepDone
 
 BATCH_SECONDS = 1.0
-BATCH_EVENTS = 100
+BATCH_EVENTS = 50
 """Of one message: a larger one would lie in the memory of its node, and be lost with it."""
+MANY = (StepDone, Scoring)
+"""Events of which a cell has thousands; the others are sent at once."""
 PASSED_ON = ("HF_", "ZBENCH_")
 """Beginnings of the names of environment variables that the nodes get from the driver."""
 
@@ -72,7 +76,7 @@ def run_cell_task(
         for event in events:
             batch.append(event)
             late = time.monotonic() - sent > BATCH_SECONDS
-            if late or len(batch) >= BATCH_EVENTS or not isinstance(event, StepDone):
+            if late or len(batch) >= BATCH_EVENTS or not isinstance(event, MANY):
                 yield batch
                 batch, sent = [], time.monotonic()
 
@@ -96,15 +100,13 @@ class NodeReport:
     """Why it cannot run cells, in one line."""
 
 
-def look_from_node(token: Path, name: str, folders: tuple[Path, ...]) -> NodeReport:
-    """Reads a token in the runs folder, and writes one beside it that is named after the node."""
+def look_from_node(probe: Path, data_root: Path | None) -> NodeReport:
+    """Answers the probe of the runs folder, and looks for the local data."""
     fault = None
     try:
-        text = token.read_text(encoding="utf-8")
-        token.with_name(f"{token.name}.{name}").write_text(text, encoding="utf-8")
-    except OSError as error:
-        fault = f"{token.parent}: {error.strerror or error}"
-    for folder in folders:
-        if fault is None and not folder.is_dir():
-            fault = f"{folder} is not there"
+        answer_probe(probe)
+    except (UsageError, StorageError) as error:
+        fault = str(error)
+    if fault is None and data_root is not None and not data_root.is_dir():
+        fault = f"{data_root}: is not there; choose a shared folder with --data-root"
     return NodeReport(platform.node(), __version__, fault)
