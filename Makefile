@@ -2,7 +2,7 @@
 # make test   the tests that take a few minutes
 # make check  ruff and mypy
 # make test-slurm  cells on a real Slurm that it starts on this machine; with SLOW=1 also preemption and lost nodes
-# make test-ray  whole runs on a Ray cluster of this machine, with killed nodes: a quarter of an hour
+# make test-ray  cells on a Ray cluster that it starts on this machine; with SLOW=1 also killed nodes and drivers
 # make test-fuzz  thousands of damaged grids, adapters, data files and runs folders: an hour
 # make test-postgres  MLflow on a PostgreSQL that goes and comes, under several processes: minutes
 # make test-trackers  wandb, trackio and TensorBoard: what they have written is read back
@@ -58,7 +58,8 @@ test-slurm: $(INSTALLED)
 
 # A cluster is started once, for all of them; without Ray (pip install 'zbench[ray]') they are skipped, and say so.
 test-ray: $(INSTALLED)
-	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -rs -m ray tests/execution
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -rs --timeout 1800 -m "ray$(if $(SLOW),, and not slow)" \
+		tests/execution/test_ray.py tests/execution/test_ray_laws.py
 
 # SkyPilot cannot live beside requirements.lock. Where it cannot be had, its tests are skipped, and say so.
 test-cloud: $(INSTALLED)

@@ -193,6 +193,19 @@ def test_a_node_that_does_not_see_the_runs_folder_is_named(
         blind.wait()
 
 
+def test_a_dry_run_lists_the_tasks_and_runs_none(trial: Trial) -> None:
+    (trial.folder / "site.yaml").write_text("setup: module load cuda\n")
+    site = ("--cluster", "site.yaml")
+    done = trial.run_grid("short.yaml", "--dry-run", *site, timeout=TIMEOUT)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "warning: setup of the site file is for Slurm" in done.stdout
+    tasks = [line for line in lines if line[:5] in ("1 CPU", "2 CPU")]
+    assert tasks[:2] == ["1 CPU: tiny-llama/base", "2 CPUs: tiny-llama/lora/10%/seed0"]
+    assert len(tasks) == 4
+    assert trial.cells() == {}
+
+
 # Placement: Ray's own, with another body for the tasks.
 
 BODIES = """

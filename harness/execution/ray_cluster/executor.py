@@ -74,7 +74,8 @@ class RayExecutor:
         )
         able = [node for node in nodes if fits(node, 1, device)]
         check_folders(able, settings.runs_dir, settings.data_root)
-        return replace(plan, settings=settings, place=replace(plan.place, device=device))
+        place = replace(plan.place, device=device)
+        return replace(plan, settings=settings, place=place, notes=(*plan.notes, *_notes(plan)))
 
     def describe(self, plan: RunPlan) -> str:
         """The cluster's nodes and what they have for cells."""
@@ -138,6 +139,14 @@ def _check_options(plan: RunPlan) -> None:
             "--workers: is for --executor local; on Ray each process has a core of its own, and "
             "max_parallel in the file of --cluster bounds the cells at a time"
         )
+
+
+def _notes(plan: RunPlan) -> list[str]:
+    """What is ignored of the site file."""
+    site = plan.place.site
+    names = [name for name in ("sbatch", "setup") if getattr(site, name)]
+    text = "of the site file is for Slurm; Ray's nodes are as `ray start` found them"
+    return [f"{name} {text}" for name in names]
 
 
 class CellTasks:
