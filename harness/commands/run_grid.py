@@ -35,7 +35,7 @@ from harness.grid.locks import holder
 from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
 from harness.prepare.offline import refuse_missing
-from harness.tracking.address import DATABASE_FILE, is_own, resolve_uri
+from harness.tracking.address import DATABASE_FILE, is_own, is_server, resolve_uri
 from harness.tracking.database import is_behind
 from harness.tracking.metrics import content_hash
 from harness.tracking.trackers import Trackers, start_besides
@@ -86,6 +86,9 @@ def run_grid_command(
     _print_outcome(screen, grid, outcome, uri, problem)
     for line in trackers.notes:
         print_line(screen, line)
+    if outcome.submitted and uri is not None and not is_server(uri):
+        line = "jobs log to a server alone: once they have ended, `zbench sync` with the same grid"
+        print_line(screen, f"{line} logs them")
     standing = grid_warnings(after)
     print_warnings(screen, standing)
     if as_json:
@@ -226,6 +229,8 @@ def _print_outcome(
         text += f", {len(settled)} trial{'s' * (len(settled) > 1)} diverged"
     if again := len(set(outcome.failed) - settled):
         text += f", {again} failed (the same command tries them again)"
+    if outcome.submitted:
+        text += f", {len(outcome.submitted)} in the queue"
     elif is_done(grid):
         text += "; now `zbench report` with the same grid"
     for line in tuning_lines(grid):
@@ -235,5 +240,5 @@ def _print_outcome(
     for line in waiting_lines(grid):
         print_line(screen, f"not done: {line.removeprefix('waits:').strip()}")
     for state in states:
-        if state.status == "running":
+        if state.status == "running" and state.cell.id not in outcome.submitted:
             print_line(screen, f"not done here: {state.cell.label}: {holder(state.folder)} runs it")

@@ -13,10 +13,11 @@ from harness.errors import UsageError
 from harness.execution.plan import Place, RunPlan
 from harness.execution.site import Site
 from harness.grid.schema import Cell, GridSpec
-from harness.grid.tracking_uri import SERVERS, TrackingSpec
+from harness.grid.tracking_uri import TrackingSpec
 from harness.readers.files import Unreadable
 from harness.readers.json_files import read_json_object
 from harness.records.files import write_text
+from harness.tracking.address import is_server
 
 FORMAT = 1
 """Incremented by a change that the version before could not read."""
@@ -50,7 +51,7 @@ def job_of(cells: Sequence[Cell], plan: RunPlan, grid: GridSpec | None, *, logs:
         runs_dir=plan.settings.runs_dir.resolve(),
         data_root=None if root is None else root.resolve(),
     )
-    logs = logs and grid is not None and uri.partition("://")[0].lower() in SERVERS
+    logs = logs and grid is not None and is_server(uri)
     return NodeJob(
         cells=tuple(cells),
         plan=replace(plan, settings=settings, devices=()),

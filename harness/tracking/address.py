@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from harness.errors import UsageError, mask_secrets
 from harness.grid.schema import GridSpec
-from harness.grid.tracking_uri import NOWHERE, uri_fault
+from harness.grid.tracking_uri import NOWHERE, SERVERS, uri_fault
 
 DATABASE_FILE = "mlflow.db"
 """The database of a runs folder."""
@@ -48,6 +48,11 @@ def is_own(uri: str, runs_dir: Path) -> bool:
     """Whether a URI names the runs folder's own database, which knows nothing that is not there."""
     path = sqlite_path(uri)
     return path is not None and path.resolve() == (runs_dir / DATABASE_FILE).resolve()
+
+
+def is_server(uri: str) -> bool:
+    """Whether a URI names a server, which takes what many processes log at once."""
+    return uri.partition("://")[0].lower() in SERVERS
 
 
 def resolve_uri(grid: GridSpec | None, runs_dir: Path, option: str | None) -> str | None:
