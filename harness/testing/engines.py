@@ -6,14 +6,17 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from harness.grid.folders import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, cell_folders
 from harness.grid.locks import holder_identity
@@ -265,3 +268,37 @@ def processes_in(folder: Path) -> dict[int, str]:
                 line = (process / "cmdline").read_bytes().replace(b"\0", b" ")
                 found[int(process.name)] = line.decode(errors="replace")
     return found
+
+
+def wait_until(
+    reached: Callable[[], bool], shown: Callable[[], object], seconds: float = 60.0
+) -> None:
+    """Waits for what an engine does a moment after the command has ended."""
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end, shown()
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def two_mounts(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """One folder through two mounts, each of which knows its own locks alone.
+
+    The test is skipped where nothing can be mounted.
+    """
+    if shutil.which("bindfs") is None or not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("no bindfs, or no /dev/fuse: one folder cannot be mounted twice")
+    disk, places = folder / "disk", (folder / "one", folder / "other")
+    try:
+        for place in (disk, *places):
+            place.mkdir()
+        for place in places:
+            command = ["bindfs", "--no-allow-other", str(disk), str(place)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                pytest.skip(f"bindfs mounts nothing here: {done.stderr.strip()}")
+        yield places
+    finally:
+        for place in places:
+            if os.path.ismount(place):
+                subprocess.run(["fusermount", "-uz", str(place)], check=False)

@@ -19,13 +19,13 @@ import fcntl
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
+from harness.grid.folders import LOG_FILE
 from harness.grid.locks import is_running
 from harness.grid.upkeep import leftovers
 from harness.records.events import CellEnded, CellStarted, StepDone, Warned
@@ -39,7 +39,10 @@ from harness.testing.engines import (
     measured,
     open_runs,
     processes_in,
+    two_mounts,
+    wait_until,
 )
+from harness.testing.loss_laws import LossLaws
 
 LOCAL = Engine(arguments=("--device", "cpu", "--workers", "2"))
 BASE, TRAINED, BROKEN, PAIR = (
@@ -48,7 +51,6 @@ BASE, TRAINED, BROKEN, PAIR = (
     "tiny-llama-broken-10pct-seed0",
     "tiny-llama-lora-10pct-seed0",
 )
-LONG = "tiny-llama-zero-init-linear-50pct-seed0"
 
 
 def _reference(tmp_path_factory: pytest.TempPathFactory, name: str) -> Trial:
@@ -67,11 +69,8 @@ def _reference(tmp_path_factory: pytest.TempPathFactory, name: str) -> Trial:
 
 
 @pytest.mark.timeout(1800)
-class ExecutorLaws:
+class ExecutorLaws(LossLaws):
     """Subclass it as `Test...` and give it an `engine`; pytest then runs every law on it."""
-
-    timeout_seconds: ClassVar[float] = 600.0
-    """How long a command may take, on a machine that may be busy."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -109,13 +108,6 @@ class ExecutorLaws:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         engine.repair()
-
-    def hook(self, engine: Engine, name: str) -> Callable[..., None]:
-        """A hook of the engine; the law is skipped where there is none."""
-        found: Callable[..., None] | None = getattr(engine, name)
-        if found is None:
-            pytest.skip(engine.absent.get(name, f"this executor has no `{name}`"))
-        return found
 
     # What a run leaves.
 
@@ -166,12 +158,12 @@ class ExecutorLaws:
 
     def test_nothing_is_left_of_it(self, engine: Engine, finished: Any) -> None:
         trial, _ = finished
-        _wait(lambda: not processes_in(trial.folder), lambda: processes_in(trial.folder))
+        wait_until(lambda: not processes_in(trial.folder), lambda: processes_in(trial.folder))
         for folder in trial.cells().values():
             assert not is_running(folder)
             assert leftovers(folder) == []
         if (queue := engine.queue) is not None:
-            _wait(lambda: not queue(), queue)
+            wait_until(lambda: not queue(), queue)
         hidden = {path.name for path in trial.runs_dir.glob(".*")}
         assert hidden <= {".mlflow.lock", ".locks.json"}
 
@@ -183,6 +175,28 @@ class ExecutorLaws:
             done = trial.run_grid("short.yaml", "--only", only, timeout=self.timeout_seconds)
             assert done.returncode == 0, done.stdout + done.stderr
         assert [path.stat().st_mtime_ns for path in files] == before
+
+    def test_two_commands_at_once_run_each_cell_once(self, reference: Trial, trial: Trial) -> None:
+        self.check_once([trial, trial], reference)
+
+    @pytest.mark.slow
+    def test_two_commands_that_see_no_lock_of_each_other_run_each_cell_once(
+        self, engine: Engine, reference: Trial, tmp_path: Path
+    ) -> None:
+        with two_mounts(tmp_path) as mounts:
+            self.check_once([Trial(mount / "trial", engine) for mount in mounts], reference)
+
+    def check_once(self, trials: Sequence[Trial], reference: Trial) -> None:
+        """Checks that commands which begin together train and score each cell once."""
+        commands = [trial.start_grid("short.yaml") for trial in trials]
+        for command in commands:
+            done = finish(command, self.timeout_seconds)
+            assert "Traceback" not in done.stdout + done.stderr
+        cells = trials[0].cells()
+        for name in (BASE, TRAINED, PAIR):
+            assert measured(cells[name]) == measured(reference.cells()[name]), name
+            log = (cells[name] / LOG_FILE).read_text(encoding="utf-8")
+            assert log.count("48 of 48 requests") == 1, log
 
     # What is refused before anything runs.
 
@@ -209,60 +223,8 @@ class ExecutorLaws:
         if trial.engine.queue is not None:
             assert not trial.engine.queue()
 
-    # What happens to a training.
-
-    @pytest.mark.slow
-    def test_the_loss_of_a_node_costs_the_steps_since_the_checkpoint_alone(
-        self, engine: Engine, long_reference: Trial, trial: Trial
-    ) -> None:
-        kill = self.hook(engine, "kill_node_of")
-        command = trial.start_grid("long.yaml")
-        cell = trial.wait_for_cell(command, self.timeout_seconds)
-        assert (checkpoint := cell.checkpoint) > 0
-        kill(cell)
-        self.check_resumed(trial, command, long_reference, at_least=checkpoint)
-
-    @pytest.mark.slow
-    def test_preemption_leaves_a_checkpoint_and_fails_nothing(
-        self, engine: Engine, long_reference: Trial, trial: Trial
-    ) -> None:
-        preempt = self.hook(engine, "preempt")
-        command = trial.start_grid("seldom.yaml")  # no checkpoint but that of the preemption
-        cell = trial.wait_for_cell(command, self.timeout_seconds)
-        assert cell.checkpoint == 0
-        preempt(cell)
-        self.check_resumed(trial, command, long_reference, at_least=30)
-
-    def check_resumed(
-        self, trial: Trial, command: subprocess.Popen[str], reference: Trial, *, at_least: int
-    ) -> None:
-        """Checks that a disturbed run ends as an undisturbed one, and took few steps twice.
-
-        Where the command ended with its cell, the same command goes on.
-        """
-        done = finish(command, self.timeout_seconds)
-        if not trial.engine.command_outlives_node:
-            assert done.returncode != 0
-            grid = str(command.args[4])  # type: ignore[index]  # it is a list
-            done = trial.run_grid(grid, timeout=self.timeout_seconds)
-        assert done.returncode == 0, done.stdout + done.stderr
-        folder = trial.cells()[LONG]
-        assert measured(folder) == measured(reference.cells()[LONG])
-        steps = [event for event in events_of(folder) if isinstance(event, StepDone)]
-        assert [event.step for event in steps] == list(range(1, len(steps) + 1))
-        assert sum(event.restored for event in steps) >= at_least
-        assert not (folder / "checkpoints").exists()
-
 
 def _result(folder: Path) -> dict[str, Any]:
     from harness.readers.json_files import read_json_object
 
     return dict(read_json_object(folder / "result.json"))
-
-
-def _wait(reached: Callable[[], bool], shown: Callable[[], object], seconds: float = 60.0) -> None:
-    """Waits for what an engine does a moment after the command has ended."""
-    end = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < end, shown()
-        time.sleep(0.2)
