@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from harness.records.events import CellEnded, CellStarted, EpochValidated, Event
 from harness.records.results import read_result
 from harness.tracking.faults import store_errors
 from harness.tracking.metrics import step_metrics, validation_metrics
+from harness.tracking.runners import BEAT_SECONDS
 from harness.tracking.runs import GridRuns
 from harness.tracking.store import MAX_BATCH, tag_text
 
@@ -110,10 +112,14 @@ class _LiveLog:
         self.run_ids: dict[str, str] = {}
         self.pending: dict[str, list[Metric]] = {}
         self.unhandled: Event | _Added | None = None
+        self.beaten = time.monotonic()
 
     def follow(self, events: Events) -> None:
         """Logs events as they come, until None; after an error nothing is lost, and it resumes."""
         while True:
+            if time.monotonic() - self.beaten > BEAT_SECONDS:
+                self.runs.beat()
+                self.beaten = time.monotonic()
             if self.unhandled is None:
                 try:
                     self.unhandled = events.get(timeout=FLUSH_SECONDS)

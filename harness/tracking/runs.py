@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from harness.grid.folders import (
 from harness.grid.schema import Cell, GridSpec
 from harness.grid.status import CellState
 from harness.records.environment import git_commit
-from harness.records.process import is_alive, process_identity
+from harness.records.process import process_identity
 from harness.records.results import RESULT_FILE, CellResult
 from harness.tracking.faults import store_errors
 from harness.tracking.lock import turn
@@ -33,6 +33,7 @@ from harness.tracking.metrics import (
     training_hash,
 )
 from harness.tracking.points import lacking_points
+from harness.tracking.runners import RUNNER, is_heard, owner_lives, runner_tag, runner_text
 from harness.tracking.store import Store, tag_text
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 LARGEST_ADAPTER_BYTES = 512 * 2**20
 """Larger adapters stay in the cell's folder, which the run names in a tag."""
-RUNNER = "zbench.runner."
-"""Tags of the grid's own run: one for each process that runs cells of it."""
 
 
 class GridRuns:
@@ -70,7 +69,7 @@ class GridRuns:
             if grid.text:
                 self.store.log_text(self.parent_id, mask_secrets(grid.text), "grid.yaml")
             if live:
-                self.client.set_tag(self.parent_id, _runner(), process_identity())
+                self.beat()
                 self.show_running()
 
     @contextlib.contextmanager
@@ -117,17 +116,24 @@ class GridRuns:
         with store_errors(self.uri):
             if self._created:
                 self._close_own_runs()
-            runners = {
-                key: owner
-                for key, owner in self.client.get_run(self.parent_id).data.tags.items()
-                if key.startswith(RUNNER)
-            }
-            for key, owner in list(runners.items()):
-                if owner == process_identity() or is_alive(owner) is False:
+            tags = self.client.get_run(self.parent_id).data.tags
+            runners = {key: text for key, text in tags.items() if key.startswith(RUNNER)}
+            for key, text in list(runners.items()):
+                if text.partition(" ")[0] == process_identity() or not is_heard(text):
                     self._delete_tag(key)
                     del runners[key]
-            if not any(is_alive(owner) for owner in runners.values()):
+            if not runners:
                 self.client.set_terminated(self.parent_id)
+
+    def beat(self) -> None:
+        """Tells that this process runs cells of the grid, and logs them."""
+        self.client.set_tag(self.parent_id, runner_tag(), runner_text())
+
+    def _runners(self) -> dict[str, str]:
+        """What the processes that log cells into this experiment said last, by who they are."""
+        tags = [run.data.tags for run in self.store.search([self.experiment_id], kind="grid")]
+        said = [text for each in tags for key, text in each.items() if key.startswith(RUNNER)]
+        return {text.partition(" ")[0]: text for text in said}
 
     def _delete_tag(self, key: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -249,28 +255,34 @@ class GridRuns:
         """
         logged = 0
         with self._in_turn():
-            known = self.cell_runs()
+            known, runners = self.cell_runs(), cache(self._runners)
             for state in states:
                 if state.status == "running":
                     continue
                 runs = known.get(state.cell.id, [])
                 lacks = state.result is not None and not _is_logged(runs, state)
-                if self._is_being_logged(state.cell, runs, lacks=lacks):
+                if self._is_being_logged(state.cell, runs, runners, lacks=lacks):
                     continue
                 if lacks:
                     self._replay(state, runs)
                     logged += 1
         return logged
 
-    def _is_being_logged(self, cell: Cell, runs: Sequence[Run], *, lacks: bool) -> bool:
+    def _is_being_logged(
+        self, cell: Cell, runs: Sequence[Run], runners: Callable[[], dict[str, str]], *, lacks: bool
+    ) -> bool:
         """Whether a process that lives is logging the cell; closes runs whose process has died.
 
-        Of a process of another host nothing is known. Nobody runs the cell in this folder: what was
-        begun for it here, or what is about to be logged whole, is closed.
+        A process of another machine lives as long as it says so now and then. Else nothing is known
+        of it. Nobody runs the cell in this folder: what was begun for it here, or what is about to
+        be logged whole, is closed.
         """
         opened = [run for run in runs if run.info.status == "RUNNING"]
-        owners = {run.info.run_id: _owner_lives(run) for run in opened}
+        owners = {run.info.run_id: owner_lives(run) for run in opened}
         if any(owners.values()):
+            return True
+        unknown = [run for run in opened if owners[run.info.run_id] is None]
+        if any(is_heard(runners().get(run.data.tags["zbench.owner"], "")) for run in unknown):
             return True
         for run in opened:
             here = run.data.tags.get("zbench.folder") == self._folder(cell) or self.store.is_own
@@ -311,7 +323,7 @@ class GridRuns:
     def _begun(self, runs: Sequence[Run], cell: Cell) -> str | None:
         """A closed run of the cell that holds nothing, with its params; None without any."""
         for run in runs:
-            left = run.info.status in ("RUNNING", "KILLED") and not _owner_lives(run)
+            left = run.info.status in ("RUNNING", "KILLED") and not owner_lives(run)
             if left and not run.data.metrics and "zbench.training" not in run.data.tags:
                 self._log_params(str(run.info.run_id), cell)
                 return str(run.info.run_id)
@@ -320,19 +332,6 @@ class GridRuns:
     def tag_training(self, run_id: str, result: CellResult) -> None:
         """Marks a run as that of a training, so that later scores find it."""
         self.client.set_tag(run_id, "zbench.training", training_hash(result))
-
-
-def _runner() -> str:
-    """The tag by which this process says that it runs cells of the grid."""
-    return RUNNER + hashlib.sha256(process_identity().encode()).hexdigest()[:12]
-
-
-def _owner_lives(run: Run) -> bool | None:
-    """Whether another process owns a run and lives; None where that cannot be known."""
-    tags: Mapping[str, str] = run.data.tags
-    owner = tags.get("zbench.owner", "")
-    # A process that has been replaced by itself (see `run-cell`) has no open run at its beginning.
-    return False if owner in ("", process_identity()) else is_alive(owner)
 
 
 def _is_logged(runs: Sequence[Run], state: CellState) -> bool:

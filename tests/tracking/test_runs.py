@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,9 +22,12 @@ from harness.grid.schema import Cell, GridSpec, expand
 from harness.grid.status import CellState, read_states
 from harness.grid.tracking_uri import TrackingSpec
 from harness.records.files import write_frame
+from harness.records.process import process_identity
 from harness.records.results import CellError, CellResult, write_result
 from harness.tracking.address import default_uri, resolve_uri, shown_uri
+from harness.tracking.live import Tracker
 from harness.tracking.reading import TrackedResults
+from harness.tracking.runners import RUNNER, SILENT_SECONDS
 from harness.tracking.runs import GridRuns
 from harness.tracking.store import Store, TrackedRun
 from tests.grid.test_loader import GRID
@@ -263,6 +267,49 @@ def test_a_run_that_another_process_logs_is_left_to_it(
         assert runs.client.get_run(run_id).info.status == "RUNNING"
     assert runs.sync(states(grid, tmp_path)) == 1  # and taken up, since it held nothing
     assert runs.client.get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("same_folder", [True, False])
+def test_a_run_of_another_machine_is_left_to_it_while_it_is_heard_of(
+    grid: GridSpec, runs: GridRuns, tmp_path: Path, same_folder: bool
+) -> None:
+    cell = expand(grid)[1]
+    run_id = runs.create_cell_run(cell)
+    elsewhere = "node7:4711:12:boot:ns:machine"
+    runs.client.set_tag(run_id, "zbench.owner", elsewhere)
+    if not same_folder:
+        runs.client.set_tag(run_id, "zbench.folder", "/scratch/cells/a--0123")
+    now = int(time.time())
+    runs.client.set_tag(runs.parent_id, f"{RUNNER}1", f"{elsewhere} {now - 60}")
+    store(cell, tmp_path, replace(RESULT, scores=scored(cell)))
+    assert runs.sync(states(grid, tmp_path)) == 0
+    runs.close()
+    assert runs.client.get_run(run_id).info.status == "RUNNING"
+    assert runs.client.get_run(runs.parent_id).info.status == "RUNNING"
+    runs.client.set_tag(runs.parent_id, f"{RUNNER}1", f"{elsewhere} {now - SILENT_SECONDS:.0f}")
+    assert runs.sync(states(grid, tmp_path)) == 1
+    runs.close()
+    assert runs.client.get_run(run_id).info.status in ("KILLED", "FINISHED")
+    assert runs.client.get_run(runs.parent_id).info.status == "FINISHED"
+    assert not [key for key in runs.client.get_run(runs.parent_id).data.tags if RUNNER in key]
+
+
+def test_who_logs_says_so_again_and_again(
+    grid: GridSpec, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.setattr("harness.tracking.live.BEAT_SECONDS", 0.0)
+    tracker = Tracker(grid, default_uri(tmp_path), tmp_path, [])
+    runs = GridRuns(grid, default_uri(tmp_path), tmp_path)
+    said = set()
+    end = time.monotonic() + 60
+    while len(said) < 2:
+        assert time.monotonic() < end, said
+        tags = runs.client.get_run(runs.parent_id).data.tags
+        said |= {text for key, text in tags.items() if key.startswith(RUNNER)}
+        time.sleep(0.2)
+    assert tracker.close() is None
+    assert {text.partition(" ")[0] for text in said} == {process_identity()}
 
 
 def test_the_option_takes_precedence_over_the_environment_over_the_grid(
