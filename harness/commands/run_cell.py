@@ -26,7 +26,7 @@ from harness.execution.run_grid import run_grid
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed
 from harness.execution.worker import log_progress, logging_beside_the_screen
 from harness.grid.folders import LOG_FILE, cell_folder
-from harness.grid.locks import CellBusy
+from harness.grid.locks import CellBusy, holder
 from harness.grid.selection import find_cell
 from harness.grid.workspace import OpenGrid, prepare_run, refuse_changed_inputs
 from harness.records.event_file import EventFiles
@@ -110,6 +110,9 @@ def _run(
         outcome = run_grid(grid.states, plan, [emit])
         if outcome.interrupted:
             raise KeyboardInterrupt
+        if not (outcome.done or outcome.failed) and grid.read_states()[0].status != "done":
+            folder = cell_folder(grid.runs_dir, grid.cells[0])
+            raise CellBusy(f"{folder}: {holder(folder)} is running this cell; wait for it")
         return "failed" if outcome.failed else "done"
     cell, ended = grid.cells[0], False
     folder = cell_folder(grid.runs_dir, cell)

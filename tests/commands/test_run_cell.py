@@ -13,6 +13,7 @@ from harness.commands import run_cell
 from harness.errors import StorageError
 from harness.execution.plan import RunPlan
 from harness.grid.folders import cell_folder
+from harness.grid.locks import CellBusy, locked
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import expand
 from harness.grid.workspace import OpenGrid
@@ -70,3 +71,13 @@ def test_a_cell_that_runs_here_can_be_followed_from_elsewhere(
     grid = OpenGrid("g.yaml", spec, [cell], tmp_path, None)
     assert run_cell._run(grid, plan, 1, [].append) == "done"
     assert last_events(cell_folder(tmp_path, cell)) == events
+
+
+def test_a_cell_of_several_devices_that_another_process_runs_is_not_done(
+    tmp_path: Path,
+) -> None:
+    spec = resolve_grid(yaml.safe_load(GRID), place="g.yaml")
+    grid = OpenGrid("g.yaml", spec, [cell := expand(spec)[1]], tmp_path, None)
+    plan = RunPlan(settings=RunSettings(tmp_path, None, "cpu", 1), devices=("cpu", "cpu"))
+    with locked(cell_folder(tmp_path, cell)), pytest.raises(CellBusy, match="is running this cell"):
+        run_cell._run(grid, plan, 2, lambda event: None)

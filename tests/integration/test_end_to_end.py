@@ -141,8 +141,12 @@ def test_mlflow_holds_the_grid_and_its_cells_live(finished: Path) -> None:
     assert database.execute(query).fetchone()[0] == steps
 
 
-def test_the_report_is_made_from_it(finished: Path) -> None:
+def test_the_report_is_made_from_it_and_writes_nothing_there(finished: Path) -> None:
+    files = [path for path in (finished / "runs").rglob("*") if "artifacts" not in path.parts]
+    before = {path: path.stat().st_mtime_ns for path in files}
     done = zbench(finished, "report", "slice.yaml")
+    files = [path for path in (finished / "runs").rglob("*") if "artifacts" not in path.parts]
+    assert {path: path.stat().st_mtime_ns for path in files} == before
     assert done.returncode == 0, done.stdout + done.stderr
     page = finished / "reports" / "slice" / "index.html"
     assert "zero-init" in page.read_text().lower()
@@ -299,3 +303,31 @@ def test_the_whole_demo_shows_what_its_page_says_without_a_network(tmp_path: Pat
         assert tuned > max(base, little) + 0.08, method
     assert zbench(tmp_path, "report", "demo").returncode == 0
     assert (tmp_path / "reports" / "demo" / "table2.tex").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_cells_that_begin_together_in_a_new_folder_are_all_logged(tmp_path: Path) -> None:
+    """Four commands make the runs folder, its copy of the world and its database at once."""
+    text = grid_text().replace("fractions: [0.1]", "fractions: [0.05]\n    seeds: [0, 1, 2]")
+    (tmp_path / "slice.yaml").write_text(text)
+    names = ["tiny-llama/base"] + [
+        f"tiny-llama/zero-init-linear/5%/seed{seed}" for seed in range(3)
+    ]
+    processes = [
+        subprocess.Popen(
+            command("run-cell", "slice.yaml", name), cwd=tmp_path, env=environment(tmp_path),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for name in names
+    ]  # fmt: skip
+    for process in processes:
+        said, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, said
+        assert "MLflow" not in said or "not logged" not in said, said
+    with sqlite3.connect(tmp_path / "runs" / "mlflow.db") as database:
+        runs = database.execute("select name, status from runs order by name").fetchall()
+    assert runs == sorted([("slice", "FINISHED"), *((name, "FINISHED") for name in names)])
+    for folder in tmp_path.glob("runs/cells/*"):
+        assert (folder / "log.txt").stat().st_size > 0
+        assert (folder / "events.jsonl").stat().st_size > 0
