@@ -138,7 +138,10 @@ def _training_flops(grid: OpenGrid, source: ResultSource) -> dict[str, float]:
     found: dict[str, float] = {}
     with contextlib.suppress(ZbenchError):  # data or tokenizer are not here any more
         tokens_of = token_counter(
-            runs_dir=grid.runs_dir, data_root=grid.data_root, num_rows=grid.num_rows
+            runs_dir=grid.runs_dir,
+            data_root=grid.data_root,
+            num_rows=grid.num_rows,
+            read_only=True,
         )
         for cell in grid.cells:
             result = source.results.get(cell.id)

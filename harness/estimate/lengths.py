@@ -28,7 +28,7 @@ from harness.errors import StorageError
 from harness.grid.schema import Cell, is_own_file
 from harness.models.checkpoint import local_folder
 from harness.models.plain_tokenizer import CHAT_TEMPLATE, PlainTokenizer
-from harness.records.files import sha256_of_file, write_text
+from harness.records.files import cache_folder, sha256_of_file, write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -92,15 +92,25 @@ class TrainingTokens:
 
 
 def kept_lengths(
-    data: DataSpec, tokenizer_folder: Path, data_root: Path | None, runs_dir: Path
+    data: DataSpec,
+    tokenizer_folder: Path,
+    data_root: Path | None,
+    runs_dir: Path,
+    *,
+    read_only: bool = False,
 ) -> RowLengths:
     """Counts local data under a local tokenizer, the first time only.
+
+    What was counted is kept in the runs folder, or in the user's cache where that is `read_only`.
 
     Raises:
         DataError: the data cannot be read.
         ModelError: the tokenizer cannot be read.
     """
     kept = _lengths_file(data, tokenizer_folder, data_root, runs_dir)
+    if read_only and not kept.is_file():
+        with contextlib.suppress(RuntimeError):  # a user without a home keeps nothing
+            kept = cache_folder() / kept.name
     if (found := _read_lengths(kept)) is not None:
         return found
     size = count_rows(data, data_root) or 0
@@ -110,6 +120,8 @@ def kept_lengths(
         rows = read_instructions(data, data_root=data_root).rows
     tokenizer: Any = PlainTokenizer(tokenizer_folder)
     found = row_lengths(rows, tokenizer, data)
+    if read_only and kept.is_relative_to(runs_dir):
+        return found
     with contextlib.suppress(StorageError):  # then it is counted again the next time
         write_text(kept, json.dumps(asdict(found)) + "\n")
     return found

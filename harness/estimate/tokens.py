@@ -58,15 +58,19 @@ class ScoringTokens:
 TokensOf = Callable[[Cell], TrainingTokens | None]
 
 
-def token_counter(*, runs_dir: Path, data_root: Path | None, num_rows: RowCounts) -> TokensOf:
+def token_counter(
+    *, runs_dir: Path, data_root: Path | None, num_rows: RowCounts, read_only: bool = False
+) -> TokensOf:
     """A function that gives the tokens of one epoch of a cell that trains.
 
     Counted where the data and the model's tokenizer lie on this machine (of a large set a sample,
     which stands for all); else from constants, where the data set is known; else from the
     characters of local data; None where nothing tells. Lengths that were counted are kept in
-    `runs_dir`; `num_rows` has the size of each training set.
+    `runs_dir`, unless that is `read_only`; `num_rows` has the size of each training set.
     """
-    lengths_of = cache(partial(kept_lengths, data_root=data_root, runs_dir=runs_dir))
+    lengths_of = cache(
+        partial(kept_lengths, data_root=data_root, runs_dir=runs_dir, read_only=read_only)
+    )
 
     @cache
     def counted(
