@@ -90,7 +90,7 @@ def global_seeds() -> Iterator[None]:
 def _forget_task_modules() -> None:
     """The next task imports its code anew: a generator in it has drawn nothing for other tasks."""
     # lm-eval marks the modules that it has loaded for a YAML.
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # in one piece: other threads import
         if "__mtime__" in getattr(module, "__dict__", ()):
             del sys.modules[name]
 
