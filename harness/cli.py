@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from harness.commands.adapting import export_adapter_command, import_adapter_command
 from harness.commands.arguments import (
     SEVERAL_RUNS,
     CellArgument,
@@ -36,7 +37,6 @@ from harness.commands.arguments import (
     UriOption,
     WatchOption,
     WorkersOption,
-    expanded_path,
 )
 from harness.commands.comparing import compare_command, drift_command
 from harness.commands.keeping import clean_command, merge_command, verify_command
@@ -263,54 +263,6 @@ def sync_command(
     return sync.sync_command(_open(grid, runs_dir, data_root), tracking_uri=tracking_uri)
 
 
-@app.command("export-adapter")
-def export_adapter_command(
-    cell: CellArgument,
-    output: Annotated[
-        Path, typer.Argument(metavar="DIR", callback=expanded_path, help="A new folder.")
-    ],
-    runs_dir: RunsOption = RUNS,
-    data_root: DataOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> int:
-    """Write a trained cell's adapter in PEFT's format, with a model card."""
-    from harness.commands import adapters
-
-    return adapters.export_adapter_command(
-        cell, output, runs_dir=runs_dir, data_root=data_root, as_json=as_json
-    )
-
-
-@app.command("import-adapter")
-def import_adapter_command(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE", callback=expanded_path, help="A LLaMA-Adapter .pth checkpoint."
-        ),
-    ],
-    model: Annotated[
-        str, typer.Option("--model", help="Its base: a shipped grid's, or a checkpoint folder.")
-    ],
-    output: Annotated[Path, typer.Option("--output", callback=expanded_path, help="A new folder.")],
-    method: Annotated[
-        str | None, typer.Option("--method", help="zero-init-linear or random-init, if unclear.")
-    ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--option", help="The method's, name=value; repeatable.")
-    ] = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> int:
-    """Turn a LLaMA-Adapter checkpoint into an adapter folder that a grid can score."""
-    from harness.commands import adapters
-
-    return adapters.import_adapter_command(
-        file, output, model=model, method=method, options=option or [], as_json=as_json
-    )
-
-
 @app.command("theory")
 def theory_command(
     quick: Annotated[
@@ -337,6 +289,8 @@ def theory_command(
     )
 
 
+app.command("export-adapter")(export_adapter_command)
+app.command("import-adapter")(import_adapter_command)
 app.command("preview")(preview_command)
 app.command("compare")(compare_command)
 app.command("drift")(drift_command)

@@ -57,9 +57,9 @@ def shipped_or_own_grids(incomplete: str) -> list[str]:
 
 def known_executors(incomplete: str) -> list[str]:
     """What a shell offers for --executor."""
-    from harness.execution.executors import EXECUTORS
+    from harness.execution.executors import executor_names
 
-    return [name for name in EXECUTORS if name.startswith(incomplete)]
+    return [name for name in executor_names() if name.startswith(incomplete)]
 
 
 def known_methods(incomplete: str) -> list[str]:

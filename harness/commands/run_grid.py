@@ -24,10 +24,10 @@ from harness.commands.display import (
 )
 from harness.commands.rounds import LEFT, is_done, run_rounds
 from harness.commands.tuning import tuning_lines, tuning_records, waiting_lines
-from harness.errors import UsageError, did_you_mean, mask_secrets, shortened
+from harness.errors import UsageError, mask_secrets
 from harness.estimate.plan import PlanRow, plan_rows
 from harness.execution.executor import Executor, Submits
-from harness.execution.executors import EXECUTORS
+from harness.execution.executors import find_executor
 from harness.execution.plan import Place, RunPlan
 from harness.execution.run_grid import GridOutcome
 from harness.execution.scheduling import devices_needed
@@ -54,7 +54,7 @@ def run_grid_command(
     as_json: bool,
 ) -> int:
     """Runs what is to do, showing it as it goes; logs to MLflow beside it."""
-    executor = _executor(place.executor)
+    executor = find_executor(place.executor)
     allowed = place.allow_data_mismatch
     warnings = [*grid.notices, *prepare_run(grid, allow_data_mismatch=allowed)]
     refuse_changed_inputs(grid.states)
@@ -122,18 +122,6 @@ def _print_preview(
     for line in executor.preview(work, plan).splitlines():
         print_line(screen, line)
     return 0
-
-
-def _executor(name: str) -> Executor:
-    """The executor of a name.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if name not in EXECUTORS:
-        known = did_you_mean(name, EXECUTORS)
-        raise UsageError(f"--executor {shortened(name)}: no such executor{known}")
-    return EXECUTORS[name]()
 
 
 def _start_tracker(grid: OpenGrid, uri: str | None, has_work: bool) -> Tracker | None:
