@@ -40,3 +40,18 @@ class TestLocal(ExecutorLaws):
     @classmethod
     def engine(cls) -> Engine:
         return ENGINE
+
+
+class TestRefusals:
+    """What takes seconds of it."""
+
+    timeout_seconds = ExecutorLaws.timeout_seconds
+    trial = ExecutorLaws.trial
+    check_refused = ExecutorLaws.check_refused
+    test_a_folder_is_refused = ExecutorLaws.test_a_runs_folder_that_cannot_be_written_is_refused
+    test_a_grid_is_refused = ExecutorLaws.test_what_cannot_run_is_refused_before
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls) -> Engine:
+        return ENGINE
