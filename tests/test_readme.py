@@ -63,7 +63,7 @@ def test_the_readmes_commands_exist_and_name_grids_that_ship() -> None:
     assert len(lines) >= 5
     for name, *rest in lines:
         assert name in known
-        if name not in ("theory", "export-adapter", "import-adapter", "compare"):
+        if name not in ("theory", "export-adapter", "import-adapter", "compare", "merge"):
             assert rest[0] in shipped_grids()
 
 
