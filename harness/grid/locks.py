@@ -29,7 +29,7 @@ from harness.grid.lease import (
     read_holder,
     take,
 )
-from harness.grid.shared_folder import file_system, keep_reach, lock_reach
+from harness.grid.shared_folder import file_system, forget_reach, keep_reach, lock_reach
 from harness.records.files import guarded_writes
 from harness.records.process import is_alive
 
@@ -187,7 +187,7 @@ def check_locks(folder: Path) -> str | None:
         raise UsageError(str(fault)) from fault
     if locks != "none":
         if lock_reach(runs_dir) == "none":  # mounted otherwise since
-            keep_reach(runs_dir, "unknown")
+            forget_reach(runs_dir)
         return None
     keep_reach(runs_dir, "none")
     return (

@@ -50,7 +50,18 @@ def _reach(runs_dir: Path) -> Reach:
     kept = _kept(runs_dir).get(kind)
     if kept in get_args(Reach):
         return kept  # type: ignore[return-value]  # it is one of them
+    return _by_kind(kind)
+
+
+def _by_kind(kind: str) -> Reach:
+    """What is to be expected of a file system before it is tried."""
     return "machines" if kind in LOCAL_KINDS else "unknown"
+
+
+def forget_reach(runs_dir: Path) -> None:
+    """Drops what was found out: the folder was mounted otherwise since."""
+    kind = mount_of(runs_dir / "cells")[0]
+    keep_reach(runs_dir, _by_kind(kind), kind)
 
 
 def keep_reach(runs_dir: Path, reach: Reach, *kinds: str) -> None:

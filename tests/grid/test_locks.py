@@ -15,7 +15,7 @@ from harness.errors import StorageError
 from harness.grid.folders import check_writable
 from harness.grid.lease import LEASE_SECONDS, LOCK_FILE, RECORD_BYTES, CellBusy, Holder, holder_of
 from harness.grid.locks import WITHOUT_LOCKS, holder, is_running, locked
-from harness.grid.shared_folder import file_system, lock_reach
+from harness.grid.shared_folder import file_system, keep_reach, lock_reach
 from harness.records.process import process_identity
 
 HOLD = """
@@ -76,6 +76,15 @@ def test_where_there_are_no_locks_the_lease_guards(tmp_path: Path, refusing: int
             pass
     assert not is_running(folder)
     assert [path.name for path in folder.iterdir()] == [LOCK_FILE]
+
+
+def test_a_folder_that_was_mounted_with_locks_since_has_them(tmp_path: Path) -> None:
+    check_writable(tmp_path)
+    before = lock_reach(tmp_path)
+    keep_reach(tmp_path, "none")
+    assert lock_reach(tmp_path) == "none"
+    assert check_writable(tmp_path) is None
+    assert lock_reach(tmp_path) == before
 
 
 @pytest.mark.parametrize("refusing", [errno.EIO, errno.EACCES, errno.EPERM], indirect=True)
