@@ -15,6 +15,8 @@ class CellQueued:
     """What the scheduler calls it: `123_4`."""
     before: bool = False
     """An earlier command has submitted it."""
+    logged: bool = False
+    """Its job logs it to MLflow by itself."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 from harness.errors import StorageError, TrackingError, mask_secrets
 from harness.grid.schema import GridSpec
 from harness.grid.status import CellState
-from harness.records.events import CellEnded, CellStarted, EpochValidated, Event, StepDone
+from harness.records.events import (
+    CellEnded,
+    CellQueued,
+    CellStarted,
+    EpochValidated,
+    Event,
+    StepDone,
+)
 from harness.records.results import read_result
 from harness.tracking.faults import store_errors
 from harness.tracking.metrics import step_metrics, validation_metrics
@@ -113,6 +120,8 @@ class _LiveLog:
         self.pending: dict[str, list[Metric]] = {}
         self.unhandled: Event | _Added | None = None
         self.beaten = time.monotonic()
+        self.logged_by_jobs: set[str] = set()
+        """Cells that others log: a second run of each would be in the way."""
 
     def follow(self, events: Events) -> None:
         """Logs events as they come, until None; after an error nothing is lost, and it resumes."""
@@ -138,6 +147,12 @@ class _LiveLog:
         if isinstance(event, _Added):
             self.states |= {state.cell.id: state for state in event.states}
             self.runs.sync(event.states)
+        elif isinstance(event, CellQueued):
+            if event.logged:
+                self.logged_by_jobs.add(event.cell_id)
+        elif event.cell_id in self.logged_by_jobs:
+            if isinstance(event, CellEnded):
+                self.logged_by_jobs.discard(event.cell_id)
         elif isinstance(event, CellStarted) and event.total_steps:
             if event.cell_id in self.run_ids:  # a fresh process emits all steps again
                 self._flush()

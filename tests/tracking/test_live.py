@@ -17,7 +17,7 @@ from harness.errors import TrackingError
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import GridSpec, expand
 from harness.grid.status import read_states
-from harness.records.events import CellEnded, CellStarted, Event, StepDone, Warned
+from harness.records.events import CellEnded, CellQueued, CellStarted, Event, StepDone, Warned
 from harness.tracking.address import default_uri
 from harness.tracking.live import Tracker, _LiveLog
 from harness.tracking.runs import GridRuns
@@ -57,6 +57,26 @@ def test_events_become_one_finished_run(grid: GridSpec, tmp_path: Path, empty_st
     assert run.info.status == "FINISHED"
     history = runs.client.get_metric_history(run.info.run_id, "train/loss")
     assert [point.step for point in history] == [1, 2]
+
+
+def test_a_cell_whose_job_logs_it_is_not_logged_twice(
+    grid: GridSpec, tmp_path: Path, empty_store: Path
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    runs = GridRuns(grid, default_uri(tmp_path), tmp_path)
+    states = read_states(expand(grid), runs_dir=tmp_path, data_root=None)
+    live = _LiveLog(runs, {state.cell.id: state for state in states})
+    told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    start, *rest = events(grid, tmp_path / "elsewhere")
+    queued = CellQueued(start.cell_id, "7_0", before=True, logged=True)
+    for event in [queued, start, *rest, None]:
+        told.put(event)
+    live.follow(told)
+    assert runs.cell_runs() == {}
+    for event in [replace(queued, logged=False), start, *rest, None]:
+        told.put(event)
+    live.follow(told)
+    assert list(runs.cell_runs()) == [start.cell_id]
 
 
 def test_a_cell_that_a_fresh_process_takes_on_has_every_step_once(

@@ -17,7 +17,7 @@ from harness.execution.slurm.cluster import (
     has_sbatch,
     slurm,
 )
-from harness.execution.slurm.follower import follow, followed
+from harness.execution.slurm.follower import Followed, follow
 from harness.execution.slurm.probe import is_probed, probe
 from harness.execution.slurm.queue import output_file, read_queue
 from harness.execution.slurm.script import Array, sbatch_call
@@ -108,19 +108,21 @@ class SlurmExecutor:
         """Submits what is not in the queue yet; follows all of it where the user wants that."""
         if not states:
             return
+        # Made before the queue is asked: what a job tells as it begins is not missed.
+        cells = {state.cell.id: Followed(state) for state in states}
         queue = read_queue(plan.settings.runs_dir)
-        cells = []
+        placed = []
         for state in states:
             if (queued := queue.get(state.cell.id)) is not None:
-                cells.append(followed(state, queued.job, queued.output, queued))
-                yield CellQueued(state.cell.id, queued.job, before=True)
+                placed.append(cells[state.cell.id].placed(queued.job, queued.output, queued))
+                yield CellQueued(state.cell.id, queued.job, before=True, logged=queued.logged)
         new = [state for state in states if state.cell.id not in queue]
         new = [state for state in new if state.status != "running"]
         if new:
             submission = self._submission(new, plan)
             for state, job in submission.submit():
                 output = output_file(submission.folder, job)
-                cells.append(followed(state, job, output, None))
+                placed.append(cells[state.cell.id].placed(job, output))
                 yield CellQueued(state.cell.id, job)
             if submission.refused is not None:
                 first = submission.states[len(new) - submission.left].cell.id
@@ -130,7 +132,7 @@ class SlurmExecutor:
                     "wait, which the same command submits later",
                 )
         if plan.place.follow:
-            yield from follow(cells, plan)
+            yield from follow(placed, plan)
 
 
 def _in_order(states: Sequence[CellState]) -> list[CellState]:

@@ -17,6 +17,7 @@ from harness.execution.slurm.queue import QueuedCell, read_queue
 from harness.grid.status import CellState, read_states
 from harness.records.event_file import EVENTS_FILE, EventReader
 from harness.records.events import CellEnded, Event, Warned
+from harness.records.results import RESULT_FILE
 
 EVENT_SECONDS = 1.0
 """Between two looks at the event files."""
@@ -30,15 +31,15 @@ LAST_BYTES = 4000
 
 @dataclass
 class Followed:
-    """A cell with a job, as its follower sees it."""
+    """A cell with a job, as its follower sees it: from where its job begins.
+
+    Made before the job is submitted, or looked for in the queue.
+    """
 
     state: CellState
-    job: str
-    output: Path
+    job: str = ""
+    output: Path = Path()
     """What its job prints."""
-    reader: EventReader
-    began: float
-    """When it was first followed, on the monotonic clock."""
     queued: QueuedCell | None = None
     """What the queue said of it last."""
     gone: float | None = None
@@ -46,16 +47,30 @@ class Followed:
     told: str = ""
     """What it waits for, as it was told."""
 
+    def __post_init__(self) -> None:
+        self.began = time.monotonic()
+        self.reader = EventReader(self.state.folder, from_end=True)
+        self.result = _version(self.state.folder)
+
+    def placed(self, job: str, output: Path, queued: QueuedCell | None = None) -> Followed:
+        """This cell with its job; of one that runs already it is told what it did before."""
+        self.job, self.output, self.queued = job, output, queued
+        if _tells_of(self.state.folder, queued):
+            self.reader = EventReader(self.state.folder)
+        return self
+
     @property
     def seconds(self) -> float:
         """How long it has been followed."""
         return time.monotonic() - self.began
 
 
-def followed(state: CellState, job: str, output: Path, queued: QueuedCell | None) -> Followed:
-    """A cell to follow: from where its job begins, or began if it runs already."""
-    reader = EventReader(state.folder, from_end=not _tells_of(state.folder, queued))
-    return Followed(state, job, output, reader, time.monotonic(), queued)
+def _version(folder: Path) -> tuple[int, int] | None:
+    """Which writing of a cell's result is there; None without one."""
+    with contextlib.suppress(OSError):
+        found = (folder / RESULT_FILE).stat()
+        return found.st_ino, found.st_mtime_ns
+    return None
 
 
 def _tells_of(folder: Path, queued: QueuedCell | None) -> bool:
@@ -134,7 +149,8 @@ def _ended(one: Followed, plan: RunPlan, *, is_late: bool) -> CellEnded | None:
     folder = str(now.folder)
     if now.status == "done":
         return CellEnded(cell.id, folder, one.seconds)
-    if now.status in ("failed", "stale") and now.fault != one.state.fault:
+    anew = now.fault != one.state.fault or _version(now.folder) != one.result
+    if now.status in ("failed", "stale") and anew:
         return CellEnded(cell.id, folder, one.seconds, now.fault)
     word = _last_word(one.job)
     if word == "CANCELLED" and now.status != "running":

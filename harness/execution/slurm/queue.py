@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
+import os
 import shutil
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +11,9 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.execution.slurm.cluster import ANSWER_SECONDS, slurm
-from harness.execution.slurm.script import IDS_FILE, MARK
+from harness.execution.slurm.script import IDS_FILE, JOB_FILE, MARK
+from harness.readers.files import Unreadable
+from harness.readers.json_files import read_json_object
 
 SLURM_FOLDER = "slurm"
 """In the runs folder: one folder for each submission."""
@@ -43,6 +45,11 @@ class QueuedCell:
     """What the job prints."""
 
     @property
+    def logged(self) -> bool:
+        """Whether the job logs its cell to MLflow by itself."""
+        return _logs(self.output.parent)
+
+    @property
     def array_job(self) -> str:
         """The job whose element it is."""
         return self.job.partition("_")[0]
@@ -72,7 +79,7 @@ def read_queue(runs_dir: Path, *, seconds: float = ANSWER_SECONDS) -> dict[str, 
     """
     if not (runs_dir / SLURM_FOLDER).is_dir():
         return {}
-    command = ("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "|".join(FIELDS))
+    command = ("squeue", "-h", "-r", "-u", str(os.getuid()), "-o", "|".join(FIELDS))
     told = slurm(*command, seconds=seconds)
     found: dict[str, QueuedCell] = {}
     for line in told.splitlines():
@@ -123,3 +130,11 @@ def submitted_ids(folder: Path) -> tuple[str, ...]:
         lines = (folder / IDS_FILE).read_text(encoding="utf-8").splitlines()
         return tuple(line.split()[0] for line in lines if line.strip())
     return ()
+
+
+@lru_cache(maxsize=1000)
+def _logs(folder: Path) -> bool:
+    """Whether the jobs of a submission log to MLflow by themselves."""
+    with contextlib.suppress(Unreadable):
+        return read_json_object(folder / JOB_FILE).get("tracking") is not None
+    return False
