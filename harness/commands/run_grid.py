@@ -104,7 +104,8 @@ def run_grid_command(
     if outcome.interrupted:
         raise KeyboardInterrupt
     submitted = {*outcome.submitted}
-    ended = [state.status == "done" or state.cell.id in submitted for state in after]
+    # Of a tuned grid, what waits for the submitted cells is taken on once they have ended.
+    ended = [state.status == "done" or state.cell.id in submitted for state in grid.takes_on]
     return 0 if is_done(grid) or (submitted and all(ended)) else 1
 
 

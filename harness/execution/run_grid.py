@@ -14,7 +14,7 @@ from harness.execution.plan import RunPlan
 from harness.grid.locks import any_silent
 from harness.grid.schema import Cell, is_base
 from harness.grid.status import CellState, read_states
-from harness.records.events import CellEnded, CellQueued, Emit
+from harness.records.events import CellEnded, CellQueued, CellStarted, Emit
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def run_grid(
     Untrained base models come first: their scores tell whether the evaluation is right (see
     `harness.analysis.canary`) before the others are paid for. A cell's failure does not stop the
     others. Without an executor this machine runs them. Cells that another process runs are looked
-    at again at the end, and taken on where it has left them (it was killed, say). An interrupt
+    at again at the end, and taken on where it has left them (it was killed, say); so are those that
+    an executor had no room for, once others have ended. An interrupt
     (ctrl-C, SIGTERM) stops the workers once they have written a checkpoint; a second one kills
     them. What is stored is kept.
     """
@@ -54,6 +55,7 @@ def run_grid(
     open_ids = {state.cell.id for state in states if state.status not in ("done", "stale")}
     ended: dict[str, bool | None] = {}  # by id: whether it is done; None: its training paused
     queued: dict[str, None] = {}
+    begun: set[str] = set()  # ids of those that the executor took on
     interrupted = False
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -61,6 +63,8 @@ def run_grid(
             before = len(ended)
             with contextlib.closing(executor.run(work, plan)) as events:  # type: ignore[type-var]
                 for event in events:
+                    if isinstance(event, CellQueued | CellStarted | CellEnded):
+                        begun.add(event.cell_id)
                     if isinstance(event, CellQueued):
                         queued[event.cell_id] = None
                     elif isinstance(event, CellEnded):
@@ -71,7 +75,11 @@ def run_grid(
                         listener(event)
             left_ids = open_ids - ended.keys() - queued.keys()
             left = [state.cell for state in states if state.cell.id in left_ids]
-            work = _left_behind(left, plan)
+            refused = [state for state in work if state.cell.id not in begun]
+            refused_ids = {state.cell.id for state in refused}
+            work = _left_behind([cell for cell in left if cell.id not in refused_ids], plan)
+            if len(ended) > before:  # there may be room for them now
+                work += refused
             if not work or (attempt and len(ended) == before):
                 break
     except KeyboardInterrupt:

@@ -24,7 +24,7 @@ from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.grid.shared_folder import keep_reach
 from harness.grid.status import CellState, read_states
-from harness.records.events import CellEnded, Event
+from harness.records.events import CellEnded, CellQueued, Event, Warned
 from tests.fixtures.machines import HOLD, as_machine
 from tests.grid.test_loader import GRID
 
@@ -134,6 +134,34 @@ def test_a_cell_that_is_always_busy_ends_the_run(cells: list[Cell], tmp_path: Pa
         cell.id for cell in cells
     )
     assert passes == [3, 3]
+
+
+def test_what_there_was_no_room_for_is_offered_again_once_another_has_ended(
+    cells: list[Cell], tmp_path: Path
+) -> None:
+    """A site that takes one job at a time; the cells have failed before."""
+    run_grid(read_states(cells, runs_dir=tmp_path, data_root=None), plan(tmp_path), [])
+    states = read_states(cells, runs_dir=tmp_path, data_root=None)
+    assert {state.status for state in states} == {"failed"}
+    offered: list[int] = []
+
+    def executor(states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
+        offered.append(len(states))
+        yield CellQueued(states[0].cell.id, "7_0")
+        if len(states) > 1:
+            yield Warned(states[-1].cell.id, "no more room")
+        if follows:
+            yield CellEnded(states[0].cell.id, "", 1.0)
+
+    follows = True
+    outcome = run_grid(states, plan(tmp_path), [], own(executor))
+    assert offered == [3, 2, 1]
+    assert set(outcome.done) == {cell.id for cell in cells}
+    follows = False
+    offered.clear()
+    outcome = run_grid(states, plan(tmp_path), [], own(executor))
+    assert offered == [3]  # asked once: nothing has made room
+    assert len(outcome.submitted) == 1
 
 
 def test_base_models_are_run_first(cells: list[Cell], tmp_path: Path) -> None:
