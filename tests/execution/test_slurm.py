@@ -26,7 +26,8 @@ from harness.grid.status import CellState, read_states
 from harness.records.events import CellEnded, CellQueued, Event
 from harness.testing import CellAtWork
 from harness.testing.engines import Trial, events_of, finish, measured
-from harness.testing.executor_laws import LONG, _reference
+from harness.testing.executor_laws import _reference
+from harness.testing.loss_laws import LONG
 from tests.fixtures.slurm import Slurm, needs_slurm, slurm_cluster, slurm_engine
 
 pytestmark = [pytest.mark.slurm, needs_slurm]
@@ -70,7 +71,10 @@ def test_what_is_queued_is_not_submitted_again(
     jobs = jobs_of(here, cluster, monkeypatch)
     assert len(jobs) == 4
     assert sorted(one.partition("_")[2] for one in jobs.values()) == ["0", "0", "0", "1"]
-    (folder,) = (path for path in (here.runs_dir / "slurm").iterdir() if path.is_dir())
+    (folder,) = (here.runs_dir / "slurm").glob("2*")
+    assert {path.name for path in folder.iterdir() if path.stat().st_mode & 0o077} == {
+        "ids.txt", "starts"
+    }  # fmt: skip
     listed = (folder / "ids.txt").read_text().splitlines()
     assert {line.split()[0] for line in listed} == jobs.keys()
     assert "base" in listed[0]
@@ -83,6 +87,41 @@ def test_what_is_queued_is_not_submitted_again(
     line = next(line for line in second.stdout.splitlines() if "scancel" in line)
     subprocess.run(line.split("`")[1].split(), env=os.environ | cluster.environment, check=True)
     assert jobs_of(here, cluster, monkeypatch) == {}
+
+
+def test_two_commands_at_once_submit_each_cell_once(
+    here: Trial, cluster: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(here.runs_dir, "partition normal of here", "machines")
+    engine = here.engine
+    assert engine.submit is not None
+    both = [here.start("run-grid", "short.yaml", *engine.submit, *HELD) for _ in range(2)]
+    done = [finish(one, 120) for one in both]
+    assert [one.returncode for one in done] == [0, 0], [one.stderr for one in done]
+    said = sorted("submitted: 4 cells" in one.stdout for one in done)
+    assert said == [False, True]
+    assert len(cluster.queue()) == len(jobs_of(here, cluster, monkeypatch)) == 4
+
+
+def test_a_cell_whose_job_is_being_cancelled_is_submitted_again(
+    here: Trial, cluster: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job lives on for some seconds, as one that writes its checkpoint does."""
+    (here.folder / "site.yaml").write_text("setup: \"trap '' TERM\\ntouch up\\nsleep 60\"\n")
+    keep(here.runs_dir, "partition normal of here", "machines")
+    first = submit(here, "--only", "base", "--cluster", "site.yaml")
+    assert first.returncode == 0, first.stderr
+    (job,) = jobs_of(here, cluster, monkeypatch).values()
+    cluster.wait_for(job, "RUNNING")
+    end = time.monotonic() + 30
+    while not (here.folder / "up").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    cluster.call("scancel", job)
+    assert "COMPLETING" in " ".join(cluster.queue())
+    second = submit(here, "--only", "base", *HELD)
+    assert "submitted: 1 cell" in second.stdout, second.stdout + second.stderr
+    (again,) = jobs_of(here, cluster, monkeypatch).values()
+    assert again != job
 
 
 def test_status_knows_what_waits_and_why(

@@ -43,7 +43,7 @@ def test_a_job_that_begins_before_its_number_is_known_is_told_from_its_start(
     with EventFiles({cell.id: folder}) as files:
         files.write(start)
         files.write(end)
-    one.placed("7_0", tmp_path / "7_0.out")
+    one.place("7_0", tmp_path / "7_0.out")
     assert list(one.reader.new_events()) == [start, end]
 
 
@@ -53,7 +53,8 @@ def test_a_cell_that_fails_again_in_the_same_way_has_failed(cell: Cell, tmp_path
     fault = TrainingError("its disk is full")
     first = follower_of(cell, tmp_path)
     record_failure(cell, first.state.folder, fault)
-    again = follower_of(cell, tmp_path).placed("7_0", tmp_path / "7_0.out")
+    again = follower_of(cell, tmp_path)
+    again.place("7_0", tmp_path / "7_0.out")
     assert list(_looked_up(again, None, plan)) == []
     record_failure(cell, first.state.folder, fault)
     (ended,) = _looked_up(again, None, plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from harness.execution.slurm.cluster import (
 )
 from harness.execution.slurm.follower import Followed, follow
 from harness.execution.slurm.probe import is_probed, probe
-from harness.execution.slurm.queue import output_file, read_queue
+from harness.execution.slurm.queue import output_file, read_queue, settled_queue
 from harness.execution.slurm.script import Array, sbatch_call
-from harness.execution.slurm.submission import Submission, is_full
+from harness.execution.slurm.submission import Submission, is_full, turn
 from harness.execution.slurm.words import Words, read_words
 from harness.grid.schema import is_base
 from harness.grid.status import CellState
@@ -62,7 +62,7 @@ class SlurmExecutor:
         plan = replace(plan, place=place, queued=frozenset(queue))
         key = f"partition {cluster.partition} of {cluster.name}"
         if new and not place.dry_run and not is_probed(plan.settings.runs_dir, key):
-            note = probe(plan.settings.runs_dir, key, self.words, place.site)
+            note = probe(plan.settings.runs_dir, key, self.words, place.site, device)
             plan = replace(plan, notes=(*plan.notes, *([] if note is None else [note])))
         return plan
 
@@ -110,29 +110,33 @@ class SlurmExecutor:
             return
         # Made before the queue is asked: what a job tells as it begins is not missed.
         cells = {state.cell.id: Followed(state) for state in states}
-        queue = read_queue(plan.settings.runs_dir)
-        placed = []
-        for state in states:
-            if (queued := queue.get(state.cell.id)) is not None:
-                placed.append(cells[state.cell.id].placed(queued.job, queued.output, queued))
-                yield CellQueued(state.cell.id, queued.job, before=True, logged=queued.logged)
-        new = [state for state in states if state.cell.id not in queue]
-        new = [state for state in new if state.status != "running"]
-        if new:
-            submission = self._submission(new, plan)
-            for state, job in submission.submit():
-                output = output_file(submission.folder, job)
-                placed.append(cells[state.cell.id].placed(job, output))
-                yield CellQueued(state.cell.id, job)
-            if submission.refused is not None:
-                first = submission.states[len(new) - submission.left].cell.id
-                yield Warned(
-                    first,
-                    f"Slurm takes no more jobs now ({submission.refused}): {submission.left} cells "
-                    "wait, which the same command submits later",
-                )
+        with turn(plan.settings.runs_dir):
+            yield from self._placed(cells, plan)
         if plan.place.follow:
-            yield from follow(placed, plan)
+            yield from follow([one for one in cells.values() if one.job], plan)
+
+    def _placed(self, cells: Mapping[str, Followed], plan: RunPlan) -> Iterator[Event]:
+        """Finds the cells' jobs in the queue, and submits those that have none."""
+        queue = settled_queue(plan.settings.runs_dir, cells.keys())
+        for cell_id, one in cells.items():
+            if (queued := queue.get(cell_id)) is not None:
+                one.place(queued.job, queued.output, queued)
+                yield CellQueued(cell_id, queued.job, before=True, logged=queued.logged)
+        new = [one.state for one in cells.values() if not one.job]
+        new = [state for state in new if state.status != "running"]
+        if not new:
+            return
+        submission = self._submission(new, plan)
+        for state, job in submission.submit():
+            cells[state.cell.id].place(job, output_file(submission.folder, job))
+            yield CellQueued(state.cell.id, job)
+        if submission.refused is not None:
+            first = submission.states[len(new) - submission.left].cell.id
+            yield Warned(
+                first,
+                f"Slurm takes no more jobs now ({submission.refused}): {submission.left} cells "
+                "wait, which the same command submits later",
+            )
 
 
 def _in_order(states: Sequence[CellState]) -> list[CellState]:

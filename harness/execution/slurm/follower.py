@@ -52,12 +52,11 @@ class Followed:
         self.reader = EventReader(self.state.folder, from_end=True)
         self.result = _version(self.state.folder)
 
-    def placed(self, job: str, output: Path, queued: QueuedCell | None = None) -> Followed:
-        """This cell with its job; of one that runs already it is told what it did before."""
+    def place(self, job: str, output: Path, queued: QueuedCell | None = None) -> None:
+        """Notes its job; of one that runs already it is told what it did before."""
         self.job, self.output, self.queued = job, output, queued
         if _tells_of(self.state.folder, queued):
             self.reader = EventReader(self.state.folder)
-        return self
 
     @property
     def seconds(self) -> float:

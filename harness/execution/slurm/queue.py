@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +20,9 @@ from harness.readers.json_files import read_json_object
 SLURM_FOLDER = "slurm"
 """In the runs folder: one folder for each submission."""
 STATUS_SECONDS = 10.0
+ENDING_SECONDS = 60.0
+"""A cancelled job has this long to write its checkpoint and to leave the queue; a requeued one, to
+wait again."""
 FIELDS = ("%F", "%K", "%T", "%N", "%V", "%S", "%L", "%r", "%k")
 _unanswered: set[Path] = set()
 """Runs folders of which squeue told nothing in this process."""
@@ -87,6 +92,21 @@ def read_queue(runs_dir: Path, *, seconds: float = ANSWER_SECONDS) -> dict[str, 
         if len(parts) == len(FIELDS) and (one := _queued(runs_dir, parts)) is not None:
             found.setdefault(one.cell_id, one)
     return found
+
+
+def settled_queue(runs_dir: Path, cell_ids: Collection[str]) -> dict[str, QueuedCell]:
+    """The queue, once no job of some cells is about to end: it may leave its cell to be done.
+
+    Raises:
+        UsageError: Slurm does not answer.
+    """
+    end = time.monotonic() + ENDING_SECONDS
+    while True:
+        queue = read_queue(runs_dir)
+        ending = any(one.state == "COMPLETING" for key, one in queue.items() if key in cell_ids)
+        if not ending or time.monotonic() > end:
+            return queue
+        time.sleep(1.0)
 
 
 def _queued(runs_dir: Path, parts: list[str]) -> QueuedCell | None:

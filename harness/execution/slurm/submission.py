@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import shlex
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.errors import UsageError
 from harness.execution.node_job import job_of, write_job
 from harness.execution.plan import RunPlan
 from harness.execution.scheduling import devices_needed
@@ -28,9 +30,11 @@ from harness.execution.slurm.script import (
     script_text,
 )
 from harness.execution.slurm.words import Words
+from harness.grid.locks import CellBusy, holder, locked
 from harness.grid.status import CellState
 from harness.records.files import unwritable, write_text
 
+TURN_FOLDER, TURN_SECONDS = ".turn", 600.0
 SUBMIT_SECONDS = 180.0
 """sbatch waits by itself while the controller is full."""
 FULL = re.compile(
@@ -39,6 +43,30 @@ FULL = re.compile(
     re.IGNORECASE,
 )
 """What sbatch says where the site accepts no array of this size, now or ever."""
+
+
+@contextlib.contextmanager
+def turn(runs_dir: Path) -> Iterator[None]:
+    """Lets one command at a time look at the queue and submit: of two, the second sees the jobs of
+    the first.
+
+    Raises:
+        UsageError: the other one takes too long.
+    """
+    folder, end = runs_dir / SLURM_FOLDER / TURN_FOLDER, time.monotonic() + TURN_SECONDS
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(folder))
+                break
+            except CellBusy as busy:
+                if time.monotonic() > end:
+                    raise UsageError(
+                        f"{runs_dir}: {holder(folder)} submits cells of this folder; wait for it, "
+                        "then run the same command again"
+                    ) from busy
+                time.sleep(0.5)
+        yield
 
 
 def is_full(fault: SlurmRefused) -> bool:
@@ -139,6 +167,9 @@ class Submission:
         write_text(self.folder / SCRIPT_FILE, self.script())
         write_text(self.folder / "site.yaml", site_text(self.plan.place.site))
         try:
+            # A server's password, or tokens that `setup` sets, are their user's alone.
+            for name in (JOB_FILE, SCRIPT_FILE, "site.yaml"):
+                (self.folder / name).chmod(0o600)
             (self.folder / "starts").mkdir(exist_ok=True)
         except OSError as fault:
             raise unwritable(self.folder, fault) from fault
