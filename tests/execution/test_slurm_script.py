@@ -128,6 +128,9 @@ SCRIPT_CASES = {
     "preempted or cancelled": ([signal.SIGTERM], "time.sleep(30)", 130, False),
     "cancelled in its last checkpoint": (
         [signal.SIGUSR1, signal.SIGTERM], "time.sleep(30)", 130, False),
+    "time limit as Python starts": (
+        [signal.SIGUSR1], "signal.signal(signal.SIGTERM, signal.SIG_DFL); time.sleep(30)", 143,
+        True),
     "ended as the warning came": ([signal.SIGUSR1], "STOP = 0; time.sleep(30)", 0, False),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from harness.errors import StorageError, UsageError, one_line
 from harness.execution.site import Site
 from harness.execution.slurm.cluster import SlurmRefused, slurm
 from harness.execution.slurm.queue import SLURM_FOLDER
+from harness.execution.slurm.script import sbatch_gpus
 from harness.execution.slurm.words import Words
 from harness.grid.shared_folder import FolderProbe, begin_probe, end_probe
 from harness.readers.files import Unreadable
@@ -45,7 +46,7 @@ def _kept(runs_dir: Path) -> dict[str, object]:
     return {}
 
 
-def probe(runs_dir: Path, key: str, words: Words, site: Site) -> str | None:
+def probe(runs_dir: Path, key: str, words: Words, site: Site, device: str) -> str | None:
     """Asks a job on a partition what it sees of the runs folder, and keeps the answer.
 
     Returns:
@@ -57,15 +58,14 @@ def probe(runs_dir: Path, key: str, words: Words, site: Site) -> str | None:
     with begin_probe(runs_dir) as asked:
         output = asked.path.with_name(f"{asked.path.name}.out")
         try:
-            if not _ran(asked, output, words, site):
+            if (why := _not_run(asked, output, words, site, device)) is not None:
                 return (
-                    f"whether the nodes of {key} see {runs_dir} is not known: a job that was to "
-                    f"tell did not run within {PROBE_SECONDS:.0f} s. Where they do not, the jobs "
-                    "fail at once"
+                    f"whether the nodes of {key} see {runs_dir} is not known: {why}. Where they do "
+                    "not, the jobs fail at once"
                 )
             reach = end_probe(asked, PATIENCE_SECONDS)
         except UsageError as fault:
-            if isinstance(fault, SlurmRefused) or not (said := _said(output)):
+            if not (said := _said(output)):
                 raise
             raise UsageError(
                 f"a job on the nodes of {key} cannot run zbench: {said}; see to `setup` in the "
@@ -83,26 +83,36 @@ def probe(runs_dir: Path, key: str, words: Words, site: Site) -> str | None:
     )
 
 
-def _ran(asked: FolderProbe, output: Path, words: Words, site: Site) -> bool:
-    """Runs the job; whether it has ended in time."""
+def _not_run(asked: FolderProbe, output: Path, words: Words, site: Site, device: str) -> str | None:
+    """Runs the job; why it has not run, if so: that is no fault of the cells' jobs."""
     path = shlex.quote(str(asked.path))
     python = f"${{ZBENCH_PYTHON:-{shlex.quote(sys.executable)}}}"
     lines = ["#!/bin/bash", *site.setup, f"{python} -m harness.grid.shared_folder {path}"]
-    job = slurm(
+    call = [
         "sbatch", "--parsable", *words.at_once, "--time=1", "--job-name=zbench-probe", "--nodes=1",
         "--ntasks=1", "--no-requeue", f"--output={str(output).replace('%', '%%')}",
-        script="\n".join(lines) + "\n",
-    ).partition(";")[0]  # fmt: skip
+    ]  # fmt: skip
+    script, gpu = "\n".join(lines) + "\n", sbatch_gpus(words.gpu_type, 1)
+    try:
+        try:
+            job = slurm(*call, script=script)
+        except SlurmRefused:
+            if device != "cuda":
+                raise
+            job = slurm(*call, gpu, script=script)  # a partition that takes no job without one
+    except SlurmRefused as fault:
+        return f"Slurm takes no job that is to tell ({fault})"
+    job = job.partition(";")[0]
     end = time.monotonic() + PROBE_SECONDS
     try:
         while _is_queued(job):
             if time.monotonic() > end:
-                return False
+                return f"a job that was to tell did not run within {PROBE_SECONDS:.0f} s"
             time.sleep(0.3)
     finally:
         with contextlib.suppress(UsageError):
             slurm("scancel", "--quiet", job)
-    return True
+    return None
 
 
 def _is_queued(job: str) -> bool:

@@ -28,7 +28,8 @@ cell=$!
 trap 'again=1; told=1; kill -TERM $cell 2>/dev/null' USR1
 trap 'again=; told=1; kill -TERM $cell 2>/dev/null' TERM
 while told=; wait $cell; code=$?; [ "$told" ]; do :; done
-if [ "$again" ] && [ "$code" = 130 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+# 143: it was told to stop while Python was still starting.
+if [ "$again" ] && [[ $code = 130 || $code = 143 ]]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit $code
 """
 
@@ -75,6 +76,11 @@ def arrays_of(needed: Sequence[int], max_array: int) -> list[Array]:
     return found
 
 
+def sbatch_gpus(kind: str, number: int) -> str:
+    """The word of sbatch for GPUs of a type, or of any for the empty name."""
+    return f"--gpus-per-node={f'{kind}:' if kind else ''}{number}"
+
+
 def sbatch_call(
     array: Array,
     folder: Path,
@@ -87,8 +93,7 @@ def sbatch_call(
     """The call that submits an array, after the end of another job where one is named."""
     devices = []
     if device == "cuda":
-        kind = f"{words.gpu_type}:" if words.gpu_type else ""
-        devices.append(f"--gpus-per-node={kind}{array.needed}")
+        devices.append(sbatch_gpus(words.gpu_type, array.needed))
     elif not words.cpus:
         devices.append(f"--cpus-per-task={array.needed}")
     limit = "" if max_parallel is None else f"%{max_parallel}"
