@@ -27,6 +27,7 @@ from harness.execution.node_job import NodeJob, read_job
 from harness.execution.plan import RunPlan
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed
 from harness.grid.folders import CHECKPOINTS_FOLDER, cell_folder
+from harness.grid.locks import locked
 from harness.grid.schema import Cell
 from harness.grid.status import CellState, read_states
 from harness.readers.files import Unreadable
@@ -126,7 +127,9 @@ def run_job(job: NodeJob, index: int, starts: Path) -> int:
         os.chdir(job.folder)
     fault = _held_back(job, cell, starts)
     if fault is not None:
-        record_failure(cell, cell_folder(settings.runs_dir, cell), fault)
+        folder = cell_folder(settings.runs_dir, cell)
+        with contextlib.suppress(StorageError), locked(folder):  # unless another process has it
+            record_failure(cell, folder, fault)
         _say(f"{cell.label}: FAILED: {fault}")
         return 1
     _say(f"{cell.label}: {placed_by().get('job', f'process {os.getpid()}')}")
@@ -145,7 +148,9 @@ def run_job(job: NodeJob, index: int, starts: Path) -> int:
         _say(f"{cell.label}: told to stop; it resumes from its checkpoint")
         code = INTERRUPTED
     finally:
-        if tracker is not None and (problem := tracker.close(timeout=10)):
+        # A scheduler that stops a job does not wait for long.
+        seconds = 10.0 if code == INTERRUPTED else 60.0
+        if tracker is not None and (problem := tracker.close(timeout=seconds)):
             _say(f"warning: {problem}; `zbench sync` makes up for it")
     return code
 

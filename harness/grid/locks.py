@@ -136,12 +136,15 @@ def any_silent(folders: Sequence[Path]) -> bool:
     """Whether the holder of a cell that seems to run has gone; waited for until it is known.
 
     On this machine, and where locks are seen, that is known at once. Of a holder elsewhere a
-    heartbeat is waited for; one that gives none has gone once its lease is over.
+    heartbeat is waited for; one that gives none has gone once its lease is over. A clock of a file
+    server that was set back keeps a lease alive: that is not waited for.
     """
     beats = {folder: _beat_of(folder) for folder in folders if _only_leased(folder)}
     pause = min(1.0, lease_seconds() / BEATS / 4)
+    longest = max([lease_seconds(), *(holder_of(folder).seconds for folder in beats)])
+    end = time.monotonic() + 1.5 * longest
     silent = False
-    while beats:
+    while beats and time.monotonic() < end:
         time.sleep(pause)
         for folder, beat in list(beats.items()):
             runs = is_running(folder)

@@ -147,6 +147,19 @@ def test_what_a_machine_left_is_free_once_its_lease_is_over(tmp_path: Path, star
         assert is_running(folder)
 
 
+def test_a_clock_that_was_set_back_holds_nobody_up(tmp_path: Path, start: Start) -> None:
+    """The last heartbeat of a machine that is lost lies in the future, for hours."""
+    folder = unseen(tmp_path / "runs")
+    process = start(HOLD, folder, environment=as_machine(tmp_path, "node7", locks_seen=False))
+    assert line_of(process) == "held"
+    process.kill()
+    process.wait()
+    os.utime(folder / ".lock", (time.time() + 7200,) * 2)
+    began = time.monotonic()
+    assert not any_silent([folder])
+    assert LEASE <= time.monotonic() - began < LEASE * 3
+
+
 def test_where_locks_reach_machines_it_is_free_at_once(tmp_path: Path, start: Start) -> None:
     folder = unseen(tmp_path / "runs")
     keep_reach(tmp_path / "runs", "machines")
