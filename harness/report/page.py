@@ -1,7 +1,8 @@
 """The page: one HTML file that holds tables, figures, protocol, grid, costs and their meaning.
 
 Nothing is loaded from outside: styles are inline, and figures are SVG inside the file. The HTML is
-in the templates, which escape all text.
+in the templates, which escape all text; that of the rows of tables, of which there may be tens of
+thousands, is made here.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from harness.errors import printable
 from harness.report.figures import INK, Drawing
 from harness.report.parts import longest_piece, pieces, wide_parts
-from harness.report.render import Table
+from harness.report.render import Entry, Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -31,6 +32,8 @@ SECOND = 144.0
 """Pixels that the page gives a second column of texts at least: names of methods."""
 WHOLE = 16
 """Characters of a text that is never broken."""
+LONGEST_NUMBER = 18
+"""Characters of a number that is never broken."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,7 @@ def _environment() -> Environment:
         cache_size=2,
         finalize=_plain,
     )
-    environment.globals["whole"] = WHOLE
-    environment.filters |= {"breakable": _breakable, "parts": _parts}
+    environment.filters |= {"breakable": _breakable, "parts": _parts, "body": _body}
     return environment
 
 
@@ -74,6 +76,39 @@ def _breakable(text: str) -> Markup:
         return escape(printable(text))
     words = (Markup("<wbr>").join(map(escape, pieces(word))) for word in printable(text).split(" "))
     return Markup(" ").join(words)
+
+
+def _body(table: Table) -> Markup:
+    """The rows of a table."""
+    from markupsafe import Markup
+
+    lines, texts = [], table.num_text_columns
+    for line in table.rows:
+        names = ["block"] * line.starts_block + ["reference"] * line.is_reference
+        shown = f' class="{" ".join(names)}"' if names else ""
+        cells = [_cell(entry, index >= texts) for index, entry in enumerate(line.entries)]
+        lines.append(f"<tr{shown}>{''.join(cells)}</tr>\n")
+    return Markup("".join(lines))
+
+
+@lru_cache(maxsize=2**16)  # of most entries there are many
+def _cell(entry: Entry, is_number: bool) -> str:
+    """The HTML of an entry of a table; a short number is not broken."""
+    from markupsafe import escape
+
+    text, kind = entry.text, ""
+    if is_number:
+        kind = ' class="n"'
+        text = text.replace(" ", "\u00a0") if len(text) <= LONGEST_NUMBER else text
+    elif len(text) <= WHOLE:
+        kind = ' class="k"'
+    shown = str(_breakable(text))
+    if entry.grey:
+        shown = f'<span class="grey">{shown}</span>'
+    elif entry.bold:
+        shown = f"<b>{shown}</b>"
+    error = f" <small>{escape(printable(entry.error))}</small>" if entry.error else ""
+    return f"<td{kind}>{shown}{error}</td>"
 
 
 def _parts(tables: Sequence[Table]) -> list[Table]:

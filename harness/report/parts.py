@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from harness.report.render import Entry, Row, Table
 
@@ -26,6 +27,7 @@ def pieces(word: str, longest: int = LONGEST_WORD) -> list[str]:
     return parts
 
 
+@lru_cache(maxsize=2**16)
 def longest_piece(text: str) -> int:
     """Characters of the longest piece of a text that is never broken."""
     return max((len(piece) for word in text.split() for piece in pieces(word)), default=0)
