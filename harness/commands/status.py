@@ -58,6 +58,9 @@ def print_status(screen: Console, grid: OpenGrid, live: Mapping[str, Live]) -> N
     states = grid.states
     screen.print(counts_line(states, live), highlight=False)
     print_notes(screen, states)
+    shown: dict[str, list[CellState]] = {}
+    for state in states:
+        shown.setdefault(shown_status(state, live), []).append(state)
     for status, line in (
         ("running", lambda state: running_line(state, live[state.cell.id]) + log_line(state)),
         ("queued", lambda state: queued_line(state, live[state.cell.id])),
@@ -66,9 +69,8 @@ def print_status(screen: Console, grid: OpenGrid, live: Mapping[str, Live]) -> N
         ("pruned", lambda state: f"pruned:  {state.cell.label}: {state.fault}"),
         ("to do", _to_do_line),
     ):
-        for state in states:
-            if shown_status(state, live) == status:
-                print_line(screen, line(state))
+        for state in shown.get(status, ()):
+            print_line(screen, line(state))
     for text in (*waiting_lines(grid), *(f"tuning:  {one}" for one in tuning_lines(grid))):
         print_line(screen, text)
 

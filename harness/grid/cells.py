@@ -73,7 +73,7 @@ class FixedSeeds(Spec):
     subset: Seed | None = Field(default=None, exclude_if=_is_none)
     """The rows of the fraction."""
 
-    @property
+    @cached_property
     def text(self) -> str:
         """What a label says of them, such as `order0+subset0`; empty where all are the cell's."""
         return "+".join(f"{name}{value}" for name, value in self.model_dump().items())

@@ -12,6 +12,7 @@ from harness.grid.cells import MOST_REPEATS, SOURCES, Cell, FixedSeeds, Source
 from harness.spec import Fault, Spec
 
 LARGEST_SEED = 2**31 - 1
+NONE_FIXED = FixedSeeds()
 
 
 class NoiseSpec(Spec):
@@ -54,7 +55,7 @@ Vary = Annotated[tuple[Source, ...], BeforeValidator(_sources), AfterValidator(_
 def fixed_seeds(vary: Sequence[Source], seed: int | None, first: int) -> FixedSeeds:
     """The seeds of what a block does not vary: its first one, where a cell has another."""
     if not vary or seed in (None, first):
-        return FixedSeeds()
+        return NONE_FIXED
     return FixedSeeds(**{source: first for source in SOURCES if source not in vary})
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from harness.data.places import data_files, known_sha256_of_data
 from harness.data.sets import content_of
@@ -16,7 +16,7 @@ from harness.data.template_choice import jinja_sha256
 from harness.data.templates import chosen_chat_template
 from harness.data.validation import validation_set
 from harness.errors import StorageError, ZbenchError
-from harness.evaluation.shown import items_under, shown_result
+from harness.evaluation.shown import Items, items_under, shown_result
 from harness.evaluation.tasks import TaskSpec, request_key
 from harness.grid.cell_files import file_faults, whole_scores
 from harness.grid.folders import Runs, cell_folder, cell_folders, id_of
@@ -28,6 +28,8 @@ from harness.records.files import known_sha256_of_files
 from harness.records.results import CellResult, TrainResult, read_result
 from harness.records.scores import TaskScore
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 Status = Literal["done", "to do", "running", "failed", "stale", "pruned"]
 """`stale`: what it was made from has changed since; nothing of it is re-used. `pruned`: the trial
 of a tuning was stopped early; nothing is left to do."""
@@ -68,17 +70,31 @@ def is_trained(cell: Cell, result: CellResult | None) -> bool:
     return cell.train is None or (result is not None and result.train is not None)
 
 
+def _once(find: Callable[[Key], Value]) -> Callable[[Key], Value]:
+    """The function, asked once for equal specs; of thousands of cells most share one object, which
+    is known without its hash."""
+    of_equal = cache(find)
+    known: dict[int, tuple[Key, Value]] = {}
+
+    def found(key: Key) -> Value:
+        if (one := known.get(id(key))) is None:
+            one = known[id(key)] = (key, of_equal(key))  # kept with it: no other has its id then
+        return one[1]
+
+    return found
+
+
 class LocalInputs:
     """What the local files hold that cells read; each is looked up once, whatever the cells."""
 
     def __init__(self, data_root: Path | None) -> None:
         self.data_root = data_root
-        self._request_key = cache(request_key)
-        self._items = cache(lambda task: items_under(task, data_root))
-        self._weights = cache(self._find_weights)
-        self._chat = cache(self._find_chat_template)
-        self._data = cache(self._find_data)
-        self._content = cache(self._find_content)
+        self._request_key = _once(request_key)
+        self._items = _once(self._find_items)
+        self._weights = _once(self._find_weights)
+        self._chat = _once(self._find_chat_template)
+        self._data = _once(self._find_data)
+        self._content = _once(self._find_content)
 
     def missing_tasks(self, cell: Cell, result: CellResult | None) -> tuple[TaskSpec, ...]:
         """The tasks of `cell` that have no score.
@@ -144,6 +160,9 @@ class LocalInputs:
             return None
         now = self._content(validation_set(cell.data))
         return None if now in (None, then) else _changed(cell, "the validation rows", then, now)
+
+    def _find_items(self, task: TaskSpec) -> Items | None:
+        return items_under(task, self.data_root)
 
     def _find_weights(self, model: ModelSpec) -> tuple[str, str | None]:
         folder = local_folder(model, self.data_root)

@@ -223,12 +223,13 @@ def _trial(
 
 def stored_results(runs: Runs) -> Read:
     """Reads the results of the runs folders; one that is damaged is none."""
-    folders = cell_folders(runs)
+    folders = cache(lambda: cell_folders(runs))  # asked by a grid with tunings alone
 
     @cache  # by its id: a cell with options of PEFT has no hash
     def read(cell_id: str) -> CellResult | None:
+        folder = folders().get(cell_id)
         try:
-            return read_result(folder, cell_id) if (folder := folders.get(cell_id)) else None
+            return None if folder is None else read_result(folder, cell_id)
         except StorageError:  # told where the cell's state is read
             return None
 
@@ -237,10 +238,10 @@ def stored_results(runs: Runs) -> Read:
 
 def unfinished_losses(runs: Runs) -> Losses:
     """Reads how far the unfinished trainings of the runs folders are."""
-    folders = cell_folders(runs)
+    folders = cache(lambda: cell_folders(runs))
 
     def read(cell: Cell) -> Sequence[float]:
-        folder = folders.get(cell.id)
+        folder = folders().get(cell.id)
         return () if folder is None else validation_losses(folder / CHECKPOINTS_FOLDER)
 
     return read

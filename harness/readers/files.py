@@ -7,6 +7,7 @@ cause; no reader words advice of its own.
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from pathlib import Path
 from typing import Literal
@@ -93,24 +94,31 @@ def check_file(path: Path, *, max_bytes: int | None = None) -> int:
     Raises:
         Unreadable: it is missing, a folder, a pipe, empty, a Git LFS pointer, too large, forbidden.
     """
+    return _checked(path, max_bytes, len(LFS_HEAD))[0]
+
+
+def _checked(path: Path, max_bytes: int | None, wanted: int) -> tuple[int, bytes]:
+    """The size of a file that passes `check_file`, and its first bytes; -1: all of them."""
+    place = os.fspath(path)
     try:
-        found = path.stat()
+        found = os.stat(place)
         if stat.S_ISDIR(found.st_mode):
             raise Unreadable(path, "folder", "is a folder, not a file")
         if not stat.S_ISREG(found.st_mode):
             raise Unreadable(path, "special", "is no regular file")
-        with path.open("rb") as file:
-            head = file.read(len(LFS_HEAD))
+        too_large = max_bytes is not None and found.st_size > max_bytes
+        with open(place, "rb", buffering=0) as file:  # read at once: status reads thousands
+            content = file.read(len(LFS_HEAD) if too_large else wanted)
     except OSError as fault:
         raise unreadable(path, fault) from fault
     if found.st_size == 0:
         raise Unreadable(path, "empty", "is empty (0 bytes)")
-    if head == LFS_HEAD:
+    if content.startswith(LFS_HEAD):
         raise Unreadable(path, "lfs pointer", "is a Git LFS pointer, not the file itself")
-    if max_bytes is not None and found.st_size > max_bytes:
+    if max_bytes is not None and too_large:
         size = f"{found.st_size / 2**20:,.0f} MiB, at most {max_bytes / 2**20:,.0f} are read"
         raise Unreadable(path, "too large", f"is too large ({size})")
-    return found.st_size
+    return found.st_size, content
 
 
 def unreadable(path: Path, fault: OSError) -> Unreadable:
@@ -130,11 +138,7 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
     Raises:
         Unreadable: it cannot be read, or is larger.
     """
-    check_file(path, max_bytes=max_bytes)
-    try:
-        return path.read_bytes()
-    except OSError as fault:
-        raise unreadable(path, fault) from fault
+    return _checked(path, max_bytes, -1)[1]
 
 
 def read_text(path: Path, *, max_bytes: int = MAX_TEXT_BYTES) -> str:

@@ -246,8 +246,10 @@ def known_sha256_of_files(files: Sequence[Path]) -> str | None:
 
 def sha256_of_json(content: object) -> str:
     """The SHA-256 of the canonical JSON of plain values: sorted keys, no blanks."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(content).encode()).hexdigest()
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 @lru_cache(maxsize=1024)

@@ -8,6 +8,7 @@ docs/results.md shows the fields: `python scripts/make_schema_page.py` writes it
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from harness.errors import StorageError, one_line
-from harness.readers.files import ADVICE, Unreadable, read_bytes, unreadable
+from harness.readers.files import ADVICE, Unreadable, read_bytes
 from harness.records.files import write_bytes
 from harness.records.prompts import Prompt
 from harness.records.scores import Count, Finite, TaskScore
@@ -249,13 +250,10 @@ def read_result(folder: Path, cell_id: str | None = None) -> CellResult | None:
     """
     path = folder / RESULT_FILE
     try:
-        path.lstat()
         content = read_bytes(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as fault:
-        raise StorageError(str(unreadable(path, fault))) from fault
     except Unreadable as fault:
+        if fault.cause == "missing" and not os.path.lexists(path):
+            return None
         if fault.cause in ("empty", "folder", "special", "lfs pointer", "too large"):
             said = str(fault).removeprefix(f"{path}: ").removesuffix(f"; {ADVICE[fault.cause]}")
             raise DamagedResult(f"{path}: cannot be read (it {said}); {AGAIN}") from fault

@@ -151,11 +151,10 @@ def test_a_file_that_cannot_be_opened_is_not_damaged(
 ) -> None:
     write_result(tmp_path, RESULT)
 
-    def refuse(path: Path) -> bytes:
+    def refuse(*_: object, **_options: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("harness.readers.files.check_file", lambda path, max_bytes: 1)
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("harness.readers.files.open", refuse, raising=False)
     with pytest.raises(StorageError, match="Input/output error") as caught:
         read_result(tmp_path)
     assert not isinstance(caught.value, DamagedResult)
