@@ -19,6 +19,7 @@ from harness.commands.arguments import (
     SEVERAL_RUNS,
     CellArgument,
     ClusterOption,
+    Commands,
     DataOption,
     DebugOption,
     DeviceOption,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from harness.grid.workspace import OpenGrid
 
 app = typer.Typer(
+    cls=Commands,
     help="Fine-tune and evaluate a grid of experiments, and print a paper's tables.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -182,7 +184,7 @@ def plan_command(
 
     opened = _open_to_run(grid, runs_dir, data_root, only, allow_data_mismatch)
     if ids:
-        return cell_list.list_cells(opened)
+        return cell_list.list_cells(opened, alone=not (as_json or hardware or probe or price))
     if hardware is None and not probe and price is None:
         return plan.plan_command(opened, as_json=as_json)
     return plan.estimate_command(

@@ -97,6 +97,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         (["plan", "paper-7b", "--hardware", "a100"], "no such GPU; did you mean 'a100-80'?"),
         (["plan", "paper-7b", "--hardware", "h200", "--probe"], "give one of them"),
         (["plan", "paper-7b", "--price-per-hour", "2"], "needs --hardware or --probe"),
+        (["plan", "paper-7b", "--ids", "--json"], "--ids: lists cells in this form alone"),
         (["plan", "rehearsal", "--probe"], "--data-root names the folder of local data"),
         (["run-cell", "paper", "llama-7b/bse"], "did you mean 'llama-7b/base'?"),
         (["run-grid", "rehearsal"], "--data-root names the folder of local data"),

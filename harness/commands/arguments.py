@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+RUNS_FLAG = "--runs-dir"
 RUNS_VARIABLE = "ZBENCH_RUNS_DIR"
 
 
@@ -23,6 +25,22 @@ def expanded_path(param: typer.CallbackParam, value: Path | None) -> Path | None
         return user_path(value)
     except UsageError as fault:
         raise UsageError(f"{param.opts[0]}: {fault}") from fault
+
+
+class Commands(TyperGroup):
+    """The commands of zbench. One that takes one runs folder refuses a second, instead of the first
+    being passed over."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is called, and its words."""
+        name, command, rest = super().resolve_command(ctx, args)
+        given = [word for word in rest if word.partition("=")[0] == RUNS_FLAG]
+        takes = [one for one in command.params if one.name == "runs_dir"] if command else []
+        if len(given) > 1 and takes and not takes[0].multiple:
+            from harness.errors import UsageError
+
+            raise UsageError(f"{RUNS_FLAG}: is given {len(given)} times; {name} takes one folder")
+        return name, command, rest
 
 
 def runs_folders(ctx: typer.Context, param: typer.CallbackParam, value: list[Path]) -> list[Path]:

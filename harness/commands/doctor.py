@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands.display import cell_text, console, new_table, print_json, print_line
+from harness.demo.world import readable_root
 from harness.errors import UsageError, printable
 from harness.execution.plan import Place
 from harness.grid.checks import ABSENT
@@ -45,7 +46,7 @@ def doctor_command(
     opened, faults = _opened(grid, runs_dir, data_root)
     context = Context(
         runs_dir=runs_dir.absolute(),
-        data_root=opened.data_root if opened is not None else data_root,
+        data_root=readable_root(runs_dir, opened.data_root) if opened is not None else data_root,
         tracking_uri=tracking_uri,
         grid=opened,
         grid_faults=faults,
@@ -95,6 +96,11 @@ def _tell(findings: list[Finding], host: str, job: str | None, *, as_json: bool)
             status.stylize(STYLES[one.status])
             table.add_row(status, *map(cell_text, (one.name, one.said, one.advice)))
         screen.print(table)
-        told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        many = {"warning": "warnings", "error": "errors"}
+        told = ", ".join(
+            f"{count} {many.get(name, name) if count > 1 else name}"
+            for name, count in counts.items()
+            if count
+        )
         print_line(screen, printable(told))
     return 1 if counts["error"] else 0

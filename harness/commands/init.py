@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from harness.errors import UsageError, ZbenchError
 from harness.prepare.first_grid import (
     BENCHMARKS_TO_BEGIN_WITH,
     FirstGrid,
+    check_answers,
     check_new,
     choose_data,
     choose_model,
@@ -74,18 +76,30 @@ def init_command(
     )  # fmt: skip
     if asks:
         print(f"  {rows.found}")
-    answers = FirstGrid(
-        model=chosen,
-        data=rows,
-        methods=answer(
-            methods, "Methods", ",".join(default_methods(chosen.shape)), _words("--methods")
-        ),
-        benchmarks=answer(
-            benchmarks, "Benchmarks", ",".join(BENCHMARKS_TO_BEGIN_WITH), _words("--benchmarks")
-        ),
-        fractions=answer(fractions, "Fractions of the data", "1.0", _numbers("--fractions", float)),
-        seeds=answer(seeds, "Seeds", "0", _numbers("--seeds", int)),
-    )
+
+    def ask(
+        so_far: FirstGrid, key: str, given: str | None, question: str, default: str,
+        read: Callable[[str], object],
+    ) -> FirstGrid:  # fmt: skip
+        """The answers with one more, which make a grid without faults where one is asked."""
+
+        def read_checked(text: str) -> FirstGrid:
+            more = replace(so_far, **{key: read(text)})  # type: ignore[arg-type]  # by its key
+            if asks:
+                check_answers(file, more)
+            return more
+
+        return answer(given, question, default, read_checked)
+
+    methods_of, tasks = default_methods(chosen.shape), BENCHMARKS_TO_BEGIN_WITH
+    answers = FirstGrid(chosen, rows, methods_of, tasks)
+    for key, given, question, default, read in (
+        ("methods", methods, "Methods", ",".join(methods_of), _words("--methods")),
+        ("benchmarks", benchmarks, "Benchmarks", ",".join(tasks), _words("--benchmarks")),
+        ("fractions", fractions, "Fractions of the data", "1.0", _numbers("--fractions", float)),
+        ("seeds", seeds, "Seeds", "0", _numbers("--seeds", int)),
+    ):
+        answers = ask(answers, key, given, question, default, read)
     written = write_first_grid(file, answers)
     print(f"wrote {' and '.join(map(str, written))}; {rows.found}")
     print(f"next: zbench plan {file}")

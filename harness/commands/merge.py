@@ -36,16 +36,18 @@ def merge_command(
     """
     screen = console(quiet=as_json)
     cells: list[Merged] = []
-    rest: list[Merged] = []
-    for source in sources:
-        for one in merge_cells(source, target, ids, dry_run=dry_run):
+    rest: dict[tuple[str, str], Merged] = {}
+    before: dict[str, Path] = {}
+    for source in {folder.resolve(): folder for folder in reversed(sources)}.values():
+        for one in merge_cells(source, target, ids, dry_run=dry_run, before=before):
             cells.append(one)
             if one.kind == "copied" and not as_json:
                 print_line(screen, f"{size_text(one.size_bytes):>9}  {one.label}")
-        rest += merge_rest(source, target, dry_run=dry_run)
+        for one in merge_rest(source, target, dry_run=dry_run):
+            rest.setdefault((one.source.parent.name, one.label), one)
     left = [f"{one.label}: {one.text}" for one in cells if one.kind in ("running", "kept")]
-    print_warnings(screen, [*left, *(one.text for one in rest if one.text)])
-    size = sum(one.size_bytes for one in (*cells, *rest))
+    print_warnings(screen, [*left, *(one.text for one in rest.values() if one.text)])
+    size = sum(one.size_bytes for one in (*cells, *rest.values()))
     if as_json:
         listed = [
             {

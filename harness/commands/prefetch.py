@@ -120,7 +120,7 @@ def _print_plan(screen: Console, plan: PrefetchPlan, to: Path) -> None:
     for copy in plan.copies:
         bytes_of = _size(copy.path.stat().st_size)
         own = map(cell_text, ("file", str(copy.path), "", "your own", ""))
-        table.add_row(*own, "1", bytes_of, bytes_of)
+        table.add_row(*own, "1", bytes_of, _size(plan.missing[copy.name]))
     if table.row_count:
         screen.print(table)
     elif not plan.faults:

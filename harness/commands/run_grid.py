@@ -54,7 +54,8 @@ def run_grid_command(
     as_json: bool,
 ) -> int:
     """Runs what is to do, showing it as it goes; logs to MLflow beside it."""
-    executor = find_executor(place.executor)
+    by_site = place.executor == place.site.executor
+    executor = find_executor(place.executor, "--cluster: executor" if by_site else "--executor")
     allowed = place.allow_data_mismatch
     warnings = [*grid.notices, *prepare_run(grid, allow_data_mismatch=allowed)]
     refuse_changed_inputs(grid.states)

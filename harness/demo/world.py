@@ -29,6 +29,12 @@ def world_folder(runs_dir: Path) -> Path:
     return (runs_dir / "world" / f"demo-{VERSION}").resolve()
 
 
+def readable_root(runs_dir: Path, data_root: Path | None) -> Path | None:
+    """The data root; for an embedded world that is not written yet, what it will hold."""
+    world = world_folder(runs_dir)
+    return DATA if data_root == world and not world.is_dir() else data_root
+
+
 def write_world(folder: Path) -> Path:
     """Copies the data root of the embedded world into a folder, unless it is there already.
 

@@ -26,8 +26,8 @@ def executor_names() -> list[str]:
     return [*EXECUTORS, *sorted(entry_points(group=GROUP).names - EXECUTORS.keys())]
 
 
-def find_executor(name: str) -> Executor:
-    """The executor of a name.
+def find_executor(name: str, named_by: str = "--executor") -> Executor:
+    """The executor of a name, which an option or the key of a site file gave.
 
     Raises:
         UsageError: there is none, or its package cannot be imported.
@@ -42,9 +42,9 @@ def find_executor(name: str) -> Executor:
         except (Exception, SystemExit) as fault:  # a stranger's code: told, with its cause
             package = entry.dist.name if entry.dist else "a package"
             raise UsageError(
-                f"--executor {name}: {entry.value} of {package} is no executor "
+                f"{named_by} {name}: {entry.value} of {package} is no executor "
                 f"({type(fault).__name__}: {one_line(fault)}); correct the package, or uninstall it"
             ) from fault
         return executor
     known = did_you_mean(name, executor_names())
-    raise UsageError(f"--executor {shortened(name)}: no such executor{known}")
+    raise UsageError(f"{named_by} {shortened(name)}: no such executor{known}")

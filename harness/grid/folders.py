@@ -176,8 +176,7 @@ def check_writable(folder: Path) -> str | None:
             with tempfile.NamedTemporaryFile(dir=place, prefix=".probe-") as probe:
                 probe.write(b"x")
         except OSError as fault:
-            raise UsageError(
-                f"{place}: cannot be written ({fault.strerror}); choose another folder with "
-                "--runs-dir"
-            ) from fault
+            no_folder = isinstance(fault, FileExistsError | NotADirectoryError)
+            said = "is no folder" if no_folder else f"cannot be written ({fault.strerror})"
+            raise UsageError(f"{place}: {said}; choose another folder with --runs-dir") from fault
     return check_locks(folder / "cells")

@@ -51,7 +51,7 @@ def check_places(sources: Sequence[Path], target: Path, *, dry_run: bool) -> Non
     """Looks at the runs folders before anything is copied.
 
     Raises:
-        UsageError: one is not there, or is the target itself, or that cannot be written.
+        UsageError: one is not there, or is the target or holds it, or that cannot be written.
     """
     for source in sources:
         if not (source / "cells").is_dir():
@@ -60,12 +60,21 @@ def check_places(sources: Sequence[Path], target: Path, *, dry_run: bool) -> Non
             )
         if source.resolve() == target.resolve():
             raise UsageError(f"{source}: is to be copied into itself; name another folder last")
+        if source.resolve() in target.resolve().parents:
+            raise UsageError(
+                f"{target}: lies in {source}, which is not changed; name another folder"
+            )
     if not dry_run:
         check_writable(target)
 
 
 def merge_cells(
-    source: Path, target: Path, ids: Collection[str] | None = None, *, dry_run: bool = False
+    source: Path,
+    target: Path,
+    ids: Collection[str] | None = None,
+    *,
+    dry_run: bool = False,
+    before: dict[str, Path] | None = None,
 ) -> Iterator[Merged]:
     """Copies the finished cells of a runs folder that another one lacks, one after the other.
 
@@ -75,20 +84,27 @@ def merge_cells(
             nobody runs it.
         ids: of the cells to copy; None for all.
         dry_run: tell alone what would be copied.
+        before: of a dry run, the cells that would be in the target by then; those of this source
+            are added.
 
     Raises:
         StorageError: the target cannot be written; what was copied so far is whole.
     """
-    there = cell_folders(target)
+    before = {} if before is None else before
+    there = cell_folders(target) | before
     for cell_id, folder in cell_folders(source).items():
         if ids is not None and cell_id not in ids:
             continue
         place = there.get(cell_id, target / "cells" / folder.name)
         try:
-            yield _merge_cell(cell_id, folder, place, dry_run=dry_run)
+            merged = _merge_cell(cell_id, folder, place, dry_run=dry_run)
         except _Left as left:
             kind, text = left.args
             yield Merged(kind, folder, stored_label(folder) or folder.name, text)
+            continue
+        if dry_run:
+            before[cell_id] = folder
+        yield merged
 
 
 class _Left(Exception):

@@ -12,7 +12,7 @@ from harness.data.reading import RowReport, template_title
 from harness.data.sets import inspect_data
 from harness.data.spec import DataSpec
 from harness.data.validation import count_training_rows
-from harness.demo.world import DATA, world_folder, write_world
+from harness.demo.world import readable_root, world_folder, write_world
 from harness.errors import UsageError
 from harness.grid.checks import (
     ALLOW,
@@ -239,9 +239,7 @@ class InputCheck:
 
 def check_inputs(inputs: Inputs, runs_dir: Path, data_root: Path | None) -> InputCheck:
     """Looks at all that cells read: nothing is loaded, and nothing is written."""
-    world = world_folder(runs_dir)
-    if data_root == world and not world.is_dir():
-        data_root = DATA  # what the world will hold once it is written
+    data_root = readable_root(runs_dir, data_root)
     found = look_at(inputs, data_root)
     versions = version_faults(inputs, data_root)
     return InputCheck(*(tuple(dict.fromkeys(p)) for p in (found.faults, found.notes, versions)))

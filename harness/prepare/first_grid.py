@@ -26,7 +26,7 @@ from harness.errors import DataError, UsageError, did_you_mean, plain_message, s
 from harness.grid.inputs import inputs_of_grid
 from harness.grid.loader import refuse, shipped_grids
 from harness.grid.names import file_name
-from harness.grid.resolver import resolve
+from harness.grid.resolver import Resolved, resolve
 from harness.grid.workspace import check_inputs
 from harness.methods import METHODS, MethodError, ModelShape, check_options
 from harness.models.checkpoint import ModelSpec
@@ -283,6 +283,20 @@ def _flow(value: Any) -> str:
     return _scalar(value)
 
 
+def check_answers(file: Path, answers: FirstGrid) -> Resolved:
+    """The grid that answers make.
+
+    Raises:
+        UsageError: it has faults, as `plan` tells them.
+    """
+    text = grid_text(file.stem, answers)
+    found = resolve(
+        parse_yaml(text, Path(file.name)).content, place=file.name, text=text, folder=file.parent
+    )
+    refuse(found.faults)
+    return found
+
+
 def write_first_grid(file: Path, answers: FirstGrid) -> list[Path]:
     """Writes a grid file, and beside it the schema that its first line names.
 
@@ -293,11 +307,7 @@ def write_first_grid(file: Path, answers: FirstGrid) -> list[Path]:
         UsageError: there is such a file, or what would be written has faults, as `plan` tells them.
     """
     check_new(file)
-    text = grid_text(file.stem, answers)
-    found = resolve(
-        parse_yaml(text, Path(file.name)).content, place=file.name, text=text, folder=file.parent
-    )
-    refuse(found.faults)
+    text, found = grid_text(file.stem, answers), check_answers(file, answers)
     refuse(check_inputs(inputs_of_grid(found.grid), file.parent, None).faults)
     written = [file]
     with atomic_file(file) as temporary:
@@ -317,7 +327,8 @@ def check_new(file: Path) -> None:
         UsageError: so it is.
     """
     if file.suffix not in (".yaml", ".yml"):
-        raise UsageError(f"{file}: a grid file ends in .yaml; name it {file.name}.yaml")
+        name = file.name if file.name and not file.is_dir() else "grid"
+        raise UsageError(f"{file}: a grid file ends in .yaml; name it {name}.yaml")
     if file.exists() or file.is_symlink():
         raise UsageError(f"{file}: is there already, and is not overwritten; give another name")
     if not file.parent.is_dir():

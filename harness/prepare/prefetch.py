@@ -46,14 +46,15 @@ class PrefetchPlan:
     faults: tuple[str, ...]
     """What cannot be had, one line each."""
     missing: Mapping[str, int | None]
-    """By repository: bytes that are still to be fetched; None where a size is not known."""
+    """By repository or file of one's own: bytes that are still to come; None where a size is not
+    known."""
     free: float
     """Bytes on the folder's disk."""
 
     @property
     def bytes(self) -> int | None:
         """To be fetched and copied in all; None where one is not known."""
-        sizes = [*self.missing.values(), *(copy.path.stat().st_size for copy in self.copies)]
+        sizes = self.missing.values()
         return None if None in sizes else sum(size or 0 for size in sizes)
 
     @property
@@ -62,7 +63,7 @@ class PrefetchPlan:
         data = [found for found in self.listings if found.repository.kind == "dataset"]
         built = sum(self.missing[found.repository.title] or 0 for found in data)
         known = [size or 0 for size in self.missing.values()]
-        return sum(known) + built + sum(copy.path.stat().st_size for copy in self.copies)
+        return sum(known) + built
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
@@ -131,7 +132,8 @@ def plan_prefetch(wants: Wants, folder: Path, *, update: bool) -> PrefetchPlan:
         listings,
         wants.copies,
         (*wants.faults, *(one for one in answers if isinstance(one, str))),
-        {found.repository.title: _missing(folder, found) for found in listings},
+        {found.repository.title: _missing(folder, found) for found in listings}
+        | {copy.name: _uncopied(folder, copy) for copy in wants.copies},
         float(shutil.disk_usage(place).free),
     )
 
@@ -147,6 +149,15 @@ def _missing(folder: Path, found: Listing) -> int | None:
                 continue
         left += file.size
     return left
+
+
+def _uncopied(folder: Path, copy: Copy) -> int:
+    """Bytes of a file of one's own that is not there in full size."""
+    size = copy.path.stat().st_size
+    with contextlib.suppress(OSError):
+        if (folder / copy.name).stat().st_size == size:
+            return 0
+    return size
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ def test_an_error_is_exit_code_1_and_a_warning_is_none(capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert "1 ok, 1 warning, 1 unknown" in shown
     assert "[red]nobody knows[/red]" in shown
+    _tell([*findings, findings[1]], "node1", None, as_json=False)
+    assert "1 ok, 2 warnings, 1 unknown" in capsys.readouterr().out
     findings.append(Finding("hub", "error", "no"))
     assert _tell(findings, "node1", "Slurm 3", as_json=True) == 1
     record = json.loads(capsys.readouterr().out)
@@ -55,6 +57,22 @@ def test_the_command_looks_at_this_machine_and_a_grid_with_faults(tmp_path: Path
     assert by_name["packages"]["status"] == "ok"
     assert by_name["hub"]["said"].startswith("not asked")
     assert list(tmp_path.iterdir()) == [tmp_path / "bad.yaml"]
+
+
+@pytest.mark.slow
+def test_an_embedded_world_that_is_not_written_yet_is_no_fault(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "doctor", "demo", "--json"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    by_name = {one["name"]: one for one in json.loads(done.stdout)["checks"]}
+    assert by_name["data root"]["status"] == "ok"
+    assert by_name["models and data"]["said"] == "all that the grid reads is here"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

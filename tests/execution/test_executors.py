@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli import app
 from harness.errors import UsageError
 from harness.execution.executors import EXECUTORS, executor_names, find_executor
 from harness.execution.local import LocalExecutor
@@ -58,3 +60,13 @@ def test_what_is_no_executor_is_one_line(package: Path, name: str, said: str) ->
         find_executor(name)
     assert said in str(fault.value)
     assert "\n" not in str(fault.value)
+
+
+def test_a_name_of_a_site_file_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site.yaml").write_text("executor: slrum\n")
+    run = ["run-grid", "paper", "--cluster", "site.yaml"]
+    with pytest.raises(UsageError, match="--cluster: executor slrum: .* did you mean 'slurm'"):
+        CliRunner().invoke(app, run, catch_exceptions=False)

@@ -197,6 +197,23 @@ def test_without_sbatch_nothing_is_submitted_and_a_dry_run_says_so(
     assert slurm_jobs(tmp_path) == {}
 
 
+def test_a_dry_run_needs_no_slurm_that_answers(
+    states: list[CellState], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sbatch", "scontrol", "sinfo", "squeue"):
+        (tmp_path / name).write_text(
+            "#!/bin/sh\necho 'Unable to contact slurm controller' >&2\nexit 1\n"
+        )
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    with pytest.raises(UsageError, match="does not answer"):
+        SlurmExecutor().prepare(states, plan_in(tmp_path))
+    executor = SlurmExecutor()
+    plan = executor.prepare(states, plan_in(tmp_path, device="auto", dry_run=True))
+    assert "Slurm does not answer: scontrol: Unable to contact" in plan.notes[0]
+    assert "harness.execution.on_node" in executor.preview(states, plan)
+
+
 @pytest.mark.parametrize(
     "text", ["warn_seconds: 70000", "max_parallel: 0", "max_parallel: 99999999",
              "max_requeues: 1000000", "sbatch: '--a \"b'", "partition: gpu"],

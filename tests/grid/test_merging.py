@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from harness.cli import app
 from harness.errors import StorageError, UsageError
 from harness.grid.folders import CELL_FILE, STEPS_FILE, cell_folder, cell_folders
 from harness.grid.locks import locked
-from harness.grid.merging import Merged, merge_cells, merge_rest
+from harness.grid.merging import Merged, check_places, merge_cells, merge_rest
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.grid.upkeep import verify_cell
@@ -131,6 +132,29 @@ def test_a_damaged_cell_is_named_and_not_copied(
     assert str(folder / STEPS_FILE) in one.text
     assert content(target) == {}
     assert list((target / "cells").iterdir()) == []
+
+
+def test_a_dry_run_counts_a_cell_of_two_folders_once(
+    cells: list[Cell], source: Path, target: Path, tmp_path: Path
+) -> None:
+    finish(cells[1], source)
+    shutil.copytree(source, tmp_path / "second")
+    before: dict[str, Path] = {}
+    kinds = [
+        one.kind
+        for folder in (source, tmp_path / "second")
+        for one in merge_cells(folder, target, dry_run=True, before=before)
+    ]
+    assert kinds == ["copied", "there"]
+    assert cell_folders(target) == {}
+
+
+def test_a_folder_inside_one_that_is_copied_is_refused(cells: list[Cell], source: Path) -> None:
+    finish(cells[1], source)
+    for target, told in ((source, "into itself"), (source / "inner", "is not changed")):
+        with pytest.raises(UsageError, match=told):
+            check_places([source], target, dry_run=False)
+    assert not (source / "inner").exists()
 
 
 def test_a_merge_that_was_cut_short_is_made_up_for(

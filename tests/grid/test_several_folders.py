@@ -128,6 +128,9 @@ def test_commands_read_several_and_the_environment_names_one(
     assert "a:b/cells" in run.invoke(app, ["status", "g.yaml", "--json", *only]).stdout
     found = run.invoke(app, ["status", "g.yaml", "--json", *only, *several]).stdout
     assert '"folder": "c/cells/' in found
+    for command in (["run-grid", "paper"], ["plan", "paper"], ["verify"]):
+        with pytest.raises(UsageError, match=f"2 times; {command[0]} takes one folder"):
+            run.invoke(app, [*command, "--runs-dir", "c", "--runs-dir=d"], catch_exceptions=False)
     with pytest.raises(UsageError, match="--runs-dir e: no such folder"):
         run.invoke(app, ["status", *several, "--runs-dir", "e"], catch_exceptions=False)
     with pytest.raises(UsageError, match="0.5 and 0.6"):

@@ -214,5 +214,5 @@ def test_a_folder_without_rights_is_told(tmp_path: Path) -> None:
 
 def test_a_file_in_the_place_of_the_runs_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("x")
-    with pytest.raises(UsageError, match="choose another folder with --runs-dir"):
+    with pytest.raises(UsageError, match="is no folder; choose another folder with --runs-dir"):
         check_writable(tmp_path / "runs")

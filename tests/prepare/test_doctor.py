@@ -193,6 +193,13 @@ def test_a_runs_folder_is_written_to_and_left_as_it_was(here: Context, tmp_path:
     assert (refused.status, "cannot be written" in refused.said) == ("error", True)
 
 
+def test_a_runs_folder_that_is_a_file_is_an_error(here: Context, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place in ("file", "file/runs"):
+        finding = only(storage.check_runs_folder, Context(runs_dir=tmp_path / place))
+        assert (finding.status, finding.said) == ("error", f"{tmp_path / 'file'}: is no folder")
+
+
 def test_how_far_locks_reach_is_told_as_it_is_known(here: Context) -> None:
     assert only(storage.check_lock_reach, here).status in ("ok", "unknown")
     (here.runs_dir / "cells").mkdir(parents=True)

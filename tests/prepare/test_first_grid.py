@@ -18,6 +18,7 @@ from harness.grid.loader import load_grid
 from harness.models.shape import ModelShape
 from harness.prepare.first_grid import (
     FirstGrid,
+    check_new,
     choose_data,
     choose_model,
     default_methods,
@@ -138,6 +139,11 @@ def test_no_file_is_overwritten(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (folder / "first.yaml").read_text() == "mine too"
 
 
+def test_a_folder_is_no_name_of_a_grid_file() -> None:
+    with pytest.raises(UsageError, match=r"name it grid\.yaml"):
+        check_new(Path())
+
+
 def test_with_flags_alone_it_asks_nothing_and_plan_accepts_it(folder: Path) -> None:
     missing = fault_of(zbench("init", cwd=folder))
     assert "--model is missing" in missing
@@ -165,7 +171,7 @@ def test_on_a_terminal_it_asks_and_asks_again(folder: Path) -> None:
         stderr=theirs,
     )
     os.close(theirs)
-    os.write(ours, b"llama-7c\nllama-7b\nquestions.jsonl\nlora\n\n\n")
+    os.write(ours, b"llama-7c\nllama-7b\nquestions.jsonl\nlroa\nlora\narc_esay\n\n3\n\n")
     shown = b""
     while True:
         try:
@@ -178,5 +184,7 @@ def test_on_a_terminal_it_asks_and_asks_again(folder: Path) -> None:
     os.close(ours)
     assert process.wait(60) == 0, shown
     assert b"did you mean 'llama-7b'" in shown
+    for told in (b"did you mean 'lora'", b"did you mean 'arc_easy'", b"at most 1.0 (got 3.0)"):
+        assert told in shown
     assert b"if question and answer are the columns that are meant" in shown
     assert [choice.label for choice in load_grid(folder / "mine.yaml").choices] == ["base", "lora"]

@@ -17,7 +17,7 @@ from harness.prepare.prefetch import (
     manifest_of,
     plan_prefetch,
 )
-from harness.prepare.wants import Repository, Wants
+from harness.prepare.wants import Copy, Repository, Wants
 from harness.records.prefetched import cached_snapshot, is_prefetched
 from tests.fixtures.hub_server import TOKEN, Hub
 
@@ -190,6 +190,16 @@ def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
     (tmp_path / "zbench-prefetch.json").write_text("{")
     with pytest.raises(StorageError, match="remove it: what is whole is not fetched again"):
         manifest_of(tmp_path)
+
+
+def test_files_of_ones_own_that_are_there_are_not_to_be_copied(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text("{}\n")
+    wants = Wants((), (Copy(tmp_path / "mine.jsonl", "data/mine.jsonl"),), ())
+    plan = plan_prefetch(wants, tmp_path / "to", update=False)
+    assert (plan.bytes, plan.disk_bytes) == (3, 3)
+    fetch_all(plan, tmp_path / "to", Told(lambda size: None, lambda name, size: None), "g.yaml")
+    plan = plan_prefetch(wants, tmp_path / "to", update=False)
+    assert (plan.bytes, plan.disk_bytes) == (0, 0)
 
 
 def test_too_small_a_disk_is_told_before_anything_is_fetched(

@@ -21,12 +21,17 @@ class SlurmRefused(UsageError):
     """A command of Slurm failed, with what it said."""
 
 
+class SlurmAway(UsageError):
+    """No controller answers."""
+
+
 def slurm(*command: str, seconds: float = ANSWER_SECONDS, script: str = "") -> str:
     """The output of a Slurm command, which reads `script` from its input.
 
     Raises:
         SlurmRefused: it failed; the message is Slurm's own.
-        UsageError: it is not there, or Slurm does not answer.
+        SlurmAway: Slurm does not answer.
+        UsageError: the command is not there.
     """
     # A user's own formats and filters would change what is read here.
     own = {k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SINFO_"))}
@@ -41,7 +46,7 @@ def slurm(*command: str, seconds: float = ANSWER_SECONDS, script: str = "") -> s
             "--executor local"
         ) from fault
     except (OSError, subprocess.TimeoutExpired) as fault:
-        raise UsageError(
+        raise SlurmAway(
             f"{command[0]}: Slurm does not answer ({one_line(fault)}); see `scontrol ping`"
         ) from fault
     if done.returncode != 0:
@@ -96,13 +101,14 @@ def find_cluster(partition: str | None) -> Cluster:
     """The cluster, with the nodes of a partition; of the default one for None.
 
     Raises:
-        UsageError: it does not answer, or has no such partition.
+        SlurmAway: it does not answer.
+        UsageError: it has no such partition.
     """
     try:
         config = slurm("scontrol", "show", "config")
         lines = slurm("sinfo", "-h", "-o", "%R|%P").splitlines()
     except SlurmRefused as fault:
-        raise UsageError(f"Slurm does not answer: {fault}; see `scontrol ping`") from fault
+        raise SlurmAway(f"Slurm does not answer: {fault}; see `scontrol ping`") from fault
     names = [line.partition("|")[0] for line in lines]
     default = next((line.partition("|")[0] for line in lines if line.endswith("*")), None)
     chosen = partition or default

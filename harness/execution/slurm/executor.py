@@ -12,6 +12,7 @@ from harness.execution.scheduling import check_gpus_per_cell, devices_needed
 from harness.execution.slurm.cluster import (
     MAX_ARRAY_SIZE,
     Cluster,
+    SlurmAway,
     SlurmRefused,
     find_cluster,
     has_sbatch,
@@ -44,13 +45,13 @@ class SlurmExecutor:
         self.words = read_words(place.site.sbatch, _place_of_words(place))
         _check_options(place, self.words)
         if place.dry_run and not has_sbatch():
-            unknown = (
-                "sbatch: is not on PATH; nothing is known of the cluster, and its usual limits "
-            )
-            device = "cuda" if place.device == "auto" else place.device
-            plan = replace(plan, notes=(*plan.notes, f"{unknown}are taken"))
-            return replace(plan, place=replace(place, device=device))
-        self.cluster = cluster = find_cluster(self.words.partition)
+            return _without_cluster(plan, "sbatch: is not on PATH")
+        try:
+            self.cluster = cluster = find_cluster(self.words.partition)
+        except SlurmAway as fault:
+            if not place.dry_run:
+                raise
+            return _without_cluster(plan, str(fault))
         device = place.device
         if device == "auto":
             device = "cuda" if cluster.largest("cuda") else "cpu"
@@ -137,6 +138,13 @@ class SlurmExecutor:
                 f"Slurm takes no more jobs now ({submission.refused}): {submission.left} cells "
                 "wait, which the same command submits later",
             )
+
+
+def _without_cluster(plan: RunPlan, why: str) -> RunPlan:
+    """The plan of a dry run where no Slurm can be asked."""
+    device = "cuda" if plan.place.device == "auto" else plan.place.device
+    note = f"{why}; nothing is known of the cluster, and its usual limits are taken"
+    return replace(plan, notes=(*plan.notes, note), place=replace(plan.place, device=device))
 
 
 def _in_order(states: Sequence[CellState]) -> list[CellState]:

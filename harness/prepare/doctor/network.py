@@ -121,14 +121,15 @@ def check_hub(context: Context) -> Iterator[Finding]:
         if token is None:
             _, ahead = _get(constants.ENDPOINT)
             if ahead is None:
-                raise ConnectionError("no answer")
+                raise ConnectionError
     except Exception as fault:  # of the hub's client and its HTTP library, of many kinds
         status = getattr(getattr(fault, "response", None), "status_code", None)
         if status in (401, 403):
             advice = "make a new one at the hub, and set HF_TOKEN or run `hf auth login`"
             yield Finding("hub", "error", f"{constants.ENDPOINT} does not know the token", advice)
             return
-        said = f"{constants.ENDPOINT}: no answer ({one_line(mask_secrets(str(fault)))[:80]})"
+        why = one_line(mask_secrets(str(fault)))[:80]
+        said = f"{constants.ENDPOINT}: no answer{f' ({why})' if why else ''}"
         advice = "see to network and proxy, or `zbench prefetch` elsewhere and give --data-root"
         yield Finding("hub", "warning", said, advice)
         return

@@ -50,6 +50,12 @@ def nearest_folder(path: Path) -> Path:
 def check_runs_folder(context: Context) -> Iterator[Finding]:
     """Whether files can be written, renamed and flushed in the runs folder, and how fast."""
     folder = nearest_folder(context.runs_dir)
+    places = (context.runs_dir, *context.runs_dir.parents)
+    there = next(place for place in places if os.path.lexists(place))
+    if not there.is_dir():
+        advice = "choose another folder with --runs-dir"
+        yield Finding("runs folder", "error", f"{there}: is no folder", advice)
+        return
     where = f"{context.runs_dir} ({file_system(folder)})"
     try:
         speed, flush = _write_speed(folder)
