@@ -133,3 +133,13 @@ def is_done(grid: OpenGrid) -> bool:
         state.status in ("done", "pruned") or state.cell.id in settled for state in grid.states
     )
     return done and not grid.waiting
+
+
+def is_submitted(grid: OpenGrid, outcome: GridOutcome) -> bool:
+    """Whether all that can be run now is done, or in a scheduler's queue.
+
+    What waits for those cells, as trials of a tuning do, is taken on by the next command.
+    """
+    submitted = {*outcome.submitted}
+    left = (state.cell.id for state in grid.takes_on if state.status != "done")
+    return bool(submitted) and submitted.issuperset(left)

@@ -22,7 +22,7 @@ from harness.commands.display import (
     print_tracking_problem,
     print_warnings,
 )
-from harness.commands.rounds import LEFT, is_done, run_rounds
+from harness.commands.rounds import LEFT, is_done, is_submitted, run_rounds
 from harness.commands.tuning import tuning_lines, tuning_records, waiting_lines
 from harness.errors import UsageError, mask_secrets
 from harness.estimate.plan import PlanRow, plan_rows
@@ -87,9 +87,10 @@ def run_grid_command(
     _print_outcome(screen, grid, outcome, uri, problem)
     for line in trackers.notes:
         print_line(screen, line)
-    if outcome.submitted and uri is not None and not is_server(uri):
-        line = "jobs log to a server alone: once they have ended, `zbench sync` with the same grid"
-        print_line(screen, f"{line} logs them")
+    if outcome.submitted and uri is not None and (place.follow or not is_server(uri)):
+        why = "whoever follows them logs them" if place.follow else "jobs log to a server alone"
+        line = "once they have ended, `zbench sync` with the same grid logs them"
+        print_line(screen, f"{why}: {line}")
     standing = grid_warnings(after)
     print_warnings(screen, standing)
     if as_json:
@@ -104,10 +105,7 @@ def run_grid_command(
         )
     if outcome.interrupted:
         raise KeyboardInterrupt
-    submitted = {*outcome.submitted}
-    # Of a tuned grid, what waits for the submitted cells is taken on once they have ended.
-    ended = [state.status == "done" or state.cell.id in submitted for state in grid.takes_on]
-    return 0 if is_done(grid) or (submitted and all(ended)) else 1
+    return 0 if is_done(grid) or is_submitted(grid, outcome) else 1
 
 
 def _print_preview(

@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 
 from harness.cell.settings import RunSettings
-from harness.commands.rounds import is_done, run_rounds
+from harness.commands.rounds import is_done, is_submitted, run_rounds
 from harness.execution.local import LocalExecutor
 from harness.execution.plan import RunPlan
 from harness.execution.run_grid import GridOutcome
@@ -22,7 +22,7 @@ from harness.grid.status import CellState
 from harness.grid.workspace import OpenGrid, open_grid
 from harness.models.advice import ADVICE
 from harness.records.checkpoints import RECORD_FILE
-from harness.records.events import CellEnded, Event
+from harness.records.events import CellEnded, CellQueued, Event
 from harness.records.files import sha256_of_json
 from harness.records.results import CellResult, write_result
 from harness.tracking.trackers import Trackers
@@ -161,6 +161,36 @@ def test_with_a_pruner_trials_advance_together(tmp_path: Path) -> None:
     assert states["lora[trial-0]"] == "pruned"
     assert outcome.skipped == tuple(after.tunings[0].pruned)
     assert is_done(after)
+
+
+def test_trials_that_wait_for_submitted_ones_are_not_left_behind(tmp_path: Path) -> None:
+    """Two trials have paused while the job of the third is in the queue."""
+
+    class Jobs(Workers):
+        def run(self, states: Sequence[CellState], plan: RunPlan) -> Iterator[Event]:
+            queued = [state for state in states if state.cell.label.endswith(self.last)]
+            yield from super().run([one for one in states if one not in queued], plan)
+            for state in queued:
+                yield CellQueued(state.cell.id, "7_0")
+
+        last = ""
+
+    def outcome_of(cell: Cell) -> CellResult:
+        result = lowest_last(cell)
+        if result.train is None or number_of(cell) < 0:
+            return result
+        losses = (3.0 - number_of(cell), 1.0)
+        return replace(result, train=replace(result.train, validation_losses=losses))
+
+    jobs = Jobs(outcome_of)
+    labels = [state.cell.label for state in opened(tmp_path, pruner="median").states]
+    (jobs.last,) = (label for label in labels if "[trial-2]" in label)
+    after, outcome, _ = run(opened(tmp_path, pruner="median"), jobs)
+    assert len(outcome.submitted) == 1
+    assert [one.status for one in after.states].count("to do") == 3  # two have paused
+    assert is_submitted(after, outcome)
+    assert not is_done(after)
+    assert not is_submitted(after, GridOutcome(done=(), failed=(), skipped=()))
 
 
 def test_a_selection_runs_no_more_than_it_names(tmp_path: Path) -> None:

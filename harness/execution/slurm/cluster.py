@@ -106,7 +106,7 @@ def find_cluster(partition: str | None) -> Cluster:
     """
     try:
         config = slurm("scontrol", "show", "config")
-        lines = slurm("sinfo", "-h", "-o", "%R|%P").splitlines()
+        lines = slurm("sinfo", "-a", "-h", "-o", "%R|%P").splitlines()
     except SlurmRefused as fault:
         raise SlurmAway(f"Slurm does not answer: {fault}; see `scontrol ping`") from fault
     names = [line.partition("|")[0] for line in lines]

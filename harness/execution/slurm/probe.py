@@ -117,7 +117,7 @@ def _not_run(asked: FolderProbe, output: Path, words: Words, site: Site, device:
 
 def _is_queued(job: str) -> bool:
     try:
-        return bool(slurm("squeue", "-h", "-j", job, "-o", "%T"))
+        return bool(slurm("squeue", "-a", "-h", "-j", job, "-o", "%T"))
     except SlurmRefused:  # a job that is over and forgotten is an invalid one
         return False
 

@@ -84,7 +84,8 @@ def read_queue(runs_dir: Path, *, seconds: float = ANSWER_SECONDS) -> dict[str, 
     """
     if not (runs_dir / SLURM_FOLDER).is_dir():
         return {}
-    command = ("squeue", "-h", "-r", "-u", str(os.getuid()), "-o", "|".join(FIELDS))
+    # With -a those in partitions that a site hides too.
+    command = ("squeue", "-a", "-h", "-r", "-u", str(os.getuid()), "-o", "|".join(FIELDS))
     told = slurm(*command, seconds=seconds)
     found: dict[str, QueuedCell] = {}
     for line in told.splitlines():
