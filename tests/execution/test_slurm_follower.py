@@ -15,6 +15,8 @@ from harness.execution.node_job import job_of, write_job
 from harness.execution.plan import Place, RunPlan
 from harness.execution.slurm import queue
 from harness.execution.slurm.follower import Followed, _looked_up
+from harness.execution.slurm.submission import turn
+from harness.grid.locks import is_running
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.grid.status import read_states
@@ -60,6 +62,16 @@ def test_a_cell_that_fails_again_in_the_same_way_has_failed(cell: Cell, tmp_path
     (ended,) = _looked_up(again, None, plan)
     assert isinstance(ended, CellEnded)
     assert ended.error == "its disk is full"
+
+
+def test_who_may_not_lock_submits_without_a_turn(tmp_path: Path) -> None:
+    with turn(tmp_path):
+        assert is_running(tmp_path / "slurm" / ".turn")
+    (tmp_path / "other" / "slurm" / ".turn" / ".lock").mkdir(parents=True)
+    entered = False
+    with turn(tmp_path / "other"):
+        entered = True
+    assert entered
 
 
 def test_a_job_that_logs_by_itself_is_known_by_its_file(cell: Cell, tmp_path: Path) -> None:
