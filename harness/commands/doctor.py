@@ -12,6 +12,7 @@ from typing import Any
 from harness.commands.display import cell_text, console, new_table, print_json, print_line
 from harness.demo.world import readable_root
 from harness.errors import UsageError, printable
+from harness.execution.executors import executor_of
 from harness.execution.plan import Place
 from harness.grid.checks import ABSENT
 from harness.grid.workspace import OpenGrid, open_grid
@@ -34,6 +35,7 @@ def doctor_command(
     as_json: bool,
 ) -> int:
     """Looks at this machine, or has a node look at itself; 1 where something is an error."""
+    executor_of(place)  # refuses a name that is none
     if as_job:
         arguments = _arguments(grid, runs_dir, data_root)
         if tracking_uri is not None:  # as the job's environment: an address may hold a password

@@ -27,7 +27,7 @@ from harness.commands.tuning import tuning_lines, tuning_records, waiting_lines
 from harness.errors import UsageError, mask_secrets
 from harness.estimate.plan import PlanRow, plan_rows
 from harness.execution.executor import Executor, Submits
-from harness.execution.executors import find_executor
+from harness.execution.executors import executor_of
 from harness.execution.plan import Place, RunPlan
 from harness.execution.run_grid import GridOutcome
 from harness.execution.scheduling import devices_needed
@@ -54,8 +54,7 @@ def run_grid_command(
     as_json: bool,
 ) -> int:
     """Runs what is to do, showing it as it goes; logs to MLflow beside it."""
-    by_site = place.executor == place.site.executor
-    executor = find_executor(place.executor, "--cluster: executor" if by_site else "--executor")
+    executor = executor_of(place)
     allowed = place.allow_data_mismatch
     warnings = [*grid.notices, *prepare_run(grid, allow_data_mismatch=allowed)]
     refuse_changed_inputs(grid.states)

@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from harness.errors import UsageError, did_you_mean, one_line, shortened
 from harness.execution.executor import Executor
 from harness.execution.local import LocalExecutor
+from harness.execution.plan import Place
 from harness.execution.ray_cluster import RayExecutor
 from harness.execution.slurm.executor import SlurmExecutor
 
@@ -24,6 +25,16 @@ the command line. A name that zbench has itself stands for zbench's own."""
 def executor_names() -> list[str]:
     """The names of all executors; no package is imported."""
     return [*EXECUTORS, *sorted(entry_points(group=GROUP).names - EXECUTORS.keys())]
+
+
+def executor_of(place: Place) -> Executor:
+    """The executor that a command line or a site file names.
+
+    Raises:
+        UsageError: there is none.
+    """
+    by_site = place.executor == place.site.executor
+    return find_executor(place.executor, "--cluster: executor" if by_site else "--executor")
 
 
 def find_executor(name: str, named_by: str = "--executor") -> Executor:

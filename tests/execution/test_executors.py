@@ -67,6 +67,7 @@ def test_a_name_of_a_site_file_is_told_as_that(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "site.yaml").write_text("executor: slrum\n")
-    run = ["run-grid", "paper", "--cluster", "site.yaml"]
-    with pytest.raises(UsageError, match="--cluster: executor slrum: .* did you mean 'slurm'"):
-        CliRunner().invoke(app, run, catch_exceptions=False)
+    for command in ("run-grid", "doctor"):
+        run = [command, "paper", "--cluster", "site.yaml"]
+        with pytest.raises(UsageError, match="--cluster: executor slrum: .* did you mean 'slurm'"):
+            CliRunner().invoke(app, run, catch_exceptions=False)

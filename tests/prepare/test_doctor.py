@@ -14,7 +14,7 @@ import pytest
 from harness.grid.shared_folder import REACH_FILE, keep_reach
 from harness.grid.workspace import open_grid
 from harness.prepare.doctor import hardware, network, scheduler, software, storage
-from harness.prepare.doctor.checks import CHECKS, is_hanging, run_checks
+from harness.prepare.doctor.checks import CHECKS, check_grid, is_hanging, run_checks
 from harness.prepare.doctor.finding import Check, Context, Finding
 from harness.records.prefetched import write_manifest
 from tests.fixtures.hub_server import TOKEN, Hub
@@ -96,6 +96,15 @@ def test_a_check_that_hangs_or_fails_hides_no_other(here: Context) -> None:
     assert "no answer within 1 s" in told[0].said
     assert "hf_abc" not in told[2].said
     assert told[3].name == "python"
+
+
+def test_only_a_grid_that_cannot_be_read_leaves_checks_out(here: Context, tmp_path: Path) -> None:
+    unread, read = (
+        Context(here.runs_dir, grid_faults=("no",)),
+        with_grid(tmp_path, grid_faults=("no",)),
+    )
+    assert "left out" in next(check_grid(unread)).advice
+    assert next(check_grid(read)).advice == "correct it"
 
 
 def test_versions_outside_the_stated_ranges_are_named(

@@ -19,7 +19,8 @@ LONGEST_SECONDS = 150.0
 def check_grid(context: Context) -> Iterator[Finding]:
     """Whether the grid that was named can be read, with all that it names."""
     for fault in context.grid_faults:
-        yield Finding("grid", "error", fault, "correct it; checks that need the grid are left out")
+        left_out = "" if context.grid else "; checks that need the grid are left out"
+        yield Finding("grid", "error", fault, f"correct it{left_out}")
     if context.grid is not None:
         cells = len(context.grid.cells)
         yield Finding("grid", "ok", f"{context.grid.spec.name}: {cells} cells")
