@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.columns import Group, Setting, is_missing
+from harness.analysis.columns import Group, Setting, is_missing, records_of
 from harness.analysis.layout import Column, Layout
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _settings(
             mine = mine[mine["metric"] == column.metric]
         else:
             mine = _of_one_metric(mine, known)
-        settings = [_setting_of(row, known) for row in mine.to_dict("records")]
+        settings = [_setting_of(row, known) for row in records_of(mine)]
         for setting in dict.fromkeys(settings):
             mask = [each == setting for each in settings]
             yield setting, mine[mask].drop_duplicates("cell_id", keep="last")

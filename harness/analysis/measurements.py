@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.answers import ITEM_KEY, LOGLIKELIHOOD
 from harness.analysis.bits import BITS_PER_BYTE, with_bits
-from harness.analysis.columns import Group, Setting, is_aggregate, is_missing
+from harness.analysis.columns import Group, Setting, is_aggregate, is_missing, records_of
 from harness.analysis.grouping import by_metric, find_groups
+from harness.analysis.item_orders import ItemOrders
 from harness.analysis.layout import layout_of
 from harness.analysis.paired import Difference, Paired, alone
 from harness.analysis.stats import Components, Estimate, Sample
@@ -44,13 +45,13 @@ class Measurements:
         self._scores = {setting: _by_cell(frame) for setting, frame in self.rows.items()}
         self._estimates: dict[tuple[Variant, Parts], Estimate | None] = {}
         self._items: dict[tuple[str, Setting], pd.Series | None] = {}
-        self._indexes: list[pd.Index] = []
+        self._orders = ItemOrders()
 
     @cached_property
     def cells(self) -> dict[Variant, dict[Seed, str]]:
         """The planned cells of each variant by seed, in the order of the frame."""
         found: dict[Variant, dict[Seed, str]] = {}
-        for row in self.data.cells.to_dict("records"):
+        for row in records_of(self.data.cells):
             seed = None if is_missing(row["seed"]) else int(row["seed"])
             found.setdefault(variant_of(row), {})[seed] = row["cell_id"]
         return {
@@ -253,14 +254,10 @@ class Measurements:
             return None
         if any(key not in frame for key in ITEM_KEY):
             return None
-        series = frame.set_index(list(ITEM_KEY))[setting.metric].sort_index().astype(float)
-        if not series.index.is_unique:
+        index, order = self._orders.of(frame[list(ITEM_KEY)])
+        if index is None:
             return None
-        # Many cells answer the same items: indexes that are one object are compared at no cost.
-        index = next((known for known in self._indexes if known.equals(series.index)), series.index)
-        if index is series.index:
-            self._indexes.append(index)
-        return series.set_axis(index)
+        return frame[setting.metric].iloc[order].astype(float).set_axis(index)
 
     def paired_cells(
         self, left: Variant, right: Variant, setting: Setting

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.analysis.columns import is_missing
+from harness.analysis.columns import is_missing, records_of
 from harness.analysis.differences import flatten
 from harness.analysis.findings import Findings
 from harness.analysis.variants import name_of
@@ -74,7 +74,7 @@ def cell_table(findings: Findings) -> list[Table]:
             _error(record),
             *(number(record.get(f"final_gate_{kind}_abs"), ".3f") for kind in ("mean", "max")),
         )
-        for record in findings.data.cells.to_dict("records")
+        for record in records_of(findings.data.cells)
     ]
     table = Table(
         name="cells",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from harness.analysis.columns import is_missing
+from harness.analysis.columns import is_missing, records_of
 from harness.analysis.findings import Findings
 from harness.analysis.responses import FLAGS
 from harness.analysis.scales import scale_of
@@ -27,7 +27,7 @@ def score_table(findings: Findings) -> list[Table]:
     lines = []
     notes: dict[str, int] = {}
     no_shares: dict[str, None] = {}
-    for record in findings.scores.to_dict("records"):
+    for record in records_of(findings.scores):
         note, variant = record["note"], variant_of(record)
         unit = None if is_missing(record.get("unit")) else str(record["unit"])
         scale = scale_of(unit, [record["value"]] if finite_number(record["value"]) else [])
@@ -78,7 +78,7 @@ def score_records(findings: Findings) -> list[dict[str, object]]:
     if "unit" in silent and scores["higher_is_better"].fillna(True).astype(bool).all():
         silent.add("higher_is_better")
     records = []
-    for record in scores.to_dict("records"):
+    for record in records_of(scores):
         counts = record.pop("response_flags", None)
         counts = counts if isinstance(counts, dict) else {}
         kept = {name: value for name, value in record.items() if name not in silent}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from harness.analysis.columns import records_of
 from harness.analysis.comparisons import Comparison
 from harness.analysis.findings import Findings
 from harness.analysis.frames import ReportInput
@@ -157,7 +158,7 @@ def _in_no_table(findings: Findings) -> list[str]:
 def _about_rows(cells: pd.DataFrame) -> list[str]:
     """What was left out of each training set, or is odd in it."""
     most: dict[str, dict[str, int]] = {}
-    for record in cells.to_dict("records"):
+    for record in records_of(cells):
         data = record.get("data")
         known = most.setdefault(data if isinstance(data, str) else "", {})
         for name in ODD_ROWS:
