@@ -222,9 +222,10 @@ def cost_lines(cells: pd.DataFrame) -> list[dict[str, Any]]:
     prediction, and `measured_ratio`, measured over predicted seconds of those cells.
     """
     lines = []
-    columns = list(dict.fromkeys([*cells, *COSTS, *PREDICTED]))
     keys = ["model", "method", "method_name", "method_title", "fraction"]
-    keys += [DATA] * (DATA in columns)
+    keys += [DATA] * (DATA in cells)
+    told = ("status", "trainable_parameters", "seconds", "evaluation_seconds")
+    columns = list(dict.fromkeys([*keys, *told, *COSTS, *PREDICTED]))
     for _, part in cells.reindex(columns=columns).groupby(keys, sort=False, dropna=False):
         done = part[part["status"] == "done"]
         known = done.dropna(subset=[*PREDICTED, "evaluation_seconds"])

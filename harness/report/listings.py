@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from harness.analysis.columns import is_missing, records_of
 from harness.analysis.findings import Findings
@@ -22,6 +23,7 @@ from harness.report.numbers import (
 from harness.report.render import Table, blocks, row
 
 
+@lru_cache(maxsize=1)  # for the file and for the page
 def score_table(findings: Findings) -> list[Table]:
     """Every benchmark's score of every cell; single subjects are in the CSV alone."""
     lines = []

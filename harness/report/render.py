@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from harness.errors import printable
@@ -118,6 +119,7 @@ _MARKUP = re.compile(
 )
 
 
+@lru_cache(maxsize=2**16)
 def _md(text: str) -> str:
     """Text that stands in Markdown as it is."""
     flat = " ".join(printable(text).splitlines())
