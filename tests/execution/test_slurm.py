@@ -379,7 +379,7 @@ def test_at_its_time_limit_a_job_queues_again_with_a_checkpoint(
     """Two minutes, of which the last 30 to 90 seconds are the warning's: Slurm is not exact."""
     site = here.folder / "site.yaml"
     site.write_text(f"sbatch: -p short --time 2\nwarn_seconds: 30\n# {here.folder}\n")
-    grid = (here.folder / "seldom.yaml").read_text().replace("epochs: 12", "epochs: 200")
+    grid = (here.folder / "seldom.yaml").read_text().replace("epochs: 12", "epochs: 1000")
     (here.folder / "seldom.yaml").write_text(grid)  # longer than the limit on any machine
     command = here.start_grid("seldom.yaml", "--cluster", "site.yaml")
     cell = here.wait_for_cell(command, 600)
@@ -403,7 +403,7 @@ def test_a_preempted_job_that_is_warned_first_queues_once(
 ) -> None:
     """USR1 comes as the grace begins: the script requeues, and Slurm does not do so again."""
     with slurm_cluster("--user-signal", "1", "--grace", "30") as cluster:
-        trial = Trial(tmp_path / "own", slurm_engine(cluster))
+        trial = Trial(tmp_path / "own", slurm_engine(cluster, halts=False))
         command = trial.start_grid("seldom.yaml")
         cell = trial.wait_for_cell(command, 600)
         job = here_job(cluster, cell)
