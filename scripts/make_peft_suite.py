@@ -39,6 +39,7 @@ STARTS = ("init_weights", "prompt_tuning_init")
 one method's tuning."""
 
 HEAD = """\
+# yaml-language-server: $schema=./grid.schema.json
 # Written by scripts/make_peft_suite.py from harness/analysis/peft_suite.json; change these instead.
 name: peft-suite
 title: PEFT's method comparison on MetaMathQA and GSM8K, with error bars

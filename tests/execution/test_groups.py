@@ -24,6 +24,7 @@ from harness.grid.locks import is_running
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.grid.status import read_states
+from harness.records.event_file import EVENTS_FILE
 from harness.records.events import CellEnded, CellStarted, Event, StepDone
 from harness.records.results import CellResult, read_result
 from tests.fixtures.tiny import relative_distance
@@ -135,7 +136,7 @@ def test_one_process_writes_and_tells(
             folder = cell_folder(root, cell)
             return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
-        assert files(runs_dir) == files(alone) | {LOG_FILE}  # of a worker
+        assert files(runs_dir) == files(alone) | {LOG_FILE, EVENTS_FILE}  # of who starts a worker
     assert processes() == []
 
 

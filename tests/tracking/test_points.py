@@ -239,7 +239,6 @@ def test_the_grid_runs_until_the_last_of_its_processes_ends(
     mine = GridRuns(grid, default_uri(folder), folder, live=True)
     synced = GridRuns(grid, default_uri(folder), folder)
     monkeypatch.setattr(runs_module, "process_identity", lambda: "elsewhere:1")
-    monkeypatch.setattr(runs_module, "is_alive", lambda owner: owner == process_identity())
     synced.close()  # `sync` of another process
 
     def status() -> str:
