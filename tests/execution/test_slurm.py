@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -191,8 +193,8 @@ def test_a_controller_that_does_not_answer_is_named(here: Trial, cluster: Slurm)
 def test_a_runs_folder_that_nodes_do_not_see_is_refused(here: Trial, cluster: Slurm) -> None:
     here.runs_dir.mkdir()
     inner = " ".join(
-        ["mount -t tmpfs none runs && exec python -m harness.cli run-grid short.yaml",
-         *here.engine.arguments]
+        [f"mount -t tmpfs none runs && exec {shlex.quote(sys.executable)} -m harness.cli",
+         "run-grid short.yaml", *here.engine.arguments]
     )  # fmt: skip
     done = subprocess.run(
         ["unshare", "-m", "bash", "-c", inner],
