@@ -64,6 +64,10 @@ def test_queued_cells_are_counted_until_they_start() -> None:
         until(told, "waiting in the queue: 2")
         lines(CellStarted("1", "a/lora", 40, 0))
         until(told, "waiting in the queue: 1")
+        lines(CellStarted("2", "a/full", 40, 0))
+        del told[:]
+        until(told, "a/full: loading")
+        assert not [line for line in told if "waiting in the queue" in line]
 
 
 def test_warnings_are_told_where_no_other_listener_does() -> None:
