@@ -1,0 +1,74 @@
+"""Pictures as files hold them: what is checked of one before anything is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.errors import ZbenchError, plain_message
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LARGEST_PIXELS = 100_000_000
+"""Of a picture; a larger one is no picture of a data set, but a bomb or a mistake."""
+
+
+class BadPicture(ZbenchError):
+    """Bytes that are no picture; the message says why, for the place of the row before it."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded picture (PNG, JPEG, ...), known by its content."""
+
+    sha256: str
+    """Of its bytes: two rows with the same bytes have the same picture."""
+    data: bytes = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, data: bytes) -> Picture:
+        """The picture that bytes hold; they are not decoded, see `check`."""
+        return cls(hashlib.sha256(data).hexdigest(), data)
+
+    def check(self) -> tuple[int, int]:
+        """Its width and height in pixels, from its header; the pixels are not decoded.
+
+        Raises:
+            BadPicture: it is empty, of no known format, or huge.
+        """
+        from PIL import Image
+
+        if not self.data:
+            raise BadPicture("the picture has zero bytes")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                with Image.open(io.BytesIO(self.data)) as image:
+                    width, height = image.size
+        except Exception as fault:  # of Pillow's many decoders
+            raise BadPicture(f"its bytes are no picture ({plain_message(fault)})") from fault
+        if width * height > LARGEST_PIXELS:
+            raise BadPicture(
+                f"the picture is huge ({width} x {height} pixels); at most "
+                f"{LARGEST_PIXELS:,} pixels are taken"
+            )
+        return width, height
+
+    def decode(self) -> Image:
+        """Its pixels, as RGB.
+
+        Raises:
+            BadPicture: it is cut off or broken.
+        """
+        from PIL import Image
+
+        self.check()
+        try:
+            with Image.open(io.BytesIO(self.data)) as image:
+                return image.convert("RGB")
+        except Exception as fault:  # of Pillow's many decoders
+            raise BadPicture(f"the picture is broken ({plain_message(fault)})") from fault
