@@ -53,7 +53,7 @@ BASE, TRAINED, BROKEN, PAIR = (
 )
 
 
-def _reference(tmp_path_factory: pytest.TempPathFactory, name: str) -> Trial:
+def reference_run(tmp_path_factory: pytest.TempPathFactory, name: str) -> Trial:
     """A folder in which this machine has run a grid undisturbed, once per session of tests."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # one for all of its processes
@@ -82,13 +82,13 @@ class ExecutorLaws(LossLaws):
     @classmethod
     def reference(cls, tmp_path_factory: pytest.TempPathFactory) -> Trial:
         """The short grid as this machine runs it."""
-        return _reference(tmp_path_factory, "short")
+        return reference_run(tmp_path_factory, "short")
 
     @pytest.fixture(scope="class")
     @classmethod
     def long_reference(cls, tmp_path_factory: pytest.TempPathFactory) -> Trial:
         """The long cell as this machine trains it."""
-        return _reference(tmp_path_factory, "long")
+        return reference_run(tmp_path_factory, "long")
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -22,13 +22,13 @@ from harness.execution.site import Site
 from harness.execution.slurm import follower
 from harness.execution.slurm.executor import SlurmExecutor
 from harness.execution.slurm.probe import keep
-from harness.execution.slurm.queue import slurm_jobs
+from harness.execution.slurm.queue import read_queue
 from harness.grid.schema import Cell
 from harness.grid.status import CellState, read_states
 from harness.records.events import CellEnded, CellQueued, Event
 from harness.testing import CellAtWork
 from harness.testing.engines import Trial, events_of, finish, measured
-from harness.testing.executor_laws import _reference
+from harness.testing.executor_laws import reference_run
 from harness.testing.loss_laws import LONG
 from tests.fixtures.slurm import Slurm, needs_slurm, slurm_cluster, slurm_engine
 
@@ -60,7 +60,7 @@ def submit(trial: Trial, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def jobs_of(trial: Trial, cluster: Slurm, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
-    return {key: one.job for key, one in slurm_jobs(trial.runs_dir).items()}
+    return {key: one.job for key, one in read_queue(trial.runs_dir).items()}
 
 
 def test_what_is_queued_is_not_submitted_again(
@@ -131,13 +131,14 @@ def test_status_knows_what_waits_and_why(
 ) -> None:
     assert submit(here, *HELD, "--only", "base").returncode == 0
     monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
-    (one,) = slurm_jobs(here.runs_dir).values()
+    (one,) = read_queue(here.runs_dir).values()
     assert (one.state, one.running, one.node, one.reason) == ("PENDING", False, "", "JobHeldUser")
     assert abs(time.time() - time.mktime(time.strptime(one.since, "%Y-%m-%dT%H:%M:%S"))) < 120
-    assert slurm_jobs(here.folder) == {}
+    assert read_queue(here.folder) == {}
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("PATH", str(here.folder))
-        assert slurm_jobs(here.runs_dir) == {}
+        with pytest.raises(UsageError):
+            read_queue(here.runs_dir)
 
 
 def test_a_dry_run_submits_nothing(here: Trial, cluster: Slurm) -> None:
@@ -333,7 +334,7 @@ def test_prepare_alone_refuses_a_cell_that_no_node_can_hold(
 @pytest.fixture(scope="module")
 def long_reference(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     """The long cell as this machine trains it."""
-    return _reference(tmp_path_factory, "long")
+    return reference_run(tmp_path_factory, "long")
 
 
 def whole(trial: Trial, reference: Trial) -> bool:

@@ -19,7 +19,7 @@ from harness.execution.site import Site, read_site
 from harness.execution.slurm import executor as executor_module
 from harness.execution.slurm.cluster import gpus_of, said
 from harness.execution.slurm.executor import SlurmExecutor
-from harness.execution.slurm.queue import slurm_jobs
+from harness.execution.slurm.queue import read_queue
 from harness.execution.slurm.script import Array, arrays_of, sbatch_call, script_text
 from harness.execution.slurm.submission import Submission
 from harness.execution.slurm.words import Words, minutes_of, read_words
@@ -194,7 +194,7 @@ def test_without_sbatch_nothing_is_submitted_and_a_dry_run_says_so(
     assert shown.count("\nsbatch ") == 2
     assert "harness.execution.on_node" in shown
     assert not (tmp_path / "slurm").exists()
-    assert slurm_jobs(tmp_path) == {}
+    assert read_queue(tmp_path) == {}
 
 
 def test_a_dry_run_needs_no_slurm_that_answers(

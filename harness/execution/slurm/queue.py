@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from harness.errors import UsageError
 from harness.execution.slurm.cluster import ANSWER_SECONDS, slurm
 from harness.execution.slurm.script import IDS_FILE, JOB_FILE, MARK
 from harness.readers.files import Unreadable
@@ -19,13 +17,10 @@ from harness.readers.json_files import read_json_object
 
 SLURM_FOLDER = "slurm"
 """In the runs folder: one folder for each submission."""
-STATUS_SECONDS = 10.0
 ENDING_SECONDS = 60.0
 """A cancelled job has this long to write its checkpoint and to leave the queue; a requeued one, to
 wait again."""
 FIELDS = ("%F", "%K", "%T", "%N", "%V", "%S", "%L", "%r", "%k")
-_unanswered: set[Path] = set()
-"""Runs folders of which squeue told nothing in this process."""
 
 
 @dataclass(frozen=True)
@@ -58,22 +53,6 @@ class QueuedCell:
     def array_job(self) -> str:
         """The job whose element it is."""
         return self.job.partition("_")[0]
-
-
-def slurm_jobs(runs_dir: Path) -> dict[str, QueuedCell]:
-    """The cells of a runs folder in Slurm's queue, by id; none where Slurm says nothing of it.
-
-    `squeue` is called where cells were submitted from the folder and Slurm is here, and no more
-    once it has not answered.
-    """
-    place = runs_dir / SLURM_FOLDER
-    if place in _unanswered or not place.is_dir() or shutil.which("squeue") is None:
-        return {}
-    try:
-        return read_queue(runs_dir, seconds=STATUS_SECONDS)
-    except UsageError:
-        _unanswered.add(place)
-        return {}
 
 
 def read_queue(runs_dir: Path, *, seconds: float = ANSWER_SECONDS) -> dict[str, QueuedCell]:
