@@ -194,12 +194,12 @@ def question_faults(
                 if name not in METHODS and not (key == "bold" and name == ALL):
                     yield from _method_faults(f"{place}.{key}[{at}]", name, methods)
     if compare is not None and compare != ALL:
-        yield from _method_faults("compare", compare, [*methods, ALL])
+        yield from _method_faults("compare", compare, methods and [*methods, ALL])
     yield from _claim_faults(claims, methods, tasks, [t for t in meanings if t])
 
 
 def _method_faults(place: str, name: str, methods: Collection[str]) -> Iterator[str]:
-    if name not in methods:
+    if methods and name not in methods:  # without blocks there is none, which is told once
         hint = did_you_mean(name, dict.fromkeys(methods))
         yield f"{place}: no method '{shortened(name)}' in the blocks of this grid{hint}"
 

@@ -155,6 +155,14 @@ def test_what_has_a_fault_of_its_own_is_not_said_to_be_missing() -> None:
     assert not any("claims" in line for line in lines)
 
 
+def test_misspelt_blocks_are_told_once() -> None:
+    with pytest.raises(GridError) as told:
+        read(GRID.replace("blocks:", "blocs:"), TABLE, "compare: small")
+    lines = str(told.value).splitlines()
+    assert len(lines) == 2
+    assert "did you mean 'blocks'?" in lines[1]
+
+
 def known(name: str, **kinds: tuple[str | None, bool]) -> SimpleNamespace:
     """Returns what a benchmark of these metrics (unit, higher is better) tells."""
     described = {m: SimpleNamespace(unit=u, higher_is_better=h) for m, (u, h) in kinds.items()}
