@@ -24,7 +24,7 @@ FLOORS = (
     ("export", "theory", "tracking"),
     ("cell", "analysis"),
     ("execution", "report"),
-    ("estimate",),
+    ("estimate", "answers"),
     ("prepare", "testing"),
     ("commands",),
     ("cli",),

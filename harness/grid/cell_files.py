@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import StorageError, one_line
-from harness.grid.folders import ITEMS_FOLDER, items_path
+from harness.grid.folders import ITEMS_FOLDER, RESPONSES_FOLDER, items_path
 from harness.records.files import SpecialFileError, sha256_of_file
 from harness.records.results import RESULT_FILE, CellResult
 
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 MAX_BYTES = 2**32
 """Of a table as it lies in memory; MMLU's items have a few million."""
 SCORED_AGAIN = "run-grid scores the benchmark again"
+ANSWERED_AGAIN = "generate answers the set again"
 READABLE = "give yourself the right to read it"
 LEFT_OUT = "what it held is left out; bring back a copy of it, or move the cell's folder away"
 
@@ -96,7 +97,8 @@ def file_fault(
         digest: how a file's SHA-256 is found.
     """
     path = folder / name
-    again = SCORED_AGAIN if Path(name).parts[0] == ITEMS_FOLDER else LEFT_OUT
+    remedies = {ITEMS_FOLDER: SCORED_AGAIN, RESPONSES_FOLDER: ANSWERED_AGAIN}
+    again = remedies.get(Path(name).parts[0], LEFT_OUT)
     try:
         sha256 = digest(path)
         if expected is None:

@@ -32,6 +32,8 @@ CHECKPOINTS_FOLDER = "checkpoints"
 """The checkpoints of a training run that is under way."""
 ITEMS_FOLDER = "items"
 """The per-item records, one parquet file per evaluation."""
+RESPONSES_FOLDER = "responses"
+"""Answers to instructions, one parquet file per set of them (`zbench generate`)."""
 
 Runs = Path | Sequence[Path]
 """A runs folder, or several that are read as one: whatever is written goes to the first."""

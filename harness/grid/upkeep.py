@@ -20,6 +20,7 @@ from harness.grid.folders import (
     CELL_FILE,
     CHECKPOINTS_FOLDER,
     ITEMS_FOLDER,
+    RESPONSES_FOLDER,
     id_of,
     stored_label,
 )
@@ -152,7 +153,8 @@ def _damage_of_database(path: Path) -> str | None:
 
 def leftovers(folder: Path) -> list[Path]:
     """What killed writes left in the folder of a cell that does not run."""
-    places = (folder, folder / ITEMS_FOLDER, folder / CHECKPOINTS_FOLDER)
+    names = (ITEMS_FOLDER, RESPONSES_FOLDER, CHECKPOINTS_FOLDER)
+    places = (folder, *(folder / name for name in names))
     found = [path for place in places for path in place.glob(".*") if _is_temporary(path.name)]
     found += folder.glob(f"{CLAIM}*")
     old = (folder / CHECKPOINTS_FOLDER).glob
