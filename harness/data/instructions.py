@@ -55,6 +55,8 @@ class Example:
     """Later tokens that are not in the loss, such as a user's second turn."""
     is_cut: bool = False
     """Whether tokens in the loss were cut off at the maximal length."""
+    picture: str | None = None
+    """The SHA-256 of the row's picture."""
 
     @property
     def num_labels(self) -> int:

@@ -6,8 +6,8 @@ of sequences of about one length, (B, T) each, and runs the model's own attentio
 causal and without a mask: a mask over the whole row, (N, N), is never made.
 
 Shapes: N tokens of the row (nodes of its prefix tree), M slots of all buckets (B·T of each, with
-padding), B sequences of a bucket, T their length, H query heads, G key-value heads, d head size. A
-name such as `query_1HNd` ends in its tensor's shape.
+padding), S sequences of all buckets, B of one, T their length, H query heads, G key-value heads, d
+head size. A name such as `query_1HNd` ends in its tensor's shape.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ class Packing:
     """The token whose query, key and value go into a slot; for padding, any of its sequence."""
     slot_of_node_N: Tensor
     """The slot whose output a token takes: of one of the sequences that share it."""
+    picture_of_sequence_S: Tensor | None = None
+    """Where sequences have pictures: each one's row of `PassPictures.projected_PD`, in the order of
+    the buckets' slots."""
 
 
 class _TakeRows(torch.autograd.Function):

@@ -95,6 +95,18 @@ def project(model: Any, features_PF: Tensor, row_R: Tensor) -> PassPictures:
     return PassPictures(torch.cat([projected_PD, none_1D]), row_R)
 
 
+def no_picture(model: Any) -> Tensor:
+    """Zero, whose gradient in the active adapter's projection is zero too, and is there.
+
+    Added to the loss of a pass without pictures: DDP waits for a gradient of every trained tensor
+    from every rank, and an optimizer takes a zero otherwise than none.
+    """
+    trained = [
+        one for one in getattr(_decoder(model), PROJECTION).parameters() if one.requires_grad
+    ]
+    return torch.stack([one.flatten()[:0].sum() for one in trained]).sum()
+
+
 def pictures_of_rows(
     model: Any, features: PictureFeatures, names_R: Sequence[str | None], device: torch.device
 ) -> PassPictures | None:

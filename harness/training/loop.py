@@ -26,6 +26,7 @@ from harness.methods.method import TrainingHook
 from harness.models.advice import ADVICE
 from harness.models.loading import count_parameters
 from harness.models.numbers import frozen_fault, overflow_cause
+from harness.models.pictures import PictureFeatures
 from harness.records.results import TrainResult
 from harness.training.callback import Callback, TrainingRun
 from harness.training.checkpoint import Checkpoints, TrainingState
@@ -51,6 +52,7 @@ def fit(
     resume: TrainingState | None = None,
     data_sha256: str = "",
     hook: TrainingHook | None = None,
+    pictures: PictureFeatures | None = None,
 ) -> TrainResult:
     """Trains what requires gradients in `model`, in place, and leaves it in evaluation mode.
 
@@ -70,6 +72,7 @@ def fit(
         resume: a checkpoint of this run.
         data_sha256: the SHA-256 of the training rows, for the result.
         hook: what the method does between steps; a callback keeps its state (`HookState`).
+        pictures: features of the pictures of all examples, those of callbacks included.
 
     Raises:
         Stopped: a signal asked for it; a checkpoint is written.
@@ -80,7 +83,7 @@ def fit(
     assert not any(isinstance(callback, Checkpoints) for callback in callbacks[:-1])
     train_step = TrainStep(
         model, spec, device=torch.device(device), precision=precision, pad_token_id=pad_token_id,
-        hook=hook,
+        hook=hook, pictures=pictures,
     )  # fmt: skip
     resolve_budget(spec.token_budget, examples, train_step.device)  # fail early
     training = TrainingRun(

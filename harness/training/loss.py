@@ -23,10 +23,17 @@ from harness.methods.row_dropout import DropoutKey, RowDropout
 from harness.methods.zero_init.attention import PROMPT_ATTENTION_PREFIX
 from harness.models.families import FAMILIES
 from harness.models.packed_attention import register_packed, using_attention
+from harness.models.pictures import (
+    PassPictures,
+    PictureFeatures,
+    no_picture,
+    project,
+    takes_pictures,
+)
 from harness.models.positions import group_by_frequencies, num_virtual_tokens
 from harness.training.cross_entropy import summed_cross_entropy
 from harness.training.micro_batches import packed_rows
-from harness.training.packing import PackedRow, TokenSequence
+from harness.training.packing import PackedRow, TokenSequence, picture_places
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +48,11 @@ class PaddedBatch:
     labels: Tensor
     sequence_ids_B: Tensor
     """The sequences' indices in the optimizer batch."""
+    pictures: tuple[str, ...] = ()
+    """Its distinct pictures."""
+    picture_rows: Tensor | None = None
+    """(B,), each sequence's place in `pictures`, their number for none; None where there are
+    none."""
 
 
 MicroBatch = PackedRow | PaddedBatch
@@ -51,11 +63,16 @@ class ResponseLoss(nn.Module):
 
     Logits are computed at label positions only: with a vocabulary of 32,000 they are the largest
     tensor of a step. DDP or FSDP wraps this module, so that its output is the loss.
+
+    Args:
+        model: with or without an adapter.
+        pictures: features of the pictures of all sequences that it is given.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, pictures: PictureFeatures | None = None) -> None:
         super().__init__()
         self.model = model
+        self.pictures = pictures
         self.refusal = packing_refusal(model)
         """Why the model is given padded batches; None where it is given packed rows."""
         self.attention = None if self.refusal else register_packed(_base(model))
@@ -113,14 +130,26 @@ class ResponseLoss(nn.Module):
                 "position_ids": batch.position_ids_1N,
                 "packing": batch.packing,
             }
+        if (pictures := self._pictures_of(batch)) is not None:
+            arguments["pictures"] = pictures
         with using_attention(base, attention):
             hidden = base.base_model(**arguments, use_cache=False).last_hidden_state
-        return summed_cross_entropy(
+        loss = summed_cross_entropy(
             base.get_output_embeddings(),
             hidden.flatten(0, 1)[batch.positions],
             batch.labels,
             soft_cap=getattr(base.config.get_text_config(), "final_logit_softcapping", None),
         )
+        if pictures is None and takes_pictures(self.model):
+            loss = loss + no_picture(self.model)
+        return loss
+
+    def _pictures_of(self, batch: MicroBatch) -> PassPictures | None:
+        """The distinct pictures of a micro-batch, each projected once."""
+        if batch.picture_rows is None:
+            return None
+        assert self.pictures is not None
+        return project(self.model, self.pictures.select(batch.pictures), batch.picture_rows)
 
 
 def dropout_key(batch: MicroBatch, key: int) -> DropoutKey:
@@ -152,11 +181,14 @@ def padded_batches(
             for first, end in label_runs(one):
                 positions += range(row * width + first - 1, row * width + end - 1)
                 labels += one.token_ids[first:end]
+        pictures, places = picture_places(part)
         yield PaddedBatch(
             torch.tensor(rows, device=device),
             torch.tensor(positions, device=device),
             torch.tensor(labels, device=device),
             torch.tensor([one.index for one in part], device=device),
+            pictures,
+            torch.tensor(places, device=device) if pictures else None,
         )
 
 

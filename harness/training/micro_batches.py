@@ -26,7 +26,9 @@ def number_sequences(examples: Sequence[Example]) -> list[TokenSequence]:
     labelled = (example for example in examples if example.num_labels)
     ordered = sorted(labelled, key=lambda example: len(example.token_ids), reverse=True)
     return [
-        TokenSequence(index, example.token_ids, example.num_prompt_tokens, example.holes)
+        TokenSequence(
+            index, example.token_ids, example.num_prompt_tokens, example.holes, example.picture
+        )
         for index, example in enumerate(ordered)
     ]
 
@@ -63,8 +65,8 @@ def packed_rows(
         sequences: at least one, none of more than `token_budget` tokens.
         share: whether shared prefixes are computed once.
     """
-    if share:  # sequences with a common prefix become neighbours
-        ordered = sorted(sequences, key=lambda one: one.token_ids)
+    if share:  # sequences with a common prefix under one picture become neighbours
+        ordered = sorted(sequences, key=lambda one: (one.picture or "", one.token_ids))
         shared = shared_inputs(ordered)
     else:
         ordered = sorted(sequences, key=lambda one: -one.num_inputs)

@@ -1,11 +1,11 @@
 """Packs sequences into one row in which every shared prefix is computed once.
 
-In causal attention a token's hidden state depends on the tokens before it and on nothing else. So
-the sequences of a micro-batch become the nodes of a trie: a prefix that several sequences share,
-such as that of an instruction template, is computed once. The last token of a sequence is only a
-label.
+In causal attention a token's hidden state depends on the tokens before it, on the picture of its
+sequence, and on nothing else. So the sequences of a micro-batch become the nodes of a trie, one for
+each picture: a prefix that several sequences share, such as that of an instruction template, is
+computed once. The last token of a sequence is only a label.
 
-Shapes: N nodes, M slots (rows of all buckets), B sequences of a bucket, T their longest length.
+Shapes: N nodes, M slots (rows of all buckets), S sequences, B of a bucket, T their longest length.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class TokenSequence:
     """Leading tokens that are not labels; at least 1."""
     holes: Holes = ()
     """Later tokens that are not labels."""
+    picture: str | None = None
+    """The SHA-256 of its picture."""
 
     @property
     def num_inputs(self) -> int:
@@ -62,6 +64,10 @@ class PackedRow:
     positions: Tensor
     """(labels,), the nodes whose next tokens are the labels."""
     labels: Tensor
+    pictures: tuple[str, ...] = ()
+    """Its distinct pictures."""
+    picture_rows: Tensor | None = None
+    """(N,), each node's place in `pictures`, their number for none; None where there are none."""
 
     @property
     def num_tokens(self) -> int:
@@ -73,7 +79,8 @@ def shared_inputs(sequences: Sequence[TokenSequence]) -> list[int]:
     """For each of the sorted sequences, the number of nodes that it shares with the one before."""
     shared = [0]
     for before, own in itertools.pairwise(sequences):
-        count = common_prefix_length(before.token_ids, own.token_ids)
+        same = before.picture == own.picture
+        count = common_prefix_length(before.token_ids, own.token_ids) if same else 0
         shared.append(min(count, before.num_inputs, own.num_inputs))
     return shared
 
@@ -84,8 +91,8 @@ def pack(
     """Packs sequences into one row.
 
     Args:
-        sequences: where anything is shared, sorted by their tokens: then what a sequence shares
-            with any before it, it shares with the one just before.
+        sequences: where anything is shared, sorted by their pictures, then by their tokens: what a
+            sequence shares with any before it, it then shares with the one just before.
         shared: leading nodes that each has in common with the one before; the first's is ignored.
     """
     ids: list[int] = []
@@ -94,6 +101,8 @@ def pack(
     positions: list[Indices] = []
     labels: list[int] = []
     nodes_of: list[Indices] = []
+    pictures, places = picture_places(sequences)
+    rows: list[Indices] = []
     for index, sequence in enumerate(sequences):
         size, kept = sequence.num_inputs, shared[index] if index else 0
         new = np.arange(len(ids), len(ids) + size - kept)
@@ -102,6 +111,7 @@ def pack(
         ids += sequence.token_ids[kept:size]
         depths.append(np.arange(kept, size))
         sequence_ids.append(np.full(size - kept, sequence.index))
+        rows.append(np.full(size - kept, places[index]))
         for start, end in label_runs(sequence):
             positions.append(nodes[start - 1 : end - 1])
             labels += sequence.token_ids[start:end]
@@ -109,20 +119,39 @@ def pack(
         input_ids_1N=_tensor(np.array(ids), device)[None],
         position_ids_1N=_tensor(np.concatenate(depths), device)[None],
         sequence_ids_1N=_tensor(np.concatenate(sequence_ids), device)[None],
-        packing=_pack_attention(nodes_of, len(ids), device),
+        packing=_pack_attention(nodes_of, len(ids), places if pictures else None, device),
         positions=_tensor(np.concatenate(positions), device),
         labels=_tensor(np.array(labels), device),
+        pictures=pictures,
+        picture_rows=_tensor(np.concatenate(rows), device) if pictures else None,
     )
 
 
-def _pack_attention(nodes_of: Sequence[Indices], num_nodes: int, device: torch.device) -> Packing:
-    ordered = sorted(nodes_of, key=len, reverse=True)
+def picture_places(sequences: Sequence[TokenSequence]) -> tuple[tuple[str, ...], list[int]]:
+    """The distinct pictures of sequences, and each sequence's place in them.
+
+    The place of a sequence without a picture is the number of pictures.
+    """
+    pictures = tuple(dict.fromkeys(one.picture for one in sequences if one.picture is not None))
+    place_of = {picture: place for place, picture in enumerate(pictures)}
+    return pictures, [len(pictures) if one.picture is None else place_of[one.picture]
+                      for one in sequences]  # fmt: skip
+
+
+def _pack_attention(
+    nodes_of: Sequence[Indices],
+    num_nodes: int,
+    pictures: Sequence[int] | None,
+    device: torch.device,
+) -> Packing:
+    """The packing of sequences with their nodes and, where any has a picture, rows of pictures."""
+    ordered = sorted(range(len(nodes_of)), key=lambda index: len(nodes_of[index]), reverse=True)
+    lengths = [len(nodes_of[index]) for index in ordered]
     buckets, slots = [], []
-    for part in bucket_cuts([len(nodes) for nodes in ordered]):
-        chosen = ordered[part]
-        width = len(chosen[0])
-        buckets.append(Bucket(len(chosen), width))
-        slots += [(nodes, width) for nodes in chosen]
+    for part in bucket_cuts(lengths):
+        width = lengths[part][0]
+        buckets.append(Bucket(len(lengths[part]), width))
+        slots += [(nodes_of[index], width) for index in ordered[part]]
     node_of_slot = np.concatenate(
         [np.pad(nodes, (0, width - len(nodes)), mode="edge") for nodes, width in slots]
     )
@@ -132,7 +161,12 @@ def _pack_attention(nodes_of: Sequence[Indices], num_nodes: int, device: torch.d
     for nodes, width in slots:
         slot_of_node[nodes] = np.arange(start, start + len(nodes))
         start += width
-    return Packing(tuple(buckets), _tensor(node_of_slot, device), _tensor(slot_of_node, device))
+    of_sequence = None
+    if pictures is not None:
+        of_sequence = _tensor(np.array([pictures[index] for index in ordered]), device)
+    return Packing(
+        tuple(buckets), _tensor(node_of_slot, device), _tensor(slot_of_node, device), of_sequence
+    )
 
 
 def bucket_cuts(lengths: Sequence[int]) -> list[slice]:

@@ -22,6 +22,7 @@ from harness.errors import ModelError, TrainingError
 from harness.methods.method import TrainingHook
 from harness.methods.row_dropout import dropout_rng
 from harness.models.loading import trained_parameters
+from harness.models.pictures import PictureFeatures
 from harness.training.loss import ResponseLoss, dropout_key
 from harness.training.loss_scale import LossScale
 from harness.training.micro_batches import number_sequences, resolve_budget
@@ -88,6 +89,7 @@ class TrainStep:
         precision: str,
         pad_token_id: int,
         hook: TrainingHook | None = None,
+        pictures: PictureFeatures | None = None,
     ) -> None:
         self.model, self.spec, self.device = model, spec, device
         self.hook = TrainingHook() if hook is None else hook
@@ -99,7 +101,7 @@ class TrainStep:
             raise TrainingError(
                 "the method changes its adapter between steps: one device trains it"
             )
-        self.loss = ResponseLoss(model)
+        self.loss = ResponseLoss(model, pictures)
         layers = list(model.get_decoder().layers)  # type: ignore[operator]
         self.module = parallelize(self.loss, layers, self.ranks, precision)
         self.parameters = list(trained_parameters(model).values())
