@@ -38,7 +38,7 @@ from harness.methods.pass_through import PeftOptions
 from harness.methods.peft_settings import MATCHED
 from harness.models.checkpoint import ModelSpec
 from harness.spec import Fault, Faults
-from harness.training.spec import TrainSpec
+from harness.training.spec import IMAGE_RATE, TrainSpec
 
 EXCLUSIVE = (
     ("epochs", "max_steps"),
@@ -226,6 +226,11 @@ def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
     matching = None if match is None else faults.validate(MatchSpec, match, "match")
     if method.trains:
         settings = merge_settings(merge_settings(method.recipe, context.train), own)
+        if options is not None and getattr(options, "image_encoder", None) is None:
+            if own.get(IMAGE_RATE) is not None:
+                said = "is the rate of an image_encoder's projection, and the method has none"
+                faults.add(f"{said}; leave it out, or give the method one", "train", IMAGE_RATE)
+            settings.pop(IMAGE_RATE, None)  # the grid's is for its methods with pictures
         train = faults.validate(TrainSpec, settings, "train")
     elif own:
         faults.add(f"'{name}' trains nothing; leave it out", "train")

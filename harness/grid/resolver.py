@@ -51,6 +51,7 @@ from harness.grid.tracking_uri import TrackingSpec
 from harness.grid.tune_checks import tuning_faults
 from harness.grid.tune_entries import Tune
 from harness.spec import Faults, Spec, describe_faults
+from harness.training.spec import IMAGE_RATE
 
 SHIPPED = Path(__file__).resolve().parent.parent / "grids"
 NO_GRID = "must be a mapping with name, models, tasks and blocks"
@@ -160,6 +161,16 @@ class GridFile(Spec):
         faults = Faults()
         for name, said in unused_local_data(self.local_data, tasks):
             faults.add(said, "local_data", name)
+        faults.check()
+        return self
+
+    @model_validator(mode="after")
+    def _image_rate_is_used(self) -> Self:
+        faults, methods = Faults(), [one for block in self.blocks for one in block.methods]
+        looking = [one is None or getattr(one.options, "image_encoder", None) for one in methods]
+        if self.train.get(IMAGE_RATE) is not None and not any(looking):
+            said = "no method of the blocks has an image_encoder; leave it out"
+            faults.add(said, "train", IMAGE_RATE)
         faults.check()
         return self
 

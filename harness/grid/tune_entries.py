@@ -32,7 +32,7 @@ from harness.grid.tuning import (
 )
 from harness.methods.pass_through import PeftOptions
 from harness.spec import Fault, Faults, Spec
-from harness.training.spec import TrainSpec
+from harness.training.spec import IMAGE_RATE, TrainSpec
 
 REFUSED = {
     "token_budget": "never changes what is trained",
@@ -197,6 +197,8 @@ def _space(choice: MethodChoice, raw: Any, faults: Faults) -> Space:
 def _why_not(choice: MethodChoice, name: str) -> str | None:
     """Why a setting is not tuned; None where it may be."""
     options = type(choice.options).model_fields
+    if name == IMAGE_RATE and getattr(choice.options, "image_encoder", None) is None:
+        return "is the rate of an image_encoder's projection, and the method has none; leave it out"
     if name in TrainSpec.model_fields or name in options:
         return f"{REFUSED[name]}; leave it out" if name in REFUSED else None
     if name in REFUSED:

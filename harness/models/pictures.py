@@ -27,6 +27,10 @@ PROJECTION = "image_projection"
 and gives I_p of the active adapter, (P, D); `takes_pictures` of it says whether that has one."""
 
 
+PROJECTION_PREFIX = "prompt_image_"
+"""Begins the names of its parameters, after its own."""
+
+
 @dataclass(frozen=True)
 class PictureFeatures:
     """Features of distinct pictures, on the CPU in fp32."""
@@ -79,6 +83,11 @@ def takes_pictures(model: Any) -> bool:
     """Whether the active adapter of a model is conditioned on pictures."""
     projection = getattr(_decoder(model), PROJECTION, None)
     return projection is not None and bool(projection.takes_pictures)
+
+
+def is_of_projection(name: str) -> bool:
+    """Whether a parameter's name is of a projection of pictures."""
+    return any(part.startswith(PROJECTION_PREFIX) for part in name.split("."))
 
 
 def project(model: Any, features_PF: Tensor, row_R: Tensor) -> PassPictures:

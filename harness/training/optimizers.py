@@ -90,7 +90,7 @@ def make_optimizer(
         for wanted in (True, False)
     )  # fmt: skip
     ratio = 1.0 if rest_rate is None else rest_rate / spec.peak_learning_rate
-    others = [{**group, "rate_ratio": ratio} for group in others]
+    others = [{"rate_ratio": ratio, **group} for group in others]
     parts = [kind(matrices, **settings)] if matrices else []
     parts += [_adamw(others, spec, device)] if others else []
     return PairedOptimizer(*parts)

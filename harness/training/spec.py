@@ -21,6 +21,8 @@ LLaMA-7B fits 80 GB with every adapter method."""
 
 IF_STATED: Any = Field(default=None, exclude_if=lambda value: value is None)
 """A setting that stands in ids and records only where it is stated."""
+IMAGE_RATE = "image_learning_rate"
+"""The setting of pictures' projection alone."""
 DEFAULT_DECAY_RATIO = 0.1
 """wsd's decay: a tenth of all steps, as in MiniCPM (Hu et al., 2024, arXiv 2404.06395)."""
 
@@ -42,6 +44,10 @@ class TrainSpec(Spec):
     """Peak learning rate. Exactly one of this and `base_learning_rate` is set."""
     base_learning_rate: PositiveFloat | None = None
     """Peak learning rate at a batch of 256; the resolved one is this times batch_size / 256."""
+    image_learning_rate: PositiveFloat | None = IF_STATED
+    """Peak learning rate of the projection of pictures, on the same schedule, of a prompt method
+    with an `image_encoder`; None: that of the prompts, which may be too high for it: pictures then
+    change nothing."""
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     """Learning rate after the warm-up: half a cosine to 0, linear to 0, the peak throughout, or
     the peak and then a line to 0 (warm-up, stable, decay)."""
@@ -120,6 +126,13 @@ class TrainSpec(Spec):
             return self.learning_rate
         assert self.base_learning_rate is not None
         return self.base_learning_rate * self.batch_size / 256
+
+    @property
+    def image_rate_ratio(self) -> float | None:
+        """The projection's learning rate as a multiple of the others'; None where none is set."""
+        if self.image_learning_rate is None:
+            return None
+        return self.image_learning_rate / self.peak_learning_rate
 
     def steps_per_epoch(self, num_examples: int) -> int:
         """Optimizer steps of one epoch; the last batch may be smaller."""

@@ -22,7 +22,7 @@ from harness.errors import ModelError, TrainingError
 from harness.methods.method import TrainingHook
 from harness.methods.row_dropout import dropout_rng
 from harness.models.loading import trained_parameters
-from harness.models.pictures import PictureFeatures
+from harness.models.pictures import PictureFeatures, is_of_projection
 from harness.training.loss import ResponseLoss, dropout_key
 from harness.training.loss_scale import LossScale
 from harness.training.micro_batches import number_sequences, resolve_budget
@@ -44,21 +44,35 @@ SCALE_PREFIX = "scale/"
 logger = logging.getLogger(__name__)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, image_rate_ratio: float | None = None
+) -> list[dict[str, Any]]:
     """The trained tensors as AdamW's parameter groups: with weight decay, and without.
 
     Weight matrices, embeddings, prompts and gates decay; biases and the weights of norms do not.
     The tensor's name and its module's class decide.
+
+    Args:
+        model: a part of it is trained.
+        weight_decay: of those that decay.
+        image_rate_ratio: of the learning rate of the projection of pictures to that of the others:
+            its tensors are groups of their own, with the key `rate_ratio`; None: they are not.
     """
     # Not ndim < 2, the usual rule: it would exempt 1-D gates (PEFT's adaption-prompt).
-    decaying: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in trained_parameters(model).items():
         path, _, leaf = name.rpartition(".")
         is_norm = type(model.get_submodule(path)).__name__.endswith("Norm")
-        (others if is_norm or leaf == "bias" else decaying).append(parameter)
-    groups = ((decaying, weight_decay), (others, 0.0))
-    return [{"params": list(kind), "weight_decay": decay} for kind, decay in groups if kind]
+        projects = image_rate_ratio is not None and is_of_projection(name)
+        groups.setdefault((projects, is_norm or leaf == "bias"), []).append(parameter)
+    return [
+        {
+            "params": groups[projects, exempt],
+            "weight_decay": 0.0 if exempt else weight_decay,
+            **({"rate_ratio": image_rate_ratio} if projects else {}),
+        }
+        for projects, exempt in sorted(groups)
+    ]
 
 
 @dataclass(frozen=True)
@@ -105,7 +119,7 @@ class TrainStep:
         layers = list(model.get_decoder().layers)  # type: ignore[operator]
         self.module = parallelize(self.loss, layers, self.ranks, precision)
         self.parameters = list(trained_parameters(model).values())
-        groups = parameter_groups(model, spec.weight_decay)
+        groups = parameter_groups(model, spec.weight_decay, spec.image_rate_ratio)
         self.optimizer = make_optimizer(groups, model, spec, device)
         self.loss_scale = LossScale(enabled=precision == "fp16")
 

@@ -17,7 +17,8 @@ from harness.spec import describe_faults
 from harness.training.optimizer_options import signature, state_bytes
 from harness.training.spec import TrainSpec
 from harness.training.step import TrainStep, parameter_groups
-from tests.fixtures.tiny import adapted, random_examples, trained_state
+from tests.fixtures.pictures import looking, picture_features, with_pictures
+from tests.fixtures.tiny import adapted, random_examples, tiny_llama, trained_state
 
 CPU = torch.device("cpu")
 NAMES = ("SGD", "Adam", "AdamW", "Adafactor", "RAdam", "NAdam", "RMSprop", "Adagrad", "Adamax",
@@ -114,6 +115,50 @@ def test_adamw_is_what_it_was() -> None:
     assert type(train_step.optimizer) is torch.optim.AdamW
     assert train_step.optimizer.param_groups[0]["fused"] is True
     assert len(parameter_groups(train_step.model, 0.1)) == len(train_step.optimizer.param_groups)
+
+
+@pytest.mark.parametrize("optimizer", [None, "muon", "sgd"])
+def test_the_projection_of_pictures_has_a_rate_of_its_own(optimizer: Any) -> None:
+    model = looking(tiny_llama())
+    settings = spec(optimizer=optimizer, image_learning_rate=0.002, weight_decay=0.1)
+    train_step = TrainStep(
+        model, settings, device=CPU, precision="fp32", pad_token_id=0, pictures=picture_features()
+    )
+    names = {value: name for name, value in model.named_parameters()}
+    examples = with_pictures(random_examples(6))
+    assert any(one.picture for one in examples)
+    train_step.backward(examples, dropout_seed=1)
+    train_step.update(0.005)  # half of the peak
+    rates = {
+        names[value]: group["lr"]
+        for group in train_step.optimizer.param_groups
+        for value in group["params"]
+    }
+    image = "model.image_projection.prompt_image_up.weight"
+    assert rates.pop(image) == pytest.approx(0.001)
+    assert set(rates.values()) == {0.005}
+    assert rates.keys() == names_of(model) - {image}
+
+
+def names_of(model: nn.Module) -> set[str]:
+    return {name for name, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize("rate", [None, 0.01])
+def test_without_a_rate_of_its_own_the_projection_has_that_of_the_others(
+    rate: float | None,
+) -> None:
+    bits = []
+    for stated in (rate, None):
+        model = looking(tiny_llama())
+        train_step = TrainStep(
+            model, spec(image_learning_rate=stated), device=CPU, precision="fp32", pad_token_id=0,
+            pictures=picture_features(),
+        )  # fmt: skip
+        train_step.backward(with_pictures(random_examples(6)), dropout_seed=1)
+        train_step.update(0.005)
+        bits.append(trained_state(model))
+    assert all(torch.equal(value, bits[1][name]) for name, value in bits[0].items())
 
 
 def test_canonical_form_leaves_out_defaults() -> None:
