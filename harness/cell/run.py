@@ -95,7 +95,7 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
         write_cell_file(folder, cell)
         if not needs_training:
             _emit_start(context, total_steps=0)
-            base, model = _load_trained(context, result)
+            base, model = load_finished(context, result)
             result = replace(result, base=result.base or base.identity, error=None)
         else:
             from harness.cell.train import save_training
@@ -120,7 +120,7 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
             if output.gathered_tensors is not None:  # FSDP: reload the whole model to score it
                 del base, model, output
                 free_memory(settings.device)
-                base, model = _load_trained(context, result)
+                base, model = load_finished(context, result)
         result = score_cell(context, base, model, tasks, result)
         if cell.train is not None:
             write_text(folder / ADAPTER_FOLDER / CARD_FILE, model_card(cell, result))
@@ -256,7 +256,7 @@ def _load_base(context: CellContext, precision: str | None = None) -> Base:
     return base
 
 
-def _load_trained(context: CellContext, result: CellResult) -> tuple[Base, PreTrainedModel]:
+def load_finished(context: CellContext, result: CellResult) -> tuple[Base, PreTrainedModel]:
     """Loads the base in the result's precision, and trained tensors (`base`, `adapter`: none).
 
     Raises:

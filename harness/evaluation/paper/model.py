@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lm_eval.api.instance import Instance
@@ -11,7 +12,7 @@ from harness.errors import EvaluationError
 from harness.evaluation.benchmarks import Decoding
 from harness.evaluation.lm_eval_session import InMemoryHFLM, OnProgress
 from harness.evaluation.paper.cache_check import reason_against_cache
-from harness.evaluation.paper.generator import Generator, Prompt, Response
+from harness.evaluation.paper.generator import Generator, OnDone, Prompt, Response
 from harness.evaluation.tasks import DEFAULT_NUM_ROWS
 
 TAIL = 16
@@ -102,6 +103,21 @@ class GeneratingModel(InMemoryHFLM):
             self.responses[name, int(doc_id or 0)] = response
             self.count_done(len(requests))
 
+        self.respond(prompts, on_done)
+        return texts
+
+    def respond(
+        self,
+        prompts: Sequence[Prompt],
+        on_done: OnDone,
+        end_tokens: frozenset[int] = frozenset(),
+    ) -> None:
+        """Generates a response to each prompt; `end_tokens` end it too, beside EOS.
+
+        Raises:
+            EvaluationError: the memory is too small for one response, or the model's logits are
+                not numbers.
+        """
         # One context for all: it keeps what it makes of weights in fp32.
         with self.autocast():
             tokens = [prompt.tokens for prompt in prompts]
@@ -114,19 +130,21 @@ class GeneratingModel(InMemoryHFLM):
             generator = Generator(
                 self.model,
                 self.decoding,
-                end_tokens=frozenset([int(self.tokenizer.eos_token_id)]),
+                end_tokens=end_tokens | {int(self.tokenizer.eos_token_id)},
                 num_rows=PLAIN_ROWS if refusal else self.batching.setting,
                 reason_against_cache=refusal,
             )
             generator.generate(prompts, on_done)
         effective = self.batching.setting if refusal else generator.num_rows
         self.batching = replace(self.batching, effective=effective, fallback=refusal)
-        return texts
+
+    def fitted(self, tokens: tuple[int, ...], key: str, group: str) -> Prompt:
+        """A prompt without the beginning that the model has no room for; counts those cut."""
+        cut = len(tokens) > self.longest_prompt
+        self.truncated[group] += cut
+        # A prompt that lost its beginning shares none with the others.
+        return Prompt(tokens[-self.longest_prompt :], key, f"{group} (cut)" if cut else group)
 
     def _prompt(self, request: Instance) -> Prompt:
-        text, name = request.args[0], request.task_name or ""
-        tokens = self.encode_prompt(text)
-        cut = len(tokens) > self.longest_prompt
-        self.truncated[name] += cut
-        # A prompt that lost its beginning shares none with the others.
-        return Prompt(tokens[-self.longest_prompt :], text, f"{name} (cut)" if cut else name)
+        text = request.args[0]
+        return self.fitted(self.encode_prompt(text), text, request.task_name or "")
