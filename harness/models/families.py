@@ -46,6 +46,12 @@ class Family:
     starts_with_bos: bool = False
     """Whether its models were pre-trained on texts that begin with BOS."""
 
+    def projects_linearly(self, module: Any) -> bool:
+        """Whether keys and values of an attention layer are linear in hidden states, up to a bias,
+        and its scores in the keys."""
+        clipped = getattr(module.config, "clip_qkv", None) is not None
+        return self.key_norm is None and not self.soft_capped and not clipped
+
 
 def _separate(module: Any, rows_LD: Tensor) -> tuple[Tensor, Tensor]:
     shape_LGd = (rows_LD.shape[0], -1, module.head_dim)

@@ -96,6 +96,7 @@ def attend_packed(
     *,
     packing: Packing,
     causal: bool,
+    of_pictures: bool = False,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each sequence of a packed row, (1, N, H, d).
@@ -107,6 +108,7 @@ def attend_packed(
         query_1HNd: with rotary positions, as the keys.
         causal: whether `attention` is causal where it is given no mask; else it always gets one
             to add to the scores.
+        of_pictures: whether `attention` is told the pictures of a bucket's sequences, `picture_B`.
         **kwargs: for `attention`; a `sliding_window` is heeded in the mask.
     """
     slots = [
@@ -114,15 +116,18 @@ def attend_packed(
         for tensor in (query_1HNd, key_1GNd, value_1GNd)
     ]
     outputs = []
-    start = 0
+    start = first = 0
     for bucket in packing.buckets:
         end = start + bucket.num_sequences * bucket.length
         shape = (bucket.num_sequences, bucket.length)
         batch = [part[start:end].unflatten(0, shape).transpose(1, 2) for part in slots]
         mask = _bucket_mask(bucket, batch[0], kwargs.get("sliding_window"), causal=causal)
+        if of_pictures:
+            assert packing.picture_of_sequence_S is not None
+            kwargs["picture_B"] = packing.picture_of_sequence_S[first : first + shape[0]]
         output_BTHd, _ = attention(module, *batch, mask, **kwargs)
         outputs.append(output_BTHd.flatten(0, 1))
-        start = end
+        start, first = end, first + bucket.num_sequences
     output_MHd = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return take_rows(output_MHd, packing.slot_of_node_N)[None], None
 

@@ -56,6 +56,8 @@ class PassPictures:
     """I_p of each distinct picture, in fp32, and behind them a row of zeros: no picture."""
     row_R: Tensor
     """For each sequence of a batch, or token of a packed row, its row of `projected_PD`."""
+    adapter: str | None = None
+    """Name of the adapter that projected them: another one has a projection of its own."""
 
 
 _current: ContextVar[PassPictures | None] = ContextVar("pictures", default=None)
@@ -101,7 +103,9 @@ def project(model: Any, features_PF: Tensor, row_R: Tensor) -> PassPictures:
     device = row_R.device
     projected_PD = projection(features_PF.to(device))
     none_1D = projected_PD.new_zeros(1, projected_PD.shape[1])
-    return PassPictures(torch.cat([projected_PD, none_1D]), row_R)
+    return PassPictures(
+        torch.cat([projected_PD, none_1D]), row_R, getattr(projection, "active", None)
+    )
 
 
 def no_picture(model: Any) -> Tensor:

@@ -15,7 +15,7 @@ the model runs on without prompts.
 The model calls this code through transformers' AttentionInterface, in its own attention layers. A
 layer that carries a prompt has a child module `prompt`; a generator, which all layers share, is a
 child of the decoder. K_p and V_p are recomputed on every call: caching them under `no_grad` would
-keep them from training.
+keep them from training. A picture adds its I_p to every row of the prompt: see `conditioning.py`.
 
 Shapes: B batch, T queries, S keys of tokens (those in the KV cache included), H query heads, G
 key-value heads, d head size, D hidden size, L prompt length. A name such as `query_BHTd` ends in
@@ -25,17 +25,30 @@ its tensor's shape.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from harness.errors import MethodError
+from harness.methods.zero_init.conditioning import (
+    picture_of_rows,
+    picture_term,
+    prompts_of_pictures,
+)
+from harness.methods.zero_init.formulas import gated_prompt_attention, joint_attention
 from harness.methods.zero_init.generator import ACTIVATIONS, PromptGenerator
 from harness.models.families import Family
-from harness.models.packed_attention import AttentionFunction, Packing, attend_packed, own_attention
+from harness.models.packed_attention import (
+    AttentionFunction,
+    Packing,
+    attend_packed,
+    own_attention,
+    take_rows,
+)
+from harness.models.pictures import PassPictures, current_pictures
 
 PROMPT = "prompt"
 """Name of the module with the prompt and the gates inside an attention layer."""
@@ -66,6 +79,7 @@ class PromptAttention(nn.Module):
         self.prompt_rows = nn.ParameterDict()  # the name in saved adapters
         self.prompt_gate = nn.ParameterDict()
         self._gate_activations: dict[str, str | None] = {}
+        self._takes_pictures: dict[str, bool] = {}
         # A tuple is not registered as a child: the generator's parameters keep the one name that
         # they have under the decoder.
         self._generators: dict[str, tuple[PromptGenerator]] = {}
@@ -78,6 +92,7 @@ class PromptAttention(nn.Module):
         generator: PromptGenerator | None,
         num_heads: int,
         gate_activation: str | None,
+        takes_pictures: bool = False,
         device: torch.device,
     ) -> None:
         """Adds an adapter's prompt.
@@ -86,6 +101,7 @@ class PromptAttention(nn.Module):
             virtual_tokens: their initial values, (L, D); None where a generator makes them.
             generator: the shared generator; None where the prompt is free.
             gate_activation: tanh or identity, applied to the gates; None for random-init.
+            takes_pictures: whether a projected picture is added to the prompt.
         """
         assert (virtual_tokens is None) != (generator is None)
         if virtual_tokens is not None:
@@ -96,6 +112,7 @@ class PromptAttention(nn.Module):
             # One gate per head, shaped to scale (H, L, d).
             self.prompt_gate[adapter] = nn.Parameter(torch.zeros(num_heads, 1, 1, device=device))
         self._gate_activations[adapter] = gate_activation
+        self._takes_pictures[adapter] = takes_pictures
 
     def adapters(self) -> set[str]:
         """Names of the adapters that have a prompt in this layer."""
@@ -136,6 +153,24 @@ class PromptAttention(nn.Module):
             return self._generators[self.active][0](self.active, self.layer_index)
         return self.prompt_rows[self.active]
 
+    def _own_pictures(self, given: PassPictures | None) -> PassPictures | None:
+        """The pictures of a pass, as far as the active adapter takes any.
+
+        Raises:
+            MethodError: another adapter has projected them.
+        """
+        if self.active is None or not self._takes_pictures[self.active]:
+            return None
+        pictures = current_pictures() if given is None else given
+        if pictures is None:
+            return None
+        if pictures.adapter not in (None, self.active):
+            raise MethodError(
+                f"the pictures were projected by the adapter {pictures.adapter}, and now "
+                f"{self.active} is active; give them anew after set_adapter"
+            )
+        return pictures
+
     def forward(
         self,
         module: nn.Module,
@@ -147,6 +182,7 @@ class PromptAttention(nn.Module):
         *,
         causal: bool,
         packing: Packing | None = None,
+        pictures: PassPictures | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """The layer's attention output (B, T, H, d), and the base attention's weights or None.
@@ -160,131 +196,104 @@ class PromptAttention(nn.Module):
             base_attention: the attention function that the base model runs on.
             causal: whether `base_attention` is causal where it is given no mask.
             packing: `Packing` of models/packed_attention.py (B is 1); None for padded batches.
+            pictures: of the pass; those of `using_pictures` where None.
             **kwargs: for `base_attention`.
         """
+        inputs = (module, query_BHTd, key_BGSd, value_BGSd, mask)
 
-        def run(attention: AttentionFunction) -> tuple[Tensor, Tensor | None]:
-            inputs = (module, query_BHTd, key_BGSd, value_BGSd, mask)
+        def run(
+            attention: AttentionFunction, of_pictures: bool = False
+        ) -> tuple[Tensor, Tensor | None]:
             if packing is None:
                 return attention(*inputs, **kwargs)
-            return attend_packed(attention, *inputs, packing=packing, causal=causal, **kwargs)
+            return attend_packed(
+                attention,
+                *inputs,
+                packing=packing,
+                causal=causal,
+                of_pictures=of_pictures,
+                **kwargs,
+            )
 
         if self.active is None:
             return run(base_attention)
-        # As the layer projects tokens, in their precision, but without rotary positions.
-        key_LGd, value_LGd = self.family.project(module, self.prompt().to(query_BHTd))
-        key_GLd, value_GLd = key_LGd.transpose(0, 1), value_LGd.transpose(0, 1)
-        if self.gate is None:
+        pictures = self._own_pictures(pictures)
+        # In the precision of tokens.
+        prompt_LD = self.prompt().to(query_BHTd)
+        linear = self.gate is not None and self.family.projects_linearly(module)
+        if pictures is not None and not linear:
             attention = functools.partial(
-                joint_attention,
-                prompt_kv=(key_GLd, value_GLd),
+                self._attend_by_picture,
+                prompts=prompts_of_pictures(module, self.family.project, pictures, prompt_LD),
                 base_attention=base_attention,
                 causal=causal,
             )
-            return run(attention)
+            if packing is not None:
+                return run(attention, of_pictures=True)
+            picture_B = picture_of_rows(pictures, len(query_BHTd))
+            return run(functools.partial(attention, picture_B=picture_B))
+        # As the layer projects tokens, but without rotary positions.
+        key_LGd, value_LGd = self.family.project(module, prompt_LD)
+        prompt_kv = key_LGd.transpose(0, 1), value_LGd.transpose(0, 1)
+        if self.gate is None:
+            return run(
+                functools.partial(
+                    joint_attention,
+                    prompt_kv=prompt_kv,
+                    base_attention=base_attention,
+                    causal=causal,
+                )
+            )
         output_BTHd, weights = run(base_attention)
         # On a packed row too: its tokens all attend to one prompt, whatever sequence they are of.
-        prompt_BTHd = gated_prompt_attention(
+        output_BTHd = output_BTHd + self._gated(query_BHTd, prompt_kv, kwargs)
+        if pictures is not None:
+            output_BTHd = output_BTHd + picture_term(
+                module, self.family.project, pictures, self.gate_strength(), output_BTHd,
+                packed=packing is not None,
+            )  # fmt: skip
+        return output_BTHd, weights
+
+    def _gated(
+        self, query_BHTd: Tensor, prompt_kv: tuple[Tensor, Tensor], kwargs: Mapping[str, Any]
+    ) -> Tensor:
+        return gated_prompt_attention(
             query_BHTd,
-            key_GLd,
-            value_GLd,
+            *prompt_kv,
             self.gate_strength(),
             scaling=kwargs.get("scaling"),
             soft_cap=kwargs.get("softcap"),
         )
-        return output_BTHd + prompt_BTHd, weights
 
+    def _attend_by_picture(
+        self,
+        module: nn.Module,
+        query_BHTd: Tensor,
+        key_BGSd: Tensor,
+        value_BGSd: Tensor,
+        mask: Tensor | None,
+        *,
+        picture_B: Tensor,
+        prompts: tuple[Tensor, Tensor],
+        base_attention: AttentionFunction,
+        causal: bool,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """An attention function with the prompt of each sequence's picture.
 
-def gated_prompt_attention(
-    query_BHTd: Tensor,
-    key_GLd: Tensor,
-    value_GLd: Tensor,
-    strength_H11: Tensor,
-    *,
-    scaling: float | None,
-    soft_cap: float | None = None,
-) -> Tensor:
-    """Zero-init's second term, tanh(g) softmax(Q K_p^T · scaling) V_p: (B, T, H, d).
-
-    Every query attends to all L virtual tokens. tanh(g) scales the L values instead of the T
-    outputs: the same by linearity, and cheaper.
-
-    Args:
-        query_BHTd: rotated queries.
-        key_GLd: K_p.
-        value_GLd: V_p.
-        strength_H11: tanh(g).
-        scaling: of the scores; 1 / sqrt(d) where None.
-        soft_cap: c, where the family bounds its scores s by c · tanh(s / c), as Gemma 2 does.
-    """
-    batch, heads, _, size = query_BHTd.shape
-    heads_per_kv = heads // key_GLd.shape[0]
-    key_HLd = key_GLd.repeat_interleave(heads_per_kv, dim=0)
-    value_HLd = value_GLd.repeat_interleave(heads_per_kv, dim=0)
-    gated_HLd = (strength_H11 * value_HLd).to(value_HLd.dtype)
-    if soft_cap is not None:
-        scores_BHTL = query_BHTd @ key_HLd.transpose(1, 2)
-        scores_BHTL = soft_cap * torch.tanh(scores_BHTL * (scaling or size**-0.5) / soft_cap)
-        weights_BHTL = torch.softmax(scores_BHTL, dim=-1, dtype=torch.float32)
-        return (weights_BHTL.to(query_BHTd.dtype) @ gated_HLd).transpose(1, 2)
-    output_BHTd = functional.scaled_dot_product_attention(
-        query_BHTd,
-        key_HLd.expand(batch, -1, -1, -1),
-        gated_HLd.expand(batch, -1, -1, -1),
-        scale=scaling,
-    )
-    return output_BHTd.transpose(1, 2)
-
-
-def joint_attention(
-    module: nn.Module,
-    query_BHTd: Tensor,
-    key_BGSd: Tensor,
-    value_BGSd: Tensor,
-    mask: Tensor | None,
-    *,
-    prompt_kv: tuple[Tensor, Tensor],
-    base_attention: AttentionFunction,
-    causal: bool,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """random-init's one softmax over prompt and tokens: (B, T, H, d), and the weights or None.
-
-    The arguments are those of `PromptAttention.forward`; every query attends to the whole prompt.
-
-    Args:
-        prompt_kv: K_p and V_p, each (G, L, d).
-
-    Raises:
-        MethodError: the keys are in a paged cache (continuous batching).
-    """
-    if kwargs.get("cache") is not None:
-        raise MethodError("random-init: continuous batching is not supported; use generate()")
-    key_GLd, value_GLd = prompt_kv
-    (batch, heads, num_queries, size), length = query_BHTd.shape, key_GLd.shape[1]
-    # One query, as in decoding with a cache, attends to all keys.
-    shifted = causal and mask is None and num_queries > 1
-    if shifted:
-        # In a causal kernel, row i attends to columns 0..i. With L zero queries in front, whose
-        # outputs are dropped, query t is row L + t and attends to the L columns of the prompt and
-        # to tokens 0..t: no mask has to be made. Precondition: prefill. With mask None and T > 1
-        # transformers guarantees no past keys.
-        query_BHTd = torch.cat([query_BHTd.new_zeros(batch, heads, length, size), query_BHTd], 2)
-        # A static cache has unused entries behind the T tokens.
-        key_BGSd, value_BGSd = key_BGSd[:, :, :num_queries], value_BGSd[:, :, :num_queries]
-    elif mask is not None:
-        visible = True if mask.dtype == torch.bool else 0.0
-        mask = functional.pad(mask, (length, 0), value=visible)
-    output_BTHd, weights = base_attention(
-        module,
-        query_BHTd,
-        torch.cat([key_GLd.expand(batch, -1, -1, -1), key_BGSd], dim=2),
-        torch.cat([value_GLd.expand(batch, -1, -1, -1), value_BGSd], dim=2),
-        mask,
-        **kwargs,
-    )
-    # Shifted implies sdpa, whose weights are None.
-    return (output_BTHd[:, length:] if shifted else output_BTHd), weights
+        Args:
+            picture_B: of each sequence, its row of `prompts`.
+            prompts: K_p and V_p, each (P + 1, G, L, d).
+        """
+        inputs = (module, query_BHTd, key_BGSd, value_BGSd, mask)
+        key_PGLd, value_PGLd = prompts
+        prompt_kv = take_rows(key_PGLd, picture_B), take_rows(value_PGLd, picture_B)
+        if self.gate is None:
+            return joint_attention(
+                *inputs, prompt_kv=prompt_kv, base_attention=base_attention, causal=causal, **kwargs
+            )
+        output_BTHd, weights = base_attention(*inputs, **kwargs)
+        return output_BTHd + self._gated(query_BHTd, prompt_kv, kwargs), weights
 
 
 def register_prompts(model: PreTrainedModel) -> str:

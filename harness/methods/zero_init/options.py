@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from harness.errors import MethodError, ModelError
 from harness.methods.method import MethodOptions, Workload
+from harness.models.image_encoder import ImageEncoderSpec
 from harness.models.shape import ModelShape
 
 PAPER_PROMPTS: dict[str, object] = {
@@ -39,6 +40,11 @@ class PromptOptions(MethodOptions):
     """L, the number of virtual tokens in each adapted layer."""
     num_layers: Annotated[int, Field(ge=1)] | None = None
     """How many of the last layers carry a prompt; all but the first two where absent."""
+    image_encoder: ImageEncoderSpec | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """The frozen encoder of pictures, a projection of which is added to the prompts; without one
+    the prompts are those of the text alone."""
 
     def size_options(self) -> tuple[str, ...]:
         """The prompt's rows, then the layers that have one."""
@@ -120,23 +126,29 @@ def check_base(stated: Mapping[str, Any], found: ModelShape) -> None:
 
 
 def count_prompts(shape: ModelShape, options: PromptOptions) -> int:
-    """The parameters of the free prompts, or of their generator, and of the gates.
+    """The parameters of the free prompts, or of their generator, of the gates, and of the
+    projection of pictures.
 
     Raises:
         MethodError: the model has too few layers.
     """
     layers = len(options.adapted_layers(shape))
     prompt_size = options.prompt_length * shape.hidden_size
-    gates = layers * shape.num_attention_heads if isinstance(options, GatedPromptOptions) else 0
+    others = layers * shape.num_attention_heads if isinstance(options, GatedPromptOptions) else 0
+    if options.image_encoder is not None:
+        others += options.image_encoder.count_projection(shape.hidden_size)
     if not isinstance(options, GeneratedPromptOptions):
-        return layers * prompt_size + gates
+        return layers * prompt_size + others
     hidden = options.hidden_size
     embeddings = shape.num_hidden_layers * hidden  # of all layers, also those without a prompt
-    return embeddings + (hidden + 1) * hidden + (hidden + 1) * prompt_size + gates
+    return embeddings + (hidden + 1) * hidden + (hidden + 1) * prompt_size + others
 
 
 def prompt_workload(shape: ModelShape, options: PromptOptions) -> Workload:
     """Gradients stop at the first layer with a prompt; each token attends to the virtual tokens.
+
+    Pictures are not counted: their projection is one small matrix product for each distinct picture
+    of a pass, and what it adds in a layer one vector per head, or the prompt's keys and values.
 
     Raises:
         MethodError: the model has too few layers.

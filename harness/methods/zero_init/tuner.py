@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from peft import PeftType
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import register_peft_method
 from torch import nn
 
@@ -27,7 +27,7 @@ from harness.methods.zero_init.attention import (
     register_prompts,
 )
 from harness.methods.zero_init.config import PromptConfig
-from harness.methods.zero_init.generator import PromptGenerator
+from harness.methods.zero_init.layers import GeneratorLayer, ProjectionLayer, PromptLayer
 from harness.methods.zero_init.options import (
     GatedPromptOptions,
     GeneratedPromptOptions,
@@ -36,42 +36,11 @@ from harness.methods.zero_init.options import (
 from harness.models.adapter_folder import WEIGHTS_FILE, check_names
 from harness.models.adapter_settings import ZERO_INIT_PROMPT
 from harness.models.families import FAMILIES, refusal
+from harness.models.image_encoder import ImageEncoderSpec
 from harness.models.packed_attention import implementation_of
+from harness.models.pictures import PROJECTION
 from harness.models.shape import shape_of
 from harness.readers.tensor_files import check_weights
-
-
-class _Layer(BaseTunerLayer):
-    """BaseTunerLayer glue for modules that wrap no base layer."""
-
-    # PEFT reads a base layer's, and there is none.
-    weight = bias = None  # type: ignore[assignment]
-    device: torch.device
-    """Device of the module that the layer is added to."""
-
-    def _move_adapter_to_device_of_base_layer(
-        self, adapter_name: str, device: torch.device | None = None
-    ) -> None:
-        for name in self.adapter_layer_names:
-            adapters = getattr(self, name)
-            if adapter_name in adapters:
-                part = adapters[adapter_name]
-                for tensor in [part] if isinstance(part, nn.Parameter) else part.parameters():
-                    tensor.data = tensor.data.to(device or self.device)
-
-
-class PromptLayer(PromptAttention, _Layer):
-    """Zero-initialised attention (not PEFT's prompt tuning): the prompts of one attention layer."""
-
-    adapter_layer_names = ("prompt_rows", "prompt_gate")
-    other_param_names = ("_gate_activations", "_generators")
-
-
-class GeneratorLayer(PromptGenerator, _Layer):
-    """The generators of a model, one for each adapter, as PEFT switches and saves them."""
-
-    adapter_layer_names = ("prompt_embedding", "prompt_hidden", "prompt_output")
-    other_param_names = ("_activations",)
 
 
 class PromptTuner(BaseTuner):
@@ -83,7 +52,7 @@ class PromptTuner(BaseTuner):
 
     # The substring of state_dict keys by which PEFT finds adapter weights.
     prefix = "prompt_"
-    tuner_layer_cls = (PromptLayer, GeneratorLayer)  # type: ignore[assignment]  # for isinstance
+    tuner_layer_cls = (PromptLayer, GeneratorLayer, ProjectionLayer)  # type: ignore[assignment]
     target_module_mapping: dict[str, list[str]] = {}
 
     def inject_adapter(self, model: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
@@ -124,6 +93,7 @@ class PromptTuner(BaseTuner):
         self._layer_of = {
             id(getattr(decoder.layers[index], self._family.attention)): index for index in adapted
         }
+        self._layers_left = len(adapted)
         # Drawn on the CPU in fp32: the same initial values on every device, in any precision.
         self._rng = torch.Generator(device="cpu").manual_seed(peft_config.seed)
 
@@ -171,9 +141,32 @@ class PromptTuner(BaseTuner):
             generator=generator,
             num_heads=self._shape.num_attention_heads,
             gate_activation=options.gate_activation if gated else None,
+            takes_pictures=options.image_encoder is not None,
             device=device,
         )
         layer.set_adapter(self.active_adapters)
+        self._layers_left -= 1
+        # Drawn after all else, so that prompts begin as those of the text alone.
+        if options.image_encoder is not None and not self._layers_left:
+            self._add_projection(adapter_name, options.image_encoder, device)
+
+    def _add_projection(
+        self, adapter: str, encoder: ImageEncoderSpec, device: torch.device
+    ) -> None:
+        decoder: Any = self.model.get_decoder()
+        if not hasattr(decoder, PROJECTION):
+            decoder.add_module(PROJECTION, ProjectionLayer().train(decoder.training))
+        projection: ProjectionLayer = getattr(decoder, PROJECTION)
+        projection.device = device
+        projection.add(
+            adapter,
+            num_features=encoder.num_features,
+            hidden_size=encoder.hidden_size,
+            model_size=self._shape.hidden_size,
+            rng=self._rng,
+            device=device,
+        )
+        projection.set_adapter(self.active_adapters)
 
     def _generator(self) -> GeneratorLayer:
         """The model's generators; added with the first prompt that one of them makes.
@@ -237,8 +230,9 @@ class PromptTuner(BaseTuner):
         for module in model.modules():
             if isinstance(getattr(module, PROMPT, None), PromptAttention):
                 delattr(module, PROMPT)
-        if hasattr(decoder, GENERATOR):
-            delattr(decoder, GENERATOR)
+        for name in (GENERATOR, PROJECTION):
+            if hasattr(decoder, name):
+                delattr(decoder, name)
         own_name = model.config._attn_implementation.removeprefix(PROMPT_ATTENTION_PREFIX)
         model.set_attn_implementation(implementation_of(own_name))
         del model.peft_config
