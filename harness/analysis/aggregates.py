@@ -144,12 +144,7 @@ def benchmarks_of(group: Group) -> tuple[str, ...]:
 
     What is no share (a perplexity) has no scale in common with the others.
     """
-    first: dict[str, str] = {}
-    for column in group.columns:
-        setting = group.settings.get(column)
-        if setting is not None and setting.unit is None:
-            first.setdefault(setting.benchmark, column)
-    return tuple(first.values())
+    return tuple(group.by_benchmark(shares_alone=True).values())
 
 
 def _summed_up(measured: Measurements) -> Iterator[tuple[Group, tuple[str, ...]]]:

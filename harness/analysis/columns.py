@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.layout import OTHERS
 from harness.evaluation.protocols import LM_EVAL, PROTOCOLS, Protocol
+from harness.grid.column_sets import Where
 from harness.grid.seed_sd import SeedSd, SeedSds
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Setting:
     """How the prompts differ from plain ones, such as `chat template`."""
     definition: str | None = None
     """What defines a task of the user's own."""
+    where: Where = ()
+    """Which of the items count; all where empty."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +70,8 @@ class Group:
     """Of the averages: what they are the means of, in words."""
     is_rest: bool = False
     """Whether its columns are those of the benchmarks in no table of the grid."""
+    unscored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By column of some of the items: why it has no score, in words."""
 
     def weights_of(self, column: str) -> Mapping[str, float]:
         """Weights of the measured columns in a column: those of an average, or itself alone."""
@@ -112,6 +117,21 @@ class Group:
         settings = {name: one for name, one in self.settings.items() if name in parts}
         return replace(self, columns=tuple(columns), settings=settings)
 
+    def by_benchmark(self, *, shares_alone: bool = False) -> dict[str, str]:
+        """The column that stands for each benchmark: the first of all its items, else of some."""
+        known = [
+            (column, setting)
+            for column in self.columns
+            if (setting := self.settings.get(column)) is not None
+            and not (shares_alone and setting.unit is not None)
+        ]
+        whole = {setting.benchmark for _, setting in known if not setting.where}
+        found: dict[str, str] = {}
+        for column, setting in known:
+            if not (setting.where and setting.benchmark in whole):
+                found.setdefault(setting.benchmark, column)
+        return found
+
     @property
     def title(self) -> str:
         """One line that tells the group from the others: protocol, shots, limit, deviations."""
@@ -131,6 +151,11 @@ class Group:
                 lines.append(f"{column}: measured with the {setting.protocol} protocol.")
             for deviation in self.deviations.get(column, ()):
                 lines.append(f"{NOTED} {column}{deviation}")
+        unscored: dict[str, list[str]] = {}
+        for column in self.columns:
+            for why in self.unscored.get(column, ()):
+                unscored.setdefault(why, []).append(column)
+        lines += [f"{', '.join(columns)}: not made, as {why}." for why, columns in unscored.items()]
         lower = [column for column in self.columns if self.is_lower_better(column)]
         if lower:
             lines.append(f"{LOWER_IS_BETTER} Lower is better: {', '.join(lower)}.")
@@ -170,7 +195,8 @@ class Group:
 def stated_sd(stated: SeedSds, group: Group, column: str) -> SeedSd | None:
     """What a grid states of the spread of a column over seeds: by its title or its benchmark."""
     setting = group.settings.get(column)
-    names = (column,) if setting is None else (column, setting.benchmark)
+    is_whole = setting is not None and not setting.where
+    names = (column, setting.benchmark) if setting is not None and is_whole else (column,)
     return stated.of(*names, is_share=group.unit(column) is None)
 
 

@@ -184,20 +184,15 @@ def tested_columns(group: Group) -> tuple[str, ...]:
     """
     if averages := group.averages:
         return (max(reversed(averages), key=lambda column: len(group.weights_of(column))),)
-    first: dict[str, str] = {}
-    for column in group.columns:
-        setting = group.settings.get(column)
-        if setting is not None and setting.benchmark not in FORGETTING:
-            first.setdefault(setting.benchmark, column)
-    return tuple(first.values())
+    return tuple(c for name, c in group.by_benchmark().items() if name not in FORGETTING)
 
 
 def _column(group: Group, name: str) -> tuple[str, ...]:
     """The column that a claim names, by its title or by its benchmark; none of another group."""
     if name in group.columns:
         return (name,)
-    mine = [c for c in group.columns if c in group.settings and group.settings[c].benchmark == name]
-    return tuple(mine[:1])
+    mine = group.by_benchmark().get(name)
+    return () if mine is None else (mine,)
 
 
 def headlines(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:

@@ -53,7 +53,7 @@ def by_metric(
     scores: pd.DataFrame, benchmarks: Mapping[str, Benchmark], setting: Setting, metric: str
 ) -> tuple[Setting, pd.DataFrame] | None:
     """The setting, and its rows, of the same evaluations by another of their metrics."""
-    column = Column(title="", names=(setting.benchmark,), metric=metric)
+    column = Column("", (setting.benchmark,), metric, setting.where)
     told = ("metric", "unit", "higher_is_better")
     for found, rows in _settings(scores, benchmarks, column):
         if replace(found, **{name: getattr(setting, name) for name in told}) == setting:
@@ -135,7 +135,9 @@ def _settings(
             mine = mine[mine["metric"] == column.metric]
         else:
             mine = _of_one_metric(mine, known)
-        settings = [_setting_of(row, known) for row in records_of(mine)]
+        settings = [
+            replace(_setting_of(row, known), where=column.where) for row in records_of(mine)
+        ]
         for setting in dict.fromkeys(settings):
             mask = [each == setting for each in settings]
             yield setting, mine[mask].drop_duplicates("cell_id", keep="last")

@@ -78,7 +78,10 @@ def _outcomes(
             names = {name_of(variant): variant for variant in measured.table_variants(model)}
             if left not in names or right not in names:
                 continue
+            alone = group.by_benchmark()
             for column, setting in group.settings.items():
+                if setting.where and alone.get(setting.benchmark) != column:
+                    continue  # they stand among all items
                 if (model, left, right, setting) in told:  # protocols share a column
                     continue
                 told.add((model, left, right, setting))

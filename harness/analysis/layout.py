@@ -9,11 +9,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from harness.grid.questions import (
+from harness.grid.column_sets import Where
+from harness.grid.questions import TableSpec
+from harness.grid.table_columns import (
     AverageColumn,
     BenchmarkColumn,
     ColumnSpec,
-    TableSpec,
     default_title,
     metric_title,
     title_of,
@@ -41,6 +42,8 @@ class Column:
     """Benchmarks that fill it, of different protocols; none of an average."""
     metric: str | None = None
     """None: each benchmark's primary one, or what was measured in its stead."""
+    where: Where = ()
+    """Which items of the benchmarks count; all where empty."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of an average: weights of measured columns by title; they sum to 1."""
     meaning: str = ""
@@ -143,7 +146,7 @@ def _stated_table(
     for entry in table.columns:
         title = title_of(entry, benchmarks)
         if isinstance(entry, BenchmarkColumn):
-            columns[title] = Column(title, entry.name, entry.metric)
+            columns[title] = Column(title, entry.name, entry.metric, entry.where)
         else:
             parts = {
                 part: part if part in titles else _part(part, columns, benchmarks, entries)
@@ -171,7 +174,11 @@ def _part(
 ) -> str:
     """Title of the column of a task that an average names; one of its own is not shown."""
     for title, entry in entries.items():
-        if isinstance(entry, BenchmarkColumn) and (entry.name, entry.metric) == ((name,), None):
+        if isinstance(entry, BenchmarkColumn) and (entry.name, entry.metric, entry.where) == (
+            (name,),
+            None,
+            (),
+        ):
             columns.setdefault(title, Column(title, (name,)))
             return title
     for title, column in columns.items():

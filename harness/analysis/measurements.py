@@ -14,6 +14,7 @@ from harness.analysis.grouping import by_metric, find_groups
 from harness.analysis.item_orders import ItemOrders
 from harness.analysis.layout import layout_of
 from harness.analysis.paired import Difference, Paired, alone
+from harness.analysis.some_items import chance_of_some, choose, scores_of_some
 from harness.analysis.stats import Components, Estimate, Sample
 from harness.analysis.variants import BASE, Variant, label_of, name_of, representatives, variant_of
 
@@ -40,7 +41,8 @@ class Measurements:
         whole = data.scores[is_aggregate(data.scores)]
         methods = [(v.method, v.method_name) for v in self.cells if v.method_name != BASE]
         self.layout = layout_of(data.tables, benchmarks, whole, methods)
-        self.groups, self.rows = find_groups(whole, benchmarks, self.layout)
+        groups, rows = find_groups(whole, benchmarks, self.layout)
+        self.groups, self.rows = scores_of_some(groups, rows, data.items)
         self._whole = whole
         self._scores = {setting: _by_cell(frame) for setting, frame in self.rows.items()}
         self._estimates: dict[tuple[Variant, Parts], Estimate | None] = {}
@@ -123,7 +125,8 @@ class Measurements:
         found = by_metric(self._whole, self.benchmarks, setting, metric)
         if setting.metric == metric or found is None:
             return group
-        self._scores[found[0]] = _by_cell(found[1])
+        _, rows = scores_of_some((), dict([found]), self.data.items)
+        self._scores[found[0]] = _by_cell(rows[found[0]])
         return replace(group, settings={**group.settings, column: found[0]})
 
     def seed_scores(self, variant: Variant, group: Group, column: str) -> dict[Seed, float]:
@@ -254,6 +257,7 @@ class Measurements:
             return None
         if any(key not in frame for key in ITEM_KEY):
             return None
+        frame = choose(frame, setting.where)
         index, order = self._orders.of(frame[list(ITEM_KEY)])
         if index is None:
             return None
@@ -300,7 +304,11 @@ class Measurements:
 
     def _chance_of(self, setting: Setting) -> float | None:
         known = self.benchmarks.get(setting.benchmark)  # known of the primary metric alone
-        return known.chance if known and known.primary_metric == setting.metric else None
+        if known is None or known.chance is None or known.primary_metric != setting.metric:
+            return None
+        cells = [str(cell) for cell in self.rows[setting]["cell_id"][:1] if setting.where]
+        frames = [self.data.items(cell, setting.benchmark) for cell in cells]
+        return chance_of_some(frames[0], setting.where) if frames else known.chance
 
     def chance(self, group: Group, column: str) -> float | None:
         """Expected score of random answers (0..1); None where it is not defined."""

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.analysis.answers import ITEM_KEY
-from harness.analysis.columns import Group
+from harness.analysis.columns import Group, Setting
 from harness.analysis.frames import ReportInput
 from harness.analysis.noise import NoiseRuns
+from harness.analysis.some_items import choose
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +75,7 @@ def _line(data: ReportInput, runs: NoiseRuns, group: Group, column: str) -> Draw
     by_weights: dict[str, list[pd.Series]] = {}
     for cell, weights in zip(runs.same, runs.weights, strict=True):
         frames = data.draws(cell, setting.benchmark)
-        scores = [own for frame in frames if (own := _scores(frame, setting.metric)) is not None]
+        scores = [own for frame in frames if (own := _scores(frame, setting)) is not None]
         by_weights.setdefault(weights or cell, []).extend(scores)
     draws = max(by_weights.values(), key=len)
     if len(draws) < 2 or any(not own.index.equals(draws[0].index) for own in draws):
@@ -86,9 +87,14 @@ def _line(data: ReportInput, runs: NoiseRuns, group: Group, column: str) -> Draw
     return DrawLine(runs, group, column, len(draws), table.shape[1], item, prediction)
 
 
-def _scores(frame: pd.DataFrame, metric: str) -> pd.Series | None:
+def _scores(frame: pd.DataFrame, setting: Setting) -> pd.Series | None:
     """Scores by item; None where the records have none."""
-    if not {*ITEM_KEY, metric} <= set(frame.columns):
+    if not {*ITEM_KEY, setting.metric} <= set(frame.columns):
         return None
-    series = frame.set_index(list(ITEM_KEY))[metric].sort_index().astype(float)
+    series = (
+        choose(frame, setting.where)
+        .set_index(list(ITEM_KEY))[setting.metric]
+        .sort_index()
+        .astype(float)
+    )
     return series if series.index.is_unique and series.notna().all() else None

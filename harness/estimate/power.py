@@ -16,7 +16,7 @@ from harness.analysis.claims import published_claim, stated_text
 from harness.analysis.columns import Group, Setting, stated_sd
 from harness.analysis.comparisons import tested_margins
 from harness.analysis.frames import cell_identity, rows_of
-from harness.analysis.layout import Layout, layout_of
+from harness.analysis.layout import Column, Layout, layout_of
 from harness.analysis.power import LEVEL, Reach, Spread, reach_of, stated_spread
 from harness.analysis.published import load_published
 from harness.analysis.variants import BASE, Variant, name_of, named
@@ -102,7 +102,8 @@ def planned_claims(
                 found.append(
                     PlannedClaim(
                         left, right, group, column, margin, common,
-                        tuple((w, sizes[p.benchmark]) for w, p in zip(weights, parts, strict=True)),
+                        tuple((w, None if p.where else sizes[p.benchmark])
+                              for w, p in zip(weights, parts, strict=True)),
                         published_claim(published, left, right, group, column),
                         _num_methods(left, right, seeds, len(common)),
                     )
@@ -173,7 +174,7 @@ def _groups(layout: Layout, tasks: Mapping[str, TaskSpec]) -> list[Group]:
     for columns, is_rest in ((layout.columns, False), (layout.rest, True)):
         whole = layout.is_stated and not is_rest
         filled = {
-            title: {one.protocol: one for one in _settings(column.names, column.metric, tasks)}
+            title: {one.protocol: one for one in _settings(column, tasks)}
             for title, column in columns.items()
         }
         for protocol in sorted({name for found in filled.values() for name in found}):
@@ -195,16 +196,14 @@ def _groups(layout: Layout, tasks: Mapping[str, TaskSpec]) -> list[Group]:
     return groups
 
 
-def _settings(
-    names: Sequence[str], metric: str | None, tasks: Mapping[str, TaskSpec]
-) -> Iterator[Setting]:
-    for task in (tasks[name] for name in names if name in tasks):
+def _settings(column: Column, tasks: Mapping[str, TaskSpec]) -> Iterator[Setting]:
+    for task in (tasks[name] for name in column.names if name in tasks):
         known = task.benchmark
-        chosen = metric or known.primary_metric
+        chosen = column.metric or known.primary_metric
         yield Setting(
             task.name, known.protocol.name, chosen, task.num_shots, task.limit, "", "", "",
             None if task.decoding is None else task.decoding.temperature,
-            known.unit(chosen), known.direction(chosen), task.form,
+            known.unit(chosen), known.direction(chosen), task.form, where=column.where,
         )  # fmt: skip
 
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from harness.errors import shortened
 from harness.grid.choices import MethodChoice
-from harness.grid.questions import Name
 from harness.grid.remarks import no_method
+from harness.grid.table_columns import Name
 
 Gathered = dict[Name, list[Name]]
 """Labels of the rows by the name of what they are together."""

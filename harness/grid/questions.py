@@ -6,116 +6,35 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PlainValidator,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from harness.errors import did_you_mean, shortened
 from harness.evaluation.benchmarks import Benchmark
+from harness.grid.table_columns import (
+    NON_EMPTY,
+    AverageColumn,
+    BenchmarkColumn,
+    ColumnSpec,
+    Name,
+    Names,
+    default_title,
+    each_column,
+    title_of,
+)
 from harness.methods import METHODS
-from harness.spec import Fault, Faults, Spec
+from harness.spec import Fault, Spec
 
 ALL = "all"
 Measured = tuple[str, str | None]
 """A benchmark and its metric; None is the primary one."""
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Title = Annotated[str, Field(min_length=1, max_length=80)]
-
-
-def _as_list(raw: Any) -> Any:
-    return [raw] if isinstance(raw, str) else raw
-
-
-def _some(entries: Sequence[Any]) -> Sequence[Any]:
-    if not entries:
-        raise Fault("is empty; add at least one")
-    return entries
-
-
-def _unique(names: Sequence[str]) -> Sequence[str]:
-    faults = Faults()
-    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        faults.add(f"'{shortened(name)}' stands {names.count(name)} times; keep one")
-    faults.check()
-    return names
-
-
-NON_EMPTY = AfterValidator(_some)  # after the entries' own faults
-Names = Annotated[
-    tuple[Name, ...],
-    BeforeValidator(_as_list, json_schema_input_type=Name | tuple[Name, ...]),
-    AfterValidator(_unique),
-]
-
-
-class BenchmarkColumn(Spec):
-    """A column of a table: the scores of a benchmark by one metric."""
-
-    name: Annotated[Names, NON_EMPTY]
-    """A task of the grid; or several that differ in their protocol, such as a benchmark and its
-    generated form: the table then stands once for each protocol."""
-    metric: Name | None = None
-    """lm-eval's metric, with its filter where it has one, such as `exact_match,strict-match`; the
-    benchmark's primary one where absent."""
-    title: Title | None = None
-    """Its head; the benchmark's where absent."""
-
-
-Weights = list[Name] | dict[Name, Annotated[float, Field(gt=0)]]
-
-
-class AverageColumn(Spec):
-    """A column of a table: a weighted mean of benchmarks, all of which are shares."""
-
-    average: dict[Name, Annotated[float, Field(gt=0)]]
-    """Columns of the table that stand before it, by title, or tasks of the grid, each with its
-    weight (they need not sum to 1); a list gives all the same one."""
-    title: Title = "Average"
-
-    @field_validator("average", mode="before", json_schema_input_type=Weights)
-    @classmethod
-    def _with_weights(cls, raw: Any) -> Any:
-        if isinstance(raw, list | tuple):
-            if not all(isinstance(name, str) for name in raw):
-                raise Fault("must be a list of names, or a mapping of names to weights")
-            _unique(raw)
-            raw = dict.fromkeys(raw, 1.0)
-        if isinstance(raw, Mapping) and not raw:
-            raise Fault("is empty; add at least one")
-        return raw
-
-
-def _read_column(entry: Any) -> BenchmarkColumn | AverageColumn:
-    if isinstance(entry, BenchmarkColumn | AverageColumn):
-        return entry
-    record = {"name": entry} if isinstance(entry, str) else entry
-    if not isinstance(record, Mapping) or not {"name", "average"} & record.keys():
-        raise Fault("must be a benchmark's name, or a mapping with `name` or with `average`")
-    faults = Faults()
-    kind: type[Spec] = AverageColumn if "average" in record else BenchmarkColumn
-    found = faults.validate(kind, record)
-    faults.check()
-    assert isinstance(found, BenchmarkColumn | AverageColumn)
-    return found
-
-
-ColumnSpec = Annotated[
-    BenchmarkColumn | AverageColumn,
-    PlainValidator(_read_column, json_schema_input_type=Name | BenchmarkColumn | AverageColumn),
-]
 
 
 class TableSpec(Spec):
     """A table of scores."""
 
     title: Annotated[str, Field(min_length=1, max_length=300)] | None = None
-    columns: Annotated[tuple[ColumnSpec, ...], NON_EMPTY]
-    """Names of the grid's tasks, or mappings: see BenchmarkColumn and AverageColumn."""
+    columns: Annotated[tuple[ColumnSpec, ...], NON_EMPTY, AfterValidator(each_column)]
+    """Names of the grid's tasks, or mappings: see BenchmarkColumn, AverageColumn and ColumnSet."""
     rows: Names = ()
     """Methods in order, by label or by registry name (which means all of its labels; the grid need
     not have it); all of the grid's where absent. The base model stands above them."""
@@ -123,8 +42,8 @@ class TableSpec(Spec):
     """The best of these methods is bold, per model and column; `all` for every row."""
     params: bool = True
     """Whether a column tells the number of trained parameters."""
-    published: Literal["table1", "table2"] | None = None
-    """The paper's table whose rows stand beside ours, where they were measured alike."""
+    published: Literal["table1", "table2", "scienceqa", "scienceqa-ablation"] | None = None
+    """The published table whose rows stand beside ours, where they were measured alike."""
     notes: tuple[Annotated[str, Field(max_length=1000)], ...] = ()
     """Sentences for its caption."""
 
@@ -314,22 +233,3 @@ def _kind(benchmark: Benchmark, metric: str | None) -> tuple[str | None, bool]:
     if kind is not None:
         return kind.unit, kind.higher_is_better
     return None, benchmark.higher_is_better or name != benchmark.primary_metric
-
-
-def default_title(name: str, benchmark: Benchmark | None) -> str:
-    """The head of a benchmark's column where the grid gives none."""
-    return name if benchmark is None else benchmark.column or benchmark.title
-
-
-def metric_title(title: str, metric: str) -> str:
-    """The head of the column of one metric of a benchmark: its filter, or else the metric."""
-    return f"{title} ({metric.rpartition(',')[2]})"
-
-
-def title_of(column: BenchmarkColumn | AverageColumn, tasks: Mapping[str, Benchmark | None]) -> str:
-    """The head of a column."""
-    if column.title is not None:
-        return column.title
-    assert isinstance(column, BenchmarkColumn)
-    title = default_title(column.name[0], tasks.get(column.name[0]))
-    return title if column.metric is None else metric_title(title, column.metric)

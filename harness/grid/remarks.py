@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from harness.errors import did_you_mean, shortened
-from harness.grid.questions import Name
+from harness.grid.table_columns import Name
 
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
 Remarks = dict[Name, Text]

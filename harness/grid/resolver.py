@@ -33,7 +33,7 @@ from harness.grid.entries import (
 from harness.grid.folders import Runs
 from harness.grid.gather import Gathered, gather_faults
 from harness.grid.noise import NoiseSpec, Vary, noise_faults, vary_fault
-from harness.grid.questions import ClaimSpec, Name, TableSpec, question_faults
+from harness.grid.questions import ClaimSpec, TableSpec, question_faults
 from harness.grid.remarks import Remarks, remark_faults
 from harness.grid.schema import (
     DataName,
@@ -46,6 +46,7 @@ from harness.grid.schema import (
 )
 from harness.grid.seed_sd import SeedSdsEntry, seed_sd_faults
 from harness.grid.sound_part import as_mapping, sound_part
+from harness.grid.table_columns import Name
 from harness.grid.task_entries import unused_local_data
 from harness.grid.tracking_uri import TrackingSpec
 from harness.grid.tune_checks import tuning_faults

@@ -9,7 +9,8 @@ from pydantic import Field, PlainValidator
 
 from harness.errors import did_you_mean, shortened
 from harness.evaluation.benchmarks import Benchmark
-from harness.grid.questions import TableSpec, default_title, title_of
+from harness.grid.questions import TableSpec
+from harness.grid.table_columns import default_title, title_of
 from harness.spec import LARGEST_NUMBER, Fault, Faults, Spec
 
 MOST_POINTS = 50

@@ -26,10 +26,11 @@ from harness.grid.entries import (
 from harness.grid.gather import Gathered
 from harness.grid.inputs import NO_DATA
 from harness.grid.noise import NoiseSpec
-from harness.grid.questions import ClaimSpec, Name, TableSpec
+from harness.grid.questions import ClaimSpec, TableSpec
 from harness.grid.remarks import Remarks
 from harness.grid.schema import Block, Fraction, GridSpec, Seed
 from harness.grid.seed_sd import SeedSdsEntry
+from harness.grid.table_columns import Name
 from harness.grid.task_entries import read_tasks
 from harness.grid.tracking_uri import TrackingSpec
 

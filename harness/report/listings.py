@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from harness.analysis.columns import is_missing, records_of
+from harness.analysis.columns import Setting, is_missing, records_of
 from harness.analysis.findings import Findings
 from harness.analysis.responses import FLAGS
 from harness.analysis.scales import scale_of
 from harness.analysis.stats import Estimate
 from harness.analysis.variants import name_of, variant_of
+from harness.grid.column_sets import where_text
 from harness.report.numbers import (
     MISSING,
     count,
@@ -106,7 +107,7 @@ def protocol_tables(findings: Findings) -> list[Table]:
             sizes = measured.rows[setting]["n"].dropna().astype(int)
             rows.append(
                 row(
-                    *(column, setting.benchmark, setting.protocol, setting.metric),
+                    *(column, _items_meant(setting), setting.protocol, setting.metric),
                     *(sources, setting.data[:8], precisions, shots),
                     "all" if setting.limit is None else str(setting.limit),
                     "–".join(map(str, sorted({min(sizes), max(sizes)}))) if len(sizes) else MISSING,
@@ -134,6 +135,13 @@ def protocol_tables(findings: Findings) -> list[Table]:
         )
         tables.append(table)
     return tables
+
+
+def _items_meant(setting: Setting) -> str:
+    """A benchmark, and which of its items count."""
+    if not setting.where:
+        return setting.benchmark
+    return f"{setting.benchmark}: {where_text(setting.where)}"
 
 
 def published_tables(findings: Findings) -> list[Table]:

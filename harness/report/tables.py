@@ -13,6 +13,7 @@ from harness.analysis.published import PublishedRow
 from harness.analysis.scales import Scale, scale_of
 from harness.analysis.score_tables import Line, title_of
 from harness.analysis.stats import Estimate
+from harness.grid.column_sets import where_text
 from harness.grid.questions import ALL
 from harness.report.numbers import (
     MISSING,
@@ -105,6 +106,8 @@ def _caption(
         metrics = used.pop()
     missing = f"{MISSING}: not measured" + ", or a part of it is not." * bool(group.averages)
     averages = [f"{column}: {group.meanings[column]}." for column in group.averages]
+    parts = [f"{c} {where_text(s.where)}" for c, s in group.settings.items() if s.where]
+    averages += [f"Of some of the items, which may overlap: {'; '.join(parts)}."] if parts else []
     no_shares = any(group.unit(column) for column in group.columns)
     texts = [
         f"Percent{' (what is no share: as it is)' * no_shares} ± one standard error. "

@@ -6,19 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from harness.errors import GridError
 from harness.evaluation.protocols import LM_EVAL
 from harness.grid.loader import load_grid, shipped_grids
-from harness.grid.questions import (
-    AverageColumn,
-    BenchmarkColumn,
-    TableSpec,
-    question_faults,
-    title_of,
-)
+from harness.grid.questions import TableSpec, question_faults
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import expand
+from harness.grid.table_columns import AverageColumn, BenchmarkColumn, title_of
 
 GRID = """
 name: mine
@@ -218,3 +214,42 @@ def test_every_shipped_grid_with_the_papers_methods_states_the_papers_claims() -
         ]
         assert grid.tables[0].rows == ("zero-init-linear", "random-init")
         assert not grid.tables[0].params
+
+
+def test_a_set_of_columns_is_taken_apart() -> None:
+    table = TableSpec(columns=["mine", {"name": "mine", "columns": "scienceqa", "metric": "acc"}])
+    titles = [title_of(one, {}) for one in table.columns]
+    assert titles == ["mine", "NAT", "SOC", "LAN", "TXT", "IMG", "NO", "G1-6", "G7-12", "Avg"]
+    assert table.columns[1].where == (("subject", ("natural science",)),)
+    assert table.columns[7].where == (("grade", tuple(f"grade{n}" for n in range(1, 7))),)
+    assert table.columns[9].where == ()
+    assert {one.metric for one in table.columns[1:]} == {"acc"}
+
+
+def test_a_column_of_some_items_is_called_by_them() -> None:
+    (column,) = TableSpec(
+        columns=[{"name": "mine", "where": {"kind": ["a", "b"], "seen": False}}]
+    ).columns
+    assert title_of(column, {}) == "mine (kind a or b, seen false)"
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ({}, "is empty"),
+        ("subject", "must be a mapping"),
+        ({"subject": None}, "must be a text"),
+        ({"subject": []}, "must be a text"),
+        ({"subject": {"a": 1}}, "must be a text"),
+        ({1: "a"}, "is no name of a column"),
+    ],
+    ids=str,
+)
+def test_items_that_are_no_columns_and_values(where, said) -> None:
+    with pytest.raises(ValidationError, match=said):
+        TableSpec(columns=[{"name": "mine", "where": where}])
+
+
+def test_an_unknown_set_of_columns() -> None:
+    with pytest.raises(ValidationError, match="scienceqa"):
+        TableSpec(columns=[{"name": "mine", "columns": "sciencqa"}])
