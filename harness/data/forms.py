@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.data.spec import FORMS, Columns
+from harness.data.row_pictures import ALSO, COLUMN
+from harness.data.spec import FORMS, MAY_LACK, Columns
 from harness.errors import DataError, did_you_mean, one_line
 from harness.readers.records import Record
 
 TAKES = (
     "zbench trains on instruction/input/output (input may be absent), prompt/completion, messages "
-    "(or conversations), or text"
+    "(or conversations), text, or ScienceQA's question/choices/answer/hint"
 )
 SAMPLE_ROWS = 100
 """Rows that are looked at to tell the form, where a file names no columns."""
@@ -19,6 +20,8 @@ EXTRAS = ("system", "history", "tools")
 """What other frameworks put beside a row: a system text, turns before it, tools."""
 CONVERSATIONS = ("messages", "conversations")
 PICTURES = ("image", "images", "video", "videos", "audio", "audios")
+PICTURED = tuple(form for form, columns in FORMS.items() if COLUMN in columns)
+"""Forms whose rows may have a picture."""
 PREFERENCES = ({"chosen", "rejected"}, {"preference"}, {"prompt", "completion", "label"})
 BENCHMARK = ("choices", "endings", "options", "answerKey", "mc1_targets", "mc2_targets", "label")
 OFTEN = {
@@ -69,8 +72,8 @@ def form_of(
     sample = list(sample)
     if mapped is not None:
         return _mapped(columns, mapped, place, later=bool(sample))
-    _check_trainable(columns, sample, place)
     found = [form for form in FORMS if _has(form, columns)]
+    _check_trainable(columns, sample, place, pictured=any(form in PICTURED for form in found))
     if len(found) > 1 and "text" in found:
         found.remove("text")  # Alpaca's own set has one of all three in its template
     if len(found) > 1:
@@ -90,11 +93,14 @@ def _mapped(columns: Sequence[str], mapped: Columns, place: str, *, later: bool)
                 f"{place}: has no column '{column}', which `columns` names for {name}"
                 f"{did_you_mean(column, columns)}"
             )
-    form = mapped.form
     own = mapped.named
     free = set(columns) - set(own.values())
-    lacking = [name for name in FORMS[form] if name not in own and name not in free]
-    if due := [name for name in lacking if name != "input"]:
+    lacking = {
+        form: [n for n in FORMS[form] if n not in own and n not in free and n not in MAY_LACK]
+        for form in mapped.forms
+    }
+    form = min(lacking, key=lambda form: bool(lacking[form]))
+    if due := [name for name in lacking[form] if name != "hint"]:
         raise DataError(
             f"{place}: has no column for {' and '.join(due)} (it has {_listed(columns)}); map "
             f"{'it' if len(due) == 1 else 'them'} too by `columns`"
@@ -106,7 +112,10 @@ def _form(name: str, own: Mapping[str, str], columns: Collection[str], *, later:
     """A form and its columns; `later` rows of JSON may have columns that the first ones lack."""
     found = dict(own)
     for due in FORMS[name]:
-        meant = "conversations" if due == "messages" and due not in columns else due
+        other = {"messages": "conversations", COLUMN: ALSO}.get(due, due)
+        meant = other if due not in columns and (due != COLUMN or other in columns) else due
+        if due == COLUMN and own and name == "instruction":
+            continue  # texts alone were meant, before there were pictures
         if due not in own and meant not in own.values() and (meant in columns or later):
             found[due] = meant
     names = EXTRAS + PICTURES * (later and not own)
@@ -117,11 +126,17 @@ def _form(name: str, own: Mapping[str, str], columns: Collection[str], *, later:
 def _has(form: str, columns: Collection[str]) -> bool:
     if form == "messages":
         return any(name in columns for name in CONVERSATIONS)
-    return all(name in columns for name in FORMS[form] if name != "input")
+    return all(name in columns for name in FORMS[form] if name not in MAY_LACK)
 
 
-def _check_trainable(columns: Sequence[str], sample: Sequence[Record], place: str) -> None:
-    """Refuses what has the columns of a form, but is meant for something else."""
+def _check_trainable(
+    columns: Sequence[str], sample: Sequence[Record], place: str, *, pictured: bool
+) -> None:
+    """Refuses what has the columns of a form, but is meant for something else.
+
+    Args:
+        pictured: whether they have those of a form whose rows may have a picture.
+    """
     for meant in PREFERENCES:
         if meant <= set(columns):
             raise DataError(
@@ -129,11 +144,14 @@ def _check_trainable(columns: Sequence[str], sample: Sequence[Record], place: st
                 "; to train on one answer alone, map its column by `columns`"
             )
     for name in PICTURES:
+        if pictured and name in (COLUMN, ALSO):
+            continue
         if name in columns and (not sample or any(row.get(name) for row in sample)):
-            raise DataError(
-                f"{place}: holds pictures, sound or film (column {name}), which no text model is "
-                f"trained on; {TAKES}"
-            )
+            said = "sound or film (column {}), which no model here is trained on"
+            if name in (COLUMN, ALSO):
+                said = "pictures (column {}), which are taken beside instruction/input/output and "
+                said += "in ScienceQA's form alone"
+            raise DataError(f"{place}: holds {said.format(name)}; {TAKES}")
 
 
 def _no_form(columns: Sequence[str], sample: Sequence[Record]) -> str:
@@ -161,14 +179,16 @@ def guessed_columns(columns: Sequence[str]) -> dict[str, str]:
         for name, often in OFTEN.items()
     }
     for form in FORMS:
-        due = {name: guess.get(name) for name in FORMS[form] if name != "input"}
+        due = {name: guess.get(name) for name in FORMS[form] if name not in MAY_LACK}
         if form != "completion" and all(due.values()):
-            return {name: column for name, column in due.items() if column and column != name}
+            found = {name: column for name, column in due.items() if column and column != name}
+            pictures = [name for name in (COLUMN, ALSO) if name in columns and form in PICTURED]
+            return found | {COLUMN: pictures[0]} if found and pictures else found
     return {}
 
 
 def _example(form: str) -> str:
-    pairs = ", ".join(f"{name}: COLUMN" for name in FORMS[form] if name != "input")
+    pairs = ", ".join(f"{name}: COLUMN" for name in FORMS[form] if name not in MAY_LACK)
     return f"`columns: {{{pairs}}}`"
 
 

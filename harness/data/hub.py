@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import DataError, one_line
-from harness.readers.arrow_files import BATCH_ROWS
+from harness.readers.arrow_files import rows_at_once
 from harness.readers.column_types import plain_type
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def text_batches(table: pyarrow.Table, columns: Sequence[str]) -> Iterator[pyarr
 
     chosen = table.select(list(columns))
     fields = [(one.name, plain_type(one.type)) for one in chosen.schema]
-    for batch in chosen.to_batches(BATCH_ROWS):
+    for batch in chosen.to_batches(rows_at_once(chosen.schema)):
         yield batch.cast(pyarrow.schema(fields))
 
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from harness.data.encoding import Runs, decode, encode_renderings
 from harness.data.marks import joined
-from harness.data.rows import Completion, Row
+from harness.data.rows import Completion, Row, picture_of
 from harness.data.sets import shuffled
 from harness.data.templates import (
-    ALPACA,
+    PAIRS,
     fault_line,
     opens_with_bos,
     prompt_and_response,
@@ -108,7 +108,7 @@ def tokenize(
 ) -> list[Example]:
     """The rows' tokens, cut after `max_length`.
 
-    In Alpaca's template, and without one: BOS + tokens of (prompt + output as one text) + EOS. As
+    In the templates of `PAIRS`: BOS + tokens of (prompt + output as one text) + EOS. As
     many leading tokens count as prompt as the prompt alone has. LLaMA's tokenizer joins the colon
     that ends the prompt with a first "-" of a response (3.3% of Alpaca); that token then counts as
     prompt, as in the published training. Of a prompt and a completion, such a token is in the loss:
@@ -138,7 +138,7 @@ def tokenize(
             "tokenizer_config.json"
         )
     name = template_of(rows[0], template) if rows else None
-    write = _pairs if name in (None, ALPACA) else partial(_renderings, all_in_loss=all_in_loss)
+    write = _pairs if name in PAIRS else partial(_renderings, all_in_loss=all_in_loss)
     examples: list[Example] = []
     for start in range(0, len(rows), TOKENIZE_ROWS):
         part = rows[start : start + TOKENIZE_ROWS]
@@ -146,7 +146,9 @@ def tokenize(
             if isinstance(found, RowFault):
                 raise DataError(fault_line(number_of(row), found, place))
             ids, runs = found
-            examples.append(cut(ids, ((0, len(ids)),) if all_in_loss else runs, max_length))
+            example = cut(ids, ((0, len(ids)),) if all_in_loss else runs, max_length)
+            picture = picture_of(rows[row])
+            examples.append(replace(example, picture=picture.sha256) if picture else example)
     for note in (
         lost_note(sum(not example.num_labels for example in examples), len(examples)),
         cut_note(count_cut(examples), len(examples)),

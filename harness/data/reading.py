@@ -16,11 +16,23 @@ from harness.data.conversations import (
     turns_of,
     with_system,
 )
-from harness.data.forms import SAMPLE_ROWS, Form, form_of, known_columns
-from harness.data.rows import Completion, Conversation, Instruction, Row, Text, texts_of
-from harness.data.spec import ODD_ROWS, DataSpec, Where
+from harness.data.forms import PICTURED, SAMPLE_ROWS, Form, form_of, known_columns
+from harness.data.row_pictures import COLUMN, PictureReader
+from harness.data.rows import (
+    Completion,
+    Conversation,
+    Instruction,
+    Row,
+    ScienceQuestion,
+    Text,
+    picture_of,
+    texts_of,
+)
+from harness.data.science_rows import science_question
+from harness.data.spec import MAY_LACK, ODD_ROWS, DataSpec, Where
+from harness.data.templates import NAMES
 from harness.errors import DataError, did_you_mean
-from harness.readers.column_types import is_plain
+from harness.readers.column_types import is_plain, may_hold_pictures
 from harness.readers.records import Record, Records, open_records
 
 if TYPE_CHECKING:
@@ -54,13 +66,16 @@ class RowReport:
     empty: int = 0
     """Of `rows`: with an empty response."""
     text_bytes: int = 0
-    """About: characters of the rows' texts."""
+    """About: characters of the rows' texts, and bytes of their pictures."""
+    pictures: int = 0
+    """Of `rows`: with a picture."""
     longest: int = 0
     """Bytes of the texts of the longest row: it has no more tokens of its own."""
 
     def __str__(self) -> str:
         odd = self.odd | odd_counts(empty=self.empty)
         said = [f"{count:,} {ODD_ROWS[name]}" for name, count in odd.items()]
+        said = [f"{self.pictures:,} with a picture"] * bool(self.pictures) + said
         template = f", {self.template}" if self.template else ""
         return "; ".join([f"{self.rows:,} rows ({self.form}{template})", *said])
 
@@ -77,10 +92,14 @@ class RowReport:
 
 def template_title(form: str, template: str | None) -> str:
     """What rows of a form are put into, in words."""
-    own = {"instruction": "template alpaca", "messages": "template chat"}
+    own = {
+        "instruction": "template alpaca",
+        "messages": "template chat",
+        "scienceqa": "template scienceqa",
+    }
     if template is None:
         return own.get(form, "no template")
-    return f"template {template}" if template in ("alpaca", "chat") else "a Jinja template"
+    return f"template {template}" if template in NAMES else "a Jinja template"
 
 
 @dataclass
@@ -93,6 +112,7 @@ class RowReader:
     _bad: list[str] = field(default_factory=list)
     _form_of: Path | str = ""
     _files: int = 1
+    _pictures: PictureReader = field(default_factory=PictureReader)
 
     def rows_of_files(self, files: Sequence[Path], place: str) -> Iterator[Row]:
         """Yields the rows of files of one form, in order; `place` is what the grid calls them.
@@ -102,7 +122,7 @@ class RowReader:
         """
         self._files = len(files)
         for file in files:
-            self._number = 0
+            self._number, self._pictures.folder = 0, file.parent
             with open_records(file, known_columns(self.spec.columns)) as records:
                 yield from self._rows(records, str(file))
         self._finish(place)
@@ -136,8 +156,11 @@ class RowReader:
         if records.types is not None:
             form = form_of(list(records.types), self.spec.columns, (), place)
             for name in form.read:
-                if not is_plain(records.types[name]):
-                    raise DataError(f"{place}: column {name} holds {records.types[name]}, no text")
+                kind = records.types[name]
+                is_picture = name == form.columns.get(COLUMN)
+                if not (may_hold_pictures(kind) if is_picture else is_plain(kind)):
+                    due = "picture" if is_picture else "text"
+                    raise DataError(f"{place}: column {name} holds {kind}, no {due}")
             return form, records.read(self._columns(form, records, place))
         rows = records.read(())
         sample = list(itertools.islice(rows, SAMPLE_ROWS))
@@ -178,13 +201,13 @@ class RowReader:
         """The row of a record; None where it is not trained on."""
         policy, report, where = self.spec.on_bad_rows, self.report, self.spec.where
         try:
-            row = make_row(form, record, keep=False)
+            row = make_row(form, record, self._pictures, keep=False)
         except BadRow as fault:
             said = str(fault)
             if policy == "drop":
                 report.dropped += 1
                 return None
-            if policy != "keep" or (filled := _filled(form, record)) is None:
+            if policy != "keep" or (filled := self._filled(form, record)) is None:
                 self._note(number, said, place)
                 return None
             row, report.filled = filled, report.filled + 1
@@ -202,10 +225,20 @@ class RowReader:
             report.empty += 1
         report.rows += 1
         report.text_bytes += size
+        if (picture := picture_of(row)) is not None:
+            report.pictures += 1
+            report.text_bytes += len(picture.data)
         if 4 * size > report.longest:  # a character has at most 4 bytes
             own = sum(len(text.encode(errors="replace")) for text in texts_of(row))
             report.longest = max(report.longest, own)
         return row
+
+    def _filled(self, form: Form, record: Record) -> Row | None:
+        """A bad row with empty texts where it has none; None where even that makes no row."""
+        try:
+            return make_row(form, record, self._pictures, keep=True)
+        except BadRow:
+            return None
 
     def _note(self, number: int, said: str, place: str) -> None:
         row = f"row {number}" if self._files < 2 else f"{Path(place).name}, row {number}"
@@ -241,39 +274,35 @@ def _condition_of(spec: DataSpec) -> Condition | None:
     return Condition(spec.where)
 
 
-def _filled(form: Form, record: Record) -> Row | None:
-    """A bad row with empty texts where it has none; None where even that makes no row."""
-    try:
-        return make_row(form, record, keep=True)
-    except BadRow:
-        return None
-
-
-def make_row(form: Form, record: Mapping[str, Any], *, keep: bool) -> Row:
+def make_row(form: Form, record: Mapping[str, Any], pictures: PictureReader, *, keep: bool) -> Row:
     """The row of a record; `keep` takes a missing text for an empty one.
 
     Raises:
-        BadRow: it lacks a text, or its turns are out of order.
+        BadRow: it lacks a text, its turns are out of order, or its picture is broken.
     """
-    row = _made(form, record, keep=keep)
+    row = _made(form, record, pictures, keep=keep)
     own = "system" if isinstance(row, Conversation) else None  # it has a place for that
     refuse_beside(record, *(name for name in form.extras if name != own))
     return row
 
 
-def _made(form: Form, record: Mapping[str, Any], *, keep: bool) -> Row:
+def _made(form: Form, record: Mapping[str, Any], pictures: PictureReader, *, keep: bool) -> Row:
     columns = form.columns
 
     def text(name: str) -> str:
         column = columns.get(name, name)
         if name in columns and column in record:
             return text_of(record[column], column, keep=keep)
-        if name != "input" and not keep:
+        if name not in MAY_LACK and not keep:
             raise BadRow(f"has no {column}")
         return ""
 
-    if form.name == "instruction":
-        return Instruction(text("instruction"), text("input"), text("output"))
+    if form.name in PICTURED:
+        column = columns.get(COLUMN, COLUMN)
+        picture = pictures.picture(record.get(column), column) if COLUMN in columns else None
+        if form.name == "scienceqa":
+            return science_question(record, columns, picture)
+        return Instruction(text("instruction"), text("input"), text("output"), picture)
     if form.name == "text":
         return Text(text("text"))
     if form.name == "messages":
@@ -292,4 +321,4 @@ def has_empty_response(row: Row) -> bool:
     """Whether nothing but the end is learned of a row, or of a turn of it."""
     if isinstance(row, Conversation):
         return any(turn.role == "assistant" and not turn.content for turn in row.turns)
-    return not texts_of(row)[-1]
+    return not (isinstance(row, ScienceQuestion) or texts_of(row)[-1])

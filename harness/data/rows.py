@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from harness.readers.pictures import Picture
+
 Role = Literal["system", "user", "assistant"]
 
 
@@ -15,11 +17,13 @@ class Instruction:
     instruction: str
     input: str
     output: str
+    image: Picture | None = None
 
     @property
     def content(self) -> Any:
         """What the row's identity is taken over."""
-        return self.instruction, self.input, self.output
+        texts = self.instruction, self.input, self.output
+        return texts if self.image is None else (*texts, self.image.sha256)
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,42 @@ class Text:
         return {"text": self.text}
 
 
-Row = Instruction | Completion | Conversation | Text
+@dataclass(frozen=True)
+class ScienceQuestion:
+    """A question of ScienceQA's form: options of which one is right, and often a picture."""
+
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+    """The right option, from 0."""
+    hint: str = ""
+    """The context; empty where there is none, as lecture and solution."""
+    lecture: str = ""
+    solution: str = ""
+    image: Picture | None = None
+
+    @property
+    def content(self) -> Any:
+        """What the row's identity is taken over."""
+        stated = {name: value for name, value in vars(self).items() if value not in ("", None)}
+        picture = {} if self.image is None else {"image": self.image.sha256}
+        return stated | {"choices": list(self.choices)} | picture
+
+
+Row = Instruction | Completion | Conversation | Text | ScienceQuestion
 
 
 def texts_of(row: Row) -> list[str]:
     """All texts of a row."""
     if isinstance(row, Conversation):
         return [turn.content for turn in row.turns]
+    if isinstance(row, Instruction):
+        return [row.instruction, row.input, row.output]
+    if isinstance(row, ScienceQuestion):
+        return [row.question, row.hint, *row.choices, row.lecture, row.solution]
     return list(vars(row).values())
+
+
+def picture_of(row: Row) -> Picture | None:
+    """The picture that a row has."""
+    return row.image if isinstance(row, Instruction | ScienceQuestion) else None

@@ -11,7 +11,7 @@ from harness.data.instructions import Example, label_runs
 from harness.data.rows import Row
 from harness.data.spec import DataSpec
 from harness.data.template_choice import jinja_sha256
-from harness.data.templates import template_of
+from harness.data.templates import NAMES, template_of
 from harness.records.prompts import Piece, Prompt
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def training_prompt(
 ) -> Prompt:
     """A training row as the model is given it, with what is in the loss marked."""
     template = template_of(row, data.template) or "none"
-    if template not in ("alpaca", "chat", "none"):
+    if template not in (*NAMES, "none"):
         template = f"jinja {jinja_sha256(template)[:8]}"
     return Prompt(template, pieces_of(example.token_ids, label_runs(example), tokenizer))
 

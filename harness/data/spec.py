@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_
 from pydantic.json_schema import SkipJsonSchema
 
 from harness.data.template_choice import GridTemplate, template_settings
+from harness.data.templates import PAIRS
 from harness.records.prefetched import is_prefetched
 from harness.spec import Fault, Spec, UserPath, is_hub_name, place_of
 
@@ -55,12 +56,15 @@ class ValidationSpec(Spec):
 
 
 FORMS = {
-    "instruction": ("instruction", "input", "output"),
+    "instruction": ("instruction", "input", "output", "image"),
     "completion": ("prompt", "completion"),
     "messages": ("messages",),
     "text": ("text",),
+    "scienceqa": ("question", "choices", "answer", "hint", "lecture", "solution", "image"),
 }
-"""The forms of a row, and the columns that each has; `input` may be absent."""
+"""The forms of a row, and the columns that each has."""
+MAY_LACK = ("input", "lecture", "solution", "image")
+"""Those that may be absent."""
 
 
 def _unset(value: object) -> bool:
@@ -77,6 +81,15 @@ class Columns(Spec):
     completion: str | None = Field(default=None, exclude_if=_unset)
     messages: str | None = Field(default=None, exclude_if=_unset)
     text: str | None = Field(default=None, exclude_if=_unset)
+    question: str | None = Field(default=None, exclude_if=_unset)
+    choices: str | None = Field(default=None, exclude_if=_unset)
+    answer: str | None = Field(default=None, exclude_if=_unset)
+    hint: str | None = Field(default=None, exclude_if=_unset)
+    lecture: str | None = Field(default=None, exclude_if=_unset)
+    solution: str | None = Field(default=None, exclude_if=_unset)
+    image: str | None = Field(default=None, exclude_if=_unset)
+    """Of a picture: bytes, or the path of a file beside the data's. Rows of instructions that are
+    mapped have one only where it is mapped too."""
 
     @property
     def named(self) -> dict[str, str]:
@@ -84,14 +97,14 @@ class Columns(Spec):
         return {name: column for name, column in self if column is not None}
 
     @property
-    def form(self) -> str:
-        """The form that they are columns of."""
-        return next(form for form, columns in FORMS.items() if set(self.named) <= set(columns))
+    def forms(self) -> list[str]:
+        """The forms that they are columns of."""
+        return [form for form, columns in FORMS.items() if set(self.named) <= set(columns)]
 
     @model_validator(mode="after")
     def _of_one_form(self) -> Self:
         named = self.named
-        if not any(named and set(named) <= set(columns) for columns in FORMS.values()):
+        if not named or not self.forms:
             forms = "; ".join(", ".join(columns) for columns in FORMS.values())
             raise Fault(f"must map the columns of one form ({forms})")
         if len(set(named.values())) < len(named):
@@ -144,8 +157,9 @@ class DataSpec(Spec):
     num_rows: Annotated[int, Field(ge=1, le=10**10)] | None = None
     """Stated size, checked when the data is read; lets `plan` count steps without the data."""
     template: GridTemplate = Field(default=None, exclude_if=_unset)
-    """`alpaca`, `chat` (the tokenizer's chat template), or a Jinja text, which a grid gives as a
-    file beside it. Where absent, the one of the rows' form: see `harness.data.templates`."""
+    """`alpaca`, `chat` (the tokenizer's chat template), `scienceqa` or `scienceqa-qcm-ale`, or a
+    Jinja text, which a grid gives as a file beside it. Where absent, the one of the rows' form: see
+    `harness.data.templates`."""
     system: Annotated[str, Field(min_length=1, max_length=20_000)] | None = Field(
         default=None, exclude_if=_unset
     )
@@ -189,8 +203,8 @@ class DataSpec(Spec):
 
     @model_validator(mode="after")
     def _system_has_a_place(self) -> Self:
-        if self.system is not None and self.template == "alpaca":
-            raise Fault("system has no place in template alpaca; say `template: chat`")
+        if self.system is not None and self.template in PAIRS[1:]:
+            raise Fault(f"system has no place in template {self.template}; say `template: chat`")
         return self
 
     @property

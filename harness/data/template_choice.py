@@ -11,7 +11,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from harness.data.templates import ALPACA, CHAT
+from harness.data.scienceqa import SCIENCEQA
+from harness.data.templates import ALPACA, NAMES
 from harness.errors import ZbenchError, did_you_mean
 from harness.readers.files import read_text, user_path
 from harness.spec import Fault
@@ -26,9 +27,9 @@ def template_settings(template: str | None, system: str | None) -> dict[str, str
     A Jinja text is known by its hash.
     """
     found = {}
-    if template not in (None, ALPACA):  # Alpaca's is the default where it can be stated
+    if template not in (None, ALPACA, SCIENCEQA):  # each the default where it can be stated
         found["template"] = (
-            template if template == CHAT else f"sha256:{jinja_sha256(str(template))}"
+            str(template) if template in NAMES else f"sha256:{jinja_sha256(str(template))}"
         )
     return found if system is None else found | {"system": system}
 
@@ -44,7 +45,7 @@ def _is_jinja(template: str) -> bool:
 
 def _read(template: str | None, info: ValidationInfo) -> str | None:
     """The template's name, or the Jinja text of its file, or that text as it is given."""
-    if template in (None, ALPACA, CHAT):
+    if template is None or template in NAMES:
         return template
     text = str(template)
     if not _is_jinja(text):
@@ -63,8 +64,8 @@ def _text_of(path: str, folder: Path) -> str:
     try:
         file = folder / user_path(path)
         if not file.is_file():
-            near = did_you_mean(path, (ALPACA, CHAT))
-            raise Fault(f"neither alpaca nor chat, and no Jinja file {file}{near}")
+            near = did_you_mean(path, NAMES)
+            raise Fault(f"neither {' nor '.join(NAMES)}, and no Jinja file {file}{near}")
         text = read_text(file)
     except ZbenchError as fault:
         raise Fault(str(fault)) from fault
@@ -76,4 +77,4 @@ def _text_of(path: str, folder: Path) -> str:
 GridTemplate = Annotated[
     Annotated[str, Field(min_length=1, max_length=LONGEST)] | None, AfterValidator(_read)
 ]
-"""`alpaca`, `chat`, a Jinja text, or a file that holds one, which is read and put in its place."""
+"""A name (`NAMES`), a Jinja text, or a file that holds one, which is read and put in its place."""

@@ -5,6 +5,7 @@
     prompt       as it is, then completion   user: prompt                    columns, messages
     messages     `chat`                      the turns                       messages
     text         as it is, all in the loss   (no turns: refused)             its column
+    scienceqa    ScienceQA's own, QCM-A      user: its prompt                messages
 
 No torch here: planning imports this file.
 """
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from harness.data.chat import ControlTokens, Rendering, RowTemplate
 from harness.data.jinja import DATE_STRING, writes_date
-from harness.data.rows import Completion, Conversation, Instruction, Row, Text
+from harness.data.rows import Completion, Conversation, Instruction, Row, ScienceQuestion, Text
+from harness.data.scienceqa import SCIENCEQA, SCIENCEQA_ALE, prompt_and_answer
 from harness.data.turns import RowFault
 from harness.errors import DataError, ModelError, did_you_mean
 
@@ -27,7 +29,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ALPACA, CHAT = "alpaca", "chat"
-"""Names of templates; any other is the text of a Jinja file."""
+"""Names of templates; any other is one of ScienceQA's, or the text of a Jinja file."""
+PAIRS = (None, ALPACA, SCIENCEQA, SCIENCEQA_ALE)
+"""Templates, and none, that make a prompt and the response that follows it."""
+NAMES = (ALPACA, CHAT, SCIENCEQA, SCIENCEQA_ALE)
+"""What a grid may name."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +66,28 @@ def format_prompt(instruction: Row) -> str:
 
 def template_of(row: Row, template: str | None) -> str | None:
     """The template that a row is put into; None where it stays as it is."""
-    if template is None and isinstance(row, Conversation):
-        return CHAT
-    return ALPACA if template is None and isinstance(row, Instruction) else template
+    if template is not None:
+        return template
+    own = {Conversation: CHAT, Instruction: ALPACA, ScienceQuestion: SCIENCEQA}
+    return own.get(type(row))
 
 
 def prompt_and_response(row: Row, template: str | None, system: str | None) -> tuple[str, str]:
-    """The two parts of a row in Alpaca's template, or without one; the second is in the loss.
+    """The two parts of a row in a template of `PAIRS`; the second is in the loss.
 
     Raises:
         RowFault: the template is not for rows of this form, or has no place for a system text.
     """
     if template == ALPACA and not isinstance(row, Instruction):
         raise RowFault("template alpaca is for rows with an instruction and an output; say `chat`")
+    if template in (SCIENCEQA, SCIENCEQA_ALE) and not isinstance(row, ScienceQuestion):
+        raise RowFault(
+            f"template {template} is for rows with question, choices, answer and hint; leave it out"
+        )
     if system is not None:
         raise RowFault("`system` has no place in this template; say `template: chat`")
+    if isinstance(row, ScienceQuestion):
+        return prompt_and_answer(row, explained=template == SCIENCEQA_ALE)
     if isinstance(row, Instruction):
         return format_prompt(row), row.output
     if isinstance(row, Completion):
@@ -184,7 +197,8 @@ def render(
 def _rendering(
     row: Row, template: str | None, tokenizer: PreTrainedTokenizerBase, system: str | None
 ) -> Rendering:
-    if template is not None and template != ALPACA:
+    if template not in PAIRS:
+        assert template is not None
         return row_template(template, tokenizer, system).rendering(row)
     prompt, response = prompt_and_response(row, template, system)
     span = len(prompt), len(prompt) + len(response)
@@ -200,7 +214,7 @@ def opens_with_bos(
     """
     if template == CHAT or tokenizer.bos_token_id is None:
         return False
-    return template in (None, ALPACA) or not rendering.text.startswith(str(tokenizer.bos_token))
+    return template in PAIRS or not rendering.text.startswith(str(tokenizer.bos_token))
 
 
 def fault_line(number: int, fault: RowFault, place: str) -> str:

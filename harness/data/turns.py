@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.data.rows import Conversation, Instruction, Row, Text, Turn
+from harness.data.rows import Conversation, Instruction, Row, ScienceQuestion, Text, Turn
+from harness.data.scienceqa import prompt_and_answer
 
 ANSWERS = ("output", "completion")
 """Columns of what the assistant says."""
@@ -28,6 +29,9 @@ def turns_of(row: Row, system: str | None) -> list[Turn]:
     elif isinstance(row, Instruction):
         asked = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
         turns = [Turn("user", asked), Turn("assistant", row.output)]
+    elif isinstance(row, ScienceQuestion):
+        asked, answer = prompt_and_answer(row)
+        turns = [Turn("user", asked), Turn("assistant", answer.strip())]
     else:
         turns = [Turn("user", row.prompt), Turn("assistant", row.completion)]
     if system is not None and not any(turn.role == "system" for turn in turns):
@@ -36,5 +40,7 @@ def turns_of(row: Row, system: str | None) -> list[Turn]:
 
 
 def columns_of(row: Row) -> dict[str, str]:
-    """A row's texts by their column; none of a conversation."""
-    return {} if isinstance(row, Conversation) else dict(vars(row))
+    """A row's texts by their column; none of a conversation, and of a question of ScienceQA."""
+    if isinstance(row, Conversation | ScienceQuestion):
+        return {}
+    return {name: value for name, value in vars(row).items() if name != "image"}

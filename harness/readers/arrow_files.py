@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import one_line, plain_message
+from harness.readers.column_types import holds_bytes
 from harness.readers.files import Unreadable, unreadable
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 FILE, STREAM = b"ARROW1", b"\xff\xff\xff\xff"
 BATCH_ROWS = 4096
 """Rows that are made at once."""
+PICTURE_ROWS = 64
+"""The same, where rows hold pictures."""
 
 
 def arrow_types(path: Path) -> dict[str, pyarrow.DataType]:
@@ -42,10 +45,16 @@ def arrow_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     with _opened(path) as reader:
         for batch in _batches(reader):
             chosen = batch.select(list(columns))
-            for start in range(0, chosen.num_rows, BATCH_ROWS):
-                part = chosen.slice(start, BATCH_ROWS)
+            size = rows_at_once(chosen.schema)
+            for start in range(0, chosen.num_rows, size):
+                part = chosen.slice(start, size)
                 part.validate(full=True)
                 yield from part.to_pylist()
+
+
+def rows_at_once(schema: pyarrow.Schema) -> int:
+    """How many rows of such columns are made at once."""
+    return PICTURE_ROWS if any(holds_bytes(field.type) for field in schema) else BATCH_ROWS
 
 
 def _batches(reader: Any) -> Iterator[pyarrow.RecordBatch]:

@@ -34,6 +34,38 @@ def is_plain(kind: pyarrow.DataType) -> bool:
     )
 
 
+def is_bytes(kind: pyarrow.DataType) -> bool:
+    """Whether a column of this type holds bytes, in any of Arrow's forms."""
+    from pyarrow import types
+
+    return bool(
+        types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_binary_view(kind)
+        or types.is_fixed_size_binary(kind)
+    )
+
+
+def may_hold_pictures(kind: pyarrow.DataType) -> bool:
+    """Whether it may be pictures: bytes, paths, `{bytes, path}`, or a list of these."""
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return {field.name for field in kind} <= {"bytes", "path"}
+    if is_list(kind):
+        return may_hold_pictures(kind.value_type)
+    return bool(is_bytes(kind) or is_text(kind) or types.is_null(kind))
+
+
+def holds_bytes(kind: pyarrow.DataType) -> bool:
+    """Whether bytes stand in it, at any depth."""
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return any(holds_bytes(field.type) for field in kind)
+    return holds_bytes(kind.value_type) if is_list(kind) else is_bytes(kind)
+
+
 def is_list(kind: pyarrow.DataType) -> bool:
     """Whether it is a list, of any of Arrow's forms."""
     from pyarrow import types

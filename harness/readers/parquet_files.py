@@ -7,13 +7,21 @@ read as their distinct values with numbers; what they come to is added up before
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import one_line, plain_message
-from harness.readers.column_types import is_list, is_plain, is_text, plain_type
+from harness.readers.column_types import (
+    holds_bytes,
+    is_bytes,
+    is_list,
+    is_plain,
+    is_text,
+    may_hold_pictures,
+    plain_type,
+)
 from harness.readers.files import Unreadable, check_file, unreadable
 from harness.readers.formats import format_of
 
@@ -24,6 +32,8 @@ BATCH_ROWS = 65_536
 """Rows that are read at once, at most."""
 NESTED_ROWS = 4096
 """The same, where texts cannot be read as numbers."""
+PICTURE_ROWS = 64
+"""The same, where rows hold pictures."""
 MAX_BATCH_BYTES = 128 * 2**20
 """Texts that are in memory at once, at most; larger batches are cut into parts."""
 MAX_ROW_BYTES = 64 * 2**20
@@ -36,8 +46,14 @@ MAX_GROUP_VALUES = 2**26
 """Values in one row group of one column: lists may hold any number of empty ones."""
 MAGIC = b"PAR1"
 
-Kind = Literal["text", "plain"]
-"""What a column may hold: text; or anything that JSON can say (text, numbers, lists of them)."""
+Kind = Literal["text", "plain", "picture"]
+"""What a column may hold: text; or anything that JSON can say (text, numbers, lists of them); or
+pictures (bytes, or paths)."""
+_DUE: Mapping[Kind, tuple[Callable[[pyarrow.DataType], bool], str]] = {
+    "text": (is_text, "text"),
+    "plain": (is_plain, "text, numbers or lists of them"),
+    "picture": (may_hold_pictures, "pictures as bytes, or their paths"),
+}
 
 
 @dataclass(frozen=True)
@@ -66,8 +82,8 @@ class Footer:
             )
         for name, kind in columns.items():
             found = self.types[name]
-            if not (is_text(found) if kind == "text" else is_plain(found)):
-                due = "text" if kind == "text" else "text, numbers or lists of them"
+            fits, due = _DUE[kind]
+            if not fits(found):
                 raise Unreadable(
                     self.path,
                     "content",
@@ -85,16 +101,19 @@ def read_footer(path: Path) -> Footer:
     return _footer_of(path, _open(path))
 
 
-def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
+def read_batches(
+    path: Path, columns: Sequence[str], *, pictures: Collection[str] = ()
+) -> Iterator[pyarrow.RecordBatch]:
     """Yields the columns' rows in order, in batches whose texts are at most MAX_BATCH_BYTES.
 
-    Texts come as plain strings, whatever form the file has them in, and are valid Unicode.
+    Texts come as plain strings, whatever form the file has them in, and are valid Unicode. Columns
+    of `pictures` may hold bytes; batches are small then.
 
     Raises:
         Unreadable: the file cannot be read, lacks a column, is damaged, or has a row that is larger
             than MAX_ROW_BYTES.
     """
-    read_footer(path).check(dict.fromkeys(columns, "plain"))
+    read_footer(path).check({n: "picture" if n in pictures else "plain" for n in columns})
     file = _open(path, as_numbers=True)
     _check_groups(path, file)
     start = 0
@@ -112,6 +131,10 @@ def _group_batches(
     """Yields one row group's batches, with texts as numbers of their distinct values."""
     import pyarrow
 
+    if any(holds_bytes(file.schema_arrow.field(name).type) for name in columns):
+        for batch in _open(path).iter_batches(PICTURE_ROWS, [group], columns=columns):
+            yield batch.select(columns)
+        return
     batches = file.iter_batches(BATCH_ROWS, [group], columns=columns, use_threads=False)
     try:
         first = next(batches, None)
@@ -279,7 +302,7 @@ def _text_bytes(column: pyarrow.Array) -> int:
         return sum(_text_bytes(child) for child in column.flatten())
     if is_list(kind):
         return _text_bytes(column.flatten())
-    return int(column.nbytes) if is_text(kind) else 0
+    return int(column.nbytes) if is_text(kind) or is_bytes(kind) else 0
 
 
 def _listed(names: Mapping[str, object], most: int = 12) -> str:

@@ -35,10 +35,13 @@ class Picture:
         return cls(hashlib.sha256(data).hexdigest(), data)
 
     def check(self) -> tuple[int, int]:
-        """Its width and height in pixels, from its header; the pixels are not decoded.
+        """Its width and height in pixels, from its header.
+
+        The pixels are not decoded, but a PNG's checksums are looked at, and a JPEG without an end
+        is decoded: both tell what was cut off.
 
         Raises:
-            BadPicture: it is empty, of no known format, or huge.
+            BadPicture: it is empty, of no known format, cut off, or huge.
         """
         from PIL import Image
 
@@ -49,14 +52,25 @@ class Picture:
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 with Image.open(io.BytesIO(self.data)) as image:
                     width, height = image.size
+                    if width * height <= LARGEST_PIXELS:
+                        self._check_end(image)
+        except Image.DecompressionBombError as fault:
+            raise BadPicture(f"the picture is huge ({plain_message(fault)})") from fault
         except Exception as fault:  # of Pillow's many decoders
-            raise BadPicture(f"its bytes are no picture ({plain_message(fault)})") from fault
+            said = plain_message(fault).partition(" <_io")[0]  # where Pillow found it
+            raise BadPicture(f"its bytes are no picture, or its end is missing ({said})") from fault
         if width * height > LARGEST_PIXELS:
             raise BadPicture(
                 f"the picture is huge ({width} x {height} pixels); at most "
                 f"{LARGEST_PIXELS:,} pixels are taken"
             )
         return width, height
+
+    def _check_end(self, image: Image) -> None:
+        if image.format == "PNG":
+            image.verify()
+        elif image.format == "JPEG" and b"\xff\xd9" not in self.data[-1024:]:
+            image.load()
 
     def decode(self) -> Image:
         """Its pixels, as RGB.

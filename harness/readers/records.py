@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.readers.arrow_files import arrow_rows, arrow_types
+from harness.readers.column_types import holds_bytes
 from harness.readers.csv_rows import CsvRows
 from harness.readers.files import Unreadable, check_file
 from harness.readers.formats import HEAD_BYTES, format_of_head
@@ -62,7 +63,12 @@ def open_records(path: Path, known: Collection[str] = ()) -> Iterator[Records]:
     if kind == "parquet":
         with unpacked_file(path) as file:
             types = read_footer(file).types
-            yield Records(path, types, lambda columns: table_rows(read_batches(file, columns)))
+            pictures = {name for name, kind in types.items() if holds_bytes(kind)}
+            yield Records(
+                path,
+                types,
+                lambda columns: table_rows(read_batches(file, columns, pictures=pictures)),
+            )
     elif kind in ("an Arrow file (Feather)", "an Arrow stream"):
         with unpacked_file(path) as file:
             yield Records(path, arrow_types(file), lambda columns: arrow_rows(file, columns))

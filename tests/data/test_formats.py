@@ -17,13 +17,14 @@ import pytest
 from harness.data.rows import Conversation, Instruction, Row, Text, Turn
 from harness.data.sets import choose, content_of, count_rows, read_chosen, read_instructions
 from harness.data.spec import DataSpec
+from harness.data.turns import columns_of
 from harness.errors import ZbenchError
 from tests.fixtures.real_data import DATA_ROOT
 
 ROWS = tuple(
     Instruction(f'Say "{n}", née\n\tso', "" if n % 3 else "a, b; c", str(n)) for n in range(40)
 )
-RECORDS = [vars(row) for row in ROWS]
+RECORDS = [columns_of(row) for row in ROWS]
 CHATS = [
     {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}"}]}
     for n in range(9)
@@ -122,7 +123,7 @@ def test_the_rows_are_those_that_datasets_reads(tmp_path: Path, form: str, build
     theirs = datasets.load_dataset(
         builder, data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"), **extra
     )
-    assert [vars(row) for row in read(path)] == list(theirs)
+    assert [columns_of(row) for row in read(path)] == list(theirs)
 
 
 def test_a_set_that_was_saved_to_disk_is_read_split_by_split(tmp_path: Path) -> None:
@@ -270,7 +271,7 @@ def test_a_column_of_one_name_is_a_table_of_it(tmp_path: Path) -> None:
 
 def test_cells_of_a_table_of_texts_are_texts(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("id,instruction,output\n1,7,NA\n2,null,0.50\n3,x,\n")
-    assert [vars(row) for row in read(tmp_path / "rows.csv")] == [
+    assert [columns_of(row) for row in read(tmp_path / "rows.csv")] == [
         {"instruction": "7", "input": "", "output": "NA"},
         {"instruction": "null", "input": "", "output": "0.50"},
         {"instruction": "x", "input": "", "output": ""},
@@ -301,12 +302,11 @@ def test_real_files_are_read(name: str, kind: type[Row], count: int) -> None:
     ("name", "said"),
     [
         ("formats/dpo_en_demo.json", "holds preferences (conversations, chosen, rejected)"),
-        ("formats/mllm_demo.json", "holds pictures, sound or film (column images)"),
+        ("formats/mllm_demo.json", "holds pictures (column images), which are taken"),
         ("formats/glaive_toolcall_en_demo.json", "row 0: turn 3 is a tool call or its answer"),
         ("alpaca_eval/alpaca-7b_annotations_gpt4.json", "holds preferences (instruction, output_1"),
         ("arc_easy/test.parquet", "choices, answerKey belong to a benchmark's items"),
         ("mmlu/dev.parquet", "choices belongs to a benchmark's items"),
-        ("scienceqa/test_pictures_240.parquet", "holds pictures, sound or film (column image)"),
         ("scienceqa/gpt3_cot_predictions.json", "is one JSON object (acc, results, outputs)"),
         ("peft_suite/metamathqa.json", "if rows are its rows, give that list alone"),
         ("instructions/vicuna_bench_question.jsonl", "(it has question_id, category, turns)"),

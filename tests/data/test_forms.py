@@ -104,7 +104,8 @@ def test_columns_of_other_names_are_mapped(
         ({"prompt": "p", "completion": "c", "label": True}, {}, "holds preferences"),
         ({"question": "q", "choices": ["a", "b"], "answer": 1}, {},
          "choices belongs to a benchmark's items, which are scored under `tasks`"),
-        ({"messages": [USER, BOT], "images": ["a.jpg"]}, {}, "(column images), which no text"),
+        ({"messages": [USER, BOT], "images": ["a.jpg"]}, {},
+         "pictures (column images), which are taken beside instruction/input/output and in Sci"),
     ],
 )  # fmt: skip
 def test_what_is_no_training_row_says_what_there_is_and_what_would_do(

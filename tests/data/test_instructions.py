@@ -16,6 +16,7 @@ from harness.data.rows import Completion, Instruction
 from harness.data.sets import read_instructions
 from harness.data.spec import DataSpec
 from harness.data.templates import format_prompt
+from harness.data.turns import columns_of
 from harness.errors import ModelError
 from tests.fixtures.real_data import DATA_ROOT
 
@@ -34,7 +35,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 def frame(rows: tuple[Instruction, ...] = ROWS) -> pd.DataFrame:
-    return pd.DataFrame([vars(row) for row in rows])
+    return pd.DataFrame([columns_of(row) for row in rows])
 
 
 def read_local(folder: Path, spec: DataSpec = LOCAL) -> harness.data.instructions.Instructions:

@@ -30,6 +30,7 @@ from harness.data.sets import (
     shuffled,
 )
 from harness.data.spec import DataSpec, data_file
+from harness.data.turns import columns_of
 from harness.errors import DataError, ZbenchError
 from harness.readers.files import Unreadable
 from harness.records.files import sha256_of_file
@@ -49,7 +50,7 @@ ROWS = tuple(
 
 
 def frame(rows: tuple[Instruction, ...] = ROWS) -> pd.DataFrame:
-    return pd.DataFrame([vars(row) for row in rows])
+    return pd.DataFrame([columns_of(row) for row in rows])
 
 
 def read_local(folder: Path, spec: DataSpec = LOCAL) -> Instructions:
@@ -210,6 +211,7 @@ import json, sys
 from harness.data.sets import read_instructions
 from harness.errors import DataError, ZbenchError
 from harness.data.spec import DataSpec
+from harness.data.turns import columns_of
 try:
     spec = DataSpec(source="someone/rows", **json.loads(sys.argv[1]))
     data = read_instructions(spec, data_root=None)

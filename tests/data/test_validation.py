@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from harness.data.rows import Instruction
 from harness.data.sets import read_chosen
 from harness.data.spec import DataSpec
+from harness.data.turns import columns_of
 from harness.data.validation import (
     count_training_rows,
     held_out,
@@ -32,7 +33,7 @@ def share(fraction: float) -> DataSpec:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    pd.DataFrame([vars(row) for row in ROWS]).to_parquet(tmp_path / "rows.parquet")
+    pd.DataFrame([columns_of(row) for row in ROWS]).to_parquet(tmp_path / "rows.parquet")
     return tmp_path
 
 
@@ -71,7 +72,7 @@ def test_rows_are_read_as_they_are_drawn(folder: Path) -> None:
 
 
 def test_a_file_of_its_own_leaves_all_rows_to_the_training(folder: Path) -> None:
-    pd.DataFrame([vars(row) for row in ROWS[:3]]).to_parquet(folder / "held.parquet")
+    pd.DataFrame([columns_of(row) for row in ROWS[:3]]).to_parquet(folder / "held.parquet")
     spec = DataSpec.model_validate({"path": "rows.parquet", "validation": {"path": "held.parquet"}})
     found = read_validation(spec, folder)
     assert found is not None
