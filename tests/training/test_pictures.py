@@ -15,12 +15,14 @@ from harness.training.micro_batches import number_sequences, packed_rows
 from harness.training.packing import PackedRow
 from tests.fixtures.pictures import (
     PICTURES,
+    PROMPTS,
     alike_but_in_their_pictures,
+    image_tensors,
     looking,
     picture_features,
     with_pictures,
 )
-from tests.fixtures.tiny import random_examples, relative_distance, tiny_llama
+from tests.fixtures.tiny import adapted, random_examples, relative_distance
 
 CPU = torch.device("cpu")
 
@@ -46,10 +48,10 @@ def one_by_one(loss: ResponseLoss, examples: list[Example]) -> list[torch.Tensor
     ]
 
 
-@pytest.mark.parametrize("budget", [40, 90, 1000])
-@pytest.mark.parametrize("share", [True, False])
-def test_packed_is_one_by_one(budget: int, share: bool) -> None:
-    model = looking(tiny_llama())
+@pytest.mark.parametrize("name", PROMPTS)
+@pytest.mark.parametrize(("budget", "share"), [(40, True), (90, True), (1000, True), (90, False)])
+def test_packed_is_one_by_one(name: str, budget: int, share: bool) -> None:
+    model = looking(name)
     examples = [*with_pictures(random_examples(9)), *alike_but_in_their_pictures(3)]
     loss = ResponseLoss(model, picture_features())
     alone = one_by_one(loss, examples)
@@ -62,8 +64,9 @@ def test_packed_is_one_by_one(budget: int, share: bool) -> None:
         assert relative_distance(value, expected[name]) < 1e-5, name
 
 
-def test_padded_batches_of_several_are_one_by_one() -> None:
-    model = looking(tiny_llama())
+@pytest.mark.parametrize("name", PROMPTS)
+def test_padded_batches_of_several_are_one_by_one(name: str) -> None:
+    model = looking(name)
     examples = with_pictures(random_examples(9))
     loss = ResponseLoss(model, picture_features())
     alone = one_by_one(loss, examples)
@@ -118,7 +121,7 @@ def test_every_node_and_sequence_has_its_picture(share: bool) -> None:
 def test_the_order_of_a_batch_does_not_matter() -> None:
     examples = [*with_pictures(random_examples(9)), *alike_but_in_their_pictures(2)]
     shuffled = random.Random(1).sample(examples, len(examples))
-    loss = ResponseLoss(looking(tiny_llama()), picture_features())
+    loss = ResponseLoss(looking(), picture_features())
     first, second = (
         sum(loss(row) for row in rows_of(each, 90)).item() for each in (examples, shuffled)
     )
@@ -126,24 +129,30 @@ def test_the_order_of_a_batch_does_not_matter() -> None:
 
 
 def test_another_picture_gives_another_loss() -> None:
-    loss = ResponseLoss(looking(tiny_llama()), picture_features())
+    loss = ResponseLoss(looking(), picture_features())
     examples = [replace(one, picture="cat") for one in random_examples(2)]
     others = [replace(one, picture="dog") for one in examples]
     (row,), (other,) = rows_of(examples), rows_of(others)
     assert abs(loss(row).item() - loss(other).item()) > 1e-3
 
 
-def test_a_micro_batch_without_pictures_gives_the_projection_a_gradient_of_zero() -> None:
-    model = looking(tiny_llama())
+@pytest.mark.parametrize("name", PROMPTS)
+def test_a_micro_batch_without_pictures_gives_the_projection_a_gradient_of_zero(name: str) -> None:
+    model = looking(name)
     loss = ResponseLoss(model, picture_features())
-    bare = ResponseLoss(tiny_llama())
     (row,) = rows_of(random_examples(3))
     value = loss(row)
-    assert torch.equal(value, bare(row))
     found = gradients(model, [value])
-    zero = found["model.image_projection.prompt_image_up.weight"]
-    assert not zero.any()
-    assert any(value.any() for value in found.values())
+    images = image_tensors(model)
+    assert len(images) == 2
+    assert not any(found.pop(one).any() for one in images)
+
+    text_only = adapted(name)
+    text_only.load_state_dict({k: v for k, v in model.state_dict().items() if k not in images})
+    bare = ResponseLoss(text_only)(row)
+    assert torch.equal(value, bare)
+    for tensor, expected in gradients(text_only, [bare]).items():
+        assert torch.equal(found[tensor], expected), tensor
 
 
 def test_a_padded_batch_names_its_pictures() -> None:
