@@ -6,9 +6,9 @@ its weights are used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from pydantic import PrivateAttr, model_validator
 
@@ -40,7 +40,23 @@ HUB_FILES = ("*.json", "model*.safetensors")
 """What is read of a model's repository on the hub."""
 
 
-def local_folder(spec: ModelSpec, data_root: Path | None) -> Path | None:
+class Located(Protocol):
+    """What a grid says of where a checkpoint is: a base model's, or an image encoder's."""
+
+    @property
+    def source(self) -> str | None: ...
+
+    @property
+    def path(self) -> str | None: ...
+
+    @property
+    def revision(self) -> str: ...
+
+    @property
+    def grid_folder(self) -> Path | None: ...
+
+
+def local_folder(spec: Located, data_root: Path | None) -> Path | None:
     """The folder that a model's `path` names; None where the hub's copy is read.
 
     That is the one under the data root, or where there is none the one beside the grid file. Where
@@ -49,7 +65,7 @@ def local_folder(spec: ModelSpec, data_root: Path | None) -> Path | None:
     under = place_of(spec.path, data_root)
     if spec.path is None or (under is not None and under.exists()):
         return under
-    if spec._beside is not None and (beside := spec._beside / spec.path).exists():
+    if spec.grid_folder is not None and (beside := spec.grid_folder / spec.path).exists():
         return beside
     return None if spec.source is not None and is_prefetched(data_root) else under
 
@@ -62,18 +78,29 @@ def find_checkpoint(spec: ModelSpec, data_root: Path | None) -> Path:
     """
     folder = local_folder(spec, data_root)
     if folder is None and spec.source is not None:
-        return _snapshot(spec)
+        return hub_snapshot(spec, HUB_FILES)
     if folder is None:
-        raise ModelError(
-            f"{spec.path}: this path is relative, and no such folder lies beside the grid file; "
-            "--data-root names the folder that it is in"
-        )
+        raise ModelError(f"{spec.path}: {NOT_BESIDE}")
     check_folder(folder)
     return folder
 
 
-def _snapshot(spec: ModelSpec) -> Path:
-    """The folder of a hub model in the local cache; its name is the revision's commit."""
+NOT_BESIDE = (
+    "this path is relative, and no such folder lies beside the grid file; --data-root names the "
+    "folder that it is in"
+)
+
+
+def hub_snapshot(spec: Located, files: Sequence[str], what: str = "the model") -> Path:
+    """The folder of a hub repository in the local cache; its name is the revision's commit.
+
+    Args:
+        files: patterns of those that are read.
+        what: the entry of the grid that names it.
+
+    Raises:
+        ModelError: it is missing, gated, or out of reach.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -85,9 +112,7 @@ def _snapshot(spec: ModelSpec) -> Path:
     assert spec.source is not None
     name = f"{spec.source}@{spec.revision}"
     try:
-        return Path(
-            snapshot_download(spec.source, revision=spec.revision, allow_patterns=[*HUB_FILES])
-        )
+        return Path(snapshot_download(spec.source, revision=spec.revision, allow_patterns=[*files]))
     except GatedRepoError as fault:
         raise ModelError(
             f"{name}: gated; accept its licence at https://huggingface.co/{spec.source}, then run "
@@ -95,20 +120,20 @@ def _snapshot(spec: ModelSpec) -> Path:
         ) from fault
     except RevisionNotFoundError as fault:
         raise ModelError(
-            f"{name}: the model has no such revision; correct the model's revision"
+            f"{name}: the model has no such revision; correct {what}'s revision"
         ) from fault
     except RepositoryNotFoundError as fault:
         raise ModelError(
-            f"{name}: no such model on the hub, or a private one; correct the model's source, or "
+            f"{name}: no such model on the hub, or a private one; correct {what}'s source, or "
             "run 'hf auth login'"
         ) from fault
     except HFValidationError as fault:
-        raise ModelError(f"{name}: {plain_message(fault)}; correct the model's source") from fault
+        raise ModelError(f"{name}: {plain_message(fault)}; correct {what}'s source") from fault
     except Exception as fault:  # no network, a proxy, a full disk: of many libraries' kinds
         raise ModelError(
             f"{name}: neither in the local cache nor to be had from the hub "
             f"({plain_message(fault)}); where there is a network, run 'zbench prefetch' and give "
-            "its folder as --data-root, or give a copy's folder as the model's path"
+            f"its folder as --data-root, or give a copy's folder as {what}'s path"
         ) from fault
 
 

@@ -86,7 +86,7 @@ def load_base(
             quantised here.
     """
     quantised = quantization_config(quantization, DTYPES[precision], device)
-    with _quiet():
+    with quiet_libraries():
         folder = find_checkpoint(spec, data_root)
         notes = check_checkpoint(spec, folder)
         config = read_config(folder)
@@ -162,7 +162,7 @@ def _load_weights(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Keeps the libraries' progress bars and reports off the terminal, and restores them."""
     from transformers.utils import logging
 
