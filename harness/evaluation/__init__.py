@@ -12,7 +12,8 @@ lm-eval's model class under lm-eval's evaluator (`lm_eval_session`); `scores` tu
 records.
 
 Log-likelihoods are computed by `scorer`, lm-eval's model class, over the folder `prefix_trie`:
-what requests begin with in common is computed once. `trial` finds out which models that suits,
+what requests begin with in common is computed once. `pictures` shows a model those of the requests
+of tasks with `doc_to_image`. `trial` finds out which models that suits,
 and `memory` halves what does not fit.
 """
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.evaluation.scores import TaskOutcome
+    from harness.models.pictures import PictureFeatures
+    from harness.readers.pictures import Picture
 
 
 def evaluate(
@@ -49,6 +52,7 @@ def evaluate_together(
     precision: str,
     token_budget: int = DEFAULT_TOKEN_BUDGET,
     on_progress: Callable[[int, int], None] | None = None,
+    encode_pictures: Callable[[Sequence[Picture]], PictureFeatures] | None = None,
 ) -> list[TaskOutcome]:
     """Scores of a model on benchmarks that have requests in common, with their items.
 
@@ -65,6 +69,9 @@ def evaluate_together(
         precision: bf16, fp16 or fp32; the first two run under autocast. Stored with the scores.
         token_budget: tokens of a forward pass, padding included; halved where memory runs out.
         on_progress: called with (requests done, requests in all).
+        encode_pictures: gives features of distinct pictures; called once with those of all
+            requests. Where it is None, or the model's adapter takes no pictures, the model is shown
+            none, and the scores say so.
 
     Raises:
         DataError: the data is missing or broken.
@@ -81,6 +88,7 @@ def evaluate_together(
         precision=precision,
         token_budget=token_budget,
         on_progress=on_progress,
+        encode_pictures=encode_pictures,
     )
     if data_root is not None:  # local data of another version are told before anything runs
         return outcomes

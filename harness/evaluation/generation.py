@@ -28,6 +28,7 @@ from harness.evaluation.lm_eval_session import InMemoryHFLM
 from harness.evaluation.paper.cache_check import reason_against_cache
 from harness.evaluation.paper.generator import Generator, Prompt, Response
 from harness.evaluation.paper.sampling import random_stream
+from harness.evaluation.pictures import without_pictures
 from harness.evaluation.tasks import DEFAULT_NUM_ROWS
 
 logger = logging.getLogger(__name__)
@@ -132,8 +133,9 @@ def generate_texts(
         item = request.task_name or "", int(request.doc_id or 0)
         names.append((*item, repeats[item]))
         repeats[item] += 1
+    pictures = scorer.pictures.names(requests)
     for settings, numbers in alike.items():
-        batch = _Batch(scorer, state, requests, names, numbers, texts)
+        batch = _Batch(scorer, state, requests, names, pictures, numbers, texts)
         if isinstance(settings, str):
             batch.by_transformers(settings)
         else:
@@ -173,7 +175,8 @@ def _with_temperature(request: Instance, temperature: float | None) -> Instance:
     if temperature is None:
         return request
     own = {"temperature": temperature, "do_sample": temperature > 0}
-    return replace(request, arguments=(request.args[0], {**request.args[1], **own}))
+    text, given, *others = request.args
+    return replace(request, arguments=(text, {**given, **own}, *others))
 
 
 class _Batch:
@@ -185,11 +188,12 @@ class _Batch:
         state: GenerationState,
         requests: Sequence[Instance],
         names: Sequence[tuple[str, int, int]],
+        pictures: Sequence[str | None],
         numbers: Sequence[int],
         texts: list[str],
     ) -> None:
         self._scorer, self._state = scorer, state
-        self._requests, self._names = requests, names
+        self._requests, self._names, self._pictures = requests, names, pictures
         self._numbers, self._texts = numbers, texts
 
     def by_pool(self, settings: Settings) -> None:
@@ -214,6 +218,8 @@ class _Batch:
                 [prompt.tokens for prompt in prompts],
                 scorer.mixed_precision_dtype,
                 max_new_tokens=decoding.max_new_tokens,
+                pictures=[prompt.picture for prompt in prompts],
+                pictures_of=scorer.pictures.of_rows,
             )
             generator = Generator(
                 scorer.model,
@@ -223,6 +229,7 @@ class _Batch:
                 reason_against_cache=refusal,
                 top_k=settings.top_k,
                 stop=stop,
+                pictures_of=scorer.pictures.of_rows,
             )
             generator.generate(prompts, on_done)
         if refusal:
@@ -237,9 +244,14 @@ class _Batch:
         scorer.batching = replace(scorer.batching, fallback=reason)
         for number in self._numbers:
             stream = random_stream(SEED + self._state.draw, self._key(number))
-            with torch.random.fork_rng(devices=_devices(scorer.device)):
+            (alone,) = without_pictures([self._requests[number]])
+            request = _with_temperature(alone, self._state.temperature)
+            shown = [self._pictures[number]] * _num_beams(scorer, request)
+            with (
+                torch.random.fork_rng(devices=_devices(scorer.device)),
+                scorer.pictures.showing(shown),
+            ):
                 torch.manual_seed(stream.getrandbits(63))
-                request = _with_temperature(self._requests[number], self._state.temperature)
                 (text,) = HFLM.generate_until(scorer, [request], disable_tqdm=True)
             size = len(scorer.tokenizer.encode(text, add_special_tokens=False))
             self._keep(number, text, size, True)
@@ -266,7 +278,7 @@ class _Batch:
             tokens = (scorer.prefix_token_id,)
         scorer.truncated[name] += len(tokens) > longest
         group = name if len(tokens) <= longest else f"{name} (cut)"
-        return Prompt(tokens[-longest:], self._key(number), group)
+        return Prompt(tokens[-longest:], self._key(number), group, self._pictures[number])
 
 
 class StopStrings:
@@ -291,6 +303,12 @@ def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     own = model.generation_config.eos_token_id
     listed = own if isinstance(own, list) else [own]
     return frozenset(int(one) for one in (*listed, tokenizer.eos_token_id) if one is not None)
+
+
+def _num_beams(scorer: InMemoryHFLM, request: Instance) -> int:
+    """Rows of a pass in which transformers generates one response."""
+    own = getattr(scorer.model.generation_config, "num_beams", None)
+    return int(request.args[1].get("num_beams") or own or 1)
 
 
 def _devices(device: torch.device) -> list[int]:

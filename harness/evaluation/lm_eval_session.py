@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from harness.errors import EvaluationError, ZbenchError
 from harness.evaluation.chat import chat_template_of
 from harness.evaluation.loading import LoadedBenchmark, code_execution, global_seeds
+from harness.evaluation.pictures import EncodePictures, RequestPictures
 from harness.evaluation.trial import first_line
 from harness.models.devices import is_out_of_memory
 
@@ -56,8 +57,10 @@ class InMemoryHFLM(HFLM):
         autocast_dtype: torch's name of what the model computes in; None for its own dtype.
         batch_setting: see `Batching`.
         on_progress: called with (requests done, requests in all).
+        encode_pictures: gives features of distinct pictures; None: the model is shown none.
 
     Attributes:
+        pictures: those of the requests.
         truncated: number of requests that lost their beginning to the model's length, by task.
         batching: how the requests so far were run.
     """
@@ -75,11 +78,13 @@ class InMemoryHFLM(HFLM):
         autocast_dtype: str | None,
         batch_setting: int,
         on_progress: OnProgress | None,
+        encode_pictures: EncodePictures | None = None,
         **hflm: Any,
     ) -> None:
         super().__init__(
             pretrained=model, tokenizer=tokenizer, mixed_precision_dtype=autocast_dtype, **hflm
         )
+        self.pictures = RequestPictures(model, encode_pictures)
         self.truncated: Counter[str] = Counter()
         self.batching = Batching(batch_setting, batch_setting)
         self._on_progress = on_progress
@@ -151,6 +156,8 @@ def run_requests(lm: InMemoryHFLM, loaded: Sequence[LoadedBenchmark]) -> Mapping
     chat = chat_template_of(lm.tokenizer) if task.apply_chat_template else None
     for benchmark in loaded:
         benchmark.build_requests(chat)
+    if any(task.MULTIMODAL for one in loaded for task in one.tasks.values()):
+        lm.MULTIMODAL = True  # lm-eval refuses pictures of any other class
     settings = loaded[0].prompt_settings()
     settings.pop("chat_template", None)  # lm-eval asks the model for it
     with code_execution(task), global_seeds(), _one_process(), _scoring_faults(loaded):

@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,6 +20,7 @@ from harness.errors import EvaluationError
 from harness.evaluation.generation import GenerationState, generate_texts
 from harness.evaluation.lm_eval_session import InMemoryHFLM, OnProgress
 from harness.evaluation.memory import halve_until_it_fits
+from harness.evaluation.pictures import EncodePictures, without_pictures
 from harness.evaluation.prefix_trie.checks import check_sharing, static_refusal
 from harness.evaluation.prefix_trie.forward import TrieForward
 from harness.evaluation.prefix_trie.scoring import OnDone, score_requests
@@ -75,6 +77,7 @@ class Scorer(InMemoryHFLM):
         token_budget: tokens of a forward pass, padding included.
         encodings: of earlier requests under the same tokenizer.
         temperature: of generated responses; None for what each task says itself.
+        encode_pictures: gives features of distinct pictures; None: the model is shown none.
 
     Attributes, beside those of `InMemoryHFLM`:
         requests: those that were scored last, by lm-eval's name of their task.
@@ -95,10 +98,12 @@ class Scorer(InMemoryHFLM):
         encodings: EncodingCache | None = None,
         on_progress: OnProgress | None = None,
         temperature: float | None = None,
+        encode_pictures: EncodePictures | None = None,
     ) -> None:
         super().__init__(
             model,
             tokenizer,
+            encode_pictures=encode_pictures,
             # As in training: what is trained stays in fp32 (all of the model in full fine-tuning)
             # and is multiplied in half precision where the base is in it.
             autocast_dtype={"bf16": "bfloat16", "fp16": "float16"}.get(precision),
@@ -116,6 +121,9 @@ class Scorer(InMemoryHFLM):
         # the list and never changes it, so all may share it.
         self._encode = lru_cache(maxsize=2)(super().tok_encode)
         self._task_names: list[str] = []
+        self._picture_names: list[str | None] = []
+        self._shown: str | None = None
+        """The picture of all rows of a pass of `HFLM`."""
         self.requests: dict[str, list[Request]] = {}
         self.answers: dict[Request, Answer] = {}
         self.generation = GenerationState(temperature)
@@ -132,7 +140,9 @@ class Scorer(InMemoryHFLM):
         """(Log-likelihood in nats, whether greedy) of each answer, as `HFLM` gives it."""
         # HFLM calls `_loglikelihood_tokens` once, with all requests in order, without their tasks.
         self._task_names = [request.task_name or "" for request in requests]
-        answers: list[Answer] = super().loglikelihood(requests, disable_tqdm=True)
+        self._picture_names = self.pictures.names(requests)
+        texts = without_pictures(requests)
+        answers: list[Answer] = super().loglikelihood(texts, disable_tqdm=True)
         return answers
 
     def loglikelihood_rolling(
@@ -140,7 +150,8 @@ class Scorer(InMemoryHFLM):
     ) -> list[float]:
         """The log-likelihood of each text in nats, window by window as `HFLM` cuts it."""
         windows: list[tuple[int, Request]] = []
-        for number, instance in enumerate(requests):
+        pictures = self.pictures.names(requests)
+        for number, (instance, picture) in enumerate(zip(requests, pictures, strict=True)):
             name = instance.task_name or ""
             tokens = self.tok_encode(instance.args[0])
             if name in FORGETTING and tokens[:1] == [self.prefix_token_id]:
@@ -154,7 +165,7 @@ class Scorer(InMemoryHFLM):
                 context_len=1,
             )
             pairs = map(make_disjoint_window, rolled)
-            of_it = [self._request(name, ("", ""), *pair) for pair in pairs]
+            of_it = [self._request(name, picture, ("", ""), *pair) for pair in pairs]
             windows += [(number, request) for request in of_it]
             self.requests.setdefault(name, []).extend(of_it)
         found: dict[Request, float] = {}
@@ -189,8 +200,9 @@ class Scorer(InMemoryHFLM):
             return list(super()._loglikelihood_tokens(requests, True, override_bs))
         numbers: dict[Request, list[int]] = {}
         self.requests |= {name: [] for name in self._task_names}
-        for number, (name, pair) in enumerate(zip(self._task_names, requests, strict=True)):
-            request = self._request(name, *pair)
+        asked = zip(self._task_names, self._picture_names, requests, strict=True)
+        for number, (name, picture, pair) in enumerate(asked):
+            request = self._request(name, picture, *pair)
             numbers.setdefault(request, []).append(number)
             self.requests[name].append(request)
         answers: list[Answer] = [(math.nan, False)] * len(requests)
@@ -205,7 +217,12 @@ class Scorer(InMemoryHFLM):
         return answers
 
     def _request(
-        self, name: str, pair: tuple[str, str], context: list[int], answer: list[int]
+        self,
+        name: str,
+        picture: str | None,
+        pair: tuple[str, str],
+        context: list[int],
+        answer: list[int],
     ) -> Request:
         """Token ids of a request, cut to the model's length as HFLM cuts them."""
         if not 0 < len(answer) <= self.max_length:
@@ -221,7 +238,7 @@ class Scorer(InMemoryHFLM):
         # The last token is never fed, so one more than the model's length still fits.
         tokens = (context + answer)[-(self.max_length + 1) :]
         self.truncated[name] += len(context) + len(answer) > len(tokens)
-        return Request(input_ids=tuple(tokens[:-1]), continuation_ids=tuple(answer))
+        return Request(tuple(tokens[:-1]), tuple(answer), picture)
 
     def score_alone(self, request: Request) -> float:
         """The log-likelihood of one request in a forward pass of its own, in nats."""
@@ -240,7 +257,7 @@ class Scorer(InMemoryHFLM):
             fitting = [one for one in requests if window is None or len(one.input_ids) <= window]
             try:
                 effective = score_requests(
-                    TrieForward(self.model, self.autocast),
+                    TrieForward(self.model, self.autocast, self.pictures.of_rows),
                     fitting,
                     self.batching.effective,
                     done,
@@ -263,10 +280,15 @@ class Scorer(InMemoryHFLM):
 
     def _score_unshared(self, requests: list[Request], on_done: OnDone) -> None:
         """Scores requests by HFLM, without prefix sharing."""
-        # By length of the answer, for the case that the class's docstring tells; then the longest
-        # first, so that memory runs out early.
+        # By length of the answer, for the case that the class's docstring tells; then by picture;
+        # then the longest first, so that memory runs out early.
         requests.sort(
-            key=lambda one: (len(one.continuation_ids), -len(one.input_ids), one.input_ids)
+            key=lambda one: (
+                len(one.continuation_ids),
+                one.picture or "",
+                -len(one.input_ids),
+                one.input_ids,
+            )
         )
         rounds: deque[list[Request]] = deque()
         for _, group in groupby(requests, key=self._alike):
@@ -288,12 +310,18 @@ class Scorer(InMemoryHFLM):
             one="score one question",
         )
 
-    def _alike(self, request: Request) -> tuple[int, int]:
+    def _alike(self, request: Request) -> tuple[int, str | None, int]:
         """The same for requests that HFLM may score in one batch."""
         # Padding behind a request takes positions too.
         length = 0 if self._dependence is None else len(request.input_ids)
-        return len(request.continuation_ids), length
+        return len(request.continuation_ids), request.picture, length
 
     def _answer_unshared(self, requests: Sequence[Request], batch_size: int) -> list[Answer]:
+        """The answers to requests under one picture, or none."""
         tokens = [(None, *request.split()) for request in requests]
+        (self._shown,) = {request.picture for request in requests}
         return self._loglikelihood_tokens(tokens, override_bs=batch_size)
+
+    def _model_call(self, inps: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        with self.pictures.showing([self._shown] * len(inps)):
+            return super()._model_call(inps, *args, **kwargs)

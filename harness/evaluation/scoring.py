@@ -15,6 +15,7 @@ from harness.errors import EvaluationError
 from harness.evaluation.item_records import empty_filters, own_items_frame
 from harness.evaluation.lm_eval_session import lm_eval_session, run_requests
 from harness.evaluation.loading import LoadedBenchmark
+from harness.evaluation.pictures import EncodePictures, picture_notes
 from harness.evaluation.scorer import EncodingCache, Scorer
 from harness.evaluation.scores import TaskOutcome, item_keys, task_scores, tokenizer_sha256
 from harness.evaluation.silent_adapter import NOTE as SILENT
@@ -35,6 +36,7 @@ def score_benchmarks(
     precision: str,
     token_budget: int,
     on_progress: Callable[[int, int], None] | None = None,
+    encode_pictures: EncodePictures | None = None,
 ) -> list[TaskOutcome]:
     """Scores the requests of benchmarks together; what several ask for is computed once.
 
@@ -55,6 +57,7 @@ def score_benchmarks(
             encodings=_ENCODINGS.setdefault(tokenizer_sha256(tokenizer), EncodingCache()),
             on_progress=on_progress,
             temperature=loaded[0].task.temperature,
+            encode_pictures=encode_pictures,
         )
         scorer.generation.draw = loaded[0].task.draw or 0
         results = run_requests(scorer, loaded)
@@ -71,7 +74,7 @@ def score_benchmarks(
         notices = [SILENT] if benchmark.task.name in silent else []
         cause = partial(overflow_cause, model, precision)
         items, notes = _items(benchmark, results["samples"], scorer, cause)
-        notices += notes
+        notices += [*notes, *picture_notes(benchmark, scorer.pictures)]
         scores = task_scores(
             benchmark,
             results,

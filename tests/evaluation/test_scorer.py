@@ -164,7 +164,7 @@ def test_answers_that_the_model_would_give_are_greedy(
         tokens.append((ids[:start], ids[start:]))
         tokens.append((ids[:start], [*ids[start:-1], (ids[-1] + 1) % 300]))
         tokens.append((ids[:start], [(ids[start] + 1) % 300, *ids[start + 1 :]]))
-    scorer._task_names = [""] * len(tokens)
+    scorer._task_names, scorer._picture_names = [""] * len(tokens), [None] * len(tokens)
     found = scorer._loglikelihood_tokens([(("", ""), *pair) for pair in tokens])
     assert [greedy for _, greedy in found] == [True, False, False] * len(greedy_answers)
 

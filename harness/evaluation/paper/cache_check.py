@@ -9,13 +9,21 @@ import torch
 from torch import Tensor
 
 from harness.evaluation.memory import halve_until_it_fits
-from harness.evaluation.paper.pool import Pool, common_prefix, compute_prefix, prefill_prompts
+from harness.evaluation.paper.pool import (
+    Pool,
+    Prefix,
+    common_prefix,
+    compute_prefix,
+    prefill_prompts,
+)
+from harness.evaluation.prefix_trie.forward import PicturesOf, no_pictures
 from harness.evaluation.trial import (
     WrongResultError,
     attention_window,
     try_once,
     virtual_token_refusal,
 )
+from harness.models.pictures import PassPictures, using_pictures
 from harness.models.positions import pass_dependence
 
 NUM_STEPS = 3
@@ -25,6 +33,9 @@ MAX_ERROR = 1e-3
 MAX_ERROR_IN_HALF = 0.3
 """The same in half precision."""
 
+_Shown = tuple[tuple[int, ...], str | None]
+"""A prompt, and its picture."""
+
 
 def reason_against_cache(
     model: Any,
@@ -32,14 +43,19 @@ def reason_against_cache(
     autocast_dtype: torch.dtype | None,
     *,
     max_new_tokens: int = 0,
+    pictures: Sequence[str | None] | None = None,
+    pictures_of: PicturesOf = no_pictures,
 ) -> str | None:
     """Why a model is to generate without kept keys and values; None where it may keep them.
 
     It is in evaluation mode, under the precision it is to run in: `autocast_dtype`, or its own
-    dtype. The longest and the shortest of the prompts are tried; where memory runs out, one.
+    dtype. The longest and the shortest of the prompts are tried; where memory runs out, one. Those
+    with a picture are tried besides.
 
     Args:
         max_new_tokens: what may follow each prompt.
+        pictures: each prompt's; None where none has any.
+        pictures_of: the pictures of a pass.
 
     Raises:
         EvaluationError: the memory is too small for one prompt.
@@ -50,15 +66,31 @@ def reason_against_cache(
     if dependence is not None and longest > dependence.span:
         kinds = ", ".join(dependence.types)
         return f"its rotary frequencies ({kinds}) change beyond {dependence.span} tokens"
+    of_prompts = [None] * len(prompts) if pictures is None else pictures
+    shown = sorted(zip(prompts, of_prompts, strict=True), key=lambda one: len(one[0]))
+    for pictured in (False, True):
+        chosen = [one for one in shown if (one[1] is not None) == pictured]
+        if chosen and (reason := _try(model, chosen, autocast_dtype, pictures_of)):
+            return reason
+    return None
+
+
+def _try(
+    model: Any,
+    ordered: Sequence[_Shown],
+    autocast_dtype: torch.dtype | None,
+    pictures_of: PicturesOf,
+) -> str | None:
+    """Why a model cannot keep keys and values behind prompts, which come by length."""
     half = (autocast_dtype or model.dtype) != torch.float32
     limit = MAX_ERROR_IN_HALF if half else MAX_ERROR
-    ordered, window = sorted(prompts, key=len), attention_window(model)
-    beyond_window = window is not None and len(ordered[-1]) >= window
+    window, pictured = attention_window(model), ordered[0][1] is not None
+    beyond_window = window is not None and len(ordered[-1][0]) >= window
 
     def compare(num_prompts: int) -> None:
-        kind = ("pool", autocast_dtype, beyond_window, num_prompts)
+        kind = ("pool", autocast_dtype, beyond_window, num_prompts, pictured)
         chosen = [ordered[0], ordered[-1]][:num_prompts]
-        try_once(model, kind, lambda: _compare(model, chosen, limit))
+        try_once(model, kind, lambda: _compare(model, chosen, limit, pictures_of))
 
     try:
         halve_until_it_fits(
@@ -69,13 +101,25 @@ def reason_against_cache(
     return None
 
 
-def _compare(model: Any, prompts: list[tuple[int, ...]], limit: float) -> None:
-    prefix = compute_prefix(model, common_prefix(prompts))
-    prefilled = prefill_prompts(model, prompts, prefix)
-    rows, logits_BV, pool = [list(prompt) for prompt in prompts], prefilled.logits_BV, Pool(model)
+def _compare(
+    model: Any,
+    shown: Sequence[_Shown],
+    limit: float,
+    pictures_of: PicturesOf,
+) -> None:
+    prompts, pictures = [tokens for tokens, _ in shown], [picture for _, picture in shown]
+    prefix = Prefix((), [])
+    if len(set(pictures)) == 1:
+        prefix = compute_prefix(model, common_prefix(prompts), pictures_of(pictures[:1]))
+    prefilled = prefill_prompts(model, prompts, prefix, pictures, pictures_of)
+    rows, logits_BV = [list(prompt) for prompt in prompts], prefilled.logits_BV
+    pool = Pool(model, pictures_of)
     pool.arrange([], [(prefilled, range(len(rows)))])
     for _ in range(NUM_STEPS):
-        expected_BV = torch.cat([plain_logits(model, [row]) for row in rows])
+        alone = zip(rows, pictures, strict=True)
+        expected_BV = torch.cat(
+            [plain_logits(model, [row], pictures_of([picture])) for row, picture in alone]
+        )
         error = _difference(logits_BV, expected_BV)
         if error > limit:  # what is not a number is reported as such, later
             raise WrongResultError(
@@ -95,11 +139,15 @@ def _difference(found_BV: Tensor, expected_BV: Tensor) -> float:
 
 
 @torch.no_grad()
-def plain_logits(model: Any, rows: Sequence[Sequence[int]]) -> Tensor:
+def plain_logits(
+    model: Any, rows: Sequence[Sequence[int]], pictures: PassPictures | None = None
+) -> Tensor:
     """The logits (B, V) of the token after each row.
 
     The rows have one length: there is no padding, which would change what virtual tokens see.
     """
     tokens_BT = torch.tensor([list(row) for row in rows], device=model.device)
-    logits_BV: Tensor = model(input_ids=tokens_BT, use_cache=False, logits_to_keep=1).logits[:, -1]
+    with using_pictures(pictures):
+        found = model(input_ids=tokens_BT, use_cache=False, logits_to_keep=1)
+    logits_BV: Tensor = found.logits[:, -1]
     return logits_BV

@@ -26,6 +26,7 @@ from harness.evaluation.paper.sampling import (
     only_likeliest,
     random_stream,
 )
+from harness.evaluation.prefix_trie.forward import PicturesOf, no_pictures
 from harness.models.numbers import overflow_cause
 
 TOKENS_AT_ONCE = 4096
@@ -48,6 +49,8 @@ class Prompt:
     """What its random numbers depend on, beside the seed."""
     group: str
     """Prompts of one group begin alike."""
+    picture: str | None = None
+    """SHA-256 of the picture that the model is shown with it."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class Generator:
         reason_against_cache: why the model is to run without kept keys and values; None to keep.
         top_k: likeliest tokens that are drawn from; None for all.
         stop: whether a response's tokens so far end it.
+        pictures_of: the pictures of a pass.
     """
 
     model: Any
@@ -110,6 +114,7 @@ class Generator:
     reason_against_cache: str | None = None
     top_k: int | None = None
     stop: Callable[[Sequence[int]], bool] | None = None
+    pictures_of: PicturesOf = no_pictures
 
     def generate(self, prompts: Sequence[Prompt], on_done: OnDone) -> None:
         """Generates a response to each prompt.
@@ -141,8 +146,8 @@ class Generator:
         )
 
     def _run_pool(self, left: dict[int, Prompt], on_done: OnDone) -> None:
-        queue = _Queue(self.model, self._sequences(left))
-        pool, active = Pool(self.model), _Rows()
+        queue = _Queue(self.model, self._sequences(left), self.pictures_of)
+        pool, active = Pool(self.model, self.pictures_of), _Rows()
         while queue or any(active):
             free = self.num_rows - len(active) + active.count(None)
             if queue and free * REFILL_SHARE >= self.num_rows:
@@ -162,7 +167,8 @@ class Generator:
         while queue and len(going) < self.num_rows:
             sequences, prefix = queue.take(self.num_rows - len(going))
             tokens = [one.prompt.tokens for one in sequences]
-            prefilled = prefill_prompts(self.model, tokens, prefix)
+            pictures = [one.prompt.picture for one in sequences]
+            prefilled = prefill_prompts(self.model, tokens, prefix, pictures, self.pictures_of)
             chosen, started = _going(self._choose(prefilled.logits_BV, sequences, on_done))
             joining.append((prefilled, chosen))
             going += started
@@ -202,7 +208,8 @@ class Generator:
                 active = alike[start : start + self.num_rows]
                 while active:
                     rows = [[*one.prompt.tokens, *one.tokens] for one in active]
-                    logits = plain_logits(self.model, rows)
+                    pictures = self.pictures_of([one.prompt.picture for one in active])
+                    logits = plain_logits(self.model, rows, pictures)
                     active = _going(self._choose(logits, active, on_done))[1]
 
     def _sequences(self, left: dict[int, Prompt]) -> list[_Sequence]:
@@ -213,13 +220,16 @@ class Generator:
 
 
 class _Queue:
-    """Sequences that wait, group by group, the longest first; computes each group's prefix."""
+    """Sequences that wait, group by group, the longest first; computes each group's prefix.
 
-    def __init__(self, model: Any, sequences: Sequence[_Sequence]) -> None:
-        self._model = model
-        groups: dict[str, list[_Sequence]] = defaultdict(list)
+    Those with a picture are groups of their own.
+    """
+
+    def __init__(self, model: Any, sequences: Sequence[_Sequence], pictures_of: PicturesOf) -> None:
+        self._model, self._pictures_of = model, pictures_of
+        groups: dict[tuple[str, bool], list[_Sequence]] = defaultdict(list)
         for one in sequences:
-            groups[one.prompt.group].append(one)
+            groups[one.prompt.group, one.prompt.picture is not None].append(one)
         for group in groups.values():
             group.sort(key=lambda one: (-len(one.prompt.tokens), one.number))
         self._groups = deque(deque(group) for group in groups.values())
@@ -232,8 +242,11 @@ class _Queue:
         """The next sequences of one group, at most `count` and TOKENS_AT_ONCE."""
         group = self._groups[0]
         if self._prefix is None:
-            tokens = common_prefix([one.prompt.tokens for one in group])
-            self._prefix = compute_prefix(self._model, tokens)
+            pictures = {one.prompt.picture for one in group}
+            # Under several pictures nothing is in common.
+            alike = group if len(pictures) == 1 else ()
+            tokens = common_prefix([one.prompt.tokens for one in alike])
+            self._prefix = compute_prefix(self._model, tokens, self._pictures_of([*pictures][:1]))
         prefix = self._prefix
         width = len(group[0].prompt.tokens) - len(prefix.tokens)
         count = min(count, len(group), max(1, TOKENS_AT_ONCE // width))

@@ -13,6 +13,7 @@ from harness.evaluation.benchmarks import Decoding
 from harness.evaluation.lm_eval_session import InMemoryHFLM, OnProgress
 from harness.evaluation.paper.cache_check import reason_against_cache
 from harness.evaluation.paper.generator import Generator, OnDone, Prompt, Response
+from harness.evaluation.pictures import EncodePictures
 from harness.evaluation.tasks import DEFAULT_NUM_ROWS
 
 TAIL = 16
@@ -31,6 +32,7 @@ class GeneratingModel(InMemoryHFLM):
     Args, beside those of `InMemoryHFLM`:
         decoding: of all requests; what they say themselves is not used.
         precision: bf16 or fp32; with bf16 the model runs under autocast.
+        encode_pictures: gives features of distinct pictures; None: the model is shown none.
 
     Attributes:
         decoding: as asked for, with at most half of the model's positions for new tokens.
@@ -49,6 +51,7 @@ class GeneratingModel(InMemoryHFLM):
         precision: str = "fp32",
         num_rows: int = DEFAULT_NUM_ROWS,
         on_progress: OnProgress | None = None,
+        encode_pictures: EncodePictures | None = None,
     ) -> None:
         if tokenizer.eos_token_id is None:
             raise EvaluationError(
@@ -61,6 +64,7 @@ class GeneratingModel(InMemoryHFLM):
             autocast_dtype="bfloat16" if precision == "bf16" else None,
             batch_setting=num_rows,
             on_progress=on_progress,
+            encode_pictures=encode_pictures,
         )
         most = min(decoding.max_new_tokens, self.max_length // 2)
         self.decoding = replace(decoding, max_new_tokens=most)
@@ -94,7 +98,8 @@ class GeneratingModel(InMemoryHFLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         """Returns the response to each request."""
-        prompts = [self._prompt(request) for request in requests]
+        pictures = self.pictures.names(requests)
+        prompts = list(map(self._prompt, requests, pictures))
         texts = [""] * len(requests)
 
         def on_done(number: int, response: Response) -> None:
@@ -126,6 +131,8 @@ class GeneratingModel(InMemoryHFLM):
                 tokens,
                 self.mixed_precision_dtype,
                 max_new_tokens=self.decoding.max_new_tokens,
+                pictures=[prompt.picture for prompt in prompts],
+                pictures_of=self.pictures.of_rows,
             )
             generator = Generator(
                 self.model,
@@ -133,6 +140,7 @@ class GeneratingModel(InMemoryHFLM):
                 end_tokens=end_tokens | {int(self.tokenizer.eos_token_id)},
                 num_rows=PLAIN_ROWS if refusal else self.batching.setting,
                 reason_against_cache=refusal,
+                pictures_of=self.pictures.of_rows,
             )
             generator.generate(prompts, on_done)
         effective = self.batching.setting if refusal else generator.num_rows
@@ -145,6 +153,7 @@ class GeneratingModel(InMemoryHFLM):
         # A prompt that lost its beginning shares none with the others.
         return Prompt(tokens[-self.longest_prompt :], key, f"{group} (cut)" if cut else group)
 
-    def _prompt(self, request: Instance) -> Prompt:
+    def _prompt(self, request: Instance, picture: str | None) -> Prompt:
         text = request.args[0]
-        return self.fitted(self.encode_prompt(text), text, request.task_name or "")
+        prompt = self.fitted(self.encode_prompt(text), text, request.task_name or "")
+        return replace(prompt, picture=picture)

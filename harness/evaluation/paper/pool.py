@@ -20,7 +20,14 @@ from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer
 
 from harness.data.prefixes import common_prefix_length
-from harness.evaluation.prefix_trie.forward import KeyValues, PrefixCacheLayer, logits_at
+from harness.evaluation.prefix_trie.forward import (
+    KeyValues,
+    PicturesOf,
+    PrefixCacheLayer,
+    logits_at,
+    no_pictures,
+)
+from harness.models.pictures import PassPictures, using_pictures
 
 SLACK = 64
 """Columns beyond those in use: so many steps go without copying what is there."""
@@ -45,6 +52,8 @@ class Prefilled:
     """Keys and values, (B, G, P + T, d) each; columns behind a prompt's length mean nothing."""
     lengths: list[int]
     """Tokens of each prompt, prefix included."""
+    pictures: Sequence[str | None]
+    """The picture of each."""
 
 
 class _PromptLayer(PrefixCacheLayer):
@@ -65,22 +74,36 @@ def common_prefix(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def compute_prefix(model: Any, tokens: tuple[int, ...]) -> Prefix:
-    """The computed prefix of prompts."""
+def compute_prefix(
+    model: Any, tokens: tuple[int, ...], pictures: PassPictures | None = None
+) -> Prefix:
+    """The computed prefix of prompts, which all have one picture, or none."""
     none = Prefix((), [])
-    return Prefix(tokens, _run(model, [tokens], none)[1]) if tokens else none
+    return Prefix(tokens, _run(model, [tokens], none, pictures)[1]) if tokens else none
 
 
 @torch.no_grad()
-def prefill_prompts(model: Any, prompts: Sequence[tuple[int, ...]], prefix: Prefix) -> Prefilled:
-    """Prompts, computed side by side; each begins with the prefix and continues behind it."""
+def prefill_prompts(
+    model: Any,
+    prompts: Sequence[tuple[int, ...]],
+    prefix: Prefix,
+    pictures: Sequence[str | None] | None = None,
+    pictures_of: PicturesOf = no_pictures,
+) -> Prefilled:
+    """Prompts, computed side by side; each begins with the prefix and continues behind it.
+
+    Args:
+        pictures: each prompt's; the prefix was computed under the same. None where none has any.
+        pictures_of: the pictures of a pass.
+    """
+    pictures = [None] * len(prompts) if pictures is None else pictures
     tails = [prompt[len(prefix.tokens) :] for prompt in prompts]
-    logits_BV, layers = _run(model, tails, prefix)
-    return Prefilled(logits_BV, layers, [len(prompt) for prompt in prompts])
+    logits_BV, layers = _run(model, tails, prefix, pictures_of(pictures))
+    return Prefilled(logits_BV, layers, [len(prompt) for prompt in prompts], pictures)
 
 
 def _run(
-    model: Any, rows: Sequence[tuple[int, ...]], prefix: Prefix
+    model: Any, rows: Sequence[tuple[int, ...]], prefix: Prefix, pictures: PassPictures | None
 ) -> tuple[Tensor, list[KeyValues]]:
     """The logits of each row's last token, and the layers' keys and values."""
     device, width, start = model.device, max(map(len, rows)), len(prefix.tokens)
@@ -91,7 +114,7 @@ def _run(
     before: Sequence[KeyValues | None] = prefix.layers or [None] * count
     layers = [_PromptLayer(layer, keep=True) for layer in before]
     positions_1T = torch.arange(start, start + width, device=device)[None]
-    with logits_at(model, torch.tensor(last_B, device=device)):
+    with logits_at(model, torch.tensor(last_B, device=device)), using_pictures(pictures):
         logits = model(
             input_ids=tokens_BT,
             position_ids=positions_1T.expand(len(rows), -1),
@@ -135,13 +158,16 @@ class Pool:
 
     Attributes:
         lengths: tokens of each sequence, as far as they are computed.
+        pictures: each sequence's.
     """
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, model: Any, pictures_of: PicturesOf = no_pictures) -> None:
+        self._model, self._pictures_of = model, pictures_of
         self._layers: list[_PoolLayer] = []
         self._width = 0
         self.lengths: list[int] = []
+        self.pictures: list[str | None] = []
+        self._shown: PassPictures | None = None
 
     @torch.no_grad()
     def arrange(
@@ -152,8 +178,11 @@ class Pool:
         `joining` has computed prompts, each with the numbers of those that join.
         """
         lengths = [self.lengths[number] for number in kept]
+        pictures = [self.pictures[number] for number in kept]
         for prefilled, chosen in joining:
             lengths += [prefilled.lengths[number] for number in chosen]
+            pictures += [prefilled.pictures[number] for number in chosen]
+        self.pictures, self._shown = pictures, self._pictures_of(pictures)
         if not lengths:
             self._layers, self._width, self.lengths = [], 0, []
             return
@@ -189,13 +218,14 @@ class Pool:
         if min(self.lengths) < self._width:
             columns_W = torch.arange(self._width + 1, device=device)
             mask_BW = (columns_W >= self._width - lengths_B1).long()
-        logits = self._model(
-            input_ids=torch.tensor(tokens, device=device)[:, None],
-            position_ids=lengths_B1,
-            attention_mask=mask_BW,
-            past_key_values=Cache(layers=list(self._layers)),
-            use_cache=True,
-        ).logits
+        with using_pictures(self._shown):
+            logits = self._model(
+                input_ids=torch.tensor(tokens, device=device)[:, None],
+                position_ids=lengths_B1,
+                attention_mask=mask_BW,
+                past_key_values=Cache(layers=list(self._layers)),
+                use_cache=True,
+            ).logits
         self._width += 1
         for layer in self._layers:
             layer.width = self._width

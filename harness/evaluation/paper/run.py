@@ -14,6 +14,7 @@ from harness.evaluation.loading import LoadedBenchmark
 from harness.evaluation.paper.documents import question_of
 from harness.evaluation.paper.matching import RESPONSE_FLAGS, judge
 from harness.evaluation.paper.model import GeneratingModel
+from harness.evaluation.pictures import EncodePictures, picture_notes
 from harness.evaluation.scores import TaskOutcome, item_keys, task_scores
 from harness.evaluation.tasks import DEFAULT_NUM_ROWS, TaskSpec, request_key
 
@@ -26,6 +27,7 @@ def score_benchmarks(
     precision: str,
     token_budget: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
+    encode_pictures: EncodePictures | None = None,
     num_rows: int = DEFAULT_NUM_ROWS,
 ) -> list[TaskOutcome]:
     """Generates responses to the items of benchmarks, and scores them, one benchmark by one.
@@ -48,14 +50,17 @@ def score_benchmarks(
                 precision=precision,
                 num_rows=num_rows,
                 on_progress=on_progress,
+                encode_pictures=encode_pictures,
             )
             results = run_requests(generating, [benchmark])
         items = items_frame(benchmark, results["samples"], generating)
         bos = tokenizer.bos_token_id
+        notices = picture_notes(benchmark, generating.pictures)
         scores = task_scores(
             benchmark,
             results,
             generating,
+            warnings=notices,
             deviations=_deviations(benchmark.task, generating),
             response_flags=partial(_count_flags, items),
             key=request_key(benchmark.task),
@@ -63,7 +68,7 @@ def score_benchmarks(
             # The protocol puts it there, whatever the tokenizer does.
             bos="none" if bos is None else f"token {bos}",
         )
-        outcomes.append(TaskOutcome(scores, items, generating.batching))
+        outcomes.append(TaskOutcome(scores, items, generating.batching, tuple(notices)))
     return outcomes
 
 

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 from harness.evaluation.prefix_trie.trie import Segment, Span
 
@@ -24,7 +25,8 @@ LENGTH_STEP = 32
 """Private prefixes are sorted by length to this accuracy, then what continues them by its own."""
 
 BatchRow = tuple[Segment, ...]
-"""Segments packed side by side, which continue the same prefix and do not see each other."""
+"""Segments packed side by side, which continue the same prefix and do not see each other. All of
+them are under one picture, or none."""
 Batch = tuple[BatchRow, ...]
 """The rows of one forward pass; the prefixes that they continue are computed before it."""
 
@@ -116,28 +118,40 @@ def _fits(batch: PackedBatch, token_budget: int) -> bool:
 
 def _pack_best_fit(group: Sequence[_Entry], token_budget: int) -> list[PackedBatch]:
     """Best-fit decreasing: a batch's rows are as long as the largest segment left, and each is
-    filled with the largest that still fit."""
+    filled with the largest under the same picture that still fit."""
     max_scored = MAX_SCORED_FRACTION * token_budget
-    left = sorted(group, key=lambda entry: (entry.segment.size, -entry.segment.number))
-    sizes = [entry.segment.size for entry in left]
+    by_picture: dict[str | None, list[_Entry]] = defaultdict(list)
+    for entry in sorted(group, key=_largest_first, reverse=True):
+        by_picture[entry.segment.picture].append(entry)
+    # The entries of each picture by the largest of them, which is at their end.
+    left = [(*_largest_first(of_it[-1]), of_it) for of_it in by_picture.values()]
+    heapify(left)
     batches = []
     while left:
-        row_length, scored = sizes[-1], 0
+        row_length, scored = -left[0][0], 0
         rows: list[tuple[_Entry, ...]] = []
         while left and (not rows or (len(rows) + 1) * row_length <= token_budget):
-            if rows and scored + left[-1].scored > max_scored:
+            of_it = left[0][-1]
+            if rows and scored + of_it[-1].scored > max_scored:
                 break
             row: list[_Entry] = []
             free = row_length
-            while (at := bisect_right(sizes, free) - 1) >= 0:
-                if row and scored + left[at].scored > max_scored:
+            while (at := bisect_right(of_it, free, key=lambda one: one.segment.size) - 1) >= 0:
+                if row and scored + of_it[at].scored > max_scored:
                     break
-                row.append(left.pop(at))
-                free -= sizes.pop(at)
+                row.append(of_it.pop(at))
+                free -= row[-1].segment.size
                 scored += row[-1].scored
+            heappop(left)
+            if of_it:
+                heappush(left, (*_largest_first(of_it[-1]), of_it))
             rows.append(tuple(row))
         batches.append(tuple(rows))
     return batches
+
+
+def _largest_first(entry: _Entry) -> tuple[int, int]:
+    return -entry.segment.size, entry.segment.number
 
 
 def _pack_in_order(group: Sequence[_Entry], token_budget: int) -> list[PackedBatch]:

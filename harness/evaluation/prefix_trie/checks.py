@@ -4,7 +4,7 @@ comparison with `HFLM`, on some of the requests."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,8 +27,9 @@ a wrong mask by far more."""
 NUM_COMPARED = 4
 """Requests that are scored both ways, for each kind of segment."""
 
-Kind = tuple[int, bool]
-"""What a segment asks of a model: prefixes before it (0, 1, or 2 for more), whether it branches."""
+Kind = tuple[int, bool, bool]
+"""What a segment asks of a model: prefixes before it (0, 1, or 2 for more), whether it branches,
+and whether it is under a picture."""
 
 
 def static_refusal(model: Any) -> str | None:
@@ -60,8 +61,8 @@ def check_sharing(
     """
     half = (autocast_dtype or model.dtype) != torch.float32
 
-    def compare(segment: Segment) -> None:
-        found = run.probe(segment)
+    def compare(segments: Sequence[Segment]) -> None:
+        found = run.probe(*segments)
         for request in sorted(found, key=lambda request: len(request.input_ids))[:NUM_COMPARED]:
             value = hflm_value(request)
             limit = HALF_TOL_PER_TOKEN * len(request.continuation_ids) if half else ABS_TOL
@@ -73,16 +74,31 @@ def check_sharing(
                     "lm-eval's where requests share their context"
                 )
 
-    for kind, segment in _smallest_segments(run).items():
-        try_once(model, ("trie", kind), partial(compare, segment))
+    for kind, segments in _smallest_segments(run).items():
+        try_once(model, ("trie", kind, len(segments)), partial(compare, segments))
 
 
-def _smallest_segments(run: TrieRun) -> dict[Kind, Segment]:
-    """The segment of each kind that needs the fewest tokens, among those that requests end in."""
+def _smallest_segments(run: TrieRun) -> dict[Kind, list[Segment]]:
+    """The segment of each kind that needs the fewest tokens, among those that requests end in.
+
+    Beside one under a picture there is one of its level under another, if any, as rows of a batch
+    may be.
+    """
+    segments = [segment for batch in run.batches for row in batch for segment in row]
     found: dict[Kind, Segment] = {}
-    for segment in (segment for batch in run.batches for row in batch for segment in row):
-        kind = min(segment.level, 2), segment.ends is not None
-        before = found.setdefault(kind, segment)
-        if segment.start + segment.size < before.start + before.size:
+    for segment in segments:
+        kind = min(segment.level, 2), segment.ends is not None, segment.picture is not None
+        if _num_tokens(segment) < _num_tokens(found.setdefault(kind, segment)):
             found[kind] = segment
-    return found
+    chosen = {}
+    for kind, segment in found.items():
+        chosen[kind] = [segment]
+        if segment.picture is not None:
+            level = (one for one in segments if one.level == segment.level)
+            others = [one for one in level if one.picture != segment.picture]
+            chosen[kind] += sorted(others, key=_num_tokens)[:1]
+    return chosen
+
+
+def _num_tokens(segment: Segment) -> int:
+    return segment.start + segment.size

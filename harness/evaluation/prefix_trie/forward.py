@@ -18,9 +18,16 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from harness.evaluation.prefix_trie.batches import BatchRow
 from harness.evaluation.prefix_trie.trie import IntArray, Segment
+from harness.models.pictures import PassPictures, using_pictures
 
+PicturesOf = Callable[[Sequence[str | None]], PassPictures | None]
+"""The pictures of a pass, from the name of each of its rows' pictures; None where it has none."""
 KeyValues = tuple[Tensor, Tensor]
 """Keys and values of one layer, each (B, G, P, d)."""
+
+
+def no_pictures(_names: Sequence[str | None]) -> None:
+    """The pictures of rows where there are none."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +79,20 @@ class PrefixCacheLayer(DynamicLayer):
 
 
 class TrieForward:
-    """Runs segments through a causal LM (eval mode, inside `autocast()`)."""
+    """Runs segments through a causal LM (eval mode, inside `autocast()`), under their pictures.
+
+    `pictures_of` gives the pictures of a pass.
+    """
 
     def __init__(
-        self, model: Any, autocast: Callable[[], contextlib.AbstractContextManager[Any]]
+        self,
+        model: Any,
+        autocast: Callable[[], contextlib.AbstractContextManager[Any]],
+        pictures_of: PicturesOf = no_pictures,
     ) -> None:
         self._model = model
         self._autocast = autocast
+        self._pictures_of = pictures_of
         self.device: torch.device = model.device
         config = model.config.get_text_config()
         self._num_layers: int = config.num_hidden_layers
@@ -121,7 +135,11 @@ class TrieForward:
         tokens_BT = self._padded([[segment.tokens for segment in row] for row in rows], row_length)
         # Some LM heads fail on an empty batch, so one position is asked for and dropped.
         positions_N = torch.from_numpy(wanted_N if len(wanted_N) else np.zeros(1, np.int64))
-        with self._autocast(), logits_at(self._model, positions_N.to(self.device)):
+        with (
+            self._autocast(),
+            logits_at(self._model, positions_N.to(self.device)),
+            using_pictures(self._pictures_of([row[0].picture for row in rows])),
+        ):
             logits = self._model(input_ids=tokens_BT, use_cache=keep, **arguments).logits
         kept = [layer.kept for layer in layers if layer.kept is not None]
         logits_NV = logits.flatten(0, 1)[: len(wanted_N)]

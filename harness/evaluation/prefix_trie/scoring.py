@@ -119,13 +119,16 @@ class TrieRun:
                 self._left.pop(segment, None)
         return kept
 
-    def probe(self, segment: Segment) -> dict[Request, float]:
-        """The log-likelihoods of the requests that end in a segment; changes nothing."""
+    def probe(self, *segments: Segment) -> dict[Request, float]:
+        """The log-likelihoods of the requests that end in segments of one level; changes nothing.
+
+        Each segment has a row of its own.
+        """
         found: dict[Request, float] = {}
         trial = copy.copy(self)
         trial._on_done = lambda request, value, _greedy: found.update({request: value})
         trial._start()
-        trial.compute(((segment,),))
+        trial.compute(tuple((segment,) for segment in segments))
         return found
 
     def _prefixes(self, segments: Sequence[Segment]) -> Prefixes | None:

@@ -1,4 +1,5 @@
-"""Radix tree over the requests' tokens, cut into the segments that go through the model.
+"""Radix trees over the requests' tokens, one for each picture, cut into the segments that go
+through the model.
 
 A segment is a piece of the tree: either a chain of tokens whose keys and values other segments
 attend to (a cached prefix), or a whole subtree under a tree-attention mask (see `Segment.ends`). A
@@ -42,6 +43,8 @@ class Request:
     """Context and continuation without its last token, cut on the left to the model's length."""
     continuation_ids: tuple[int, ...]
     """Predicted by the last `len(continuation_ids)` positions of `input_ids`."""
+    picture: str | None = None
+    """SHA-256 of the picture that the model is shown; None for none. It conditions every token."""
 
     def split(self) -> tuple[list[int], list[int]]:
         """The context and the continuation."""
@@ -66,6 +69,8 @@ class Segment:
     ends: IntArray | None
     """Tree-attention mask, compressed, (size,): token i attends to j iff j <= i < ends[j]. None for
     a chain, which is causal."""
+    picture: str | None = None
+    """The one of all requests that need it."""
 
     @property
     def size(self) -> int:
@@ -139,16 +144,25 @@ def plan_spans(
         largest_segment: a branching subtree of more tokens never becomes one segment.
         hidden_size: D of the model.
     """
-    root = _Node(tokens=(), start=0, parent=None)
-    last_nodes = _build_tree(root, sorted({request.input_ids for request in requests}))
-    # Post-order dynamic programme over the radix tree: children are planned before their parent.
-    for node in reversed(_preorder(root)):
-        _plan_node(node, largest_segment, TOKEN_COST * hidden_size)
-    _build_segments(root)
+    sequences: dict[str | None, set[tuple[int, ...]]] = {}
+    for request in requests:
+        sequences.setdefault(request.picture, set()).add(request.input_ids)
+    last_nodes, num_segments = {}, 0
+    # A tree for each picture: under another one the same tokens have other keys and values.
+    for picture in sorted(sequences, key=lambda name: name or ""):
+        root = _Node(tokens=(), start=0, parent=None)
+        last_nodes[picture] = _build_tree(root, sorted(sequences[picture]))
+        # Post-order dynamic programme over the radix tree: children are planned before their
+        # parent.
+        for node in reversed(_preorder(root)):
+            _plan_node(node, largest_segment, TOKEN_COST * hidden_size)
+        num_segments = _build_segments(root, picture, num_segments)
     return [
         span
-        for number, request in enumerate(requests)
-        for span in _spans(last_nodes[request.input_ids], number, len(request.continuation_ids))
+        for number, one in enumerate(requests)
+        for span in _spans(
+            last_nodes[one.picture][one.input_ids], number, len(one.continuation_ids)
+        )
     ]
 
 
@@ -249,22 +263,28 @@ def _cost_below(node: _Node, groups: list[list[_Node]], token_cost: int) -> floa
     return total
 
 
-def _build_segments(root: _Node) -> None:
-    """Makes the planned segments, each prefix before those that continue it."""
+def _build_segments(root: _Node, picture: str | None, num_segments: int) -> int:
+    """Makes the planned segments, each prefix before those that continue it.
+
+    Returns:
+        The number of segments, of earlier trees too.
+    """
     waiting: list[tuple[list[_Node], Segment | None]] = [([root], None)]
-    num_segments = 0
     while waiting:
         group, prefix = waiting.pop()
         node = group[0]
         segment = prefix if node.uses_cached_prefix else None
         if node is not root:
-            segment = _make_segment(num_segments, group, segment)
+            segment = _make_segment(num_segments, group, segment, picture)
             num_segments += 1
         if not node.is_one_segment:
             waiting += [(members, segment) for members in reversed(node.groups)]
+    return num_segments
 
 
-def _make_segment(number: int, group: list[_Node], parent: Segment | None) -> Segment:
+def _make_segment(
+    number: int, group: list[_Node], parent: Segment | None, picture: str | None
+) -> Segment:
     """One segment of nodes that continue the same prefix, with the subtrees of those that are one
     segment; sets `segment` and `offset` of the nodes."""
     start = 0 if parent is None else parent.start + parent.size
@@ -287,6 +307,7 @@ def _make_segment(number: int, group: list[_Node], parent: Segment | None) -> Se
         tokens=np.array([token for node in path + nodes for token in node.tokens], np.int64),
         positions=np.concatenate([np.arange(node.start, node.end) for node in path + nodes]),
         ends=None if len(nodes) == 1 else np.concatenate(ends),
+        picture=picture,
     )
     for node in nodes:
         node.segment = segment
