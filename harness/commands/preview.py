@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.commands.display import console, print_json, print_line, print_warnings
@@ -18,6 +18,9 @@ from harness.records.prompts import Prompt, agreement
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from harness.data.shown import ShownPicture
+
 
 ROWS = 3
 """Training rows that are shown: the first that the cell draws."""
@@ -44,6 +47,8 @@ class CellPreview:
 
     cell: Cell
     rows: tuple[Prompt, ...]
+    pictures: tuple[ShownPicture | None, ...]
+    """Of each of `rows`."""
     items: tuple[Item, ...]
 
 
@@ -82,15 +87,19 @@ def preview_cell(cell: Cell, grid: OpenGrid) -> CellPreview:
 
     folder = find_checkpoint(cell.model, grid.data_root)
     tokenizer = load_tokenizer(folder, cell.model.shape.vocab_size)
-    rows = _training_prompts(cell, grid, tokenizer) if cell.train is not None else ()
-    return CellPreview(cell, rows, tuple(_items(cell, grid, tokenizer, rows)))
+    rows: tuple[Prompt, ...] = ()
+    pictures: tuple[ShownPicture | None, ...] = ()
+    if cell.train is not None:
+        rows, pictures = _training_prompts(cell, grid, tokenizer)
+    return CellPreview(cell, rows, pictures, tuple(_items(cell, grid, tokenizer, rows)))
 
 
 def _training_prompts(
     cell: Cell, grid: OpenGrid, tokenizer: PreTrainedTokenizerBase
-) -> tuple[Prompt, ...]:
+) -> tuple[tuple[Prompt, ...], tuple[ShownPicture | None, ...]]:
+    """The first rows that a cell draws, and what is told of their pictures."""
     from harness.cell.examples import cell_examples
-    from harness.data.shown import training_prompt
+    from harness.data.shown import shown_picture, training_prompt
     from harness.data.validation import read_training
 
     assert cell.train is not None
@@ -98,10 +107,11 @@ def _training_prompts(
     seed = cell.seed_of("subset")
     rows = read_training(cell.data, cell.fraction, seed, grid.data_root).rows[:ROWS]
     examples = cell_examples(cell, rows, tokenizer, grid.data_root)
-    return tuple(
+    prompts = tuple(
         training_prompt(row, example, cell.data, tokenizer)
         for row, example in zip(rows, examples, strict=True)
     )
+    return prompts, tuple(map(shown_picture, rows))
 
 
 def _items(
@@ -129,7 +139,10 @@ def _record(shown: CellPreview) -> dict[str, Any]:
     return {
         "cell": shown.cell.label,
         "id": shown.cell.id,
-        "training": [prompt(one) for one in shown.rows],
+        "training": [
+            prompt(one) | ({} if picture is None else {"picture": asdict(picture)})
+            for one, picture in zip(shown.rows, shown.pictures, strict=True)
+        ],
         "benchmarks": [
             {
                 "name": item.benchmark,
@@ -156,9 +169,14 @@ def _print_cell(shown: CellPreview) -> None:
     colour = screen.is_terminal and not os.environ.get("NO_COLOR")
     how = "in green" if colour else f"within {OPEN} {CLOSE}"
     print_line(screen, f"{shown.cell.label}", "bold")
-    for number, prompt in enumerate(shown.rows, start=1):
+    takes = getattr(shown.cell.options, "image_encoder", None) is not None
+    rows = zip(shown.rows, shown.pictures, strict=True)
+    for number, (prompt, picture) in enumerate(rows, start=1):
         head = f"Training row {number} of {ROWS} (template {prompt.template}; {how}: in the loss)"
         print_line(screen, f"\n{head}", "dim")
+        if picture is not None:
+            ignored = "" if takes else " (this method takes no pictures)"
+            print_line(screen, f"Picture: {picture}{ignored}", "dim")
         sys.stdout.write(f"{marked_text(prompt, colour=colour)}\n")
     for item in shown.items:
         if item.fault is not None:

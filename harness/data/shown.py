@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.data.instructions import Example, label_runs
-from harness.data.rows import Row
+from harness.data.rows import Row, picture_of
 from harness.data.spec import DataSpec
 from harness.data.template_choice import jinja_sha256
 from harness.data.templates import NAMES, template_of
@@ -57,6 +59,37 @@ def training_prompt(
     if template not in (*NAMES, "none"):
         template = f"jinja {jinja_sha256(template)[:8]}"
     return Prompt(template, pieces_of(example.token_ids, label_runs(example), tokenizer))
+
+
+@dataclass(frozen=True)
+class ShownPicture:
+    """What is told of a row's picture."""
+
+    format: str
+    """As Pillow calls it: PNG, JPEG, ..."""
+    width: int
+    """Pixels, as `height`."""
+    height: int
+    num_bytes: int
+    sha256: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.format}, {self.width} x {self.height} pixels, {self.num_bytes:,} bytes, "
+            f"sha256 {self.sha256[:16]}"
+        )
+
+
+def shown_picture(row: Row) -> ShownPicture | None:
+    """What is told of the picture that a row has; it was checked when the row was read."""
+    if (picture := picture_of(row)) is None:
+        return None
+    from PIL import Image
+
+    with Image.open(io.BytesIO(picture.data)) as image:
+        width, height = image.size
+        kind = image.format or "unknown"
+    return ShownPicture(kind, width, height, len(picture.data), picture.sha256)
 
 
 def examples_sha256(examples: Iterable[Example]) -> str:

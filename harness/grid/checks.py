@@ -30,7 +30,7 @@ from harness.grid.inputs import DataInput, Inputs, trained_fractions
 from harness.grid.names import data_place, label_of
 from harness.grid.optimizer_parts import sharding_faults
 from harness.grid.schema import Cell, GridSpec, MethodChoice, cell_of, count_cells
-from harness.grid.text_checks import check_chats, check_texts
+from harness.grid.text_checks import check_chats, check_rows, check_texts
 from harness.methods import METHODS, check_options
 from harness.methods.pass_through import PeftOptions
 from harness.models.checkpoint import ModelSpec, check_checkpoint, local_folder
@@ -233,13 +233,13 @@ def look_at(inputs: Inputs, data_root: Path | None) -> Found:
         found.look(_check_data, data, data_root)
         found.look(_check_validation, data, data_root)
         if len(found.faults) == faults:  # its rows can be read
+            found.look(check_rows, data, data_root)
             place = data_place(data.name)
             for name in data.models:
                 found.look(check_texts, data.spec, place, name, inputs.models[name], data_root)
         stated = data.spec.num_rows  # then it is told already of fractions
         rows = None if stated else count_rows(data.spec, data_root)
-        few = [fraction_fault(fraction, data.spec, rows) for fraction in data.fractions]
-        found.faults += [fault for fault in few if fault is not None]
+        found.faults += filter(None, (fraction_fault(n, data.spec, rows) for n in data.fractions))
         if (fault := validation_fault(data.spec, stated or rows)) is not None:
             found.faults.append(f"{data_place(data.name)}.{fault}")
     for task in inputs.tasks:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from harness.data.spec import DataSpec
 from harness.evaluation.tasks import TaskSpec
-from harness.grid.schema import Cell, GridSpec
+from harness.grid.schema import Cell, GridSpec, MethodChoice
 from harness.models.checkpoint import ModelSpec
 from harness.training.spec import TrainSpec
 
@@ -26,6 +26,8 @@ class DataInput:
     fractions: Sequence[float]
     models: Sequence[str] = ()
     """Names of the models that are trained on it."""
+    takes_pictures: bool = False
+    """Whether a method that is trained on it is conditioned on pictures."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def inputs_of_cells(cells: Iterable[Cell]) -> Inputs:
                 *chosen,
                 list(dict.fromkeys(cell.fraction for cell in own if cell.fraction is not None)),
                 list(dict.fromkeys(cell.model_name for cell in own)),
+                any(takes_pictures(cell.options) for cell in own),
             )
             for chosen, own in trained.items()
         ],
@@ -72,7 +75,11 @@ def inputs_of_grid(grid: GridSpec) -> Inputs:
         longest=_longest((model, choice.train) for model, choice in pairs),
         data=[
             DataInput(
-                name, grid.data_of(name), trained_fractions(grid, name), _trained_models(grid, name)
+                name,
+                grid.data_of(name),
+                trained_fractions(grid, name),
+                _trained_models(grid, name),
+                any(takes_pictures(choice.options) for choice in _trained_with(grid, name)),
             )
             for name in grid.data_names
             if grid.data_of(name) is not NO_DATA
@@ -85,6 +92,17 @@ def _trained_models(grid: GridSpec, name: str | None) -> list[str]:
     """The models that are trained on a set."""
     blocks = (block for block in grid.blocks if block.trains and block.data == name)
     return list(dict.fromkeys(model for block in blocks for model in block.models))
+
+
+def _trained_with(grid: GridSpec, name: str | None) -> Iterator[MethodChoice]:
+    """Yields the methods that are trained on a set."""
+    blocks = (block for block in grid.blocks if block.trains and block.data == name)
+    return (choice for block in blocks for choice in block.methods)
+
+
+def takes_pictures(options: object) -> bool:
+    """Whether a method with these options is conditioned on pictures."""
+    return getattr(options, "image_encoder", None) is not None
 
 
 def _longest(trainings: Iterable[tuple[str, TrainSpec | None]]) -> dict[str, int]:

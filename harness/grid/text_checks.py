@@ -1,4 +1,4 @@
-"""Whether training rows go into the template that they are to be put into, before anything runs."""
+"""Whether training rows go into their template, and have the pictures that methods take."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 
 from harness.data.instructions import tokenize
 from harness.data.places import is_here
+from harness.data.scienceqa import SCIENCEQA, SCIENCEQA_ALE
 from harness.data.sets import inspect_data, read_instructions
 from harness.data.spec import DataSpec
 from harness.data.templates import (
     ALPACA,
     CHAT,
+    PAIRS,
     chosen_chat_template,
     date_note,
     fault_line,
@@ -21,6 +23,8 @@ from harness.data.templates import (
 from harness.data.turns import RowFault
 from harness.errors import DataError, ModelError
 from harness.evaluation.tasks import TaskSpec
+from harness.grid.inputs import DataInput
+from harness.grid.names import data_place
 from harness.models.checkpoint import ModelSpec, local_folder
 from harness.models.plain_tokenizer import PlainTokenizer, chat_templates
 from harness.models.tokenizer_files import FILE
@@ -36,7 +40,7 @@ def check_texts(
 ) -> list[str]:
     """Looks whether a model's tokenizer can make texts of a set, as far as both are here.
 
-    Rows in Alpaca's template, and prompts and texts as they are, always go in.
+    Rows in Alpaca's template or ScienceQA's, and prompts and texts as they are, always go in.
 
     Args:
         place: what the grid file calls the set.
@@ -49,7 +53,7 @@ def check_texts(
         ZbenchError: there is no chat template, or a row does not go into it.
     """
     folder = local_folder(model, data_root)
-    if folder is None or not (folder / FILE).is_file() or data.template == ALPACA:
+    if folder is None or not (folder / FILE).is_file() or data.template in PAIRS[1:]:
         return []  # of the hub: told when it is loaded; without the file: told already
     here = is_here(data, data_root)
     facts = inspect_data(data, data_root) if here else None
@@ -89,6 +93,41 @@ def check_chats(task: TaskSpec, name: str, model: ModelSpec, data_root: Path | N
         )
     note = date_note(chosen_chat_template(found, f"models.{name}: {folder}"))
     return [] if note is None else [f"{name}: {note}"]
+
+
+FORM_OF = {ALPACA: "instruction", SCIENCEQA: "scienceqa", SCIENCEQA_ALE: "scienceqa"}
+"""The form of the rows that a template is for."""
+
+
+def check_rows(data: DataInput, data_root: Path | None) -> list[str]:
+    """Looks whether local rows are of the form of their template, and have the pictures that the
+    methods take.
+
+    Returns:
+        What a reader must know of pictures that nothing looks at, or that are not there.
+
+    Raises:
+        DataError: they are of another form.
+    """
+    report = inspect_data(data.spec, data_root).report if is_here(data.spec, data_root) else None
+    if report is None or not report.form:
+        return []
+    place, template = data_place(data.name), str(data.spec.template)
+    if (due := FORM_OF.get(template, report.form)) != report.form:
+        raise DataError(
+            f"{place}: template {template} is for rows of the form {due}, and these are of the "
+            f"form {report.form}; leave `template` out"
+        )
+    if report.pictures and not data.takes_pictures:
+        return [
+            f"{place}: {report.pictures:,} of {report.rows:,} rows have a picture, and no method "
+            "has an `image_encoder`: the texts alone are trained on"
+        ]
+    if data.takes_pictures and not report.pictures:
+        columns = data.spec.columns
+        mapped = "" if columns is None or columns.image else "; map it by `columns: {image: ...}`"
+        return [f"{place}: a method has an `image_encoder`, and no row has a picture{mapped}"]
+    return []
 
 
 @functools.lru_cache(maxsize=64)

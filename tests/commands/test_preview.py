@@ -20,6 +20,7 @@ from harness.grid.workspace import OpenGrid, open_grid
 from harness.models.tokenizer_files import load_tokenizer
 from harness.records.prompts import Prompt, agreement, shortened_prompt
 from tests.fixtures.chat_models import write_chat_models
+from tests.fixtures.picture_files import PNG, drawn
 from tests.integration.test_end_to_end import grid_text
 
 
@@ -158,3 +159,33 @@ def test_a_long_prompt_keeps_its_ends() -> None:
     assert cut.pieces[1] == ("[... 40 characters ...]", False)
     assert cut.pieces[2] == ("b" * 10, True)
     assert shortened_prompt(prompt, 60) == prompt
+
+
+def test_a_rows_picture_is_told_above_its_tokens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (spec,) = write_chat_models(tmp_path, ["chatml"]).values()
+    row = {"question": "Which?", "choices": ["a", "b"], "answer": 1, "hint": "", "image": PNG}
+    (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
+    item = {"question": "How many are 1 and 1?", "answer": "They are 2. #### 2"}
+    (tmp_path / "gsm.jsonl").write_text(f"{json.dumps(item)}\n" * 4)
+    raw = {
+        "name": "asked",
+        "models": {"m": {"path": str(tmp_path / "chatml"), "shape": spec.shape.model_dump()}},
+        "data": {"path": "rows.jsonl"},
+        "local_data": {"gsm8k": dict.fromkeys(("train", "test"), str(tmp_path / "gsm.jsonl"))},
+        "tasks": [{"name": "gsm8k", "shots": 1}],
+        "blocks": [{"methods": [{"method": "lora", "rank": 4}]}],
+    }
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump(raw))
+    opened = open_grid(str(tmp_path / "g.yaml"), tmp_path / "runs", None, None)
+    assert preview_command(opened, None, as_json=False) == 0
+    lines = capsys.readouterr().out.splitlines()
+    picture = f"Picture: PNG, 24 x 24 pixels, {len(drawn(0)):,} bytes, sha256 "
+    (place,) = [at for at, line in enumerate(lines) if line.startswith(picture)][:1]
+    assert lines[place].endswith("(this method takes no pictures)")
+    assert "(template scienceqa; " in lines[place - 1]
+    assert "Question: Which?" in lines[place + 1]
+    preview_command(opened, None, as_json=True)
+    (cell,) = json.loads(capsys.readouterr().out)["cells"]
+    assert cell["training"][0]["picture"]["width"] == 24

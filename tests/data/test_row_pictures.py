@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow
 import pyarrow.feather
 import pyarrow.parquet
@@ -26,14 +25,7 @@ from harness.demo.world import CHECKPOINT
 from harness.errors import ZbenchError
 from harness.readers.parquet_files import PICTURE_ROWS
 from harness.readers.pictures import Picture
-
-
-def drawn(seed: int, kind: str = "PNG", size: int = 24) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 255, (size, size, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind)
-    return file.getvalue()
-
+from tests.fixtures.picture_files import drawn
 
 RED, BLUE = drawn(1), drawn(2, "JPEG")
 ASKED = {"instruction": "What is it?", "output": "A dog."}

@@ -12,16 +12,20 @@ import yaml
 from harness.cell.run import run_cell
 from harness.cell.settings import RunSettings
 from harness.data.jinja import DATE_STRING
+from harness.data.spec import DataSpec
 from harness.errors import DataError, GridError, ModelError, UsageError
 from harness.estimate.lengths import known_losses
 from harness.estimate.tokens import token_counter
+from harness.grid.inputs import DataInput
 from harness.grid.loader import load_grid
 from harness.grid.schema import Cell
 from harness.grid.status import read_states
+from harness.grid.text_checks import check_rows
 from harness.grid.workspace import OpenGrid, open_grid, open_to_run
 from harness.records.events import Event, Warned
 from harness.records.results import CellResult
 from tests.fixtures.chat_models import write_chat_model
+from tests.fixtures.picture_files import PNG
 
 CHATS = [
     [["user", f"What is {n}?"], ["assistant", f"It is {n}."], ["user", "And then?"],
@@ -230,3 +234,51 @@ def test_rows_that_are_cut_are_kept_dropped_or_refused_as_stated(
     with pytest.raises(DataError, match=rf"data: {cut} of 12 rows are cut .*\(rows \d+, \d+"):
         trained("fail")
     assert cell_in(study, kind, max_length=120, on_bad_rows="fail").id == kept
+
+
+QUESTION = {"question": "Which?", "choices": ["a", "b"], "answer": 1, "hint": ""}
+
+
+@pytest.mark.parametrize(
+    ("image", "columns", "takes", "said"),
+    [
+        (PNG, None, True, []),
+        (PNG, None, False,
+         ["data: 1 of 2 rows have a picture, and no method has an `image_encoder`: the texts alone "
+          "are trained on"]),
+        (None, None, False, []),
+        (None, None, True, ["data: a method has an `image_encoder`, and no row has a picture"]),
+        (None, {"question": "question"}, True,
+         ["data: a method has an `image_encoder`, and no row has a picture; map it by `columns: "
+          "{image: ...}`"]),
+    ],
+)  # fmt: skip
+def test_pictures_that_nothing_looks_at_are_told_and_those_that_are_not_there(
+    tmp_path: Path, image: object, columns: object, takes: bool, said: list[str]
+) -> None:
+    write_lines(tmp_path / "rows.jsonl", [QUESTION, QUESTION | {"image": image}])
+    spec = DataSpec.model_validate({"path": str(tmp_path / "rows.jsonl"), "columns": columns})
+    assert check_rows(DataInput(None, spec, [1.0], ["m"], takes), None) == said
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "said"),
+    [
+        (
+            "alpaca",
+            QUESTION,
+            "template alpaca is for rows of the form instruction, and these are o",
+        ),
+        ("scienceqa", TABLE[0], "template scienceqa is for rows of the form scienceqa, and these"),
+        ("scienceqa-qcm-ale", TABLE[0], "template scienceqa-qcm-ale is for rows of the form scie"),
+    ],
+)
+def test_a_template_of_another_form_is_refused_before_anything_runs(
+    study: Path, template: str, row: object, said: str
+) -> None:
+    write_lines(study / "rows.jsonl", [row])
+    with pytest.raises(UsageError, match=f"data: {said}"):
+        open_to_run(
+            write_grid(study, path=str(study / "rows.jsonl"), template=template),
+            study / "runs", None, None,
+        )  # fmt: skip
