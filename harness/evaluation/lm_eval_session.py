@@ -156,7 +156,7 @@ def run_requests(lm: InMemoryHFLM, loaded: Sequence[LoadedBenchmark]) -> Mapping
     chat = chat_template_of(lm.tokenizer) if task.apply_chat_template else None
     for benchmark in loaded:
         benchmark.build_requests(chat)
-    if any(task.MULTIMODAL for one in loaded for task in one.tasks.values()):
+    if any(getattr(task, "MULTIMODAL", False) for one in loaded for task in one.tasks.values()):
         lm.MULTIMODAL = True  # lm-eval refuses pictures of any other class
     settings = loaded[0].prompt_settings()
     settings.pop("chat_template", None)  # lm-eval asks the model for it
