@@ -36,6 +36,17 @@ UNKNOWN_SEEDS = (
 
 
 @dataclass(frozen=True)
+class PublishedDifference:
+    """Two published scores' difference (0..1)."""
+
+    value: float
+    stderr: float
+    """The binomial one of two unpaired scores: it knows neither the answers nor the seeds."""
+    split: str = ""
+    """Split that was measured, where it is not the test split."""
+
+
+@dataclass(frozen=True)
 class PublishedClaim:
     """A claim's two published values, measured as ours were."""
 
@@ -43,6 +54,8 @@ class PublishedClaim:
     """Positive as claimed."""
     stderr: float
     verdict: PublishedVerdict
+    split: str = ""
+    """Split that was measured, where it is not the test split."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +120,7 @@ def claim_findings(
     )
     theirs = [_published(published, side, one) for side, one in zip(sides, known, strict=True)]
     given = [
-        AskedPublished(one, *values, reason)
+        AskedPublished(one, values.value, values.stderr, reason)
         for one, values, reason in zip(known, theirs, reasons, strict=True)
         if values is not None
     ]
@@ -119,8 +132,10 @@ def claim_findings(
             difference,
             verdict,
             *_seeds(measured, side),
-            None if values is None else PublishedClaim(*values, next(judged)),
-            _reach(measured, side, level, None if values is None else values[0]),
+            None
+            if values is None
+            else PublishedClaim(values.value, values.stderr, next(judged), values.split),
+            _reach(measured, side, level, None if values is None else values.value),
         )
         for side, difference, verdict, values in zip(sides, known, verdicts, theirs, strict=True)
     )
@@ -160,7 +175,7 @@ def _common(first: Mapping[Seed, object], second: Mapping[Seed, object]) -> tupl
 
 def _published(
     published: Published, side: _Side, ours: Estimate | None
-) -> tuple[float, float] | None:
+) -> PublishedDifference | None:
     entry = side.comparison
     if ours is None:
         return None
@@ -176,21 +191,21 @@ def published_claim(
     group: Group,
     column: str,
     num_items: int | None = None,
-) -> tuple[float, float] | None:
-    """The published difference of two methods (0..1) and its standard error.
+) -> PublishedDifference | None:
+    """The published difference of two methods (0..1).
 
-    None unless both were published, and measured as ours. The error is the binomial one of two
-    unpaired scores: it knows neither the answers nor the seeds.
+    None unless both were published, and measured as ours; on another split of the same questions
+    at most, as neither knows the other's items.
     """
     if any(v.data is not None or v.fraction != 1.0 for v in (left, right)):
         return None
-    rows = [published.row(v.model, v.method_name) for v in (left, right)]
-    first, second = rows
-    if first is None or second is None or not published.matches(column, group, num_items):
+    rows = published.rows_of_two(left, right, column)
+    if rows is None or not published.matches(column, group, num_items):
         return None
+    first, second, split = rows
     errors = [published.stderr(row, column) for row in (first, second)]
     difference = (first.values[column] - second.values[column]) / 100
-    return difference, (errors[0] ** 2 + errors[1] ** 2) ** 0.5
+    return PublishedDifference(difference, (errors[0] ** 2 + errors[1] ** 2) ** 0.5, split)
 
 
 def source_text(basis: Basis, stated: SeedSd | None) -> str:

@@ -309,10 +309,12 @@ def compare_with_published(
     """Ours minus the published value wherever both were measured in the same way."""
     found = []
     for variant in measured.table_variants(model):
-        row = published.row(model, variant.method_name)
-        if row is None or variant.fraction != 1.0 or variant.data is not None:
+        if variant.fraction != 1.0 or variant.data is not None:
             continue
         for column in group.columns:
+            row = published.row(variant, column)
+            if row is None:
+                continue
             ours = measured.estimate(variant, group, column)
             if ours is None or not published.matches(column, group, ours.num_items):
                 continue

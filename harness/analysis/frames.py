@@ -15,6 +15,7 @@ from harness.analysis.overlap import Overlap
 from harness.analysis.prompts import PromptPair
 from harness.analysis.stacks import made_of
 from harness.analysis.tuning import Tuning
+from harness.analysis.variants import PICTURES
 from harness.data.spec import ODD_ROWS
 from harness.errors import MethodError
 from harness.evaluation.tasks import TaskSpec, request_key
@@ -24,6 +25,7 @@ from harness.grid.schema import Cell
 from harness.grid.seed_sd import SeedSds
 from harness.grid.status import CellState, is_trained
 from harness.methods import METHODS
+from harness.methods.zero_init.options import PromptOptions
 from harness.records.results import CellResult, TrainResult
 from harness.records.scores import TaskScore
 
@@ -44,7 +46,7 @@ TUNING = "tuning"
 NOISE, VARIES, FIXED = "noise", "varies", "fixed_seed"
 """Further ones where a grid trains cells for what noise does: `repeat`, `seed` or `varied`, else
 None; of a varied cell what takes its seed, such as `order`, and the seed that all else has."""
-FURTHER = (DATA, TUNING, NOISE, VARIES, FIXED)
+FURTHER = (DATA, TUNING, NOISE, VARIES, FIXED, PICTURES)
 COSTS = (
     *("trainable_parameters", "total_parameters", "examples", "steps", "seconds"),
     *("tokens_per_second", "peak_memory_bytes", "peak_learning_rate", "precision", "device"),
@@ -162,7 +164,16 @@ def cell_identity(cell: Cell) -> dict[str, Any]:
             if value is not None
         }
         | _noise_role(cell)
+        | _pictures(cell)
     )
+
+
+def _pictures(cell: Cell) -> dict[str, Any]:
+    """How many layers carry a prompt, where pictures are added to it."""
+    options = cell.options
+    if not isinstance(options, PromptOptions) or getattr(options, "image_encoder", None) is None:
+        return {}
+    return {PICTURES: len(options.adapted_layers(cell.model.shape))}
 
 
 def rows_of(cells: Sequence[Cell]) -> list[Cell]:

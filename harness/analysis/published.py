@@ -6,35 +6,41 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from harness.analysis.columns import Group
 from harness.analysis.stats import Estimate, binomial_stderr
-from harness.analysis.variants import BASE
+from harness.analysis.variants import BASE, Variant
+from harness.grid.column_sets import Where, columns_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-PAPER_BENCHMARKS = {
-    "ARC-e": "arc_easy",
-    "ARC-c": "arc_challenge",
-    "MMLU": "mmlu",
-    "HellaSwag": "hellaswag",
-    "TruthfulQA": "truthfulqa",
-}
-"""What the names of the benchmarks hold that the published columns are made of."""
+STUDIES = (("table2", "table1"), ("scienceqa",), ("scienceqa-ablation",))
+"""Tables whose rows may stand against each other; of a row of several the first one counts."""
 
 
 @dataclass(frozen=True)
 class PublishedRow:
     """A row of a published table."""
 
-    model: str
-    method: str
+    model: str | None
+    """None, as the method, of one that is no model of ours: a reference."""
+    method: str | None
     params: str | None
     values: Mapping[str, float]
     """Percent, by column."""
+    picture_layers: int | None = None
+    """Of a model that takes pictures: layers that carry a prompt."""
+    name: str | None = None
+    """As it is printed; None for the method's."""
+
+    def is_of(self, variant: Variant) -> bool:
+        """Whether the row is of a variant's model, method and use of pictures."""
+        ours = variant.model, variant.method_name, variant.picture_layers
+        return (self.model, self.method, self.picture_layers) == ours
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,12 @@ class PublishedColumn:
     metric: str | None
     shots: int | None
     num_items: int
+    benchmark: str
+    """What the names of the benchmarks hold that are measured alike."""
     temperature: float | None = None
     """Sampling temperature of generated responses."""
+    where: Where = ()
+    """Which of the items count; all where empty."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +85,18 @@ class Anchor:
 class Published:
     """All published numbers; values in percent."""
 
-    source: str
+    sources: Mapping[str, str]
+    """Of the tables, by name."""
     columns: Mapping[str, PublishedColumn]
     averages: Mapping[str, Mapping[str, float]]
     """Weights of the columns in each published average."""
     titles: Mapping[str, str]
     """Of the tables, by name."""
     tables: Mapping[str, tuple[PublishedRow, ...]]
+    splits: Mapping[str, str]
+    """By table: the split that was measured, where it is not the test split."""
+    notes: Mapping[str, str]
+    """By table: what must be known of its numbers."""
     loss_source: str
     losses: tuple[PublishedLoss, ...]
     anchor_source: str
@@ -89,14 +104,33 @@ class Published:
     anchor_shots: int
     anchors: tuple[Anchor, ...]
 
-    def row(self, model: str, method: str) -> PublishedRow | None:
-        """Row of a model and method; the one of Table 2 where both tables have it."""
-        return self.table_row("table2", model, method) or self.table_row("table1", model, method)
+    def row(self, variant: Variant, column: str) -> PublishedRow | None:
+        """A variant's row with a value of the test split in a column."""
+        tables = chain.from_iterable(STUDIES)
+        rows = (self.table_row(one, variant) for one in tables if one not in self.splits)
+        return next((row for row in rows if row is not None and column in row.values), None)
 
-    def table_row(self, table: str, model: str, method: str) -> PublishedRow | None:
-        """Row of a model and method in one table."""
-        rows = (row for row in self.tables[table] if (row.model, row.method) == (model, method))
-        return next(rows, None)
+    def table_row(self, table: str, variant: Variant) -> PublishedRow | None:
+        """A variant's row in one table."""
+        return next((row for row in self.tables[table] if row.is_of(variant)), None)
+
+    def references(self, table: str) -> tuple[PublishedRow, ...]:
+        """Rows of a table that are of no model of ours."""
+        return tuple(row for row in self.tables[table] if row.model is None)
+
+    def rows_of_two(
+        self, left: Variant, right: Variant, column: str
+    ) -> tuple[PublishedRow, PublishedRow, str] | None:
+        """Two variants' rows of one study with values in a column, and their split (empty: test);
+        None where no study has both."""
+        for tables in STUDIES:
+            first, second = (
+                next((row for one in tables if (row := self.table_row(one, side))), None)
+                for side in (left, right)
+            )
+            if first and second and column in first.values and column in second.values:
+                return first, second, self.splits.get(tables[0], "")
+        return None
 
     def matches(self, column: str, group: Group, num_items: int | None) -> bool:
         """Whether our column was measured as the published one was.
@@ -117,11 +151,12 @@ class Published:
         if ours is None or ours.limit is not None or group.deviations.get(column):
             return False
         return (
-            PAPER_BENCHMARKS[column] in ours.benchmark
+            theirs.benchmark in ours.benchmark
+            and _same_items(theirs.where, ours.where)
             and ours.protocol == theirs.protocol
             and theirs.metric in (None, ours.metric)
             and theirs.shots in (None, ours.shots)
-            and theirs.temperature == ours.temperature
+            and (theirs.temperature or 0.0) == (ours.temperature or 0.0)  # 0 is greedy
         )
 
     def stderr(self, row: PublishedRow, column: str) -> float:
@@ -169,15 +204,20 @@ def load_published() -> Published:
 
     text = files("harness.analysis").joinpath("published.yaml").read_text(encoding="utf-8")
     raw = yaml.safe_load(text)
-    paper, losses, anchors = raw["paper"], raw["losses"], raw["anchors"]
+    losses, anchors = raw["losses"], raw["anchors"]
+    paper, scienceqa = raw["paper"], raw["scienceqa"]
+    tables = {**paper["tables"], **scienceqa["tables"]}
     return Published(
-        source=paper["source"],
-        columns={name: PublishedColumn(**entry) for name, entry in paper["columns"].items()},
-        averages=paper["averages"],
-        titles=paper["titles"],
-        tables={
-            name: tuple(_row(**entry) for entry in rows) for name, rows in paper["tables"].items()
+        sources={name: one["source"] for one in (paper, scienceqa) for name in one["tables"]},
+        columns={
+            **{name: PublishedColumn(**entry) for name, entry in paper["columns"].items()},
+            **_scienceqa_columns(scienceqa),
         },
+        averages=paper["averages"],
+        titles={**paper["titles"], **scienceqa["titles"]},
+        tables={name: tuple(_row(**entry) for entry in rows) for name, rows in tables.items()},
+        splits=scienceqa["splits"],
+        notes={**dict.fromkeys(paper["tables"], paper["note"]), **scienceqa["notes"]},
         loss_source=losses["source"],
         losses=tuple(
             PublishedLoss(**(entry | {"values": tuple(entry["values"])}))
@@ -190,5 +230,26 @@ def load_published() -> Published:
     )
 
 
-def _row(model: str, method: str, params: str | None, **values: float) -> PublishedRow:
-    return PublishedRow(model, method, params, values)
+def _scienceqa_columns(raw: Mapping[str, Any]) -> dict[str, PublishedColumn]:
+    """The columns of ScienceQA's tables: the items of each are those of the set of columns."""
+    return {
+        name: PublishedColumn(
+            raw["protocol"], None, None, raw["num_items"][name], raw["benchmark"], where=where
+        )
+        for name, where in columns_of("scienceqa").items()
+    }
+
+
+def _row(
+    model: str | None = None,
+    method: str | None = None,
+    params: str | None = None,
+    picture_layers: int | None = None,
+    name: str | None = None,
+    **values: float,
+) -> PublishedRow:
+    return PublishedRow(model, method, params, values, picture_layers, name)
+
+
+def _same_items(one: Where, other: Where) -> bool:
+    return {name: set(values) for name, values in one} == {n: set(v) for n, v in other}

@@ -87,7 +87,7 @@ def _table_lines(
         }
         row = None
         if table.published is not None and variant.fraction == 1.0 and variant.data is None:
-            row = published.table_row(table.published, variant.model, variant.method_name)
+            row = published.table_row(table.published, variant)
         lines.append(
             Line(
                 variant=variant,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.analysis.columns import is_missing
 
 BASE = "base"
 """Registry name of the untrained model."""
+PICTURES = "picture_layers"
+"""A column of the frames where any method takes pictures: see `Variant.picture_layers`."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Variant:
     data: str | None = None
     """The data set's name in the grid; None where the grid has one set alone, and of the base
     model."""
+    picture_layers: int | None = field(default=None, compare=False)
+    """Of a method that takes pictures: layers that carry a prompt; None of one that does not."""
 
 
 def variant_of(row: Mapping[str, Any]) -> Variant:
@@ -37,6 +41,7 @@ def variant_of(row: Mapping[str, Any]) -> Variant:
         title=row["method_title"],
         fraction=None if is_missing(row["fraction"]) else float(row["fraction"]),
         data=None if is_missing(row.get("data")) or is_missing(row["fraction"]) else row["data"],
+        picture_layers=None if is_missing(row.get(PICTURES)) else int(row[PICTURES]),
     )
 
 

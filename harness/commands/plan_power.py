@@ -106,7 +106,7 @@ def _theirs(power: ClaimPower) -> str:
 def power_record(power: ClaimPower) -> dict[str, Any]:
     """What a claim could show, for a machine; numbers in points, or in the metric's own unit."""
     planned, factor = power.planned, scale_of(power.planned.unit).factor
-    published = planned.published and planned.published[0]
+    published = None if planned.published is None else planned.published.value
     return {
         "model": planned.model,
         "data": planned.left.data,

@@ -12,14 +12,14 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.analysis.claims import published_claim, stated_text
+from harness.analysis.claims import PublishedDifference, published_claim, stated_text
 from harness.analysis.columns import Group, Setting, stated_sd
 from harness.analysis.comparisons import tested_margins
 from harness.analysis.frames import cell_identity, rows_of
 from harness.analysis.layout import Column, Layout, layout_of
 from harness.analysis.power import LEVEL, Reach, Spread, reach_of, stated_spread
 from harness.analysis.published import load_published
-from harness.analysis.variants import BASE, Variant, name_of, named
+from harness.analysis.variants import BASE, Variant, name_of, named, variant_of
 from harness.estimate.own_tokens import own_size
 from harness.estimate.tokens import num_items
 from harness.evaluation.tasks import TaskSpec
@@ -49,9 +49,8 @@ class PlannedClaim:
     """Those that both sides are planned with."""
     items: tuple[tuple[float, int | None], ...]
     """Weight and number of items of each benchmark of the column; None where it is not known."""
-    published: tuple[float, float] | None = None
-    """The published difference, positive as claimed, and its standard error, where the two were
-    measured alike."""
+    published: PublishedDifference | None = None
+    """The published difference, positive as claimed, where the two were measured alike."""
     num_methods: int = 0
     """Trained methods of its tables with at least as many seeds, which tell of its seeds too."""
 
@@ -115,11 +114,7 @@ def _seeds(cells: Sequence[Cell]) -> dict[Variant, tuple[int, ...]]:
     """The planned seeds of each variant of the tables: base, and the largest fraction of a set."""
     found: dict[Variant, list[int]] = {}
     for cell in rows_of(cells):
-        title = cell_identity(cell)["method_title"]
-        data = None if cell.fraction is None else cell.data_name
-        variant = Variant(
-            cell.model_name, cell.method_label, cell.method, title, cell.fraction, data
-        )
+        variant = variant_of(cell_identity(cell))
         found.setdefault(variant, []).extend([] if cell.seed is None else [cell.seed])
     largest: dict[tuple[str, str | None], float] = {}
     for v in found:
@@ -246,7 +241,7 @@ def _power(
     reach = reach_of(
         spread, len(planned.seeds), planned.margin,
         level=level, is_share=planned.unit is None, source=source,
-        published=None if planned.published is None else planned.published[0],
+        published=None if planned.published is None else planned.published.value,
     )  # fmt: skip
     return ClaimPower(planned, reach)
 

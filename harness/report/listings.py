@@ -144,33 +144,45 @@ def _items_meant(setting: Setting) -> str:
     return f"{setting.benchmark}: {where_text(setting.where)}"
 
 
+def published_names(findings: Findings) -> list[str]:
+    """The published tables that tell of what the grid measures; the first ones where none does."""
+    published = findings.published
+    measured = {s.benchmark for group in findings.measured.groups for s in group.settings.values()}
+
+    def is_about(name: str) -> bool:
+        columns = (published.columns.get(c) for row in published.tables[name] for c in row.values)
+        return any(c is not None and c.benchmark in one for c in columns for one in measured)
+
+    found = [name for name in published.tables if is_about(name)]
+    return found or [name for name in published.tables if name.startswith("table")]
+
+
 def published_tables(findings: Findings) -> list[Table]:
     """The paper's rows of the grid's models, whole, with the protocol of each column."""
     published, models = findings.published, findings.measured.models
     titles = {variant.method_name: variant.title for variant in findings.measured.cells}
     tables = []
-    for name, entries in published.tables.items():
+    for name in published_names(findings):
+        entries = published.tables[name]
         columns = list(entries[0].values)
+        shown = [entry for entry in entries if entry.model is None or entry.model in models]
         rows = [
             row(
-                *(entry.model, titles.get(entry.method, entry.method), entry.params or MISSING),
+                entry.model or "",
+                entry.name or titles.get(str(entry.method), str(entry.method)),
+                entry.params or MISSING,
                 *(f"{entry.values[column]:.2f}" for column in columns),
             )
-            for entry in entries
-            if entry.model in models
+            for entry in shown
         ]
-        if rows:
+        if any(entry.model is not None for entry in shown):
             tables.append(
                 Table(
                     name=f"published-{name}",
                     title=f"As published: {published.titles[name]}",
                     header=("Model", "Method", "Params", *columns),
                     rows=tuple(rows),
-                    caption=(
-                        f"{published.source}. ARC, MMLU and TruthfulQA: free generation scored by "
-                        "string matching (paper protocol); HellaSwag: lm-eval, 10-shot, acc_norm. "
-                        "Comparable with the columns of that protocol alone.",
-                    ),
+                    caption=(f"{published.sources[name]}. {published.notes[name].strip()}",),
                     num_text_columns=2,
                 )
             )

@@ -15,6 +15,7 @@ from harness.analysis.variants import name_of
 from harness.data.spec import ODD_ROWS
 from harness.report.clusters import cluster_warnings
 from harness.report.comparisons import NOT_THE_METHODS, margin_scale
+from harness.report.listings import published_names
 from harness.report.numbers import interval_text, p_is, signed
 
 if TYPE_CHECKING:
@@ -118,13 +119,20 @@ def caution_sentences(findings: Findings) -> list[str]:
         for model, group, columns in findings.at_chance
     ]
     lines += [warning.removeprefix("! ") for warning in cluster_warnings(findings.noise.clusters)]
-    published = {row.model for rows in findings.published.tables.values() for row in rows}
+    shown = [name for name in published_names(findings) if name.startswith("table")]
+    published = {row.model for name in shown for row in findings.published.tables[name]}
     if published & set(measured.models):
         lines.append(
             "The paper's ARC, MMLU and TruthfulQA come from free generation scored by string "
             "matching, not from log-likelihoods: they stand beside columns of the paper protocol "
             "alone. Its number of seeds is unknown, so a difference from it lacks the spread of "
             "its trainings."
+        )
+    if any(name.startswith("scienceqa") for name in published_names(findings)):
+        lines.append(
+            "LLaMA-Adapter's ScienceQA scores are of one training each, as far as is known, and an "
+            "answer that its pattern does not find is drawn among the options there; here it is "
+            "wrong. Which CLIP, which of its layers and which projection it used is not published."
         )
     lines.append(_about_recipes(findings.data.tunings))
     return lines

@@ -9,7 +9,7 @@ from harness.analysis.columns import Group
 from harness.analysis.findings import Findings
 from harness.analysis.layout import ScoreTable, listed
 from harness.analysis.measurements import Measurements
-from harness.analysis.published import PublishedRow
+from harness.analysis.published import Published, PublishedRow
 from harness.analysis.scales import Scale, scale_of
 from harness.analysis.score_tables import Line, title_of
 from harness.analysis.stats import Estimate
@@ -29,6 +29,9 @@ NO_ITEMS = "†"
 
 SEEDS_ALONE = "¶"
 """Marks a standard error that knows the seeds alone."""
+
+OTHER_SPLIT = "§"
+"""Marks a published value of another split than the test split."""
 
 STDERR = (
     "The standard error takes items and seeds as crossed random samples: with A the score of one "
@@ -68,7 +71,8 @@ def _table(
         rows.append(_value_row(line, table, scales, head, mark, starts))
         block, model = (variant.model, variant.data), variant.model
         if line.published is not None:
-            rows.append(_published_row(line, line.published, table, group))
+            rows.append(_published_row(line, line.published, table, findings.published, group))
+    rows += _reference_rows(table, findings.published, group)
     chances = {column: findings.measured.chance(group, column) for column in group.columns}
     if any(chance is not None for chance in chances.values()):
         values = [scaled(chance, scales[column]) for column, chance in chances.items()]
@@ -124,10 +128,14 @@ def _caption(
         )
     if any(line.name.startswith("…") for line in lines):
         texts.append("…: the method of the row above with other settings; the label is the grid's.")
+    published = findings.published
     if any(line.published is not None for line in lines):
+        assert table.published is not None
+        split = published.splits.get(table.published)
+        marked = f"{OTHER_SPLIT}: of the {split} split, not of ours. " if split else ""
         texts.append(
             f"Published: as printed in the paper; {MISSING} where it was measured with another "
-            "protocol or number of items than this column."
+            f"protocol or number of items than this column. {marked}".rstrip()
         )
     elif table.published is not None:
         texts.append("The paper has no row for these models and data: no published values.")
@@ -225,13 +233,33 @@ def _entry(estimate: Estimate | None, bold: bool, scale: Scale) -> Entry:
     return Entry(scaled(estimate.value, scale), error, bold)
 
 
-def _published_row(line: Line, published: PublishedRow, table: ScoreTable, group: Group) -> Row:
-    head = ["", "published", *[published.params or MISSING] * table.has_params, ""]
+def _published_row(
+    line: Line, row_: PublishedRow, table: ScoreTable, published: Published, group: Group
+) -> Row:
+    head = ["", "published", *[row_.params or MISSING] * table.has_params, ""]
+    mark = OTHER_SPLIT if table.published in published.splits else ""
     values = [
-        f"{published.values[column]:.2f}" if column in line.matches else MISSING
+        f"{row_.values[column]:.2f}{mark}"
+        if column in line.matches and column in row_.values
+        else MISSING
         for column in group.columns
     ]
     return row(*head, *values, is_reference=True)
+
+
+def _reference_rows(table: ScoreTable, published: Published, group: Group) -> list[Row]:
+    """Published rows of no model of ours, in the columns that are measured as ours are."""
+    entries = () if table.published is None else published.references(table.published)
+    alike = {column for column in group.columns if published.matches(column, group, None)}
+    rows: list[Row] = []
+    for entry in entries if alike & set(group.settings) else ():
+        head = ["", entry.name or MISSING, *[entry.params or MISSING] * table.has_params, ""]
+        values = [
+            f"{entry.values[c]:.2f}" if c in alike and c in entry.values else MISSING
+            for c in group.columns
+        ]
+        rows.append(row(*head, *values, starts_block=not rows, is_reference=True))
+    return rows
 
 
 def table_records(table: ScoreTable, findings: Findings) -> list[dict[str, object]]:
@@ -241,6 +269,7 @@ def table_records(table: ScoreTable, findings: Findings) -> list[dict[str, objec
         for line, column in product(lines if shown is table else (), group.columns):
             estimate, setting = line.estimates[column], group.settings.get(column)
             published = line.published if column in line.matches else None
+            split = findings.published.splits.get(table.published or "") if published else None
             data = line.variant.data
             records.append(
                 {
@@ -258,7 +287,8 @@ def table_records(table: ScoreTable, findings: Findings) -> list[dict[str, objec
                     "num_items": estimate.num_items if estimate else None,
                     **estimate_record(estimate, "value", "percent", group.unit(column)),
                     "stderr_from_items": estimate.from_items if estimate else None,
-                    "published_percent": published.values[column] if published else None,
+                    "published_percent": published.values.get(column) if published else None,
+                    **({} if split is None else {"published_split": split}),
                     **({} if data is None else {"data": data}),
                 }
             )

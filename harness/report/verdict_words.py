@@ -193,7 +193,8 @@ def published_sentence(finding: ClaimFinding, published: PublishedClaim) -> str:
     if verdict.reason:
         said = verdict.reason
     size = f"{signed(published.difference, scale)} ± {scaled(published.stderr, scale)}"
-    return f"Published: {size} {unit_of(finding)}, {verdict.kind}: {said}."
+    where = f" on the {published.split} split" if published.split else ""
+    return f"Published{where}: {size} {unit_of(finding)}, {verdict.kind}: {said}."
 
 
 def power_sentence(finding: ClaimFinding) -> str:

@@ -209,6 +209,7 @@ def claim_record(finding: ClaimFinding, words: Told) -> dict[str, Any]:
         "difference": in_unit(finding.published.difference),
         "stderr": in_unit(finding.published.stderr),
         "p_difference": finding.published.verdict.p_between,
+        **({"split": finding.published.split} if finding.published.split else {}),
     }
     return {
         "key": finding.key,

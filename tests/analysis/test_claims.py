@@ -8,6 +8,7 @@ import pytest
 
 from harness.analysis.published import load_published
 from harness.analysis.stats import holm
+from harness.analysis.variants import Variant
 from harness.grid.seed_sd import SeedSd, SeedSds
 from harness.report.comparisons import comparison_lists
 from harness.report.verdict_words import sentence_of
@@ -152,7 +153,8 @@ def test_a_published_difference_is_judged_where_it_was_measured_alike(
     shares: dict[str, float], kind: str
 ) -> None:
     (found,) = found_in(hellaswag(shares), claim(on="HellaSwag"))
-    rows = [load_published().row("llama-7b", name) for name in (LINEAR, RANDOM)]
+    sides = [Variant("llama-7b", name, name, name, 1.0) for name in (LINEAR, RANDOM)]
+    rows = [load_published().row(side, "HellaSwag") for side in sides]
     shares_of = [row.values["HellaSwag"] / 100 for row in rows]
     errors = [math.sqrt(p * (1 - p) / 10042) for p in shares_of]
     assert found.published.difference == pytest.approx(shares_of[0] - shares_of[1])

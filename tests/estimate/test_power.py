@@ -48,18 +48,18 @@ def test_only_the_papers_own_protocol_has_published_differences() -> None:
         for one in powers_of("paper-7b")
     }
     assert found["lm-eval", "zero-init-linear"] is None
-    assert found["paper", "zero-init-linear"][0] == pytest.approx(0.5283 - 0.4906)
+    assert found["paper", "zero-init-linear"].value == pytest.approx(0.5283 - 0.4906)
     assert found["paper", "zero-init-nonlinear"][0] == pytest.approx(0.5328 - 0.5283)
 
 
 def test_paper_7b_seeds_has_the_fewest_seeds_that_decide_the_first_claim() -> None:
     first, second = (p for p in powers_of("paper-7b-seeds") if p.planned.group.protocol == "paper")
     assert first.reach.published.seeds == len(first.planned.seeds) == 5
-    assert first.reach.smallest <= first.planned.published[0]
+    assert first.reach.smallest <= first.planned.published.value
     assert second.reach.published.seeds is None  # what the grid's note says of it
     (one,) = (p for p in powers_of("paper-7b")
               if p.planned.published and p.planned.left.method == "zero-init-linear")  # fmt: skip
-    assert one.reach.smallest > one.planned.published[0]
+    assert one.reach.smallest > one.planned.published.value
 
 
 def test_every_shipped_claim_has_a_margin_and_what_its_grid_could_show() -> None:
