@@ -41,7 +41,7 @@ from harness.analysis.variants import BASE, variant_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.evaluation.benchmarks import Benchmark
+    from harness.evaluation.benchmark import Benchmark
 
 
 COSTS = (

@@ -32,7 +32,7 @@ from harness.records.scores import TaskScore
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.evaluation.benchmarks import Benchmark
+    from harness.evaluation.benchmark import Benchmark
 
 IDENTITY = (
     *("cell_id", "label", "model", "method", "method_name", "method_title"),

@@ -13,7 +13,7 @@ from harness.analysis.layout import Column, Layout
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.evaluation.benchmarks import Benchmark
+    from harness.evaluation.benchmark import Benchmark
 
 
 def find_groups(

@@ -22,7 +22,7 @@ from harness.evaluation.task_data import local_files, member_files
 from harness.evaluation.tasks import TaskSpec
 
 if TYPE_CHECKING:
-    from harness.evaluation.benchmarks import Benchmark, Member
+    from harness.evaluation.benchmark import Benchmark, Member
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from harness.grid.table_columns import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.evaluation.benchmarks import Benchmark
+    from harness.evaluation.benchmark import Benchmark
 
 OTHERS = "benchmarks"
 """Name of the table of what stands in no table of the grid, and mark of its columns' groups."""

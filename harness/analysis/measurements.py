@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.analysis.frames import ReportInput
-    from harness.evaluation.benchmarks import Benchmark
+    from harness.evaluation.benchmark import Benchmark
 
 Seed = int | None
 """None is the untrained base model's."""

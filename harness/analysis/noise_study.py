@@ -26,7 +26,7 @@ from harness.analysis.prediction_noise import DrawLine, draw_lines
 from harness.analysis.variance import VarianceLine, variance_lines
 
 if TYPE_CHECKING:
-    from harness.evaluation.benchmarks import Benchmark
+    from harness.evaluation.benchmark import Benchmark
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import StorageError, one_line
-from harness.evaluation.benchmarks import Decoding
+from harness.evaluation.benchmark import Decoding
 from harness.grid.folders import RESPONSES_FOLDER
 from harness.readers.files import Unreadable
 from harness.readers.records import open_records

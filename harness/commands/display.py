@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.canary import grid_alarms
 from harness.errors import printable
-from harness.evaluation.benchmarks import Benchmark
+from harness.evaluation.benchmark import Benchmark
 from harness.evaluation.shown import OTHER_ITEMS
 from harness.grid.folders import LOG_FILE
 from harness.grid.schema import Cell

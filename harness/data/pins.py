@@ -75,15 +75,24 @@ def content_sha256(rows: Iterable[Sequence[Any]]) -> str:
     """The SHA-256 of rows in order.
 
     It is taken over one line per row: the JSON list of its values, UTF-8, without blanks, the keys
-    of mappings sorted, with a line break. Rows that are tuples hold texts alone.
+    of mappings sorted, with a line break. Of bytes it has their own SHA-256. Rows that are tuples
+    hold texts alone.
     """
     digest, last, line = hashlib.sha256(), None, b""
     for row in rows:
         if not (isinstance(row, tuple) and row == last):  # it may stand millions of times
-            text = json.dumps(row, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+            text = json.dumps(
+                row, ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=_of_bytes
+            )
             last, line = row, text.encode() + b"\n"
         digest.update(line)
     return digest.hexdigest()
+
+
+def _of_bytes(value: object) -> str:
+    if not isinstance(value, bytes):
+        raise TypeError(f"{type(value).__name__} is no plain value")
+    return hashlib.sha256(value).hexdigest()
 
 
 def training_note(source: str | None, sha256: str | None) -> str | None:

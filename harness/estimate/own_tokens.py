@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ZbenchError
-from harness.evaluation.benchmarks import Member
+from harness.evaluation.benchmark import Member
 from harness.evaluation.data_files import read_rows
 from harness.evaluation.task_data import member_files
 from harness.evaluation.tasks import TaskSpec

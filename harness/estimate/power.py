@@ -27,7 +27,7 @@ from harness.grid.questions import ClaimSpec
 from harness.grid.schema import Cell, GridSpec
 
 if TYPE_CHECKING:
-    from harness.evaluation.benchmarks import Benchmark
+    from harness.evaluation.benchmark import Benchmark
 
 Key = tuple[str, str, str, str, str]
 """Model, protocol, column and the names of both sides."""

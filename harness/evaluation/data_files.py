@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data.pins import Content, content_sha256
 from harness.errors import DataError, did_you_mean, one_line
+from harness.readers.column_types import holds_bytes
 from harness.readers.files import Unreadable, read_text
 from harness.readers.formats import format_of
 from harness.readers.parquet_files import read_columns, read_footer
@@ -43,7 +44,10 @@ def _read(
     path: Path, columns: tuple[str, ...] | None, _size: int | None, _changed: int | None
 ) -> pyarrow.Table:
     if format_of(path) == "parquet":
-        return read_columns(path, list(read_footer(path).types) if columns is None else columns)
+        types = read_footer(path).types
+        names = list(types) if columns is None else columns
+        pictures = [name for name in names if name in types and holds_bytes(types[name])]
+        return read_columns(path, names, pictures=pictures)
     table = _table(path)
     if columns is None:
         return table

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.pins import Content, Mismatch, Pin, content_sha256, pins
-from harness.evaluation.benchmarks import BENCHMARKS, Benchmark
+from harness.evaluation.benchmark import Benchmark
+from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.data_files import file_content, read_rows
 from harness.evaluation.items import check_split
 from harness.evaluation.task_data import local_files, nominal_file

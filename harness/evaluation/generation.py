@@ -23,7 +23,7 @@ from lm_eval.models.utils import (
 )
 
 from harness.errors import EvaluationError
-from harness.evaluation.benchmarks import Decoding
+from harness.evaluation.benchmark import Decoding
 from harness.evaluation.lm_eval_session import InMemoryHFLM
 from harness.evaluation.paper.cache_check import reason_against_cache
 from harness.evaluation.paper.generator import Generator, Prompt, Response

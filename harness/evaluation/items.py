@@ -16,12 +16,14 @@ from typing import Any
 
 from harness.data.pins import pins
 from harness.errors import DataError, one_line
-from harness.evaluation.benchmarks import BENCHMARKS, Benchmark
+from harness.evaluation.benchmark import Benchmark
+from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.data_files import read_rows
 from harness.evaluation.task_files import subjects_of
 from harness.readers.files import check_file
 from harness.readers.formats import format_of
 from harness.readers.parquet_files import read_footer
+from harness.readers.pictures import BadPicture, Picture
 from harness.records.files import sha256_of_file
 
 Row = Mapping[str, Any]
@@ -57,9 +59,8 @@ def _counted(name: str, path: Path, _sha256: str) -> Counter[str]:
     benchmark = BENCHMARKS[name]
     texts = text_columns(benchmark)
     if format_of(path) == "parquet":
-        read_footer(path).check(
-            {one: "text" if one in texts else "plain" for one in benchmark.columns}
-        )
+        plain = [one for one in benchmark.columns if one != benchmark.picture_column]
+        read_footer(path).check({one: "text" if one in texts else "plain" for one in plain})
     rows = read_rows(path, benchmark.columns).to_pylist()
     counts: Counter[str] = Counter()
     for number, row in enumerate(rows):
@@ -73,10 +74,14 @@ def _counted(name: str, path: Path, _sha256: str) -> Counter[str]:
 
 
 def text_columns(benchmark: Benchmark) -> list[str]:
-    """The columns that hold plain text: all but those of the options, the answer and the id."""
+    """The columns that hold plain text: all but those of the options, the answer, the picture and
+    the id.
+    """
     form = benchmark.form
     assert form is not None
-    places = (form.options, form.truths, form.answer, benchmark.id_column)
+    places = (
+        form.options, form.truths, form.answer, benchmark.id_column, benchmark.picture_column
+    )  # fmt: skip
     others = {place.partition(".")[0] for place in places if place}
     return [column for column in benchmark.columns if column not in others]
 
@@ -86,7 +91,9 @@ def _faults(benchmark: Benchmark, row: Row) -> Iterator[tuple[str, str]]:
     form = benchmark.form
     assert form is not None
     for column in benchmark.columns:
-        if row[column] is None and column != benchmark.id_column:
+        if column == benchmark.picture_column:
+            yield from ((column, said) for said in picture_faults(row[column]))
+        elif row[column] is None and column != benchmark.id_column:
             yield column, "is empty (null)"
         elif column == QUESTION and not str(row[column]).strip():
             yield column, "is an empty text"
@@ -101,6 +108,20 @@ def _faults(benchmark: Benchmark, row: Row) -> Iterator[tuple[str, str]]:
     if not all(options):
         yield form.options, f"option {options.index('')} (the first is 0) is an empty text"
     yield from _answer_faults(benchmark, row, options)
+
+
+def picture_faults(value: object) -> Iterator[str]:
+    """What is wrong with the picture that a cell holds: its header is read, not its pixels."""
+    data = value.get("bytes") if isinstance(value, Mapping) else value
+    if data is None:
+        return
+    if not isinstance(data, bytes):
+        yield f"holds {_shown(data)}, where a picture's bytes are due"
+        return
+    try:
+        Picture.of(data).check()
+    except BadPicture as fault:
+        yield str(fault)
 
 
 def _answer_faults(

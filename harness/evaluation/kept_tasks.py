@@ -25,7 +25,8 @@ from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from harness.errors import EvaluationError
-from harness.evaluation.benchmarks import MACRO_METRIC, Benchmark
+from harness.evaluation.benchmark import Benchmark
+from harness.evaluation.benchmarks import MACRO_METRIC
 from harness.evaluation.chat import prompts_key
 from harness.evaluation.local_data import read_split, subjects_in
 from harness.evaluation.own_benchmarks import SPLITS

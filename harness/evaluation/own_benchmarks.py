@@ -11,7 +11,8 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from harness.evaluation.benchmarks import BENCHMARKS, Benchmark, Decoding, Member, Source
+from harness.evaluation.benchmark import Benchmark, Decoding, Member, Source
+from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.metric_kinds import DEFAULT_METRICS, MetricKind, kind_of, metric_name
 from harness.evaluation.protocols import LM_EVAL
 from harness.evaluation.task_files import Function, files_of

@@ -14,7 +14,8 @@ from lm_eval.api.group import Group
 from transformers import PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
-from harness.evaluation.benchmarks import MACRO_METRIC, Benchmark
+from harness.evaluation.benchmark import Benchmark
+from harness.evaluation.benchmarks import MACRO_METRIC
 from harness.evaluation.items import question_id
 from harness.evaluation.lm_eval_session import Batching, InMemoryHFLM
 from harness.evaluation.loading import LoadedBenchmark
@@ -261,3 +262,8 @@ def item_keys(loaded: LoadedBenchmark, name: str, sample: Mapping[str, Any]) -> 
     """
     own = question_id(loaded.task.benchmark, sample["doc"])
     return {"task": name, "doc_id": int(sample["doc_id"]), "question_id": own}
+
+
+def item_facts(loaded: LoadedBenchmark, sample: Mapping[str, Any]) -> dict[str, Any]:
+    """What the data set says of an item, in the benchmark's `item_columns`."""
+    return {column: sample["doc"][column] for column in loaded.task.benchmark.item_columns}

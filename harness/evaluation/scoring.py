@@ -17,7 +17,13 @@ from harness.evaluation.lm_eval_session import lm_eval_session, run_requests
 from harness.evaluation.loading import LoadedBenchmark
 from harness.evaluation.pictures import EncodePictures, picture_notes
 from harness.evaluation.scorer import EncodingCache, Scorer
-from harness.evaluation.scores import TaskOutcome, item_keys, task_scores, tokenizer_sha256
+from harness.evaluation.scores import (
+    TaskOutcome,
+    item_facts,
+    item_keys,
+    task_scores,
+    tokenizer_sha256,
+)
 from harness.evaluation.silent_adapter import NOTE as SILENT
 from harness.evaluation.silent_adapter import silent_benchmarks
 from harness.evaluation.tasks import request_key
@@ -128,10 +134,11 @@ def items_frame(
     """One row per item, in the order of the data set, task by task.
 
     Columns: `task` (lm-eval's name), `doc_id` (its number in the task), `question_id` (the data
-    set's own id, else a hash of the content), `choices_loglikelihoods` (nats, summed over the
-    answer's tokens), `choice_lengths` (characters, what acc_norm divides by), `prediction` (of
-    acc), `prediction_norm` (of acc_norm, missing where there is none), `gold` (number of the right
-    choice; a list of them where several may be true), and one column per metric.
+    set's own id, else a hash of the content), the benchmark's `item_columns`,
+    `choices_loglikelihoods` (nats, summed over the answer's tokens), `choice_lengths` (characters,
+    what acc_norm divides by), `prediction` (of acc), `prediction_norm` (of acc_norm, missing where
+    there is none), `gold` (number of the right choice; a list of them where several may be true),
+    and one column per metric.
 
     Args:
         cause_of_nan: why log-likelihoods are not numbers, and what to do.
@@ -157,6 +164,7 @@ def _item(loaded: LoadedBenchmark, name: str, sample: dict[str, Any]) -> dict[st
     ]
     return {
         **item_keys(loaded, name, sample),
+        **item_facts(loaded, sample),
         "choices_loglikelihoods": log_likelihoods,
         "choice_lengths": lengths,
         "prediction": int(np.argmax(log_likelihoods)),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.data.hub import NotHere, is_cached
 from harness.errors import DataError, did_you_mean
-from harness.evaluation.benchmarks import Member
+from harness.evaluation.benchmark import Member
 from harness.evaluation.data_files import PROSE_COLUMN, check_rows, check_texts, read_rows
 from harness.evaluation.items import check_split
 from harness.evaluation.own_benchmarks import files_at

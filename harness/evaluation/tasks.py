@@ -20,7 +20,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from harness.errors import did_you_mean, shortened
-from harness.evaluation.benchmarks import BENCHMARKS, Benchmark, Decoding
+from harness.evaluation.benchmark import Benchmark, Decoding
+from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.own_benchmarks import find_benchmark, takes_examples
 from harness.evaluation.protocols import PAPER
 from harness.evaluation.task_index import FORGETTING, index_of_folder, lm_eval_index

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from harness.data.spec import DataSpec
 from harness.errors import GridError
-from harness.evaluation.benchmarks import Benchmark
+from harness.evaluation.benchmark import Benchmark
 from harness.grid.checks import combination_faults
 from harness.grid.entries import (
     NON_EMPTY,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, PlainValidator
 
 from harness.errors import did_you_mean, shortened
-from harness.evaluation.benchmarks import Benchmark
+from harness.evaluation.benchmark import Benchmark
 from harness.grid.questions import TableSpec
 from harness.grid.table_columns import default_title, title_of
 from harness.spec import LARGEST_NUMBER, Fault, Faults, Spec

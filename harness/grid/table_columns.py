@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, field_validator
 
 from harness.errors import shortened
-from harness.evaluation.benchmarks import Benchmark
+from harness.evaluation.benchmark import Benchmark
 from harness.grid.column_sets import SetName, WhereEntry, columns_of, where_text
 from harness.spec import Fault, Faults, Spec
 

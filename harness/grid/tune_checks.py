@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.evaluation.benchmarks import Source
+from harness.evaluation.benchmark import Source
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.checks import misfit
 from harness.grid.names import data_place

@@ -149,9 +149,14 @@ def _group_batches(
 
 
 def read_columns(
-    path: Path, columns: Sequence[str], *, max_bytes: int = MAX_TABLE_BYTES
+    path: Path,
+    columns: Sequence[str],
+    *,
+    max_bytes: int = MAX_TABLE_BYTES,
+    pictures: Collection[str] = (),
 ) -> pyarrow.Table:
-    """The columns of a file that is small enough to be read whole.
+    """The columns of a file that is small enough to be read whole; of `pictures` see
+    `read_batches`.
 
     Raises:
         Unreadable: as `read_batches`, or it is larger.
@@ -163,7 +168,7 @@ def read_columns(
         limit = f"{values:,} values, at most {MAX_TABLE_VALUES:,} are read at once"
         raise Unreadable(path, "too large", f"is too large ({limit})")
     batches, total = [], 0
-    for batch in read_batches(path, columns):
+    for batch in read_batches(path, columns, pictures=pictures):
         batches.append(batch)
         total += batch.nbytes
         if total > max_bytes:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from harness.analysis.forgetting import Forgetting, forgettings
-from harness.evaluation.benchmarks import Benchmark
+from harness.evaluation.benchmark import Benchmark
 from harness.evaluation.tasks import TaskSpec
 from tests.fixtures.results import GridResults
 

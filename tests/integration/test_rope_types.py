@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from harness.data.instructions import Example
-from harness.evaluation.benchmarks import Decoding
+from harness.evaluation.benchmark import Decoding
 from harness.evaluation.lm_eval_session import lm_eval_session
 from harness.evaluation.paper.cache_check import plain_logits, reason_against_cache
 from harness.evaluation.paper.generator import Generator, Prompt, Response

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from harness.errors import EvaluationError
-from harness.evaluation.benchmarks import Decoding
+from harness.evaluation.benchmark import Decoding
 from harness.evaluation.memory import halve_until_it_fits
 from harness.evaluation.paper.cache_check import plain_logits
 from harness.evaluation.paper.pool import (

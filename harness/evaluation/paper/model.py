@@ -9,7 +9,7 @@ from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import EvaluationError
-from harness.evaluation.benchmarks import Decoding
+from harness.evaluation.benchmark import Decoding
 from harness.evaluation.lm_eval_session import InMemoryHFLM, OnProgress
 from harness.evaluation.paper.cache_check import reason_against_cache
 from harness.evaluation.paper.generator import Generator, OnDone, Prompt, Response

@@ -15,7 +15,7 @@ from harness.evaluation.paper.documents import question_of
 from harness.evaluation.paper.matching import RESPONSE_FLAGS, judge
 from harness.evaluation.paper.model import GeneratingModel
 from harness.evaluation.pictures import EncodePictures, picture_notes
-from harness.evaluation.scores import TaskOutcome, item_keys, task_scores
+from harness.evaluation.scores import TaskOutcome, item_facts, item_keys, task_scores
 from harness.evaluation.tasks import DEFAULT_NUM_ROWS, TaskSpec, request_key
 
 
@@ -80,9 +80,10 @@ def items_frame(
     """One row per item, in the order of the data set, task by task.
 
     Columns: `task` (lm-eval's name), `doc_id` (its number in the task), `question_id` (the data
-    set's own id, else a hash of the content), `response` (the generated text), `num_tokens` of it,
-    `ended` (by itself, not at the largest number of tokens), `prediction` (number of the option
-    that it is taken for, missing where none), `gold`, `acc`, and one column per response flag.
+    set's own id, else a hash of the content), the benchmark's `item_columns`, `response` (the
+    generated text), `num_tokens` of it, `ended` (by itself, not at the largest number of tokens),
+    `prediction` (number of the option that it is taken for, missing where none), `gold`, `acc`, and
+    one column per response flag.
     """
     rows = []
     for name in loaded.tasks:
@@ -93,6 +94,7 @@ def items_frame(
             rows.append(
                 {
                     **item_keys(loaded, name, sample),
+                    **item_facts(loaded, sample),
                     "response": text,
                     "num_tokens": len(response.tokens),
                     "ended": response.ended,

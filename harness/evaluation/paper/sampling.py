@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from harness.evaluation.benchmarks import Decoding
+from harness.evaluation.benchmark import Decoding
 
 NUM_CANDIDATES = 64
 """Likeliest tokens that are looked at first; where they do not hold the nucleus, all are."""

@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from harness.errors import EvaluationError
-from harness.evaluation.benchmarks import Decoding
+from harness.evaluation.benchmark import Decoding
 from harness.evaluation.paper import cache_check
 from harness.evaluation.paper import generator as generator_module
 from harness.evaluation.paper.cache_check import reason_against_cache

@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from harness.errors import EvaluationError
-from harness.evaluation.benchmarks import Decoding
+from harness.evaluation.benchmark import Decoding
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.paper.model import GeneratingModel
 from harness.evaluation.tasks import TaskSpec

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.evaluation.benchmarks import Decoding
+from harness.evaluation.benchmark import Decoding
 from harness.evaluation.paper import sampling
 from harness.evaluation.paper.sampling import NOT_A_NUMBER, choose_tokens, random_stream
 
