@@ -19,6 +19,17 @@ class GenerationSize:
     """Of all answers."""
 
 
+@dataclass(frozen=True)
+class RowSize:
+    """Tokens of the rows of a data set, BOS and EOS included."""
+
+    mean: float
+    label_share: float | None
+    """Share of them that are in the loss; None where it was not counted."""
+    spread: float | None
+    """Mean squared length by squared mean length; None where it was not counted."""
+
+
 @cache
 def _sizes() -> dict[str, Any]:
     import yaml
@@ -27,10 +38,17 @@ def _sizes() -> dict[str, Any]:
     return dict(yaml.safe_load(text.read_text(encoding="utf-8")))
 
 
-def mean_tokens(source: str | None) -> float | None:
-    """Tokens of a mean row of a hub data set, EOS included; None of one that is not listed."""
+def row_size(source: str | None) -> RowSize | None:
+    """The size of a row of a hub data set; None of one that is not listed."""
     found = _sizes()["training"].get(source)
-    return None if found is None else found["tokens"] / found["rows"]
+    if found is None:
+        return None
+    rows, tokens = found["rows"], found["tokens"]
+    return RowSize(
+        mean=tokens / rows,
+        label_share=found["labels"] / tokens if "labels" in found else None,
+        spread=found["squares"] * rows / tokens**2 if "squares" in found else None,
+    )
 
 
 def generation_size(task: str, limit: int | None) -> GenerationSize | None:

@@ -20,7 +20,7 @@ from harness.data.validation import training_rows
 from harness.estimate.lengths import Source, TrainingTokens, kept_lengths, training_tokens
 from harness.estimate.needs import local_model
 from harness.estimate.own_tokens import own_size
-from harness.estimate.published_sizes import generation_size, mean_tokens
+from harness.estimate.published_sizes import RowSize, generation_size, row_size
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.schema import Cell, RowCounts
 from harness.models.shape import ModelShape
@@ -100,9 +100,9 @@ def token_counter(
         known = known_training_tokens(cell.data.published, cell.model.shape, wanted, limit)
         if known is not None and cell.data.text_settings:  # counted in Alpaca's template
             known = replace(known, source="estimated")
-        mean = mean_tokens(cell.data.source)
-        if known is None and mean is not None and not data_is_here:
-            return _of_mean(wanted, min(mean, limit), 1.0 if cell.data.all_in_loss else LABEL_SHARE)
+        listed = row_size(cell.data.source)
+        if known is None and listed is not None and not data_is_here:
+            return _of_rows_alike(wanted, listed, limit, all_in_loss=cell.data.all_in_loss)
         if known is not None or not data_is_here:
             return known
         texts = read_instructions(cell.data, data_root=data_root).rows
@@ -166,8 +166,17 @@ def _tokens_of_characters(
     return _of_mean(rows, mean, LABEL_SHARE, shared_share)
 
 
+def _of_rows_alike(
+    rows: int, size: RowSize, max_length: int, *, all_in_loss: bool
+) -> TrainingTokens:
+    """Estimates rows of a data set whose size is listed."""
+    share = 1.0 if all_in_loss else size.label_share or LABEL_SHARE
+    mean = min(size.mean, max_length)
+    return _of_mean(rows, mean, share, spread=size.spread or SPREAD)
+
+
 def _of_mean(
-    rows: int, mean: float, label_share: float, shared_share: float = 0.0
+    rows: int, mean: float, label_share: float, shared_share: float = 0.0, spread: float = SPREAD
 ) -> TrainingTokens:
     """Estimates rows of so many tokens in the mean."""
     tokens = round(rows * mean)
@@ -176,7 +185,7 @@ def _of_mean(
         tokens=tokens,
         labels=round(label_share * tokens),
         shared_prefix=round(shared_share * tokens),
-        squares=round(SPREAD * mean * mean * rows),
+        squares=round(spread * mean * mean * rows),
         source="estimated",
     )
 

@@ -142,6 +142,8 @@ def choose_data(answer: str, folder: Path) -> ChosenData:
                 raise
             report = _inspected(absolute, columns)
         said = f"{report.rows:,} rows of the form {report.form}"
+        if report.pictures:
+            said += f", {report.pictures:,} with a picture (for methods with an `image_encoder`)"
         if columns:
             named = " and ".join(columns.values())
             said += f", if {named} are the columns that are meant: see `zbench preview`"

@@ -25,6 +25,7 @@ from harness.prepare.first_grid import (
     write_first_grid,
 )
 from harness.prepare.schema import schema_text
+from tests.fixtures.picture_files import PNG
 from tests.prepare.test_schema import GRID, faults
 from tests.test_cli import fault_of, zbench
 
@@ -188,3 +189,18 @@ def test_on_a_terminal_it_asks_and_asks_again(folder: Path) -> None:
         assert told in shown
     assert b"if question and answer are the columns that are meant" in shown
     assert [choice.label for choice in load_grid(folder / "mine.yaml").choices] == ["base", "lora"]
+
+
+def test_pictures_of_rows_are_told(tmp_path: Path) -> None:
+    row = {"instruction": "What is it?", "output": "A dog."}
+    lines = [json.dumps(row | extra) for extra in ({"image": PNG}, {})]
+    (tmp_path / "pets.jsonl").write_text("\n".join(lines))
+    assert choose_data(str(tmp_path / "pets.jsonl"), tmp_path).found == (
+        "2 rows of the form instruction, 1 with a picture (for methods with an `image_encoder`)"
+    )
+    named = {"question": "What is it?", "answer": "A dog.", "image": PNG}
+    (tmp_path / "named.jsonl").write_text(json.dumps(named))
+    chosen = choose_data(str(tmp_path / "named.jsonl"), tmp_path)
+    columns = {"instruction": "question", "output": "answer", "image": "image"}
+    assert chosen.entry["columns"] == columns
+    assert "1 with a picture" in chosen.found
