@@ -19,7 +19,7 @@ from harness.analysis.frames import cell_identity, rows_of
 from harness.analysis.layout import Column, Layout, layout_of
 from harness.analysis.power import LEVEL, Reach, Spread, reach_of, stated_spread
 from harness.analysis.published import load_published
-from harness.analysis.variants import BASE, Variant, name_of, named, variant_of
+from harness.analysis.variants import BASE, PICTURES, Variant, name_of, named
 from harness.estimate.own_tokens import own_size
 from harness.estimate.tokens import num_items
 from harness.evaluation.tasks import TaskSpec
@@ -114,7 +114,17 @@ def _seeds(cells: Sequence[Cell]) -> dict[Variant, tuple[int, ...]]:
     """The planned seeds of each variant of the tables: base, and the largest fraction of a set."""
     found: dict[Variant, list[int]] = {}
     for cell in rows_of(cells):
-        variant = variant_of(cell_identity(cell))
+        known = cell_identity(cell)  # by hand: `variant_of` needs pandas
+        data = None if cell.fraction is None else cell.data_name
+        variant = Variant(
+            cell.model_name,
+            cell.method_label,
+            cell.method,
+            known["method_title"],
+            cell.fraction,
+            data,
+            known.get(PICTURES),
+        )
         found.setdefault(variant, []).extend([] if cell.seed is None else [cell.seed])
     largest: dict[tuple[str, str | None], float] = {}
     for v in found:

@@ -49,7 +49,7 @@ def test_only_the_papers_own_protocol_has_published_differences() -> None:
     }
     assert found["lm-eval", "zero-init-linear"] is None
     assert found["paper", "zero-init-linear"].value == pytest.approx(0.5283 - 0.4906)
-    assert found["paper", "zero-init-nonlinear"][0] == pytest.approx(0.5328 - 0.5283)
+    assert found["paper", "zero-init-nonlinear"].value == pytest.approx(0.5328 - 0.5283)
 
 
 def test_paper_7b_seeds_has_the_fewest_seeds_that_decide_the_first_claim() -> None:
