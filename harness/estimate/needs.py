@@ -16,7 +16,9 @@ from harness.errors import DataError, ModelError
 from harness.evaluation.task_data import hub_sources, local_files
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.status import CellState
-from harness.models.checkpoint import HUB_FILES, ModelSpec, local_folder
+from harness.methods.zero_init.options import image_encoder_of
+from harness.models.checkpoint import HUB_FILES, Located, ModelSpec, local_folder
+from harness.models.image_encoder import ImageEncoderSpec, is_encoder_cached
 from harness.models.weight_files import read_headers, weight_files
 from harness.readers.files import Unreadable
 
@@ -32,7 +34,7 @@ class Need:
     """One thing that a grid reads."""
 
     kind: str
-    """model, data or benchmark."""
+    """model, image encoder, data or benchmark."""
     name: str
     """Its repository, or its file."""
     here: bool
@@ -55,6 +57,8 @@ def find_needs(states: Sequence[CellState], data_root: Path | None) -> list[Need
 
 def _needs_of(state: CellState, data_root: Path | None) -> Iterator[Need]:
     yield _model(state.cell.model, data_root)
+    if (encoder := image_encoder_of(state.cell.options)) is not None:
+        yield _encoder(encoder, data_root)
     if not state.trained:
         yield _data(state.cell.data, data_root)
     for task in state.missing if state.trained else state.cell.tasks:
@@ -69,6 +73,13 @@ def _model(model: ModelSpec, data_root: Path | None) -> Need:
     return _of_hub("model", model, here, DOWNLOAD_BYTES * model.shape.num_parameters)
 
 
+def _encoder(encoder: ImageEncoderSpec, data_root: Path | None) -> Need:
+    kind, folder = "image encoder", local_folder(encoder, data_root)
+    if folder is not None:
+        return Need(kind, str(folder), folder.is_dir())
+    return _of_hub(kind, encoder, is_encoder_cached(encoder))
+
+
 def _data(data: DataSpec, data_root: Path | None) -> Need:
     file = data_file(data, data_root)
     if file is not None:
@@ -76,7 +87,7 @@ def _data(data: DataSpec, data_root: Path | None) -> Need:
     return _of_hub("data", data, data.source is not None and is_cached(data.source))
 
 
-def _of_hub(kind: str, spec: ModelSpec | DataSpec, here: bool, size: float | None = None) -> Need:
+def _of_hub(kind: str, spec: Located, here: bool, size: float | None = None) -> Need:
     if spec.source is None:
         return Need(kind, str(spec.path), False, access=UNDER_DATA_ROOT)
     access = None if here else _access(spec.source)

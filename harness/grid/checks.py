@@ -21,7 +21,7 @@ from harness.data.validation import (
     validation_set,
 )
 from harness.demo.world import world_folder
-from harness.errors import DataError, MethodError, ModelError, UsageError, ZbenchError, did_you_mean
+from harness.errors import DataError, MethodError, ModelError, UsageError, ZbenchError
 from harness.evaluation.data_versions import local_mismatches
 from harness.evaluation.task_data import check_items, reads_local
 from harness.evaluation.tasks import TaskSpec
@@ -29,12 +29,13 @@ from harness.grid.folders import Runs, runs_folders
 from harness.grid.inputs import DataInput, Inputs, trained_fractions
 from harness.grid.names import data_place, label_of
 from harness.grid.optimizer_parts import sharding_faults
+from harness.grid.own_encoders import check_encoder_input
 from harness.grid.schema import Cell, GridSpec, MethodChoice, cell_of, count_cells
 from harness.grid.text_checks import check_chats, check_rows, check_texts
 from harness.methods import METHODS, check_options
 from harness.methods.pass_through import PeftOptions
 from harness.models.checkpoint import ModelSpec, check_checkpoint, local_folder
-from harness.readers.files import user_path
+from harness.readers.files import instead_of, user_path
 from harness.records.prefetched import use_prefetched
 
 DATA_ROOT_VARIABLE = "ZBENCH_DATA_ROOT"
@@ -228,6 +229,8 @@ def look_at(inputs: Inputs, data_root: Path | None) -> Found:
     found, checked = Found(), cache(check_checkpoint)  # many models may be one folder
     for name, model in inputs.models.items():
         found.look(_check_model, name, model, inputs.longest.get(name), data_root, checked)
+    for encoder in inputs.encoders:
+        found.look(check_encoder_input, encoder, data_root)
     for data in inputs.data:
         faults = len(found.faults)
         found.look(_check_data, data, data_root)
@@ -337,14 +340,3 @@ def _check_items(task: TaskSpec, data_root: Path | None) -> None:
     check_items(task, data_root)
     if task.benchmark.hub is not None and reads_local(task, data_root):
         local_mismatches(task, data_root)  # the columns that the content is compared by
-
-
-def instead_of(path: Path) -> str:
-    """What may be meant where nothing is at a path."""
-    try:
-        if path.is_symlink():
-            return f": it is a link to {os.readlink(path)}, which is not there; correct the link"
-        names = sorted(entry.name for entry in path.parent.iterdir())
-    except OSError:  # no folder, or one that may not be listed
-        return ""
-    return did_you_mean(path.name, names[:20]) if names else ""

@@ -28,6 +28,7 @@ from harness.evaluation.tasks import TaskSpec
 from harness.grid.folders import Runs
 from harness.grid.gone import adapter_folder, stored_adapter
 from harness.grid.names import grid_name_fault, method_key, model_name_faults
+from harness.grid.own_encoders import beside_grid, check_entry
 from harness.grid.schema import LONGEST_LABEL, MethodChoice
 from harness.grid.task_entries import include_folder, local_data, read_tasks
 from harness.methods import METHODS
@@ -36,6 +37,7 @@ from harness.methods.matching import MatchSpec
 from harness.methods.method import MethodOptions
 from harness.methods.pass_through import PeftOptions
 from harness.methods.peft_settings import MATCHED
+from harness.methods.zero_init.options import image_encoder_of
 from harness.models.checkpoint import ModelSpec
 from harness.spec import Fault, Faults
 from harness.training.spec import IMAGE_RATE, TrainSpec
@@ -220,13 +222,14 @@ def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
             faults.add(str(fault), "adapter")
         except (OSError, RuntimeError) as fault:  # a circle of links, a folder that none may enter
             faults.add(f"{raw['adapter']}: cannot be read ({one_line(fault)})", "adapter")
+    raw = check_entry(raw, method, faults)
     if name == "peft" and "peft" not in raw:
         faults.add("is missing; add `peft: {peft_type: ...}` with its options", "peft")
     options = faults.validate(method.options, raw, context=None if match is None else MATCHED)
     matching = None if match is None else faults.validate(MatchSpec, match, "match")
     if method.trains:
         settings = merge_settings(merge_settings(method.recipe, context.train), own)
-        if options is not None and getattr(options, "image_encoder", None) is None:
+        if options is not None and image_encoder_of(options) is None:
             if own.get(IMAGE_RATE) is not None:
                 said = "is the rate of an image_encoder's projection, and the method has none"
                 faults.add(f"{said}; leave it out, or give the method one", "train", IMAGE_RATE)
@@ -236,6 +239,7 @@ def _read_method(raw: dict[str, Any], context: Context) -> MethodChoice:
         faults.add(f"'{name}' trains nothing; leave it out", "train")
     faults.check()
     assert options is not None
+    options = beside_grid(options, context.data_folder)
     label = label or _default_label(name, options, own, matching)
     return MethodChoice.model_validate(
         {"label": label, "method": name, "options": options, "train": train, "match": matching}
@@ -264,6 +268,8 @@ def _default_label(
     }
     if isinstance(options, PeftOptions):
         name, changed = options.peft_type.lower().replace("_", "-"), options.settings
+    if (encoder := image_encoder_of(options)) is not None:
+        changed["image_encoder"] = encoder.name
     changed |= dict(train) | ({} if match is None else {"match": match.params})
     parts = ",".join(f"{key}={_format_value(value)}" for key, value in changed.items())
     label = f"{name}[{parts}]" if parts else name

@@ -8,8 +8,10 @@ from itertools import product
 
 from harness.data.spec import DataSpec
 from harness.evaluation.tasks import TaskSpec
+from harness.grid.own_encoders import image_encoders
 from harness.grid.schema import Cell, GridSpec, MethodChoice
 from harness.models.checkpoint import ModelSpec
+from harness.models.image_encoder import ImageEncoderSpec
 from harness.training.spec import TrainSpec
 
 NO_DATA = DataSpec(source="unknown", path=None)
@@ -41,6 +43,8 @@ class Inputs:
     data: Sequence[DataInput]
     """What some cell trains on."""
     tasks: Sequence[TaskSpec]
+    encoders: Sequence[ImageEncoderSpec] = ()
+    """What pictures are encoded with."""
 
 
 def inputs_of_cells(cells: Iterable[Cell]) -> Inputs:
@@ -63,6 +67,7 @@ def inputs_of_cells(cells: Iterable[Cell]) -> Inputs:
             for chosen, own in trained.items()
         ],
         tasks=list(dict.fromkeys(task for cell in cells for task in cell.tasks)),
+        encoders=image_encoders(cell.options for cell in cells),
     )
 
 
@@ -85,6 +90,7 @@ def inputs_of_grid(grid: GridSpec) -> Inputs:
             if grid.data_of(name) is not NO_DATA
         ],
         tasks=list(dict.fromkeys(task for block in grid.blocks for task in block.tasks)),
+        encoders=image_encoders(choice.options for choice in grid.choices),
     )
 
 

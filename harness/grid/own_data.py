@@ -7,7 +7,7 @@ on under the same path says it: so the commands agree on what is done, whatever 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from harness.data.validation import validation_set
 from harness.errors import StorageError, UsageError, ZbenchError
 from harness.grid.folders import Runs, runs_text, stored_cells
 from harness.grid.names import data_place
+from harness.grid.own_encoders import OwnEncoders, find_own_encoders
 from harness.grid.schema import Cell, GridSpec, is_own_file
 from harness.records.results import read_result
 
@@ -40,14 +41,18 @@ class OwnData:
     settled: dict[str | None, DataSpec] = field(default_factory=dict)
     """Sets that say nothing of bad rows where they have none, and name the content of their
     validation files."""
+    encoders: OwnEncoders = field(default_factory=OwnEncoders)
 
     def settle(self, grid: GridSpec) -> GridSpec:
-        """The grid, with the sets as they are settled."""
+        """The grid, with the sets and the methods' image encoders as they are settled."""
+        grid = self.encoders.settle(grid)
         sets = {name: grid.data_of(name) for name in (None, *grid.datasets)} | self.settled
         return grid.model_copy(update={"data": sets.pop(None), "datasets": sets})
 
-    def fault_of(self, cells: Iterable[Cell]) -> str | None:
+    def fault_of(self, cells: Sequence[Cell]) -> str | None:
         """Why it is not known what some of the cells are trained on."""
+        if (fault := self.encoders.fault_of(cells)) is not None:
+            return fault
         trained = (cell.data_name for cell in cells if cell.train is not None)
         return next((self.faults[name] for name in trained if name in self.faults), None)
 
@@ -55,6 +60,7 @@ class OwnData:
 def find_own_data(grid: GridSpec, data_root: Path | None, runs: Runs) -> OwnData:
     """The content of a grid's training files, as far as they are one's own."""
     found, names = OwnData(), dict[str, str]()
+    found.encoders = find_own_encoders(grid, data_root, runs)
     for name in grid.data_names:
         data, place = _with_held_out(grid.data_of(name), data_root, runs), data_place(name)
         if is_own_file(data, grid.world):

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from harness.errors import ModelError, shortened
@@ -34,6 +34,7 @@ from harness.models.encoder_loading import (
     sha256_of_tensors,
 )
 from harness.models.loading import quiet_libraries
+from harness.readers.files import Unreadable
 from harness.readers.pictures import BadPicture
 from harness.records.files import sha256_of_json
 from harness.spec import Fault, Faults, Spec, UserPath, is_hub_name
@@ -60,7 +61,7 @@ class ImageEncoderSpec(Spec):
     source: str | None = None
     """Hub repository, such as `openai/clip-vit-base-patch16`."""
     path: UserPath | None = None
-    """Checkpoint folder: absolute, under the data root, or beside the grid file. It takes
+    """Checkpoint folder: absolute, beside the grid file, or under the data root. It takes
     precedence over `source`."""
     revision: str = "main"
     """Branch, tag or commit of the hub repository."""
@@ -76,19 +77,15 @@ class ImageEncoderSpec(Spec):
     """False: the encoder's weights are drawn anew, as a control; its configuration stays."""
     sha256: SkipJsonSchema[str | None] = Field(default=None, exclude_if=lambda value: value is None)
     """Of a folder's files, once these are found; no grid says it."""
-    _beside: Path | None = PrivateAttr(default=None)
-    """The folder of the grid file that states the path."""
+    grid_folder: ClassVar[None] = None
+    """None: `beside` makes the path absolute."""
 
     def beside(self, folder: Path) -> Self:
-        """The same, of a grid file in this folder, which its path may be relative to."""
-        copied = self.model_copy()
-        copied._beside = folder
-        return copied
-
-    @property
-    def grid_folder(self) -> Path | None:
-        """The folder of the grid file that states the path, which a record of it does not hold."""
-        return self._beside
+        """The same, of a grid file in this folder: an encoder that lies there is named by its
+        absolute path."""
+        if self.path is None or not (place := folder / self.path).exists():
+            return self
+        return self.model_copy(update={"path": str(place)})
 
     @property
     def name(self) -> str:
@@ -143,6 +140,21 @@ def find_encoder(spec: ImageEncoderSpec, data_root: Path | None) -> Path:
     if spec.pretrained and not any(folder.glob(WEIGHTS[0])):
         folder = hub_snapshot(spec, [*SMALL_FILES, PICKLED], what)
     return folder
+
+
+def is_encoder_cached(spec: ImageEncoderSpec) -> bool:
+    """Whether an encoder of the hub lies whole in the local cache; no network is asked."""
+    from huggingface_hub import snapshot_download
+
+    assert spec.source is not None
+    try:
+        cached = snapshot_download(spec.source, revision=spec.revision, local_files_only=True)
+        check_encoder_folder(
+            Path(cached), width=spec.width, scales=spec.scales, pretrained=spec.pretrained
+        )
+    except (OSError, ValueError, ModelError, Unreadable):  # not there, cut off, or of another kind
+        return False
+    return True
 
 
 def check_encoder(spec: ImageEncoderSpec, data_root: Path | None) -> Path:

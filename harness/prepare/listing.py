@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import time
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.errors import ZbenchError, one_line, plain_message
 from harness.models.checkpoint import HUB_FILES
+from harness.models.encoder_files import PICKLED, SMALL_FILES, WEIGHTS
 from harness.models.weight_files import SINGLE
-from harness.prepare.wants import Repository
+from harness.prepare.wants import IMAGE_ENCODER, Repository
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -94,10 +96,37 @@ def list_repository(repository: Repository, commit: str | None = None) -> Listin
     return Listing(
         repository,
         str(info.sha),
-        _model_files(repository, files) if kind == "model" else files,
+        _files_read(repository, files),
         one_line(licence or ", ".join(tags)) or None,
         gate,
     )
+
+
+def _files_read(repository: Repository, files: tuple[HubFile, ...]) -> tuple[HubFile, ...]:
+    """The files of a repository that are read.
+
+    Raises:
+        HubFault: it has no weights.
+    """
+    if repository.kind != "model":
+        return files
+    if repository.used_as != IMAGE_ENCODER:
+        return _model_files(repository, files)
+    small = tuple(file for file in files if file.name in SMALL_FILES)
+    with contextlib.suppress(HubFault):
+        weights = _model_files(repository, files)
+        return (*small, *(one for one in weights if one.name not in SMALL_FILES and _is_of(one)))
+    pickled = tuple(file for file in files if file.name == PICKLED)
+    if not pickled:
+        raise HubFault(
+            f"{repository.title}: has no weights (model*.safetensors or {PICKLED}); name a "
+            "repository or revision that has"
+        )
+    return (*small, *pickled)
+
+
+def _is_of(file: HubFile) -> bool:
+    return any(fnmatch.fnmatchcase(file.name, pattern) for pattern in WEIGHTS)
 
 
 def _model_files(repository: Repository, files: tuple[HubFile, ...]) -> tuple[HubFile, ...]:

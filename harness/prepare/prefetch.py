@@ -21,6 +21,7 @@ from harness.errors import StorageError, UsageError, ZbenchError
 from harness.evaluation.tasks import lm_eval_version
 from harness.grid.inputs import Inputs
 from harness.models.checkpoint import check_checkpoint, find_checkpoint
+from harness.models.image_encoder import check_encoder
 from harness.prepare.fetch import PARTS_FOLDER, fetch_file, is_whole, place_of_file, write_revision
 from harness.prepare.listing import HubFault, HubFile, Listing, list_repository
 from harness.prepare.wants import Copy, Repository, Wants
@@ -270,6 +271,12 @@ def check_loads(
                 yield from (("warning", f"{name}: {note}") for note in notes)
             except ZbenchError as fault:
                 yield from (("fault", line) for line in str(fault).splitlines())
+    for encoder in inputs.encoders:
+        if encoder.source not in without:
+            try:
+                check_encoder(encoder, folder)
+            except ZbenchError as fault:
+                yield "fault", str(fault)
     for data in inputs.data:
         if data.spec.source not in without:
             try:

@@ -15,6 +15,10 @@ from harness.evaluation.task_data import hub_sources, local_files
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.inputs import Inputs
 from harness.models.checkpoint import ModelSpec, local_folder
+from harness.models.encoder_files import encoder_files
+from harness.models.image_encoder import ImageEncoderSpec
+
+IMAGE_ENCODER = "image encoder"
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Repository:
     name: str
     revision: str
     used_as: str
-    """model, data or benchmark: what a grid reads it as, where it is first named."""
+    """model, image encoder, data or benchmark: what a grid reads it as, where it is first named."""
 
     @property
     def title(self) -> str:
@@ -59,6 +63,7 @@ def find_wants(inputs: Inputs, data_root: Path | None) -> Wants:
     faults: list[str] = []
     looks: list[Callable[[], Iterator[Repository | Copy]]] = []
     looks += [partial(_of_model, name, one, data_root) for name, one in inputs.models.items()]
+    looks += [partial(_of_encoder, one, data_root) for one in inputs.encoders]
     looks += [partial(_of_data, one.spec, data_root) for one in inputs.data]
     looks += [partial(_of_task, task, data_root) for task in inputs.tasks]
     for look in looks:
@@ -85,6 +90,19 @@ def _of_model(name: str, model: ModelSpec, data_root: Path | None) -> Iterator[R
     else:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         yield from _under(files, data_root)
+
+
+def _of_encoder(encoder: ImageEncoderSpec, data_root: Path | None) -> Iterator[Repository | Copy]:
+    folder = local_folder(encoder, data_root)
+    if encoder.source is not None and (folder is None or not folder.is_dir()):
+        yield Repository("model", encoder.source, encoder.revision, IMAGE_ENCODER)
+    elif folder is None or not folder.is_dir():
+        raise ZbenchError(
+            f"image_encoder.path: {folder or encoder.path} is on no hub and not here; give its "
+            "folder's place as --data-root"
+        )
+    else:
+        yield from _under(encoder_files(folder, pretrained=encoder.pretrained), data_root)
 
 
 def _of_data(data: DataSpec, data_root: Path | None) -> Iterator[Repository | Copy]:

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import Literal
 
-from harness.errors import UsageError, ZbenchError, one_line
+from harness.errors import UsageError, ZbenchError, did_you_mean, one_line
 
 Cause = Literal[
     "missing", "folder", "special", "forbidden", "unreadable", "empty", "lfs pointer",
@@ -163,3 +163,14 @@ def decode(content: bytes, path: Path, encoding: str = "utf-8-sig") -> str:
         byte = f"byte {content[fault.start]:#04x} in line {line}"
         name = encoding.removesuffix("-sig").upper()
         raise Unreadable(path, "no text", f"is no {name} text ({byte})") from fault
+
+
+def instead_of(path: Path) -> str:
+    """What may be meant where nothing is at a path."""
+    try:
+        if path.is_symlink():
+            return f": it is a link to {os.readlink(path)}, which is not there; correct the link"
+        names = sorted(entry.name for entry in path.parent.iterdir())
+    except OSError:  # no folder, or one that may not be listed
+        return ""
+    return did_you_mean(path.name, names[:20]) if names else ""

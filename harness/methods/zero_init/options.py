@@ -46,6 +46,13 @@ class PromptOptions(MethodOptions):
     """The frozen encoder of pictures, a projection of which is added to the prompts; without one
     the prompts are those of the text alone."""
 
+    def identity(self) -> dict[str, Any]:
+        """All options; of an encoder of pictures what decides its features, not where it lies."""
+        whole = self.model_dump()
+        if self.image_encoder is not None:
+            whole["image_encoder"] = self.image_encoder.identity()
+        return whole
+
     def size_options(self) -> tuple[str, ...]:
         """The prompt's rows, then the layers that have one."""
         return ("prompt_length", "num_layers")
@@ -91,6 +98,11 @@ class GeneratedPromptOptions(GatedPromptOptions):
     def size_options(self) -> tuple[str, ...]:
         """The hypernetwork's hidden size, then the prompt's rows."""
         return ("hidden_size", "prompt_length")
+
+
+def image_encoder_of(options: MethodOptions) -> ImageEncoderSpec | None:
+    """The image encoder of any method's options; None where it looks at no pictures."""
+    return options.image_encoder if isinstance(options, PromptOptions) else None
 
 
 PROMPT_METHODS: dict[str, type[PromptOptions]] = {
