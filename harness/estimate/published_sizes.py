@@ -51,6 +51,30 @@ def row_size(source: str | None) -> RowSize | None:
     )
 
 
+@dataclass(frozen=True)
+class ScoringSize:
+    """Requests of a benchmark whose options are scored."""
+
+    items: int
+    tokens: int
+    """Of all requests, each computed once."""
+    scored: int
+    """Those that need logits."""
+    pairs: int
+    """Query-key pairs of attention."""
+
+
+def scoring_size(task: str, limit: int | None) -> ScoringSize | None:
+    """The size of a task under its limit; None of one that is not listed."""
+    found = _sizes()["scoring"].get(task)
+    if found is None:
+        return None
+    items = found["items"] if limit is None else min(limit, found["items"])
+    share = items / found["items"]
+    sizes = {name: round(share * found[name]) for name in ("tokens", "scored", "pairs")}
+    return ScoringSize(items=items, **sizes)
+
+
 def generation_size(task: str, limit: int | None) -> GenerationSize | None:
     """The size of a task under its limit; None of one that is not listed."""
     found = _sizes()["generation"].get(task)

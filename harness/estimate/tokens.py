@@ -20,7 +20,14 @@ from harness.data.validation import training_rows
 from harness.estimate.lengths import Source, TrainingTokens, kept_lengths, training_tokens
 from harness.estimate.needs import local_model
 from harness.estimate.own_tokens import own_size
-from harness.estimate.published_sizes import RowSize, generation_size, row_size
+from harness.estimate.published_sizes import (
+    GenerationSize,
+    RowSize,
+    ScoringSize,
+    generation_size,
+    row_size,
+    scoring_size,
+)
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.schema import Cell, RowCounts
 from harness.models.shape import ModelShape
@@ -210,6 +217,10 @@ def scoring_tokens(
 def _of_rows(task: TaskSpec, data_root: Path | None) -> ScoringTokens | None:
     if (size := own_size(task, data_root)) is not None:
         return ScoringTokens(**vars(size), source="estimated")
+    return _listed_generation(task)
+
+
+def _listed_generation(task: TaskSpec) -> ScoringTokens | None:
     known = generation_size(task.name, task.limit)
     if known is None:
         return None
@@ -226,10 +237,15 @@ def num_items(task: TaskSpec) -> int | None:
     counted = _counted(task.name)
     if counted is None:
         size = own_size(task, None) if task.benchmark.members else None
-        listed = size or generation_size(task.name, task.limit)
+        listed = size or _listed(task)
         return None if listed is None else listed.items
     whole = int(counted.get("benchmark_items", counted["items"]))
     return whole if task.limit is None else min(whole, task.limit * int(counted["subjects"]))
+
+
+def _listed(task: TaskSpec) -> GenerationSize | ScoringSize | None:
+    """The size of a task that others counted."""
+    return generation_size(task.name, task.limit) or scoring_size(task.name, task.limit)
 
 
 def num_subjects(task: TaskSpec) -> int:
@@ -249,7 +265,8 @@ def _log_likelihoods(task: TaskSpec, names: str, shape: ModelShape) -> ScoringTo
     family = _tokenizer_family(shape)
     counted, items = _counted(names, family), num_items(task) or 0
     if counted is None:
-        return None
+        listed = scoring_size(names, task.limit)
+        return None if listed is None else ScoringTokens(**vars(listed), source="estimated")
     scale = items / counted["items"]
     shots = (1 + task.num_shots) / (1 + counted["shots"])
     exact = shots == 1 and names in _known()["scoring"].get(family, {})
@@ -265,7 +282,7 @@ def _log_likelihoods(task: TaskSpec, names: str, shape: ModelShape) -> ScoringTo
 def _generation(task: TaskSpec) -> ScoringTokens | None:
     counted = _counted(task.name)
     if counted is None:
-        return None
+        return _listed_generation(task)
     items = num_items(task) or 0
     tokens = round(items / counted["items"] * counted["tokens"])
     mean = tokens / items + NEW_TOKENS

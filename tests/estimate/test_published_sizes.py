@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.estimate.published_sizes import row_size
+from harness.estimate.published_sizes import generation_size, row_size, scoring_size
 
 
 def test_scienceqas_rows_are_known_by_a_sample() -> None:
@@ -20,3 +20,15 @@ def test_what_was_not_counted_of_a_listed_set_is_missing() -> None:
     assert size is not None
     assert (size.label_share, size.spread) == (None, None)
     assert row_size("nobody/unknown") is None
+
+
+def test_scienceqas_tasks_scale_with_their_limit() -> None:
+    whole, half = scoring_size("scienceqa", None), scoring_size("scienceqa", 2120)
+    assert whole is not None
+    assert half is not None
+    assert (whole.items, half.items) == (4241, 2120)
+    assert half.tokens == pytest.approx(whole.tokens / 2, rel=1e-3)
+    generated = generation_size("paper_scienceqa", 100)
+    assert generated is not None
+    assert (generated.items, generated.new_tokens) == (100, 600)
+    assert scoring_size("unknown", None) is None
