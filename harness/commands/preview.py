@@ -39,6 +39,7 @@ class Item:
     """Whether training uses the same template, in one sentence; None without training."""
     fault: str | None = None
     """Why it cannot be shown."""
+    picture: ShownPicture | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def _training_prompts(
 ) -> tuple[tuple[Prompt, ...], tuple[ShownPicture | None, ...]]:
     """The first rows that a cell draws, and what is told of their pictures."""
     from harness.cell.examples import cell_examples
+    from harness.data.rows import picture_of
     from harness.data.shown import shown_picture, training_prompt
     from harness.data.validation import read_training
 
@@ -111,24 +113,26 @@ def _training_prompts(
         training_prompt(row, example, cell.data, tokenizer)
         for row, example in zip(rows, examples, strict=True)
     )
-    return prompts, tuple(map(shown_picture, rows))
+    return prompts, tuple(shown_picture(picture_of(row)) for row in rows)
 
 
 def _items(
     cell: Cell, grid: OpenGrid, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Prompt]
 ) -> Iterator[Item]:
+    from harness.data.shown import shown_picture
     from harness.evaluation.loading import load_benchmark
-    from harness.evaluation.prompts import first_item
+    from harness.evaluation.prompts import first_item, first_picture
 
     for task in cell.tasks:
         try:
             loaded = load_benchmark(task.model_copy(update={"limit": 1}), grid.data_root)
             prompts = first_item(loaded, tokenizer)
+            picture = shown_picture(first_picture(loaded))
         except ZbenchError as fault:  # the other benchmarks are shown
             yield Item(task.name, (), None, str(fault))
             continue
         same = agreement(rows[0].template, prompts[0].template, task.name) if rows else None
-        yield Item(task.name, tuple(prompts), same)
+        yield Item(task.name, tuple(prompts), same, picture=picture)
 
 
 def _record(shown: CellPreview) -> dict[str, Any]:
@@ -149,6 +153,7 @@ def _record(shown: CellPreview) -> dict[str, Any]:
                 "requests": [prompt(one) for one in item.prompts],
                 "agreement": item.agreement,
                 "error": item.fault,
+                **({} if item.picture is None else {"picture": asdict(item.picture)}),
             }
             for item in shown.items
         ],
@@ -174,25 +179,30 @@ def _print_cell(shown: CellPreview) -> None:
     for number, (prompt, picture) in enumerate(rows, start=1):
         head = f"Training row {number} of {ROWS} (template {prompt.template}; {how}: in the loss)"
         print_line(screen, f"\n{head}", "dim")
-        if picture is not None:
-            ignored = "" if takes else " (this method takes no pictures)"
-            print_line(screen, f"Picture: {picture}{ignored}", "dim")
+        _print_picture(picture, takes=takes)
         sys.stdout.write(f"{marked_text(prompt, colour=colour)}\n")
     for item in shown.items:
         if item.fault is not None:
             print_line(screen, f"\n{item.benchmark}: {item.fault}", "red")
             continue
-        _print_item(item, how, colour)
+        _print_item(item, how, colour, takes=takes)
     print()
 
 
-def _print_item(item: Item, how: str, colour: bool) -> None:
+def _print_picture(picture: ShownPicture | None, *, takes: bool) -> None:
+    if picture is not None:
+        ignored = "" if takes else " (this method takes no pictures)"
+        print_line(console(), f"Picture: {picture}{ignored}", "dim")
+
+
+def _print_item(item: Item, how: str, colour: bool, *, takes: bool) -> None:
     screen = console()
     first, *others = item.prompts
     scored = f"{how}: scored" if any(marked for _, marked in first.pieces) else "generates"
     print_line(
         screen, f"\n{item.benchmark}, first item (template {first.template}; {scored})", "dim"
     )
+    _print_picture(item.picture, takes=takes)
     sys.stdout.write(f"{marked_text(first, colour=colour)}\n")
     contexts = {prompt.pieces[:-1] for prompt in item.prompts}
     for number, prompt in enumerate(others, start=2):

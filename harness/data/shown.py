@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.data.instructions import Example, label_runs
-from harness.data.rows import Row, picture_of
+from harness.data.rows import Row
 from harness.data.spec import DataSpec
 from harness.data.template_choice import jinja_sha256
 from harness.data.templates import NAMES, template_of
+from harness.readers.pictures import Picture
 from harness.records.prompts import Piece, Prompt
 
 if TYPE_CHECKING:
@@ -80,9 +81,9 @@ class ShownPicture:
         )
 
 
-def shown_picture(row: Row) -> ShownPicture | None:
-    """What is told of the picture that a row has; it was checked when the row was read."""
-    if (picture := picture_of(row)) is None:
+def shown_picture(picture: Picture | None) -> ShownPicture | None:
+    """What is told of a picture that was checked."""
+    if picture is None:
         return None
     from PIL import Image
 

@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval.models.huggingface import HFLM
 
+from harness.data.scienceqa import SCIENCEQA
 from harness.data.shown import pieces_of
+from harness.data.templates import ALPACA, CHAT
+from harness.errors import EvaluationError
 from harness.evaluation.chat import chat_template_of
 from harness.evaluation.loading import LoadedBenchmark
 from harness.evaluation.paper.model import GeneratingModel
+from harness.evaluation.pictures import picture_of_request, without_pictures
 from harness.evaluation.tasks import TaskSpec
+from harness.readers.pictures import BadPicture, Picture
 from harness.records.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
 
 ALPACA_FRAME = ("### Instruction:\n", "### Response:")
 """What a prompt in Alpaca's template holds, whatever its first sentence says."""
+SCIENCEQA_FRAME = ("Question: ", "\nContext: ", "\nOptions: (A) ", "\nAnswer:")
+"""What a prompt in ScienceQA's template holds."""
 
 
 class _Encoder:
@@ -54,7 +61,23 @@ def first_item(loaded: LoadedBenchmark, tokenizer: PreTrainedTokenizerBase) -> l
     loaded.build_requests(chat)
     task = next(iter(loaded.tasks.values()))
     first = [one for one in task.instances if one.doc_id == task.instances[0].doc_id]
-    return [_prompt(loaded.task, one, tokenizer) for one in first]
+    return [_prompt(loaded.task, one, tokenizer) for one in without_pictures(first)]
+
+
+def first_picture(loaded: LoadedBenchmark) -> Picture | None:
+    """The picture of a benchmark's first item, whose requests were made by `first_item`.
+
+    Raises:
+        EvaluationError: it has several, or what is no picture.
+    """
+    task = next(iter(loaded.tasks.values()))
+    found = picture_of_request(task.instances[0])
+    if found is not None:
+        try:
+            found.check()
+        except BadPicture as fault:
+            raise EvaluationError(f"{loaded.task.name}: the first item: {fault}") from fault
+    return found
 
 
 def _prompt(task: TaskSpec, request: Any, tokenizer: PreTrainedTokenizerBase) -> Prompt:
@@ -75,7 +98,9 @@ def _prompt(task: TaskSpec, request: Any, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def evaluation_template(task: TaskSpec, text: str) -> str:
-    """The template that a benchmark's prompt is in: `chat`, `alpaca`, or `none`."""
+    """The template that a benchmark's prompt is in: a name of training's, or `none`."""
     if task.apply_chat_template:
-        return "chat"
-    return "alpaca" if all(part in text for part in ALPACA_FRAME) else "none"
+        return CHAT
+    frames = {ALPACA: ALPACA_FRAME, SCIENCEQA: SCIENCEQA_FRAME}
+    found = (name for name, frame in frames.items() if all(part in text for part in frame))
+    return next(found, "none")
