@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from harness.commands.adapting import export_adapter_command, import_adapter_command
+from harness.commands.answering import generate_command
 from harness.commands.arguments import (
     SEVERAL_RUNS,
     CellArgument,
@@ -294,6 +295,7 @@ def theory_command(
 app.command("export-adapter")(export_adapter_command)
 app.command("import-adapter")(import_adapter_command)
 app.command("preview")(preview_command)
+app.command("generate")(generate_command)
 app.command("compare")(compare_command)
 app.command("drift")(drift_command)
 app.command("verify")(verify_command)

@@ -47,10 +47,11 @@ class Section:
 
 
 @cache
-def _environment() -> Environment:
+def environment(package: str = "harness.report") -> Environment:
+    """Templates of a package's folder, as pages are made of: they escape all text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    loader = PackageLoader("harness.report", "")
+    loader = PackageLoader(package, "")
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -128,7 +129,7 @@ def _column_width(table: Table, index: int) -> float:
 
 def html(macro: str, *arguments: object) -> str:
     """What a macro of `macros.html.j2`, which escapes all text, makes of its arguments."""
-    return str(getattr(_environment().get_template("macros.html.j2").module, macro)(*arguments))
+    return str(getattr(environment().get_template("macros.html.j2").module, macro)(*arguments))
 
 
 def render_page(**parts: object) -> str:
@@ -136,10 +137,10 @@ def render_page(**parts: object) -> str:
 
     Args:
         parts: `grid_name`, `heading`, `status`, `box` (HTML before all else), `lead` (sentences
-            at the top), `sections` and `figures_key` (what the figures were drawn from, see
-            `harness.report.reuse`).
+            at the top), `sections`, `figures_key` (what the figures were drawn from, see
+            `harness.report.reuse`), and `style`, where a page has rules of its own.
     """
-    return _environment().get_template("page.html.j2").render(parts)
+    return environment().get_template("page.html.j2").render(parts)
 
 
 def panel_images(drawing: Drawing) -> list[str]:
