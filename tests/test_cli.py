@@ -30,6 +30,9 @@ FLAGS = {
     "compare": COMMON | {"--items", "--tracking-uri", "--json"},
     "drift": {"--only", "--runs-dir", "--tracking-uri", "--json", "--debug", "--help"},
     "preview": COMMON | {"--json"},
+    "generate": COMMON
+    | {"--instructions", "--beside", "--temperature", "--top-p", "--max-new-tokens", "--seed"}
+    | {"--reports-dir", "--only", "--device", "--json"},
     "sync": COMMON | {"--tracking-uri"},
     "theory": {"--quick", "--full", "--runs-dir", "--reports-dir", "--tracking-uri"}
     | {"--json", "--debug", "--help"},
@@ -103,6 +106,8 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         (["run-grid", "rehearsal"], "--data-root names the folder of local data"),
         (["run-grid", "paper", "--device", "gpu"], "'gpu' is no device"),
         (["run-grid", "paper", "--executor", "locl"], "no such executor; did you mean 'local'?"),
+        (["generate", "demo", "--temperature", "1", "--top-p", "0"], "--top-p: must be greater"),
+        (["generate", "demo", "--max-new-tokens", "0"], "--max-new-tokens"),
         (["clean"], "Missing argument"),
         (["clean", "demo", "papr", "--yes"], "papr: no such grid; did you mean 'paper'?"),
         (["verify"], "runs: no such folder; name the one to look at with --runs-dir"),
@@ -114,6 +119,21 @@ def test_wrong_use_is_exit_code_2_and_one_line(
 ) -> None:
     assert said in fault_of(zbench(*arguments, cwd=tmp_path))
     assert not list((tmp_path / "runs").glob("cells/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--instructions", "no.json"], "zbench: no.json: no such file; correct the path"),
+        (["--instructions", "seeds"], "no instructions/alpaca_seed_tasks.jsonl"),
+        (["--beside", "no.json"], "zbench: no.json: no such file; correct the path"),
+        ([], "demo: no finished cell to ask in runs; run `zbench run-grid demo` first"),
+    ],
+)
+def test_what_generate_lacks_is_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = zbench("generate", "demo", *arguments, cwd=tmp_path)
+    assert said in fault_of(done, code=1).splitlines()[-1]
+    assert not (tmp_path / "reports").exists()
 
 
 def test_faults_of_names_and_of_places_are_told_together(tmp_path: Path) -> None:

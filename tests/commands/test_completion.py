@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands.answering import known_sets
 from harness.commands.arguments import known_methods, shipped_or_own_grids
 
 AS_ZBENCH = "import sys; sys.argv = ['zbench']; from harness.cli import main; main()"
@@ -53,3 +54,12 @@ def test_grids_of_ones_own_are_offered_by_path(
 
 def test_a_list_of_methods_is_continued() -> None:
     assert known_methods("base,zero-init-l") == ["base,zero-init-linear"]
+
+
+def test_sets_of_instructions_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sets").mkdir()
+    for name in ("mine.jsonl", "notes.txt"):
+        (tmp_path / name).write_text("a")
+    assert known_sets("") == ["vicuna", "seeds", "mine.jsonl", "sets/"]
+    assert offered("zbench generate demo --instructions vic", tmp_path) == ["vicuna"]
