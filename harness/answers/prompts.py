@@ -16,11 +16,12 @@ from harness.data.instructions import tokenize
 from harness.data.jinja import names_in
 from harness.data.places import is_here
 from harness.data.rows import Completion, Conversation, Instruction, Row, Turn
+from harness.data.scienceqa import SCIENCEQA
 from harness.data.sets import read_instructions
 from harness.data.spec import ALPACA as ALPACA_SET
 from harness.data.spec import DataSpec
 from harness.data.template_choice import jinja_sha256
-from harness.data.templates import ALPACA, CHAT, template_of
+from harness.data.templates import ALPACA, CHAT, NAMES, template_of
 from harness.errors import DataError
 
 if TYPE_CHECKING:
@@ -45,18 +46,16 @@ class PromptForm:
     @property
     def name(self) -> str:
         """For a reader: a Jinja text by the beginning of its hash."""
-        if self.template in (None, ALPACA, CHAT):
+        if self.template is None or self.template in NAMES:
             return self.template or PLAIN
-        return f"jinja {jinja_sha256(str(self.template))[:8]}"
+        return f"jinja {jinja_sha256(self.template)[:8]}"
 
     @property
     def identity(self) -> dict[str, str | None]:
         """What answers to other prompts would differ in."""
-        jinja = self.template if self.template in (None, ALPACA, CHAT) else None
-        return {
-            "template": jinja or (jinja_sha256(self.template) if self.template else PLAIN),
-            "system": self.system,
-        }
+        named = self.template is None or self.template in NAMES
+        template = self.name if named else jinja_sha256(str(self.template))
+        return {"template": template, "system": self.system}
 
 
 def prompt_form(data: DataSpec, recorded: str | None, data_root: Path | None) -> PromptForm:
@@ -72,22 +71,21 @@ def prompt_form(data: DataSpec, recorded: str | None, data_root: Path | None) ->
         ZbenchError: it cannot be read, or its rows have no place for an instruction.
     """
     template = data.template
-    if template is None and recorded in (ALPACA, CHAT):
+    if template is None and recorded in NAMES:
         template = recorded
     elif template is None and recorded != PLAIN:
         template = _default_template(data, data_root)
-    if template not in (None, ALPACA, CHAT):
-        _row(Entry("", "a"), template)
+    _row(Entry("", "a"), template)
     return PromptForm(template, data.system)
 
 
 def _default_template(data: DataSpec, data_root: Path | None) -> str | None:
     """The template of rows for which the set states none."""
-    form = data.columns.form if data.columns is not None else None
-    if form is None and data.source == ALPACA_SET:
-        form = "instruction"
-    if form is not None:
-        return {"instruction": ALPACA, "messages": CHAT}.get(form)
+    forms = data.columns.forms if data.columns is not None else []
+    if not forms and data.source == ALPACA_SET:
+        forms = ["instruction"]
+    if len(forms) == 1:
+        return {"instruction": ALPACA, "messages": CHAT, "scienceqa": SCIENCEQA}.get(forms[0])
     if not is_here(data, data_root):
         raise DataError(
             f"data: {data.source or data.path} is not here, and nothing else tells what its rows "
@@ -108,6 +106,8 @@ def _row(entry: Entry, template: str | None) -> Row:
         return Completion(entry.text, "")
     if template == CHAT:
         return Conversation((Turn("user", entry.text), Turn("assistant", ANSWER)))
+    if template in NAMES:
+        raise DataError(f"its template ({template}) takes questions with options, no instructions")
     names = names_in(template)
     if "instruction" in names:
         return Instruction(entry.instruction, entry.input, ANSWER)

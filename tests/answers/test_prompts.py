@@ -94,6 +94,10 @@ def test_the_form_is_told_from_the_spec_the_record_or_the_rows(tmp_path: Path) -
     assert form(path="chat.jsonl") == PromptForm("chat")
     with pytest.raises(DataError, match="gone.jsonl is not here.*--data-root"):
         form(path="gone.jsonl")
+    with pytest.raises(DataError, match=r"\(scienceqa\) takes questions with options, no instru"):
+        form(template="scienceqa")
+    with pytest.raises(DataError, match=r"\(scienceqa\) takes questions with options, no instru"):
+        form(path="gone.jsonl", columns={"question": "q", "choices": "c", "answer": "a"})
     with pytest.raises(DataError, match="has no place for an instruction: it names text"):
         form(path="rows.jsonl", template="{{ text }}!")
 
