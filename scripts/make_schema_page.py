@@ -78,6 +78,9 @@ METRICS: dict[str, str] = {
     "gate/*": "the method's own statistics, such as `gate/mean_abs`; by step",
     "prompt/*": "the method's own statistics, such as `prompt/gradient_norm`; by step",
     "probe/*": "what the method probed before and after the training",
+    "picture_effect": "mean absolute change of a label token's log-likelihood, in nats, when the "
+    "picture is replaced by another, on a few training examples; by step, after each epoch",
+    "picture_changes": "share of these examples of which a most likely label token changes then",
     "eval/<protocol>/<task>/<metric>": "a score (0..1, or in its unit); with `_stderr`, its error",
     "eval/<protocol>/<task>/responses/<flag>": "number of items whose response raises a flag",
     "cost/train_seconds": "wall-clock time of the training loop",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cell.pictures import encoder_of
 from harness.data.instructions import DROPPED, Example, tokenize
 from harness.data.rows import Row
 from harness.data.sets import read_instructions
@@ -29,7 +31,8 @@ def cell_examples(
     """The tokens of rows of a cell's data, or of another set, in the template of its data.
 
     Rows that are cut at the maximal length are trained on as far as they go, unless `on_bad_rows`
-    of the data is `drop`: nothing of them is in the loss then.
+    of the data is `drop`: nothing of them is in the loss then. Pictures are left out where the
+    cell's method looks at none.
 
     Raises:
         ZbenchError: a row cannot be put into the template, or is cut where `on_bad_rows` is `fail`;
@@ -51,6 +54,8 @@ def cell_examples(
         number_of=number_of,
         place=place,
     )
+    if encoder_of(cell) is None:
+        examples = [replace(one, picture=None) if one.picture else one for one in examples]
     cut = [index for index, example in enumerate(examples) if example.is_cut]
     if cut and policy == "fail":
         named = ", ".join(str(number_of(index)) for index in cut[:3])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cell.memory import SmallerBudget, check_memory
+from harness.cell.pictures import training_pictures
 from harness.cell.score import check_tasks, score_cell
 from harness.cell.settings import CellContext, RunSettings
 from harness.data.pins import training_note
@@ -109,6 +110,7 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
                     cell_id=cell.id,
                     train=trained,
                     base=base.identity,
+                    image_encoder=output.image_encoder,
                     environment=_environment(settings),
                     estimate=result.estimate,
                     files_sha256=written,
@@ -215,9 +217,10 @@ def _train(
     context.warn(training_note(cell.data.published, str(data.identity["sha256"])))
     _emit_start(context, cell.train.total_steps(len(data.rows)))
     check_memory(context)
+    pictures = training_pictures(context, data)  # before the base model: the encoder is gone then
     base = _load_base(context)
     model = METHODS[cell.method].apply(base.model, cell.options, cell.seed_of("initialization"))
-    return base, model, train_cell(context, base, model, data, flags)
+    return base, model, train_cell(context, base, model, data, pictures, flags)
 
 
 def _check_same_data(context: CellContext, sha256: str) -> None:

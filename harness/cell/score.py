@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.cell.overlap import find_overlap
+from harness.cell.pictures import encoder_of, picture_encoder
 from harness.cell.settings import CellContext
 from harness.data.pins import training_note
 from harness.errors import EvaluationError
@@ -70,7 +71,7 @@ def score_cell(
         result = replace(result, environment=environment)
     for group in scored_together(tasks):
         start = time.monotonic()
-        outcomes = _evaluate(context, base, model, group)
+        outcomes = _evaluate(context, base, model, group, result.image_encoder)
         seconds = (time.monotonic() - start) / len(group)  # group time divided equally
         for task, outcome in zip(group, outcomes, strict=True):
             name = outcome.scores[0].evaluation
@@ -97,7 +98,11 @@ def _example(context: CellContext, base: Base, task: TaskSpec) -> dict[str, Prom
 
 
 def _evaluate(
-    context: CellContext, base: Base, model: PreTrainedModel, group: Sequence[TaskSpec]
+    context: CellContext,
+    base: Base,
+    model: PreTrainedModel,
+    group: Sequence[TaskSpec],
+    image_encoder: Mapping[str, Any],
 ) -> list[TaskOutcome]:
     from harness.evaluation import evaluate_together
 
@@ -112,6 +117,7 @@ def _evaluate(
             on_progress=lambda done, total: context.emit(
                 Scoring(cell_id, name, done, total, time.time_ns() // 1_000_000)
             ),
+            encode_pictures=picture_encoder(context, encoder_of(context.cell), image_encoder),
         )
     except Exception as fault:  # memory runs out with errors of many kinds; others pass
         if is_out_of_memory(fault):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cell.examples import cell_examples
 from harness.cell.memory import effective_budget, smaller_budget
+from harness.cell.pictures import CellPictures
 from harness.cell.settings import CellContext
 from harness.cell.validation import CellValidation
 from harness.data.instructions import Example
@@ -43,6 +44,7 @@ from harness.training.method_statistics import HookState, MethodStatistics
 from harness.training.micro_batches import longest_sequence
 from harness.training.parallel import gather_trained
 from harness.training.pause import Pause
+from harness.training.picture_effect import PictureEffect
 from harness.training.process_group import joined
 from harness.training.progress import StepRecord
 from harness.training.signals import SignalFlags
@@ -68,6 +70,8 @@ class TrainingOutput:
     telemetry: TelemetryCallback | None
     gathered_tensors: Mapping[str, Tensor] | None
     """FSDP: the trained tensors, whole, on rank 0; None where the process holds the whole model."""
+    image_encoder: Mapping[str, Any] = field(default_factory=dict)
+    """Identity of the encoder of pictures; empty without one."""
 
 
 class StepEvents(Callback):
@@ -110,7 +114,12 @@ def read_training_data(cell: Cell, data_root: Path | None) -> Instructions:
 
 
 def train_cell(
-    context: CellContext, base: Base, model: PreTrainedModel, data: Instructions, flags: SignalFlags
+    context: CellContext,
+    base: Base,
+    model: PreTrainedModel,
+    data: Instructions,
+    pictures: CellPictures | None,
+    flags: SignalFlags,
 ) -> TrainingOutput:
     """Trains a cell from its latest good checkpoint, or from the beginning.
 
@@ -141,8 +150,11 @@ def train_cell(
     events = StepEvents(context)
     state = HookState(hook, base.tokenizer) if hook else None
     pause = _pause(context, flags)
-    followers = [one for one in (validation, statistics, events, pause, state) if one is not None]
-    checkpoints = _checkpoints(context, base, model, text_sha256, validation, flags)
+    effect = PictureEffect.of(examples)
+    followers = [
+        one for one in (validation, statistics, effect, events, pause, state) if one is not None
+    ]
+    checkpoints = _checkpoints(context, base, model, text_sha256, validation, pictures, flags)
     resume = checkpoints.latest()
     flags.deferred = True  # from here on; reset by leaving handle_signals
     with joined(settings.rank_info, settings.device):
@@ -159,6 +171,7 @@ def train_cell(
                 resume=resume,
                 data_sha256=data_sha256,
                 hook=hook,
+                pictures=pictures.features if pictures else None,
             )
         except Exception as fault:  # memory runs out with errors of many kinds; others pass
             if not is_out_of_memory(fault):
@@ -170,7 +183,11 @@ def train_cell(
         gathered = gather_trained(model)
     facts = _facts(context, base, data, examples, chat)
     facts |= validation.facts(result.validation_losses) if validation else {}
-    return TrainingOutput(replace(result, **facts), events.records, statistics.telemetry, gathered)
+    if effect is not None and (note := effect.note):
+        context.warn(note)
+        facts["note"] = f"{result.note}; {note}" if result.note else note
+    result, encoder = replace(result, **facts), pictures.encoder if pictures else {}
+    return TrainingOutput(result, events.records, statistics.telemetry, gathered, encoder)
 
 
 def _pause(context: CellContext, flags: SignalFlags) -> Pause | None:
@@ -222,9 +239,10 @@ def _checkpoints(
     model: PreTrainedModel,
     data_sha256: str,
     validation: CellValidation | None,
+    pictures: CellPictures | None,
     flags: SignalFlags,
 ) -> Checkpoints:
-    """The cell's checkpoints; each belongs to one cell, data set, base model and shape."""
+    """The cell's checkpoints; each belongs to one cell, data set, base model, shape and encoder."""
     assert context.cell.train is not None
     shapes = {name: list(value.shape) for name, value in trained_parameters(model).items()}
     shapes_sha256 = hashlib.sha256(repr(sorted(shapes.items())).encode()).hexdigest()
@@ -235,6 +253,7 @@ def _checkpoints(
         "trained_tensors_sha256": shapes_sha256,  # names and shapes, not values
         **{f"base.{key}": base.identity.get(key) for key in base_keys},
         **({"validation_sha256": validation.rows_sha256} if validation else {}),
+        **(pictures.identity if pictures else {}),
     }
     return Checkpoints(
         context.folder / CHECKPOINTS_FOLDER,

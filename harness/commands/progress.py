@@ -21,6 +21,7 @@ from harness.records.events import (
     CellQueued,
     CellStarted,
     Emit,
+    Encoding,
     Event,
     Scoring,
     StepDone,
@@ -140,6 +141,9 @@ class _Bars:
             rate = f"{event.tokens_per_second:,.0f} tok/s"
             text = f"step {event.step}{total}  loss {event.loss:.3f}  {rate}"
             self._update(event.cell_id, completed=event.step, text=text)
+        elif isinstance(event, Encoding):
+            text = f"encoding pictures {event.done}/{event.total}"
+            self._update(event.cell_id, text=text)
         elif isinstance(event, Scoring):
             share = event.done / max(event.total, 1)
             self.scored.setdefault(event.cell_id, {})[event.benchmark] = share

@@ -23,7 +23,15 @@ from harness.execution.devices import cuda_visible
 from harness.grid.folders import LOG_FILE, cell_folder
 from harness.grid.locks import CellBusy
 from harness.grid.schema import Cell
-from harness.records.events import CellEnded, EpochValidated, Event, Scoring, StepDone, Warned
+from harness.records.events import (
+    CellEnded,
+    Encoding,
+    EpochValidated,
+    Event,
+    Scoring,
+    StepDone,
+    Warned,
+)
 from harness.terminal import print_in_any_encoding
 from harness.training.signals import STOPPED, Paused, Stopped
 
@@ -178,6 +186,8 @@ def log_progress(event: Event) -> None:
         logger.warning("%s", event.message)
     elif isinstance(event, Scoring) and event.done % max(1, event.total // 10) == 0:
         logger.info("%s: %d of %d requests", event.benchmark, event.done, event.total)
+    elif isinstance(event, Encoding):
+        logger.info("%d of %d pictures encoded", event.done, event.total)
 
 
 class MaskedText(io.TextIOWrapper):

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.records.event_file import last_events
-from harness.records.events import CellStarted, EpochValidated, Event, Scoring, StepDone
+from harness.records.events import CellStarted, Encoding, EpochValidated, Event, Scoring, StepDone
 
 TRAINING = "training"
+ENCODING = "encoding pictures"
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class CellProgress:
     last_ms: int = 0
     """When its newest event came."""
     part: str = "loading"
-    """`loading`, `training`, or the benchmarks that are being scored."""
+    """`loading`, `encoding pictures`, `training`, or the benchmarks that are being scored."""
     step: int = 0
     total_steps: int = 0
     loss: float | None = None
@@ -29,7 +30,7 @@ class CellProgress:
     """From 1."""
     validation_loss: float | None = None
     done: int = 0
-    """Steps or requests of this part."""
+    """Steps, pictures or requests of this part."""
     total: int = 0
     first_done: int = 0
     """What was done at the first event of this part that was seen here."""
@@ -48,6 +49,8 @@ class CellProgress:
         if isinstance(event, EpochValidated):
             epoch = event.epoch + 1
             return replace(self, validated_epoch=epoch, validation_loss=event.loss)
+        if isinstance(event, Encoding):
+            return self._in(ENCODING, event.done, event.total, event.time_ms)
         if isinstance(event, Scoring):
             return self._in(event.benchmark, event.done, event.total, event.time_ms)
         return self
@@ -77,7 +80,8 @@ class CellProgress:
             if self.tokens_per_second is not None:
                 parts.append(f"{self.tokens_per_second:,.0f} tokens/s")
         else:
-            parts = [f"scoring {self.part}, {self.done} of {self.total}"]
+            part = self.part if self.part == ENCODING else f"scoring {self.part}"
+            parts = [f"{part}, {self.done} of {self.total}"]
         if (left := self.seconds_left) is not None and self.done < self.total:
             parts.append(f"{format_seconds(left)} left of it")
         return ", ".join(parts)

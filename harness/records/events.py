@@ -66,6 +66,17 @@ class EpochValidated:
 
 
 @dataclass(frozen=True)
+class Encoding:
+    """Pictures that the image encoder has been given, before a training or a scoring."""
+
+    cell_id: str
+    done: int
+    total: int
+    time_ms: int
+    """Milliseconds since 1970, UTC."""
+
+
+@dataclass(frozen=True)
 class Scoring:
     """Requests of one benchmark that have been scored."""
 
@@ -103,5 +114,7 @@ class CellEnded:
     """Its training stopped with a checkpoint, to be resumed when others have come as far."""
 
 
-Event = CellQueued | CellStarted | StepDone | EpochValidated | Scoring | Warned | CellEnded
+Event = (
+    CellQueued | CellStarted | StepDone | EpochValidated | Encoding | Scoring | Warned | CellEnded
+)
 Emit = Callable[[Event], None]

@@ -84,8 +84,9 @@ class TrainResult:
     """SHA-256 over the files of the trained weights, checked before they are used again; None in
     records of older versions."""
     final_statistics: Mapping[str, Finite] = Field(default_factory=dict)
-    """Statistics of the method after the last step, such as `gate/mean_abs`, and what it probed
-    before and after training, `probe/...`."""
+    """Statistics of the method after the last step, such as `gate/mean_abs`, what it probed before
+    and after training, `probe/...`, and of a training with pictures what another picture changes,
+    `picture_effect` and `picture_changes`."""
     note: str | None = None
     """What a reader must know of this training run, such as a loss that exploded on its way."""
     prompts_sha256: str | None = Field(default=None, exclude_if=lambda value: value is None)
@@ -146,6 +147,11 @@ class CellResult:
     """What training gave; None before it, and for methods that train nothing: `base`, `adapter`."""
     base: Mapping[str, Any] = Field(default_factory=dict)
     """Identity of the base model: source, commit, weights_sha256, tokenizer_sha256, precision."""
+    image_encoder: Mapping[str, Any] = Field(
+        default_factory=dict, exclude_if=lambda value: not value
+    )
+    """Identity of the encoder of pictures, whose features alone are shown to what was trained;
+    absent without one."""
     scores: tuple[TaskScore, ...] = ()
     """The scores, benchmark by benchmark; in a benchmark with subjects its own come first."""
     environment: Mapping[str, Any] = Field(default_factory=dict)

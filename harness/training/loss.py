@@ -116,10 +116,35 @@ class ResponseLoss(nn.Module):
     def forward(self, batch: MicroBatch) -> Tensor:
         """The sum of the labels' cross-entropies, fp32, in nats."""
         base = _base(self.model)
+        if _is_prompt_learning(self.model):
+            assert isinstance(batch, PaddedBatch)
+            logits = _logits_after_prompts(self.model, batch.input_ids_BT, batch.positions)
+            return functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
+        loss = summed_cross_entropy(
+            base.get_output_embeddings(),
+            self._states(batch),
+            batch.labels,
+            soft_cap=_soft_cap(base),
+        )
+        if batch.picture_rows is None and takes_pictures(self.model):
+            loss = loss + no_picture(self.model)
+        return loss
+
+    def label_logits(self, batch: MicroBatch) -> Tensor:
+        """The logits at the tokens before the labels, (labels, vocabulary), in fp32.
+
+        Of a model without virtual tokens before its inputs.
+        """
+        base = _base(self.model)
+        logits: Tensor = base.get_output_embeddings()(self._states(batch))
+        if (cap := _soft_cap(base)) is not None:
+            logits = torch.tanh(logits / cap) * cap
+        return logits.float()
+
+    def _states(self, batch: MicroBatch) -> Tensor:
+        """The hidden states at the tokens before the labels, (labels, D)."""
+        base = _base(self.model)
         if isinstance(batch, PaddedBatch):
-            if _is_prompt_learning(self.model):
-                logits = _logits_after_prompts(self.model, batch.input_ids_BT, batch.positions)
-                return functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
             arguments: dict[str, Any] = {"input_ids": batch.input_ids_BT}
             attention = base.config._attn_implementation
         else:
@@ -133,16 +158,8 @@ class ResponseLoss(nn.Module):
         if (pictures := self._pictures_of(batch)) is not None:
             arguments["pictures"] = pictures
         with using_attention(base, attention):
-            hidden = base.base_model(**arguments, use_cache=False).last_hidden_state
-        loss = summed_cross_entropy(
-            base.get_output_embeddings(),
-            hidden.flatten(0, 1)[batch.positions],
-            batch.labels,
-            soft_cap=getattr(base.config.get_text_config(), "final_logit_softcapping", None),
-        )
-        if pictures is None and takes_pictures(self.model):
-            loss = loss + no_picture(self.model)
-        return loss
+            hidden: Tensor = base.base_model(**arguments, use_cache=False).last_hidden_state
+        return hidden.flatten(0, 1)[batch.positions]
 
     def _pictures_of(self, batch: MicroBatch) -> PassPictures | None:
         """The distinct pictures of a micro-batch, each projected once."""
@@ -195,6 +212,11 @@ def padded_batches(
 def _base(model: Any) -> Any:
     """The causal language model itself, without PEFT's wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _soft_cap(base: Any) -> float | None:
+    cap: float | None = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
+    return cap
 
 
 def _is_prompt_learning(model: Any) -> bool:

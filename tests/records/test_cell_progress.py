@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.records.cell_progress import CellProgress, format_seconds, stored_progress
 from harness.records.event_file import EVENTS_FILE, TAIL_BYTES, EventFiles, last_events
-from harness.records.events import CellStarted, EpochValidated, Event, Scoring, StepDone
+from harness.records.events import CellStarted, Encoding, EpochValidated, Event, Scoring, StepDone
 
 CELL = "0123"
 
@@ -34,6 +34,9 @@ def test_the_words_follow_the_events() -> None:
     assert str(after(started, *steps)) == f"{one}, 60 s left of it".replace("3 of", "10 of")
     validated = after(started, *steps, EpochValidated(CELL, 0, 1.5, 0))
     assert "loss 1.250, validation loss 1.500 after epoch 1, 1,234 tokens/s" in str(validated)
+    encoding = Encoding(CELL, 32, 120, 5000)
+    assert str(after(started, encoding)) == "encoding pictures, 32 of 120"
+    assert str(after(started, encoding, *steps)).startswith("step 10 of 40, loss 1.250")
     scoring = [Scoring(CELL, "arc_easy", done, 20, 10_000 * done) for done in (2, 4)]
     assert str(after(started, *steps, *scoring)) == "scoring arc_easy, 4 of 20, 3 min left of it"
 

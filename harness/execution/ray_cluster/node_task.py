@@ -18,12 +18,12 @@ from harness.execution.plan import RunPlan
 from harness.grid.schema import Cell
 from harness.grid.shared_folder import answer_probe
 from harness.records.environment import RAY_JOB, RAY_RESTARTS
-from harness.records.events import Event, Scoring, StepDone
+from harness.records.events import Encoding, Event, Scoring, StepDone
 
 BATCH_SECONDS = 1.0
 BATCH_EVENTS = 50
 """Of one message: a larger one would lie in the memory of its node, and be lost with it."""
-MANY = (StepDone, Scoring)
+MANY = (StepDone, Encoding, Scoring)
 """Events of which a cell has thousands; the others are sent at once."""
 PASSED_ON = ("HF_", "ZBENCH_")
 """Beginnings of the names of environment variables that the nodes get from the driver."""
