@@ -85,7 +85,7 @@ def _prompt(task: TaskSpec, request: Any, tokenizer: PreTrainedTokenizerBase) ->
     scored: list[int] = []
     match request.request_type:
         case "loglikelihood":
-            context, scored = encoder.pair(*request.args)
+            context, scored = encoder.pair(*request.args[:2])  # behind them is a picture
         case "loglikelihood_rolling":
             context, scored = [encoder.prefix_token_id], encoder.tok_encode(request.args[0])
         case _ if task.benchmark.protocol.name == "paper":

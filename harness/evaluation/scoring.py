@@ -156,7 +156,7 @@ def items_frame(
 def _item(loaded: LoadedBenchmark, name: str, sample: dict[str, Any]) -> dict[str, Any]:
     delimiter = loaded.tasks[name].config.target_delimiter
     log_likelihoods = [float(value) for value, _ in sample["filtered_resps"]]
-    lengths = [len(answer) - len(delimiter) for _, answer in sample["arguments"]]
+    lengths = [len(texts[1]) - len(delimiter) for texts in sample["arguments"]]
     metrics = {metric: float(sample[metric]) for metric in sample["metrics"]}
     by_length = [
         value / length if length else -math.inf
