@@ -182,8 +182,28 @@ def _demo(real: Benchmark) -> Benchmark | None:
     return analogue
 
 
+_ASKED: dict[str, Any] = {
+    "world": "demo",
+    "data_folder": "pictures",
+    "column": None,
+    "columns": ("id", "question", "choices", "answerKey", "image", "asked", "pair"),
+    "form": Form("choices.text", "answerKey", labels="choices.label"),
+    "id_column": "id",
+    "picture_column": "image",
+    "item_columns": ("asked", "pair"),
+    "chance": 0.25,
+}
+_PICTURES = tuple(
+    _entry(f"demo_pictures{control}", "harness:demo/tasks", title=f"Demo pictures{how}", **_ASKED)
+    for control, how in (
+        ("", ""),
+        ("_shuffled", ", of another item"),
+        ("_removed", ", not shown"),
+    )
+)
+
 BENCHMARKS: dict[str, Benchmark] = {
     entry.name: entry
-    for entry in (*_REAL, *_PAPER, *map(_demo, (*_REAL, *_PAPER)))
+    for entry in (*_REAL, *_PAPER, *map(_demo, (*_REAL, *_PAPER)), *_PICTURES)
     if entry is not None
 }

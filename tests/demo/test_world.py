@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.demo.world import CHECKPOINT, DATA, RECORD, TASKS, VERSION, write_world
+from harness.demo.world import (
+    CHECKPOINT,
+    DATA,
+    RECORD,
+    TASKS,
+    VERSION,
+    is_complete,
+    write_world,
+)
 from harness.errors import StorageError
 
 SHIPPED = json.loads((DATA / RECORD).read_text(encoding="utf-8"))
@@ -58,6 +66,28 @@ def test_another_world_is_replaced(change: dict[str, object], tmp_path: Path) ->
     write_world(root)
     assert json.loads((root / RECORD).read_text()) == SHIPPED
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
+
+
+def test_what_came_to_this_version_later_is_added_and_nothing_else_is_touched(
+    tmp_path: Path,
+) -> None:
+    root = write_world(tmp_path / "world")
+    late = [name for name in SHIPPED["sha256"] if name.startswith(("pictures/", "image_encoder/"))]
+    assert len(late) == 5
+    for name in late:
+        (root / name).unlink()
+    rows = root / "alpaca" / "train.parquet"
+    rows.write_bytes(rows.read_bytes() + b"\0")  # as another version of pyarrow wrote it
+    digests = {name: held for name, held in SHIPPED["sha256"].items() if name not in late}
+    digests["alpaca/train.parquet"] = hashlib.sha256(rows.read_bytes()).hexdigest()
+    (root / RECORD).write_text(json.dumps(SHIPPED | {"sha256": digests}))
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.parquet")}
+    assert not is_complete(root)
+    write_world(root)
+    assert is_complete(root)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert all((root / name).read_bytes() == (DATA / name).read_bytes() for name in late)
+    assert not [path for path in root.iterdir() if path.name.startswith(".")]
 
 
 def test_several_processes_that_write_it_at_once_all_succeed(tmp_path: Path) -> None:
@@ -109,6 +139,7 @@ def test_the_files_have_the_columns_of_the_real_benchmarks(root: Path) -> None:
         "mmlu/dev": ["question", "subject", "choices", "answer"],
         "truthfulqa_mc/validation": ["question", "mc1_targets", "mc2_targets"],
         "validation/arc_challenge/test": ["id", "question", "choices", "answerKey"],
+        "pictures/train": ["instruction", "input", "output", "image"],
     }
     for stem, expected in columns.items():
         assert parquet.read_schema(root / f"{stem}.parquet").names == expected, stem
@@ -135,7 +166,7 @@ def test_every_task_file_asks_in_the_template_and_holds_no_address() -> None:
     published = (files("harness") / "data" / "prompts.yaml").read_text(encoding="utf-8")
     template = yaml.safe_load(published)["training"]["without_input"]
     paths = sorted(TASKS.glob("*.yaml"))
-    assert len(paths) == 5 + 6  # MMLU's subjects
+    assert len(paths) == 5 + 6 + 3  # MMLU's subjects, and pictures with two controls
     for file in paths:
         config = load_yaml(file)
         assert config["task"] == file.stem

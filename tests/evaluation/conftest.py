@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -59,6 +61,18 @@ class Rows:
             row = {"id": f"q{number}", "question": question, "choices": choices}
             rows.append(row | {"answerKey": answer})
         return rows
+
+    def pictures(self, count: int) -> list[dict[str, Any]]:
+        told = {"asked": "animal", "pair": "seen"}
+        return [
+            row | told | {"image": {"bytes": self.picture(), "path": f"{number}.png"}}
+            for number, row in enumerate(self.arc(count))
+        ]
+
+    def picture(self) -> bytes:
+        file = io.BytesIO()
+        Image.new("RGB", (8, 6), tuple(self.rng.choices(range(256), k=3))).save(file, "PNG")
+        return file.getvalue()
 
     def mmlu(self, subjects: list[str], sizes: list[int]) -> list[dict[str, Any]]:
         return [
@@ -128,6 +142,7 @@ def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rows(root / "mmlu" / "test.parquet", rows.mmlu(DEMO_SUBJECTS, [3, 5]))
     write_rows(root / "hellaswag" / "validation.parquet", rows.hellaswag(6))
     write_rows(root / "truthfulqa_mc" / "validation.parquet", rows.truthfulqa(6))
+    write_rows(root / "pictures" / "test.parquet", rows.pictures(6))
     return root
 
 

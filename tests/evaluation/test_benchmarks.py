@@ -52,4 +52,7 @@ def test_entries_are_consistent() -> None:
         assert benchmark.few_shot_split is None or benchmark.few_shot_split in benchmark.files
         assert benchmark.id_column is None or benchmark.id_column in benchmark.columns
         assert (benchmark.world == "demo") == name.startswith("demo_")
-        assert name.removeprefix("demo_") in BENCHMARKS
+        own = name.startswith("demo_pictures")  # no real benchmark's analogue
+        assert own or name.removeprefix("demo_") in BENCHMARKS
+        assert {*benchmark.item_columns} <= {*benchmark.columns}
+        assert benchmark.picture_column is None or benchmark.picture_column in benchmark.columns

@@ -116,6 +116,28 @@ def test_a_column_of_another_type_is_named(
         check_items(TaskSpec(name="arc_easy"), root)
 
 
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        ({"bytes": b"", "path": None}, "column image: the picture has zero bytes"),
+        ({"bytes": b"no picture", "path": None}, "column image: its bytes are no picture"),
+        ({"bytes": None, "path": "cat.jpg"}, None),
+        (None, None),
+    ],
+)
+def test_what_is_no_picture_is_named_and_none_is_no_fault(
+    demo_root: Path, tmp_path: Path, image: object, said: str | None
+) -> None:
+    root = shutil.copytree(demo_root, tmp_path / "data")
+    path = change(root, "demo_pictures", 3, lambda row: row.update(image=image))
+    if said is None:
+        check_items(TaskSpec(name="demo_pictures"), root)
+        return
+    with pytest.raises(DataError, match=said) as caught:
+        check_items(TaskSpec(name="demo_pictures"), root)
+    assert str(caught.value).startswith(f"{path}: row 3 ")
+
+
 def test_too_few_rows_are_told(root: Path) -> None:
     path = root / "mmlu" / "test.parquet"
     rows = pyarrow.parquet.read_table(path).to_pylist()

@@ -62,7 +62,8 @@ def test_the_rows_that_ship_are_those_that_the_seed_makes(
     shipped = {path.relative_to(DATA).with_suffix("") for path in DATA.rglob("*.parquet")}
     assert {stem.as_posix() for stem in shipped} == set(tables)
     for stem, rows in tables.items():
-        assert parquet.read_table(DATA / f"{stem}.parquet").to_pylist() == rows, stem
+        if not stem.startswith("pictures/"):  # in test_demo_pictures
+            assert parquet.read_table(DATA / f"{stem}.parquet").to_pylist() == rows, stem
 
 
 def test_the_script_makes_the_files_that_ship(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_another_seed_gives_another_world(world: World) -> None:
 def test_every_gold_is_once_among_its_options(tables: dict[str, list[dict[str, Any]]]) -> None:
     num_items = 0
     for stem, rows in tables.items():
-        for row in rows if not stem.endswith("alpaca/train") else []:
+        for row in rows if stem not in ("alpaca/train", "pictures/train") else []:
             options, gold = _options_and_gold(row)
             assert len(options) == 4, stem
             assert len(set(options)) == 4, stem
