@@ -122,7 +122,7 @@ class RowReader:
         """
         self._files = len(files)
         for file in files:
-            self._number, self._pictures.folder = 0, file.parent
+            self._number = 0
             with open_records(file, known_columns(self.spec.columns)) as records:
                 yield from self._rows(records, str(file))
         self._finish(place)

@@ -88,8 +88,8 @@ class Columns(Spec):
     lecture: str | None = Field(default=None, exclude_if=_unset)
     solution: str | None = Field(default=None, exclude_if=_unset)
     image: str | None = Field(default=None, exclude_if=_unset)
-    """Of a picture: bytes, or the path of a file beside the data's. Rows of instructions that are
-    mapped have one only where it is mapped too."""
+    """Of a picture's bytes. Rows of instructions that are mapped have one only where it is mapped
+    too."""
 
     @property
     def named(self) -> dict[str, str]:

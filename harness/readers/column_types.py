@@ -47,7 +47,7 @@ def is_bytes(kind: pyarrow.DataType) -> bool:
 
 
 def may_hold_pictures(kind: pyarrow.DataType) -> bool:
-    """Whether it may be pictures: bytes, paths, `{bytes, path}`, or a list of these."""
+    """Whether it may be pictures: bytes, base64, `{bytes, path}`, or a list of these."""
     from pyarrow import types
 
     if types.is_struct(kind):

@@ -48,11 +48,11 @@ MAGIC = b"PAR1"
 
 Kind = Literal["text", "plain", "picture"]
 """What a column may hold: text; or anything that JSON can say (text, numbers, lists of them); or
-pictures (bytes, or paths)."""
+pictures (bytes, or base64)."""
 _DUE: Mapping[Kind, tuple[Callable[[pyarrow.DataType], bool], str]] = {
     "text": (is_text, "text"),
     "plain": (is_plain, "text, numbers or lists of them"),
-    "picture": (may_hold_pictures, "pictures as bytes, or their paths"),
+    "picture": (may_hold_pictures, "pictures as bytes"),
 }
 
 

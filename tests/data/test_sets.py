@@ -16,7 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 import harness
-from harness.data.rows import Conversation, Instruction, Turn
+from harness.data.rows import Conversation, Instruction, ScienceQuestion, Turn
 from harness.data.sets import (
     Instructions,
     choose,
@@ -33,7 +33,9 @@ from harness.data.spec import DataSpec, data_file
 from harness.data.turns import columns_of
 from harness.errors import DataError, ZbenchError
 from harness.readers.files import Unreadable
+from harness.readers.pictures import Picture
 from harness.records.files import sha256_of_file
+from tests.fixtures.picture_files import drawn
 
 PACKAGE = Path(harness.__file__).parent
 LOCAL = DataSpec(path="rows.parquet")
@@ -253,6 +255,26 @@ def test_hub_data_is_read_from_the_cache_with_its_commit(tmp_path: Path) -> None
             "num_rows": 40,
         },
     ]
+
+
+def test_hub_data_may_hold_pictures_as_datasets_writes_them(tmp_path: Path) -> None:
+    from datasets import Dataset, Features, Image, List, Value
+
+    repository = tmp_path / "hub/datasets--someone--rows"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text(COMMIT)
+    folder = repository / "snapshots" / COMMIT / "data"
+    folder.mkdir(parents=True)
+    row = {"image": {"bytes": drawn(1), "path": "image.png"}, "question": "Which?", "hint": "",
+           "choices": ["a", "b"], "answer": 1}  # fmt: skip
+    features = Features(image=Image(), question=Value("string"), hint=Value("string"),
+                        choices=List(Value("string")), answer=Value("int8"))  # fmt: skip
+    rows = [row, row | {"image": None}]
+    Dataset.from_list(rows, features=features).to_parquet(folder / "train-00000-of-00001.parquet")
+    number, identity = read_hub(tmp_path)  # type: ignore[misc]
+    question = ScienceQuestion("Which?", ("a", "b"), 1)
+    with_picture = replace(question, image=Picture.of(drawn(1)))
+    assert (number, identity["sha256"]) == (2, rows_sha256([with_picture, question]))
 
 
 def test_of_hub_data_subset_split_and_columns_are_chosen(tmp_path: Path) -> None:
