@@ -52,6 +52,17 @@ RESPONSE_ITEMS: dict[str, tuple[str, str]] = {
     "gold_first": ("bool", "the right option is the first of the list"),
 }
 """Further columns of the protocol `paper`; the last four are the response flags."""
+RESPONSES: dict[str, tuple[str, str]] = {
+    "id": ("str", "of the instruction in its set"),
+    "category": ("str", "as its set has it; empty where it has none"),
+    "instruction": ("str", "what was asked"),
+    "input": ("str", "what stood beside it; mostly empty"),
+    "output": ("str", "the answer"),
+    "num_tokens": ("int", "of the answer, without the token that ended it"),
+    "stop_reason": ("str", "`eos`: the model ended it itself; `length`: cut at the limit"),
+    "dataset": ("str", "AlpacaEval's name of where the instruction is from, else the set's"),
+}
+"""Columns of a cell's answers to instructions."""
 
 PARAMS: dict[str, str] = {
     "model": "name of the base model in the grid",
@@ -232,6 +243,16 @@ Further columns of lm-eval's other tasks and of one's own, beside those of what 
 (choices as above; `loglikelihood`; `response`, `filtered`):
 
 {columns(OWN_ITEMS)}
+
+## `responses/<set>-<hash>.parquet`
+
+Answers to a set of instructions (`zbench generate`), one row per instruction; settings that are not
+the default's stand in the name. The parquet file's own metadata holds under `zbench`, as JSON, what
+they were made with: `cell_id`, `weights_sha256`, `base`, `set_name`, `set_sha256`, `decoding`,
+`prompts` (the template's identity), `template`, `max_new_tokens`, `num_cut` (prompts that lost
+their beginning), `num_rows` (answers side by side), `precision`, `seconds`, `environment`.
+
+{columns(RESPONSES)}
 
 ## `steps.parquet`
 

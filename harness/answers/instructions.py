@@ -72,8 +72,8 @@ def _seeds(data_root: Path | None) -> Path:
     where = "" if data_root is None else f" under {data_root}"
     raise DataError(
         f"--instructions seeds: no {SEEDS_FILE}{where}; they may not be shipped (CC BY-NC 4.0): "
-        "put seed_tasks.jsonl of tatsu-lab/stanford_alpaca there, and name the folder by "
-        "--data-root"
+        "put seed_tasks.jsonl of tatsu-lab/stanford_alpaca there under this name, and name the "
+        "data root by --data-root or ZBENCH_DATA_ROOT"
     )
 
 

@@ -169,9 +169,7 @@ def read_responses(cell_folder: Path, key: str) -> pd.DataFrame | None:
 def read_origin(cell_folder: Path, key: str) -> dict[str, Any] | None:
     """What a cell's answers were made with; None where there are none, or it does not say.
 
-    Keys: `cell_id`, `weights_sha256` (of what is trained; None of a base model),
-    `base_weights_sha256`, `set_name`, `set_sha256`, `decoding`, `template`, `precision`, `device`,
-    `num_rows`, `seconds`, `versions`.
+    Keys: as docs/results.md lists them.
 
     Raises:
         StorageError: the file is damaged, or cannot be read.

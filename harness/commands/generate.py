@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from harness.errors import ReportError
 from harness.evaluation.benchmarks import Decoding
 from harness.execution.devices import resolve_devices, worker_threads
 from harness.execution.worker import logging_beside_the_screen
+from harness.grid.checks import DATA_ROOT_VARIABLE
 from harness.grid.folders import LOG_FILE
 from harness.grid.workspace import OpenGrid
 from harness.records.events import Event, Warned
@@ -75,7 +77,9 @@ def generate_command(
         ReportError: no cell is finished, or none has answers.
     """
     screen = console(quiet=as_json)
-    chosen = read_set(instructions, seeds_root or grid.data_root)
+    named = os.environ.get(DATA_ROOT_VARIABLE)  # a world's grid has another data root
+    root = seeds_root or (Path(named).expanduser() if named else None) or grid.data_root
+    chosen = read_set(instructions, root)
     besides = [beside_column(path, chosen.entries) for path in beside]
     asked = cells_to_ask(grid)
     print_warnings(screen, [*grid.notices, *asked.lines])

@@ -27,6 +27,7 @@ from harness.answers.store import (
 )
 from harness.errors import StorageError
 from harness.readers.files import Unreadable
+from scripts.make_schema_page import RESPONSES
 from tests.fixtures.real_data import DATA_ROOT
 
 ENTRIES = [
@@ -60,6 +61,10 @@ def test_answers_are_read_as_they_were_written(tmp_path: Path) -> None:
     write_responses(tmp_path, "k", frame(), {"cell_id": "c", "seconds": 1.5})
     pd.testing.assert_frame_equal(read_responses(tmp_path, "k"), frame())
     assert read_origin(tmp_path, "k") == {"cell_id": "c", "seconds": 1.5}
+
+
+def test_the_document_lists_the_columns() -> None:
+    assert tuple(RESPONSES) == COLUMNS
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
