@@ -32,9 +32,12 @@ def world_folder(runs_dir: Path) -> Path:
 
 
 def readable_root(runs_dir: Path, data_root: Path | None) -> Path | None:
-    """The data root; for an embedded world that is not written yet, what it will hold."""
+    """The data root; for an embedded world that is not written yet, or lacks a file that came to it
+    later, what it will hold."""
     world = world_folder(runs_dir)
-    return DATA if data_root == world and not world.is_dir() else data_root
+    if data_root != world or all((world / name).is_file() for name in _record_of(DATA)["sha256"]):
+        return data_root
+    return DATA
 
 
 def write_world(folder: Path) -> Path:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.demo.world import readable_root
 from harness.errors import UsageError, ZbenchError, one_line
-from harness.grid.folders import Runs, runs_text, stored_cells
+from harness.grid.folders import Runs, runs_folders, runs_text, stored_cells
 from harness.grid.schema import Cell, GridSpec, MethodChoice
 from harness.methods.method import Method, MethodOptions
 from harness.methods.zero_init.options import PROMPT_METHODS, image_encoder_of
@@ -111,6 +112,8 @@ class OwnEncoders:
 def find_own_encoders(grid: GridSpec, data_root: Path | None, runs: Runs) -> OwnEncoders:
     """The content of a grid's image encoders, as far as they are on no hub."""
     found = OwnEncoders()
+    for folder in runs_folders(runs):
+        data_root = readable_root(folder, data_root)
     for spec in image_encoders(choice.options for choice in grid.choices):
         if spec.source is None:
             try:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.demo.world import world_folder, write_world
 from harness.errors import GridError, UsageError
 from harness.estimate.needs import find_needs
 from harness.grid.folders import cell_folder, write_cell_file
@@ -221,3 +222,14 @@ def test_one_set_of_weights_is_fetched(weights: list[str], read: list[str]) -> N
     assert [file.name for file in _files_read(repository, files)] == [*SMALL, *read]
     with pytest.raises(HubFault, match=r"image encoder openai/clip@main: has no weights"):
         _files_read(repository, files[:4])
+
+
+def test_the_worlds_encoder_is_known_before_the_world_is_written(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    planned = open_grid("demo-pictures", runs, None, None)
+    write_world(world_folder(runs))
+    written = open_grid("demo-pictures", runs, None, None)
+    assert [cell.id for cell in planned.cells] == [cell.id for cell in written.cells]
+    (world_folder(runs) / "image_encoder" / "config.json").unlink()
+    again = open_grid("demo-pictures", runs, None, None)
+    assert [cell.id for cell in planned.cells] == [cell.id for cell in again.cells]
