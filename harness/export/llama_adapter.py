@@ -76,6 +76,11 @@ def read_llama_adapter(
         parsed = PROMPT_METHODS[found].model_validate(dict(options))
     except ValidationError as error:
         raise UsageError(describe_faults(error, "--option", PROMPT_METHODS[found])[0]) from error
+    if parsed.image_encoder is not None:
+        raise UsageError(
+            f"{file}: --option image_encoder: LLaMA-Adapter's files of prompts hold no projection "
+            "of pictures; leave it out"
+        )
     convert = _generator if found == "zero-init-nonlinear" else _rows
     converted, parsed = convert(file, tensors, shape, parsed)
     if found != "random-init":

@@ -268,7 +268,8 @@ def _default_label(
     }
     if isinstance(options, PeftOptions):
         name, changed = options.peft_type.lower().replace("_", "-"), options.settings
-    if (encoder := image_encoder_of(options)) is not None:
+    encoder = image_encoder_of(options)
+    if encoder is not None and "image_encoder" in changed:
         changed["image_encoder"] = encoder.name
     changed |= dict(train) | ({} if match is None else {"match": match.params})
     parts = ",".join(f"{key}={_format_value(value)}" for key, value in changed.items())

@@ -53,7 +53,7 @@ def check_entry(raw: Mapping[str, Any], method: Method, faults: Faults) -> dict[
 def beside_grid(options: MethodOptions, folder: Path | None) -> MethodOptions:
     """A method's options, whose image encoder may lie in the folder of the grid file."""
     encoder = image_encoder_of(options)
-    if encoder is None or folder is None:
+    if encoder is None or folder is None or OPTION not in type(options).model_fields:
         return options
     return options.model_copy(update={OPTION: encoder.beside(folder)})
 
@@ -115,7 +115,7 @@ def find_own_encoders(grid: GridSpec, data_root: Path | None, runs: Runs) -> Own
     for folder in runs_folders(runs):
         data_root = readable_root(folder, data_root)
     for spec in image_encoders(choice.options for choice in grid.choices):
-        if spec.source is None:
+        if spec.source is None and spec.sha256 is None:  # an imported adapter states it
             try:
                 found.contents[spec] = _content(spec, data_root, runs)
             except UsageError as fault:

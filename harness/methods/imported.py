@@ -21,6 +21,7 @@ from harness.models.adapter_folder import (
 )
 from harness.models.adapter_settings import ZERO_INIT_PROMPT
 from harness.models.adapters import attach_adapter
+from harness.models.image_encoder import ImageEncoderSpec
 from harness.models.shape import ModelShape
 from harness.records.files import fresh_sha256_of_file
 from harness.spec import describe_faults
@@ -42,6 +43,16 @@ class AdapterOptions(MethodOptions):
     def identity(self) -> dict[str, Any]:
         """The content alone."""
         return {"sha256": self.sha256}
+
+    @property
+    def image_encoder(self) -> ImageEncoderSpec | None:
+        """The encoder of pictures that its settings name; None where it takes none."""
+        try:
+            stated = read_adapter_config(Path(self.adapter)).get("options") or {}
+            entry = stated.get("image_encoder")
+            return None if entry is None else ImageEncoderSpec.model_validate(entry)
+        except (ZbenchError, ValidationError, OSError):  # told where the folder is checked
+            return None
 
 
 def adapter_sha256(folder: Path) -> str:

@@ -62,9 +62,9 @@ _PATTERNS = """
     target_svd_config
 """
 _MAPPINGS = """
-    adapters arrow_config auto_mapping base_shape corda_config eva_config kasa_config loftq_config
-    lora_ga_config megatron_config monteclora_config options runtime_config tokenizer_kwargs
-    use_bdlora velora_config
+    adapters arrow_config auto_mapping base_shape corda_config eva_config image_encoder kasa_config
+    loftq_config lora_ga_config megatron_config monteclora_config options runtime_config
+    tokenizer_kwargs use_bdlora velora_config
 """
 _CHOICES = {
     "ab_svd_init": ("psoft_init", "pissa_init"),
@@ -94,6 +94,8 @@ _NOT_COMPARED = IMPORTED_BY_NAME | frozenset(
         # What starts or trains an adapter has no part in what a trained one computes.
         *("init_lora_weights", "init_ia3_weights", "init_weights", "prompt_tuning_init", "seed"),
         *("d_initial", "projection_prng_key", "lora_dropout", "vera_dropout", "random_seed"),
+        # Where an encoder of pictures lies; which it is, its content says.
+        "path",
     }
 )
 

@@ -7,12 +7,14 @@ from harness.testing.engines import CellAtWork, Engine
 from harness.testing.executor_laws import ExecutorLaws
 from harness.testing.gradients import token_ids
 from harness.testing.method_laws import MethodLaws, perturb, tiny_model
+from harness.testing.picture_laws import PictureLaws
 
 __all__ = [
     "CellAtWork",
     "Engine",
     "ExecutorLaws",
     "MethodLaws",
+    "PictureLaws",
     "perturb",
     "tiny_model",
     "token_ids",

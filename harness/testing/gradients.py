@@ -33,7 +33,7 @@ def gradients(
     for batch in _micro_batches(module, examples, token_budget, share=share):
         with dropout_rng(dropout_key(batch, 5)):
             module(batch).backward()
-    return _taken_gradients(model)
+    return taken_gradients(model)
 
 
 def plain_gradients(model: Any, examples: Sequence[Example]) -> dict[str, Tensor]:
@@ -42,7 +42,7 @@ def plain_gradients(model: Any, examples: Sequence[Example]) -> dict[str, Tensor
     for one in number_sequences(examples):
         with dropout_rng(DropoutKey(5, torch.tensor([one.index]))):
             plain_loss(model, one).backward()
-    return _taken_gradients(model)
+    return taken_gradients(model)
 
 
 def plain_loss(model: Any, example: Example | TokenSequence) -> Tensor:
@@ -55,7 +55,8 @@ def plain_loss(model: Any, example: Example | TokenSequence) -> Tensor:
     return nn.functional.cross_entropy(logits[:-1].float(), labels[0, 1:], reduction="sum")
 
 
-def _taken_gradients(model: nn.Module) -> dict[str, Tensor]:
+def taken_gradients(model: nn.Module) -> dict[str, Tensor]:
+    """The gradients of the trained tensors, zero where there is none; they are taken off."""
     found = {
         name: torch.zeros_like(value) if value.grad is None else value.grad
         for name, value in trained_parameters(model).items()

@@ -30,6 +30,9 @@ class PromptConfig(PeftConfig):
     """Seed of the initial values."""
     base_shape: dict[str, Any] | None = None
     """Sizes of the model that the adapter fits."""
+    image_encoder: dict[str, Any] | None = None
+    """Identity of the encoder whose features it was trained on (`ImageEncoder.identity`), beside
+    the `image_encoder` of the options, which says where that is; None without one."""
     target_modules: Any = None
     """Not used: `options.num_layers` says which layers carry a prompt."""
 
@@ -50,4 +53,7 @@ class PromptConfig(PeftConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as adapter_config.json holds them, defaults of the options included."""
-        return asdict(self) | {"options": self.parsed.model_dump()}
+        found = asdict(self) | {"options": self.parsed.model_dump(mode="json")}
+        if self.image_encoder is None:  # as adapters without pictures always were
+            del found["image_encoder"]
+        return found

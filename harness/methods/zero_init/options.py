@@ -102,7 +102,8 @@ class GeneratedPromptOptions(GatedPromptOptions):
 
 def image_encoder_of(options: MethodOptions) -> ImageEncoderSpec | None:
     """The image encoder of any method's options; None where it looks at no pictures."""
-    return options.image_encoder if isinstance(options, PromptOptions) else None
+    found: ImageEncoderSpec | None = getattr(options, "image_encoder", None)
+    return found
 
 
 PROMPT_METHODS: dict[str, type[PromptOptions]] = {
