@@ -115,6 +115,7 @@ TAGS: dict[str, str] = {
     "zbench.error": "why the cell failed; empty where it did not",
     "zbench.adapter": "where the adapter lies, if it is too large to be copied",
     "zbench.base.*": "each field of `base`",
+    "zbench.image_encoder.*": "each field of `image_encoder`",
     "zbench.estimate.*": "each field of `estimate`",
     "zbench.<field of environment>": "such as `zbench.torch` and `zbench.host`",
 }

@@ -21,7 +21,7 @@ from harness.grid.locks import CellBusy, is_running, locked
 from harness.grid.upkeep import verify_files
 from harness.readers.files import Unreadable
 from harness.readers.json_files import read_json_object
-from harness.records import overlap
+from harness.records import overlap, picture_files
 from harness.records.event_file import EVENTS_FILE
 from harness.records.files import atomic_folder, write_bytes
 from harness.records.results import DAMAGED_FILE, RESULT_FILE, CellResult, read_result
@@ -224,8 +224,8 @@ def _copy(source: Path, files: Sequence[Path], target: Path, result: CellResult)
 
 
 def merge_rest(source: Path, target: Path, *, dry_run: bool = False) -> Iterator[Merged]:
-    """Copies what was drawn for trials, which test items training rows hold, and the embedded
-    world, where absent.
+    """Copies what was drawn for trials, which test items training rows hold, features of pictures,
+    and the embedded world, where absent.
 
     Raises:
         StorageError: the target cannot be written.
@@ -253,3 +253,22 @@ def merge_rest(source: Path, target: Path, *, dry_run: bool = False) -> Iterator
                 if not dry_run:
                     write_bytes(copy, content)
                 yield Merged("copied", file, file.name, size_bytes=len(content))
+    yield from _merge_pictures(
+        source / picture_files.FOLDER, target / picture_files.FOLDER, dry_run
+    )
+
+
+def _merge_pictures(source: Path, target: Path, dry_run: bool) -> Iterator[Merged]:
+    """Copies features of pictures that are whole, where absent: a name stands for one content."""
+    for file in sorted(source.glob("[!.]*")):
+        if (copy := target / file.name).exists():
+            continue
+        try:
+            features_NF = picture_files.read_features(file)
+        except (picture_files.DamagedFeatures, OSError) as fault:
+            yield Merged("kept", file, file.name, f"{one_line(fault)}; not copied")
+            continue
+        if features_NF is not None:
+            if not dry_run:
+                picture_files.write_features(copy, features_NF)
+            yield Merged("copied", file, file.name, size_bytes=file.stat().st_size)

@@ -31,6 +31,7 @@ from harness.models.trained_files import TRAIN_AGAIN, damaged_tensors
 from harness.readers.files import Unreadable
 from harness.readers.json_files import read_json_object
 from harness.readers.tensor_files import tensor_header
+from harness.records import picture_files
 from harness.records.checkpoints import TEMPORARY, checkpoint_folders, other_entries
 from harness.records.files import fresh_sha256_of_file
 from harness.records.results import RESULT_FILE, CellResult, DamagedResult, read_result
@@ -135,9 +136,20 @@ def verify_rest(runs_dir: Path) -> Iterator[Finding]:
     for path in sorted((runs_dir / "cells").glob("*")):
         if path.is_dir() and id_of(path) is None and not _is_temporary(path.name):
             yield Finding("left over", path, "has no cell's id in its name: nothing reads it")
+    for path in sorted((runs_dir / picture_files.FOLDER).glob("[!.]*")):
+        if (said := _damage_of_features(path)) is not None:
+            yield Finding("damaged", path, f"{said}; the pictures are encoded again when needed")
     database = runs_dir / "mlflow.db"
     if database.is_file() and (said := _damage_of_database(database)):
         yield Finding("damaged", database, f"{said}; `zbench sync` logs the cells' records anew")
+
+
+def _damage_of_features(path: Path) -> str | None:
+    try:
+        picture_files.read_features(path)
+    except (picture_files.DamagedFeatures, OSError) as fault:
+        return _after(fault, path)
+    return None
 
 
 def _damage_of_database(path: Path) -> str | None:
@@ -165,10 +177,18 @@ def left_beside(runs_dir: Path) -> list[Path]:
     """What killed writes left beside the cells, some time ago."""
     before = time.time() - IDLE_SECONDS
     tuning = runs_dir / "tuning"
-    places = (runs_dir, runs_dir / "cells", runs_dir / "world", tuning, tuning / "draws")
+    places = (
+        runs_dir, runs_dir / "cells", runs_dir / "world", runs_dir / picture_files.FOLDER, tuning,
+        tuning / "draws",
+    )  # fmt: skip
     found = (path for place in places for path in place.glob(".*"))
-    mine = (path for path in found if _is_temporary(path.name) or path.name.startswith(".probe-"))
+    mine = (path for path in found if _is_temporary(path.name) or _is_lock_or_probe(path))
     return sorted(path for path in mine if path.lstat().st_mtime < before)
+
+
+def _is_lock_or_probe(path: Path) -> bool:
+    own_lock = path.parent.name == picture_files.FOLDER and path.suffix == ".lock"
+    return own_lock or path.name.startswith(".probe-")
 
 
 def _is_temporary(name: str) -> bool:

@@ -216,6 +216,7 @@ class GridRuns:
         self.store.log_metrics(run_id, lacking.new)
         tags = {f"zbench.{key}": value for key, value in result.environment.items()}
         tags |= {f"zbench.base.{key}": value for key, value in result.base.items()}
+        tags |= {f"zbench.image_encoder.{k}": value for k, value in result.image_encoder.items()}
         tags |= {f"zbench.estimate.{key}": value for key, value in result.estimate.items()}
         tags |= {"zbench.content": content_hash(folder), "zbench.folder": folder.resolve()}
         tags["zbench.error"] = result.error.message if result.error else ""

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -19,6 +20,7 @@ from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.grid.upkeep import verify_cell
 from harness.records import files
+from harness.records.picture_files import features_file, read_features, write_features
 from harness.records.results import RESULT_FILE, read_result, write_result
 from tests.grid.test_loader import GRID
 from tests.grid.test_upkeep import begin, finish
@@ -217,3 +219,25 @@ def test_the_command_copies_the_cells_of_a_grid_and_fails_for_another_result(
     for wrong in (["from"], ["from", "from"], ["none", "to"], ["from", "to", "--grid", "demi"]):
         with pytest.raises(UsageError):
             run.invoke(app, ["merge", *wrong], catch_exceptions=False)
+
+
+def test_features_of_pictures_come_along_where_they_are_whole(source: Path, target: Path) -> None:
+    whole, there, cut = (
+        features_file(source, {"weights_sha256": "a"}, [name]) for name in ("x", "y", "z")
+    )
+    for file in (whole, there, cut):
+        write_features(file, np.ones((1, 3), np.float32))
+    cut.write_bytes(cut.read_bytes()[:-3])
+    own = target / there.relative_to(source)
+    write_features(own, np.zeros((1, 3), np.float32))
+    for dry_run in (True, False):
+        told = {one.source: one for one in merge_rest(source, target, dry_run=dry_run)}
+        assert (told[whole].kind, told[cut].kind) == ("copied", "kept")
+        assert there not in told
+        assert told[cut].text.endswith("; not copied")
+    copied = target / whole.relative_to(source)
+    assert copied.read_bytes() == whole.read_bytes()
+    assert not (target / cut.relative_to(source)).exists()
+    found = read_features(own)
+    assert found is not None
+    assert not found.any()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -22,6 +23,7 @@ from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
 from harness.grid.upkeep import find_waste, verify_cell, verify_rest
 from harness.records.files import write_frame
+from harness.records.picture_files import features_file, write_features
 from harness.records.results import CellError, write_result
 from tests.grid.test_cell_files import FRAME
 from tests.grid.test_loader import GRID
@@ -232,3 +234,21 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match="none: no such folder"):
             command()
+
+
+def test_damaged_features_of_pictures_are_told_and_what_a_killed_encoder_left(
+    tmp_path: Path,
+) -> None:
+    whole = features_file(tmp_path, {"weights_sha256": "a"}, ["b", "c"])
+    write_features(whole, np.ones((2, 3), np.float32))
+    cut = features_file(tmp_path, {"weights_sha256": "a"}, ["b"])
+    cut.write_bytes(whole.read_bytes()[:-3])
+    assert whole.parent == cut.parent
+    (finding,) = verify_rest(tmp_path)
+    assert (finding.kind, finding.path) == ("damaged", cut)
+    assert finding.text.endswith("; the pictures are encoded again when needed")
+    lock = whole.with_name(f".{whole.name}.lock")
+    lock.touch()
+    assert not find_waste(tmp_path, [])[0]
+    os.utime(lock, (0, 0))
+    assert [one.path for one in find_waste(tmp_path, [])[0]] == [lock]
