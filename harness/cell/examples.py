@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cell.pictures import encoder_of
 from harness.data.instructions import DROPPED, Example, tokenize
 from harness.data.rows import Row
 from harness.data.sets import read_instructions
@@ -15,6 +14,7 @@ from harness.data.spec import DataSpec
 from harness.errors import DataError
 from harness.grid.names import data_place
 from harness.grid.schema import Cell
+from harness.methods.zero_init.options import image_encoder_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,7 +54,7 @@ def cell_examples(
         number_of=number_of,
         place=place,
     )
-    if encoder_of(cell) is None:
+    if image_encoder_of(cell.options) is None:
         examples = [replace(one, picture=None) if one.picture else one for one in examples]
     cut = [index for index, example in enumerate(examples) if example.is_cut]
     if cut and policy == "fail":

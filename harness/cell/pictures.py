@@ -21,7 +21,7 @@ from harness.data.spec import DataSpec
 from harness.data.validation import read_validation, validation_set
 from harness.errors import DataError, StorageError, one_line
 from harness.grid.names import data_place
-from harness.grid.schema import Cell
+from harness.methods.zero_init.options import image_encoder_of
 from harness.models.devices import free_memory
 from harness.models.image_encoder import (
     OF_FEATURES,
@@ -69,12 +69,6 @@ class CellPictures:
         }
 
 
-def encoder_of(cell: Cell) -> ImageEncoderSpec | None:
-    """The image encoder of a cell's options; None where its method looks at no pictures."""
-    spec: ImageEncoderSpec | None = getattr(cell.options, "image_encoder", None)
-    return spec
-
-
 def deciding(encoder: Mapping[str, Any]) -> dict[str, Any]:
     """What of an encoder's identity decides the features that it gives."""
     return {name: encoder.get(name) for name in OF_FEATURES}
@@ -90,7 +84,7 @@ def training_pictures(context: CellContext, data: Instructions) -> CellPictures 
         ZbenchError: the encoder cannot be loaded.
     """
     cell, root = context.cell, context.settings.data_root
-    if (spec := encoder_of(cell)) is None:
+    if (spec := image_encoder_of(cell.options)) is None:
         return None
     held_out = read_validation(cell.data, root)
     parts = [(data.rows, cell.data, "")]
@@ -120,24 +114,37 @@ def _check_rows(rows: Sequence[Row], of: DataSpec, place: str, data_root: Path |
             raise DataError(f"{place}: row {number} (the first is 0): image: {fault}") from fault
 
 
-def picture_encoder(
-    context: CellContext, spec: ImageEncoderSpec | None, expected: Mapping[str, Any]
-) -> Callable[[Sequence[Picture]], PictureFeatures] | None:
-    """What gives a scoring the features of its pictures; None without an encoder.
+class PictureEncoder:
+    """What gives a scoring the features of its pictures; the encoder is loaded when it is asked.
 
     Args:
         context: of the cell that is scored.
         spec: of its encoder.
         expected: the identity of the encoder that the cell was trained with; empty if not known.
     """
-    if spec is None:
-        return None
 
-    def encode_pictures(pictures: Sequence[Picture]) -> PictureFeatures:
-        found = encode(context, spec, pictures, expected)
+    def __init__(
+        self, context: CellContext, spec: ImageEncoderSpec, expected: Mapping[str, Any]
+    ) -> None:
+        self._context, self._spec = context, spec
+        self.identity = dict(expected)
+        """That of the encoder which all features are of; empty until that is known."""
+
+    def __call__(self, pictures: Sequence[Picture]) -> PictureFeatures:
+        """The features of pictures.
+
+        Raises:
+            ModelError: the encoder has changed.
+        """
+        found = encode(self._context, self._spec, pictures, self.identity)
+        self.identity = dict(found.encoder)
         return found.features
 
-    return encode_pictures
+    @classmethod
+    def of(cls, context: CellContext, expected: Mapping[str, Any]) -> PictureEncoder | None:
+        """That of a cell; None where its method looks at no pictures."""
+        spec = image_encoder_of(context.cell.options)
+        return None if spec is None else cls(context, spec, expected)
 
 
 def encode(

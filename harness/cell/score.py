@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.cell.overlap import find_overlap
-from harness.cell.pictures import encoder_of, picture_encoder
+from harness.cell.pictures import PictureEncoder
 from harness.cell.settings import CellContext
 from harness.data.pins import training_note
 from harness.errors import EvaluationError
@@ -69,9 +69,12 @@ def score_cell(
     content = result.train.data_content_sha256 if result.train else None
     if cell.train is None:
         result = replace(result, environment=environment)
+    encoder = PictureEncoder.of(context, result.image_encoder)
     for group in scored_together(tasks):
         start = time.monotonic()
-        outcomes = _evaluate(context, base, model, group, result.image_encoder)
+        outcomes = _evaluate(context, base, model, group, encoder)
+        if encoder is not None:
+            result = replace(result, image_encoder=encoder.identity)
         seconds = (time.monotonic() - start) / len(group)  # group time divided equally
         for task, outcome in zip(group, outcomes, strict=True):
             name = outcome.scores[0].evaluation
@@ -102,7 +105,7 @@ def _evaluate(
     base: Base,
     model: PreTrainedModel,
     group: Sequence[TaskSpec],
-    image_encoder: Mapping[str, Any],
+    encoder: PictureEncoder | None,
 ) -> list[TaskOutcome]:
     from harness.evaluation import evaluate_together
 
@@ -117,7 +120,7 @@ def _evaluate(
             on_progress=lambda done, total: context.emit(
                 Scoring(cell_id, name, done, total, time.time_ns() // 1_000_000)
             ),
-            encode_pictures=picture_encoder(context, encoder_of(context.cell), image_encoder),
+            encode_pictures=encoder,
         )
     except Exception as fault:  # memory runs out with errors of many kinds; others pass
         if is_out_of_memory(fault):

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 import harness.cell.pictures as cell_pictures
 import harness.cell.run as cell_run
-from harness.cell.pictures import encode, encoder_of, picture_encoder, training_pictures
+from harness.cell.pictures import PictureEncoder, encode, training_pictures
 from harness.cell.run import run_cell
 from harness.cell.settings import CellContext, RunSettings
 from harness.cell.train import read_training_data
@@ -30,6 +30,7 @@ from harness.errors import DataError, ModelError
 from harness.grid.folders import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, cell_folder
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import Cell, expand
+from harness.methods.zero_init.options import image_encoder_of
 from harness.models.image_encoder import ImageEncoder
 from harness.readers.pictures import BadPicture, Picture
 from harness.records.events import Encoding, Event, StepDone, Warned
@@ -168,7 +169,7 @@ def test_a_checkpoint_is_of_one_encoder(folder: Path, world: Path, tmp_path: Pat
         run_cell(cell, settings, stop)
     assert (cell_folder(tmp_path, cell) / CHECKPOINTS_FOLDER).is_dir()
     other = write_clip(tmp_path / "clip", seed=1)
-    spec = encoder_of(cell)
+    spec = image_encoder_of(cell.options)
     assert spec is not None
     moved = spec.model_copy(update={"path": str(other)})
     changed = cell.options.model_copy(update={"image_encoder": moved})
@@ -207,7 +208,7 @@ def test_a_cell_without_an_encoder_trains_on_the_texts(
 def test_damaged_features_are_made_again(folder: Path, world: Path, tmp_path: Path) -> None:
     told: list[Event] = []
     context = context_of(cell_of(folder), tmp_path, world, told)
-    spec = encoder_of(context.cell)
+    spec = image_encoder_of(context.cell.options)
     assert spec is not None
     pictures = [Picture.of(data) for data in BYTES]
     first = encode(context, spec, pictures)
@@ -227,7 +228,7 @@ def test_several_that_want_the_same_encode_once(
     folder: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = context_of(cell_of(folder), tmp_path, world, [])
-    spec, calls, real = encoder_of(context.cell), [], ImageEncoder.encode
+    spec, calls, real = image_encoder_of(context.cell.options), [], ImageEncoder.encode
     assert spec is not None
     looked = spec
 
@@ -247,19 +248,25 @@ def test_several_that_want_the_same_encode_once(
 
 def test_features_of_another_encoder_are_refused(folder: Path, world: Path, tmp_path: Path) -> None:
     context = context_of(cell_of(folder), tmp_path, world, [])
-    spec = encoder_of(context.cell)
+    spec = image_encoder_of(context.cell.options)
     assert spec is not None
     pictures = [Picture.of(data) for data in BYTES[:2]]
     identity = encode(context, spec, pictures).encoder
-    same = picture_encoder(context, spec, {**identity, "source": "elsewhere"})
+    same = PictureEncoder.of(context, {**identity, "source": "elsewhere"})
     assert same is not None
     assert len(same(pictures).names) == 2
-    other = picture_encoder(context, spec, {**identity, "weights_sha256": "0" * 64})
+    unknown = PictureEncoder.of(context, {})
+    assert unknown is not None
+    assert not unknown.identity
+    unknown(pictures)
+    assert unknown.identity == identity
+    other = PictureEncoder.of(context, {**identity, "weights_sha256": "0" * 64})
     assert other is not None
     with pytest.raises(ModelError, match="features of another encoder") as fault:
         other(pictures)
     assert len(str(fault.value).splitlines()) == 1
-    assert picture_encoder(context, None, {}) is None
+    blind = context_of(cell_of(folder, looks=False), tmp_path, world, [])
+    assert PictureEncoder.of(blind, {}) is None
 
 
 def test_a_broken_picture_is_told_by_its_row(
