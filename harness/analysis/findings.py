@@ -31,6 +31,8 @@ from harness.analysis.item_tables import ItemTable, item_tables
 from harness.analysis.measurements import Measurements, finite
 from harness.analysis.mixtures import Mixture, table_mixture
 from harness.analysis.noise_study import NoiseStudy, study_noise
+from harness.analysis.picture_effects import EffectLine, effect_lines
+from harness.analysis.picture_sheet import PictureSheet, picture_sheets
 from harness.analysis.published import Anchor, Published, load_published
 from harness.analysis.published_runs import PublishedRuns, published_runs
 from harness.analysis.responses import FlagLine, OrderLine, flag_lines, order_lines
@@ -85,6 +87,10 @@ class Findings:
     gates: tuple[GateCurves, ...]
     shares: tuple[ShareLine, ...]
     """Shares of attention that prompts take."""
+    picture_effects: tuple[EffectLine, ...]
+    """What another picture changes."""
+    sheets: tuple[PictureSheet, ...]
+    """Pictures with questions and answers."""
     costs: tuple[dict[str, Any], ...]
     """By variant, see `cost_lines`."""
     anchors: tuple[tuple[Anchor, float], ...]
@@ -153,6 +159,8 @@ def find(data: ReportInput, benchmarks: Mapping[str, Benchmark] | None = None) -
         losses=tuple(found for found in losses if found is not None),
         gates=tuple(gate_curves(measured)),
         shares=tuple(share_lines(measured)),
+        picture_effects=tuple(effect_lines(measured)),
+        sheets=tuple(picture_sheets(measured)),
         costs=tuple(cost_lines(data.cells)),
         anchors=tuple(published.anchor_scores(scores)),
         scores=scores,

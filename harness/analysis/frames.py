@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.earlier_verdicts import EarlierVerdict
 from harness.analysis.item_clusters import ClustersOf, no_clusters
+from harness.analysis.item_pictures import PicturesOf, no_pictures
 from harness.analysis.item_texts import Texts
 from harness.analysis.overlap import Overlap
 from harness.analysis.prompts import PromptPair
@@ -52,8 +53,10 @@ COSTS = (
     *("tokens_per_second", "peak_memory_bytes", "peak_learning_rate", "precision", "device"),
 )
 """Columns of the cells frame that are fields of a training's result."""
+EFFECT, CHANGES = "picture_effect", "picture_changes"
+"""Further ones: what another picture changes, named as in a training's `final_statistics`."""
 _NUMBERS = (
-    *("final_gate_mean_abs", "final_gate_max_abs"),
+    *("final_gate_mean_abs", "final_gate_max_abs", EFFECT, CHANGES),
     *("expected_training_seconds", "expected_scoring_seconds"),
     *(f"{name}_rows" for name in ODD_ROWS),
 )
@@ -81,6 +84,8 @@ class ReportInput:
     See `harness.methods.method.TelemetryCallback.frames`."""
     texts: Callable[[str, str], Texts] = field(default=lambda _cell, _benchmark: {})
     """What the items of (cell_id, benchmark) ask, where the data root has them."""
+    pictures: PicturesOf = no_pictures
+    """The pictures of items of (cell_id, benchmark), where the data root has them."""
     draws: Callable[[str, str], Sequence[pd.DataFrame]] = field(default=lambda _cell, _name: ())
     """Per-item records of (cell_id, benchmark) for each draw of sampled responses."""
     clusters: ClustersOf = no_clusters
@@ -273,6 +278,7 @@ def _costs(state: CellState, result: CellResult | None) -> dict[str, Any]:
             "training_note": train.note if train is not None else None,
             "final_gate_mean_abs": statistics.get("gate/mean_abs"),
             "final_gate_max_abs": statistics.get("gate/max_abs"),
+            **{name: statistics.get(name) for name in (EFFECT, CHANGES)},
         }
     )
 

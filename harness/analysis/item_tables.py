@@ -121,16 +121,19 @@ def _shown(
     chosen: Sequence[ItemOutcome],
 ) -> Iterator[ShownItem]:
     wanted = {one.item for one in chosen}
-    cells = {cell: _records(measured, cell, setting, wanted) for pair in pairs for cell in pair}
+    cells = {
+        cell: records_of_items(measured, cell, setting, wanted) for pair in pairs for cell in pair
+    }
     texts = measured.data.texts(pairs[0][0], setting.benchmark)
     for one in chosen:
         first, second = ([cells[pair[at]].get(one.item, {}) for pair in pairs] for at in (0, 1))
         yield shown_item(one, text_of(texts, one.item), first, second, setting.metric)
 
 
-def _records(
+def records_of_items(
     measured: Measurements, cell: str, setting: Setting, wanted: set[ItemKey]
 ) -> dict[ItemKey, dict[str, Any]]:
+    """What is kept of the items that are wanted, of those of a cell."""
     frame: pd.DataFrame | None = measured.data.items(cell, setting.benchmark)
     if frame is None:
         return {}

@@ -1,7 +1,7 @@
 """Response flags of generated answers, and what the order of the options does to a score.
 
-The paper's protocol keeps the published measurement's rules (docs/paper-protocol.md); the flags
-count how many responses each of them decides.
+The paper's protocol keeps the published measurement's rules (docs/paper-protocol.md), and that of
+ScienceQA the official pattern; the flags count how many responses each rule decides.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ FLAGS = {
     "empty": "Empty",
     "ratio_alone": "Right by similarity alone",
     "gold_first": "Gold stands first",
+    "not_extracted": "Not extracted",
 }
 """Response flags by their key in a score's `response_flags`, with their titles."""
 
@@ -68,7 +69,9 @@ def flag_lines(measured: Measurements, group: Group) -> list[FlagLine]:
             total = sum(int(num_responses) for num_responses, _ in counted)
             if total:
                 shares = {
-                    key: sum(flags.get(key, 0) for _, flags in counted) / total for key in FLAGS
+                    key: sum(flags.get(key, 0) for _, flags in counted) / total
+                    for key in FLAGS
+                    if any(key in flags for _, flags in counted)
                 }
                 score = measured.estimate(variant, group, column)
                 lines.append(FlagLine(variant, column, total, score, shares))

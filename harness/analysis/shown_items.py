@@ -46,7 +46,7 @@ def shown_item(
     text = next(filter(None, map(text_in, (*first, *second))), text)
     options = text.options if text else ()
     task, doc_id, question = outcome.item
-    gold = _option(first[0].get("gold"), options) if first else ""
+    gold = option_text(first[0].get("gold"), options) if first else ""
     return ShownItem(
         task,
         doc_id,
@@ -82,19 +82,19 @@ def answer_text(record: Record, metric: str, options: Sequence[str]) -> str:
     by_length = record.get("prediction_norm") if name == "acc_norm" else None
     prediction = record.get("prediction") if by_length is None else by_length
     if prediction is not None:
-        return _option(prediction, options)
+        return option_text(prediction, options)
     if isinstance(value := record.get(metric), int | float):
         return f"{value:.4g}"
     nats = record.get(LOGLIKELIHOOD)
     return f"log-likelihood {nats:.4g}" if isinstance(nats, int | float) else ""
 
 
-def _option(number: Any, options: Sequence[str]) -> str:
+def option_text(number: Any, options: Sequence[str]) -> str:
     """An option by its number, or several; the number itself where the texts are not known."""
     if number is None:
         return ""
     if isinstance(number, list | tuple):
-        return " / ".join(_option(one, options) for one in number)
+        return " / ".join(option_text(one, options) for one in number)
     if isinstance(number, float) and number.is_integer():
         number = int(number)
     if not isinstance(number, int):

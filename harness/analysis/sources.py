@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.answers import ITEM_KEY
+from harness.analysis.answers import ITEM_KEY, ItemKey
 from harness.analysis.frames import scores_of
 from harness.analysis.item_clusters import Clusters, stored_clusters
+from harness.analysis.item_pictures import Pictures, stored_pictures
 from harness.analysis.item_texts import Texts, stored_texts
 from harness.errors import StorageError, TrackingError
 from harness.evaluation.tasks import TaskSpec
@@ -58,7 +59,7 @@ class ResultSource:
         self.results: dict[str, CellResult] = {
             state.cell.id: state.shown for state in states if state.shown is not None
         }
-        self._inputs = LocalInputs(data_root)
+        self._inputs, self._data_root = LocalInputs(data_root), data_root
         self._texts = cache(lambda task: stored_texts(task, data_root))
         self._clusters = cache(lambda task: stored_clusters(task, data_root))
         self._tracked: TrackedResults | None = None
@@ -126,6 +127,11 @@ class ResultSource:
         """What the items of a cell's benchmark ask, where the data root has them."""
         task = self.tasks[cell_id].get(benchmark)
         return {} if task is None else self._texts(task)
+
+    def pictures(self, cell_id: str, benchmark: str, wanted: Collection[ItemKey]) -> Pictures:
+        """The pictures of items of a cell's benchmark, where the data root has them."""
+        task = self.tasks[cell_id].get(benchmark)
+        return {} if task is None else stored_pictures(task, self._data_root, wanted)
 
     def clusters(self, cell_id: str, benchmark: str) -> Clusters:
         """Which items of a cell's benchmark share a source."""

@@ -106,6 +106,7 @@ def _content(
         items=source.items,
         traces=source.trace,
         texts=source.texts,
+        pictures=source.pictures,
         clusters=source.clusters,
         draws=source.draws,
         tables=grid.spec.tables,

@@ -38,6 +38,7 @@ from harness.report.items import items_section
 from harness.report.latex import to_latex
 from harness.report.overlap import overlap_score_table, overlap_table, unknown_sentences
 from harness.report.page import Section, html, render_page
+from harness.report.pictures import effect_table, pictures_section
 from harness.report.prompts import prompts_section
 from harness.report.published_runs import run_drawing, run_records, run_table
 from harness.report.reading import caution_sentences, headline_sentences, status_line
@@ -133,6 +134,7 @@ TABLES = (
     TableKind("responses", listings.order_table, file="responses"),
     TableKind("training-loss", validation_table),
     TableKind("gates", share_table),
+    TableKind("gates", effect_table),
     TableKind("protocol", listings.protocol_tables),
     TableKind("overlap", overlap_table, file="overlap"),
     TableKind(
@@ -283,6 +285,7 @@ def _sections(
     texts = {
         "theory": theory_section(data.theory) if data.theory is not None else "",
         "items": items_section(findings.items),
+        "pictures": pictures_section(findings.sheets),
         "noise": html("paragraphs", noise.noise_sentences(findings)),
         "reading": html("paragraphs", data.notes) + html("bullets", caution_sentences(findings)),
         "forgetting": html("paragraphs", forgetting.missing_lines(findings)),

@@ -80,12 +80,15 @@ def score_records(findings: Findings) -> list[dict[str, object]]:
                          if name in scores and scores[name].isna().all()}  # fmt: skip
     if "unit" in silent and scores["higher_is_better"].fillna(True).astype(bool).all():
         silent.add("higher_is_better")
+    counted = scores.get("response_flags", ())
+    told = {key for one in counted if isinstance(one, dict) for key in one}
+    flags = [key for key in FLAGS if key in told or key != "not_extracted"]
     records = []
     for record in records_of(scores):
         counts = record.pop("response_flags", None)
         counts = counts if isinstance(counts, dict) else {}
         kept = {name: value for name, value in record.items() if name not in silent}
-        records.append(kept | {f"responses_{name}": counts.get(name) for name in FLAGS})
+        records.append(kept | {f"responses_{name}": counts.get(name) for name in flags})
     return records
 
 
@@ -210,15 +213,30 @@ def anchor_table(findings: Findings) -> list[Table]:
     return [table] if rows else []
 
 
+MEANINGS = {
+    "several_named": "Names several: more than one option occurs in the response, which is wrong "
+    "by the rule, whatever it says.",
+    "empty": "Empty: nothing was said.",
+    "ratio_alone": "Right by similarity alone: no option occurs, and the right one is the most "
+    "similar text.",
+    "gold_first": "Gold stands first: the right option is the first of the list, where ties of "
+    "similarity fall.",
+    "not_extracted": "Not extracted: the official pattern does not occur exactly once with the "
+    "letter of an option; such a response is wrong here, where the official scoring draws one.",
+}
+"""What the flags say."""
+
+
 def flag_tables(findings: Findings) -> list[Table]:
     """Response flags by variant and column, once per group that has any."""
     tables = []
     for group, lines in findings.flags.items():
+        flags = [key for key in FLAGS if any(key in line.shares for line in lines)]
         rows = [
             [
                 *(line.variant.model, findings.measured.row_name(line.variant), line.column),
                 *(str(line.num_responses), percent(line.score.value if line.score else None, 1)),
-                *(percent(share, 1) for share in line.shares.values()),
+                *(percent(line.shares.get(key), 1) for key in flags),
             ]
             for line in lines
         ]
@@ -226,14 +244,19 @@ def flag_tables(findings: Findings) -> list[Table]:
             name="responses" + group.suffix(),
             title="Responses that the score alone does not tell",
             subtitle=group.title,
-            header=("Model", "Method", "Column", "Responses", "Score", *FLAGS.values()),
+            header=(
+                "Model",
+                "Method",
+                "Column",
+                "Responses",
+                "Score",
+                *(FLAGS[key] for key in flags),
+            ),
             rows=blocks(rows, 2),
             caption=(
-                "Percent of all responses, over the seeds. Names several: more than one option "
-                "occurs in the response, which is wrong by the rule, whatever it says. Empty: "
-                "nothing was said. Right by similarity alone: no option occurs, and the right one "
-                "is the most similar text. Gold stands first: the right option is the first of the "
-                "list, where ties of similarity fall.",
+                " ".join(
+                    ["Percent of all responses, over the seeds.", *(MEANINGS[key] for key in flags)]
+                ),
             ),
             num_text_columns=3,
         )

@@ -14,6 +14,7 @@ SECTIONS = {
     "pareto": "Scores against costs",
     "noise": "Noise",
     "items": "Item by item",
+    "pictures": "Pictures, questions and answers",
     "responses": "Generated responses",
     "sample-efficiency": "Sample efficiency",
     "training-loss": "Training loss",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
 
 from harness.analysis.findings import Findings
-from harness.analysis.responses import FLAGS
 from harness.evaluation.benchmarks import BENCHMARKS
+from harness.evaluation.paper.matching import RESPONSE_FLAGS
 from harness.evaluation.protocols import PAPER
 from harness.report.listings import flag_tables, order_table, score_records
 from harness.report.render import to_markdown
@@ -24,7 +25,14 @@ def find(results) -> Findings:
     return results.findings(ALONE, tables=())
 
 
-def add(results, seed: int, answers: str, shuffled: str | None = None, **counts: int) -> None:
+def add(
+    results,
+    seed: int,
+    answers: str,
+    shuffled: str | None = None,
+    flags: Sequence[str] = RESPONSE_FLAGS,
+    **counts: int,
+) -> None:
     results.add("lora", seed)
     head = {key: results.cells[-1][key] for key in ("cell_id", "model", "method", "method_name")}
     head |= {key: results.cells[-1][key] for key in ("label", "method_title", "fraction", "seed")}
@@ -36,7 +44,7 @@ def add(results, seed: int, answers: str, shuffled: str | None = None, **counts:
                 [float(each) for each in values],
                 protocol="paper",
                 temperature=0.1,
-                response_flags=dict.fromkeys(FLAGS, 0) | counts,
+                response_flags=dict.fromkeys(flags, 0) | counts,
             )
 
 
@@ -108,3 +116,19 @@ def test_markdown_names_the_protocol(results) -> None:
     add(results, 0, "1100")
     (table,) = flag_tables(find(results))
     assert "paper protocol" in to_markdown(table)
+
+
+def test_scienceqa_s_flag_is_counted_alone(results) -> None:
+    add(results, 0, "1100", flags=("not_extracted",), not_extracted=1)
+    (table,) = flag_tables(find(results))
+    assert table.header[-2:] == ("Score", "Not extracted")
+    assert cells_of(table)[0][-2:] == ["50.0", "25.0"]
+    assert "is wrong here, where the official scoring draws one" in table.caption[0]
+    assert "Names several" not in table.caption[0]
+    assert score_records(find(results))[0]["responses_not_extracted"] == 1
+
+
+def test_the_paper_s_records_have_its_flags_alone(results) -> None:
+    add(results, 0, "1100")
+    told = [name for name in score_records(find(results))[0] if name.startswith("responses_")]
+    assert told == [f"responses_{name}" for name in RESPONSE_FLAGS]

@@ -13,7 +13,7 @@ from harness.report.tables import score_tables, table_records
 from harness.report.verdicts import claim_records
 
 BENCHMARK = "paper_scienceqa"
-MEASURED = {"protocol": "paper", "temperature": 0.0}
+MEASURED = {"protocol": "scienceqa", "temperature": 0.0}
 NUMBER = 4241
 
 

@@ -1,0 +1,67 @@
+"""Pictures of items from the data root: those that are wanted, told by their number in the task."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from harness.analysis import item_pictures
+from harness.analysis.item_pictures import stored_pictures
+from harness.readers.pictures import Picture
+
+
+@pytest.fixture
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A benchmark of four rows, two of which have a picture."""
+    images = [{"bytes": b"one", "path": None}, None, {"bytes": b"two", "path": "x"}, None]
+    rows = pd.DataFrame({"question": list("abcd"), "image": images, "topic": list("xyxy")})
+    rows.to_parquet(tmp_path / "test.parquet")
+    known = SimpleNamespace(
+        name="mine", members=(), eval_split="test", picture_column="image", subject_column=None
+    )
+    monkeypatch.setattr(
+        item_pictures, "local_files", lambda _task, root: {} if root is None else {
+            "test": root / "test.parquet"
+        }
+    )  # fmt: skip
+    return SimpleNamespace(benchmark=known)
+
+
+def test_those_that_are_wanted_and_have_one(task, tmp_path: Path) -> None:
+    wanted = [("mine", 0, "a"), ("mine", 1, "b"), ("other", 2, "c")]
+    assert stored_pictures(task, tmp_path, wanted) == {("mine", 0, "a"): Picture.of(b"one")}
+
+
+def test_subjects_are_tasks_with_numbers_of_their_own(task, tmp_path: Path) -> None:
+    task.benchmark.subject_column = "topic"
+    wanted = [("mine_x", 1, "c"), ("mine_y", 0, "b")]
+    assert stored_pictures(task, tmp_path, wanted) == {("mine_x", 1, "c"): Picture.of(b"two")}
+
+
+def test_without_data_or_without_the_column_there_are_none(task, tmp_path: Path) -> None:
+    wanted = [("mine", 0, "a")]
+    assert stored_pictures(task, None, wanted) == {}
+    task.benchmark.picture_column = "drawing"
+    assert stored_pictures(task, tmp_path, wanted) == {}
+    task.benchmark.picture_column = None
+    assert stored_pictures(task, tmp_path, wanted) == {}
+
+
+def test_a_file_that_is_no_parquet_is_no_fault_of_the_report(task, tmp_path: Path) -> None:
+    (tmp_path / "test.parquet").write_bytes(b"PAR1 and nothing")
+    assert stored_pictures(task, tmp_path, [("mine", 0, "a")]) == {}
+
+
+def test_it_imports_no_torch() -> None:
+    code = (
+        "import sys, harness.analysis.item_pictures, harness.report.pictures\n"
+        "print([name for name in ('torch', 'lm_eval', 'datasets', 'transformers') "
+        "if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
