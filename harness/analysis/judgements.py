@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 UNASKED = "unasked"
 UNREADABLE = "unreadable"
 """What stands in the place of a choice that was not asked for yet, or cannot be read."""
+Key = tuple[str, str, str]
+"""A row of the tables: model, method and share."""
 _OF_FIRST = {"A": 1.0, "C": 0.5, "B": 0.0}
 """How a choice counts for the answer that is shown first."""
 
@@ -33,7 +35,9 @@ class JudgedPair:
 
     model: str
     method: str
-    """Label in the grid, with data set and fraction, without the seed."""
+    """Label in the grid."""
+    share: str
+    """Data set and fraction of the training rows; empty where neither side is trained."""
     cell_id: str
     label: str
     """The cell's."""
@@ -99,6 +103,7 @@ class MethodJudgement:
 
     model: str
     method: str
+    share: str
     num_seeds: int
     win: WinRate
     controlled: LengthControlled
@@ -115,6 +120,7 @@ class PairedJudgement:
     """The difference of two methods' win rates against the same reference."""
 
     model: str
+    share: str
     first: str
     second: str
     estimate: Estimate
@@ -141,9 +147,9 @@ class Judgement:
 def judgement_of(judge: str, pairs: Sequence[JudgedPair]) -> Judgement:
     """Win rates, paired differences and position bias of one judge's verdicts."""
     questions = list(dict.fromkeys(pair.question for pair in pairs))
-    groups: dict[tuple[str, str], list[JudgedPair]] = {}
+    groups: dict[Key, list[JudgedPair]] = {}
     for pair in pairs:
-        groups.setdefault((pair.model, pair.method), []).append(pair)
+        groups.setdefault((pair.model, pair.method, pair.share), []).append(pair)
     tables = {key: _by_seed(group, questions) for key, group in groups.items()}
     asked = [choice for pair in pairs if not pair.is_alike for choice in pair.choices]
     return Judgement(
@@ -185,9 +191,7 @@ def _row(values: dict[str, float], questions: Sequence[str]) -> np.ndarray:
     return np.array([values.get(question, math.nan) for question in questions])
 
 
-def _method(
-    key: tuple[str, str], pairs: Sequence[JudgedPair], questions: Sequence[str]
-) -> MethodJudgement:
+def _method(key: Key, pairs: Sequence[JudgedPair], questions: Sequence[str]) -> MethodJudgement:
     import numpy as np
 
     table = _by_seed(pairs, questions)
@@ -218,17 +222,18 @@ def _method(
 
 
 def _paired(
-    tables: dict[tuple[str, str], dict[int | None, np.ndarray]],
+    tables: dict[Key, dict[int | None, np.ndarray]],
 ) -> list[PairedJudgement]:
-    """All pairs of methods of one model."""
+    """All pairs of methods of one model and share; what trains nothing is in every pair."""
     found = [
         (first, second, estimate)
         for first, second in combinations(tables, 2)
         if first[0] == second[0]
+        and (first[2] == second[2] or not (first[2] and second[2]))
         and (estimate := win_rate_difference(tables[first], tables[second])) is not None
     ]
     adjusted = holm([estimate.p_value for _, _, estimate in found])
     return [
-        PairedJudgement(first[0], first[1], second[1], estimate, p)
+        PairedJudgement(first[0], first[2] or second[2], first[1], second[1], estimate, p)
         for (first, second, estimate), p in zip(found, adjusted, strict=True)
     ]

@@ -18,7 +18,14 @@ from harness.analysis.judgements import (
 def pair(
     question: str, choices: str | tuple[str, str], method: str = "lora", **other: object
 ) -> JudgedPair:
-    settings = {"model": "m", "cell_id": method, "label": method, "seed": 0, "answer_length": 10}
+    settings = {
+        "model": "m",
+        "share": "10%",
+        "cell_id": method,
+        "label": method,
+        "seed": 0,
+        "answer_length": 10,
+    }
     settings |= {"reference_length": 12} | other
     return JudgedPair(method=method, question=question, choices=tuple(choices), **settings)  # type: ignore[arg-type]
 
@@ -70,9 +77,16 @@ def test_a_judge_that_always_takes_the_first_gives_no_winner() -> None:
 
 def test_methods_of_one_model_are_paired_and_adjusted() -> None:
     wins = [pair(str(i), "AB" if i % 4 else "BA", "lora") for i in range(20)]
-    losses = [pair(str(i), "BA" if i % 5 else "AB", "base", seed=None) for i in range(20)]
+    losses = [pair(str(i), "BA" if i % 5 else "AB", "base", seed=None, share="") for i in range(20)]
     other = [pair(str(i), "AB", "lora", model="n") for i in range(20)]
+    more = [pair(str(i), "AB", "lora", share="100%", seed=1) for i in range(20)]
     found = judgement_of("j", [*wins, *losses, *other])
+    # Methods of two shares are no pair; the base model is one with either.
+    shares = [
+        (one.share, one.first, one.second)
+        for one in judgement_of("j", [*wins, *losses, *more]).paired
+    ]
+    assert shares == [("10%", "lora", "base"), ("100%", "base", "lora")]
     (paired,) = found.paired
     assert (paired.model, paired.first, paired.second) == ("m", "lora", "base")
     assert paired.estimate.value == pytest.approx(0.75 - 0.2)
