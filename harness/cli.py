@@ -41,6 +41,7 @@ from harness.commands.arguments import (
     WorkersOption,
 )
 from harness.commands.comparing import compare_command, drift_command
+from harness.commands.judging import judge_command
 from harness.commands.keeping import clean_command, merge_command, verify_command
 from harness.commands.preparing import doctor_command, prefetch_command
 from harness.commands.previewing import preview_command
@@ -296,6 +297,7 @@ app.command("export-adapter")(export_adapter_command)
 app.command("import-adapter")(import_adapter_command)
 app.command("preview")(preview_command)
 app.command("generate")(generate_command)
+app.command("judge")(judge_command)
 app.command("compare")(compare_command)
 app.command("drift")(drift_command)
 app.command("verify")(verify_command)

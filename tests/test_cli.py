@@ -27,6 +27,10 @@ FLAGS = {
     | {"--allow-data-mismatch", "--json"},
     "status": COMMON | {"--only", "--watch", "--every", "--json"},
     "run-cell": COMMON | {"--tracking-uri", "--device", "--allow-data-mismatch", "--json"},
+    "judge": COMMON
+    | {"--against", "--judge-model", "--judge-url", "--instructions", "--only", "--parallel"}
+    | {"--temperature", "--top-p", "--max-new-tokens", "--seed"}
+    | {"--yes", "--dry-run", "--reports-dir", "--json"},
     "compare": COMMON | {"--items", "--tracking-uri", "--json"},
     "drift": {"--only", "--runs-dir", "--tracking-uri", "--json", "--debug", "--help"},
     "preview": COMMON | {"--json"},

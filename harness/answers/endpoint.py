@@ -241,8 +241,8 @@ class Endpoint:
         usage = usage if isinstance(usage, dict) else {}
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
         return Reply(
-            text=self.masked(text) if isinstance(text, str) else "",
-            model=self.masked(str(said.get("model") or "")),
+            text=self.masked(_valid(text)) if isinstance(text, str) else "",
+            model=self.masked(one_line(said.get("model") or "")),
             finish_reason=str(choice.get("finish_reason") or ""),
             prompt_tokens=prompt if isinstance(prompt, int) else None,
             completion_tokens=completion if isinstance(completion, int) else None,
@@ -278,6 +278,11 @@ class Endpoint:
             plain = unquote(self._user).encode()
             request.headers["Authorization"] = f"Basic {base64.b64encode(plain).decode()}"
         return request
+
+
+def _valid(text: str) -> str:
+    """A text as UTF-8 can hold it: JSON may name half a character."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _seconds(text: str | None) -> float | None:

@@ -33,9 +33,9 @@ class Judge:
 
     @property
     def name(self) -> str:
-        """A name for tables: the model, what it calls itself where that differs, the prompt."""
+        """A name for tables, another for each judge."""
         own = f" ({self.reported})" if self.reported not in ("", self.model) else ""
-        return f"{self.model}{own}, prompt {self.prompt_sha256[:8]}"
+        return f"{self.model}{own}, prompt {self.prompt_sha256[:8]}, {self.settings}"
 
 
 @dataclass(frozen=True)

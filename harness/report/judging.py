@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from harness.analysis.judgements import JudgedPair, Judgement, MethodJudgement, PairedJudgement
 from harness.analysis.win_rates import LengthControlled
+from harness.report.captions import Captions
 from harness.report.numbers import MISSING, interval_text, p_text, percent, points
 from harness.report.page import Section, html, render_page
 from harness.report.render import Entry, Row, Table, row
@@ -66,6 +67,7 @@ class JudgedGrid:
     """Instructions, with their inputs, by id."""
     prompt: tuple[str, str]
     """What the first judge was asked: as the system, and as the user."""
+    prompt_sha256: str = ""
     notes: tuple[str, ...] = ()
     """What a reader must know of the set and of what is missing."""
 
@@ -172,7 +174,7 @@ def paired_table(judged: JudgedGrid, judgement: Judgement) -> list[Table]:
         return []
     alone = any(one.estimate.scope == "models" for one in judgement.paired)
     about = (
-        "of one common seed the error is over questions and speaks of these trained models alone; "
+        "Of one common seed the error is over questions and speaks of these trained models alone. "
         if alone
         else ""
     )
@@ -187,9 +189,10 @@ def paired_table(judged: JudgedGrid, judgement: Judgement) -> list[Table]:
             ),
             rows=tuple(map(_paired_row, judgement.paired)),
             caption=(
-                "Points ± one standard error. Both stand against the same reference on the same "
-                f"questions: {about}of several they are crossed samples (docs/statistics.md). "
-                "p: that the two do not differ; Holm's is adjusted over the table.",
+                "Points ± one standard error. Both stand against the same reference, and only "
+                f"questions with verdicts of all seeds of both count. {about}Of several seeds, "
+                "seeds and questions are crossed samples (docs/statistics.md). p: of no "
+                "difference; Holm's is adjusted over the table.",
             ),
             num_text_columns=4,
         )
@@ -258,16 +261,18 @@ def mark_of(pairs: list[JudgedPair] | tuple[JudgedPair, ...]) -> str:
 
 def judge_page(judged: JudgedGrid, file_names: list[str]) -> str:
     """The page, as HTML."""
-    sections = []
+    sections, captions = [], Captions([NOT_ALPACA_EVAL])
     for number, judgement in enumerate(judged.judgements):
         tables = [win_table(judged, judgement), *paired_table(judged, judgement)]
-        marks = html("tables", [marks_table(judged, judgement)])
+        tables = list(map(captions.of_table, tables))
+        marks = html("tables", [captions.of_table(marks_table(judged, judgement))])
         body = html("tables", tables) + html("folded", "Question by question", marks)
         sections.append(Section(f"judge-{number}", f"Judge: {judgement.judge}", body))
     system, user = judged.prompt
     asked = html("paragraphs", ["As the system:"]) + html("text", system)
     asked += html("paragraphs", ["As the user, with request and answers filled in:"])
     asked += html("text", user)
+    asked += html("paragraphs", [f"SHA-256 of both: {judged.prompt_sha256}"])
     sections += [
         Section("prompt", "What the judge is asked", asked),
         Section("files", "Files beside this page", html("paragraphs", [", ".join(file_names)])),

@@ -61,6 +61,16 @@ def test_published_annotations_give_the_length_controlled_win_rate() -> None:
 
 
 @REAL
+def test_the_80_questions_of_vicuna_have_an_error_of_five_points() -> None:
+    rows = json.loads((FOLDER / "alpaca-7b_annotations_gpt4.json").read_text())
+    of_vicuna = [row["dataset"] == "vicuna" for row in rows]
+    found = win_rate(published("gpt4")[0][:, of_vicuna])
+    assert found.num_questions == 80
+    assert found.stderr == pytest.approx(0.0470, abs=5e-5)
+    assert found.detectable == pytest.approx(0.133, abs=5e-4)
+
+
+@REAL
 def test_answers_that_are_nearly_all_shorter_are_told() -> None:
     assert length_controlled(*published("gpt4_turbo")).extrapolates
 

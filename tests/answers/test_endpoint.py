@@ -185,6 +185,14 @@ def test_the_key_is_struck_out_of_whatever_the_endpoint_says() -> None:
     assert "[[A]]" in reply.text
 
 
+def test_what_no_file_can_hold_is_replaced() -> None:
+    with serving(lambda shown: Scripted("half \ud83d [[A]]", model="\ud83d\x1b[31m\n")) as server:
+        reply = Endpoint(server.url, patience=QUICK).chat(BODY)
+    assert reply.text == "half ? [[A]]"
+    assert reply.model.isascii()
+    assert reply.model.isprintable()
+
+
 def test_later_names_of_the_token_limit_are_learned() -> None:
     def later(shown: Shown) -> Scripted:
         if "max_tokens" in shown.body:
