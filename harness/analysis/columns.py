@@ -145,12 +145,13 @@ class Group:
     @property
     def notes(self) -> tuple[str, ...]:
         """Deviations from the benchmarks' definitions and columns of another protocol."""
-        lines = []
+        lines, deviating = [], dict[str, list[str]]()
         for column, setting in self.settings.items():
             if setting.protocol != self.protocol:
                 lines.append(f"{column}: measured with the {setting.protocol} protocol.")
             for deviation in self.deviations.get(column, ()):
-                lines.append(f"{NOTED} {column}{deviation}")
+                deviating.setdefault(deviation, []).append(column)
+        lines += [f"{NOTED} {', '.join(columns)}{said}" for said, columns in deviating.items()]
         unscored: dict[str, list[str]] = {}
         for column in self.columns:
             for why in self.unscored.get(column, ()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -107,16 +107,26 @@ def _group(
 
 
 def _deviations(frame: pd.DataFrame) -> tuple[str, ...]:
-    """Scores' notes, each with the models that it concerns unless it does all."""
-    models = list(dict.fromkeys(frame["model"]))
-    noted: dict[str, list[str]] = {}
-    for model, note in zip(frame["model"], frame["note"], strict=True):
-        if not is_missing(note) and model not in noted.setdefault(str(note), []):
-            noted[str(note)].append(model)
+    """Scores' notes, each with the models that it concerns unless it does all, and with the methods
+    unless it does all of theirs.
+    """
+    rows = list(zip(frame["model"], frame["method"], strict=True))
+    noted: dict[str, list[tuple[str, str]]] = {}
+    for row, note in zip(rows, frame["note"], strict=True):
+        if not is_missing(note):
+            noted.setdefault(str(note), []).append(row)
     return tuple(
-        ("" if concerned == models else f" ({', '.join(concerned)})") + f": {note.rstrip('.')}."
-        for note, concerned in noted.items()
+        f"{_concerned(concerned, rows)}: {note.rstrip('.')}." for note, concerned in noted.items()
     )
+
+
+def _concerned(some: Sequence[tuple[str, str]], rows: Sequence[tuple[str, str]]) -> str:
+    """Which models and methods of all rows some are, in parentheses; nothing where all are."""
+    models = list(dict.fromkeys(model for model, _ in some))
+    found = [] if models == list(dict.fromkeys(model for model, _ in rows)) else models
+    if {*some} != {row for row in rows if row[0] in models}:
+        found += dict.fromkeys(method for _, method in some)
+    return f" ({', '.join(found)})" if found else ""
 
 
 def _order(setting: Setting, num_cells: int) -> tuple[Any, ...]:

@@ -98,6 +98,18 @@ def test_protocols_are_groups_of_their_own_and_the_papers_borrows_hellaswag(
     assert lm_eval.head("HellaSwag") == "HellaSwag"
 
 
+def test_a_note_of_several_columns_is_told_once_with_the_methods_that_it_concerns(
+    results, answer
+) -> None:
+    tasks = ["arc_easy", "hellaswag"]
+    results.add("base", None, answer("1100", tasks), note="no picture was shown")
+    results.add("lora", 0, answer("1100", tasks))
+    (group,) = groups_of(results)
+    assert [line for line in group.notes if "picture" in line] == [
+        "‡ ARC-e, HellaSwag (base): no picture was shown."
+    ]
+
+
 def test_subjects_are_not_the_benchmark(results, answer) -> None:
     results.add("lora", 0, answer("1100", ["mmlu"]))
     subject = {**results.scores[0], "task": "mmlu_anatomy", "value": 0.99, "n": 1}
