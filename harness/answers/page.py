@@ -121,8 +121,7 @@ def _templates(columns: Sequence[Column]) -> str:
     if len(names) == 1:
         text = f"Asked in the template of the training data ({names.pop()})"
     else:
-        told = "; ".join(f"{column.title}: {column.template}" for column in columns)
-        text = f"Each asked in the template of its own training data ({told})"
+        text = "Each asked in the template of its own training data, which the table names"
     others = [column.title for column in columns if not column.is_trained]
     if others:
         text += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(others)}, trained on none"
@@ -134,6 +133,7 @@ def lengths_table(columns: Sequence[Column]) -> Table:
     rows = [
         row(
             column.title,
+            column.template or MISSING,
             str(len(column.answers)),
             _number(column.mean_tokens),
             _number(column.mean_characters),
@@ -147,8 +147,18 @@ def lengths_table(columns: Sequence[Column]) -> Table:
     return Table(
         "lengths",
         "How long answers are, and what ended them",
-        ("method", "answers", "tokens", "characters", "ended itself", "at the limit", "empty"),
+        (
+            "method",
+            "template",
+            "answers",
+            "tokens",
+            "characters",
+            "ended itself",
+            "at the limit",
+            "empty",
+        ),
         tuple(rows),
+        num_text_columns=2,
         caption=(
             "Means over all answers of a method's seeds. Ended itself: the model wrote the token "
             "that ends an answer; at the limit: it was cut at the largest number of new tokens. "

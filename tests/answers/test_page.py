@@ -112,8 +112,8 @@ def test_lengths_have_dashes_where_nothing_is_known() -> None:
     )
     rows = [[entry.text for entry in line.entries] for line in lengths_table([mine, beside]).rows]
     assert rows == [
-        ["lora", "2", "2.0", "1.0", "50%", "50%", "50%"],
-        ["gpt", "2", "–", "2.0", "–", "–", "50%"],
+        ["lora", "t", "2", "2.0", "1.0", "50%", "50%", "50%"],
+        ["gpt", "–", "2", "–", "2.0", "–", "–", "50%"],
     ]
 
 
