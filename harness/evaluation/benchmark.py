@@ -110,11 +110,16 @@ class Benchmark:
     """In a group of one task per subject: the column that tells the subjects apart."""
     id_column: str | None = None
     """The data set's own name of an item."""
+    optional_columns: tuple[str, ...] = ()
+    """What the task reads of each row where the data have it."""
     picture_column: str | None = None
     """The column that holds an item's picture, as bytes or as {bytes, path}; it may be empty."""
     item_columns: tuple[str, ...] = ()
     """Columns of the data set that the items' records hold too: tables have columns of some items,
     told by these."""
+    item_function: str | None = None
+    """`module:function` that makes further columns of the items' records, from a row and the name
+    of its picture, the SHA-256 of its bytes or None."""
     true_labels: str | None = None
     """Column whose `labels` tell which options are true, where several may be."""
     chance: float | None = None

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.evaluation.benchmark import Benchmark, Decoding, Form
 from harness.evaluation.metric_kinds import MetricKind
-from harness.evaluation.protocols import LM_EVAL, PAPER, Protocol
+from harness.evaluation.protocols import LM_EVAL, PAPER, SCIENCEQA, Protocol
 from harness.evaluation.task_files import find_task
 
 MACRO_METRIC = "acc_macro"
@@ -71,6 +71,21 @@ _ARC: dict[str, Any] = {
 }
 _TRUTHFULQA: dict[str, Any] = {"data_folder": "truthfulqa_mc", "shares_requests": "truthfulqa"}
 
+_SCIENCEQA: dict[str, Any] = {
+    "data_folder": "scienceqa",
+    "column": "ScienceQA",
+    "columns": ("question", "choices", "answer", "hint"),
+    "optional_columns": ("image", "has_image", "pid", "subject", "grade"),
+    "picture_column": "image",
+    "item_function": "harness.evaluation.scienceqa.documents:item_columns",
+    "form": Form("choices", "answer"),
+    "id_column": "pid",
+    # The mean of 1 / number of options over the items.
+    "chance": 0.4,
+    "fallbacks": {"test": "scienceqa/test_text.parquet"},
+    "fallback_note": "the items come from test_text.parquet, which has no pictures",
+}
+
 _REAL: tuple[Benchmark, ...] = (
     _entry("arc_easy", "lm_eval:tasks/arc", title="ARC-Easy", column="ARC-e", **_ARC),
     _entry("arc_challenge", "lm_eval:tasks/arc", title="ARC-Challenge", column="ARC-c", **_ARC),
@@ -122,6 +137,7 @@ _REAL: tuple[Benchmark, ...] = (
         # The mean probability of the true answers, not a share of right ones: chance stays None.
         **_TRUTHFULQA,
     ),
+    _entry("scienceqa", "harness:evaluation/scienceqa/tasks", title="ScienceQA", **_SCIENCEQA),
 )
 
 
@@ -150,6 +166,13 @@ _PAPER = (
         "paper_truthfulqa_shuffled",
         "TruthfulQA, options shuffled",
         column=None,
+    ),
+    _entry(
+        "paper_scienceqa",
+        "harness:evaluation/scienceqa/tasks",
+        title="ScienceQA (generated)",
+        protocol=SCIENCEQA,
+        **_SCIENCEQA,
     ),
 )
 

@@ -81,6 +81,17 @@ def _table(path: Path) -> pyarrow.Table:
         raise Unreadable(path, "content", said) from fault
 
 
+def columns_here(path: Path) -> list[str]:
+    """The names of a file's columns.
+
+    Raises:
+        Unreadable: it cannot be read.
+    """
+    if format_of(path) == "parquet":
+        return list(read_footer(path).types)
+    return list(read_rows(path).column_names)
+
+
 def _is_prose(path: Path) -> bool:
     """Whether a `.txt` is running text: of its first line a separator makes no names of columns."""
     if path.suffix.lower() != ".txt" or format_of(path) not in ("text", "CSV", "TSV"):

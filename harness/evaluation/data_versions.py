@@ -39,8 +39,24 @@ def split_content(benchmark: Benchmark, columns: Sequence[str], rows: Iterable[R
         ordered.sort(key=lambda row: str(row[subject]))
     if benchmark.name == "hellaswag":  # whose columns are more than a model ever sees
         return Content(len(ordered), content_sha256(map(_hellaswag, ordered)))
-    values = ([row[name] for name in columns] for row in ordered)
+    values = ([row[name] for name in columns] + _picture(benchmark, row) for row in ordered)
     return Content(len(ordered), content_sha256(values))
+
+
+def _picture(benchmark: Benchmark, row: Row) -> list[str | None]:
+    """The SHA-256 of a row's picture, where it is none of the columns that all rows have."""
+    if benchmark.picture_column not in benchmark.optional_columns:
+        return []
+    held = row.get(benchmark.picture_column)
+    data = held.get("bytes") if isinstance(held, Mapping) else held
+    return [None if data is None else hashlib.sha256(data).hexdigest()]
+
+
+def content_columns(benchmark: Benchmark, file: str, available: Sequence[str]) -> list[str]:
+    """The columns that make a split's content, and that of its pictures where it has them."""
+    columns, picture = columns_of(benchmark, file, available), benchmark.picture_column
+    missing = picture in benchmark.optional_columns and picture in available
+    return [*columns, *([picture] if picture is not None and missing else [])]
 
 
 def columns_of(benchmark: Benchmark, file: str, available: Sequence[str]) -> tuple[str, ...]:
@@ -133,11 +149,16 @@ def _read_content(name: str, file: str, path: Path, _size: int, _changed: int) -
     check_split(benchmark, file, path, num_shots=0)  # what cannot be asked has no content
     if format_of(path) == "parquet":
         types = read_footer(path).types
-        available = [column for column in types if is_plain(types[column])]
+        available = [
+            column
+            for column in types
+            if is_plain(types[column]) or column == benchmark.picture_column
+        ]
     else:
         available = read_rows(path).column_names
     columns = columns_of(benchmark, file, available)
-    return split_content(benchmark, columns, read_rows(path, columns).to_pylist())
+    rows = read_rows(path, content_columns(benchmark, file, available)).to_pylist()
+    return split_content(benchmark, columns, rows)
 
 
 _MARKER = re.compile(r"\[.*?\]")

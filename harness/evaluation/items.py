@@ -18,7 +18,7 @@ from harness.data.pins import pins
 from harness.errors import DataError, one_line
 from harness.evaluation.benchmark import Benchmark
 from harness.evaluation.benchmarks import BENCHMARKS
-from harness.evaluation.data_files import read_rows
+from harness.evaluation.data_files import columns_here, read_rows
 from harness.evaluation.task_files import subjects_of
 from harness.readers.files import check_file
 from harness.readers.formats import format_of
@@ -61,7 +61,7 @@ def _counted(name: str, path: Path, _sha256: str) -> Counter[str]:
     if format_of(path) == "parquet":
         plain = [one for one in benchmark.columns if one != benchmark.picture_column]
         read_footer(path).check({one: "text" if one in texts else "plain" for one in plain})
-    rows = read_rows(path, benchmark.columns).to_pylist()
+    rows = read_rows(path, columns_read(benchmark, path)).to_pylist()
     counts: Counter[str] = Counter()
     for number, row in enumerate(rows):
         for column, said in _faults(benchmark, row):
@@ -71,6 +71,16 @@ def _counted(name: str, path: Path, _sha256: str) -> Counter[str]:
             )
         counts[str(row[benchmark.subject_column]) if benchmark.subject_column else ""] += 1
     return counts
+
+
+def columns_read(benchmark: Benchmark, path: Path) -> list[str]:
+    """The columns that a benchmark reads of a file: those it needs, and the others that are there.
+
+    Raises:
+        Unreadable: the file cannot be read.
+    """
+    optional = benchmark.optional_columns and set(columns_here(path))
+    return [*benchmark.columns, *(one for one in benchmark.optional_columns if one in optional)]
 
 
 def text_columns(benchmark: Benchmark) -> list[str]:
@@ -90,10 +100,12 @@ def _faults(benchmark: Benchmark, row: Row) -> Iterator[tuple[str, str]]:
     """Yields a column and what is wrong in it."""
     form = benchmark.form
     assert form is not None
+    if (picture := benchmark.picture_column) is not None:
+        yield from ((picture, said) for said in picture_faults(row.get(picture)))
     for column in benchmark.columns:
-        if column == benchmark.picture_column:
-            yield from ((column, said) for said in picture_faults(row[column]))
-        elif row[column] is None and column != benchmark.id_column:
+        if column == picture:
+            continue
+        if row[column] is None and column != benchmark.id_column:
             yield column, "is empty (null)"
         elif column == QUESTION and not str(row[column]).strip():
             yield column, "is an empty text"
@@ -182,11 +194,13 @@ def _check_counts(
             )
 
 
-def question_id(benchmark: Benchmark, doc: Row) -> str:
-    """The data set's own id of an item, else a hash of its content."""
+def question_id(benchmark: Benchmark, doc: Row, picture: str | None = None) -> str:
+    """The data set's own id of an item, else a hash of its content, and of its picture's."""
     own = benchmark.id_column and doc.get(benchmark.id_column)
     if not own:
         content = {column: doc[column] for column in benchmark.columns or sorted(doc)}
+        if picture is not None and benchmark.picture_column in benchmark.optional_columns:
+            content["picture"] = picture
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
         own = hashlib.sha256(text.encode()).hexdigest()[:16]
     return str(own)

@@ -28,8 +28,10 @@ from harness.errors import EvaluationError
 from harness.evaluation.benchmark import Benchmark
 from harness.evaluation.benchmarks import MACRO_METRIC
 from harness.evaluation.chat import prompts_key
-from harness.evaluation.local_data import read_split, subjects_in
+from harness.evaluation.items import columns_read
+from harness.evaluation.local_data import read_split, subjects_in, undecoded
 from harness.evaluation.own_benchmarks import SPLITS
+from harness.evaluation.pictures import item_picture
 from harness.evaluation.task_data import is_offline, local_files, member_files
 from harness.evaluation.task_files import folder_of
 from harness.evaluation.task_tree import tree_of
@@ -50,12 +52,14 @@ class KeptTask(ConfigurableTask):
     for all of its tasks. A task that is not here reads the hub."""
     shots: int | None
     """As the grid asks for them."""
+    dataset: Any
     prefetched: bool
     """Whether the data root is a prefetched one, whose copy of the hub is whole."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._kept_requests: list[Any] | None = None
         self._kept_for: Hashable = None
+        self._pictures: dict[int, str | None] | None = None
         self.commits: dict[str, str] = {}  # of repositories that were read from a snapshot
         super().__init__(config=config)
 
@@ -65,6 +69,9 @@ class KeptTask(ConfigurableTask):
         files = self.files.get(self.benchmark.name if entry else str(self.config.task))
         if files is None:
             self._download_or_find(dataset_kwargs, **kwargs)
+            if entry:  # a task of one's own may look at pictures as Pillow's
+                for name, rows in self.dataset.items():
+                    self.dataset[name] = undecoded(rows)
             return
         self.dataset = {}
         examples = self.fewshot_cfg.split
@@ -72,7 +79,7 @@ class KeptTask(ConfigurableTask):
             if split in files:
                 self.dataset[split] = read_split(
                     files[split],
-                    self.benchmark.columns if entry else None,
+                    columns_read(self.benchmark, files[split]) if entry else None,
                     subject_column=self.benchmark.subject_column,
                     subject=self.config.dataset_name,
                 )
@@ -123,9 +130,23 @@ class KeptTask(ConfigurableTask):
             with contextlib.redirect_stderr(io.StringIO()):
                 super().build_all_requests(**kwargs)
             self._kept_requests, self._kept_for = list(self.instances), wanted
+            self._pictures = None
         for request in self._kept_requests:
             request.resps, request.filtered_resps = [], {}
         self._instances = self._kept_requests
+
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether its items have pictures, or may have them."""
+        return bool(self.config.doc_to_image)
+
+    @property
+    def pictures(self) -> Mapping[int, str | None]:
+        """Each item's picture by the SHA-256 of its bytes, where requests are built."""
+        if self._pictures is None:
+            first = {int(one.doc_id): one for one in reversed(self.instances)}
+            self._pictures = {number: item_picture(one) for number, one in first.items()}
+        return self._pictures
 
 
 def build_tasks(

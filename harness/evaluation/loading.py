@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from lm_eval.api.group import Group
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
@@ -30,12 +31,14 @@ from harness.evaluation.chat import ChatTemplate
 from harness.evaluation.data_files import rows_content
 from harness.evaluation.data_versions import (
     columns_of,
+    content_columns,
     local_contents,
     mismatches,
     split_content,
     task_content_sha256,
 )
 from harness.evaluation.kept_tasks import KeptTask, build_tasks
+from harness.evaluation.local_data import undecoded
 from harness.evaluation.task_data import (
     data_fingerprint,
     hub_sources,
@@ -231,16 +234,17 @@ def _hub_contents(task: TaskSpec, tasks: Mapping[str, KeptTask]) -> dict[str, tu
     for member in task.benchmark.members:
         for split in splits_read(member, task):
             place, rows = f"{member.name}/{split}", tasks[member.name].dataset[split]
-            found[place] = place, rows_content(rows.to_list())
+            found[place] = place, rows_content(undecoded(rows).to_list())
     if found:
         return found
     for split, file in task.benchmark.split_files(task.num_shots).items():
         available = next(iter(tasks.values())).dataset[split].column_names
         columns = columns_of(task.benchmark, file, available)
+        wanted = content_columns(task.benchmark, file, available)
         rows = [
             row
             for member in tasks.values()
-            for row in member.dataset[split].select_columns(list(columns)).to_list()
+            for row in member.dataset[split].select_columns(wanted).to_list()
         ]
         found[split] = file, split_content(task.benchmark, columns, rows)
     return found
@@ -292,6 +296,6 @@ def _rows_sha256(tasks: Mapping[str, KeptTask], num_shots: int) -> str:
     for name, task in sorted(tasks.items()):
         digest.update(name.encode())
         for docs in (task.eval_docs, task.sampler.df if _shots(task, num_shots) else ()):
-            for doc in docs:
+            for doc in undecoded(docs) if isinstance(docs, Dataset) else docs:
                 digest.update(json.dumps(doc, sort_keys=True, default=str).encode())
     return digest.hexdigest()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.compute
-from datasets import Dataset
+from datasets import Dataset, Image
 
 from harness.errors import DataError
 from harness.evaluation.data_files import read_rows
@@ -34,6 +34,14 @@ def read_split(
         which = f" of {subject_column} '{subject}'" if subject_column and subject else ""
         raise DataError(f"{path}: it holds no row{which}; give the whole file")
     return Dataset.from_dict(table.to_pydict())
+
+
+def undecoded(rows: Dataset) -> Dataset:
+    """The rows with pictures as `{bytes, path}`, which `datasets` would make Pillow's of."""
+    for name, feature in rows.features.items():
+        if isinstance(feature, Image):
+            rows = rows.cast_column(name, Image(decode=False))
+    return rows
 
 
 def subjects_in(path: Path, subject_column: str) -> list[str]:

@@ -162,9 +162,8 @@ def _refusal(config: Mapping[str, Any]) -> str | None:
     output = config.get("output_type", "generate_until")
     if "class" in config:
         return "is a Python class of its own, not a YAML task: zbench does not run those"
-    for key in ("doc_to_image", "doc_to_audio"):
-        if config.get(key):
-            return f"shows a model pictures or sound ({key}): zbench scores text alone"
+    if config.get("doc_to_audio"):
+        return "plays sound to a model (doc_to_audio): zbench scores texts and pictures"
     if output not in DEFAULT_METRICS:
         known = ", ".join(DEFAULT_METRICS)
         return f"has the output type '{output}', which zbench does not run (it runs {known})"

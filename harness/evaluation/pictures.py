@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pandas
 import torch
 from lm_eval.api.instance import Instance
 
 from harness.errors import EvaluationError
-from harness.evaluation.loading import LoadedBenchmark
 from harness.models.pictures import (
     PassPictures,
     PictureFeatures,
@@ -169,27 +169,28 @@ def _place(request: Instance) -> str:
     return f"{request.task_name}: item {request.doc_id}"
 
 
-def picture_notes(loaded: LoadedBenchmark, pictures: RequestPictures) -> list[str]:
-    """What a reader of a benchmark's scores must know of its pictures."""
-    if not any(getattr(task, "MULTIMODAL", False) for task in loaded.tasks.values()):
-        return []
-    items = {
-        (name, request.doc_id): _has_picture(request)
-        for name, task in loaded.tasks.items()
-        for request in task.instances
-    }
-    if pictures.shown or not any(items.values()):
-        return []
-    return [
-        f"{sum(items.values())} of {len(items)} items have a picture that the model was not shown: "
-        "it has no image encoder"
-    ]
+def item_picture(request: Instance) -> str | None:
+    """A request's picture by the SHA-256 of its bytes; None where it has none that can be shown."""
+    try:
+        found = picture_of_request(request)
+    except EvaluationError:  # told where a model is to be shown it
+        return None
+    return None if found is None else found.sha256
 
 
-def _has_picture(request: Instance) -> bool:
-    found = _visuals(request)
-    while isinstance(found, list | tuple):
-        found = next((one for one in found if one is not None and one != ""), None)
-    if isinstance(found, Mapping):
-        found = found.get("bytes")
-    return found is not None
+def picture_notes(items: pandas.DataFrame, pictures: RequestPictures) -> list[str]:
+    """What a reader of the scores of items must know of their pictures."""
+    if "picture" not in items:
+        return []
+    has, notes = items["picture"].notna(), []
+    if has.any() and not pictures.shown:
+        notes.append(
+            f"{has.sum()} of {len(items)} items have a picture that the model was not shown: it "
+            "has no image encoder"
+        )
+    if "has_image" in items and (lost := int((items["has_image"] & ~has).sum())):
+        notes.append(
+            f"{lost} of {len(items)} items have a picture that the data lack; they were scored "
+            "without it"
+        )
+    return notes

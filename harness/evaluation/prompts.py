@@ -88,7 +88,7 @@ def _prompt(task: TaskSpec, request: Any, tokenizer: PreTrainedTokenizerBase) ->
             context, scored = encoder.pair(*request.args[:2])  # behind them is a picture
         case "loglikelihood_rolling":
             context, scored = [encoder.prefix_token_id], encoder.tok_encode(request.args[0])
-        case _ if task.benchmark.protocol.name == "paper":
+        case _ if task.benchmark.protocol.generates:
             context = list(GeneratingModel.encode_prompt(encoder, request.args[0]))
         case _:
             context = encoder.tok_encode(request.args[0])

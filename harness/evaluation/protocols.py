@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.evaluation.paper.matching import RESPONSE_FLAGS
+from harness.evaluation.scienceqa.matching import RESPONSE_FLAGS as SCIENCEQA_FLAGS
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,10 @@ class Protocol:
     generates: bool = False
     """Whether responses are generated. Its tokens are those of the prompts and the responses then;
     else those of the trie of the requests, each of which a model is given once."""
+    judge: str | None = None
+    """`module:function` that takes a response, the options and the number of the right one, and
+    gives a verdict: `right`, `prediction` (an option's number, or None) and the response flags.
+    None where nothing is generated."""
     response_flags: tuple[str, ...] = ()
     """What its tasks count of the responses beside the metrics: fields of their results."""
 
@@ -45,8 +50,20 @@ PAPER = Protocol(
     scorer="harness.evaluation.paper.run:score_benchmarks",
     mark="paper",
     generates=True,
+    judge="harness.evaluation.paper.matching:judge",
     response_flags=RESPONSE_FLAGS,
 )
 """The protocol of the published ARC, MMLU and TruthfulQA numbers: see docs/paper-protocol.md."""
 
-PROTOCOLS: Mapping[str, Protocol] = {one.name: one for one in (LM_EVAL, PAPER)}
+SCIENCEQA = Protocol(
+    name="scienceqa",
+    title="ScienceQA's protocol",
+    scorer="harness.evaluation.paper.run:score_benchmarks",
+    mark="scienceqa",
+    generates=True,
+    judge="harness.evaluation.scienceqa.matching:judge",
+    response_flags=SCIENCEQA_FLAGS,
+)
+"""The protocol of the published ScienceQA numbers: see docs/benchmarks.md."""
+
+PROTOCOLS: Mapping[str, Protocol] = {one.name: one for one in (LM_EVAL, PAPER, SCIENCEQA)}

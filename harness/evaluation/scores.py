@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import pandas
@@ -59,11 +60,13 @@ def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def prompts_sha256(loaded: LoadedBenchmark) -> str:
-    """The identity of a benchmark's prompts: of the texts of its requests, in order."""
+    """The identity of a benchmark's prompts: of its requests' texts and pictures, in order."""
     digest = hashlib.sha256()
     for name, task in loaded.tasks.items():
         for request in task.instances:
             texts = [part for part in request.args if isinstance(part, str)]
+            shown = task.pictures[int(request.doc_id)] if task.shows_pictures else None
+            texts += [] if shown is None else [shown]
             digest.update(json.dumps([name, *texts]).encode())
     return digest.hexdigest()
 
@@ -258,12 +261,24 @@ def _note(
 
 def item_keys(loaded: LoadedBenchmark, name: str, sample: Mapping[str, Any]) -> dict[str, Any]:
     """What names an item of an lm-eval task: `task`, `doc_id`, and as `question_id` the data set's
-    own id, else a hash of its content.
+    own id, else a hash of its content. Of a task with pictures also `picture`: the SHA-256 of the
+    item's, or None.
     """
-    own = question_id(loaded.task.benchmark, sample["doc"])
-    return {"task": name, "doc_id": int(sample["doc_id"]), "question_id": own}
+    task, doc_id = loaded.tasks[name], int(sample["doc_id"])
+    picture = task.pictures[doc_id] if task.shows_pictures else None
+    own = question_id(loaded.task.benchmark, sample["doc"], picture)
+    keys = {"task": name, "doc_id": doc_id, "question_id": own}
+    return keys | ({"picture": picture} if task.shows_pictures else {})
 
 
-def item_facts(loaded: LoadedBenchmark, sample: Mapping[str, Any]) -> dict[str, Any]:
-    """What the data set says of an item, in the benchmark's `item_columns`."""
-    return {column: sample["doc"][column] for column in loaded.task.benchmark.item_columns}
+def item_facts(loaded: LoadedBenchmark, name: str, sample: Mapping[str, Any]) -> dict[str, Any]:
+    """What the data set says of an item, in the benchmark's `item_columns`, and what its
+    `item_function` makes of that.
+    """
+    benchmark, doc, task = loaded.task.benchmark, sample["doc"], loaded.tasks[name]
+    facts = {column: doc[column] for column in benchmark.item_columns}
+    if benchmark.item_function is None:
+        return facts
+    module, _, function = benchmark.item_function.partition(":")
+    picture = task.pictures[int(sample["doc_id"])] if task.shows_pictures else None
+    return facts | getattr(import_module(module), function)(doc, picture)

@@ -80,7 +80,7 @@ def score_benchmarks(
         notices = [SILENT] if benchmark.task.name in silent else []
         cause = partial(overflow_cause, model, precision)
         items, notes = _items(benchmark, results["samples"], scorer, cause)
-        notices += [*notes, *picture_notes(benchmark, scorer.pictures)]
+        notices += [*notes, *picture_notes(items, scorer.pictures)]
         scores = task_scores(
             benchmark,
             results,
@@ -164,7 +164,7 @@ def _item(loaded: LoadedBenchmark, name: str, sample: dict[str, Any]) -> dict[st
     ]
     return {
         **item_keys(loaded, name, sample),
-        **item_facts(loaded, sample),
+        **item_facts(loaded, name, sample),
         "choices_loglikelihoods": log_likelihoods,
         "choice_lengths": lengths,
         "prediction": int(np.argmax(log_likelihoods)),

@@ -23,7 +23,6 @@ from harness.errors import did_you_mean, shortened
 from harness.evaluation.benchmark import Benchmark, Decoding
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.evaluation.own_benchmarks import find_benchmark, takes_examples
-from harness.evaluation.protocols import PAPER
 from harness.evaluation.task_index import FORGETTING, index_of_folder, lm_eval_index
 from harness.evaluation.task_tree import TreeFault
 from harness.readers.files import Unreadable
@@ -118,9 +117,9 @@ class TaskSpec(Spec):
             raise ValueError(
                 f"{self.name} scores log-likelihoods and generates nothing: remove 'temperature'"
             )
-        if known.protocol is PAPER and (self.apply_chat_template or self.system_instruction):
+        if known.protocol.generates and (self.apply_chat_template or self.system_instruction):
             raise ValueError(
-                f"{self.name} has the prompts of the paper: remove 'apply_chat_template' and "
+                f"{self.name} has the prompts of its paper: remove 'apply_chat_template' and "
                 "'system_instruction'"
             )
         if self.name in FORGETTING and (self.apply_chat_template or self.system_instruction):

@@ -112,6 +112,26 @@ class Rows:
             rows.append(row)
         return rows
 
+    def scienceqa(self, count: int) -> list[dict[str, Any]]:
+        """Every second one has a picture; the data lack those of the last two of these."""
+        rows = []
+        for number in range(count):
+            choices = [self.text(1, 3) for _ in range(2 + number % 3)]
+            data = png((20 * number, 0, 255)) if number % 2 and number < count - 4 else None
+            row = {"pid": f"{number}", "question": f"{self.text(4, 9)}?", "choices": choices}
+            row |= {"answer": self.rng.randrange(len(choices)), "has_image": bool(number % 2)}
+            row |= {"hint": self.text(3, 6) if number % 3 else "", "subject": "natural science"}
+            row |= {"grade": f"grade{number + 1}" if number else None}
+            rows.append(row | {"image": data and {"bytes": data, "path": f"{number}.png"}})
+        return rows
+
+
+def png(colour: str | tuple[int, int, int]) -> bytes:
+    """A small picture of one colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
 
 def other_notes(note: str | None) -> list[str]:
     """A score's notes, but for that its tiny data are not the real ones of that name."""
@@ -130,6 +150,7 @@ def shared_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rows(root / "hellaswag" / "validation.parquet", rows.hellaswag(10))
     write_rows(root / "hellaswag" / "train.parquet", rows.hellaswag(14))
     write_rows(root / "truthfulqa_mc" / "validation.parquet", rows.truthfulqa(8))
+    write_rows(root / "scienceqa" / "test.parquet", rows.scienceqa(12))
     return root
 
 

@@ -50,9 +50,9 @@ def test_entries_are_consistent() -> None:
         assert benchmark.primary_metric in benchmark.metrics
         assert benchmark.eval_split in benchmark.files
         assert benchmark.few_shot_split is None or benchmark.few_shot_split in benchmark.files
-        assert benchmark.id_column is None or benchmark.id_column in benchmark.columns
+        columns = {*benchmark.columns, *benchmark.optional_columns}
+        assert {benchmark.id_column, benchmark.picture_column} <= {None, *columns}
         assert (benchmark.world == "demo") == name.startswith("demo_")
         own = name.startswith("demo_pictures")  # no real benchmark's analogue
         assert own or name.removeprefix("demo_") in BENCHMARKS
         assert {*benchmark.item_columns} <= {*benchmark.columns}
-        assert benchmark.picture_column is None or benchmark.picture_column in benchmark.columns

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -23,6 +22,7 @@ from harness.methods import METHODS
 from harness.models.pictures import PictureFeatures, pictures_of_rows, using_pictures
 from harness.readers.pictures import Picture
 from harness.testing.method_laws import perturb
+from tests.evaluation.conftest import png
 from tests.fixtures.pictures import ENCODER, NUM_FEATURES
 
 SIZES: dict[str, Any] = {
@@ -41,12 +41,6 @@ MODELS = [
     ("qwen3", "zero-init-linear"),  # whose keys are normed: the picture is in the prompt's rows
 ]
 GREEDY = Decoding(temperature=0.0, top_p=1.0, max_new_tokens=6)
-
-
-def png(colour: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 6), colour).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 PICTURES = [None, png("red"), png("green"), png("blue")]

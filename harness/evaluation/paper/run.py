@@ -1,9 +1,10 @@
-"""Runs benchmarks of the paper's protocol, and turns lm-eval's results into records."""
+"""Runs benchmarks whose responses a protocol judges, and turns lm-eval's results into records."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pandas
@@ -12,9 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from harness.evaluation.lm_eval_session import lm_eval_session, run_requests
 from harness.evaluation.loading import LoadedBenchmark
 from harness.evaluation.paper.documents import question_of
-from harness.evaluation.paper.matching import RESPONSE_FLAGS, judge
 from harness.evaluation.paper.model import GeneratingModel
 from harness.evaluation.pictures import EncodePictures, picture_notes
+from harness.evaluation.protocols import Protocol
 from harness.evaluation.scores import TaskOutcome, item_facts, item_keys, task_scores
 from harness.evaluation.tasks import DEFAULT_NUM_ROWS, TaskSpec, request_key
 
@@ -55,14 +56,14 @@ def score_benchmarks(
             results = run_requests(generating, [benchmark])
         items = items_frame(benchmark, results["samples"], generating)
         bos = tokenizer.bos_token_id
-        notices = picture_notes(benchmark, generating.pictures)
+        notices = picture_notes(items, generating.pictures)
         scores = task_scores(
             benchmark,
             results,
             generating,
             warnings=notices,
             deviations=_deviations(benchmark.task, generating),
-            response_flags=partial(_count_flags, items),
+            response_flags=partial(_count_flags, items, benchmark.task.benchmark.protocol),
             key=request_key(benchmark.task),
             precision=precision,
             # The protocol puts it there, whatever the tokenizer does.
@@ -85,7 +86,10 @@ def items_frame(
     `prediction` (number of the option that it is taken for, missing where none), `gold`, `acc`, and
     one column per response flag.
     """
-    rows = []
+    protocol = loaded.task.benchmark.protocol
+    assert protocol.judge is not None
+    module, _, function = protocol.judge.partition(":")
+    judge, rows = getattr(import_module(module), function), []
     for name in loaded.tasks:
         for sample in samples[name]:
             text = sample["filtered_resps"][0]
@@ -94,14 +98,14 @@ def items_frame(
             rows.append(
                 {
                     **item_keys(loaded, name, sample),
-                    **item_facts(loaded, sample),
+                    **item_facts(loaded, name, sample),
                     "response": text,
                     "num_tokens": len(response.tokens),
                     "ended": response.ended,
                     "prediction": judge(text, question.options, question.gold).prediction,
                     "gold": question.gold,
                     "acc": float(sample["acc"]),
-                    **{flag: bool(sample[flag]) for flag in RESPONSE_FLAGS},
+                    **{flag: bool(sample[flag]) for flag in protocol.response_flags},
                 }
             )
     frame = pandas.DataFrame(rows)
@@ -109,9 +113,9 @@ def items_frame(
     return frame
 
 
-def _count_flags(items: pandas.DataFrame, members: list[str]) -> dict[str, int]:
+def _count_flags(items: pandas.DataFrame, protocol: Protocol, members: list[str]) -> dict[str, int]:
     chosen = items[items["task"].isin(members)]
-    return {flag: int(chosen[flag].sum()) for flag in RESPONSE_FLAGS}
+    return {flag: int(chosen[flag].sum()) for flag in protocol.response_flags}
 
 
 def _deviations(task: TaskSpec, model: GeneratingModel) -> list[str]:
