@@ -42,12 +42,21 @@ class WinRate:
     num_losses: int
 
     @property
+    def stderr_at_half(self) -> float | None:
+        """The standard error that so many questions give at a win rate of one half, with as large a
+        share of ties; of several seeds an upper bound. None without a verdict, or of ties alone."""
+        total = self.num_wins + self.num_ties + self.num_losses
+        if not self.num_questions or self.num_ties == total:
+            return None
+        return 0.5 * math.sqrt((1 - self.num_ties / total) / self.num_questions)
+
+    @property
     def detectable(self) -> float | None:
         """The smallest distance from one half that so many questions show in 80% of cases."""
-        if not self.stderr:
+        stderr = self.stderr_at_half
+        if stderr is None or self.num_questions < 2:
             return None
-        spread = Spread(0.0, self.stderr**2, num_items=self.num_questions)
-        return detectable(spread, 1)
+        return detectable(Spread(0.0, stderr**2, num_items=self.num_questions), 1)
 
 
 @dataclass(frozen=True)

@@ -128,8 +128,11 @@ def bias_text(judgement: Judgement) -> str:
     bias = judgement.bias
     if bias.share is None:
         return "Position bias: unknown, no pair has a verdict in both orders."
+    head = f"of {bias.num_pairs:,} pairs with both verdicts"
+    if not bias.num_turned:
+        return f"Position bias: {head} none turns with the order."
     return (
-        f"Position bias: of {bias.num_pairs:,} pairs with both verdicts {bias.num_turned:,} "
+        f"Position bias: {head} {bias.num_turned:,} "
         f"({percent(bias.share, DIGITS)}%) turn with the order: {bias.num_first:,} for what is "
         f"shown first, {bias.num_second:,} for what is shown second, the rest between a win and a "
         "tie."
@@ -153,18 +156,18 @@ def _missing(judgement: Judgement) -> Iterator[str]:
 
 def power_lines(judgement: Judgement) -> Iterator[str]:
     """Yields what so many questions can show."""
-    wins = [line.win for line in judgement.methods if line.win.stderr]
+    wins = [line.win for line in judgement.methods if line.win.detectable]
     if not wins:
         return
     numbers = sorted({win.num_questions for win in wins})
-    errors = sorted(win.stderr or 0.0 for win in wins)
-    least = max(win.detectable or 0.0 for win in wins)
     given = " to ".join(dict.fromkeys((f"{numbers[0]:,}", f"{numbers[-1]:,}")))
-    size = " to ".join(dict.fromkeys(percent(error, DIGITS) for error in (errors[0], errors[-1])))
+    error = max(win.stderr_at_half or 0.0 for win in wins)
+    least = max(win.detectable or 0.0 for win in wins)
     yield (
-        f"What {given} questions can show: with standard errors of {size} points a win rate is "
-        f"told from 50% in 80% of cases where it is {percent(least, DIGITS)} points or more away; "
-        "smaller distances say nothing."
+        f"What {given} questions can show: with as many ties as here a win rate near 50% has a "
+        f"standard error of up to {percent(error, DIGITS)} points, and is told from 50% in 80% of "
+        f"cases where it is {percent(least, DIGITS)} points or more away; smaller distances say "
+        "nothing."
     )
 
 

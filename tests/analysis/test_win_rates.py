@@ -67,7 +67,8 @@ def test_the_80_questions_of_vicuna_have_an_error_of_five_points() -> None:
     found = win_rate(published("gpt4")[0][:, of_vicuna])
     assert found.num_questions == 80
     assert found.stderr == pytest.approx(0.0470, abs=5e-5)
-    assert found.detectable == pytest.approx(0.133, abs=5e-4)
+    assert found.num_ties == 1
+    assert found.detectable == pytest.approx(2.836 * 0.5 * math.sqrt(79 / 80 / 80), rel=1e-3)
 
 
 @REAL
@@ -100,8 +101,18 @@ def test_without_a_verdict_nothing_is_known() -> None:
 def test_eighty_questions_show_what_the_textbook_says() -> None:
     found = win_rate(np.array([[1.0, 0.0] * 40]))
     assert found.stderr == pytest.approx(0.5 * math.sqrt(80 / 79) / math.sqrt(80))
+    assert found.stderr_at_half == pytest.approx(0.5 / math.sqrt(80))
     # 1.990 + 0.846 standard errors, by Student's t with 79 degrees of freedom
-    assert found.detectable == pytest.approx(2.836 * found.stderr, rel=1e-3)
+    assert found.detectable == pytest.approx(2.836 * 0.5 / math.sqrt(80), rel=1e-3)
+
+
+def test_what_questions_can_show_does_not_depend_on_who_wins() -> None:
+    clear = win_rate(np.array([[1.0] * 79 + [0.0]]))
+    half = win_rate(np.array([[1.0, 0.0] * 40]))
+    tied = win_rate(np.array([[1.0, 0.5] * 40]))
+    assert clear.detectable == half.detectable
+    assert tied.stderr_at_half == pytest.approx(np.std([1, 0, 0.5, 0.5] * 20) / math.sqrt(80))
+    assert win_rate(np.full((1, 80), 0.5)).detectable is None
 
 
 def drawn(num: int, *, slope: float, intercept: float, seed: int = 0) -> tuple[np.ndarray, ...]:

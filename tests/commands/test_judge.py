@@ -136,7 +136,7 @@ def test_longer_answers_win_with_a_judge_that_likes_them(
     assert set(frame["judge_reported"]) == {"stub-judge-2"}
     assert set(frame["shown_first"]) == {"answer", "reference"}
     table = page.with_name("win-rates.md").read_text()
-    assert "Position bias: of 24 pairs with both verdicts 0 (0.0%)" in table
+    assert "Position bias: of 24 pairs with both verdicts none turns" in table
     assert len(pd.read_csv(page.with_name("win-rates.csv"))) == 2
 
 

@@ -60,7 +60,7 @@ def test_win_rates_stand_with_errors_lengths_and_counts() -> None:
     assert "judge: judge 0" in table.subtitle
     said = " ".join((*table.notes, *table.caption))
     assert NOT_ALPACA_EVAL in said
-    assert "What 20 questions can show: with standard errors of 9.9 points" in said
+    assert "has a standard error of up to 11.2 points" in said
     (paired,) = paired_table(grid, grid.judgements[0])
     assert texts(paired, 0)[2:5] == ["lora", "base", "+50.0 ± 11.5"]
     assert "|" in to_markdown(table)
