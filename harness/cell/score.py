@@ -13,6 +13,7 @@ from harness.cell.settings import CellContext
 from harness.data.pins import training_note
 from harness.errors import EvaluationError
 from harness.grid.folders import items_path
+from harness.methods.zero_init.pictures import trained_with
 from harness.models.devices import is_out_of_memory
 from harness.records.environment import describe_environment
 from harness.records.events import Scoring
@@ -69,7 +70,7 @@ def score_cell(
     content = result.train.data_content_sha256 if result.train else None
     if cell.train is None:
         result = replace(result, environment=environment)
-    encoder = PictureEncoder.of(context, result.image_encoder)
+    encoder = PictureEncoder.of(context, result.image_encoder or trained_with(model))
     for group in scored_together(tasks):
         start = time.monotonic()
         outcomes = _evaluate(context, base, model, group, encoder)

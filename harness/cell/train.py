@@ -28,6 +28,7 @@ from harness.grid.folders import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, STEPS_FILE
 from harness.grid.schema import Cell
 from harness.methods import METHODS
 from harness.methods.method import TelemetryCallback
+from harness.methods.zero_init.pictures import record_encoder
 from harness.models.devices import is_out_of_memory
 from harness.models.loading import count_parameters, save_trained, trained_parameters
 from harness.models.positions import length_note
@@ -281,6 +282,8 @@ def save_training(
     cell, folder = context.cell, context.folder
     base_name = cell.model.source or cell.model.path
     adapter = folder / ADAPTER_FOLDER
+    if output.image_encoder:
+        record_encoder(model, output.image_encoder)
     save_trained(model, adapter, base_name=base_name, tensors=output.gathered_tensors)
     result = replace(output.result, weights_sha256=trained_sha256(adapter))
     steps = [{**vars(step), **step.statistics} for step in output.records]

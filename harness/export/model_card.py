@@ -11,6 +11,8 @@ from harness.evaluation.shown import shown_result
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.cells import SOURCES
 from harness.grid.schema import Cell
+from harness.methods.zero_init.options import image_encoder_of
+from harness.models.image_encoder import ImageEncoderSpec
 from harness.records.results import CellResult
 
 CARD_FILE = "README.md"
@@ -31,7 +33,7 @@ def model_card(cell: Cell, result: CellResult, *, whole_model: bool = False) -> 
         "---\n" + yaml.safe_dump(head, sort_keys=False) + "---",
         f"# {cell.method_title} on {cell.model_name}",
         _origin(cell, result),
-        _usage(base, whole_model),
+        _usage(base, whole_model, image_encoder_of(cell.options)),
         "## Scores\n\n" + _scores(result),
         "## The grid that trains it again\n\n"
         "`zbench run-grid` on this file makes a cell of the same id, "
@@ -54,9 +56,18 @@ def _origin(cell: Cell, result: CellResult) -> str:
     return " ".join(lines)
 
 
-def _usage(base: str, whole_model: bool) -> str:
+def _usage(base: str, whole_model: bool, encoder: ImageEncoderSpec | None) -> str:
     if whole_model:
         return "Load it with `transformers.AutoModelForCausalLM.from_pretrained(folder)`."
+    pictured = encoded = ""
+    if encoder is not None:
+        pictured = "with harness.pictures(model, images):\n    model.generate(...)\n"
+        layers = ", ".join(map(str, encoder.scales))
+        encoded = (
+            f"\n\nIt looks at pictures by `{encoder.source or encoder.path}`, frozen: the class "
+            f"tokens after layers {layers}. adapter_config.json states which weights those are; "
+            "other ones are refused."
+        )
     return (
         "```python\n"
         "import harness  # of zbench: makes PEFT know its methods\n"
@@ -64,7 +75,7 @@ def _usage(base: str, whole_model: bool) -> str:
         "from transformers import AutoModelForCausalLM\n\n"
         f"base = AutoModelForCausalLM.from_pretrained({base!r})\n"
         "model = PeftModel.from_pretrained(base, folder)\n"
-        "```"
+        f"{pictured}```{encoded}"
     )
 
 
@@ -134,4 +145,5 @@ def _tasks(tasks: Sequence[TaskSpec]) -> dict[str, Any]:
 def _written(spec: Any) -> dict[str, Any]:
     """A spec's settings as a grid file has them, without those that are None."""
     settings: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
+    settings.get("image_encoder", {}).pop("sha256", None)  # found with the files again
     return settings

@@ -97,7 +97,8 @@ class OwnEncoders:
 
     def _settled(self, choice: MethodChoice) -> MethodChoice:
         encoder = image_encoder_of(choice.options)
-        if encoder is None or encoder not in self.contents:
+        stated = OPTION in type(choice.options).model_fields  # an imported adapter's are its own
+        if not stated or encoder is None or encoder not in self.contents:
             return choice
         named = encoder.model_copy(update={"sha256": self.contents[encoder]})
         options = choice.options.model_copy(update={OPTION: named})
@@ -105,8 +106,10 @@ class OwnEncoders:
 
     def fault_of(self, cells: Iterable[Cell]) -> str | None:
         """Why it is not known what pictures of some of the cells are encoded with."""
-        found = (image_encoder_of(cell.options) for cell in cells)
-        return next((self.faults[one] for one in found if one in self.faults), None)
+        if not self.faults:
+            return None
+        own = (cell.options for cell in cells if OPTION in type(cell.options).model_fields)
+        return next((self.faults[one] for one in image_encoders(own) if one in self.faults), None)
 
 
 def find_own_encoders(grid: GridSpec, data_root: Path | None, runs: Runs) -> OwnEncoders:
@@ -114,8 +117,9 @@ def find_own_encoders(grid: GridSpec, data_root: Path | None, runs: Runs) -> Own
     found = OwnEncoders()
     for folder in runs_folders(runs):
         data_root = readable_root(folder, data_root)
-    for spec in image_encoders(choice.options for choice in grid.choices):
-        if spec.source is None and spec.sha256 is None:  # an imported adapter states it
+    own = (one.options for one in grid.choices if OPTION in type(one.options).model_fields)
+    for spec in image_encoders(own):
+        if spec.source is None:
             try:
                 found.contents[spec] = _content(spec, data_root, runs)
             except UsageError as fault:

@@ -49,8 +49,10 @@ class AdapterOptions(MethodOptions):
         """The encoder of pictures that its settings name; None where it takes none."""
         try:
             stated = read_adapter_config(Path(self.adapter)).get("options") or {}
-            entry = stated.get("image_encoder")
-            return None if entry is None else ImageEncoderSpec.model_validate(entry)
+            if (entry := stated.get("image_encoder")) is None:
+                return None
+            # The settings say its weights' content too, which it is compared by.
+            return ImageEncoderSpec.model_validate({**entry, "sha256": None})
         except (ZbenchError, ValidationError, OSError):  # told where the folder is checked
             return None
 

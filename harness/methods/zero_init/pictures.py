@@ -101,14 +101,22 @@ def record_encoder(model: Any, identity: Mapping[str, Any]) -> None:
     _active_config(model).image_encoder = dict(identity)
 
 
+def trained_with(model: Any) -> dict[str, Any]:
+    """The identity of the encoder that the model's active adapter was trained with; empty where it
+    takes no pictures or does not say it."""
+    try:
+        return _active_config(model).image_encoder or {}
+    except MethodError:
+        return {}
+
+
 def check_trained_with(model: Any, identity: Mapping[str, Any]) -> None:
     """Refuses an encoder that is not the one of the model's active adapter, where that says it.
 
     Raises:
         ModelError: it gives other features.
     """
-    stated = _active_config(model).image_encoder
-    if stated is not None:
+    if stated := trained_with(model):
         check_features(stated, identity, HERE)
 
 
