@@ -28,7 +28,8 @@ FLAGS = {
     "status": COMMON | {"--only", "--watch", "--every", "--json"},
     "run-cell": COMMON | {"--tracking-uri", "--device", "--allow-data-mismatch", "--json"},
     "judge": COMMON
-    | {"--against", "--judge-model", "--judge-url", "--instructions", "--only", "--parallel"}
+    | {"--against", "--judge-model", "--judge-url", "--judge-max-tokens", "--parallel"}
+    | {"--instructions", "--only"}
     | {"--temperature", "--top-p", "--max-new-tokens", "--seed"}
     | {"--yes", "--dry-run", "--reports-dir", "--json"},
     "compare": COMMON | {"--items", "--tracking-uri", "--json"},

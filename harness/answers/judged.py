@@ -63,6 +63,19 @@ def judged_pairs(meetings: Sequence[Meeting], log: VerdictLog, judge: Judge) -> 
     return found
 
 
+def cut_lines(meetings: Sequence[Meeting], log: VerdictLog, judge: Judge) -> list[str]:
+    """The line that says how many verdicts cannot be read since the judge was cut, if any are."""
+    shown = {one.identity for meeting in meetings for one in meeting.pair.showings}
+    verdicts = [found for name in shown if (found := log.of(name).get(judge)) is not None]
+    cut = sum(one.choice is None and one.finish_reason == "length" for one in verdicts)
+    if not cut:
+        return []
+    return [
+        f"{cut:,} of {len(verdicts):,} verdicts were cut before the judge came to it ("
+        f"{judge.settings}); a judge that thinks at length needs a larger --judge-max-tokens"
+    ]
+
+
 def verdict_records(
     meetings: Sequence[Meeting], log: VerdictLog, judges: Sequence[Judge], reference: str
 ) -> Iterator[dict[str, object]]:

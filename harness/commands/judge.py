@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +23,7 @@ from harness.answers.contest import (
 from harness.answers.endpoint import Endpoint, key_of
 from harness.answers.instructions import read_set
 from harness.answers.judge_prompt import judge_prompt
-from harness.answers.judged import Meeting, judged_pairs, meetings_of
+from harness.answers.judged import Meeting, cut_lines, judged_pairs, meetings_of
 from harness.answers.judging import Asker, Showing, ask, missing_showings, tokens_of
 from harness.answers.store import (
     GREEDY,
@@ -38,6 +36,7 @@ from harness.answers.store import (
 from harness.answers.verdicts import Judge, VerdictLog
 from harness.commands.display import console, print_json, print_line, print_warnings
 from harness.commands.judge_files import judges_in_order, print_judged, write_judged
+from harness.commands.judge_progress import verdict_progress
 from harness.errors import UsageError, ZbenchError, shortened
 from harness.evaluation.benchmarks import Decoding
 from harness.grid.names import slug_of
@@ -52,8 +51,6 @@ if TYPE_CHECKING:
 
 JUDGE_FOLDER = "judge"
 """Inside the folder of a set's answers: one folder for each reference."""
-TOLD_SECONDS = 30.0
-"""Between two lines of progress in a log."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,8 @@ class JudgeOptions:
     against: str
     model: str
     url: str | None
+    max_tokens: int | None
+    """That the judge may write for a verdict; None for the prompt's own."""
     instructions: str | None
     """The set, and below how its answers were generated: as `generate` takes them."""
     seeds_root: Path | None
@@ -94,7 +93,9 @@ def judge_command(
         1 where the asking broke off, else 0.
     """
     screen = console(quiet=as_json)
-    asker = Asker(options.model, judge_prompt())
+    prompt = judge_prompt()
+    most = options.max_tokens or prompt.max_tokens
+    asker = Asker(options.model, replace(prompt, max_tokens=most))
     endpoint = _endpoint(options, screen)
     log = VerdictLog(grid.runs_dir)
     judging = _judging(grid, options, asker, log)
@@ -119,6 +120,7 @@ def judge_command(
     if fault is not None and asker.current(log) is None:
         raise fault
     judges = judges_in_order(judging.meetings, log, asker.current(log) or asker.judge(""))
+    told += cut_lines(judging.meetings, log, judges[0])
     judged = _judged(grid, judging, judges, log, told)
     folder = _folder(grid, judging, reports_dir)
     files = write_judged(judged, judging.meetings, log, judges, folder)
@@ -289,35 +291,13 @@ def _ask(
     screen: Console,
 ) -> list[str]:
     """Asks for all; what was refused, in a line."""
-    with _progress(screen, len(missing)) as one_more:
+    with verdict_progress(screen, len(missing)) as one_more:
         asked = ask(
             missing, endpoint, asker, log, parallel=parallel, on_verdict=lambda _: one_more()
         )
     if not asked.refused:
         return []
     return [f"{len(asked.refused)} requests were refused, the first: {asked.refused[0]}"]
-
-
-@contextmanager
-def _progress(screen: Console, total: int) -> Iterator[Any]:
-    """Shows how many verdicts have come: a bar, in a log lines now and then."""
-    if screen.is_terminal:
-        from rich.progress import Progress
-
-        with Progress(console=screen, transient=True) as bar:
-            task = bar.add_task("verdicts", total=total)
-            yield lambda: bar.advance(task)
-        return
-    count, told = 0, time.monotonic()
-
-    def one_more() -> None:
-        nonlocal count, told
-        count += 1
-        if count == total or time.monotonic() - told > TOLD_SECONDS:
-            told = time.monotonic()
-            print_line(screen, f"  {count:,} of {total:,} verdicts")
-
-    yield one_more
 
 
 def _judged(

@@ -40,6 +40,12 @@ def judge_command(
             "--judge-url", help="OpenAI-compatible; its key: ZBENCH_JUDGE_API_KEY, OPENAI_API_KEY."
         ),
     ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--judge-max-tokens", min=1, help="That the judge may write per verdict; default 2048."
+        ),
+    ] = None,
     instructions: InstructionsOption = None,
     temperature: TemperatureOption = 0.0,
     top_p: TopPOption = 1.0,
@@ -71,6 +77,7 @@ def judge_command(
         against=against,
         model=model,
         url=url,
+        max_tokens=max_tokens,
         instructions=instructions,
         seeds_root=data_root,
         decoding=Decoding(temperature, top_p, max_new_tokens, seed),

@@ -208,6 +208,24 @@ def test_a_garbled_judge_gives_no_number(
     assert "Unreadable: 48 of 48 verdicts (100.0%)" in page
 
 
+def test_a_judge_that_is_cut_is_told_and_may_write_more(
+    answered: OpenGrid, server: JudgeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def thinking(shown: Shown) -> Scripted:
+        if shown.body["max_tokens"] < 4000:
+            return Scripted("<think>Let me see", finish_reason="length")
+        return Scripted("<think>[[B]]? No.</think>[[A]]")
+
+    server.script = thinking
+    assert judge(server, "--yes") == 0
+    notes = record(capsys)["notes"]
+    assert any("48 of 48 verdicts were cut" in note for note in notes)
+    assert judge(server, "--yes", "--judge-max-tokens", "4000") == 0  # another judge
+    first, second = record(capsys)["judges"]
+    assert (first["num_unreadable"], second["num_unreadable"]) == (0, 48)
+    assert first["judge"].endswith("at most 4000 tokens")
+
+
 def test_equal_answers_are_ties_without_a_request(
     folder: Path, server: JudgeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
