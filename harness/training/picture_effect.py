@@ -21,8 +21,10 @@ PROBED = 32
 """Training examples that are measured on: the first ones with a picture."""
 EFFECT, CHANGES = "picture_effect", "picture_changes"
 """Names of the two metrics, see `picture_effect`."""
-NO_EFFECT_NATS = 1e-3
-"""Below this the log-likelihood of a label token is said not to depend on the picture."""
+NO_EFFECT_NATS, NO_CHANGES = 0.05, 0.1
+"""Below both of them the answers are said not to depend on the picture. In the grid demo-pictures
+they are 3.6 and 0.97 after a training in which the projection has a rate of 0.003; with the
+prompts' rate of 0.1 it saturates, and they are 0.015 and 0.06."""
 
 
 def picture_effect(
@@ -103,12 +105,15 @@ class PictureEffect(Callback):
     @property
     def note(self) -> str | None:
         """What a reader must know where the pictures do nothing after the training."""
-        effect = self._last.get(EFFECT)
-        if effect is None or not effect < NO_EFFECT_NATS or self._last[CHANGES] > 0:
+        if not self._last:
+            return None
+        effect, changes = self._last[EFFECT], self._last[CHANGES]
+        if effect >= NO_EFFECT_NATS or changes >= NO_CHANGES:
             return None
         return (
-            "another picture does not change the answers: it moves the log-likelihood of a label "
-            f"token by {effect:.2g} nats; set a lower train.image_learning_rate"
+            f"another picture does not change the answers: on {len(self.examples)} training rows "
+            f"it moves the log-likelihood of a label token by {effect:.2g} nats, and a most likely "
+            f"token of {changes:.0%} of them; set a lower train.image_learning_rate"
         )
 
     def _arguments(

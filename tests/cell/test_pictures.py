@@ -41,6 +41,7 @@ from tests.fixtures.picture_files import drawn
 from tests.fixtures.tiny_clip import SPEC, write_clip
 from tests.integration.test_end_to_end import grid_text
 
+GRIDS = Path(cell_run.__file__).parents[1] / "grids"
 NUMBERS = ("one", "two", "three", "four")
 BYTES = [drawn(number) for number in range(4)]
 
@@ -286,3 +287,31 @@ def test_a_broken_picture_is_told_by_its_row(
         training_pictures(context, data)
     assert len(str(fault.value).splitlines()) == 1
     assert not (tmp_path / FOLDER).exists() or not files_in(tmp_path)
+
+
+@pytest.mark.slow
+def test_at_the_prompts_rate_the_projection_saturates_and_the_result_says_so(
+    world: Path, tmp_path: Path
+) -> None:
+    raw = yaml.safe_load((GRIDS / "demo-pictures.yaml").read_text())
+    raw["train"]["epochs"] = 4
+    raw["methods"] = {"zero-init-linear": raw["methods"]["zero-init-linear"]}
+    raw["blocks"] = [{"methods": ["zero-init-linear"]}]
+    del raw["claims"]
+    train = raw["methods"]["zero-init-linear"]["train"]
+    notes = {}
+    for rate in (train["image_learning_rate"], train["learning_rate"]):
+        train["image_learning_rate"] = rate
+        (cell,) = expand(resolve_grid(raw, place="g.yaml"))
+        told: list[Event] = []
+        settings = RunSettings(runs_dir=tmp_path, data_root=world)
+        result = run_cell(cell.model_copy(update={"tasks": ()}), settings, told.append)
+        notes[rate] = trained(result).note
+        warned = [event.message for event in told if isinstance(event, Warned)]
+        assert [one for one in warned if "another picture" in one] == [
+            note for note in [notes[rate]] if note
+        ]
+    own, prompts = notes.values()
+    assert own is None
+    assert prompts is not None
+    assert prompts.startswith("another picture does not change the answers")
