@@ -194,11 +194,17 @@ def result_bytes(cell: Cell, num_items: int) -> float:
 
 
 def disk_needs(
-    states: Sequence[CellState], needs: Sequence[Need], runs_dir: Path, num_devices: int = 1
+    states: Sequence[CellState],
+    needs: Sequence[Need],
+    runs_dir: Path,
+    num_devices: int = 1,
+    *,
+    features: float = 0.0,
 ) -> DiskNeeds:
     """What the cells that are to do take on disk, `num_devices` of which train at once.
 
-    `needs` are those of `find_needs`; `runs_dir`, where results go, need not be there.
+    `needs` are those of `find_needs`; `runs_dir`, where results go, need not be there. `features`
+    of pictures are kept beside the results.
     """
     work = [state for state in states if state.status != "done"]
     results = 0.0
@@ -210,7 +216,7 @@ def disk_needs(
     folders = (runs_dir.absolute(), *runs_dir.absolute().parents)
     place = next(folder for folder in folders if folder.is_dir())
     return DiskNeeds(
-        results=results,
+        results=results + features,
         checkpoints=sum(untrained[:at_once]),
         downloads=sum(need.bytes or 0.0 for need in needs if not need.here),
         free=float(shutil.disk_usage(place).free),

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from harness.estimate import compute
+from harness.estimate import compute, pictures
 from harness.estimate.gpus import Gpu, find_gpu
 from harness.estimate.lengths import TrainingTokens
 from harness.estimate.needs import Need, find_needs
@@ -50,7 +50,7 @@ class CellEstimate:
     training_seconds: float | None
     scoring_seconds: float | None
     other_seconds: float
-    """Start and loading."""
+    """Start, loading, and a pass of the image encoder over the training pictures."""
     gpus: int
     peak_bytes: float | None
     """On each GPU."""
@@ -155,6 +155,8 @@ def estimate_grid(
     tokens_of = token_counter(runs_dir=runs_dir, data_root=data_root, num_rows=num_rows)
     work = [state for state in states if state.status != "done"]
     needs = find_needs(work, data_root)
+    untrained = [state.cell for state in work if not state.trained]
+    features = pictures.feature_bytes(untrained, tokens_of, data_root)
     return GridEstimate(
         name=hardware.lower(),
         gpu=gpu,
@@ -163,7 +165,7 @@ def estimate_grid(
         done_cells=len(states) - len(work),
         done_seconds=sum(_measured_seconds(state) for state in states),
         needs=tuple(needs),
-        disk=compute.disk_needs(work, needs, runs_dir),
+        disk=compute.disk_needs(work, needs, runs_dir, features=features),
     )
 
 
@@ -203,6 +205,8 @@ def estimate_cell(
         fits, note = _smaller_passes(state, precision, gpu, memory)
         notes.append(note)
     load_seconds = _model_bytes(cell, precision) / LOAD_BYTES_PER_SECOND
+    if tokens is not None:
+        load_seconds += pictures.encoding_seconds(cell, tokens.rows, data_root)
     return CellEstimate(
         cell_id=cell.id,
         label=cell.label,
@@ -274,7 +278,7 @@ def _scoring_flops(cell: Cell, scored: Sequence[ScoringTokens]) -> float:
 
 
 def _peak_bytes(state: CellState, precision: str, tokens: TrainingTokens | None) -> float | None:
-    scoring = compute.scoring_bytes(state.cell, precision)
+    scoring = compute.scoring_bytes(state.cell, precision) + pictures.encoder_bytes(state.cell)
     if state.trained:
         return scoring
     if tokens is None:
