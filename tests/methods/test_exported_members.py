@@ -32,6 +32,7 @@ def test_the_public_names_are_frozen() -> None:
             "Engine",
             "ExecutorLaws",
             "MethodLaws",
+            "PictureLaws",
             "perturb",
             "tiny_model",
             "token_ids",
