@@ -54,7 +54,8 @@ class PictureSheet:
     """Items of one benchmark, and the answers to them."""
 
     model: str
-    column: str
+    title: str
+    """The benchmark's."""
     benchmark: str
     metric: str
     methods: tuple[tuple[str, Seed], ...]
@@ -90,7 +91,7 @@ def picture_sheets(measured: Measurements) -> Iterator[PictureSheet]:
                 sides = _sides(measured, model, group, column)
                 if not sides or (model, known.data_folder) in told:
                     continue
-                sheet = _sheet(measured, model, column, group.settings[column], sides)
+                sheet = _sheet(measured, model, known.title, group.settings[column], sides)
                 if sheet is not None:
                     told.add((model, known.data_folder))
                     yield sheet
@@ -114,7 +115,7 @@ def _sides(measured: Measurements, model: str, group: Group, column: str) -> lis
 
 
 def _sheet(
-    measured: Measurements, model: str, column: str, setting: Setting, sides: Sequence[_Side]
+    measured: Measurements, model: str, title: str, setting: Setting, sides: Sequence[_Side]
 ) -> PictureSheet | None:
     data, benchmark, metric = measured.data, setting.benchmark, setting.metric
     first = data.items(sides[0].cell, benchmark)
@@ -136,7 +137,7 @@ def _sheet(
     items = [_item(item, pictures, texts, records, metric) for item in chosen]
     return PictureSheet(
         model,
-        column,
+        title,
         benchmark,
         metric,
         tuple((name_of(side.variant), side.seed) for side in sides),

@@ -86,7 +86,7 @@ def pictures_section(sheets: Sequence[PictureSheet]) -> str:
 
 
 def _head(sheet: PictureSheet) -> str:
-    return f"{sheet.model}: {sheet.column} ({sheet.benchmark} {sheet.metric})"
+    return f"{sheet.model}: {sheet.title} ({sheet.benchmark} {sheet.metric})"
 
 
 def _notes(sheet: PictureSheet) -> list[str]:

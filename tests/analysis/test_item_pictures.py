@@ -12,6 +12,9 @@ import pytest
 
 from harness.analysis import item_pictures
 from harness.analysis.item_pictures import stored_pictures
+from harness.analysis.item_texts import stored_texts
+from harness.demo.world import DATA
+from harness.evaluation.tasks import TaskSpec
 from harness.readers.pictures import Picture
 
 
@@ -55,6 +58,16 @@ def test_without_data_or_without_the_column_there_are_none(task, tmp_path: Path)
 def test_a_file_that_is_no_parquet_is_no_fault_of_the_report(task, tmp_path: Path) -> None:
     (tmp_path / "test.parquet").write_bytes(b"PAR1 and nothing")
     assert stored_pictures(task, tmp_path, [("mine", 0, "a")]) == {}
+
+
+def test_the_embedded_world_s_pictures_are_those_of_its_rows() -> None:
+    task = TaskSpec(name="demo_pictures")
+    texts = stored_texts(task, DATA)
+    wanted = [("demo_pictures", 0, "picture-000"), ("demo_pictures", 449, "picture-449")]
+    found = stored_pictures(task, DATA, wanted)
+    assert list(found) == wanted
+    assert all(one.check() == (48, 48) for one in found.values())
+    assert texts["demo_pictures/449", "picture-449"].options
 
 
 def test_it_imports_no_torch() -> None:
