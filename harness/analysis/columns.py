@@ -62,6 +62,8 @@ class Group:
     """0, 1, ... among the groups of a protocol."""
     deviations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By column: how scores deviate from the benchmark's definition."""
+    remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By column: what must be known of its scores besides, and is no deviation."""
     columns: tuple[str, ...] = ()
     """Columns of its tables in order, averages among them."""
     weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -145,13 +147,16 @@ class Group:
     @property
     def notes(self) -> tuple[str, ...]:
         """Deviations from the benchmarks' definitions and columns of another protocol."""
-        lines, deviating = [], dict[str, list[str]]()
+        lines, deviating, remarked = [], dict[str, list[str]](), dict[str, list[str]]()
         for column, setting in self.settings.items():
             if setting.protocol != self.protocol:
                 lines.append(f"{column}: measured with the {setting.protocol} protocol.")
             for deviation in self.deviations.get(column, ()):
                 deviating.setdefault(deviation, []).append(column)
+            for remark in self.remarks.get(column, ()):
+                remarked.setdefault(remark, []).append(column)
         lines += [f"{NOTED} {', '.join(columns)}{said}" for said, columns in deviating.items()]
+        lines += [f"{', '.join(columns)}{said}" for said, columns in remarked.items()]
         unscored: dict[str, list[str]] = {}
         for column in self.columns:
             for why in self.unscored.get(column, ()):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.columns import Group, Setting, is_missing, records_of
 from harness.analysis.layout import Column, Layout
+from harness.evaluation.shown import NOT_SHOWN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,12 +93,14 @@ def _group(
 ) -> Group:
     """A group; `whole`: with the columns that were not measured."""
     noted = {column: _deviations(rows[setting]) for column, setting in settings.items()}
+    told = {c: _deviations(rows[s], of_pictures=True) for c, s in settings.items()}
     averages = {title: column for title, column in columns.items() if column.weights}
     return Group(
         protocol=protocol,
         settings=settings,
         rank=rank,
         deviations={column: texts for column, texts in noted.items() if texts},
+        remarks={column: texts for column, texts in told.items() if texts},
         columns=tuple(
             title for title, one in columns.items() if one.is_shown and (whole or title in settings)
         ),
@@ -106,15 +109,18 @@ def _group(
     )
 
 
-def _deviations(frame: pd.DataFrame) -> tuple[str, ...]:
+def _deviations(frame: pd.DataFrame, *, of_pictures: bool = False) -> tuple[str, ...]:
     """Scores' notes, each with the models that it concerns unless it does all, and with the methods
-    unless it does all of theirs.
+    unless it does all of theirs; `of_pictures`: those about methods that take no pictures, which
+    are no deviations.
     """
     rows = list(zip(frame["model"], frame["method"], strict=True))
     noted: dict[str, list[tuple[str, str]]] = {}
     for row, note in zip(rows, frame["note"], strict=True):
-        if not is_missing(note):
-            noted.setdefault(str(note), []).append(row)
+        parts = [] if is_missing(note) else str(note).split("; ")
+        meant = [part for part in parts if part.endswith(NOT_SHOWN) == of_pictures]
+        if meant:
+            noted.setdefault("; ".join(meant), []).append(row)
     return tuple(
         f"{_concerned(concerned, rows)}: {note.rstrip('.')}." for note, concerned in noted.items()
     )

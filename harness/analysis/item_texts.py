@@ -118,7 +118,8 @@ def _keyed(benchmark: Benchmark, rows: Iterable[Row]) -> Iterator[tuple[Key, Row
 def _row_texts(
     benchmark: Benchmark, rows: Iterable[Mapping[str, Any]]
 ) -> Iterable[tuple[tuple[str, str], ItemText]]:
-    texts = [name for name in text_columns(benchmark) if name != benchmark.subject_column]
+    told = (benchmark.subject_column, *benchmark.item_columns)
+    texts = [name for name in text_columns(benchmark) if name not in told]
     for key, row in _keyed(benchmark, rows):
         question = "\n".join(str(row[name]) for name in texts if row[name])
         options = (benchmark.form and value_at(row, benchmark.form.options)) or ()

@@ -82,7 +82,8 @@ def order_lines(measured: Measurements) -> list[OrderLine]:
     """Scores with options as given and shuffled, of the cells that have both."""
     lines = []
     for benchmark in measured.benchmarks:
-        if not benchmark.endswith(SHUFFLED):
+        known = measured.benchmarks[benchmark]
+        if not benchmark.endswith(SHUFFLED) or known.picture_column is not None:
             continue
         names = benchmark.removesuffix(SHUFFLED), benchmark
         given, shuffled = (_by_cell(measured, name) for name in names)

@@ -42,9 +42,15 @@ def count_known(frame: pd.DataFrame, where: Where) -> Known:
 
 def chance_of_some(frame: pd.DataFrame | None, where: Where) -> float | None:
     """Expected score of answers drawn among the options; None where their number is not told."""
-    if frame is None or "num_options" not in frame:
+    if frame is None:
         return None
-    options = choose(frame, where)["num_options"].astype("float64")
+    mine = choose(frame, where)
+    if "num_options" in frame:
+        options = mine["num_options"].astype("float64")
+    elif "choices_loglikelihoods" in frame:
+        options = mine["choices_loglikelihoods"].map(len).astype("float64")
+    else:
+        return None
     return float((1 / options).mean()) if len(options) and options.notna().all() else None
 
 

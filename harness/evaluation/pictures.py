@@ -18,6 +18,7 @@ import torch
 from lm_eval.api.instance import Instance
 
 from harness.errors import EvaluationError
+from harness.evaluation.shown import NOT_SHOWN
 from harness.models.pictures import (
     PassPictures,
     PictureFeatures,
@@ -184,10 +185,7 @@ def picture_notes(items: pandas.DataFrame, pictures: RequestPictures) -> list[st
         return []
     has, notes = items["picture"].notna(), []
     if has.any() and not pictures.shown:
-        notes.append(
-            f"{has.sum()} of {len(items)} items have a picture that the model was not shown: it "
-            "has no image encoder"
-        )
+        notes.append(f"{has.sum()} of {len(items)} items have {NOT_SHOWN}")
     if "has_image" in items and (lost := int((items["has_image"] & ~has).sum())):
         notes.append(
             f"{lost} of {len(items)} items have a picture that the data lack; they were scored "

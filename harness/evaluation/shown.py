@@ -19,6 +19,9 @@ from harness.evaluation.tasks import TaskSpec
 from harness.records.results import CellResult
 from harness.records.scores import TaskScore, evaluations
 
+NOT_SHOWN = "a picture that the model was not shown: it has no image encoder"
+"""How the note ends of a score on items with pictures of a method that takes none. That is no
+deviation: the benchmark asks it the same."""
 OTHER_ITEMS = "scored on other items too"
 """How the note of a score begins that stands for several."""
 

@@ -9,6 +9,7 @@ import pytest
 from harness.analysis.measurements import Measurements
 from harness.analysis.published import load_published
 from harness.evaluation.benchmarks import BENCHMARKS
+from harness.evaluation.shown import NOT_SHOWN
 
 TABLE_COLUMNS = ("ARC-e", "ARC-c", "ARC avg", "MMLU", "HellaSwag", "TruthfulQA", "Average")
 
@@ -156,3 +157,20 @@ def test_a_protocol_that_is_not_known_is_told_by_its_name(results, answer) -> No
 def test_no_score_at_all_is_no_group(results) -> None:
     results.add("lora", 0, status="failed")
     assert groups_of(results) == ()
+
+
+def test_that_a_method_takes_no_pictures_is_told_and_no_deviation(results, answer) -> None:
+    note = f"2 of 4 items have {NOT_SHOWN}"
+    results.add("base", None, answer("1100", ["mmlu"]), note=f"{note}; cut at 512")
+    results.add("lora", 0, answer("1100", ["mmlu"]), note=note)
+    results.add("full", 0, answer("1110", ["mmlu"]))
+    (group,) = groups_of(results)
+    assert group.notes == (
+        "‡ MMLU (base): cut at 512.",
+        f"MMLU (base, lora): {note}.",
+    )
+    assert list(group.deviations) == ["MMLU"]
+    results.scores[0]["note"] = note
+    (group,) = groups_of(results)
+    assert group.deviations == {}
+    assert group.head("MMLU") == "MMLU"

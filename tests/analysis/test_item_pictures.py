@@ -67,7 +67,9 @@ def test_the_embedded_world_s_pictures_are_those_of_its_rows() -> None:
     found = stored_pictures(task, DATA, wanted)
     assert list(found) == wanted
     assert all(one.check() == (48, 48) for one in found.values())
-    assert texts["demo_pictures/449", "picture-449"].options
+    text = texts["demo_pictures/449", "picture-449"]
+    assert len(text.options) == 4
+    assert text.question.endswith("?")  # without what the records tell of the item
 
 
 def test_it_imports_no_torch() -> None:

@@ -132,3 +132,9 @@ def test_the_paper_s_records_have_its_flags_alone(results) -> None:
     add(results, 0, "1100")
     told = [name for name in score_records(find(results))[0] if name.startswith("responses_")]
     assert told == [f"responses_{name}" for name in RESPONSE_FLAGS]
+
+
+def test_shuffled_pictures_are_no_order_of_options(results) -> None:
+    add(results, 0, "1100", "1000")
+    known = {name: replace(one, picture_column="image") for name, one in ALONE.items()}
+    assert results.findings(known, tables=()).orders == ()
