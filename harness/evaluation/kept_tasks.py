@@ -31,7 +31,7 @@ from harness.evaluation.chat import prompts_key
 from harness.evaluation.items import columns_read
 from harness.evaluation.local_data import read_split, subjects_in, undecoded
 from harness.evaluation.own_benchmarks import SPLITS
-from harness.evaluation.pictures import item_picture
+from harness.evaluation.pictures import checked_picture
 from harness.evaluation.task_data import is_offline, local_files, member_files
 from harness.evaluation.task_files import folder_of
 from harness.evaluation.task_tree import tree_of
@@ -142,10 +142,16 @@ class KeptTask(ConfigurableTask):
 
     @property
     def pictures(self) -> Mapping[int, str | None]:
-        """Each item's picture by the SHA-256 of its bytes, where requests are built."""
+        """Each item's picture by the SHA-256 of its bytes, where requests are built.
+
+        Raises:
+            EvaluationError: one has several, or what is no picture.
+        """
         if self._pictures is None:
-            first = {int(one.doc_id): one for one in reversed(self.instances)}
-            self._pictures = {number: item_picture(one) for number, one in first.items()}
+            first: dict[int, Any] = {}
+            for request in self.instances:
+                first.setdefault(int(request.doc_id), request)
+            self._pictures = {number: checked_picture(one) for number, one in first.items()}
         return self._pictures
 
 

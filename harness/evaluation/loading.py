@@ -120,7 +120,7 @@ class LoadedBenchmark:
                 for where the task has `apply_chat_template`.
 
         Raises:
-            EvaluationError: lm-eval cannot make prompts of the rows.
+            EvaluationError: lm-eval cannot make prompts of the rows, or an item's picture is none.
         """
         settings = self.prompt_settings(chat_template)
         for name, member in self.tasks.items():
@@ -135,6 +135,8 @@ class LoadedBenchmark:
                     f"{name}: lm-eval cannot make prompts of {self.data_source} ("
                     f"{_first_bad_row(member)}{first_line(fault)}); look for an empty or wrong cell"
                 ) from fault
+            if member.shows_pictures:
+                _ = member.pictures  # which are looked at before anything is trained
         return sum(len(member.instances) for member in self.tasks.values())
 
     def prompt_settings(self, chat_template: ChatTemplate | None = None) -> dict[str, Any]:

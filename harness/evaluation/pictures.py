@@ -170,13 +170,17 @@ def _place(request: Instance) -> str:
     return f"{request.task_name}: item {request.doc_id}"
 
 
-def item_picture(request: Instance) -> str | None:
-    """A request's picture by the SHA-256 of its bytes; None where it has none that can be shown."""
-    try:
-        found = picture_of_request(request)
-    except EvaluationError:  # told where a model is to be shown it
+def checked_picture(request: Instance) -> str | None:
+    """A request's picture by the SHA-256 of its bytes; None where it has none.
+
+    Raises:
+        EvaluationError: it has several, or what is no picture.
+    """
+    found = picture_of_request(request)
+    if found is None:
         return None
-    return None if found is None else found.sha256
+    _check(request, found)
+    return found.sha256
 
 
 def picture_notes(items: pandas.DataFrame, pictures: RequestPictures) -> list[str]:

@@ -89,7 +89,7 @@ def test_what_is_wrong_is_told_in_a_line_each(folder: Path) -> None:
         ({"tasks": ["gsm8k"], "local_data": {"gsm8": {"test": "x"}}}, "local_data.gsm8: no task"),
         ({"tasks": ["gsm8k"], "local_data": {"gsm8k": "x"}}, "local_data.gsm8k: must be a mapping"),
         ({"tasks": ["humaneval"]}, "humaneval runs the code that a model writes: set"),
-        ({"tasks": ["mmmu_val"]}, "shows a model pictures or sound (doc_to_image)"),
+        ({"tasks": ["common_voice_en"]}, "plays sound to a model (doc_to_audio)"),
         ({"tasks": ["squadv2"]}, "'squadv2' is a Python class of its own"),
         ({"tasks": [{"name": "gsm8k", "files": []}]}, "'files' is a key of the grid"),
         ({"tasks": [{"name": "gsm8k", "fewshot_as_multiturn": True}]}, "needs 'apply_chat_templ"),
