@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import signal
 import weakref
@@ -22,7 +23,7 @@ from safetensors.torch import load_file
 import harness.cell.pictures as cell_pictures
 import harness.cell.run as cell_run
 from harness.cell.pictures import PictureEncoder, encode, training_pictures
-from harness.cell.run import run_cell
+from harness.cell.run import follow_cell, run_cell
 from harness.cell.settings import CellContext, RunSettings
 from harness.cell.train import read_training_data
 from harness.demo.world import write_world
@@ -36,6 +37,7 @@ from harness.readers.pictures import BadPicture, Picture
 from harness.records.events import Encoding, Event, StepDone, Warned
 from harness.records.picture_files import FOLDER
 from harness.records.results import CellResult, TrainResult, read_result
+from harness.training.process_group import RankInfo
 from harness.training.signals import Stopped
 from tests.fixtures.picture_files import drawn
 from tests.fixtures.tiny_clip import SPEC, write_clip
@@ -315,3 +317,38 @@ def test_at_the_prompts_rate_the_projection_saturates_and_the_result_says_so(
     assert own is None
     assert prompts is not None
     assert prompts.startswith("another picture does not change the answers")
+
+
+def _run_rank(rank: int, store: str, cell: Cell, runs_dir: Path, world: Path) -> None:
+    torch.set_num_threads(1)
+    settings = RunSettings(
+        runs_dir=runs_dir, data_root=world, rank_info=RankInfo(rank, 2, store, timeout_seconds=120)
+    )
+    if rank == 0:
+        run_cell(cell, settings, lambda event: None)
+    else:
+        follow_cell(cell, settings)
+
+
+@pytest.mark.slow
+def test_two_devices_train_what_one_does(folder: Path, world: Path, tmp_path: Path) -> None:
+    cell = cell_of(folder, image_learning_rate=0.005)
+    context = multiprocessing.get_context("spawn")
+    arguments = (str(tmp_path / "store"), cell, tmp_path / "two", world)
+    ranks = [context.Process(target=_run_rank, args=(rank, *arguments)) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    alone = run_cell(
+        cell, RunSettings(runs_dir=tmp_path / "one", data_root=world), lambda event: None
+    )
+    for rank in ranks:
+        rank.join(timeout=300)
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+    both = read_result(cell_folder(tmp_path / "two", cell))
+    assert both is not None
+    assert both.image_encoder == alone.image_encoder
+    assert trained(both).epoch_losses == pytest.approx(trained(alone).epoch_losses, rel=1e-5)
+    for name in ("picture_effect", "picture_changes"):
+        found, expected = (trained(one).final_statistics[name] for one in (both, alone))
+        assert found == pytest.approx(expected, rel=1e-3)
+    assert len(files_in(tmp_path / "two")) == 1
