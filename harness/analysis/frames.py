@@ -27,6 +27,7 @@ from harness.grid.seed_sd import SeedSds
 from harness.grid.status import CellState, is_trained
 from harness.methods import METHODS
 from harness.methods.zero_init.options import PromptOptions
+from harness.records.picture_effect import CHANGES, EFFECT
 from harness.records.results import CellResult, TrainResult
 from harness.records.scores import TaskScore
 
@@ -53,8 +54,6 @@ COSTS = (
     *("tokens_per_second", "peak_memory_bytes", "peak_learning_rate", "precision", "device"),
 )
 """Columns of the cells frame that are fields of a training's result."""
-EFFECT, CHANGES = "picture_effect", "picture_changes"
-"""Further ones: what another picture changes, named as in a training's `final_statistics`."""
 _NUMBERS = (
     *("final_gate_mean_abs", "final_gate_max_abs", EFFECT, CHANGES),
     *("expected_training_seconds", "expected_scoring_seconds"),

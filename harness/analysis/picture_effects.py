@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.analysis.frames import CHANGES, EFFECT
 from harness.analysis.measurements import Measurements
 from harness.analysis.variants import Variant
-
-IDLE_NATS = 1e-3
-"""Below this, and without an answer that changes, pictures are said to do nothing; as in
-`harness.training.picture_effect`."""
+from harness.records.picture_effect import CHANGES, EFFECT, does_nothing
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ def effect_lines(measured: Measurements) -> list[EffectLine]:
                 float(effects.mean()),
                 float(effects.min()),
                 float(changes.mean()),
-                int(((effects < IDLE_NATS) & (changes == 0)).sum()),
+                sum(map(does_nothing, effects, changes)),
             )
         )
     return lines

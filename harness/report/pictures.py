@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.analysis.findings import Findings
-from harness.analysis.picture_effects import IDLE_NATS
 from harness.analysis.picture_sheet import PictureSheet, SheetItem
 from harness.errors import printable
 from harness.readers.pictures import BadPicture, Picture
+from harness.records.picture_effect import NO_CHANGES, NO_EFFECT_NATS
 from harness.report.numbers import number, percent
 from harness.report.page import html
 from harness.report.render import Table, blocks
@@ -42,9 +42,9 @@ def effect_table(findings: Findings) -> list[Table]:
     notes = [
         f"{IDLE} {line.variant.model}, {findings.measured.row_name(line.variant)}: in "
         f"{line.num_idle} of {line.num_seeds} trainings pictures do nothing: another picture moves "
-        f"the log-likelihood of a label token by less than {IDLE_NATS:g} nats, and changes no "
-        "answer. At too high a learning rate the projection saturates: set a lower "
-        "train.image_learning_rate."
+        f"the log-likelihood of a label token by less than {NO_EFFECT_NATS:g} nats, and "
+        f"changes less than {NO_CHANGES:.0%} of the answers. At too high a learning rate the "
+        "projection saturates: set a lower train.image_learning_rate."
         for line in findings.picture_effects
         if line.num_idle
     ]

@@ -13,18 +13,13 @@ from dataclasses import replace
 import torch
 
 from harness.data.instructions import Example
+from harness.records.picture_effect import CHANGES, EFFECT, does_nothing
 from harness.training.callback import Callback, TrainingRun
 from harness.training.micro_batches import number_sequences
 from harness.training.step import TrainStep
 
 PROBED = 32
 """Training examples that are measured on: the first ones with a picture."""
-EFFECT, CHANGES = "picture_effect", "picture_changes"
-"""Names of the two metrics, see `picture_effect`."""
-NO_EFFECT_NATS, NO_CHANGES = 0.05, 0.1
-"""Below both of them the answers are said not to depend on the picture. In the grid demo-pictures
-they are 3.6 and 0.97 after a training in which the projection has a rate of 0.003; with the
-prompts' rate of 0.1 it saturates, and they are 0.015 and 0.06."""
 
 
 def picture_effect(
@@ -108,7 +103,7 @@ class PictureEffect(Callback):
         if not self._last:
             return None
         effect, changes = self._last[EFFECT], self._last[CHANGES]
-        if effect >= NO_EFFECT_NATS or changes >= NO_CHANGES:
+        if not does_nothing(effect, changes):
             return None
         return (
             f"another picture does not change the answers: on {len(self.examples)} training rows "

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from harness.analysis.item_texts import ItemText
-from harness.analysis.picture_effects import IDLE_NATS
 from harness.analysis.picture_sheet import MOST_ITEMS
 from harness.evaluation.benchmarks import BENCHMARKS
 from harness.grid.questions import TableSpec
@@ -190,8 +189,3 @@ def test_what_another_picture_changes_and_where_it_does_nothing(results, answer)
     (note,) = table.notes
     assert "in 1 of 2 trainings pictures do nothing" in note
     assert "image_learning_rate" in note
-
-
-def test_the_threshold_is_that_of_the_training() -> None:
-    module = pytest.importorskip("harness.training.picture_effect")
-    assert module.NO_EFFECT_NATS == IDLE_NATS

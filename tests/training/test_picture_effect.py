@@ -8,16 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from harness.records.picture_effect import CHANGES, EFFECT, NO_EFFECT_NATS
 from harness.records.results import TrainResult
 from harness.training.callback import Callback
 from harness.training.loop import fit
-from harness.training.picture_effect import (
-    CHANGES,
-    EFFECT,
-    NO_EFFECT_NATS,
-    PictureEffect,
-    picture_effect,
-)
+from harness.training.picture_effect import PictureEffect, picture_effect
 from harness.training.spec import TrainSpec
 from harness.training.step import TrainStep
 from tests.fixtures.pictures import (
