@@ -31,20 +31,23 @@ class PromptTelemetry:
     """The `TelemetryCallback` of a model that carries prompts.
 
     Metrics, named as in MLflow: those of `gate_statistics`; `gate/gradient_norm` over all gates and
-    `prompt/gradient_norm` over all else that is trained (free prompts or their generator), both
-    of the gradients as the optimizer takes them in the step that is read, clipped where the recipe
+    `prompt/gradient_norm` over free prompts or their generator, `prompt/image_gradient_norm` over
+    the projection of pictures where there is one, all of the gradients as the optimizer takes them in the step that is read, clipped where the recipe
     clips; and of the whole run `probe/prompt_mass_share/before`, `.../after` and
     `probe/prompt_norm_share/...`, means over layers and heads.
     """
 
     def __init__(self, model: nn.Module) -> None:
+        from harness.models.pictures import is_of_projection
+
         self.model = model
         self._prompts = [prompt for prompt in prompts_of(model) if prompt.gate is not None]
         self._gates = [prompt.gate for prompt in self._prompts if prompt.gate is not None]
         gates = {id(gate) for gate in self._gates}
-        trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
-        self._others = [parameter for parameter in trained if id(parameter) not in gates]
-        self._norms: list[torch.Tensor] = []
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self._projection = [p for name, p in named if is_of_projection(name)]
+        self._others = [p for name, p in named if id(p) not in gates and not is_of_projection(name)]
+        self._norms: dict[str, torch.Tensor] = {}
         self._last: dict[str, float] = {}
         self._readings: list[tuple[int, np.ndarray]] = []
         self._shares: dict[str, pd.DataFrame] = {}
@@ -59,22 +62,23 @@ class PromptTelemetry:
 
     def observe_gradients(self) -> None:
         """Computes the norms of the gradients, which the step clears."""
-        self._norms = [gradient_norm(self._others)]
+        self._norms = {"prompt/gradient_norm": gradient_norm(self._others)}
         if self._gates:
-            self._norms.append(gradient_norm(self._gates))
+            self._norms["gate/gradient_norm"] = gradient_norm(self._gates)
+        if self._projection:
+            self._norms["prompt/image_gradient_norm"] = gradient_norm(self._projection)
 
     def collect(self, step: int) -> dict[str, float]:
         """The gates after a step and the norms of its gradients: one host-device sync."""
         import torch
 
-        parts = [*_strengths(self._prompts), *self._norms]
+        parts = [*_strengths(self._prompts), *self._norms.values()]
         with torch.no_grad():
             values = torch.cat([part.detach().flatten() for part in parts]).cpu().numpy()
         num_norms = len(self._norms)
         gates, norms = values[: values.size - num_norms], values[values.size - num_norms :]
-        names = ("prompt/gradient_norm", "gate/gradient_norm")
-        self._last = dict(zip(names, map(float, norms), strict=False))
-        self._norms = []
+        self._last = dict(zip(self._norms, map(float, norms), strict=True))
+        self._norms = {}
         if self._prompts:
             strengths = gates.reshape(len(self._prompts), -1)
             self._readings.append((step, strengths))

@@ -22,6 +22,7 @@ from harness.training.loop import fit
 from harness.training.method_statistics import MethodStatistics
 from harness.training.progress import StepRecord
 from harness.training.spec import TrainSpec
+from tests.fixtures.pictures import looking, picture_features, with_pictures
 from tests.fixtures.tiny import adapted, random_examples, trained_state
 
 METHODS = ["random-init", "zero-init-linear", "zero-init-nonlinear"]
@@ -183,3 +184,18 @@ def test_one_softmax_has_no_gates_to_tell_of() -> None:
     assert gate_statistics(model) == {}
     assert not any(name.startswith("gate/") for name in result.final_statistics)
     assert result.final_statistics["prompt/gradient_norm"] > 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_projection_of_pictures_has_a_norm_of_its_own(name: str) -> None:
+    model = looking(name)
+    records: list[StepRecord] = []
+    fit(
+        model, with_pictures(EXAMPLES), TrainSpec(learning_rate=1e-3, batch_size=8, epochs=1),
+        seed=0, device="cpu", precision="fp32", pad_token_id=0, pictures=picture_features(),
+        callbacks=[MethodStatistics(None, PromptTelemetry(model)), OnStep(records.append)],
+    )  # fmt: skip
+    found = {n for n in records[0].statistics if n.endswith("gradient_norm")}
+    gates = {"gate/gradient_norm"} if name in GATED else set()
+    assert found == {"prompt/gradient_norm", "prompt/image_gradient_norm"} | gates
+    assert records[0].statistics["prompt/image_gradient_norm"] > 0
