@@ -9,7 +9,7 @@ from importlib.resources import files
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.columns import Group
+from harness.analysis.columns import Group, Setting
 from harness.analysis.stats import Estimate, binomial_stderr
 from harness.analysis.variants import BASE, Variant
 from harness.grid.column_sets import Where, columns_of
@@ -158,6 +158,13 @@ class Published:
             and theirs.shots in (None, ours.shots)
             and (theirs.temperature or 0.0) == (ours.temperature or 0.0)  # 0 is greedy
         )
+
+    def num_items(self, column: str, setting: Setting) -> int | None:
+        """Items of a published column that are those of a setting, however they were measured."""
+        theirs = self.columns.get(column)
+        if theirs is None or setting.limit is not None or theirs.benchmark not in setting.benchmark:
+            return None
+        return theirs.num_items if _same_items(theirs.where, setting.where) else None
 
     def stderr(self, row: PublishedRow, column: str) -> float:
         """Binomial standard error (0..1) of a published value.

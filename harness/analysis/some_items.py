@@ -41,8 +41,9 @@ def count_known(frame: pd.DataFrame, where: Where) -> Known:
 
 
 def chance_of_some(frame: pd.DataFrame | None, where: Where) -> float | None:
-    """Expected score of answers drawn among the options; None where their number is not told."""
-    if frame is None:
+    """Expected score of answers drawn among the options; None where their number is not told, or
+    not of all items whether they are meant."""
+    if frame is None or count_known(frame, where)[1] < len(frame):
         return None
     mine = choose(frame, where)
     if "num_options" in frame:

@@ -135,6 +135,15 @@ def test_chance_is_that_of_the_items_options(results) -> None:
     assert measured.chance(group, "Avg") == known["mine"].chance
 
 
+def test_of_items_that_are_not_all_told_no_chance_is_known(results) -> None:
+    known = {"mine": replace(BENCHMARKS["arc_easy"], name="mine")}
+    add(results, "lora", 0, [1, 0, 1, 0])  # one row has no subject
+    measured = Measurements(results.input(tables=(TABLE,), claims=()), known)
+    (group,) = measured.groups
+    assert measured.chance(group, "NAT") is None
+    assert measured.chance(group, "IMG") == (1 / 2 + 1 / 5) / 2
+
+
 def test_gpt3_s_published_results_give_the_published_columns(results) -> None:
     folder = Path(DATA_ROOT or "") / "scienceqa"
     if DATA_ROOT is None or not (folder / "gpt3_cot_predictions.json").is_file():

@@ -131,3 +131,15 @@ def test_items_of_a_task_that_nobody_counted_are_asked_for(tmp_path: Path) -> No
     (power,) = claim_powers(grid, [unknown], {})
     assert power.reach is None
     assert "number of items is not known here: ARC-e" in power.lacks
+
+
+def test_of_some_of_scienceqa_s_items_the_published_number_is_known() -> None:
+    found = {
+        (one.planned.group.protocol, one.planned.column): one
+        for one in powers_of("scienceqa-7b")
+        if one.planned.right.method == "text-only"
+    }
+    assert found["scienceqa", "IMG"].planned.items == ((1.0, 2017),)
+    assert found["lm-eval", "IMG"].planned.items == ((1.0, 2017),)
+    assert found["scienceqa", "IMG"].planned.published.value == pytest.approx(0.8032 - 0.7035)
+    assert found["lm-eval", "IMG"].planned.published is None
