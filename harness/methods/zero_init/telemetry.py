@@ -30,11 +30,12 @@ SHARES = ("mass", "norm")
 class PromptTelemetry:
     """The `TelemetryCallback` of a model that carries prompts.
 
-    Metrics, named as in MLflow: those of `gate_statistics`; `gate/gradient_norm` over all gates and
-    `prompt/gradient_norm` over free prompts or their generator, `prompt/image_gradient_norm` over
-    the projection of pictures where there is one, all of the gradients as the optimizer takes them in the step that is read, clipped where the recipe
-    clips; and of the whole run `probe/prompt_mass_share/before`, `.../after` and
-    `probe/prompt_norm_share/...`, means over layers and heads.
+    Metrics, named as in MLflow: those of `gate_statistics`; `gate/gradient_norm` over all gates,
+    `prompt/gradient_norm` over free prompts or their generator, and `prompt/image_gradient_norm`
+    over the projection of pictures where there is one, all of the gradients as the optimizer takes
+    them in the step that is read, clipped where the recipe clips; and of the whole run
+    `probe/prompt_mass_share/before`, `.../after` and `probe/prompt_norm_share/...`, means over
+    layers and heads.
     """
 
     def __init__(self, model: nn.Module) -> None:
