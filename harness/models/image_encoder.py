@@ -9,6 +9,7 @@ Shapes: N pictures, F features.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,14 +148,20 @@ def is_encoder_cached(spec: ImageEncoderSpec) -> bool:
     from huggingface_hub import snapshot_download
 
     assert spec.source is not None
-    try:
-        cached = snapshot_download(spec.source, revision=spec.revision, local_files_only=True)
-        check_encoder_folder(
-            Path(cached), width=spec.width, scales=spec.scales, pretrained=spec.pretrained
-        )
-    except (OSError, ValueError, ModelError, Unreadable):  # not there, cut off, or of another kind
-        return False
-    return True
+    for weights in (WEIGHTS, (PICKLED,)):
+        # Not there, cut off, or of another kind.
+        with contextlib.suppress(OSError, ValueError, ModelError, Unreadable):
+            cached = snapshot_download(
+                spec.source,
+                revision=spec.revision,
+                allow_patterns=[*SMALL_FILES, *weights],
+                local_files_only=True,
+            )
+            check_encoder_folder(
+                Path(cached), width=spec.width, scales=spec.scales, pretrained=spec.pretrained
+            )
+            return True
+    return False
 
 
 def check_encoder(spec: ImageEncoderSpec, data_root: Path | None) -> Path:
