@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.answers import ItemKey
 from harness.errors import ZbenchError, one_line
 from harness.evaluation.data_files import read_rows
-from harness.evaluation.items import question_id, text_columns, value_at
+from harness.evaluation.items import columns_read, question_id, text_columns, value_at
 from harness.evaluation.task_data import local_files, member_files
 from harness.evaluation.tasks import TaskSpec
+from harness.readers.pictures import Picture
 
 if TYPE_CHECKING:
     from harness.evaluation.benchmark import Benchmark, Member
@@ -77,7 +78,8 @@ def stored_texts(task: TaskSpec, data_root: Path | None) -> dict[tuple[str, str]
         if benchmark.members:
             return dict(_member_texts(task, data_root))
         path = local_files(task, data_root).get(benchmark.eval_split)
-        rows = [] if path is None else read_rows(path, benchmark.columns).to_pylist()
+        columns = [] if path is None else _columns(benchmark, path)
+        rows = [] if path is None else read_rows(path, columns).to_pylist()
         return dict(_row_texts(benchmark, rows))
     except (ZbenchError, OSError, KeyError, TypeError, ValueError):
         return {}  # the run itself tells what is wrong with them
@@ -111,8 +113,23 @@ def _keyed(benchmark: Benchmark, rows: Iterable[Row]) -> Iterator[tuple[Key, Row
         task = benchmark.name
         if benchmark.subject_column is not None:
             task += f"_{row[benchmark.subject_column]}"
-        yield (f"{task}/{seen[task]}", question_id(benchmark, row)), row
+        own = question_id(benchmark, row, _picture_sha256(benchmark, row))
+        yield (f"{task}/{seen[task]}", own), row
         seen[task] += 1
+
+
+def _columns(benchmark: Benchmark, path: Path) -> list[str]:
+    """What is read of a file: its pictures only where items have no other name."""
+    columns = columns_read(benchmark, path)
+    has_id = benchmark.id_column in columns
+    return [one for one in columns if not (has_id and one == benchmark.picture_column)]
+
+
+def _picture_sha256(benchmark: Benchmark, row: Row) -> str | None:
+    """The identity of a row's picture, which is in the name of an item without an id."""
+    value = row.get(benchmark.picture_column) if benchmark.picture_column else None
+    data = value.get("bytes") if isinstance(value, Mapping) else value
+    return Picture.of(data).sha256 if isinstance(data, bytes) else None
 
 
 def _row_texts(

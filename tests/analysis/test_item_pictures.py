@@ -14,6 +14,7 @@ from harness.analysis import item_pictures
 from harness.analysis.item_pictures import stored_pictures
 from harness.analysis.item_texts import stored_texts
 from harness.demo.world import DATA
+from harness.evaluation.items import question_id
 from harness.evaluation.tasks import TaskSpec
 from harness.readers.pictures import Picture
 
@@ -70,6 +71,35 @@ def test_the_embedded_world_s_pictures_are_those_of_its_rows() -> None:
     text = texts["demo_pictures/449", "picture-449"]
     assert len(text.options) == 4
     assert text.question.endswith("?")  # without what the records tell of the item
+
+
+@pytest.mark.parametrize("has_id", [True, False])
+def test_scienceqa_s_texts_are_found_with_their_pictures(tmp_path: Path, has_id: bool) -> None:
+    rows = pd.DataFrame(
+        {
+            "pid": ["7", "9"],
+            "question": ["Which?", "Which?"],
+            "choices": [["a", "b"], ["a", "b"]],
+            "answer": [0, 1],
+            "hint": ["", "A hint."],
+            "image": [{"bytes": b"one", "path": None}, None],
+        }
+    )
+    (tmp_path / "scienceqa").mkdir()
+    shown = rows if has_id else rows.drop(columns="pid")
+    shown.to_parquet(tmp_path / "scienceqa" / "test.parquet")
+    task = TaskSpec(name="paper_scienceqa")
+    known = task.benchmark
+    picture = Picture.of(b"one")
+    names = [
+        question_id(known, row, one)
+        for row, one in zip(shown.to_dict("records"), (picture.sha256, None), strict=True)
+    ]
+    texts = stored_texts(task, tmp_path)
+    assert texts["paper_scienceqa/0", names[0]].options == ("a", "b")
+    assert texts["paper_scienceqa/1", names[1]].question == "Which?\nA hint."
+    wanted = [("paper_scienceqa", n, name) for n, name in enumerate(names)]
+    assert stored_pictures(task, tmp_path, wanted) == {wanted[0]: picture}
 
 
 def test_it_imports_no_torch() -> None:
