@@ -229,4 +229,4 @@ def test_memory_that_runs_out_is_no_fault_of_the_data(
         loaded.build_requests()
     monkeypatch.setattr(loading, "build_tasks", full)
     with pytest.raises(MemoryError):
-        load_benchmark(TaskSpec(name="arc_easy", limit=3), shared_root)
+        load_benchmark(TaskSpec(name="arc_easy", limit=11), shared_root)
