@@ -4,7 +4,8 @@ Words are as in GPT-3's study of contamination (Brown et al. 2020, "Language Mod
 Learners", appendix C) and in lm-eval's `decontamination/janitor.py`: lower case, punctuation
 removed, split at blanks; 13 of them are an n-gram there too. Of an item its question counts (its
 `question`, else what lm-eval's task names for decontamination, else its prompt), without options
-and answer. A question of fewer than 13 words can be found whole alone.
+and answer. A question of fewer than 13 words can be found whole alone; one about a picture only in
+a row with the same picture.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import numpy as np
 import pandas
 from numpy.typing import NDArray
 
-from harness.data.rows import Row, texts_of
+from harness.data.rows import Row, picture_of, texts_of
+from harness.evaluation.pictures import one_picture
 
 if TYPE_CHECKING:
+    from harness.evaluation.kept_tasks import KeptTask
     from harness.evaluation.loading import LoadedBenchmark
 
 WORDS = 13
@@ -52,7 +55,20 @@ class TrainingText:
     ngrams: Hashes
     """Of every WORDS words in a row, sorted."""
     texts: frozenset[int]
-    """Of every whole text of a row, such as an instruction or a turn; and of its first two."""
+    """Of every whole text of a row, such as an instruction or a turn; and of its first two. Each
+    with the row's picture where there is one."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An item's question."""
+
+    task: str
+    """lm-eval's name of its task."""
+    doc_id: int
+    question: str
+    picture: str | None = None
+    """SHA-256 of the picture that it is about."""
 
 
 def training_text(rows: Iterable[Row]) -> TrainingText:
@@ -63,12 +79,18 @@ def training_text(rows: Iterable[Row]) -> TrainingText:
     codes, whole = _Codes(), set()
     row_codes: list[list[int]] = []
     for row in rows:
+        image = picture_of(row)
+        picture = None if image is None else image.sha256
         parts = [[codes[word] for word in words_of(text)] for text in texts_of(row)]
         row_codes.append([code for part in parts for code in part])
-        whole |= {hash(tuple(part)) for part in parts}
-        whole.add(hash(tuple(code for part in parts[:2] for code in part)))
+        whole |= {_hash(part, picture) for part in parts}
+        whole.add(_hash([code for part in parts[:2] for code in part], picture))
     ngrams, _ = _ngrams(row_codes)
     return TrainingText(np.unique(ngrams), frozenset(whole - {hash(())}))
+
+
+def _hash(codes: Sequence[int], picture: str | None) -> int:
+    return hash(tuple(codes) if picture is None else (*codes, picture))
 
 
 def _ngrams(texts: Sequence[Sequence[int]]) -> tuple[Hashes, NDArray[np.int64]]:
@@ -87,16 +109,10 @@ def _ngrams(texts: Sequence[Sequence[int]]) -> tuple[Hashes, NDArray[np.int64]]:
     return hashes[within], owner[:count][within]
 
 
-def overlap_frame(
-    questions: Sequence[tuple[str, int, str]], training: TrainingText
-) -> pandas.DataFrame:
-    """One row per item: `task`, `doc_id`, and whether `ngram` and `question` are in the rows.
-
-    Args:
-        questions: lm-eval's task, the item's number in it, and its question.
-    """
+def overlap_frame(asked: Sequence[Asked], training: TrainingText) -> pandas.DataFrame:
+    """One row per item: `task`, `doc_id`, and whether `ngram` and `question` are in the rows."""
     codes = _Codes()
-    texts = [[codes[word] for word in words_of(question)] for _, _, question in questions]
+    texts = [[codes[word] for word in words_of(one.question)] for one in asked]
     hashes, owner = _ngrams(texts)
     hits = np.zeros(len(texts), bool)
     if len(training.ngrams):
@@ -104,21 +120,29 @@ def overlap_frame(
         hits[owner[training.ngrams[places] == hashes]] = True
     return pandas.DataFrame(
         {
-            "task": [task for task, _, _ in questions],
-            "doc_id": [number for _, number, _ in questions],
+            "task": [one.task for one in asked],
+            "doc_id": [one.doc_id for one in asked],
             "ngram": hits,
-            "question": [hash(tuple(text)) in training.texts for text in texts],
+            "question": [
+                _hash(text, one.picture) in training.texts
+                for text, one in zip(texts, asked, strict=True)
+            ],
         }
     )
 
 
-def questions_of(loaded: LoadedBenchmark) -> list[tuple[str, int, str]]:
-    """Task, number and question of every item of a benchmark, whatever its `limit`."""
+def questions_of(loaded: LoadedBenchmark) -> list[Asked]:
+    """The question of every item of a benchmark, whatever its `limit`."""
     return [
-        (name, number, _question(task, doc))
+        Asked(name, number, _question(task, doc), _picture(task, doc, f"{name}: item {number}"))
         for name, task in loaded.tasks.items()
         for number, doc in enumerate(task.eval_docs)
     ]
+
+
+def _picture(task: KeptTask, doc: Mapping[str, Any], place: str) -> str | None:
+    found = one_picture(task.doc_to_image(doc), place) if task.shows_pictures else None
+    return None if found is None else found.sha256
 
 
 def _question(task: Any, doc: Mapping[str, Any]) -> str:

@@ -119,16 +119,27 @@ def picture_of_request(request: Instance) -> Picture | None:
     Raises:
         EvaluationError: it has several, or what is no picture.
     """
-    found = _visuals(request)
+    return one_picture(_visuals(request), _place(request))
+
+
+def one_picture(found: Any, place: str) -> Picture | None:
+    """The picture that a task's `doc_to_image` gives, in lists or not; None where there is none.
+
+    Args:
+        place: begins the message.
+
+    Raises:
+        EvaluationError: it has several, or what is no picture.
+    """
     while isinstance(found, list | tuple):
         given = [one for one in found if one is not None and one != ""]
         if len(given) > 1:
             raise EvaluationError(
-                f"{_place(request)} has {len(given)} pictures, and a model is shown one with an "
+                f"{place} has {len(given)} pictures, and a model is shown one with an "
                 "item; name one in the task's doc_to_image"
             )
         found = given[0] if given else None
-    return None if found is None else as_picture(found, _place(request))
+    return None if found is None else as_picture(found, place)
 
 
 def as_picture(value: Any, place: str) -> Picture | None:

@@ -22,7 +22,8 @@ def overlap_table(findings: Findings) -> list[Table]:
             "Of all rows of the data set and all items of the benchmark, whatever fractions and "
             "limits are. Words as in Brown et al. (2020), appendix C, and lm-eval: lower case, "
             "punctuation removed. Of an item its question counts; one of fewer than 13 words can "
-            "be found whole alone. Shared words are no proof that an answer was seen.",
+            "be found whole alone, and one about a picture only in a row with the same picture. "
+            "Shared words are no proof that an answer was seen.",
         ),
         num_text_columns=2,
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 
 from harness.data.rows import Conversation, Instruction, Text, Turn
-from harness.evaluation.overlap import WORDS, overlap_frame, training_text, words_of
+from harness.evaluation.overlap import WORDS, Asked, overlap_frame, training_text, words_of
+from harness.readers.pictures import Picture
 
 
 def found(rows: list, *questions: str) -> list[tuple[bool, bool]]:
-    frame = overlap_frame([("t", n, text) for n, text in enumerate(questions)], training_text(rows))
+    asked = [Asked("t", number, text) for number, text in enumerate(questions)]
+    frame = overlap_frame(asked, training_text(rows))
     assert list(frame["doc_id"]) == list(range(len(questions)))
     return [(bool(a), bool(b)) for a, b in zip(frame["ngram"], frame["question"], strict=True)]
 
@@ -34,6 +36,16 @@ def test_a_whole_question_is_found_however_short() -> None:
     ]
     asked = ["who is she", "Add. 1 and 2", "why not", "plain, words", "who is he", "?!"]
     assert [question for _, question in found(rows, *asked)] == [True] * 4 + [False] * 2
+
+
+def test_a_question_about_a_picture_is_found_with_the_same_picture_alone() -> None:
+    shown, other = Picture.of(b"one"), Picture.of(b"two")
+    rows = [Instruction("What is it?", "", "A dog", shown), Instruction("Why?", "", "So.")]
+    asked = [("What is it?", shown.sha256), ("What is it?", other.sha256), ("What is it?", None),
+             ("Why?", None), ("Why?", shown.sha256)]  # fmt: skip
+    items = [Asked("t", number, *one) for number, one in enumerate(asked)]
+    frame = overlap_frame(items, training_text(rows))
+    assert list(frame["question"]) == [True, False, False, True, False]
 
 
 def test_no_row_is_joined_to_the_next() -> None:
