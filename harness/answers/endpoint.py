@@ -64,6 +64,7 @@ class Reply:
     """What a chat model answered."""
 
     text: str
+    """As it came: it may quote a secret, and is masked before it is written."""
     model: str
     """The model that the endpoint says has answered; empty where it says none."""
     finish_reason: str
@@ -135,7 +136,7 @@ class Endpoint:
         parts = urlsplit(self.address)
         user, _, host = parts.netloc.rpartition("@")
         self._bare = urlunsplit(parts._replace(netloc=host))
-        self._user = user
+        self._basic = base64.b64encode(unquote(user).encode()).decode()
         self.shown = self.masked(self._bare)
         self._stop = threading.Event()
         self._own = threading.local()
@@ -147,7 +148,9 @@ class Endpoint:
 
     def masked(self, text: str) -> str:
         """A text in which neither the key nor a part of the address that is secret stands."""
-        return mask_secrets(text.replace(self.key, MASK) if self.key else text, self.address)
+        for secret in filter(None, (self.key, self._basic)):
+            text = text.replace(secret, MASK)
+        return mask_secrets(text, self.address)
 
     def chat(self, body: Mapping[str, Any]) -> Reply:
         """Sends a request until it is answered, or for as long as there is hope.
@@ -167,7 +170,7 @@ class Endpoint:
             tries += 1
             pause = min(wait, self.patience.longest_wait)
             if found.seconds is not None:
-                pause = max(0.0, found.seconds)
+                pause = max(pause, found.seconds)
             if tries >= TRIES[found.kind] or pause > self.patience.longest_asked:
                 asks = f", and asks to wait {pause:.0f} s" if found.seconds else ""
                 seconds = time.monotonic() - start
@@ -222,7 +225,7 @@ class Endpoint:
             raise EndpointError(f"{self.shown}: {said} (asked {of}); set {name} to a valid key")
         if status == 400 and self._limit_field == "max_tokens" and b"max_completion" in content:
             self._limit_field = "max_completion_tokens"  # what later models of OpenAI take
-            return _Again("busy", said, 0.0)
+            return _Again("busy", said)
         if status in (400, 413, 422):
             raise RequestRefused(f"{self.shown}: {said}")
         raise EndpointError(f"{self.shown}: {said}; correct --judge-url or --judge-model")
@@ -241,7 +244,7 @@ class Endpoint:
         usage = usage if isinstance(usage, dict) else {}
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
         return Reply(
-            text=self.masked(_valid(text)) if isinstance(text, str) else "",
+            text=_valid(text) if isinstance(text, str) else "",
             model=self.masked(one_line(said.get("model") or "")),
             finish_reason=str(choice.get("finish_reason") or ""),
             prompt_tokens=prompt if isinstance(prompt, int) else None,
@@ -250,14 +253,14 @@ class Endpoint:
 
     def _quoted(self, content: bytes) -> str:
         """What an endpoint says of a fault, after a colon; nothing where it says nothing."""
-        text = content[:2000].decode("utf-8", "replace")
+        text = content[:65536].decode("utf-8", "replace")
         try:
             said = json.loads(content)
             fault = said.get("error", said.get("message", said.get("detail", text)))
             text = str(fault.get("message", fault) if isinstance(fault, dict) else fault)
         except (ValueError, AttributeError, RecursionError):
             pass
-        return f": {self.masked(one_line(text))}" if text.strip() else ""
+        return f": {one_line(self.masked(text))}" if text.strip() else ""
 
     def _session(self) -> requests.Session:
         """This thread's connection."""
@@ -274,9 +277,8 @@ class Endpoint:
     def _authorise(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self.key:
             request.headers["Authorization"] = f"Bearer {self.key}"
-        elif self._user:
-            plain = unquote(self._user).encode()
-            request.headers["Authorization"] = f"Basic {base64.b64encode(plain).decode()}"
+        elif self._basic:
+            request.headers["Authorization"] = f"Basic {self._basic}"
         return request
 
 

@@ -14,6 +14,7 @@ Choice = Literal["A", "B", "C"]
 """The first answer shown is better, the second, or neither."""
 _MARK = re.compile(r"\[\[([ABC])\]\]")
 _THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_UNENDED = re.compile(r"^\s*<think(?:ing)?>", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ def judge_prompt() -> JudgePrompt:
 def choice_of(text: str) -> Choice | None:
     """The verdict in a judge's text; None where it has none, or several that differ.
 
-    What a reasoning model thought before (up to `</think>`) does not count.
+    What a reasoning model thought before (up to `</think>`) does not count; nor does anything where
+    it was cut while it thought.
     """
-    found = set(_MARK.findall(_THOUGHT.sub("", text)))
+    said = _THOUGHT.sub("", text)
+    found = set() if _UNENDED.match(said) else set(_MARK.findall(said))
     return found.pop() if len(found) == 1 else None

@@ -13,6 +13,8 @@ from harness.answers.judge_prompt import JudgePrompt, choice_of
 from harness.answers.verdicts import Judge, Verdict, VerdictLog, identity_of
 from harness.errors import EvaluationError
 
+MOST_REFUSED = 3
+"""Requests that a judge which has not answered yet may refuse before it is given up."""
 CHARACTERS_PER_TOKEN = 4
 """Of English, about: for what is said before anything is sent."""
 
@@ -111,7 +113,8 @@ def ask(
 ) -> Asked:
     """Has each judged, and writes each verdict to the log before anything else.
 
-    The first is asked alone: it tells who answers, and whether anybody does.
+    The first is asked alone: it tells who answers, and whether anybody does. Where it is refused,
+    which may be for what is in it, the next one is.
 
     Raises:
         EndpointError: the endpoint cannot be used; what was judged until then is in the log.
@@ -120,15 +123,22 @@ def ask(
     """
     if not showings:
         return Asked(0, ())
-    before = asker.current(log)
-    try:
-        first = _judged(showings[0], endpoint, asker, log)
-    except RequestRefused as fault:
-        raise EndpointError(str(fault)) from fault
-    on_verdict(first)
-    if before is not None and first.judge != before:
-        raise _changed(endpoint, before, first.judge)
-    return _Pool(showings[1:], endpoint, asker, log, first.judge).run(parallel, on_verdict)
+    before, refused = asker.current(log), list[str]()
+    for number, showing in enumerate(showings[:MOST_REFUSED], start=1):
+        try:
+            first = _judged(showing, endpoint, asker, log)
+        except RequestRefused as fault:
+            refused.append(str(fault))
+            continue
+        on_verdict(first)
+        if before is not None and first.judge != before:
+            raise _changed(endpoint, before, first.judge)
+        pool = _Pool(showings[number:], endpoint, asker, log, first.judge)
+        return pool.run(parallel, on_verdict, Asked(1, tuple(refused)))
+    if before is None:
+        raise EndpointError(refused[0])
+    pool = _Pool(showings[MOST_REFUSED:], endpoint, asker, log, before)
+    return pool.run(parallel, on_verdict, Asked(0, tuple(refused)))
 
 
 def _judged(showing: Showing, endpoint: Endpoint, asker: Asker, log: VerdictLog) -> Verdict:
@@ -138,7 +148,7 @@ def _judged(showing: Showing, endpoint: Endpoint, asker: Asker, log: VerdictLog)
         judge=asker.judge(reply.model),
         shown=showing.identity,
         choice=choice_of(reply.text),
-        text=reply.text,
+        text=endpoint.masked(reply.text),  # the choice is read before: a key may be "A"
         finish_reason=reply.finish_reason,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         prompt_tokens=reply.prompt_tokens,
@@ -168,8 +178,8 @@ class _Pool:
         self._ended: queue.SimpleQueue[Verdict | BaseException | None] = queue.SimpleQueue()
         self._endpoint, self._asker, self._log, self._judge = endpoint, asker, log, judge
 
-    def run(self, parallel: int, on_verdict: Callable[[Verdict], None]) -> Asked:
-        number, refused = 1, list[str]()
+    def run(self, parallel: int, on_verdict: Callable[[Verdict], None], so_far: Asked) -> Asked:
+        number, refused = so_far.num_verdicts, list(so_far.refused)
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(parallel)]
         for thread in threads:
             thread.start()

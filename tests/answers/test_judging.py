@@ -114,11 +114,38 @@ def test_one_refused_request_stops_no_other(tmp_path: Path) -> None:
     assert "longer than my context" in asked.refused[0]
 
 
-def test_a_first_request_that_is_refused_stops_all(tmp_path: Path) -> None:
+def test_a_judge_that_refuses_the_first_requests_is_given_up(tmp_path: Path) -> None:
     with serving(lambda shown: Scripted("no such model", status=400)) as server:
         with pytest.raises(EndpointError, match="no such model"):
             ask_all(server, VerdictLog(tmp_path))
-        assert server.num_requests == 1
+        assert server.num_requests == 3
+
+
+def test_a_first_request_that_is_too_long_stops_no_other_nor_a_rerun(tmp_path: Path) -> None:
+    def script(shown: Shown) -> Scripted:
+        if shown.instruction in ("question 0", "question 5"):
+            return Scripted("longer than my context", status=400)
+        return always_first(shown)
+
+    log = VerdictLog(tmp_path)
+    with serving(script) as server:
+        endpoint = Endpoint(server.url, patience=QUICK)
+        asked = ask(missing_showings(PAIRS, log, None), endpoint, ASKER, log, parallel=2)
+        assert (asked.num_verdicts, len(asked.refused)) == (12, 4)
+        # What was refused is all that is left, and is refused again.
+        left = missing_showings(PAIRS, log, ASKER.current(log))
+        endpoint = Endpoint(server.url, patience=QUICK)
+        again = ask(left, endpoint, ASKER, log, parallel=2)
+        assert (again.num_verdicts, len(again.refused)) == (0, 4)
+
+
+def test_a_key_that_is_a_word_of_the_verdict_costs_none(tmp_path: Path) -> None:
+    log = VerdictLog(tmp_path)
+    with serving(lambda shown: Scripted("[[A]]")) as server:
+        endpoint = Endpoint(server.url, "A", "OPENAI_API_KEY", patience=QUICK)
+        ask(PAIRS[0].showings, endpoint, ASKER, log, parallel=1)
+    (verdict,) = log.of(PAIRS[0].showings[0].identity).values()
+    assert (verdict.choice, verdict.text) == ("A", "[[***]]")
 
 
 def test_another_model_behind_the_name_is_told_and_judges_all_anew(tmp_path: Path) -> None:
