@@ -188,9 +188,9 @@ def test_the_key_is_struck_out_of_whatever_the_endpoint_says() -> None:
 @pytest.mark.parametrize("before", [150, 190, 1960])
 def test_a_key_that_is_cut_off_is_struck_out_too(before: int) -> None:
     said = "x" * before + KEY
-    with serving(lambda shown: Scripted(raw=said.encode(), status=404)) as server:
-        with pytest.raises(EndpointError) as fault:
-            Endpoint(server.url, KEY, "OPENAI_API_KEY", patience=QUICK).chat(BODY)
+    script: Script = lambda shown: Scripted(raw=said.encode(), status=404)  # noqa: E731
+    with serving(script) as server, pytest.raises(EndpointError) as fault:
+        Endpoint(server.url, KEY, "OPENAI_API_KEY", patience=QUICK).chat(BODY)
     assert KEY[:8] not in str(fault.value)
 
 
