@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.analysis.frames import is_trial
 from harness.answers.columns import shown_cell
 from harness.answers.prompts import PromptForm, ask, prompt_form
 from harness.answers.store import (
     InstructionSet,
+    effective,
     read_origin,
     read_responses,
     set_key,
@@ -32,6 +33,9 @@ from harness.models.devices import free_memory
 from harness.records.environment import describe_environment, prepare_torch
 from harness.records.events import Emit
 from harness.records.results import CellResult
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SAME = ("cell_id", "weights_sha256", "base", "set_sha256", "decoding", "prompts")
 """What of an origin must be the same for answers to be kept."""
@@ -130,17 +134,24 @@ def origin_of(
     answering: Answering, instructions: InstructionSet, decoding: Decoding
 ) -> dict[str, Any]:
     """What a cell's answers follow from, as far as it is known before they are generated."""
-    result = answering.result
+    known = _of_result(answering.result) | {"prompts": answering.form.identity}
+    named = {"label": answering.cell.label, "set_name": instructions.name}
+    return named | _of_set(answering.cell, instructions, decoding) | known
+
+
+def _of_set(cell: Cell, instructions: InstructionSet, decoding: Decoding) -> dict[str, Any]:
+    return {
+        "cell_id": cell.id,
+        "set_sha256": instructions.sha256,
+        "decoding": asdict(effective(decoding)),
+    }
+
+
+def _of_result(result: CellResult) -> dict[str, Any]:
     names = ("weights_sha256", "commit", "tokenizer_sha256")
     return {
-        "cell_id": answering.cell.id,
-        "label": answering.cell.label,
         "weights_sha256": result.train.weights_sha256 if result.train else None,
         "base": {name: result.base.get(name) for name in names},
-        "set_name": instructions.name,
-        "set_sha256": instructions.sha256,
-        "decoding": asdict(decoding),
-        "prompts": answering.form.identity,
     }
 
 
@@ -155,6 +166,29 @@ def is_answered(answering: Answering, instructions: InstructionSet, decoding: De
         return False
     now = origin_of(answering, instructions, decoding)
     return all(known.get(name) == now[name] for name in SAME)
+
+
+def kept_answers(
+    state: CellState, form: PromptForm | None, instructions: InstructionSet, decoding: Decoding
+) -> pd.DataFrame | None:
+    """A cell's answers; None where it has none, or they are known to be of something else: of other
+    weights, another base model, or prompts in the template of another grid.
+
+    Args:
+        form: what the cell's prompts are put into; None where nothing tells.
+
+    Raises:
+        StorageError: the file is damaged, or cannot be read.
+    """
+    key = set_key(instructions, decoding)
+    frame = read_responses(state.folder, key)
+    if frame is None or state.status == "stale":
+        return None
+    now = _of_set(state.cell, instructions, decoding)
+    now |= {} if state.result is None else _of_result(state.result)
+    now |= {} if form is None else {"prompts": form.identity}
+    then = read_origin(state.folder, key) or {}
+    return frame if all(then[name] == now[name] for name in then if name in now) else None
 
 
 def answer_cell(

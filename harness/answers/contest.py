@@ -84,6 +84,9 @@ def find_reference(named: str, cells: Sequence[Cell]) -> Reference:
     """
     own = [cell for cell in cells if cell.method_label == named]
     own = own or [cell for cell in cells if cell.method == named]
+    if len(labels := list(dict.fromkeys(cell.method_label for cell in own))) > 1:
+        raise UsageError(f"--against {named}: is several methods of the grid; name one of them: "
+                         f"{', '.join(labels)}")  # fmt: skip
     if own:
         return Reference(named, tuple(own), is_method=True)
     if named.endswith(FILE_ENDINGS):

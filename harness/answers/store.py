@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -100,6 +100,13 @@ def set_key(instructions: InstructionSet, decoding: Decoding = GREEDY) -> str:
         parts += [f"s{decoding.seed}"] * (decoding.seed != GREEDY.seed)
     parts += [f"n{decoding.max_new_tokens}"] * (decoding.max_new_tokens != GREEDY.max_new_tokens)
     return "-".join(parts)
+
+
+def effective(decoding: Decoding) -> Decoding:
+    """Settings without what changes nothing: where nothing is drawn, top-p and the seed."""
+    if decoding.temperature > 0:
+        return decoding
+    return replace(decoding, top_p=GREEDY.top_p, seed=GREEDY.seed)
 
 
 def set_folder(

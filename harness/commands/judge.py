@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.frames import NOISE, cell_identity, rows_of
 from harness.analysis.judgements import judgement_of
+from harness.answers.cells import cells_to_ask, kept_answers
 from harness.answers.contest import (
     Answers,
     Contest,
@@ -28,10 +29,7 @@ from harness.answers.judging import Asker, Showing, ask, missing_showings, token
 from harness.answers.store import (
     GREEDY,
     InstructionSet,
-    read_origin,
-    read_responses,
     set_folder,
-    set_key,
 )
 from harness.answers.verdicts import Judge, VerdictLog
 from harness.commands.display import console, print_json, print_line, print_warnings
@@ -156,7 +154,7 @@ def _judging(grid: OpenGrid, options: JudgeOptions, asker: Asker, log: VerdictLo
     reference = find_reference(options.against, cells)
     instructions = read_set(options.instructions, options.seeds_root or grid.data_root)
     contest = find_contest(
-        chosen, reference, instructions, _reader(grid, set_key(instructions, options.decoding))
+        chosen, reference, instructions, _reader(grid, instructions, options.decoding)
     )
     notes = _notes(grid, options, contest, cells, instructions)
     meetings = meetings_of(contest, instructions)
@@ -171,21 +169,17 @@ def _judging(grid: OpenGrid, options: JudgeOptions, asker: Asker, log: VerdictLo
     )
 
 
-def _reader(grid: OpenGrid, key: str) -> Callable[[Cell], Answers | None]:
-    """What finds a cell's answers: of the weights that it has now; None without."""
+def _reader(
+    grid: OpenGrid, instructions: InstructionSet, decoding: Decoding
+) -> Callable[[Cell], Answers | None]:
+    """What finds a cell's answers: of what it is now, asked as this grid asks it; None without."""
     states = {state.cell.id: state for state in grid.states}
+    forms = {one.cell.id: one.form for one in cells_to_ask(grid).able}
 
     @cache
     def answers_of(cell_id: str) -> Answers | None:
-        state = states[cell_id]
-        frame = read_responses(state.folder, key)
-        if frame is None:
-            return None
-        origin = read_origin(state.folder, key) or {}
-        train = state.result.train if state.result is not None else None
-        if train is not None and origin.get("weights_sha256") not in (None, train.weights_sha256):
-            return None  # of weights that are gone
-        return dict(zip(frame["id"], frame["output"], strict=True))
+        frame = kept_answers(states[cell_id], forms.get(cell_id), instructions, decoding)
+        return None if frame is None else dict(zip(frame["id"], frame["output"], strict=True))
 
     return lambda cell: answers_of(cell.id)
 

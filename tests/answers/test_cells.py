@@ -6,12 +6,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
-from harness.answers.cells import cells_to_ask, is_answered, origin_of
+from harness.answers.cells import (
+    Answering,
+    cells_to_ask,
+    is_answered,
+    kept_answers,
+    origin_of,
+)
 from harness.answers.instructions import read_set
-from harness.answers.store import GREEDY
+from harness.answers.prompts import PromptForm
+from harness.answers.store import (
+    COLUMNS,
+    GREEDY,
+    Entry,
+    InstructionSet,
+    set_key,
+    write_responses,
+)
 from harness.grid.resolver import resolve_grid
 from harness.grid.schema import expand
 from harness.grid.status import CellState, Status
@@ -91,4 +106,33 @@ def test_the_origin_follows_all_that_answers_follow_from(tmp_path: Path) -> None
     other_form = replace(one, form=replace(one.form, template=None))
     assert origin_of(other_form, chosen, GREEDY) != first
     assert origin_of(one, chosen, replace(GREEDY, max_new_tokens=3)) != first
+    assert origin_of(one, chosen, replace(GREEDY, seed=3)) == first, "nothing is drawn"
     assert not is_answered(one, chosen, GREEDY)
+
+
+def test_answers_are_kept_as_long_as_they_are_the_cells_own(tmp_path: Path) -> None:
+    chosen = InstructionSet.of("q", [Entry("a", "Say a.")])
+    grid = grid_of(tmp_path, source="tatsu-lab/alpaca")
+    base = next(one for one in cells_to_ask(grid).able if one.cell.train is None)
+    trained = next(one for one in cells_to_ask(grid).able if one.cell.train is not None)
+    frame = pd.DataFrame([("a", "", "Say a.", "", "a", 1, "eos", "")], columns=list(COLUMNS))
+
+    def kept(one: Answering, **changes: Any) -> bool:
+        state = replace(one.state, **changes)
+        return kept_answers(state, one.form, chosen, GREEDY) is not None
+
+    for one in (base, trained):
+        assert not kept(one)
+        origin = origin_of(one, chosen, GREEDY)
+        write_responses(one.state.folder, set_key(chosen), frame, origin)
+        assert kept(one)
+        assert kept(one, result=None), "nothing says otherwise"
+        assert not kept(one, status="stale")
+        other_base = replace(one.result, base={"weights_sha256": "other"})
+        assert not kept(one, result=other_base)
+        # Another grid with the same cell, whose data have another template.
+        assert not kept(replace(one, form=PromptForm(None)))
+        other_set = InstructionSet(chosen.name, chosen.sha256[:8] + "f" * 56, chosen.entries)
+        assert kept_answers(one.state, one.form, other_set, GREEDY) is None
+    retrained = replace(trained.result, train=replace(TRAIN, weights_sha256="v"))
+    assert not kept(trained, result=retrained)

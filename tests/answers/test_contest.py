@@ -117,6 +117,16 @@ def test_an_unknown_reference_names_what_is_there(cells: list[Cell], named: str)
         find_reference(named, cells)
 
 
+def test_a_kind_of_method_that_the_grid_has_twice_is_no_reference(cells: list[Cell]) -> None:
+    twins = [cell.model_copy(update={"method_label": "lora-2"}) for cell in cells
+             if cell.method == "lora"]  # fmt: skip
+    others = [cell.model_copy(update={"method_label": "lora-1"}) if cell.method == "lora" else cell
+              for cell in cells]  # fmt: skip
+    assert find_reference("lora", [*cells, *twins]).name == "lora"
+    with pytest.raises(UsageError, match="several methods of the grid; .*: lora-1, lora-2"):
+        find_reference("lora", [*others, *twins])
+
+
 def test_the_command_that_makes_answers_names_as_few_cells_as_it_can(cells: list[Cell]) -> None:
     lora = [cell for cell in cells if cell.method == "lora"]
     made = [
