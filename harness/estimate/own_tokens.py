@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.demo.world import DATA
 from harness.errors import ZbenchError
 from harness.evaluation.benchmark import Member
 from harness.evaluation.data_files import read_rows
-from harness.evaluation.task_data import member_files
+from harness.evaluation.task_data import local_files, member_files
 from harness.evaluation.tasks import TaskSpec
+from harness.grid.column_sets import Where
 
 CHARACTERS_PER_TOKEN = 4.0
 SAMPLE = 200
@@ -51,6 +53,21 @@ def own_size(task: TaskSpec, data_root: Path | None) -> OwnSize | None:
         return None
     names = ("items", "tokens", "scored", "pairs", "new_tokens")
     return OwnSize(**{name: sum(getattr(part, name) for part in parts) for name in names})
+
+
+def some_items(task: TaskSpec, where: Where, data_root: Path | None) -> int | None:
+    """How many of a task's items have given values in columns of its data, see `grid.column_sets`;
+    None where its rows are not here, or their records hold no such columns.
+    """
+    known, names = task.benchmark, [name for name, _ in where]
+    if task.limit is not None or not {*names} <= {*known.item_columns}:
+        return None
+    try:
+        path = local_files(task, DATA if known.world else data_root)[known.eval_split]
+        rows = read_rows(path, names).to_pylist()
+    except (ZbenchError, KeyError, OSError):
+        return None
+    return sum(all(row[name] in values for name, values in where) for row in rows)
 
 
 def _size(member: Member, task: TaskSpec, path: Path) -> OwnSize:

@@ -18,9 +18,9 @@ from harness.analysis.comparisons import tested_margins
 from harness.analysis.frames import cell_identity, rows_of
 from harness.analysis.layout import Column, Layout, layout_of
 from harness.analysis.power import LEVEL, Reach, Spread, reach_of, stated_spread
-from harness.analysis.published import Published, load_published
+from harness.analysis.published import load_published
 from harness.analysis.variants import BASE, PICTURES, Variant, name_of, named
-from harness.estimate.own_tokens import own_size
+from harness.estimate.own_tokens import own_size, some_items
 from harness.estimate.tokens import num_items
 from harness.evaluation.tasks import TaskSpec
 from harness.grid.questions import ClaimSpec
@@ -98,7 +98,11 @@ def planned_claims(
                     continue
                 weights = group.weights_of(column)
                 items = [
-                    _size(published, name, p, sizes) for name, p in zip(weights, parts, strict=True)
+                    published.num_items(name, part)
+                    or some_items(tasks[part.benchmark], part.where, data_root)
+                    if part.where
+                    else sizes[part.benchmark]
+                    for name, part in zip(weights, parts, strict=True)
                 ]
                 common = _common(seeds[left], seeds[right])
                 found.append(
@@ -212,14 +216,6 @@ def _settings(column: Column, tasks: Mapping[str, TaskSpec]) -> Iterator[Setting
             None if task.decoding is None else task.decoding.temperature,
             known.unit(chosen), known.direction(chosen), task.form, where=column.where,
         )  # fmt: skip
-
-
-def _size(
-    published: Published, column: str, setting: Setting, sizes: Mapping[str, int | None]
-) -> int | None:
-    """Items of a column; of some of a benchmark's as many as the published column has of them."""
-    total = sizes[setting.benchmark]
-    return total if not setting.where else published.num_items(column, setting)
 
 
 def _num_items(task: TaskSpec, data_root: Path | None) -> int | None:

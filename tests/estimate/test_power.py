@@ -73,6 +73,12 @@ def test_every_shipped_claim_has_a_margin_and_what_its_grid_could_show() -> None
             assert power.reach is not None, (name, power.lacks)
 
 
+def test_items_of_a_column_are_counted_in_the_worlds_own_rows() -> None:
+    for power in powers_of("demo-pictures"):
+        assert power.planned.column == "IMG"
+        assert power.planned.items == ((1.0, 390),)
+
+
 def test_a_grid_without_claims_plans_none() -> None:
     grid = load_grid("paper-7b").model_copy(update={"claims": ()})
     assert planned_claims(grid, expand(grid), None) == []
