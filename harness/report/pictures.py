@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 LARGEST_SIDE = 160
 """Pixels of a picture on the page."""
-LONGEST = 400
-"""Characters of a question; of an option or answer half of them."""
+LONGEST = 300
+"""Characters of a question, and of the text below it; of an option or answer half of them."""
 IDLE = "‼"
 """Marks a training in which pictures do nothing."""
 
@@ -113,7 +113,8 @@ def _cards(sheet: PictureSheet) -> list[dict[str, object]]:
         {
             "picture": thumbnail(item.picture, item.name),
             "name": item.name,
-            "question": _cut(item.question, LONGEST),
+            "question": _cut(question, LONGEST),
+            "context": _cut(context.strip(), LONGEST),
             "options": _options(item),
             "gold": _cut(item.gold, LONGEST // 2),
             "answers": [
@@ -122,6 +123,7 @@ def _cards(sheet: PictureSheet) -> list[dict[str, object]]:
             ],
         }
         for item in sheet.items
+        for question, _, context in [item.question.partition("\n")]
     ]
 
 

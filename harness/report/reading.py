@@ -119,16 +119,19 @@ def caution_sentences(findings: Findings) -> list[str]:
         for model, group, columns in findings.at_chance
     ]
     lines += [warning.removeprefix("! ") for warning in cluster_warnings(findings.noise.clusters)]
-    shown = [name for name in published_names(findings) if name.startswith("table")]
-    published = {row.model for name in shown for row in findings.published.tables[name]}
-    if published & set(measured.models):
+    shown = [
+        name
+        for name in published_names(findings)
+        if {row.model for row in findings.published.tables[name]} & set(measured.models)
+    ]
+    if any(name.startswith("table") for name in shown):
         lines.append(
             "The paper's ARC, MMLU and TruthfulQA come from free generation scored by string "
             "matching, not from log-likelihoods: they stand beside columns of the paper protocol "
             "alone. Its number of seeds is unknown, so a difference from it lacks the spread of "
             "its trainings."
         )
-    if any(name.startswith("scienceqa") for name in published_names(findings)):
+    if any(name.startswith("scienceqa") for name in shown):
         lines.append(
             "LLaMA-Adapter's ScienceQA scores are of one training each, as far as is known, and an "
             "answer that its pattern does not find is drawn among the options there; here it is "

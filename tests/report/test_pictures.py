@@ -64,7 +64,9 @@ def inputs(pictures, **fields):
         return {item: pictures[item[1]] for item in wanted if item[1] in pictures}
 
     texts = {
-        (f"mine/{n}", f"q{n}"): ItemText(f"Which animal is <b>{n}</b>?", ("dog & cat", "frog"))
+        (f"mine/{n}", f"q{n}"): ItemText(
+            f"Which animal is <b>{n}</b>?\nA hint.", ("dog & cat", "frog")
+        )
         for n in range(100)
     }
     return {
@@ -143,6 +145,7 @@ def test_the_sheet_is_escaped_small_and_can_be_read_aloud(results, tmp_path) -> 
     assert "&lt;b&gt;" in section
     assert "<b>" not in section
     assert "dog &amp; cat" in section
+    assert section.count('<p class="context">A hint.</p>') == MOST_ITEMS
     assert len(re.findall(r'alt="Picture of mine \d+, 48 × 48 pixels"', section)) == MOST_ITEMS
     assert section.count("✓ right") + section.count("✗ wrong") == 4 * MOST_ITEMS
     assert len(section) < 400_000
