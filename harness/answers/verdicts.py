@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,11 +11,10 @@ from typing import Any
 
 from harness.answers.judge_prompt import Choice
 from harness.errors import StorageError
+from harness.grid.folders import VERDICTS_LOG
 from harness.readers.files import unreadable
-from harness.records.files import sha256_of_json, unwritable
-
-VERDICTS_LOG = Path("judge") / "verdicts.jsonl"
-"""Inside the runs folder: verdicts cost money, and are kept where trained weights are."""
+from harness.records.files import sha256_of_json
+from harness.records.line_files import append_lines
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ class VerdictLog:
         self.num_damaged = 0
         self._found: dict[str, dict[Judge, Verdict]] = {}
         self._lock = threading.Lock()
-        self._newest: dict[tuple[str, str, str], Judge] = {}
+        self._newest: dict[tuple[str, str, str], Verdict] = {}
         for verdict in self._read():
             self._note(verdict)
 
@@ -92,7 +89,8 @@ class VerdictLog:
 
     def newest(self, model: str, prompt_sha256: str, settings: str) -> Judge | None:
         """Who answered last when this model was asked in this way; None where nobody has."""
-        return self._newest.get((model, prompt_sha256, settings))
+        found = self._newest.get((model, prompt_sha256, settings))
+        return None if found is None else found.judge
 
     def add(self, verdict: Verdict) -> None:
         """Writes a verdict to the disk, in one piece.
@@ -102,26 +100,16 @@ class VerdictLog:
         """
         line = json.dumps(asdict(verdict), sort_keys=True).encode() + b"\n"
         with self._lock:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-                try:
-                    size = os.fstat(handle).st_size
-                    half = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-                    written = b"\n" * half + line
-                    if os.write(handle, written) < len(written):
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
-            except OSError as fault:
-                raise unwritable(self.path, fault) from fault
+            append_lines(self.path, line)
             self._note(verdict)
 
     def _note(self, verdict: Verdict) -> None:
         judge = verdict.judge
         self._found.setdefault(verdict.shown, {})[judge] = verdict
-        self._newest[(judge.model, judge.prompt_sha256, judge.settings)] = judge
+        asked = judge.model, judge.prompt_sha256, judge.settings
+        known = self._newest.setdefault(asked, verdict)
+        if verdict.made_at >= known.made_at:  # lines of a merge may be older than those before
+            self._newest[asked] = verdict
 
     def _read(self) -> Iterator[Verdict]:
         try:
@@ -143,7 +131,8 @@ def _verdict_of(line: bytes) -> Verdict | None:
         said: dict[str, Any] = json.loads(line)
         verdict = Verdict(**said | {"judge": Judge(**said["judge"])})
         known = verdict.choice in ("A", "B", "C", None)
-        strings = (*asdict(verdict.judge).values(), verdict.shown, verdict.text)
+        judge = asdict(verdict.judge).values()
+        strings = (*judge, verdict.shown, verdict.text, verdict.made_at)
         return verdict if known and all(isinstance(one, str) for one in strings) else None
     except (ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -41,8 +41,9 @@ def merge_command(
     for source in {folder.resolve(): folder for folder in reversed(sources)}.values():
         for one in merge_cells(source, target, ids, dry_run=dry_run, before=before):
             cells.append(one)
-            if one.kind == "copied" and not as_json:
-                print_line(screen, f"{size_text(one.size_bytes):>9}  {one.label}")
+            if one.size_bytes and not as_json:
+                what = ": answers" if one.kind == "there" else ""
+                print_line(screen, f"{size_text(one.size_bytes):>9}  {one.label}{what}")
         for one in merge_rest(source, target, dry_run=dry_run):
             rest.setdefault((one.source.parent.name, one.label), one)
     left = [f"{one.label}: {one.text}" for one in cells if one.kind in ("running", "kept")]

@@ -34,6 +34,8 @@ ITEMS_FOLDER = "items"
 """The per-item records, one parquet file per evaluation."""
 RESPONSES_FOLDER = "responses"
 """Answers to instructions, one parquet file per set of them (`zbench generate`)."""
+VERDICTS_LOG = Path("judge") / "verdicts.jsonl"
+"""Inside the runs folder: verdicts cost money, and are kept where trained weights are."""
 
 Runs = Path | Sequence[Path]
 """A runs folder, or several that are read as one: whatever is written goes to the first."""

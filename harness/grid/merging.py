@@ -13,11 +13,13 @@ from harness.grid import draws
 from harness.grid.folders import (
     CELL_FILE,
     CHECKPOINTS_FOLDER,
+    VERDICTS_LOG,
     cell_folders,
     check_writable,
     stored_label,
 )
 from harness.grid.locks import CellBusy, is_running, locked
+from harness.grid.merging_answers import merge_answers, merge_verdicts, whole_answers
 from harness.grid.upkeep import verify_files
 from harness.readers.files import Unreadable
 from harness.readers.json_files import read_json_object
@@ -81,7 +83,7 @@ def merge_cells(
     Args:
         source: is not changed.
         target: a result in it is never written over; a cell of it without one is replaced where
-            nobody runs it.
+            nobody runs it. A cell that is there already is given the answers that it lacks.
         ids: of the cells to copy; None for all.
         dry_run: tell alone what would be copied.
         before: of a dry run, the cells that would be in the target by then; those of this source
@@ -100,7 +102,10 @@ def merge_cells(
             merged = _merge_cell(cell_id, folder, place, dry_run=dry_run)
         except _Left as left:
             kind, text = left.args
-            yield Merged(kind, folder, stored_label(folder) or folder.name, text)
+            same = kind == "there" and place.resolve() != folder.resolve()
+            added = merge_answers(folder, place, dry_run=dry_run) if same else 0
+            label = stored_label(folder) or folder.name
+            yield Merged(kind, folder, label, text, size_bytes=added)
             continue
         if dry_run:
             before[cell_id] = folder
@@ -203,9 +208,11 @@ def _copy(source: Path, files: Sequence[Path], target: Path, result: CellResult)
     Raises:
         _Left: they are not; the target is as it was.
     """
+    places = {file.relative_to(source): file for file in files}
+    places |= {file.relative_to(target): file for file in whole_answers(target)}
     with atomic_folder(target, replace=True) as temporary:
-        for file in files:
-            copied = temporary / file.relative_to(source)
+        for place, file in places.items():
+            copied = temporary / place
             copied.parent.mkdir(parents=True, exist_ok=True)
             try:
                 content = file.open("rb")
@@ -225,7 +232,7 @@ def _copy(source: Path, files: Sequence[Path], target: Path, result: CellResult)
 
 def merge_rest(source: Path, target: Path, *, dry_run: bool = False) -> Iterator[Merged]:
     """Copies what was drawn for trials, which test items training rows hold, features of pictures,
-    and the embedded world, where absent.
+    verdicts of judges, and the embedded world, where absent.
 
     Raises:
         StorageError: the target cannot be written.
@@ -253,6 +260,8 @@ def merge_rest(source: Path, target: Path, *, dry_run: bool = False) -> Iterator
                 if not dry_run:
                     write_bytes(copy, content)
                 yield Merged("copied", file, file.name, size_bytes=len(content))
+    if size := merge_verdicts(source, target, dry_run=dry_run):
+        yield Merged("copied", source / VERDICTS_LOG, VERDICTS_LOG.name, size_bytes=size)
     yield from _merge_pictures(
         source / picture_files.FOLDER, target / picture_files.FOLDER, dry_run
     )

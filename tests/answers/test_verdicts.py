@@ -28,6 +28,15 @@ def test_what_is_added_is_found_again(tmp_path: Path) -> None:
     assert found.newest("x", JUDGE.prompt_sha256, JUDGE.settings) is None
 
 
+def test_who_answered_last_is_told_by_the_time_not_by_the_line(tmp_path: Path) -> None:
+    log = VerdictLog(tmp_path)
+    earlier = replace(VERDICT, judge=replace(JUDGE, reported="m-0"), made_at="2025")
+    log.add(VERDICT)
+    log.add(earlier)
+    for one in (log, VerdictLog(tmp_path)):
+        assert one.newest("m", JUDGE.prompt_sha256, JUDGE.settings) == JUDGE
+
+
 def test_order_and_texts_are_in_the_identity() -> None:
     assert identity_of("i", "a", "b") != identity_of("i", "b", "a")
     assert identity_of("i", "ab", "") != identity_of("i", "a", "b")

@@ -23,9 +23,9 @@ from harness.answers.store import (
     write_outputs,
     write_responses,
 )
-from harness.answers.verdicts import VERDICTS_LOG
 from harness.cli import app
 from harness.errors import UsageError, ZbenchError
+from harness.grid.folders import VERDICTS_LOG
 from harness.grid.workspace import OpenGrid, open_grid
 from tests.fixtures.judge_server import (
     JudgeServer,
