@@ -23,6 +23,8 @@ def value_text(value: Any) -> str:
     """A setting's value as it is printed."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(value_text, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{settings_text(value)}}}"
     if isinstance(value, float):
         return f"{value:g}"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -282,15 +282,15 @@ class MethodLaws:
 
     def test_forward_writes_nothing_onto_modules(self, family: str) -> None:
         model = perturb(self.adapted(family))
-        before = _attributes(model)
+        before = attributes(model)
         if self.method.trains:
             gradients(model, law_examples(), 30)
         with torch.no_grad():
             model(token_ids(), use_cache=True)
-        assert _attributes(model) == before
+        assert attributes(model) == before
 
 
-def _attributes(model: nn.Module) -> dict[tuple[str, str], int]:
+def attributes(model: nn.Module) -> dict[tuple[str, str], int]:
     """The identity of every object that a module holds, by module and attribute."""
     found = {}
     for name, module in model.named_modules():

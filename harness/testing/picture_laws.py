@@ -36,7 +36,7 @@ from harness.models.pictures import (
 )
 from harness.models.shape import shape_of
 from harness.testing.gradients import law_examples, taken_gradients, token_ids
-from harness.testing.method_laws import SINGLE, perturb, tiny_model
+from harness.testing.method_laws import SINGLE, attributes, perturb, tiny_model
 from harness.training.loss import ResponseLoss, padded_batches
 from harness.training.micro_batches import number_sequences
 
@@ -257,6 +257,14 @@ class PictureLaws:
             for name, gradient in found.items():
                 deviation = (gradient - expected[name]).norm() / expected[name].norm()
                 assert deviation <= SINGLE / 5, f"{name}: {deviation:.2e}, {budget}, {share}"
+
+    def test_forward_writes_nothing_onto_modules(self, family: str) -> None:
+        model = perturb(self.adapted(family))
+        before = attributes(model)
+        logits_of(model, ROWS)
+        with using_pictures(pass_pictures(model, ROWS)), torch.no_grad():
+            model(token_ids(len(ROWS)), use_cache=True)
+        assert attributes(model) == before
 
     def test_closed_gates_give_the_projection_no_gradient(self, family: str) -> None:
         model = self.adapted(family)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import CLIPVisionModel
 
 from harness.errors import ModelError, ZbenchError
@@ -95,6 +96,25 @@ def test_the_whole_clip_and_pickled_weights_are_the_same_encoder(
         assert other.identity | {"source": ""} == expected.identity | {"source": ""}
         ours, theirs = (one.encode(PICTURES).features_NF for one in (expected, other))
         assert torch.equal(ours, theirs)
+
+
+def test_the_layout_of_openais_repositories_is_read(folder: Path, tmp_path: Path) -> None:
+    copied = write_encoder(tmp_path / "clip", vision_alone=False)
+    settings = json.loads((copied / "preprocessor_config.json").read_text())
+    kept = {name: settings[name] for name in ("image_mean", "image_std", "resample", "do_resize",
+                                              "do_center_crop", "do_normalize")}  # fmt: skip
+    old = {"feature_extractor_type": "CLIPFeatureExtractor", "size": SIZE, "crop_size": SIZE}
+    (copied / "preprocessor_config.json").write_text(json.dumps(kept | old))
+    config = json.loads((copied / "config.json").read_text())
+    change(copied, "config.json", vision_config_dict=config["vision_config"])
+    tensors = load_file(copied / "model.safetensors")
+    tensors["vision_model.embeddings.position_ids"] = torch.arange(5)[None]
+    torch.save(tensors, copied / "pytorch_model.bin")
+    (copied / "model.safetensors").unlink()
+    found, expected = loaded(copied), loaded(folder)
+    assert found.identity | {"source": ""} == expected.identity | {"source": ""}
+    ours, theirs = (one.encode(PICTURES).features_NF for one in (expected, found))
+    assert torch.equal(ours, theirs)
 
 
 def test_it_is_frozen_and_leaves_memory_with_its_last_reference(folder: Path) -> None:

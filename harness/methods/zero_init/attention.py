@@ -230,7 +230,7 @@ class PromptAttention(nn.Module):
             )
             if packing is not None:
                 return run(attention, of_pictures=True)
-            picture_B = picture_of_rows(pictures, len(query_BHTd))
+            picture_B = picture_of_rows(pictures, len(query_BHTd), query_BHTd.device)
             return run(functools.partial(attention, picture_B=picture_B))
         # As the layer projects tokens, but without rotary positions.
         key_LGd, value_LGd = self.family.project(module, prompt_LD)

@@ -28,7 +28,7 @@ from harness.models.packed_attention import take_rows
 from harness.models.pictures import PassPictures
 
 
-def picture_of_rows(pictures: PassPictures, batch: int) -> Tensor:
+def picture_of_rows(pictures: PassPictures, batch: int, device: torch.device) -> Tensor:
     """For each sequence of a batch its row of `projected_PD`, (B,); beams repeat a sequence's.
 
     Raises:
@@ -40,7 +40,7 @@ def picture_of_rows(pictures: PassPictures, batch: int) -> Tensor:
             f"pictures were given for {rows} rows, the batch has {batch}; give one for each row, "
             "or one for all"
         )
-    return pictures.row_R.repeat_interleave(batch // rows)
+    return pictures.row_R.to(device).repeat_interleave(batch // rows)
 
 
 def picture_term(
@@ -67,8 +67,9 @@ def picture_term(
     gated_PHd = strength_H11[:, 0] * value_PGd.repeat_interleave(heads_per_kv, dim=1)
     gated_PHd = gated_PHd.to(output_BTHd.dtype)
     if packed:
-        return take_rows(gated_PHd, pictures.row_R)[None]
-    return take_rows(gated_PHd, picture_of_rows(pictures, len(output_BTHd)))[:, None]
+        return take_rows(gated_PHd, pictures.row_R.to(gated_PHd.device))[None]
+    picture_B = picture_of_rows(pictures, len(output_BTHd), gated_PHd.device)
+    return take_rows(gated_PHd, picture_B)[:, None]
 
 
 def prompts_of_pictures(
