@@ -134,12 +134,18 @@ def _caption(
         split = published.splits.get(table.published)
         marked = f"{OTHER_SPLIT}: of the {split} split, not of ours. " if split else ""
         texts.append(
-            f"Published: as printed in the paper; {MISSING} where it was measured with another "
+            f"Published: as printed in {_paper(table.published)}; {MISSING} where it was measured with another "
             f"protocol or number of items than this column. {marked}".rstrip()
         )
     elif table.published is not None:
-        texts.append("The paper has no row for these models and data: no published values.")
+        whose = _paper(table.published)
+        said = f"{whose[0].upper()}{whose[1:]} has no row for these models and data"
+        texts.append(f"{said}: no published values.")
     return tuple(texts)
+
+
+def _paper(published: str) -> str:
+    return "the paper" if published.startswith("table") else "LLaMA-Adapter's paper"
 
 
 def _bold_titles(table: ScoreTable, lines: Sequence[Line]) -> list[str]:
