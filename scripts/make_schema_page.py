@@ -52,6 +52,16 @@ RESPONSE_ITEMS: dict[str, tuple[str, str]] = {
     "gold_first": ("bool", "the right option is the first of the list"),
 }
 """Further columns of the protocol `paper`; the last four are the response flags."""
+PICTURE_ITEMS: dict[str, tuple[str, str]] = {
+    "picture": ("str or missing", "SHA-256 of the bytes of the item's picture"),
+    "subject": ("str or missing", "ScienceQA: such as `natural science`"),
+    "grade": ("str or missing", "ScienceQA: such as `grade7`"),
+    "has_text": ("bool", "ScienceQA: whether the question has a hint"),
+    "has_image": ("bool", "ScienceQA: whether it has a picture, also where the data lack it"),
+    "num_options": ("int", "ScienceQA: how many options it has"),
+    "not_extracted": ("bool", "`paper_scienceqa`: the official pattern finds no option"),
+}
+"""Further columns of benchmarks with pictures."""
 RESPONSES: dict[str, tuple[str, str]] = {
     "id": ("str", "of the instruction in its set"),
     "category": ("str", "as its set has it; empty where it has none"),
@@ -239,6 +249,11 @@ Further columns of the protocol `lm-eval` (one per metric; `acc_norm` is such):
 Further columns of the protocol `paper`:
 
 {columns(RESPONSE_ITEMS)}
+
+Further columns of benchmarks with pictures (those of `paper_scienceqa` are otherwise the protocol
+`paper`'s, without its flags):
+
+{columns(PICTURE_ITEMS)}
 
 Further columns of lm-eval's other tasks and of one's own, beside those of what they ask a model
 (choices as above; `loglikelihood`; `response`, `filtered`):

@@ -7,14 +7,14 @@ grid may ask for, `task_data` where its rows lie (`data_files` reads them), and 
 which version of the data is meant. With one, `evaluate_together` lets `loading` build lm-eval's
 task objects (`kept_tasks`) over local files or the hub, and hands them to the protocol's scorer:
 `scoring` for lm-eval's own (`item_records`, and `generation` of responses as HFLM generates them),
-the folder `paper` for the paper's protocol. Both run a model object of
-lm-eval's model class under lm-eval's evaluator (`lm_eval_session`); `scores` turns its results into
-records.
+the folder `paper` for the paper's protocol, and for that of the folder `scienceqa`, which judges
+responses by another rule. All run a model object of lm-eval's model class under lm-eval's evaluator
+(`lm_eval_session`); `scores` turns its results into records.
 
 Log-likelihoods are computed by `scorer`, lm-eval's model class, over the folder `prefix_trie`:
 what requests begin with in common is computed once. `pictures` shows a model those of the requests
-of tasks with `doc_to_image`. `trial` finds out which models that suits,
-and `memory` halves what does not fit.
+of tasks with `doc_to_image`. `trial` finds out which models that suits, and `memory` halves what
+does not fit.
 """
 
 from __future__ import annotations
