@@ -134,8 +134,8 @@ def _caption(
         split = published.splits.get(table.published)
         marked = f"{OTHER_SPLIT}: of the {split} split, not of ours. " if split else ""
         texts.append(
-            f"Published: as printed in {_paper(table.published)}; {MISSING} where it was measured with another "
-            f"protocol or number of items than this column. {marked}".rstrip()
+            f"Published: as printed in {_paper(table.published)}; {MISSING} where it was measured "
+            f"with another protocol or number of items than this column. {marked}".rstrip()
         )
     elif table.published is not None:
         whose = _paper(table.published)
