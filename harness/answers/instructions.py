@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.answers.store import Entry, InstructionSet
+from harness.answers.store import Entry, InstructionSet, is_unicode
 from harness.errors import DataError, UsageError, did_you_mean, shortened
 from harness.grid.names import file_name
 from harness.readers.files import Unreadable, user_path
@@ -147,6 +147,8 @@ def _entry(record: Record, number: int, path: Path, dataset: str) -> Entry:
     def text(value: object, name: str) -> str:
         if not isinstance(value, str | None):
             raise fault(f"`{name}` is no text ({shortened(repr(value))})")
+        if not is_unicode(value or ""):
+            raise fault(f"`{name}` holds half a character ({shortened(repr(value))})")
         return value or ""
 
     column = _asked(record)
@@ -164,7 +166,7 @@ def _entry(record: Record, number: int, path: Path, dataset: str) -> Entry:
     if isinstance(own, bool) or not isinstance(own, str | int):
         raise fault(f"its id is neither a text nor a whole number ({shortened(repr(own))})")
     return Entry(
-        id=str(own),
+        id=text(str(own), "id"),
         instruction=instruction,
         input=_input(record, fault, text),
         category=text(record.get("category"), "category"),

@@ -213,6 +213,15 @@ def outputs_of(frame: pd.DataFrame, generator: str) -> list[Output]:
     ]
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written: JSON may name half of a character that has two parts."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def read_outputs(path: Path) -> list[Output]:
     """Answers in AlpacaEval's format, or JSON Lines or a table with its columns.
 
@@ -233,6 +242,8 @@ def read_outputs(path: Path) -> list[Output]:
                 if not isinstance(texts[name], str):
                     raise Unreadable(path, "content", f"row {number} has no text in `{name}`")
             said = {name: str(texts[name] or "") for name in columns}
+            for name in (name for name in columns if not is_unicode(said[name])):
+                raise Unreadable(path, "content", f"row {number}: `{name}` holds half a character")
             output = Output(**said | {"generator": said["generator"] or path.stem})
             first = found.setdefault(output.instruction, (number, output))
             if first[1].output != output.output:

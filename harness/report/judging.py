@@ -20,6 +20,8 @@ DIGITS = 1
 """Decimals of a percent: the errors are of whole points."""
 LONGEST_QUESTION = 90
 """Characters of an instruction in the table of verdicts."""
+MOST_AWAY = 0.5
+"""That a win rate can be from one half."""
 MANY_UNREADABLE = 0.05
 """Share of unreadable verdicts from which on a win rate says little."""
 NOT_ALPACA_EVAL = (
@@ -163,11 +165,15 @@ def power_lines(judgement: Judgement) -> Iterator[str]:
     given = " to ".join(dict.fromkeys((f"{numbers[0]:,}", f"{numbers[-1]:,}")))
     error = max(win.stderr_at_half or 0.0 for win in wins)
     least = max(win.detectable or 0.0 for win in wins)
+    told = (
+        f"is told from 50% in 80% of cases where it is {percent(least, DIGITS)} points or more "
+        "away; smaller distances say nothing"
+        if least < MOST_AWAY
+        else "no win rate is told from 50% in 80% of cases: they are too few"
+    )
     yield (
         f"What {given} questions can show: with as many ties as here a win rate near 50% has a "
-        f"standard error of up to {percent(error, DIGITS)} points, and is told from 50% in 80% of "
-        f"cases where it is {percent(least, DIGITS)} points or more away; smaller distances say "
-        "nothing."
+        f"standard error of up to {percent(error, DIGITS)} points, and {told}."
     )
 
 

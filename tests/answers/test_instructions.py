@@ -99,6 +99,8 @@ def test_rows_without_an_id_are_numbered(tmp_path: Path) -> None:
         ([{"text": "a"}], "row 0 has no instruction"),
         ([{"id": 3, "instruction": "a"}, {"id": "3", "instruction": "b"}], "rows 0 and 1 have the"),
         ([{"question_id": 1, "turns": []}], "row 0 .*`turns` is no list"),
+        ([{"instruction": "a \ud83d b"}], "row 0 .*`instruction` holds half a character"),
+        ([{"instruction": "a", "id": "\ud83d"}], "row 0 .*`id` holds half a character"),
         ([{"id": 1.5, "instruction": "a"}], "row 0 .*its id is neither"),
         ([{"id": "s", "instruction": "a", "instances": "x"}], "row 0 .*`instances` is no list"),
     ],

@@ -104,6 +104,7 @@ def test_outputs_without_a_generator_go_by_the_file(tmp_path: Path) -> None:
         ('[{"instruction": "a"}]', "row 0 has no text in `output`"),
         ('[{"instruction": "a", "output": "b"}, {"output": "b"}]', "row 1 has no text in `instr"),
         ("[]", "has no rows"),
+        (r'[{"instruction": "a", "output": "\ud83d"}]', "row 0: `output` holds half a character"),
         (
             '[{"instruction": "a", "output": "b"}, {"instruction": "a", "output": "c"}]',
             "rows 0 and 1 answer one instruction in two ways",

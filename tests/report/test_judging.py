@@ -66,6 +66,13 @@ def test_win_rates_stand_with_errors_lengths_and_counts() -> None:
     assert "|" in to_markdown(table)
 
 
+def test_too_few_questions_are_said_to_tell_nothing() -> None:
+    few = [pair(name, "AB") for name in list(QUESTIONS)[:3]]
+    said = " ".join(win_table(judged(few), judged(few).judgements[0]).notes)
+    assert "no win rate is told from 50% in 80% of cases: they are too few" in said
+    assert "points or more away" not in said
+
+
 def test_what_is_not_known_is_a_dash() -> None:
     grid = judged([pair(name, (UNREADABLE, "A")) for name in QUESTIONS])
     table = win_table(grid, grid.judgements[0])
