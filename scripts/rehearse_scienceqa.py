@@ -30,7 +30,7 @@ TASKS = ("paper_scienceqa", "scienceqa")
 NINE = {"name": list(TASKS), "columns": "scienceqa"}
 GRID: dict[str, Any] = {
     "name": "scienceqa-rehearsal",
-    "title": "Rehearsal: ScienceQA's grid on rows and pictures of its test split",
+    "title": "Rehearsal of ScienceQA's grid: it trains on test rows, and its numbers mean nothing",
     "notes": [
         "TEST ROWS ARE TRAINED ON, AND THE NUMBERS MEAN NOTHING. The training pictures are on the "
         "hub alone, so that 120 questions of the test split train here with their pictures, beside "
