@@ -196,7 +196,8 @@ def test_several_answers_of_a_row_share_its_picture(encoder: Path) -> None:
     told = {"max_new_tokens": 1, "pad_token_id": 0, "do_sample": True, "num_return_sequences": 2}
     options = {"output_logits": True, "return_dict_in_generate": True}
     with harness.pictures(model, images()):
-        found = model.generate(ids, torch.ones_like(ids), **told, **options)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        found = model.generate(**inputs, **told, **options)
     last = logits(model, images())[:, -1].repeat_interleave(2, dim=0)
     torch.testing.assert_close(found.logits[0], last, rtol=1e-5, atol=1e-5)
 
