@@ -263,9 +263,10 @@ Further columns of lm-eval's other tasks and of one's own, beside those of what 
 ## `responses/<set>-<hash>.parquet`
 
 Answers to a set of instructions (`zbench generate`), one row per instruction; settings that are not
-the default's stand in the name. The parquet file's own metadata holds under `zbench`, as JSON, what
-they were made with: `cell_id`, `weights_sha256`, `base`, `set_name`, `set_sha256`, `decoding`,
-`prompts` (the template's identity), `template`, `max_new_tokens`, `num_cut` (prompts that lost
+the default's stand in the name, and of what trains nothing the hash of a template that is not
+Alpaca's. The parquet file's own metadata holds under `zbench`, as JSON, what they were made with:
+`cell_id`, `weights_sha256`, `base`, `set_name`, `set_sha256`, `decoding`, `prompts` (the template's
+identity), `template`, `max_new_tokens`, `num_cut` (prompts that lost
 their beginning), `num_rows` (answers side by side), `precision`, `seconds`, `environment`.
 
 {columns(RESPONSES)}

@@ -24,6 +24,7 @@ from harness.answers.store import (
 )
 from harness.cell.run import load_finished
 from harness.cell.settings import CellContext, RunSettings
+from harness.data.templates import ALPACA
 from harness.errors import StorageError, ZbenchError
 from harness.evaluation.benchmarks import Decoding
 from harness.grid.schema import Cell
@@ -32,6 +33,7 @@ from harness.grid.workspace import OpenGrid
 from harness.models.devices import free_memory
 from harness.records.environment import describe_environment, prepare_torch
 from harness.records.events import Emit
+from harness.records.files import sha256_of_json
 from harness.records.results import CellResult
 
 if TYPE_CHECKING:
@@ -130,6 +132,20 @@ def _data_name(cell: Cell, grid: OpenGrid) -> str | None:
     return trained[0] if trained else None
 
 
+def key_of(
+    cell: Cell, form: PromptForm | None, instructions: InstructionSet, decoding: Decoding
+) -> str:
+    """What a cell's answers are filed under: see `set_key`.
+
+    The template that a cell which trains nothing is asked in is its grid's. Where it is not
+    Alpaca's it stands in the name, so that two grids do not take each other's answers.
+    """
+    key = set_key(instructions, decoding)
+    if cell.train is not None or form in (None, PromptForm(ALPACA)):
+        return key
+    return f"{key}-{sha256_of_json(form.identity)[:8]}"
+
+
 def origin_of(
     answering: Answering, instructions: InstructionSet, decoding: Decoding
 ) -> dict[str, Any]:
@@ -157,7 +173,8 @@ def _of_result(result: CellResult) -> dict[str, Any]:
 
 def is_answered(answering: Answering, instructions: InstructionSet, decoding: Decoding) -> bool:
     """Whether a cell's answers are there, of the same weights to the same prompts."""
-    key, folder = set_key(instructions, decoding), answering.state.folder
+    key = key_of(answering.cell, answering.form, instructions, decoding)
+    folder = answering.state.folder
     try:
         known = read_origin(folder, key)
         if known is None or read_responses(folder, key) is None:
@@ -180,7 +197,7 @@ def kept_answers(
     Raises:
         StorageError: the file is damaged, or cannot be read.
     """
-    key = set_key(instructions, decoding)
+    key = key_of(state.cell, form, instructions, decoding)
     frame = read_responses(state.folder, key)
     if frame is None or state.status == "stale":
         return None
@@ -241,5 +258,5 @@ def answer_cell(
         "seconds": round(time.monotonic() - start, 3),
         "environment": describe_environment(settings.device),
     }
-    key = set_key(instructions, decoding)
+    key = key_of(answering.cell, answering.form, instructions, decoding)
     write_responses(answering.state.folder, key, answers.frame, origin)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.answers.cells import Answering, answer_cell, cells_to_ask, is_answered
+from harness.answers.cells import Answering, answer_cell, cells_to_ask, is_answered, key_of
 from harness.answers.columns import Beside, Column, beside_column, shown_cell
 from harness.answers.files import Answered, AnswerFiles, write_answers
 from harness.answers.instructions import read_set
@@ -161,11 +161,12 @@ def _collected(
     able: Sequence[Answering], outcome: _Outcome, chosen: InstructionSet, decoding: Decoding
 ) -> tuple[list[Answered], list[str]]:
     """The answers of all cells that have them, and what a reader must know of how they came."""
-    key, answered = set_key(chosen, decoding), []
+    answered = []
     notes: dict[str, None] = {}
     for one in able:
         if one.cell.id in outcome.failed:
             continue
+        key = key_of(one.cell, one.form, chosen, decoding)
         frame = read_responses(one.state.folder, key)
         origin = read_origin(one.state.folder, key) or {}
         if frame is None:
@@ -250,7 +251,9 @@ def _record(
                 "id": one.cell.id,
                 "label": shown_cell(one.cell).label,
                 "status": status(one.cell.id),
-                "file": str(responses_path(one.state.folder, key)),
+                "file": str(
+                    responses_path(one.state.folder, key_of(one.cell, one.form, chosen, decoding))
+                ),
                 "error": outcome.failed.get(one.cell.id),
             }
             for one in able

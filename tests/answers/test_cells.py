@@ -15,6 +15,7 @@ from harness.answers.cells import (
     cells_to_ask,
     is_answered,
     kept_answers,
+    key_of,
     origin_of,
 )
 from harness.answers.instructions import read_set
@@ -134,5 +135,12 @@ def test_answers_are_kept_as_long_as_they_are_the_cells_own(tmp_path: Path) -> N
         assert not kept(replace(one, form=PromptForm(None)))
         other_set = InstructionSet(chosen.name, chosen.sha256[:8] + "f" * 56, chosen.entries)
         assert kept_answers(one.state, one.form, other_set, GREEDY) is None
+    # Those of the base model stand beside, so that the two grids do not take turns.
+    other_form = replace(base, form=PromptForm(None))
+    name = key_of(base.cell, other_form.form, chosen, GREEDY)
+    write_responses(base.state.folder, name, frame, origin_of(other_form, chosen, GREEDY))
+    assert kept(base)
+    assert kept(other_form)
+    assert key_of(trained.cell, PromptForm(None), chosen, GREEDY) == set_key(chosen)
     retrained = replace(trained.result, train=replace(TRAIN, weights_sha256="v"))
     assert not kept(trained, result=retrained)
