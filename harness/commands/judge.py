@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,7 @@ from harness.answers.instructions import read_set
 from harness.answers.judge_prompt import judge_prompt
 from harness.answers.judged import Meeting, cut_lines, judged_pairs, meetings_of
 from harness.answers.judging import Asker, Showing, ask, missing_showings, tokens_of
+from harness.answers.prompts import PromptForm
 from harness.answers.store import (
     GREEDY,
     InstructionSet,
@@ -135,9 +136,11 @@ def judge_command(
 
 def _endpoint(options: JudgeOptions, screen: Console) -> Endpoint | None:
     """Where the judge is; None where no address is given."""
-    name, key = key_of(os.environ)
+    if not options.model.strip():
+        raise UsageError("--judge-model: is empty; give the name that the endpoint has for it")
     if options.url is None:
         return None
+    name, key = key_of(os.environ)
     return Endpoint(
         options.url, key, name, told=lambda line: print_line(screen, f"  {line}", "yellow")
     )
@@ -153,10 +156,11 @@ def _judging(grid: OpenGrid, options: JudgeOptions, asker: Asker, log: VerdictLo
     chosen = select_cells(cells, options.only)
     reference = find_reference(options.against, cells)
     instructions = read_set(options.instructions, options.seeds_root or grid.data_root)
+    forms = {one.cell.id: one.form for one in cells_to_ask(grid).able}
     contest = find_contest(
-        chosen, reference, instructions, _reader(grid, instructions, options.decoding)
+        chosen, reference, instructions, _reader(grid, forms, instructions, options.decoding)
     )
-    notes = _notes(grid, options, contest, cells, instructions)
+    notes = _notes(grid, options, contest, cells, instructions, forms)
     meetings = meetings_of(contest, instructions)
     if not meetings:
         why = "; ".join(notes) or "no cell is left beside the reference"
@@ -170,11 +174,13 @@ def _judging(grid: OpenGrid, options: JudgeOptions, asker: Asker, log: VerdictLo
 
 
 def _reader(
-    grid: OpenGrid, instructions: InstructionSet, decoding: Decoding
+    grid: OpenGrid,
+    forms: Mapping[str, PromptForm],
+    instructions: InstructionSet,
+    decoding: Decoding,
 ) -> Callable[[Cell], Answers | None]:
     """What finds a cell's answers: of what it is now, asked as this grid asks it; None without."""
     states = {state.cell.id: state for state in grid.states}
-    forms = {one.cell.id: one.form for one in cells_to_ask(grid).able}
 
     @cache
     def answers_of(cell_id: str) -> Answers | None:
@@ -190,6 +196,7 @@ def _notes(
     contest: Contest,
     cells: Sequence[Cell],
     instructions: InstructionSet,
+    finished: Container[str],
 ) -> list[str]:
     """What a reader must know of what is compared, one line each."""
     notes = [instructions.note] if instructions.note else []
@@ -197,9 +204,11 @@ def _notes(
         flags = _flags(grid, options)
         command = generate_command(silent, cells, grid=grid.argument, options=flags)
         of = f"{len(silent)} of {len(cells)} cells have" if len(silent) > 1 else "the cell has"
-        notes.append(
-            f"{silent[0].label}: {of} no answers to {instructions.name}; `{command}` makes them"
-        )
+        text = f"{silent[0].label}: {of} no answers to {instructions.name}; `{command}` makes them"
+        if unfinished := sum(cell.id not in finished for cell in silent):
+            first = f"`zbench run-grid {grid.argument}` comes first"
+            text += f"; not finished yet: {unfinished} ({first})"
+        notes.append(text)
     if alone := contest.without_partner:
         more = f" and {len(alone) - 1} more" if len(alone) > 1 else ""
         notes.append(

@@ -332,13 +332,29 @@ def test_cells_without_answers_are_told_with_the_command_that_makes_them(
     (note,) = record(capsys)["notes"]
     assert note == (
         "tiny-llama/lora/10%/seed1: the cell has no answers to q; `zbench generate g.yaml "
-        "--instructions q.json --only tiny-llama/lora/10%/seed1` makes them"
+        "--instructions q.json --only tiny-llama/lora/10%/seed1` makes them; not finished yet: 1 "
+        "(`zbench run-grid g.yaml` comes first)"
     )
 
 
 def test_no_answers_at_all_are_one_line(folder: Path, server: JudgeServer) -> None:
     with pytest.raises(UsageError, match="nothing to compare: .*`zbench generate g.yaml --instr"):
         judge(server, "--yes")
+
+
+def test_a_judge_without_a_name_is_one_line(answered: OpenGrid, server: JudgeServer) -> None:
+    with pytest.raises(UsageError, match="--judge-model: is empty"):
+        judge(server, "--yes", "--judge-model", " ")
+
+
+def test_a_key_that_cannot_be_sent_stops_nothing_that_sends_nothing(
+    answered: OpenGrid, server: JudgeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "two words")
+    assert judge(None, "--dry-run") == 0
+    with pytest.raises(UsageError, match="the key in OPENAI_API_KEY has characters"):
+        judge(server, "--yes")
+    assert server.num_requests == 0
 
 
 @pytest.mark.parametrize("against", ["lorra", "nothing.json", "tiny-llama/lora/10%"])
