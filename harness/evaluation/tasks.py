@@ -192,7 +192,7 @@ class TaskSpec(Spec):
 def unknown_benchmark(name: object, include: str | None = None) -> str:
     """What is wrong with a name that is no benchmark: which ones are near."""
     if not isinstance(name, str):
-        return f"a task needs a name: of lm-eval's, or one of {', '.join(BENCHMARKS)}"
+        return "a task needs a name, such as arc_easy or any other of lm-eval's, or paper_arc_easy"
     own = index_of_folder(Path(include)) if include is not None else {}
     hint = did_you_mean(name, [*own, *BENCHMARKS, *FORGETTING])
     if not hint.startswith("; did you mean"):
