@@ -233,6 +233,20 @@ def test_later_names_of_the_token_limit_are_learned() -> None:
         assert server.shown[-1].body["max_completion_tokens"] == 5
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_no_proxy_is_asked_for_a_judge_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with serving(always_first) as proxy, serving(always_first) as server:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+        url = server.url.replace("127.0.0.1", host)
+        Endpoint(url, KEY, "OPENAI_API_KEY", patience=QUICK).chat(BODY)
+        assert (proxy.num_requests, server.num_requests) == (0, 1)
+
+
 def test_nothing_is_sent_after_a_stop() -> None:
     with serving(always_first) as server:
         endpoint = Endpoint(server.url, patience=QUICK)
