@@ -84,6 +84,17 @@ def missing_showings(pairs: Iterable[Pair], log: VerdictLog, judge: Judge | None
     ]
 
 
+def judge_of(pairs: Sequence[Pair], asker: Asker, log: VerdictLog) -> Judge | None:
+    """Who judges pairs: who answered last when asked in this way, or one before it who has judged
+    all of them; None where nobody has answered yet."""
+    last = asker.current(log)
+    alike = [one for one in log.judges if one == asker.judge(one.reported) and one != last]
+    for judge in [last, *reversed(alike)] if last is not None else []:
+        if not missing_showings(pairs, log, judge):
+            return judge
+    return last
+
+
 def tokens_of(showings: Sequence[Showing], prompt: JudgePrompt) -> int:
     """About how many tokens requests hold, without the judge's answers."""
     characters = len(prompt.system) + len(prompt.user)

@@ -25,7 +25,7 @@ from harness.answers.endpoint import Endpoint, key_of
 from harness.answers.instructions import read_set
 from harness.answers.judge_prompt import judge_prompt
 from harness.answers.judged import Meeting, cut_lines, judged_pairs, meetings_of
-from harness.answers.judging import Asker, Showing, ask, missing_showings, tokens_of
+from harness.answers.judging import Asker, Showing, ask, judge_of, missing_showings, tokens_of
 from harness.answers.prompts import PromptForm
 from harness.answers.store import (
     GREEDY,
@@ -81,6 +81,8 @@ class Judging:
     meetings: tuple[Meeting, ...]
     missing: tuple[Showing, ...]
     notes: tuple[str, ...]
+    judge: Judge | None
+    """Whose verdicts count so far."""
 
 
 def judge_command(
@@ -118,7 +120,8 @@ def judge_command(
             fault = broken
     if fault is not None and asker.current(log) is None:
         raise fault
-    judges = judges_in_order(judging.meetings, log, asker.current(log) or asker.judge(""))
+    judge = (asker.current(log) if judging.missing else judging.judge) or asker.judge("")
+    judges = judges_in_order(judging.meetings, log, judge)
     told += cut_lines(judging.meetings, log, judges[0])
     judged = _judged(grid, judging, judges, log, told)
     folder = _folder(grid, judging, reports_dir)
@@ -165,11 +168,19 @@ def _judging(grid: OpenGrid, options: JudgeOptions, asker: Asker, log: VerdictLo
     if not meetings:
         why = "; ".join(notes) or "no cell is left beside the reference"
         raise UsageError(f"--against {shortened(options.against)}: nothing to compare: {why}")
-    missing = missing_showings((one.pair for one in meetings), log, asker.current(log))
+    pairs = [one.pair for one in meetings]
+    judge = judge_of(pairs, asker, log)
+    missing = missing_showings(pairs, log, judge)
     if log.num_damaged:
         notes.append(f"{log.path}: {log.num_damaged} lines hold no verdict, and are passed over")
     return Judging(
-        instructions, options.decoding, reference, tuple(meetings), tuple(missing), tuple(notes)
+        instructions,
+        options.decoding,
+        reference,
+        tuple(meetings),
+        tuple(missing),
+        tuple(notes),
+        judge,
     )
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from harness.answers.store import (
     write_outputs,
     write_responses,
 )
+from harness.answers.verdicts import Verdict, VerdictLog
 from harness.cli import app
 from harness.errors import UsageError, ZbenchError
 from harness.grid.folders import VERDICTS_LOG
@@ -150,6 +152,21 @@ def test_a_rerun_costs_nothing_and_gives_the_same_files(
     assert record(capsys)["plan"]["num_requests"] == 0
     assert server.num_requests == 48
     assert {path: path.read_bytes() for path in files()} == before
+
+
+def test_what_a_judge_has_judged_needs_no_other_that_answers_to_its_name_elsewhere(
+    answered: OpenGrid, server: JudgeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge(server, "--yes")
+    log = VerdictLog(Path("runs"))
+    (known,) = log.judges
+    elsewhere = replace(known, reported="stub-judge-3")
+    log.add(Verdict(elsewhere, "of another grid", "A", "[[A]]", "stop", "2999"))
+    capsys.readouterr()
+    assert judge(None) == 0
+    found = record(capsys)
+    assert found["plan"]["num_requests"] == 0
+    assert [one["judge"] for one in found["judges"]] == [known.name]
 
 
 def test_a_method_is_judged_against_its_own_seed(
