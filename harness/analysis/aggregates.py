@@ -142,9 +142,10 @@ def _percentiles(values: np.ndarray) -> Interval:
 def benchmarks_of(group: Group) -> tuple[str, ...]:
     """The columns that are taken together: one of each benchmark, of which the scores are shares.
 
-    What is no share (a perplexity) has no scale in common with the others.
+    What is no share (a perplexity) has no scale in common with the others. A control says nothing
+    of how good a method is.
     """
-    return tuple(group.by_benchmark(shares_alone=True).values())
+    return tuple(group.by_benchmark(shares_alone=True, controls=False).values())
 
 
 def _summed_up(measured: Measurements) -> Iterator[tuple[Group, tuple[str, ...]]]:

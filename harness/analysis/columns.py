@@ -50,6 +50,8 @@ class Setting:
     """What defines a task of the user's own."""
     where: Where = ()
     """Which of the items count; all where empty."""
+    is_control: bool = False
+    """Whether its benchmark is a control: see `harness.evaluation.benchmark.Benchmark`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,13 +121,19 @@ class Group:
         settings = {name: one for name, one in self.settings.items() if name in parts}
         return replace(self, columns=tuple(columns), settings=settings)
 
-    def by_benchmark(self, *, shares_alone: bool = False) -> dict[str, str]:
-        """The column that stands for each benchmark: the first of all its items, else of some."""
+    def by_benchmark(self, *, shares_alone: bool = False, controls: bool = True) -> dict[str, str]:
+        """The column that stands for each benchmark: the first of all its items, else of some.
+
+        Args:
+            shares_alone: only benchmarks of which the scores are shares.
+            controls: controls too.
+        """
         known = [
             (column, setting)
             for column in self.columns
             if (setting := self.settings.get(column)) is not None
             and not (shares_alone and setting.unit is not None)
+            and (controls or not setting.is_control)
         ]
         whole = {setting.benchmark for _, setting in known if not setting.where}
         found: dict[str, str] = {}

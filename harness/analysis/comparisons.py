@@ -179,12 +179,13 @@ def tested_columns(group: Group) -> tuple[str, ...]:
     """What a pair is tested on where nothing else is said.
 
     That is the average of the most benchmarks (of several the last); without one each benchmark, by
-    the first of its columns. What tells forgetting is no benchmark of what was learned: a claim on
-    it names it.
+    the first of its columns. What tells forgetting is no benchmark of what was learned, nor is a
+    control: a claim on it names it.
     """
     if averages := group.averages:
         return (max(reversed(averages), key=lambda column: len(group.weights_of(column))),)
-    return tuple(c for name, c in group.by_benchmark().items() if name not in FORGETTING)
+    chosen = group.by_benchmark(controls=False).items()
+    return tuple(column for name, column in chosen if name not in FORGETTING)
 
 
 def _column(group: Group, name: str) -> tuple[str, ...]:

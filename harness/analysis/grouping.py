@@ -191,6 +191,7 @@ def _setting_of(row: Mapping[str, Any], known: Benchmark | None) -> Setting:
         higher_is_better=not lower,
         form=None if is_missing(row.get("form")) else str(row["form"]),
         definition=None if is_missing(row.get("definition")) else str(row["definition"]),
+        is_control=known is not None and known.is_control,
     )
 
 

@@ -124,6 +124,9 @@ class Benchmark:
     """Column whose `labels` tell which options are true, where several may be."""
     chance: float | None = None
     """Expected primary metric of a uniformly random answer; None where that is not defined."""
+    is_control: bool = False
+    """Whether it asks another benchmark's questions with something taken away: it stands in tables,
+    and is nothing that methods are summed up or compared by unasked."""
     protocol: Protocol = LM_EVAL
     world: str | None = None
     """`demo` for an analogue in the embedded world; None for the real benchmark."""

@@ -217,7 +217,13 @@ _ASKED: dict[str, Any] = {
     "chance": 0.25,
 }
 _PICTURES = tuple(
-    _entry(f"demo_pictures{control}", "harness:demo/tasks", title=f"Demo pictures{how}", **_ASKED)
+    _entry(
+        f"demo_pictures{control}",
+        "harness:demo/tasks",
+        title=f"Demo pictures{how}",
+        is_control=bool(control),
+        **_ASKED,
+    )  # fmt: skip
     for control, how in (
         ("", ""),
         ("_shuffled", ", of another item"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from harness.analysis import comparisons
 from harness.analysis.aggregates import (
     RESAMPLES,
     benchmarks_of,
@@ -136,6 +137,19 @@ def test_averages_and_what_is_no_share_do_not_go_in(results) -> None:
     results.scores[-1]["unit"] = "perplexity"
     (group,) = results.findings(tables=()).measured.groups
     assert benchmarks_of(group) == ("ARC-e", "ARC-c")
+
+
+def test_controls_do_not_go_in_and_are_tested_where_a_claim_names_them(results) -> None:
+    names = ["arc_easy", "demo_pictures", "demo_pictures_shuffled", "demo_pictures_removed"]
+    for method, pattern in (("lora", "1100"), ("full", "1110")):
+        results.add(method, 0, answers_of(pattern, names))
+    (group,) = results.findings(tables=()).measured.groups
+    assert len(group.columns) == 4
+    assert benchmarks_of(group) == ("ARC-e", "Demo pictures")
+    assert comparisons.tested_columns(group) == ("ARC-e", "Demo pictures")
+    named = ClaimSpec(better="full", than="lora", on="demo_pictures_removed")
+    (told,) = results.findings(tables=(), claims=[named]).headlines
+    assert told.column == "Demo pictures, not shown"
 
 
 def test_a_score_of_which_less_is_better_is_turned_round(results) -> None:
