@@ -150,7 +150,7 @@ def as_picture(value: Any, place: str) -> Picture | None:
     Raises:
         EvaluationError: it is none of these; `place` begins the message.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     if isinstance(value, Mapping) and "bytes" in value:
         value = value["bytes"]
@@ -160,6 +160,7 @@ def as_picture(value: Any, place: str) -> Picture | None:
         return Picture.of(bytes(value))
     if isinstance(value, Image.Image):
         buffer = io.BytesIO()
+        value = ImageOps.exif_transpose(value)  # a PNG does not keep it
         (value.convert("RGB") if value.mode in ("CMYK", "YCbCr", "HSV", "LAB") else value).save(
             buffer, "PNG"
         )

@@ -111,6 +111,12 @@ def preprocessing(processor: Any) -> dict[str, Any]:
     return {name: stated.get(name) for name in (*names, *flags)}
 
 
+def network(config: Any) -> dict[str, Any]:
+    """The settings that decide what the weights compute, and show in no shape of theirs."""
+    names = ("hidden_act", "layer_norm_eps", "num_attention_heads")
+    return {name: getattr(config, name) for name in names}
+
+
 def sha256_of_tensors(tensors: Mapping[str, Any]) -> str:
     """The SHA-256 of tensors by name: that of the weights in use, whatever files they came in."""
     digest = hashlib.sha256()

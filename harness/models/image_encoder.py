@@ -31,6 +31,7 @@ from harness.models.encoder_loading import (
     check_size,
     load_processor,
     load_vision_model,
+    network,
     preprocessing,
     sha256_of_tensors,
 )
@@ -273,13 +274,14 @@ def load_image_encoder(
         "scales": list(spec.scales),
         "pretrained": spec.pretrained,
         "weights_sha256": sha256_of_tensors(model.state_dict()),
+        "network_sha256": sha256_of_json(network(model.config)),
         "preprocessing_sha256": sha256_of_json(preprocessing(processor)),
     }
     model.requires_grad_(False).eval().to(device)
     return ImageEncoder(spec, model, processor, identity, device)
 
 
-OF_FEATURES = ("weights_sha256", "preprocessing_sha256", "scales")
+OF_FEATURES = ("weights_sha256", "network_sha256", "preprocessing_sha256", "scales")
 """What of an identity decides the features."""
 
 

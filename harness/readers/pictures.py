@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import struct
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
 
 LARGEST_PIXELS = 100_000_000
 """Of a picture; a larger one is no picture of a data set, but a bomb or a mistake."""
+
+
+NO_COLOURS = ("I", "F")
+"""Pillow's modes of pixels that are numbers without a known range."""
 
 
 class BadPicture(ZbenchError):
@@ -41,7 +47,8 @@ class Picture:
         is decoded: both tell what was cut off.
 
         Raises:
-            BadPicture: it is empty, of no known format, cut off, or huge.
+            BadPicture: it is empty, of no known format, cut off, huge, or of numbers that are no
+                colours.
         """
         from PIL import Image
 
@@ -51,7 +58,7 @@ class Picture:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 with Image.open(io.BytesIO(self.data)) as image:
-                    width, height = image.size
+                    (width, height), mode = image.size, image.mode
                     if width * height <= LARGEST_PIXELS:
                         self._check_end(image)
         except Image.DecompressionBombError as fault:
@@ -64,6 +71,11 @@ class Picture:
                 f"the picture is huge ({width} x {height} pixels); at most "
                 f"{LARGEST_PIXELS:,} pixels are taken"
             )
+        if mode in NO_COLOURS:
+            raise BadPicture(
+                f"the picture's pixels are numbers of 32 bits (Pillow's mode {mode}), no colours; "
+                "save it with 8 bits"
+            )
         return width, height
 
     def _check_end(self, image: Image) -> None:
@@ -73,7 +85,10 @@ class Picture:
             image.load()
 
     def decode(self) -> Image:
-        """Its pixels, as RGB.
+        """Its pixels, as RGB, upright as its EXIF says, which `datasets` heeds too.
+
+        Of an animation it is the first frame; transparency is left out; of 16 bits the upper 8 are
+        taken, where Pillow would make white of nearly all.
 
         Raises:
             BadPicture: it is cut off or broken.
@@ -83,6 +98,22 @@ class Picture:
         self.check()
         try:
             with Image.open(io.BytesIO(self.data)) as image:
-                return image.convert("RGB")
+                return as_rgb(image)
         except Exception as fault:  # of Pillow's many decoders
             raise BadPicture(f"the picture is broken ({plain_message(fault)})") from fault
+
+
+def as_rgb(image: Image) -> Image:
+    """A picture of Pillow's as `Picture.decode` gives it."""
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    if image.mode.startswith("I;16"):
+        upper = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        plain = Image.fromarray(upper)
+        if exif := image.info.get("exif"):
+            plain.info["exif"] = exif
+        image = plain
+    with contextlib.suppress(SyntaxError, ValueError, struct.error):  # EXIF that is none
+        image = ImageOps.exif_transpose(image)
+    return image.convert("RGB")

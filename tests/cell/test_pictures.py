@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -239,7 +240,15 @@ def test_several_that_want_the_same_encode_once(
         calls.append(len(pictures))
         return real(encoder, pictures, told)
 
+    # transformers' loading is no matter of threads: it leaves later models without tied weights.
+    turn, load = threading.Lock(), cell_pictures.load_image_encoder
+
+    def load_by_turns(*arguments: Any, **named: Any) -> ImageEncoder:
+        with turn:
+            return load(*arguments, **named)
+
     monkeypatch.setattr(ImageEncoder, "encode", count)
+    monkeypatch.setattr(cell_pictures, "load_image_encoder", load_by_turns)
     pictures = [Picture.of(data) for data in BYTES]
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _: encode(context, looked, pictures), range(3)))

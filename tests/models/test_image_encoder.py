@@ -142,6 +142,20 @@ def test_weights_drawn_anew_are_the_same_each_time_and_others(folder: Path) -> N
     check_features(drawn.identity, again.identity, "adapter_config.json")
 
 
+@pytest.mark.parametrize("changed", [{"hidden_act": "gelu"}, {"num_attention_heads": 4}])
+def test_the_same_weights_in_another_network_are_another_encoder(
+    folder: Path, tmp_path: Path, changed: dict[str, object]
+) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(folder, copied)
+    change(copied, "config.json", **changed)
+    ours, theirs = loaded(folder), loaded(copied)
+    assert ours.identity["weights_sha256"] == theirs.identity["weights_sha256"]
+    assert not torch.equal(ours.encode(PICTURES).features_NF, theirs.encode(PICTURES).features_NF)
+    with pytest.raises(ModelError, match="trained with network_sha256"):
+        check_features(ours.identity, theirs.identity, "adapter_config.json")
+
+
 def test_an_encoder_in_a_local_cache_of_the_hub_is_found(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from harness.errors import MethodError
 from harness.methods.zero_init.options import image_encoder_of
 from harness.models.image_encoder import ImageEncoder, check_features, load_image_encoder
 from harness.readers.files import read_bytes
-from harness.readers.pictures import BadPicture, Picture
+from harness.readers.pictures import BadPicture, Picture, as_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -153,7 +153,7 @@ def _picture(image: Any, place: str) -> Picture:
         place, image = str(image), read_bytes(Path(image), max_bytes=LARGEST_BYTES)
     elif hasattr(image, "save") and hasattr(image, "convert"):
         buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, "PNG")
+        as_rgb(image).save(buffer, "PNG")
         image = buffer.getvalue()
     if not isinstance(image, bytes):
         raise BadPicture(
