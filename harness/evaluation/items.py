@@ -201,9 +201,18 @@ def question_id(benchmark: Benchmark, doc: Row, picture: str | None = None) -> s
         content = {column: doc[column] for column in benchmark.columns or sorted(doc)}
         if picture is not None and benchmark.picture_column in benchmark.optional_columns:
             content["picture"] = picture
-        text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=_named)
         own = hashlib.sha256(text.encode()).hexdigest()[:16]
     return str(own)
+
+
+def _named(value: Any) -> str:
+    """A value that JSON has no form for; a picture of Pillow's by its pixels, since its text names
+    its place in memory."""
+    if hasattr(value, "tobytes") and hasattr(value, "mode"):
+        pixels = hashlib.sha256(value.tobytes()).hexdigest()
+        return f"{value.mode} {value.size} {pixels}"
+    return str(value)
 
 
 def value_at(row: Row, place: str) -> Any:

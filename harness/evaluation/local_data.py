@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute
-from datasets import Dataset, Image
+from datasets import Dataset, Image, LargeList, List
 
 from harness.errors import DataError
 from harness.evaluation.data_files import read_rows
@@ -37,11 +39,22 @@ def read_split(
 
 
 def undecoded(rows: Dataset) -> Dataset:
-    """The rows with pictures as `{bytes, path}`, which `datasets` would make Pillow's of."""
+    """The rows with pictures, in lists too, as `{bytes, path}`, which `datasets` would make
+    Pillow's of."""
     for name, feature in rows.features.items():
-        if isinstance(feature, Image):
-            rows = rows.cast_column(name, Image(decode=False))
+        if (plain := _undecoded(feature)) != feature:
+            rows = rows.cast_column(name, plain)
     return rows
+
+
+def _undecoded(feature: Any) -> Any:
+    if isinstance(feature, Image):
+        return Image(decode=False)
+    if isinstance(feature, List | LargeList):
+        return replace(feature, feature=_undecoded(feature.feature))
+    if isinstance(feature, dict):
+        return {name: _undecoded(one) for name, one in feature.items()}
+    return feature
 
 
 def subjects_in(path: Path, subject_column: str) -> list[str]:

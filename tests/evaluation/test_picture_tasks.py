@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
-from datasets import Dataset, Features, Image, Value
+from datasets import Dataset, Features, Image, List, Value
 
 from harness.errors import EvaluationError
 from harness.evaluation import evaluate
+from harness.evaluation.benchmarks import BENCHMARKS
+from harness.evaluation.items import question_id
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.local_data import undecoded
 from harness.evaluation.scores import TaskOutcome
@@ -121,6 +126,22 @@ def test_what_cannot_be_shown_is_told_before_a_model_is_trained(
     loaded = load_benchmark(spec(name, tasks), None)
     with pytest.raises(EvaluationError, match=said):
         loaded.build_requests()
+
+
+def test_pictures_in_lists_stay_bytes_too() -> None:
+    held = {"bytes": png("red"), "path": None}
+    features = Features({"images": List(Image()), "more": {"image": Image()}})
+    rows = Dataset.from_dict({"images": [[held]], "more": [{"image": held}]}, features=features)
+    assert undecoded(rows).to_list() == [{"images": [held], "more": {"image": held}}]
+
+
+def test_an_item_with_a_picture_of_pillows_has_one_id() -> None:
+    def id_of(colour: str) -> str:
+        doc = {"question": "what?", "image": PIL.Image.open(io.BytesIO(png(colour)))}
+        return question_id(benchmark, doc)
+
+    benchmark = replace(BENCHMARKS["scienceqa"], columns=(), id_column=None)
+    assert id_of("red") == id_of("red") != id_of("blue")
 
 
 def test_pictures_of_the_hub_stay_bytes() -> None:
