@@ -200,9 +200,15 @@ def picture_notes(items: pandas.DataFrame, pictures: RequestPictures) -> list[st
     if "picture" not in items:
         return []
     has, notes = items["picture"].notna(), []
+    told = "has_image" in items
+    if not has.any() and not told:
+        notes.append(
+            f"none of its {len(items)} items has a picture: the data hold no bytes of any, and all "
+            "were scored without"
+        )
     if has.any() and not pictures.shown:
         notes.append(f"{has.sum()} of {len(items)} items have {NOT_SHOWN}")
-    if "has_image" in items and (lost := int((items["has_image"] & ~has).sum())):
+    if told and (lost := int((items["has_image"] & ~has).sum())):
         notes.append(
             f"{lost} of {len(items)} items have a picture that the data lack; they were scored "
             "without it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import re
 import struct
 import warnings
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ class Picture:
         except Image.DecompressionBombError as fault:
             raise BadPicture(f"the picture is huge ({plain_message(fault)})") from fault
         except Exception as fault:  # of Pillow's many decoders
-            said = plain_message(fault).partition(" <_io")[0]  # where Pillow found it
+            said = re.sub(r" <?_io\..*", "", plain_message(fault))  # where Pillow found it
             raise BadPicture(f"its bytes are no picture, or its end is missing ({said})") from fault
         if width * height > LARGEST_PIXELS:
             raise BadPicture(

@@ -113,6 +113,21 @@ def test_a_model_that_takes_no_pictures_says_so_once(
     assert outcome.items["response"].tolist() == plain.items["response"].tolist()
 
 
+def test_items_whose_pictures_are_paths_alone_are_told_of(
+    tasks: Path, tmp_path: Path, tokenizer: Any
+) -> None:
+    row = {"question": "river stone", "options": ["cloud", "apple lamp"], "gold": 1}
+    write_rows(tmp_path / "rows.parquet", [row | {"image": {"bytes": None, "path": "cat.png"}}] * 2)
+    file = LocalFile(task="look", split="test", path=str(tmp_path / "rows.parquet"))
+    task = TaskSpec(name="look", include=str(tasks), files=(file,))
+    outcome = evaluate(
+        looking("llama", "random-init"), tokenizer, task, data_root=None, precision="fp32",
+        encode_pictures=encode,
+    )  # fmt: skip
+    (said,) = outcome.warnings
+    assert said.startswith("none of its 2 items has a picture: the data hold no bytes of any")
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

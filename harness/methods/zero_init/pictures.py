@@ -71,8 +71,14 @@ def pictures(
         yield
 
 
-def image_encoder(model: Any, *, data_root: str | Path | None = None) -> ImageEncoder:
+def image_encoder(
+    model: Any, *, data_root: str | Path | None = None, path: str | Path | None = None
+) -> ImageEncoder:
     """The encoder that the model's active adapter was trained with, on the model's device.
+
+    Args:
+        data_root: what a relative path of the encoder is relative to.
+        path: its folder, where it lies elsewhere than in training; its content is checked.
 
     Raises:
         MethodError: the active adapter takes no pictures.
@@ -82,6 +88,8 @@ def image_encoder(model: Any, *, data_root: str | Path | None = None) -> ImageEn
     spec = image_encoder_of(config.parsed)
     assert spec is not None
     root = None if data_root is None else Path(data_root)
+    if path is not None:
+        spec = spec.model_copy(update={"path": str(Path(path).absolute())})
     if spec.source is None and root is None and not Path(str(spec.path)).is_absolute():
         raise MethodError(
             f"{HERE}: the image encoder lies at a relative path ({spec.path}); give data_root=, "

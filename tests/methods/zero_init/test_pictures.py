@@ -170,8 +170,12 @@ def test_pictures_are_given_decoded_encoded_or_as_files(encoder: Path, tmp_path:
     assert torch.equal(logits(model, [data] * 3), expected)
     for given in (Image.open(io.BytesIO(data)), tmp_path / "one.png", str(tmp_path / "one.png")):
         assert torch.equal(logits(model, given), expected)
-    loaded = harness.image_encoder(model)
-    assert torch.equal(logits(model, data, encoder=loaded), expected)
+    shutil.copytree(encoder, tmp_path / "elsewhere")
+    for loaded in (
+        harness.image_encoder(model),
+        harness.image_encoder(model, path=tmp_path / "elsewhere"),
+    ):
+        assert torch.equal(logits(model, data, encoder=loaded), expected)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}])
