@@ -187,6 +187,7 @@ def test_scores_are_those_of_one_request_at_a_time(
     with lm_eval_session(model, tokenizer):
         scorer = Scorer(model, tokenizer)
         scorer._task_names = ["task"] * len(requests)
+        scorer._picture_names = [None] * len(requests)
         found = scorer._loglikelihood_tokens(requests)
     for (_, context, answer), (value, _) in zip(requests, found, strict=True):
         whole = [*context, *answer][-(POSITIONS + 1) :]
