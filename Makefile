@@ -1,5 +1,6 @@
 # make demo   the whole path on the embedded world, from nothing to the page
 # make test   the tests that take a few minutes
+# make test-long  cells that are killed or train together, the laws of every family: some minutes more
 # make check  ruff and mypy
 # make test-slurm  cells on a real Slurm that it starts on this machine; with SLOW=1 also preemption and lost nodes
 # make test-ray  cells on a Ray cluster that it starts on this machine; with SLOW=1 also killed nodes and drivers
@@ -20,7 +21,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-slurm test-postgres test-trackers test-cloud test-fuzz test-ray check
+.PHONY: install demo test test-long test-slurm test-postgres test-trackers test-cloud test-fuzz test-ray check
 
 install: $(INSTALLED)
 
@@ -32,10 +33,14 @@ demo: $(INSTALLED)
 # One thread a process: on tensors as small as the tests', more threads are slower. One process more than there are
 # cores, at most 4: whole runs wait for their workers. A file's tests stay together, and files keep their order: those
 # with few tests are the long ones, and would come last.
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n $$($(VENV)/bin/python -c \
+	'import os; print(min(4, (os.cpu_count() or 1) + 1))') --dist loadfile --no-loadscope-reorder
+
 test: $(INSTALLED)
-	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n $$($(VENV)/bin/python -c \
-		'import os; print(min(4, (os.cpu_count() or 1) + 1))') --dist loadfile --no-loadscope-reorder \
-		-m "not slow and not gpu and not ray and not slurm"
+	@$(PYTEST) -m "not slow and not long and not gpu and not ray and not slurm"
+
+test-long: $(INSTALLED)
+	@$(PYTEST) -m "long and not slow"
 
 # Other mutants every time: hypothesis prints how to repeat the one that fails.
 test-fuzz: $(INSTALLED)

@@ -218,6 +218,7 @@ def test_more_devices_than_the_machine_has_are_refused_before_anything_runs(
     assert not (tmp_path / "runs" / "mlflow.db").exists()
 
 
+@pytest.mark.long
 def test_a_cell_of_two_processes_is_run_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text(
         grid_text().replace("    fractions", "    gpus_per_cell: 2\n    fractions")

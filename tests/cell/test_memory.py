@@ -92,6 +92,7 @@ def test_budgets_of_other_methods_stay_and_a_damaged_file_counts_as_none(tmp_pat
     assert json.loads((tmp_path / BUDGETS_FILE).read_text()) == {"a | lora | cpu": 5}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("run_next", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_cell_out_of_memory_resumes_in_a_fresh_process_with_the_budget_that_holds(

@@ -130,6 +130,7 @@ def test_each_model_and_method_is_probed_once() -> None:
     assert {cell.fraction for cell in chosen} == {None, 1.0}
 
 
+@pytest.mark.long
 def test_a_probe_times_steps_and_scoring(world: Path) -> None:
     cell = cells_of("demo")["tiny-llama/zero-init-linear/100%/seed0"]
     cell = cell.model_copy(update={"tasks": cell.tasks[:1]})

@@ -26,7 +26,7 @@ from harness.records.events import CellEnded, Event, StepDone, Warned
 from harness.records.results import TrainResult, read_result
 from tests.integration.test_end_to_end import grid_text
 
-pytestmark = pytest.mark.timeout(900)  # whole processes, on a machine that may be busy
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]  # on a machine that may be busy
 
 
 @pytest.fixture(scope="module")

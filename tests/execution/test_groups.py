@@ -30,6 +30,8 @@ from harness.records.results import CellResult, read_result
 from tests.fixtures.tiny import relative_distance
 from tests.integration.test_end_to_end import grid_text
 
+pytestmark = pytest.mark.long
+
 METHODS = ["full", {"method": "lora", "dropout": 0.2}]
 """Weights that are divided among the processes, and an adapter that draws in each of them."""
 

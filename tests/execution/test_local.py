@@ -47,6 +47,7 @@ def plan(runs_dir: Path) -> RunPlan:
     return RunPlan(settings=settings, devices=("cpu",))
 
 
+@pytest.mark.long
 def test_every_cell_fails_for_itself_with_its_reason(cells: list[Cell], tmp_path: Path) -> None:
     events: list[object] = []
     states = read_states(cells, runs_dir=tmp_path, data_root=None)
@@ -136,6 +137,7 @@ def test_a_cell_that_is_always_busy_ends_the_run(cells: list[Cell], tmp_path: Pa
     assert passes == [3, 3]
 
 
+@pytest.mark.long
 def test_what_there_was_no_room_for_is_offered_again_once_another_has_ended(
     cells: list[Cell], tmp_path: Path
 ) -> None:
@@ -177,6 +179,7 @@ def test_base_models_are_run_first(cells: list[Cell], tmp_path: Path) -> None:
     assert ended == [cells[0].id, cells[2].id, cells[1].id]
 
 
+@pytest.mark.long
 def test_a_killed_worker_fails_its_cell_and_is_replaced(cells: list[Cell], tmp_path: Path) -> None:
     states = read_states(cells, runs_dir=tmp_path, data_root=None)
     killed: list[int] = []

@@ -234,6 +234,7 @@ def wait_until_free(folder: Path) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_numbers(
     started: tuple[Path, subprocess.Popen[str]], finished: Path
 ) -> None:

@@ -26,7 +26,7 @@ from tests.fixtures.chat_models import write_chat_model
 from tests.fixtures.own_study import CAPITALS_TASK, write_study
 from tests.integration.test_end_to_end import PACKAGE, command, environment
 
-pytestmark = pytest.mark.timeout(900)  # of all commands together, on a busy machine
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]  # of all commands, on a busy machine
 STUDY = "your-own-study"
 PAGES = (
     STUDY,

@@ -26,7 +26,7 @@ from tests.integration.test_end_to_end import (
     zbench,
 )
 
-pytestmark = pytest.mark.timeout(900)  # whole processes, on a machine that may be busy
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]  # on a machine that may be busy
 
 CELL = "tiny-llama/zero-init-linear/10%/seed0"
 TASKS = "tasks: [{name: demo_arc_easy, limit: 12}, {name: demo_mmlu, limit: 2}]"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness.methods import METHODS
 from harness.testing import PictureLaws
 
@@ -15,5 +17,6 @@ class TestPicturesOfZeroInitLinear(PictureLaws):
     method = METHODS["zero-init-linear"]
 
 
+@pytest.mark.long
 class TestPicturesOfZeroInitNonlinear(PictureLaws):
     method = METHODS["zero-init-nonlinear"]

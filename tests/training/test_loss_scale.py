@@ -123,6 +123,7 @@ def overflow_on_one(rank: int) -> tuple[Outcome, Outcome]:
     return train("lora", "fp16", overflows=rank == 1), train("full", "fp16", overflows=rank == 1)
 
 
+@pytest.mark.long
 def test_all_ranks_skip_the_same_step(tmp_path: Path) -> None:
     first, second = run_ranks(overflow_on_one, tmp_path)
     for mine, other in zip(first, second, strict=True):

@@ -23,6 +23,8 @@ from harness.training.step import BatchTotals, TrainStep
 from tests.fixtures.rank_processes import run_ranks
 from tests.fixtures.tiny import TRAINED, adapted, random_examples, relative_distance, trained_state
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = [*random_examples(21), Example(tuple(range(8)), 8)]
 """The last has no label."""
 OPTIONS: dict[str, dict[str, object]] = {"lora": {"dropout": 0.3}}

@@ -14,6 +14,8 @@ from tests.fixtures.pictures import PROMPTS, image_tensors, looking, picture_fea
 from tests.fixtures.rank_processes import run_ranks
 from tests.fixtures.tiny import random_examples, relative_distance, trained_state
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = [
     replace(one, picture="cat" if index in (2, 9) else "dog" if index == 15 else None)
     for index, one in enumerate(random_examples(21))

@@ -204,6 +204,7 @@ def train_in_ranks(rank: int, folder: Path) -> list[tuple[tuple[float, ...], dic
     return outcomes
 
 
+@pytest.mark.long
 def test_two_processes_measure_and_keep_what_one_does(tmp_path: Path) -> None:
     first, second = run_ranks(train_in_ranks, tmp_path, tmp_path / "kept")
     alone = train_in_ranks(0, tmp_path / "alone")
