@@ -128,6 +128,7 @@ def test_of_processes_that_begin_together_one_gets_the_cell(
         assert sorted(map(line_of, takers)) == ["busy", "busy", "busy", "held"]
 
 
+@pytest.mark.long
 def test_what_a_machine_left_is_free_once_its_lease_is_over(tmp_path: Path, start: Start) -> None:
     folder = unseen(tmp_path / "runs")
     process = start(HOLD, folder, environment=as_machine(tmp_path, "node7"))

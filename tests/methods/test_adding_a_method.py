@@ -91,6 +91,7 @@ def test_the_laws_run_on_it_with_one_import(package: Path) -> None:
     assert int(passed[1]) > 150
 
 
+@pytest.mark.long
 def test_the_laws_find_a_method_that_breaks_them(package: Path) -> None:
     broken = CODE.replace("torch.zeros(", "torch.randn(")
     (package / "mymethods/shift.py").write_text(broken, encoding="utf-8")

@@ -102,6 +102,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.long
 def test_the_same_study_gives_the_same_bytes(written, small_study, small_errors, tmp_path) -> None:
     study = replace(small_study, identities=(IDENTITY,))
     second = write_study(study, small_errors, tmp_path)

@@ -252,6 +252,7 @@ def test_memory_that_runs_out_halves_the_rows_and_keeps_what_is_done(
     assert max(most) <= 4
 
 
+@pytest.mark.long
 def test_memory_for_less_than_one_is_told(speaker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_args: Any, **_kwargs: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.")
