@@ -25,7 +25,7 @@ its tensor's shape.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ from harness.methods.zero_init.conditioning import (
 )
 from harness.methods.zero_init.formulas import gated_prompt_attention, joint_attention
 from harness.methods.zero_init.generator import ACTIVATIONS, PromptGenerator
+from harness.methods.zero_init.switched import Switched
 from harness.models.families import Family
 from harness.models.packed_attention import (
     AttentionFunction,
@@ -58,7 +59,7 @@ PROMPT_ATTENTION_PREFIX = "prompts_on_"
 """Begins the AttentionInterface names of attention with prompts."""
 
 
-class PromptAttention(nn.Module):
+class PromptAttention(Switched):
     """One layer's prompts, and the gates of those that have them, by the name of their adapter.
 
     PEFT switches one adapter on, or none; see `tuner.PromptLayer`.
@@ -67,10 +68,6 @@ class PromptAttention(nn.Module):
         layer_index: of the layer in the model.
         family: how the layer projects keys and values.
     """
-
-    # PEFT's state of a layer, here too because this file does not import PEFT.
-    _active_adapter: str | list[str] = "default"
-    _disable_adapters = False
 
     def __init__(self, *, layer_index: int, family: Family) -> None:
         super().__init__()
@@ -114,18 +111,9 @@ class PromptAttention(nn.Module):
         self._gate_activations[adapter] = gate_activation
         self._takes_pictures[adapter] = takes_pictures
 
-    def adapters(self) -> set[str]:
+    def adapters(self) -> Collection[str]:
         """Names of the adapters that have a prompt in this layer."""
-        return set(self._gate_activations)
-
-    @property
-    def active(self) -> str | None:
-        """Name of the active adapter; None where adapters are disabled or it has no prompt here."""
-        if self._disable_adapters:
-            return None
-        active = self._active_adapter
-        name = active if isinstance(active, str) else (active[0] if active else "")
-        return name if name in self._gate_activations else None
+        return self._gate_activations
 
     @property
     def virtual_tokens(self) -> nn.Parameter | None:

@@ -12,22 +12,21 @@ Shapes: P pictures, F features, h hidden size of the bottleneck, D hidden size o
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness.methods.zero_init.switched import Switched
 
-class ImageProjection(nn.Module):
+
+class ImageProjection(Switched):
     """The projections of a model's adapters; of the active one, features become I_p.
 
     PEFT switches one adapter on, or none; see `tuner.ProjectionLayer`.
     """
-
-    # PEFT's state of a layer, here too because this file does not import PEFT.
-    _active_adapter: str | list[str] = "default"
-    _disable_adapters = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,14 +54,9 @@ class ImageProjection(nn.Module):
         self.prompt_image_down[adapter] = down.to(device)
         self.prompt_image_up[adapter] = up.to(device)
 
-    @property
-    def active(self) -> str | None:
-        """Name of the active adapter; None where adapters are disabled or it takes no pictures."""
-        if self._disable_adapters:
-            return None
-        active = self._active_adapter
-        name = active if isinstance(active, str) else (active[0] if active else "")
-        return name if name in self.prompt_image_down else None
+    def adapters(self) -> Collection[str]:
+        """Names of the adapters that take pictures."""
+        return self.prompt_image_down.keys()
 
     @property
     def takes_pictures(self) -> bool:
