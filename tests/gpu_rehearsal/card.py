@@ -25,13 +25,12 @@ How it works:
 
 from __future__ import annotations
 
+from tests.gpu_rehearsal import before_torch  # noqa: F401
+
+# isort: split
+
 import contextlib
-import ctypes
 import functools
-import importlib.metadata
-import importlib.util
-import os
-import subprocess
 import sys
 import types
 import weakref
@@ -39,39 +38,10 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
-HERE = Path(__file__).resolve().parent
-
-
-def load_shim() -> None:
-    """Builds (3 s, once) and loads the device guard and hooks, before torch asks for them."""
-    if "torch" in sys.modules:
-        raise ImportError("import fakecuda before torch: torch asks for CUDA once, when imported")
-    spec = importlib.util.find_spec("torch")
-    assert spec is not None
-    assert spec.origin is not None
-    folder, version = Path(spec.origin).parent, importlib.metadata.version("torch")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fakecuda"
-    cache.mkdir(parents=True, exist_ok=True)
-    built, source = cache / f"shim-torch-{version}.so", HERE / "shim.cpp"
-    if not built.exists() or built.stat().st_mtime < source.stat().st_mtime:
-        aside = built.with_suffix(f".{os.getpid()}")
-        subprocess.run(
-            ["g++", "-std=c++20", "-O1", "-fPIC", "-shared", f"-I{folder / 'include'}",
-             str(source), "-o", str(aside), f"-L{folder / 'lib'}", "-lc10", "-ltorch_cpu",
-             f"-Wl,-rpath,{folder / 'lib'}"],
-            check=True,
-        )  # fmt: skip
-        aside.replace(built)
-    ctypes.CDLL(str(built), mode=ctypes.RTLD_GLOBAL)
-
-
-load_shim()
-
-import torch  # noqa: E402
+import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten

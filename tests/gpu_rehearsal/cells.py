@@ -9,6 +9,10 @@
 
 from __future__ import annotations
 
+from tests.gpu_rehearsal import before_torch  # noqa: F401
+
+# isort: split
+
 import argparse
 import contextlib
 import gc

@@ -11,6 +11,10 @@ peak memory up to 3 %, the attention kernels by name, the dtypes that attention 
 
 from __future__ import annotations
 
+from tests.gpu_rehearsal import before_torch  # noqa: F401
+
+# isort: split
+
 import argparse
 import contextlib
 import json

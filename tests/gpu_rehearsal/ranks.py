@@ -10,6 +10,10 @@ crashes on a fake group. torch's `fake` process group answers every collective a
 
 from __future__ import annotations
 
+from tests.gpu_rehearsal import before_torch  # noqa: F401
+
+# isort: split
+
 import argparse
 import os
 import time

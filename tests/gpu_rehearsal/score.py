@@ -10,6 +10,10 @@ nothing (log-likelihoods are 0); shapes, devices, dtypes, memory and waits do.
 
 from __future__ import annotations
 
+from tests.gpu_rehearsal import before_torch  # noqa: F401
+
+# isort: split
+
 import argparse
 import contextlib
 import dataclasses

@@ -6,6 +6,10 @@ Everything else is zbench's own code, imported from the path.
 
 from __future__ import annotations
 
+from tests.gpu_rehearsal import before_torch  # noqa: F401
+
+# isort: split
+
 import contextlib
 import functools
 import os

@@ -6,6 +6,10 @@ python step.py zero-init-linear --size 7b --card h200 --precision bf16 [--layers
 
 from __future__ import annotations
 
+from tests.gpu_rehearsal import before_torch  # noqa: F401
+
+# isort: split
+
 import argparse
 import json
 import time
