@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,23 +111,27 @@ def attend_packed(
         of_pictures: whether `attention` is told the pictures of a bucket's sequences, `picture_B`.
         **kwargs: for `attention`; a `sliding_window` is heeded in the mask.
     """
+    # By split: the backward of each slice would fill a whole row with zeros and add it.
+    sizes = [bucket.num_sequences * bucket.length for bucket in packing.buckets]
     slots = [
-        take_rows(tensor[0].transpose(0, 1), packing.node_of_slot_M)
+        take_rows(tensor[0].transpose(0, 1), packing.node_of_slot_M).split(sizes)
         for tensor in (query_1HNd, key_1GNd, value_1GNd)
     ]
+    pictures: Sequence[Tensor] = ()
+    if of_pictures:
+        assert packing.picture_of_sequence_S is not None
+        pictures = packing.picture_of_sequence_S.split(
+            [one.num_sequences for one in packing.buckets]
+        )
     outputs = []
-    start = first = 0
-    for bucket in packing.buckets:
-        end = start + bucket.num_sequences * bucket.length
+    for index, bucket in enumerate(packing.buckets):
         shape = (bucket.num_sequences, bucket.length)
-        batch = [part[start:end].unflatten(0, shape).transpose(1, 2) for part in slots]
+        batch = [parts[index].unflatten(0, shape).transpose(1, 2) for parts in slots]
         mask = _bucket_mask(bucket, batch[0], kwargs.get("sliding_window"), causal=causal)
         if of_pictures:
-            assert packing.picture_of_sequence_S is not None
-            kwargs["picture_B"] = packing.picture_of_sequence_S[first : first + shape[0]]
+            kwargs["picture_B"] = pictures[index]
         output_BTHd, _ = attention(module, *batch, mask, **kwargs)
         outputs.append(output_BTHd.flatten(0, 1))
-        start, first = end, first + bucket.num_sequences
     output_MHd = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return take_rows(output_MHd, packing.slot_of_node_N)[None], None
 

@@ -65,6 +65,39 @@ def test_each_node_sees_its_own_sequence(window: int, additive: bool) -> None:
             start += bucket.length
 
 
+def test_buckets_by_split_have_the_bits_of_slices() -> None:
+    texts = [(1, 2, 3, *range(4, 4 + size)) for size in (3, 9, 4, 40, 38, 5, 80)]
+    sequences = [TokenSequence(index, ids, 2) for index, ids in enumerate(sorted(texts))]
+    row = pack(sequences, shared_inputs(sequences), device=CPU)
+    assert len(row.packing.buckets) > 2
+    torch.manual_seed(0)
+    given = [torch.randn(1, 2, row.num_tokens, 4, requires_grad=True) for _ in range(3)]
+    weights = torch.randn(1, row.num_tokens, 2, 4)
+
+    def attention(module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, **_: Any) -> Any:
+        output = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return output.transpose(1, 2), None
+
+    def by_slices() -> Tensor:
+        words = [take_rows(one[0].transpose(0, 1), row.packing.node_of_slot_M) for one in given]
+        outputs, start = [], 0
+        for bucket in row.packing.buckets:
+            end, shape = start + bucket.num_sequences * bucket.length, bucket.num_sequences
+            batch = [part[start:end].unflatten(0, (shape, -1)).transpose(1, 2) for part in words]
+            outputs.append(attention(None, *batch, None)[0].flatten(0, 1))
+            start = end
+        return take_rows(torch.cat(outputs), row.packing.slot_of_node_N)[None]
+
+    output, _ = attend_packed(attention, None, *given, packing=row.packing, causal=True)
+    expected = by_slices()
+    assert torch.equal(output, expected)
+    found = torch.autograd.grad((output * weights).sum(), given)
+    for one, other in zip(
+        found, torch.autograd.grad((expected * weights).sum(), given), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
 def test_gradients_of_many_copies_are_summed_in_fp32() -> None:
     # In bf16 a sum of ones stops at 256: 256 + 1 is 256 again.
     x = torch.zeros(2, 3, dtype=torch.bfloat16, requires_grad=True)
