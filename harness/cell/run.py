@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cell.free_memory import check_free_memory
 from harness.cell.memory import SmallerBudget, check_memory
 from harness.cell.pictures import training_pictures
 from harness.cell.score import check_tasks, score_cell
@@ -93,6 +94,7 @@ def run_cell(cell: Cell, settings: RunSettings, emit: Emit) -> CellResult:
         if not needs_training and not tasks:
             return result
         prepare_torch(settings.threads)
+        check_free_memory(context, trained=not needs_training)
         write_cell_file(folder, cell)
         if not needs_training:
             _emit_start(context, total_steps=0)
@@ -174,6 +176,7 @@ def follow_cell(cell: Cell, settings: RunSettings) -> None:
     prepare_torch(settings.threads)
     folder = cell_folder(settings.runs_dir, cell)
     context = CellContext(cell, settings, folder, emit=lambda event: None)
+    check_free_memory(context, trained=False)
     with handle_signals() as flags:
         _train(context, flags)
 

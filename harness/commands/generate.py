@@ -34,7 +34,8 @@ from harness.commands.display import (
 )
 from harness.errors import ReportError
 from harness.evaluation.benchmarks import Decoding
-from harness.execution.devices import resolve_devices, worker_threads
+from harness.execution.devices import resolve_devices, take_device, worker_threads
+from harness.execution.gpu_check import check_gpus
 from harness.execution.worker import logging_beside_the_screen
 from harness.grid.checks import DATA_ROOT_VARIABLE
 from harness.grid.folders import LOG_FILE
@@ -126,10 +127,11 @@ def _answer(
     if not work:
         return _Outcome(kept, failed)
     devices = resolve_devices(device, workers=1, num_cells=1)
+    check_gpus(devices)
     settings = RunSettings(
         runs_dir=grid.runs_dir,
         data_root=grid.data_root,
-        device=devices[0],
+        device=take_device(devices[0]),
         threads=worker_threads(devices, 1),
     )
     with (

@@ -37,6 +37,7 @@ from harness.estimate.probe import (
 )
 from harness.estimate.probe_worker import ProbeSettings
 from harness.execution.devices import resolve_devices, worker_threads
+from harness.execution.gpu_check import check_gpus
 from harness.grid.budgets import budget_notes
 from harness.grid.noise import noise_lines
 from harness.grid.remarks import remark_lines
@@ -144,6 +145,7 @@ def _probe_command(
     states = [state for state in grid.left if state.status != "done"]
     cells = [state.cell for state in states]
     devices = resolve_devices(device, workers=workers, num_cells=len(cells))
+    check_gpus(devices, states)
     threads = worker_threads(devices, workers)
     console = display.console(quiet=as_json)
     measured, total = itertools.count(1), len(representatives(cells))

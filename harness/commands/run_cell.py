@@ -20,7 +20,8 @@ from harness.commands.display import (
     print_warnings,
 )
 from harness.commands.progress import Notices, progress
-from harness.execution.devices import resolve_devices, worker_threads
+from harness.execution.devices import resolve_devices, take_device, worker_threads
+from harness.execution.gpu_check import check_gpus
 from harness.execution.plan import RunPlan
 from harness.execution.run_grid import run_grid
 from harness.execution.scheduling import check_gpus_per_cell, devices_needed
@@ -56,6 +57,9 @@ def run_cell_command(
     needed = devices_needed(grid.states[0])
     devices = resolve_devices(device, workers=None if needed > 1 else 1, num_cells=needed)
     check_gpus_per_cell(grid.states, len(devices), f"--device {device}")
+    check_gpus(devices, grid.states)
+    environment = dict(os.environ)
+    torch_device = take_device(devices[0]) if needed == 1 else devices[0]
     uri = resolve_uri(grid.spec, grid.runs_dir, tracking_uri)
     mlflow = None if uri is None else Tracker(grid.spec, uri, grid.runs_dir, grid.states)
     besides, missing = start_besides(grid.spec, grid.runs_dir, grid.states)
@@ -68,7 +72,7 @@ def run_cell_command(
     settings = RunSettings(
         runs_dir=grid.runs_dir,
         data_root=grid.data_root,
-        device=devices[0],
+        device=torch_device,
         threads=worker_threads(devices, None),
         data_contents=grid.data_contents,
     )
@@ -86,7 +90,7 @@ def run_cell_command(
     problem = trackers.close()
     if ended == "again":  # in the place of this process, whose memory is free with it
         sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     after = grid.read_states()
     print_warnings(screen, trackers.told)
     print_cells(screen, after, problem)

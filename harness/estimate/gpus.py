@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from functools import cache
 from importlib import resources
 from typing import Annotated
@@ -11,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from harness.errors import UsageError, did_you_mean, shortened
+from harness.execution.devices import gpu_of
 from harness.records.environment import processor
 from harness.spec import Spec
 
@@ -45,7 +44,7 @@ class Gpu(Spec):
     def precision(self, setting: str) -> str:
         """The precision of the frozen base, as `resolve_precision` does on a machine."""
         if setting == "auto":
-            return "fp32" if self.peak_bf16_flops is None else "bf16"
+            return "fp16" if self.peak_bf16_flops is None else "bf16"
         return setting
 
     def peak_flops(self, precision: str) -> float | None:
@@ -87,13 +86,11 @@ def gpu_of_device(device_name: str) -> tuple[str, Gpu] | None:
 
 
 def device_name(device: str) -> str | None:
-    """The name of the processor or GPU, without torch; None where nothing tells."""
+    """The name of the processor, GPU or slice, without torch; None where nothing tells.
+
+    Raises:
+        UsageError: CUDA_VISIBLE_DEVICES names what is not there.
+    """
     if device == "cpu":
         return processor()
-    index = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "-i", index]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return next(iter(done.stdout.strip().splitlines()), None)
+    return gpu_of(device if ":" in device else f"{device}:0").title

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
 
 from harness.errors import UsageError, shortened
+from harness.execution.visible import VARIABLE, VisibleGpu, child_environment, visible_gpus
+from harness.records.nvidia_smi import list_gpus
+
+REFUSED = {
+    "mps": "zbench does not compute on Apple's GPUs (it was never run on one, and torch has no "
+    "fp64 there)",
+    "xpu": "zbench does not compute on Intel's GPUs (it was never run on one)",
+}
+"""Devices that torch knows and zbench does not compute on, and why."""
 
 
 def resolve_devices(setting: str, *, workers: int | None, num_cells: int) -> tuple[str, ...]:
@@ -17,26 +25,35 @@ def resolve_devices(setting: str, *, workers: int | None, num_cells: int) -> tup
         num_cells: an upper bound of the workers.
 
     Raises:
-        UsageError: the setting names no device, or one that this machine lacks.
+        UsageError: the setting names no device, or one that this machine lacks. Whether torch
+            computes on it, `harness.execution.gpu_check` says.
     """
-    if setting == "auto":
-        setting = "cuda" if count_cuda_devices() else "cpu"
+    cpus = ("cpu",) * min(workers or available_cores(), max(num_cells, 1))
     if setting == "cpu":
-        return ("cpu",) * min(workers or available_cores(), max(num_cells, 1))
-    found = count_cuda_devices()
-    known = [f"cuda:{index}" for index in range(found)]
-    wanted = known if setting == "cuda" else [name.strip() for name in setting.split(",")]
+        return cpus
     place = f"--device {shortened(setting)}"
-    for name in wanted:
-        if not name.startswith("cuda:") or not name[5:].isdigit():
+    names = [name.strip() for name in setting.split(",")]
+    for name in names:
+        kind, _, index = name.partition(":")
+        if kind in REFUSED:
+            raise UsageError(
+                f"{place}: {REFUSED[kind]}; give cpu, or take a machine with a CUDA GPU"
+            )
+        if setting not in ("auto", "cuda") and (kind != "cuda" or not index.isdigit()):
             raise UsageError(
                 f"{place}: '{shortened(name)}' is no device; use auto, cpu, cuda or cuda:0,cuda:1"
             )
-        if name not in known:
-            there = f"{shortened(name)} is not there; this machine has {found}"
-            raise UsageError(f"{place}: {there}")
-    if not wanted:
-        raise UsageError("--device cuda: this machine shows no CUDA device (nvidia-smi -L)")
+    found = visible_gpus()
+    if setting == "auto" and not found:
+        return cpus
+    if not found:
+        raise UsageError(f"{place}: this machine shows no CUDA device ({_why_none()})")
+    known = [f"cuda:{index}" for index in range(len(found))]
+    wanted = known if setting in ("auto", "cuda") else names
+    strange = next((name for name in wanted if name not in known), None)
+    if strange is not None:
+        there = f"{shortened(strange)} is not there; this machine has {len(known)}"
+        raise UsageError(f"{place}: {there}")
     return tuple(wanted[: max(num_cells, 1)])
 
 
@@ -62,29 +79,53 @@ def available_cores() -> int:
         return os.cpu_count() or 1
 
 
-def count_cuda_devices() -> int:
-    """Number of CUDA devices that a child process would see."""
-    visible = _visible_devices()
-    if visible is not None:
-        return len(visible)
-    try:
-        answer = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=20
-        )
-    except (OSError, subprocess.SubprocessError):
-        return 0
-    return sum(line.startswith("GPU ") for line in answer.stdout.splitlines())
+def environment_of(device: str) -> dict[str, str]:
+    """Variables of a process that computes on `cpu` or `cuda:0`, ..., and sees no other device.
+
+    Libraries read them when they are imported.
+
+    Raises:
+        UsageError: CUDA_VISIBLE_DEVICES names what is not there.
+    """
+    return child_environment(None if device == "cpu" else gpu_of(device))
 
 
-def cuda_visible(device: str) -> str:
-    """The value of CUDA_VISIBLE_DEVICES that shows a worker its own device alone."""
-    index = int(device.removeprefix("cuda:"))
-    visible = _visible_devices()
-    return str(index) if visible is None else visible[index]
+def take_device(device: str) -> str:
+    """Makes this process one that sees a device alone; returns torch's name of it, `cpu` or `cuda`.
+
+    It must be called before torch is imported, which reads the environment then.
+
+    Raises:
+        UsageError: CUDA_VISIBLE_DEVICES names what is not there.
+    """
+    if device == "cpu":
+        return device
+    os.environ |= environment_of(device)
+    return "cuda"
 
 
-def _visible_devices() -> list[str] | None:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return None
-    return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+def gpu_of(device: str) -> VisibleGpu:
+    """The GPU, or slice, that `cuda:0`, ... means here.
+
+    Raises:
+        UsageError: CUDA_VISIBLE_DEVICES names what is not there.
+    """
+    return visible_gpus()[int(device.removeprefix("cuda:"))]
+
+
+def device_notes(devices: tuple[str, ...], setting: str) -> tuple[str, ...]:
+    """What a user should know of cells that run on the CPU because nothing else was found."""
+    if setting != "auto" or devices[:1] != ("cpu",):
+        return ()
+    listed = list_gpus()
+    if listed and os.environ.get(VARIABLE) is not None:
+        names = ", ".join(dict.fromkeys(gpu.name for gpu in listed))
+        return (f"{VARIABLE} hides this machine's GPUs ({names}): cells run on the CPU",)
+    return ()
+
+
+def _why_none() -> str:
+    setting = os.environ.get(VARIABLE)
+    if setting is not None:
+        return f"{VARIABLE}={shortened(setting)} hides every GPU; unset it, or give --device cpu"
+    return "`nvidia-smi -L` lists none; give --device cpu"

@@ -10,7 +10,8 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import wait
 
-from harness.execution.devices import resolve_devices, worker_threads
+from harness.execution.devices import device_notes, resolve_devices, worker_threads
+from harness.execution.gpu_check import check_gpus
 from harness.execution.groups import CellGroup, Worker, retire
 from harness.execution.plan import RunPlan
 from harness.execution.scheduling import Allotment, check_gpus_per_cell, devices_needed
@@ -31,8 +32,14 @@ class LocalExecutor:
         wanted = sum(map(devices_needed, states))
         devices = resolve_devices(place.device, workers=place.workers, num_cells=wanted)
         check_gpus_per_cell(states, len(devices), f"--device {place.device}")
-        threads = worker_threads(devices, place.workers)
-        return replace(plan, devices=devices, settings=replace(plan.settings, threads=threads))
+        if states:
+            check_gpus(devices, states)
+        return replace(
+            plan,
+            devices=devices,
+            settings=replace(plan.settings, threads=worker_threads(devices, place.workers)),
+            notes=(*plan.notes, *device_notes(devices, place.device)),
+        )
 
     def describe(self, plan: RunPlan) -> str:
         """The number of devices and their kind."""

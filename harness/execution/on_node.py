@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cell.run import record_failure
 from harness.errors import StorageError, TrainingError, UsageError, ZbenchError, mask_secrets
 from harness.execution.devices import resolve_devices, worker_threads
+from harness.execution.gpu_check import check_gpus
 from harness.execution.local import LocalExecutor
 from harness.execution.log_lines import LogLines
 from harness.execution.node_job import NodeJob, read_job
@@ -57,7 +58,7 @@ def run_on_node(
     it waits and tries again. After `wait_seconds` the cell ends as one that is run elsewhere.
 
     Raises:
-        UsageError: this machine has not the devices that the cell needs.
+        UsageError: this machine has not the devices that the cell needs, or cannot use them.
     """
     settings, deadline = plan.settings, time.monotonic() + wait_seconds
     executor = LocalExecutor()
@@ -69,6 +70,7 @@ def run_on_node(
             return
         if not busy:
             here = on_own_devices(state, plan)
+            check_gpus(here.devices, [state])
             with contextlib.closing(executor.run([state], here)) as events:  # type: ignore[type-var]
                 for event in events:
                     if isinstance(event, CellEnded) and event.elsewhere:

@@ -19,7 +19,7 @@ from harness.cell.memory import SmallerBudget
 from harness.cell.run import describe, follow_cell, record_failure, run_cell
 from harness.cell.settings import RunSettings
 from harness.errors import StorageError, mask_secrets
-from harness.execution.devices import cuda_visible
+from harness.execution.devices import environment_of
 from harness.grid.folders import LOG_FILE, cell_folder
 from harness.grid.locks import CellBusy
 from harness.grid.schema import Cell
@@ -165,7 +165,7 @@ def prepare_worker(
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-        "CUDA_VISIBLE_DEVICES": cuda_visible(device) if device != "cpu" else "",
+        **environment_of(device),
     }
     os.environ |= environment or {}
     from tqdm import tqdm

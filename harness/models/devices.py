@@ -49,7 +49,8 @@ def is_out_of_memory(fault: BaseException) -> bool:
 
 
 def resolve_precision(setting: str, device: str) -> Precision:
-    """The precision of the frozen base; `auto` is bf16 where the device computes in it, else fp32.
+    """The precision of the frozen base; `auto` is bf16 on a GPU that computes in it, fp16 on one
+    that does not, and fp32 on the CPU.
 
     Raises:
         ModelError: the device does not compute in the one that is asked for.
@@ -67,4 +68,4 @@ def resolve_precision(setting: str, device: str) -> Precision:
             f"train.precision: {torch.cuda.get_device_name(device)} does not compute in bf16; "
             "take fp16 or fp32"
         )
-    return "fp32"
+    return "fp16"

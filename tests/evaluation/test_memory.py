@@ -9,6 +9,7 @@ from harness.errors import EvaluationError
 from harness.evaluation.memory import halve_until_it_fits
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 
 
 def halve(work: object, size: int, smallest: int = 1) -> int:
@@ -22,7 +23,9 @@ def halve(work: object, size: int, smallest: int = 1) -> int:
     )
 
 
+@pytest.mark.parametrize("full", [FULL, CUBLAS, MemoryError()])
 def test_the_size_is_halved_until_it_fits_and_each_time_told(
+    full: Exception,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     sizes = []
@@ -30,7 +33,7 @@ def test_the_size_is_halved_until_it_fits_and_each_time_told(
     def work(size: int) -> None:
         sizes.append(size)
         if size > 3:
-            raise FULL
+            raise full
 
     with caplog.at_level(logging.WARNING, logger="harness"):
         assert halve(work, 13) == 3

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import UsageError
-from harness.execution.devices import available_cores, cuda_visible, resolve_devices, worker_threads
+from harness.execution.devices import (
+    available_cores,
+    environment_of,
+    resolve_devices,
+    worker_threads,
+)
 
 
 @pytest.fixture
@@ -34,7 +39,8 @@ def test_every_visible_gpu_gets_a_worker() -> None:
 
 @pytest.mark.usefixtures("two_gpus")
 def test_a_worker_sees_its_own_gpu_alone() -> None:
-    assert [cuda_visible(name) for name in ("cuda:0", "cuda:1")] == ["4", "7"]
+    seen = [environment_of(name)["CUDA_VISIBLE_DEVICES"] for name in ("cuda:0", "cuda:1")]
+    assert seen == ["4", "7"]
 
 
 @pytest.mark.usefixtures("two_gpus")

@@ -211,7 +211,7 @@ def test_a_dry_run_lists_the_tasks_and_runs_none(trial: Trial) -> None:
 BODIES = """
 import json, os, sys, time
 from harness.execution.on_node import on_own_devices
-from harness.execution.devices import cuda_visible
+from harness.execution.devices import environment_of
 from harness.execution.ray_cluster import executor
 from harness.grid.status import read_states
 from harness.records.events import CellEnded
@@ -224,7 +224,7 @@ def note(cell, plan, caller, restarts):
     told = dict(label=cell.label, node=ray.get_runtime_context().get_node_id(), begin=begin,
                 end=time.time(), devices=devices)
     if devices[0] != "cpu":
-        told["gpus"] = [cuda_visible(device) for device in devices]
+        told["gpus"] = [environment_of(device)["CUDA_VISIBLE_DEVICES"] for device in devices]
     with open(os.path.join(caller.folder, "notes"), "a") as file:
         file.write(json.dumps(told) + "\\n")
     yield [CellEnded(cell.id, str(state.folder), 3.0, "that was all")]

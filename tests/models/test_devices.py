@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from harness.errors import ModelError
+from harness.models import devices
 from harness.models.devices import is_out_of_memory, resolve_precision
 
 
@@ -37,6 +40,16 @@ def test_a_real_allocation_that_fails_is_known_as_such() -> None:
     assert not is_out_of_memory(ValueError("out of memory"))
 
 
+def test_nothing_else_says_what_a_full_memory_is() -> None:
+    """accelerate's own rule knows no CUBLAS_STATUS_ALLOC_FAILED: nothing would be halved."""
+    package = Path(devices.__file__).parents[1]
+    words = re.compile(
+        r"find_executable_batch_size|torch[.\w]*OutOfMemoryError|out of memory\W+in "
+    )
+    others = [path for path in package.rglob("*.py") if words.search(path.read_text("utf-8"))]
+    assert others == []
+
+
 @pytest.mark.parametrize("setting", ["auto", "fp32"])
 def test_a_cpu_computes_in_fp32_unless_told(setting: str) -> None:
     assert resolve_precision(setting, "cpu") == "fp32"
@@ -44,7 +57,7 @@ def test_a_cpu_computes_in_fp32_unless_told(setting: str) -> None:
     assert resolve_precision("fp32", "cuda:0") == "fp32"
 
 
-@pytest.mark.parametrize(("able", "found"), [(True, "bf16"), (False, "fp32")])
+@pytest.mark.parametrize(("able", "found"), [(True, "bf16"), (False, "fp16")])
 def test_a_gpu_computes_in_bf16_where_it_can(
     able: bool, found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

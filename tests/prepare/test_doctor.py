@@ -24,6 +24,7 @@ SMI = """\
 #!/bin/sh
 case "$*" in
   *query-gpu*) echo "0, NVIDIA A100-SXM4-80GB, 81920, {used}, 550.54, GPU-abc" ;;
+  -L) echo "GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-abc)" ;;
   *) echo "| NVIDIA-SMI 550.54   Driver Version: 550.54   CUDA Version: 12.4 |" ;;
 esac
 """
@@ -153,7 +154,7 @@ def test_visible_devices_that_are_not_there_are_an_error(
     with_gpu(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
     finding = only(hardware.check_visible, here)
-    assert (finding.status, "names 3" in finding.said) == ("error", True)
+    assert (finding.status, "3 names no GPU" in finding.said) == ("error", True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-abc")
     assert only(hardware.check_visible, here).status == "ok"
 

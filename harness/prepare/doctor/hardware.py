@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import resource
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.errors import UsageError
 from harness.estimate.compute import checkpoint_bytes, scoring_bytes, training_bytes
-from harness.execution.devices import available_cores, count_cuda_devices
+from harness.execution.devices import available_cores
+from harness.execution.gpu_check import build_fault, probe, probe_fault
+from harness.execution.visible import visible_gpus
 from harness.grid.status import CellState
-from harness.prepare.doctor.finding import Context, Finding, ask, run, size
+from harness.prepare.doctor.finding import Context, Finding, size
+from harness.records.nvidia_smi import users_of
 
 BUSY_BYTES = 1e9
 """Of a GPU's memory, above which somebody else computes there."""
-TORCH = """
-import json, torch
-found = {"version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip}
-try:
-    torch.cuda.init()
-    names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
-    found |= {"names": names, "bf16": torch.cuda.is_bf16_supported(including_emulation=False)}
-except Exception as fault:
-    found["fault"] = str(fault).splitlines()[0][:200] if str(fault) else type(fault).__name__
-print(json.dumps(found))
-"""
-TORCH_SECONDS = 120.0
 WORKER_BYTES = 1.5e9
 """Of a worker beside weights: libraries, data, items. 0.7 GB were measured with a tiny model."""
 LEAST_FILES, LEAST_PROCESSES = 4096, 1024
@@ -57,7 +46,9 @@ def check_gpus(context: Context) -> Iterator[Finding]:
         )
         if used > BUSY_BYTES:
             advice = "wait, or leave it out with --device; `nvidia-smi` shows whose it is"
-            yield Finding(name, "warning", f"{said}; others use {size(used)}", advice)
+            users = ", ".join(users_of(gpu["uuid"]))
+            told = f"others use {size(used)}{f': {users}' if users else ''}"
+            yield Finding(name, "warning", f"{said}; {told}", advice)
         else:
             yield Finding(name, "ok", said)
 
@@ -71,49 +62,56 @@ def check_visible(context: Context) -> Iterator[Finding]:
             advice = "ask for GPUs (`--gres=gpu:N`), else cells use those of others"
             yield Finding("CUDA_VISIBLE_DEVICES", "error", said, advice)
         return
-    names = [name.strip() for name in visible.split(",") if name.strip()]
-    known = {gpu["index"] for gpu in context.gpus} | {gpu["uuid"] for gpu in context.gpus}
-    strange = [n for n in names if n not in known and not any(k.startswith(n) for k in known)]
-    if strange:
-        said = f"'{visible}' names {', '.join(strange)}, which this machine has not"
-        advice = "unset it, or give --device cpu: a cell would fail on a GPU that is not there"
+    try:
+        found = visible_gpus()
+    except UsageError as fault:
+        said = str(fault).removeprefix("CUDA_VISIBLE_DEVICES=").split("; unset it")[0]
+        advice = "unset it, or name what `nvidia-smi -L` lists: cells are refused"
         yield Finding("CUDA_VISIBLE_DEVICES", "error", said, advice)
+        return
+    if not found and context.gpus:
+        said = f"'{visible}' hides the {len(context.gpus)} GPUs of this machine"
+        advice = "unset it, unless cells are to run on the CPU"
+        yield Finding("CUDA_VISIBLE_DEVICES", "warning", said, advice)
     else:
-        yield Finding("CUDA_VISIBLE_DEVICES", "ok", f"'{visible}': {count_cuda_devices()} GPUs")
+        names = ", ".join(gpu.title or gpu.name for gpu in found)
+        said = f"'{visible}': {len(found)} GPUs{f' ({names})' if names else ''}"
+        yield Finding("CUDA_VISIBLE_DEVICES", "ok", said)
 
 
 def check_cuda(context: Context) -> Iterator[Finding]:
-    """Whether torch computes on the GPUs: its CUDA against the driver's."""
+    """Whether torch computes on each GPU that cells would see: its build, its CUDA, its kernels."""
     if context.on_login_node:
         return
-    done = run(sys.executable, "-c", TORCH, seconds=TORCH_SECONDS)
-    if done is None:
-        said = f"torch does not start within {TORCH_SECONDS:.0f} s"
-        yield Finding("CUDA", "error", said, "look at the driver (`nvidia-smi`) and the disk")
-        return
     try:
-        found = json.loads(done.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
-        yield Finding("CUDA", "error", f"torch does not start: {last}", "install torch anew")
+        gpus = visible_gpus()
+    except UsageError:
+        return  # told of CUDA_VISIBLE_DEVICES
+    if not gpus:
+        [found] = probe({"cpu": None}).values()
+        if "torch" in found:
+            yield Finding("CUDA", "ok", f"torch {found['torch']}, on the CPU")
+        else:
+            yield Finding("CUDA", "error", found["fault"], "install torch anew")
         return
-    version = f"torch {found['version']}"
-    if found.get("names"):
-        names = ", ".join(dict.fromkeys(found["names"]))
-        bf16 = "bf16" if found["bf16"] else "no bf16: fp32 is computed in"
-        yield Finding("CUDA", "ok", f"{version}, CUDA {found['cuda']} on {names}; {bf16}")
-    elif not context.gpus:
-        yield Finding("CUDA", "ok", f"{version}, on the CPU")
-    elif found["cuda"] is None:
-        said = f"{version} is a build without CUDA, and there are {len(context.gpus)} GPUs"
-        advice = "install the CUDA build of that version (pytorch.org says how)"
-        yield Finding("CUDA", "error", said, advice)
-    else:
-        newest = re.search(r"CUDA Version:\s*([\d.]+)", ask("nvidia-smi") or "")
-        driver = f"the driver takes CUDA up to {newest[1]}" if newest else "the driver's is unknown"
-        said = f"{version} is built for CUDA {found['cuda']}, {driver}: {found.get('fault')}"
-        advice = "update the driver, or install torch for that CUDA"
-        yield Finding("CUDA", "error", said, advice)
+    fault = build_fault(gpus)
+    if fault is not None:
+        yield _cuda_error("CUDA", fault)
+        return
+    named = {f"cuda:{index}": gpu for index, gpu in enumerate(gpus)}
+    for device, found in probe(named).items():
+        fault = probe_fault(found, device)
+        if fault is not None:
+            yield _cuda_error(f"CUDA {device}", fault)
+        else:
+            bf16 = "bf16" if found["bf16"] else "no bf16: `auto` is fp16"
+            said = f"torch {found['torch']}, CUDA {found['cuda']} on {found['name']}; {bf16}"
+            yield Finding(f"CUDA {device}", "ok", f"{said}; {size(found['free'])} free")
+
+
+def _cuda_error(name: str, fault: str) -> Finding:
+    said, _, advice = fault.rpartition("; ")
+    return Finding(name, "error", said, advice)
 
 
 def to_do(context: Context) -> list[CellState]:
