@@ -27,7 +27,7 @@ from harness.evaluation.chat import chat_template_of
 from harness.evaluation.loading import LoadedBenchmark, code_execution, global_seeds
 from harness.evaluation.pictures import EncodePictures, RequestPictures
 from harness.evaluation.trial import first_line
-from harness.models.devices import is_out_of_memory
+from harness.models.devices import DTYPES, is_out_of_memory
 
 BOOTSTRAP_DRAWS = 100_000
 """lm-eval's number of draws for a standard error that has no formula."""
@@ -35,6 +35,8 @@ SCORING_STEPS = {"apply_filters", "process_results", "_process_results"}
 """lm-eval's functions that score what a model has answered."""
 ONE_PROCESS = "DISABLE_MULTIPROC"
 """The variable that keeps lm-eval's bootstrap in one process."""
+AUTOCAST_DTYPES: dict[str, str] = {name: dtype for name, dtype in DTYPES.items() if name != "fp32"}
+"""torch's name of what a model computes in, by precision; fp32 is every model's own way."""
 OnProgress = Callable[[int, int], None]
 
 
@@ -54,7 +56,9 @@ class InMemoryHFLM(HFLM):
     """A causal language model on its device, with its tokenizer.
 
     Args:
-        autocast_dtype: torch's name of what the model computes in; None for its own dtype.
+        precision: bf16, fp16 or fp32; in half precision the model runs under autocast. As in
+            training: what is trained stays in fp32 (all of the model in full fine-tuning) and is
+            multiplied in half precision where the base is in it.
         batch_setting: see `Batching`.
         on_progress: called with (requests done, requests in all).
         encode_pictures: gives features of distinct pictures; None: the model is shown none.
@@ -75,14 +79,17 @@ class InMemoryHFLM(HFLM):
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        autocast_dtype: str | None,
+        precision: str,
         batch_setting: int,
         on_progress: OnProgress | None,
         encode_pictures: EncodePictures | None = None,
         **hflm: Any,
     ) -> None:
         super().__init__(
-            pretrained=model, tokenizer=tokenizer, mixed_precision_dtype=autocast_dtype, **hflm
+            pretrained=model,
+            tokenizer=tokenizer,
+            mixed_precision_dtype=AUTOCAST_DTYPES.get(precision),
+            **hflm,
         )
         self.pictures = RequestPictures(model, encode_pictures)
         self.truncated: Counter[str] = Counter()

@@ -73,7 +73,6 @@ class Scorer(InMemoryHFLM):
     `logits_cache`, the default); here each gets what `HFLM` gives it alone.
 
     Args, beside those of `InMemoryHFLM`:
-        precision: bf16, fp16 or fp32; in half precision the model runs under autocast.
         token_budget: tokens of a forward pass, padding included.
         encodings: of earlier requests under the same tokenizer.
         temperature: of generated responses; None for what each task says itself.
@@ -104,9 +103,7 @@ class Scorer(InMemoryHFLM):
             model,
             tokenizer,
             encode_pictures=encode_pictures,
-            # As in training: what is trained stays in fp32 (all of the model in full fine-tuning)
-            # and is multiplied in half precision where the base is in it.
-            autocast_dtype={"bf16": "bfloat16", "fp16": "float16"}.get(precision),
+            precision=precision,
             batch_setting=token_budget,
             on_progress=on_progress,
             batch_size=UNSHARED_BATCH_SIZE,

@@ -31,7 +31,6 @@ class GeneratingModel(InMemoryHFLM):
 
     Args, beside those of `InMemoryHFLM`:
         decoding: of all requests; what they say themselves is not used.
-        precision: bf16 or fp32; with bf16 the model runs under autocast.
         encode_pictures: gives features of distinct pictures; None: the model is shown none.
 
     Attributes:
@@ -61,7 +60,7 @@ class GeneratingModel(InMemoryHFLM):
         super().__init__(
             model,
             tokenizer,
-            autocast_dtype="bfloat16" if precision == "bf16" else None,
+            precision=precision,
             batch_setting=num_rows,
             on_progress=on_progress,
             encode_pictures=encode_pictures,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
@@ -16,7 +17,9 @@ from harness.errors import EvaluationError
 from harness.evaluation.benchmark import Decoding
 from harness.evaluation.loading import load_benchmark
 from harness.evaluation.paper.model import GeneratingModel
+from harness.evaluation.scorer import Scorer
 from harness.evaluation.tasks import TaskSpec
+from harness.models.devices import DTYPES
 from tests.evaluation.conftest import Rows
 
 PAPER_DECODING = Decoding(temperature=0.1, top_p=0.75, max_new_tokens=512)
@@ -48,6 +51,21 @@ def test_greedy_text_is_that_of_hflm(
     speaker = GeneratingModel(model, tokenizer, decoding=GREEDY, num_rows=4)
     assert speaker.generate_until(requests) == expected
     assert len(set(expected)) > 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_generation_and_scoring_compute_in_the_precision(
+    make_model: Callable[..., Any], tokenizer: PreTrainedTokenizerFast, precision: str
+) -> None:
+    """The weights are in fp32, as a model's that is trained in full."""
+    model, found = make_model(3).eval(), set()
+    model.lm_head.register_forward_hook(lambda _head, _inputs, logits: found.add(logits.dtype))
+    decoding = replace(GREEDY, max_new_tokens=2)
+    speaker = GeneratingModel(model, tokenizer, decoding=decoding, precision=precision)
+    speaker.generate_until(asked(texts(2)))
+    scorer = Scorer(model, tokenizer, precision=precision)
+    scorer.loglikelihood([Instance("loglikelihood", doc={}, arguments=("river", " stone"), idx=0)])
+    assert found == {getattr(torch, DTYPES[precision])}  # type: ignore[index]
 
 
 def test_every_prompt_begins_with_one_bos(tokenizer: PreTrainedTokenizerFast, model: Any) -> None:
