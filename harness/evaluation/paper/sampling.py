@@ -42,33 +42,54 @@ def only_likeliest(logits_BV: Tensor, top_k: int) -> Tensor:
 def choose_tokens(logits_BV: Tensor, decoding: Decoding, draws: Sequence[float]) -> list[int]:
     """The next token of each row; NOT_A_NUMBER where its logits are none.
 
+    The likeliest tokens come to the host in one copy, and are drawn from there: a device waits
+    once, and torch's sums over fp64 on CUDA are not deterministic.
+
     `draws` has a random number in [0, 1) for each row, not used at temperature 0.
     """
     highest_B, tokens_B = logits_BV.max(dim=-1)
     if decoding.temperature > 0:
-        draws_B = torch.tensor(draws, dtype=torch.float64, device=logits_BV.device)
         below_BV = logits_BV.float() - highest_B.float()[:, None]
-        tokens_B = _sample(below_BV / decoding.temperature, decoding.top_p, draws_B)
+        scores_BV = below_BV / decoding.temperature
+        return _sample(scores_BV, highest_B, decoding.top_p, draws)
     return tokens_B.masked_fill(highest_B.isnan(), NOT_A_NUMBER).tolist()
 
 
-def _sample(scores_BV: Tensor, top_p: float, draws_B: Tensor) -> Tensor:
+def _sample(
+    scores_BV: Tensor, highest_B: Tensor, top_p: float, draws: Sequence[float]
+) -> list[int]:
     """Returns a token of each row; scores are 0 or less, and 0 for the likeliest token."""
-    totals_B1 = scores_BV.exp().sum(dim=-1, keepdim=True)
-    k = min(NUM_CANDIDATES, scores_BV.shape[1])
+    vocabulary = scores_BV.shape[1]
+    k = min(NUM_CANDIDATES, vocabulary)
     scores_Bk, ids_Bk = scores_BV.topk(k, dim=-1)
+    totals_B1, highest_B1 = scores_BV.exp().sum(dim=-1, keepdim=True), highest_B.float()[:, None]
+    if scores_BV.device.type != "cpu":
+        scores_Bk, ids_Bk, totals_B1, highest_B1 = _to_host(
+            scores_Bk, ids_Bk, totals_B1, highest_B1
+        )
+    draws_B = torch.tensor(draws, dtype=torch.float64)
     probabilities_Bk = (scores_Bk.exp() / totals_B1).double()
     tokens_B = _draw(probabilities_Bk, ids_Bk, top_p, draws_B)
-    if k == scores_BV.shape[1]:
-        return tokens_B
-    # Tokens as likely as the last candidate may stand outside: they must not be needed.
-    surer_Bk = scores_Bk > scores_Bk[:, -1:]
-    rows = ((probabilities_Bk * surer_Bk).sum(-1) < top_p).nonzero().flatten()
-    if len(rows):
-        ids_RV = torch.arange(scores_BV.shape[1], device=rows.device).expand(len(rows), -1)
-        probabilities_RV = (scores_BV[rows].exp() / totals_B1[rows]).double()
-        tokens_B[rows] = _draw(probabilities_RV, ids_RV, top_p, draws_B[rows])
-    return tokens_B
+    if k < vocabulary:
+        # Tokens as likely as the last candidate may stand outside: they must not be needed.
+        surer_Bk = scores_Bk > scores_Bk[:, -1:]
+        rows = ((probabilities_Bk * surer_Bk).sum(-1) < top_p).nonzero().flatten()
+        if len(rows):
+            ids_RV = torch.arange(vocabulary).expand(len(rows), -1)
+            scores_RV = scores_BV[rows.to(scores_BV.device)].cpu()
+            probabilities_RV = (scores_RV.exp() / totals_B1[rows]).double()
+            tokens_B[rows] = _draw(probabilities_RV, ids_RV, top_p, draws_B[rows])
+    return tokens_B.masked_fill(highest_B1[:, 0].isnan(), NOT_A_NUMBER).tolist()
+
+
+def _to_host(
+    scores_Bk: Tensor, ids_Bk: Tensor, totals_B1: Tensor, highest_B1: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same on the CPU, by one copy: the bits of numbers in fp32, and of ids as int32."""
+    packed = torch.cat([scores_Bk, totals_B1, highest_B1, ids_Bk.int().view(torch.float32)], dim=1)
+    k = scores_Bk.shape[1]
+    scores_Bk, totals_B1, highest_B1, ids_Bk = packed.cpu().split([k, 1, 1, k], dim=1)
+    return scores_Bk, ids_Bk.contiguous().view(torch.int32).long(), totals_B1, highest_B1
 
 
 def _draw(probabilities_Bk: Tensor, ids_Bk: Tensor, top_p: float, draws_B: Tensor) -> Tensor:
