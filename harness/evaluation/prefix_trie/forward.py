@@ -149,8 +149,8 @@ class TrieForward:
         self, rows: Sequence[BatchRow], before: Prefixes | None, layers: list[KeyValues]
     ) -> Prefixes:
         segments = tuple(segment for (segment,) in rows)
-        sizes_B1 = torch.tensor([[segment.size] for segment in segments], device=self.device)
-        seen_BP = torch.arange(int(sizes_B1.max()), device=self.device) < sizes_B1
+        sizes_B1 = np.array([[segment.size] for segment in segments])
+        seen_BP = torch.from_numpy(np.arange(sizes_B1.max()) < sizes_B1).to(self.device)
         if before is not None:
             seen_BP = torch.cat([before.seen_BP.expand(len(rows), -1), seen_BP], dim=1)
         return Prefixes(segments, layers, seen_BP)

@@ -23,7 +23,9 @@ from harness.evaluation.prefix_trie.trie import IntArray, Request, Segment, plan
 SMALLEST_BUDGET = 64
 """Tokens; a smaller budget helps no more: the memory is full with one segment."""
 LOGITS_AT_ONCE = 128
-"""Positions whose logits are turned into fp32 together."""
+"""Positions whose logits are turned into fp32 together on a CPU, whose caches hold so many."""
+LOGIT_BYTES_AT_ONCE = 2**28
+"""Bytes of logits in fp32 at once on other devices: few launches for a batch, and little memory."""
 
 OnDone = Callable[[Request, float, bool], None]
 """Called with (request, log-likelihood in nats, is_greedy)."""
@@ -184,19 +186,37 @@ def log_probabilities(
     """Each token's log-probability in nats, and whether it is the argmax, (M).
 
     The softmax is in fp32: bf16 spacing at 64-128 is 0.5, which would tie distinct answers. The
-    first maximum breaks ties, as in lm-eval.
+    first maximum breaks ties, as in lm-eval. A device other than the CPU waits once.
     """
-    values_M = np.empty(len(index_M))
-    greedy_M = np.zeros(len(index_M), bool)
-    for start in range(0, len(logits_NV), LOGITS_AT_ONCE):
-        logs_nV = logits_NV[start : start + LOGITS_AT_ONCE].log_softmax(-1, dtype=torch.float32)
-        chosen_m = np.flatnonzero((index_M >= start) & (index_M < start + LOGITS_AT_ONCE))
+    on_cpu, at_once = logits_NV.device.type == "cpu", LOGITS_AT_ONCE
+    if not on_cpu:
+        at_once = max(1, LOGIT_BYTES_AT_ONCE // (4 * logits_NV.shape[1]))
+    chunks, parts = [], []
+    for start in range(0, len(logits_NV), at_once):
+        logs_nV = logits_NV[start : start + at_once].log_softmax(-1, dtype=torch.float32)
+        chosen_m = np.flatnonzero((index_M >= start) & (index_M < start + at_once))
         index_m = torch.from_numpy(index_M[chosen_m] - start).to(logits_NV.device)
         targets_m = torch.from_numpy(targets_M[chosen_m]).to(logits_NV.device)
-        values_m = logs_nV[index_m, targets_m]
-        # argmax is slow: only where the target attains the maximum.
-        highest_m = logs_nV.amax(-1)[index_m] == values_m
-        first = logs_nV[index_m[highest_m]].argmax(-1) == targets_m[highest_m]
-        values_M[chosen_m] = values_m.double().cpu().numpy()
-        greedy_M[chosen_m[highest_m.cpu().numpy()]] = first.cpu().numpy()
+        chunks.append(chosen_m)
+        parts.append((_greedy_on_cpu if on_cpu else _greedy)(logs_nV, index_m, targets_m))
+    order_M = np.concatenate(chunks)
+    found_2M = torch.cat(parts, dim=1).cpu().numpy()
+    values_M, greedy_M = np.empty(len(index_M)), np.zeros(len(index_M), bool)
+    values_M[order_M], greedy_M[order_M] = found_2M[0], found_2M[1] > 0
     return values_M, greedy_M
+
+
+def _greedy(logs_nV: Tensor, index_m: Tensor, targets_m: Tensor) -> Tensor:
+    """Log-probabilities of the targets, and 1 for each that is the argmax, (2, m)."""
+    values_m = logs_nV[index_m, targets_m]
+    greedy_m = logs_nV.argmax(-1)[index_m] == targets_m
+    return torch.stack([values_m, greedy_m.float()])
+
+
+def _greedy_on_cpu(logs_nV: Tensor, index_m: Tensor, targets_m: Tensor) -> Tensor:
+    """The same; argmax is slow there: it is sought only where the target attains the maximum."""
+    values_m = logs_nV[index_m, targets_m]
+    highest_m = logs_nV.amax(-1)[index_m] == values_m
+    greedy_m = torch.zeros_like(values_m)
+    greedy_m[highest_m] = (logs_nV[index_m[highest_m]].argmax(-1) == targets_m[highest_m]).float()
+    return torch.stack([values_m, greedy_m])

@@ -7,7 +7,13 @@ from transformers import LlamaForCausalLM
 
 from harness.errors import EvaluationError
 from harness.evaluation.prefix_trie.forward import TrieForward
-from harness.evaluation.prefix_trie.scoring import LOGITS_AT_ONCE, log_probabilities, score_requests
+from harness.evaluation.prefix_trie.scoring import (
+    LOGITS_AT_ONCE,
+    _greedy,
+    _greedy_on_cpu,
+    log_probabilities,
+    score_requests,
+)
 from harness.evaluation.prefix_trie.trie import Request
 
 
@@ -29,6 +35,15 @@ def test_of_equally_likely_tokens_the_first_is_greedy() -> None:
     logits = torch.tensor([[1.0, 3.0, 3.0, 0.0]])
     _, greedy = log_probabilities(logits, np.zeros(4, int), np.arange(4))
     assert greedy.tolist() == [False, True, False, False]
+
+
+def test_greedy_answers_are_found_alike_on_every_device() -> None:
+    """The CPU seeks an argmax only where one may be; a GPU everywhere, without a wait."""
+    logs = torch.randint(0, 4, (40, 6)).float().log_softmax(-1)
+    index, targets = torch.arange(80) // 2, torch.randint(0, 6, (80,))
+    one, other = (find(logs, index, targets) for find in (_greedy, _greedy_on_cpu))
+    assert torch.equal(one, other)
+    assert 0 < one[1].sum() < 80
 
 
 def test_a_memory_too_small_for_one_segment_is_one_clear_line(
