@@ -32,7 +32,7 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 DeviceCount = Annotated[int, Field(ge=1, le=8192)]
 
 DataName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=40)]
-NOT_IN_ID = {"token_budget", "checkpoint_minutes"}
+NOT_IN_ID = {"token_budget", "gradient_checkpointing", "checkpoint_minutes"}
 """Training settings that never change the trained weights."""
 RETIRED = {"micro_batch_size"}
 """Training settings ignored when reading stored cells."""

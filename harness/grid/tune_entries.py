@@ -36,6 +36,7 @@ from harness.training.spec import IMAGE_RATE, TrainSpec
 
 REFUSED = {
     "token_budget": "never changes what is trained",
+    "gradient_checkpointing": "never changes what is trained",
     "checkpoint_minutes": "never changes what is trained",
     "max_length": "decides which tokens of the validation rows count, and trials would be compared "
     "on different ones",

@@ -45,13 +45,18 @@ _KEY: ContextVar[DropoutKey | None] = ContextVar("dropout_key", default=None)
 
 
 @contextlib.contextmanager
-def dropout_rng(key: DropoutKey) -> Iterator[None]:
-    """Makes the masks of every RowDropout inside those of these sequences."""
+def dropout_rng(key: DropoutKey | None) -> Iterator[None]:
+    """Makes the masks of every RowDropout inside those of these sequences; None: torch's own."""
     token = _KEY.set(key)
     try:
         yield
     finally:
         _KEY.reset(token)
+
+
+def current_dropout() -> DropoutKey | None:
+    """The key of `dropout_rng`; None outside of it."""
+    return _KEY.get()
 
 
 class RowDropout(nn.Module):

@@ -117,6 +117,8 @@ class TrainResult:
     is none, and in records of older versions."""
     chat_template_sha256: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """SHA-256 of the tokenizer's chat template, where the rows were put into it."""
+    gradient_checkpointing: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether layers were computed again in the backward pass; absent where they were not."""
 
 
 @dataclass(frozen=True)

@@ -273,4 +273,5 @@ def _result(
         final_statistics=training.result_metrics(),
         validation_losses=tuple(progress.validation_losses),
         note="; ".join(filter(None, notes)) or None,
+        gradient_checkpointing=training.train_step.spec.gradient_checkpointing,
     )

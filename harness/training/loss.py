@@ -32,6 +32,7 @@ from harness.models.pictures import (
 )
 from harness.models.positions import group_by_frequencies, num_virtual_tokens
 from harness.training.cross_entropy import summed_cross_entropy
+from harness.training.gradient_checkpointing import recomputed_layers
 from harness.training.micro_batches import packed_rows
 from harness.training.packing import PackedRow, TokenSequence, picture_places
 
@@ -67,12 +68,20 @@ class ResponseLoss(nn.Module):
     Args:
         model: with or without an adapter.
         pictures: features of the pictures of all sequences that it is given.
+        gradient_checkpointing: whether layers are computed again in the backward pass.
     """
 
-    def __init__(self, model: nn.Module, pictures: PictureFeatures | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        pictures: PictureFeatures | None = None,
+        *,
+        gradient_checkpointing: bool = False,
+    ) -> None:
         super().__init__()
         self.model = model
         self.pictures = pictures
+        self.gradient_checkpointing = gradient_checkpointing
         self.refusal = packing_refusal(model)
         """Why the model is given padded batches; None where it is given packed rows."""
         self.attention = None if self.refusal else register_packed(_base(model))
@@ -116,6 +125,12 @@ class ResponseLoss(nn.Module):
     def forward(self, batch: MicroBatch) -> Tensor:
         """The sum of the labels' cross-entropies, fp32, in nats."""
         base = _base(self.model)
+        if not self.gradient_checkpointing:
+            return self._loss(base, batch)
+        with recomputed_layers(base):
+            return self._loss(base, batch)
+
+    def _loss(self, base: Any, batch: MicroBatch) -> Tensor:
         if _is_prompt_learning(self.model):
             assert isinstance(batch, PaddedBatch)
             logits = _logits_after_prompts(self.model, batch.input_ids_BT, batch.positions)

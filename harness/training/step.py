@@ -115,7 +115,9 @@ class TrainStep:
             raise TrainingError(
                 "the method changes its adapter between steps: one device trains it"
             )
-        self.loss = ResponseLoss(model, pictures)
+        self.loss = ResponseLoss(
+            model, pictures, gradient_checkpointing=spec.gradient_checkpointing
+        )
         layers = list(model.get_decoder().layers)  # type: ignore[operator]
         self.module = parallelize(self.loss, layers, self.ranks, precision)
         self.parameters = list(trained_parameters(model).values())

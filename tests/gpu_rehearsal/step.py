@@ -35,6 +35,7 @@ def measure(
     steps: int = 1,
     sequences: int | None = None,
     token_budget: int | None = None,
+    gradient_checkpointing: bool = False,
     limit_bytes: float | None = None,
     sites: bool = True,
 ) -> list[dict[str, Any]]:
@@ -45,7 +46,9 @@ def measure(
     shape = stage.shape_of(size, layers)
     spec = stage.train_spec(method, precision=precision)
     count = sequences or spec.batch_size
-    spec = spec.model_copy(update={"batch_size": count, "token_budget": token_budget})
+    changes = {"batch_size": count, "token_budget": token_budget}
+    changes["gradient_checkpointing"] = gradient_checkpointing
+    spec = spec.model_copy(update=changes)
     examples = stage.examples(count * steps, spec.max_length)
     found: list[dict[str, Any]] = []
     with fakecuda.rehearsal(card_name, limit_bytes=limit_bytes) as card:
@@ -135,6 +138,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--sequences", type=int)
     parser.add_argument("--token-budget", type=int)
+    parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--limit-gb", type=float)
     parser.add_argument("--top", type=int, default=0, help="call sites to print")
     parser.add_argument("--json")
@@ -146,6 +150,7 @@ def main() -> None:
                 method, size=given.size, layers=given.layers, card_name=given.card,
                 precision=given.precision, steps=given.steps, sequences=given.sequences,
                 token_budget=given.token_budget,
+                gradient_checkpointing=given.gradient_checkpointing,
                 limit_bytes=given.limit_gb and given.limit_gb * 1e9,
             )  # fmt: skip
         except ZbenchError as fault:

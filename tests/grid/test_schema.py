@@ -33,6 +33,7 @@ def ids_of(text: str) -> set[str]:
         ("name: tiny", "name: other\ntitle: Other"),
         ("blocks:", "train: {token_budget: 100}\nblocks:"),
         ("blocks:", "train: {checkpoint_minutes: 0}\nblocks:"),
+        ("blocks:", "train: {gradient_checkpointing: true}\nblocks:"),
         ("num_rows: 200", "num_rows: 201"),
         ("path: train.parquet", "path: other.parquet"),
         ("source: null, path", "path"),
