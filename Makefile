@@ -7,6 +7,7 @@
 # make test-fuzz  thousands of damaged grids, adapters, data files and runs folders: an hour
 # make test-postgres  MLflow on a PostgreSQL that goes and comes, under several processes: minutes
 # make test-trackers  wandb, trackio and TensorBoard: what they have written is read back
+# make test-quantised  every adapter method on a base in 8 and 4 bits, on the CPU
 # make test-cloud  the SkyPilot recipe, by SkyPilot in an environment of its own, .venv-sky
 # make test-slurm, test-ray  the laws of executors on a real Slurm and a real Ray of this machine; SLOW=1: lost nodes too
 # make test-postgres, test-trackers, test-cloud  on a real PostgreSQL, other trackers, SkyPilot's own reader
@@ -21,7 +22,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-long test-slurm test-postgres test-trackers test-cloud test-fuzz test-ray check
+.PHONY: install demo test test-long test-slurm test-postgres test-trackers test-quantised test-cloud test-fuzz test-ray check
 
 install: $(INSTALLED)
 
@@ -57,6 +58,13 @@ test-trackers: $(VENV)/.trackers
 		trackio==0.43.0 brotli==1.2.1 gradio-client==2.7.2 orjson==3.13.0 python-multipart==0.0.34 websockets==17.4 \
 		&& touch .trackio/.installed; } || rm -rf .trackio
 	@PYTHONPATH=.trackio $(VENV)/bin/python -m pytest -q -rs tests/tracking/beside tests/integration/test_trackers_beside.py
+
+# bitsandbytes runs on a CPU too; it is put into a folder beside, so that the other tests see a machine without it.
+test-quantised: $(INSTALLED)
+	@test -e .quantised/.installed || { $(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps \
+		--target .quantised bitsandbytes==0.50.2 && touch .quantised/.installed; } || rm -rf .quantised
+	@OMP_NUM_THREADS=1 PYTHONPATH=.quantised $(VENV)/bin/python -m pytest -q -rs tests/methods/test_quantised_laws.py \
+		tests/models/test_quantization.py
 
 # Skips, and says so, where Slurm is not installed (`scripts/start_slurm.sh install` as root).
 test-slurm: $(INSTALLED)

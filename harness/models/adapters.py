@@ -47,6 +47,8 @@ def insert_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> Pef
     import torch
     from peft import TaskType, get_peft_model
 
+    if getattr(config, "use_dora", False):
+        _check_dora(model)
     config.task_type = TaskType.CAUSAL_LM
     training = model.training
     gpus = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
@@ -71,6 +73,20 @@ def insert_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> Pef
     # New modules begin in training mode, where their dropout works.
     adapted.train(training)
     return adapted
+
+
+def _check_dora(model: PreTrainedModel) -> None:
+    """Refuses DoRA where PEFT loses the scales of 8-bit weights: it "moves them back" on a CPU.
+
+    Raises:
+        MethodError: the base is in 8 bits and on the CPU.
+    """
+    for parameter in model.parameters():
+        if type(parameter).__name__ == "Int8Params" and parameter.device.type == "cpu":
+            raise MethodError(
+                "DoRA on a base in int8 runs on CUDA alone (PEFT loses the scales on a CPU); take "
+                "nf4, or another method"
+            )
 
 
 def attach_adapter(model: PreTrainedModel, folder: Path, *, advice: str | None = None) -> PeftModel:

@@ -33,7 +33,7 @@ from harness.models.devices import DTYPES, Precision, is_out_of_memory
 from harness.models.families import FAMILIES
 from harness.models.numbers import check_numbers
 from harness.models.positions import forget_longer_passes
-from harness.models.quantization import Quantization, quantization_config
+from harness.models.quantization import Quantization, quantization_config, settle_quantised
 from harness.models.shape import shape_of
 from harness.models.tokenizer_files import load_tokenizer
 from harness.models.trained_files import TRAIN_AGAIN, TRAINED_FILE
@@ -96,6 +96,8 @@ def load_base(
         # Read before use: it holds the state of truncation and padding.
         tokenizer_text = tokenizer.backend_tokenizer.to_str()
         model = _load_weights(folder, config, precision, device, quantised)
+    if quantised is not None:
+        settle_quantised(model)
     found, counted = model.num_parameters(), spec.shape.num_parameters
     if found != counted:  # biases of its projections, say
         family = spec.shape.model_type

@@ -8,6 +8,7 @@ from harness.testing.executor_laws import ExecutorLaws
 from harness.testing.gradients import token_ids
 from harness.testing.method_laws import MethodLaws, perturb, tiny_model
 from harness.testing.picture_laws import PictureLaws
+from harness.testing.quantised_laws import QuantisedLaws
 
 __all__ = [
     "CellAtWork",
@@ -15,6 +16,7 @@ __all__ = [
     "ExecutorLaws",
     "MethodLaws",
     "PictureLaws",
+    "QuantisedLaws",
     "perturb",
     "tiny_model",
     "token_ids",

@@ -34,7 +34,7 @@ def test_the_papers_cell_takes_24_minutes_on_an_h200(tmp_path: Path) -> None:
     (a100,) = estimate([to_do(cell, tmp_path)], "a100-80", tmp_path).cells
     assert a100.training_seconds == pytest.approx(61 * 60, rel=0.03)
     (small,) = estimate([to_do(cell, tmp_path)], "t4", tmp_path).cells
-    assert small.precision == "fp32"
+    assert small.precision == "fp16"
     assert small.fits is False
     assert "does not fit" in str(small.note)
 

@@ -18,7 +18,7 @@ EVERY_FAMILY = ("full", "random-init", "zero-init-linear", "zero-init-nonlinear"
 SEPARATE = tuple(name for name, family in FAMILIES.items() if family.layout == "separate")
 """Families whose projections have the names that LoRA's defaults are made of."""
 
-_SETTINGS: dict[str, dict[str, Any]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "lora": {"families": SEPARATE},
     "dora": {"families": SEPARATE, "options": {"rank": 4}},
     "ia3": {"families": SEPARATE},
@@ -53,7 +53,7 @@ for _name, _method in METHODS.items():
     if _name == "adapter":  # it needs a folder; see tests/export
         continue
     _class = "TestLawsOf" + _name.title().replace("-", "")
-    _settings = {"method": _method} | _SETTINGS.get(_name, {})
+    _settings = {"method": _method} | SETTINGS.get(_name, {})
     globals()[_class] = type(_class, (_Laws,), _settings)
 
 
