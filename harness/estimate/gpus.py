@@ -66,12 +66,14 @@ def find_gpu(name: str) -> Gpu:
     """The GPU of a name.
 
     Raises:
-        UsageError: there is none; the nearest names are told.
+        UsageError: there is none, or several; the nearest names are told.
     """
     gpus = known_gpus()
     named = [known for known in gpus if known.startswith(f"{name.lower()}-")]
     if name.lower() not in gpus and len(named) == 1:  # h100, of which one size is known
         return gpus[named[0]]
+    if name.lower() not in gpus and named:
+        raise UsageError(f"--hardware {name}: has several sizes; give {' or '.join(named)}")
     if name.lower() not in gpus:
         raise UsageError(
             f"--hardware {shortened(name)}: no such GPU{did_you_mean(name.lower(), gpus)}"

@@ -28,9 +28,16 @@ def test_names_of_drivers_are_found() -> None:
     assert gpu_of_device("NVIDIA H20") is None
 
 
-def test_old_gpus_run_in_fp32() -> None:
+def test_gpus_of_one_name_and_two_sizes_are_told_apart() -> None:
+    assert find_gpu("V100-16").memory_gb == 16
+    for name in ("a100", "v100"):
+        with pytest.raises(UsageError, match=f"{name}: has several sizes; give {name}-"):
+            find_gpu(name)
+
+
+def test_old_gpus_run_in_fp16() -> None:
     gpu = find_gpu("V100-32")
-    assert gpu.precision("auto") == "fp32"
+    assert gpu.precision("auto") == "fp16"
     assert gpu.peak_flops("fp32") == 15.7e12
     assert gpu.peak_flops("fp16") == 125e12
     assert gpu.peak_flops("bf16") is None

@@ -33,6 +33,7 @@ def test_the_public_names_are_frozen() -> None:
             "ExecutorLaws",
             "MethodLaws",
             "PictureLaws",
+            "QuantisedLaws",
             "perturb",
             "tiny_model",
             "token_ids",

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+
+import pytest
+
 from harness.methods import METHODS
 from harness.testing import QuantisedLaws
 from tests.methods.test_laws import SETTINGS
+
+if importlib.util.find_spec("bitsandbytes") is None:  # said once, not by every law
+    pytest.skip("bitsandbytes is not installed (make test-quantised)", allow_module_level=True)
 
 LAYOUTS = ("llama", "phi3", "gpt_neox")
 """Families of the three layouts of projections: prompts pass through the quantised ones."""
