@@ -1,9 +1,8 @@
 """Dropout whose mask belongs to a sequence, not to the micro-batch that it is computed in.
 
 PyTorch's dropout draws for a whole tensor at once, so that another split into micro-batches has
-another mask and trains otherwise. Here each element's random bits are a hash of (optimizer step,
-index of the sequence in the optimizer batch, dropout layer, token, feature): a counter-based
-generator in the manner of Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3".
+another mask and trains otherwise. Here an element's random bits are its sequence's own, by
+`dropout_bits`, the same on every device; on CUDA one kernel draws and applies them.
 
 Shapes: B rows of a micro-batch, T tokens, D features.
 """
@@ -13,33 +12,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-# Odd 64-bit constants, as signed numbers: those of SplitMix64 and of MurmurHash3's finalizer.
-_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
-_FIRST = 0xFF51AFD7ED558CCD - (1 << 64)
-_SECOND = 0xC4CEB9FE1A85EC53 - (1 << 64)
-_BITS = 24
-
-
-@dataclass(frozen=True)
-class DropoutKey:
-    """What the masks of a forward pass depend on: one optimizer step and some of its sequences."""
-
-    key: int
-    """Seed of the step, 63 bits."""
-    rows: Tensor
-    """Indices of the sequences in the optimizer batch: (B,), or token by token (B, T)."""
-    tokens: Tensor | None = None
-    """(B, T), the tokens' positions in their sequences; None where each row holds one sequence from
-    its beginning."""
-
+from harness.methods import dropout_kernel
+from harness.methods.dropout_bits import BITS, DropoutKey, Mask, drop, mask_of, uniform_bits
 
 _KEY: ContextVar[DropoutKey | None] = ContextVar("dropout_key", default=None)
 
@@ -81,29 +63,33 @@ class RowDropout(nn.Module):
         key = _KEY.get()
         if key is None:
             return functional.dropout(x_BTD, self.p, training=True)
-        keep = uniform_bits(key, self.index, x_BTD.shape) >= round(self.p * 2**_BITS)
-        return x_BTD * keep.to(x_BTD.dtype) / (1 - self.p)
+        dropped: Tensor = _Drop.apply(x_BTD, mask_of(key, self.index, self.p))
+        return dropped
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
 
 
-def uniform_bits(key: DropoutKey, index: int, shape: torch.Size) -> Tensor:
-    """Integers, uniform in 0..2^24 - 1, of shape (B, T, D)."""
-    rows, num_tokens, features = shape
-    device = key.rows.device
-    rows_BT, tokens_BT = key.rows, key.tokens
-    if tokens_BT is None:
-        assert rows_BT.shape == (rows,)
-        rows_BT, tokens_BT = rows_BT[:, None], torch.arange(num_tokens, device=device)[None]
-    row_BT = _mixed(rows_BT + _signed(key.key + index * _GOLDEN))
-    token_BT = _mixed(row_BT + tokens_BT * _GOLDEN)
-    assert token_BT.shape == (rows, num_tokens)
-    feature_D = _mixed(torch.arange(1, features + 1, device=device) * _GOLDEN)
-    bits_BTD = (token_BT[:, :, None] ^ feature_D) * _FIRST
-    bits_BTD ^= bits_BTD >> 32
-    bits_BTD *= _SECOND
-    return (bits_BTD >> (64 - _BITS)) & (2**_BITS - 1)
+class _Drop(torch.autograd.Function):
+    """`x * keep / (1 - p)`; a bool of each element is kept for the backward pass, or nothing."""
+
+    @staticmethod
+    def forward(context: Any, x_BTD: Tensor, mask: Mask) -> Tensor:
+        context.mask, context.recomputes = mask, dropout_kernel.fits(x_BTD)
+        if context.recomputes:
+            return dropout_kernel.row_dropout(x_BTD, *mask)
+        out_BTD, keep_BTD = drop(x_BTD, mask)
+        context.save_for_backward(keep_BTD)
+        return out_BTD
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient_BTD: Tensor) -> tuple[Tensor, None]:
+        if context.recomputes:
+            return dropout_kernel.row_dropout(gradient_BTD.contiguous(), *context.mask), None
+        (keep_BTD,) = context.saved_tensors
+        keep_BTD = keep_BTD.view(torch.uint8).to(gradient_BTD.dtype)  # from bool it is slower
+        return (gradient_BTD / context.mask.kept).mul_(keep_BTD), None
 
 
 _NOISE = 1 << 20
@@ -117,7 +103,7 @@ def normal_noise(like_BTD: Tensor, index: int) -> Tensor:
     if key is None:
         return torch.randn_like(like_BTD)
     bits = uniform_bits(key, _NOISE + index, like_BTD.shape)
-    within = (2 * bits.double() + 1) / 2**_BITS - 1  # -1..1, neither end
+    within = (2 * bits.double() + 1) / 2**BITS - 1  # -1..1, neither end
     return (2**0.5 * torch.erfinv(within)).to(like_BTD.dtype)
 
 
@@ -135,18 +121,6 @@ def _drawn(layer: Any, mu: Tensor, logvar: Tensor, _name: str) -> Tensor:
     if not layer.training:
         return mu
     return mu + normal_noise(mu, layer.noise_index) * torch.exp(0.5 * logvar)
-
-
-def _mixed(x: Tensor) -> Tensor:
-    x = (x ^ (x >> 33)) * _FIRST
-    x = (x ^ (x >> 33)) * _SECOND
-    return x ^ (x >> 33)
-
-
-def _signed(value: int) -> int:
-    """A number modulo 2^64, as the signed number of the same bits."""
-    value &= (1 << 64) - 1
-    return value - (1 << 64) if value >> 63 else value
 
 
 def replace_dropouts(model: nn.Module) -> None:

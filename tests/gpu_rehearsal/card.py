@@ -697,6 +697,8 @@ def rehearsal(
         stack.enter_context(
             mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", attend)
         )
+        # torch's builds for CUDA bring Triton, this one does not; the kernel itself never runs here.
+        stack.enter_context(mock.patch("harness.methods.dropout_kernel.has_triton", lambda: True))
         # FakeTensorMode would make a real tensor on the card to wake autograd.
         stack.enter_context(
             mock.patch("torch._subclasses.fake_tensor.init_gpu_context", lambda device: None)
