@@ -25,6 +25,11 @@ def token_ids(batch: int = 3, length: int = 12, *, seed: int = 3) -> Tensor:
     return torch.randint(3, VOCABULARY, (batch, length), generator=random)
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's weights are."""
+    return next(model.parameters()).device
+
+
 def gradients(
     model: nn.Module, examples: Sequence[Example], token_budget: int, *, share: bool = True
 ) -> dict[str, Tensor]:
@@ -40,14 +45,14 @@ def plain_gradients(model: Any, examples: Sequence[Example]) -> dict[str, Tensor
     """The same from the model's own logits, one whole sequence at a time."""
     model.train()
     for one in number_sequences(examples):
-        with dropout_rng(DropoutKey(5, torch.tensor([one.index]))):
+        with dropout_rng(DropoutKey(5, torch.tensor([one.index], device=device_of(model)))):
             plain_loss(model, one).backward()
     return taken_gradients(model)
 
 
 def plain_loss(model: Any, example: Example | TokenSequence) -> Tensor:
     """The summed loss of one sequence from the model's own logits."""
-    ids = torch.tensor([example.token_ids])
+    ids = torch.tensor([example.token_ids], device=device_of(model))
     labels = torch.full_like(ids, -100)
     for start, end in label_runs(example):
         labels[:, start:end] = ids[:, start:end]
@@ -69,9 +74,12 @@ def taken_gradients(model: nn.Module) -> dict[str, Tensor]:
 def _micro_batches(
     module: ResponseLoss, examples: Sequence[Example], budget: int, *, share: bool
 ) -> Iterator[MicroBatch]:
-    sequences, cpu = number_sequences(examples), torch.device("cpu")
     return module.micro_batches(
-        sequences, token_budget=budget, pad_token_id=0, device=cpu, share=share
+        number_sequences(examples),
+        token_budget=budget,
+        pad_token_id=0,
+        device=device_of(module),
+        share=share,
     )
 
 

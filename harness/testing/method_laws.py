@@ -6,12 +6,14 @@
     class TestNormTuning(MethodLaws):
         method = NORM_TUNING
 
-Each law runs on a tiny random model of each family in `families`.
+Each law runs on a tiny random model of each family in `families`, on the CPU; with
+`ZBENCH_LAWS_DEVICE=cuda` in pytest's environment it runs on a GPU.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Container
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,6 +31,7 @@ from harness.models.loading import load_trained, save_trained, trained_parameter
 from harness.models.shape import shape_of
 from harness.testing.gradients import (
     VOCABULARY,
+    device_of,
     gradients,
     law_examples,
     loss_of_all_but_the_first,
@@ -67,7 +70,13 @@ _SPECIAL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def tiny_model(family: str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+LAWS_DEVICE = os.environ.get("ZBENCH_LAWS_DEVICE", "cpu")
+"""The torch device that the laws run on."""
+
+
+def tiny_model(
+    family: str, *, dtype: torch.dtype = torch.float32, device: str = LAWS_DEVICE
+) -> PreTrainedModel:
     """A random model of a family: 4 layers, hidden size 32, in evaluation mode.
 
     Its weights are large enough to make attention uneven, and the same each time.
@@ -83,7 +92,7 @@ def tiny_model(family: str, *, dtype: torch.dtype = torch.float32) -> PreTrained
                 parameter.normal_(std=parameter.shape[1] ** -0.5, generator=random)
             elif "norm" in name or name.endswith("bias"):
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=random))
-    return model.to(dtype).eval()
+    return model.to(device=device, dtype=dtype).eval()
 
 
 def perturb(model: Any, *, seed: int = 7) -> Any:
@@ -102,7 +111,7 @@ def perturb(model: Any, *, seed: int = 7) -> Any:
 
 @torch.no_grad()
 def _logits(model: Any) -> torch.Tensor:
-    logits: torch.Tensor = model(token_ids()).logits
+    logits: torch.Tensor = model(token_ids().to(device_of(model))).logits
     return logits
 
 
@@ -175,7 +184,8 @@ class MethodLaws:
         optimizer = torch.optim.AdamW(trained_parameters(model).values(), lr=1e-2)
         for _ in range(3):
             # As in training: a half-precision base runs under autocast.
-            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            kind, half = device_of(model).type, dtype == torch.bfloat16
+            with torch.autocast(kind, torch.bfloat16, enabled=half):
                 found = gradients(model, law_examples(), 100)
             for name, parameter in trained_parameters(model).items():
                 parameter.grad = found[name]
@@ -258,7 +268,8 @@ class MethodLaws:
         torch.testing.assert_close(loss, own, rtol=SINGLE, atol=SINGLE)
 
     def test_later_tokens_change_nothing_before_them(self, family: str) -> None:
-        model, ids = perturb(self.adapted(family)), token_ids()
+        model = perturb(self.adapted(family))
+        ids = token_ids().to(device_of(model))
         with torch.no_grad():
             whole = model(ids, use_cache=False).logits[:, -ids.shape[1] :]
             part = model(ids[:, :7], use_cache=False).logits[:, -7:]
@@ -271,7 +282,7 @@ class MethodLaws:
         if not self.generates_without_cache:
             pytest.skip("this method lives in the cache")
         model, written = perturb(self.adapted(family)), []
-        ids = token_ids()
+        ids = token_ids().to(device_of(model))
         for use_cache in (True, False):
             torch.manual_seed(4)  # generate() samples from the global generator
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -286,7 +297,7 @@ class MethodLaws:
         if self.method.trains:
             gradients(model, law_examples(), 30)
         with torch.no_grad():
-            model(token_ids(), use_cache=True)
+            model(token_ids().to(device_of(model)), use_cache=True)
         assert attributes(model) == before
 
 
