@@ -2,6 +2,7 @@
 # make test   the tests that take a few minutes
 # make test-long  cells that are killed or train together, the laws of every family: some minutes more
 # make check  ruff and mypy
+# make gpu-check  on a machine with a card: what only a card can show, in 8 minutes (docs/gpu.md); MINUTES=4 for less
 # make test-slurm  cells on a real Slurm that it starts on this machine; with SLOW=1 also preemption and lost nodes
 # make test-ray  cells on a Ray cluster that it starts on this machine; with SLOW=1 also killed nodes and drivers
 # make test-fuzz  thousands of damaged grids, adapters, data files and runs folders: an hour
@@ -22,7 +23,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-long test-slurm test-postgres test-trackers test-quantised test-cloud test-fuzz test-ray check
+.PHONY: install demo test test-long gpu-check test-slurm test-postgres test-trackers test-quantised test-cloud test-fuzz test-ray check
 
 install: $(INSTALLED)
 
@@ -42,6 +43,10 @@ test: $(INSTALLED)
 
 test-long: $(INSTALLED)
 	@$(PYTEST) -m "long and not slow"
+
+# Exit code 2, in one line, where no card is. ZBENCH_DATA_ROOT names real data; without it rows are made up.
+gpu-check: $(INSTALLED)
+	@$(VENV)/bin/python -m benchmarks.gpu_check $(if $(MINUTES),--minutes $(MINUTES))
 
 # Other mutants every time: hypothesis prints how to repeat the one that fails.
 test-fuzz: $(INSTALLED)

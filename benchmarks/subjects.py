@@ -26,14 +26,27 @@ TASKS = {
 SUBJECTS = 57
 """Of mmlu."""
 SHAPES = {  # width, width of the MLP, layers, heads
+    "tiny": (64, 176, 4, 4),
     "15M": (288, 768, 6, 6),
     "110M": (768, 2048, 12, 12),
+    "7B/2": (4096, 11008, 2, 32),
     "7B": (4096, 11008, 32, 32),
 }
+"""`7B/2` is two layers of 7B's width."""
 
 
-def load_model(name: str) -> LlamaForCausalLM:
-    """Returns a random LLaMA of a shape, on the GPU in bf16 if there is one."""
+def load_model(
+    name: str, *, device: str | None = None, dtype: torch.dtype | None = None
+) -> LlamaForCausalLM:
+    """Returns a random LLaMA of a shape.
+
+    Args:
+        name: a key of SHAPES.
+        device: where it is made; None for the GPU if there is one.
+        dtype: of its weights; None for bf16 on a GPU, else fp32.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
     width, mlp, layers, heads = SHAPES[name]
     config = LlamaConfig(
         vocab_size=32000,
@@ -45,13 +58,12 @@ def load_model(name: str) -> LlamaForCausalLM:
         use_cache=False,
     )
     torch.manual_seed(0)
-    if not torch.cuda.is_available():
-        return LlamaForCausalLM(config).eval()
-    with torch.device("cuda"):
-        torch.set_default_dtype(torch.bfloat16)
-        model = LlamaForCausalLM(config).eval()
-        torch.set_default_dtype(torch.float32)
-    return model
+    with torch.device(device):
+        torch.set_default_dtype(dtype)
+        try:
+            return LlamaForCausalLM(config).eval()
+        finally:
+            torch.set_default_dtype(torch.float32)
 
 
 def requests_of(task: str, items: int, root: Path) -> list[list[Any]]:

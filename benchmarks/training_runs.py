@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from benchmarks.measuring import clock
-from benchmarks.subjects import load_model
+from benchmarks.subjects import SHAPES, load_model
 from harness.data.instructions import Example, epoch_batches, label_runs, tokenize
 from harness.data.sets import read_instructions, shuffled
 from harness.data.spec import DataSpec
@@ -59,16 +59,31 @@ def alpaca_batches(root: Path, count: int, size: int) -> list[list[Example]]:
     return [tokenize([data.rows[row] for row in rows], tokenizer, MAX_LENGTH) for rows in chosen]
 
 
-def adapt(method: str, size: str, *, moved: bool = False) -> Any:
+def fitted_options(method: str, size: str) -> Any:
+    """Returns a method's default options, of prompts fitted to models of few layers."""
+    options, layers = METHODS[method].options, SHAPES[size][2]
+    few = layers < SHAPES["15M"][2] and "num_layers" in options.model_fields
+    return options(**({"num_layers": layers - 1} if few else {}))
+
+
+def adapt(
+    method: str,
+    size: str,
+    *,
+    moved: bool = False,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Any:
     """Returns a random model of a size under a method with its default options.
 
     Args:
         method: of the registry.
         size: a key of `subjects.SHAPES`.
         moved: whether trained tensors are moved off their start, where many gradients are zero.
+        device: see `load_model`; so is `dtype`.
     """
-    chosen = METHODS[method]
-    model = chosen.apply(load_model(size), chosen.options(), 0)
+    model = load_model(size, device=device, dtype=dtype)
+    model = METHODS[method].apply(model, fitted_options(method, size), 0)
     if moved:
         random = torch.Generator().manual_seed(1)
         with torch.no_grad():

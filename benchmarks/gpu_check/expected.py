@@ -1,0 +1,58 @@
+"""What the rehearsal on a pretended card (tests/gpu_rehearsal) expects of a real one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REHEARSAL = Path(__file__).parents[2] / "tests" / "gpu_rehearsal"
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """One optimizer step, as rehearsed."""
+
+    launches: int
+    waits: int
+    peak_gb: float
+    attention: tuple[str, ...]
+    """Kernels and their dtypes, such as `flash bfloat16`."""
+    source: str
+
+
+class Expected:
+    """Rehearsed figures by method and depth; None where nothing was rehearsed.
+
+    Args:
+        steps: the files' entries, by `METHOD/LAYERS`.
+    """
+
+    def __init__(self, steps: Mapping[str, StepFigures]) -> None:
+        self._steps = steps
+
+    def step(self, method: str, size: str) -> StepFigures | None:
+        """A method's step at a size of the bench."""
+        return self._steps.get(f"{method}/{size}")
+
+
+def read_expected(folder: Path = REHEARSAL) -> Expected:
+    """Reads the rehearsal's files, as far as they are there; the card's pair is H200 in bf16."""
+    steps = {}
+    for file, size in (("expected.json", "7B/2"), ("expected_full.json", "7B")):
+        path = folder / file
+        content: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        for key, entry in content.items():
+            method, _, pair = key.partition(" | ")
+            if pair == "h200 bf16" and "figures" in entry:
+                figures = entry["figures"]
+                steps[f"{method}/{size}"] = StepFigures(
+                    launches=figures["kernels"],
+                    waits=figures["syncs"],
+                    peak_gb=figures["peak_gb"],
+                    attention=tuple(figures["attention"]),
+                    source=f"tests/gpu_rehearsal/{file}",
+                )
+    return Expected(steps)
