@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -71,7 +71,28 @@ def apply_lora(
     )
     adapted = insert_adapter(model, config, seed)
     replace_dropouts(adapted)
+    if not use_dora:  # whose norms of weights are computed in the input's precision
+        _keep_input_precision(adapted)
     return adapted
+
+
+def _keep_input_precision(model: PeftModel) -> None:
+    """Spares autocast a copy of each layer's input in fp32, which PEFT makes for its weights.
+
+    Autocast would round the copy, after dropout, to the precision it came from; dropout rounds once
+    either way, so that every bit stays. PEFT's layers on quantized weights do the same.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.register_forward_pre_hook(_cast_without_autocast)
+
+
+def _cast_without_autocast(layer: Any, inputs: tuple[Any, ...]) -> None:
+    import torch
+
+    layer.cast_input_dtype_enabled = not torch.is_autocast_enabled(inputs[0].device.type)
 
 
 def count_lora(shape: ModelShape, options: LoraOptions) -> int:

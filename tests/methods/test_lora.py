@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from pydantic import ValidationError
 
 from harness.errors import MethodError
 from harness.methods.lora import LoraOptions, apply_lora, count_lora
+from harness.methods.row_dropout import DropoutKey, RowDropout, dropout_rng
 from harness.models.loading import count_parameters, trained_parameters
 from tests.fixtures.tiny_models import adapted, shape, stir, tiny_model, token_ids
 
@@ -95,3 +97,30 @@ def test_dropout_works_in_training_only() -> None:
 def test_the_second_matrix_starts_at_zero() -> None:
     for name, value in trained_parameters(adapted("lora", tiny_model())).items():
         assert value.any() == ("lora_A" in name), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_no_input_is_cast_and_every_bit_stays(dtype: torch.dtype) -> None:
+    ids = token_ids()
+    found = []
+    for casts in (True, False):
+        model = adapted("lora", tiny_model(dtype=dtype), dropout=0.3)
+        assert {p.dtype for p in trained_parameters(model).values()} == {torch.float32}
+        stir(model)
+        seen: list[torch.dtype] = []
+        for module in model.modules():
+            if isinstance(module, LoraLayer) and casts:
+                module._forward_pre_hooks.clear()
+            if isinstance(module, RowDropout):
+                module.register_forward_hook(
+                    lambda _, inputs, __, seen=seen: seen.append(inputs[0].dtype)
+                )
+        key = DropoutKey(3, torch.arange(len(ids)))
+        with torch.autocast("cpu", dtype), dropout_rng(key):
+            model.train()(input_ids=ids, labels=ids).loss.backward()
+        assert set(seen) == {torch.float32 if casts else dtype}
+        found.append([p.grad for p in trained_parameters(model).values()])
+    for one, other in zip(*found, strict=True):
+        assert one is not None
+        assert one.any()
+        assert torch.equal(one, other)
