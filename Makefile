@@ -5,6 +5,7 @@
 # make gpu-check  on a machine with a card: what only a card can show, in 8 minutes (docs/gpu.md); MINUTES=4 for less
 # make test-slurm  cells on a real Slurm that it starts on this machine; with SLOW=1 also preemption and lost nodes
 # make test-ray  cells on a Ray cluster that it starts on this machine; with SLOW=1 also killed nodes and drivers
+# make test-gpu-rehearsal  CUDA paths on cards that are not there, at full size; with a C++ compiler: some minutes
 # make test-fuzz  thousands of damaged grids, adapters, data files and runs folders: an hour
 # make test-postgres  MLflow on a PostgreSQL that goes and comes, under several processes: minutes
 # make test-trackers  wandb, trackio and TensorBoard: what they have written is read back
@@ -23,7 +24,8 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-long gpu-check test-slurm test-postgres test-trackers test-quantised test-cloud test-fuzz test-ray check
+.PHONY: install demo test test-long gpu-check test-slurm test-postgres test-trackers test-quantised test-cloud test-fuzz test-ray \
+	test-gpu-rehearsal check
 
 install: $(INSTALLED)
 
@@ -47,6 +49,11 @@ test-long: $(INSTALLED)
 # Exit code 2, in one line, where no card is. ZBENCH_DATA_ROOT names real data; without it rows are made up.
 gpu-check: $(INSTALLED)
 	@$(VENV)/bin/python -m benchmarks.gpu_check $(if $(MINUTES),--minutes $(MINUTES))
+
+# The slow tests of the rehearsal, beside those that `make test` has. Each starts a process of its own, whichever core is
+# free.
+test-gpu-rehearsal: $(INSTALLED)
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -rs -n 2 --dist worksteal --timeout 900 -m slow tests/gpu_rehearsal
 
 # Other mutants every time: hypothesis prints how to repeat the one that fails.
 test-fuzz: $(INSTALLED)

@@ -46,10 +46,10 @@ def read_expected(folder: Path = REHEARSAL) -> Expected:
         content: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
         for key, entry in content.items():
             method, _, pair = key.partition(" | ")
-            if pair == "h200 bf16" and "figures" in entry:
-                figures = entry["figures"]
+            if pair == "h200 bf16" and "train" in entry:
+                figures = entry["train"]
                 steps[f"{method}/{size}"] = StepFigures(
-                    launches=figures["kernels"],
+                    launches=figures["launches"],
                     waits=figures["syncs"],
                     peak_gb=figures["peak_gb"],
                     attention=tuple(figures["attention"]),

@@ -279,8 +279,8 @@ def test_synthetic_rows_have_the_lengths_of_real_ones() -> None:
 
 
 def test_expected_values_are_those_of_the_rehearsal(tmp_path: Path) -> None:
-    figures = {"kernels": 800, "syncs": 1, "peak_gb": 1.6, "attention": ["flash bfloat16"]}
-    stored = {"lora | h200 bf16": {"figures": figures}, "base | h200 bf16": {}}
+    figures = {"launches": 800, "syncs": 1, "peak_gb": 1.6, "attention": ["flash bfloat16"]}
+    stored = {"lora | h200 bf16": {"train": figures}, "base | h200 bf16": {}}
     (tmp_path / "expected.json").write_text(json.dumps(stored))
     found = read_expected(tmp_path).step("lora", "7B/2")
     assert found is not None

@@ -1,10 +1,12 @@
-# ruff: noqa: E501, E402, PT008
-"""Whole cells on a card that is not there: loaded from disk, trained, saved, restored, scored.
+"""Whole cells: loaded from disk, trained, saved, restored and scored by `run_cell`.
 
-    python whole.py [--methods lora,full] [--pairs h200] [--limit-mb 40] [--deterministic]
+    python -m tests.gpu_rehearsal.cells --methods lora,full --pairs h200
+    python -m tests.gpu_rehearsal.cells --deterministic             # as ZBENCH_DETERMINISTIC=1
+    python -m tests.gpu_rehearsal.cells --limit-mb 9                # memory runs out
 
-`run_cell` with the 260K-parameter LLaMA of the data folder and `device="cuda"`: what `load_base`,
-`check_memory`, checkpoints, `token_budgets.json` and the model card do when the device is a card.
+The model is the 260K-parameter LLaMA of the data folder: what `load_base`, the memory check,
+checkpoints, `token_budgets.json` and the model card do where the device is a card. Exit code 1
+where a cell fails.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import argparse
 import contextlib
 import gc
 import json
+import logging
+import os
 import sys
 import tempfile
 import time
@@ -28,16 +32,20 @@ from harness.cell.memory import SmallerBudget
 from harness.cell.run import run_cell
 from harness.cell.settings import RunSettings
 from harness.grid.loader import load_grid
-from harness.grid.schema import expand
-from tests.gpu_rehearsal import card as fakecuda
-from tests.gpu_rehearsal import score, stage
+from harness.grid.schema import Cell, expand
+from harness.records import environment
+from tests.gpu_rehearsal import stage
+from tests.gpu_rehearsal.card import Card, rehearsal
+from tests.gpu_rehearsal.matrix import PAIRS
+from tests.gpu_rehearsal.score import short_generation
 
 GRID = """
 name: rehearsed
 models:
   stories260k:
     path: stories260k_hf
-    shape: {{num_hidden_layers: 5, hidden_size: 64, intermediate_size: 172, num_attention_heads: 8, num_key_value_heads: 4, vocab_size: 512, tie_word_embeddings: true}}
+    shape: {{num_hidden_layers: 5, hidden_size: 64, intermediate_size: 172, num_attention_heads: 8,
+             num_key_value_heads: 4, vocab_size: 512, tie_word_embeddings: true}}
 data: {{source: tatsu-lab/alpaca, num_rows: 52002}}
 train: {{epochs: 1, batch_size: 8, precision: {precision}, checkpoint_minutes: 0}}
 tasks: [{{name: arc_easy, limit: 3}}, {{name: paper_arc_easy, limit: 1}}]
@@ -46,55 +54,61 @@ blocks:
     fractions: [0.0004]
     seeds: [0]
 """
+RESTARTS = 8
+"""How often a cell may begin again with a smaller token budget."""
+
+
+def run(cell: Cell, card: Card, runs: Path) -> tuple[bool, str]:
+    """Whether the cell is done, and its outcome in a line; makes the restarts that it asks for."""
+    settings = RunSettings(runs, stage.data_root(), device="cuda")
+    told = ""
+    for _ in range(RESTARTS):
+        try:
+            result = run_cell(cell, settings, lambda event: None)
+        except SmallerBudget as fault:
+            told += f"{fault}; "
+            gc.collect()  # zbench resumes in a fresh process, where nothing is left
+            card.reset()
+        except Exception as fault:  # of any kind: it is what a rehearsal looks for
+            text = (str(fault).strip().splitlines() or ["no message"])[0][:200]
+            return False, f"{told}{type(fault).__name__}: {text}"
+        else:
+            device = result.environment["device"]
+            return True, f"{told}ok, {len(result.scores)} scores, device {device}"
+    return False, f"{told}gave up"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--methods", default="base,full,lora,zero-init-linear")
-    parser.add_argument("--pairs", default="h200")
+    parser.add_argument("--pairs", default="h200", help=", ".join(PAIRS))
     parser.add_argument("--limit-mb", type=float)
     parser.add_argument("--deterministic", action="store_true")
     given = parser.parse_args()
+    logging.getLogger("harness").setLevel(logging.ERROR)
+    if given.deterministic:
+        os.environ[environment.DETERMINISTIC] = "1"
+        environment.prepare_torch(torch.get_num_threads())
     failed = 0
     for pair in given.pairs.split(","):
-        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-            place = Path(folder) / "rehearsed.yaml"
-            place.write_text(GRID.format(precision=stage.PAIRS[pair], methods=given.methods))
-            card = stack.enter_context(
-                fakecuda.rehearsal(
-                    pair.split()[0], limit_bytes=given.limit_mb and given.limit_mb * 1e6
-                )
-            )
-            stack.enter_context(score.short_generation(3))
-            if given.deterministic:
-                torch.use_deterministic_algorithms(True)
-                stack.callback(torch.use_deterministic_algorithms, False)
-            for cell in expand(load_grid(place)):
-                begun, told = time.perf_counter(), []
-                settings = RunSettings(Path(folder) / "runs", stage.DATA, device="cuda")
-                for _ in range(8):
-                    again = False
-                    try:
-                        result = run_cell(cell, settings, told.append)
-                        line = f"ok, {len(result.scores)} scores, device {result.environment['device']}"
-                    except SmallerBudget as fault:
-                        print(f"      {fault}")
-                        again = True
-                    except Exception as fault:
-                        failed += 1
-                        line = f"{type(fault).__name__}: {str(fault).splitlines()[0][:200]}"
-                    if not again:
-                        break
-                    gc.collect()  # zbench goes on in a fresh process
-                    card.reset()
+        limit = given.limit_mb and given.limit_mb * 1e6
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            card = stack.enter_context(rehearsal(pair.split()[0], limit_bytes=limit))
+            stack.enter_context(short_generation(3))
+            grid = folder / "rehearsed.yaml"
+            grid.write_text(GRID.format(precision=PAIRS[pair], methods=given.methods))
+            for cell in expand(load_grid(grid)):
+                begun = time.perf_counter()
+                done, line = run(cell, card, folder / "runs")
+                failed += not done
                 print(
                     f"{cell.label:42} {pair:14} {line} ({time.perf_counter() - begun:.1f} s)",
                     flush=True,
                 )
-            budgets = Path(folder) / "runs" / "token_budgets.json"
+            budgets = folder / "runs" / "token_budgets.json"
             if budgets.exists():
                 print("   token_budgets.json:", json.loads(budgets.read_text()))
-            del card
     return 1 if failed else 0
 
 

@@ -1,12 +1,13 @@
-# ruff: noqa: E501, E402, PT008
-"""Every method on four kinds of card: trains, stops, goes on, is saved, loaded, scored, generates.
+"""Every method on four kinds of card: trained, resumed, saved, loaded, scored, generating.
 
-    python matrix.py [--layers 2] [--methods lora,full] [--pairs h200,v100-32]
-    python matrix.py --write expected.json      # the figures of this version
-    python matrix.py --expect expected.json     # fails where a figure has changed
+    python -m tests.gpu_rehearsal.matrix                               # all, against expected.json
+    python -m tests.gpu_rehearsal.matrix --methods lora,full --pairs h200
+    python -m tests.gpu_rehearsal.matrix --methods mine                # a plug-in's, by its name
+    python -m tests.gpu_rehearsal.matrix --deterministic               # as ZBENCH_DETERMINISTIC=1
+    python -m tests.gpu_rehearsal.matrix --methods lora --write        # renews expected.json
 
-A few layers of LLaMA-7B's width. What is compared: waits per step and kernels exactly up to 2 %,
-peak memory up to 3 %, the attention kernels by name, the dtypes that attention runs in.
+The model has two layers of LLaMA-7B's width. A plug-in's method, which expected.json does not know,
+must raise nothing. Exit code 1 where anything has gone wrong or differs from what is expected.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from tests.gpu_rehearsal import before_torch  # noqa: F401
 # isort: split
 
 import argparse
-import contextlib
-import json
+import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -26,189 +27,183 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
+
+import torch
 
 from harness.methods import METHODS
-from harness.models import loading as models
+from harness.models.loading import load_trained, save_trained
+from harness.records import environment
 from harness.training import loop
-from harness.training import step as step_code
 from harness.training.checkpoint import Checkpoints
-from tests.gpu_rehearsal import card as fakecuda
-from tests.gpu_rehearsal import score, stage
+from harness.training.spec import TrainSpec
+from tests.gpu_rehearsal import expectations, stage
+from tests.gpu_rehearsal.card import Card, rehearsal
+from tests.gpu_rehearsal.score import score, score_figures, without_sharing
+from tests.gpu_rehearsal.steps import RecordedSteps, recorded_steps
 
-TRAINED = [name for name, method in METHODS.items() if method.trains and name != "adapter"]
-STEPS = 2
-SEQUENCES = 8
-
-
-@contextlib.contextmanager
-def _steps_counted(card: fakecuda.Card, found: list[dict[str, Any]]) -> Any:
-    gradients, update = step_code.TrainStep.backward, step_code.TrainStep.update
-
-    def counted_gradients(self: Any, *args: Any) -> Any:
-        card.reset()
-        totals = gradients(self, *args)
-        found.append({"counts": card.counts})
-        card.counts = fakecuda.Counts()
-        return totals
-
-    def counted_update(self: Any, rate: float, **kwargs: Any) -> None:
-        counts = card.counts = found[-1].pop("counts")
-        update(self, rate, **kwargs)
-        found[-1].update(
-            kernels=counts.kernels, ops=counts.ops, syncs=counts.syncs,
-            peak_gb=round(card.peak / 1e9, 3), tflop=round(counts.flops / 1e12, 3),
-            attention=sorted({f"{key[0]} {key[3]}" for key in counts.attention}),
-        )  # fmt: skip
-        card.counts = fakecuda.Counts()
-
-    with (
-        mock.patch.object(step_code.TrainStep, "backward", counted_gradients),
-        mock.patch.object(step_code.TrainStep, "update", counted_update),
-    ):
-        yield
+PAIRS = {"h200": "bf16", "a100-80": "bf16", "v100-32": "fp16", "a100-80 fp32": "fp32"}
+"""Precision of each card; the name's first word is the card's."""
+LAYERS, STEPS, SEQUENCES = 2, 2, 8
+"""Layers of the model, optimizer steps of a training, sequences of a step."""
+FULL_BATCH = "zero-init-linear"
+"""The method that is also trained for a step of its recipe's batch: whose labels are more than one
+chunk of logits."""
+TASK, ITEMS = "arc_easy", 3
+SPOKEN_TASK, RESPONSES, NEW_TOKENS = "paper_arc_easy", 2, 3
 
 
-def rehearse(method: str, card_name: str, precision: str, layers: int) -> dict[str, Any]:
-    """Returns a line for each stage: `ok`, or the error; and the figures of the second step."""
-    lines: dict[str, Any] = {}
-    shape = stage.shape_of("7b", layers)
-    recipe = method if METHODS[method].trains else "lora"
-    spec = stage.train_spec(recipe, precision=precision, batch_size=SEQUENCES)
-    examples = stage.examples(SEQUENCES * STEPS, spec.max_length)
-    steps: list[dict[str, Any]] = []
+class Rehearsal:
+    """One method on one card, stage by stage.
 
-    def attempt(name: str, stage_: Callable[[], Any]) -> Any:
+    `stages` has the figures of each stage that ran, and of each other one the error in a line.
+    """
+
+    def __init__(self, method: str, card: Card, precision: str, folder: Path) -> None:
+        self.method, self.card, self.precision, self.folder = method, card, precision, folder
+        self.entry = METHODS[method]
+        self.shape = stage.shape_of("7b", LAYERS)
+        self.stages: dict[str, Any] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Runs all stages that the method has."""
+        if self.entry.trains:
+            self._attempt("train", lambda: self._fit(resume=False))
+            if self.method == FULL_BATCH:
+                self._attempt("train a full batch", self._fit_a_full_batch)
+            # All weights are trained: a checkpoint would be gigabytes of zeros. A sharded model's
+            # is rehearsed by `ranks`.
+            if self.method != "full":
+                self._attempt("resume", lambda: self._fit(resume=True))
+                self._attempt("save", self._save)
+                self._attempt("load", self._load)
+        model = self._fresh()[0].eval()
+        self._attempt("score", lambda: self._score(model, TASK, ITEMS))
+        with without_sharing():
+            self._attempt("score plainly", lambda: self._score(model, TASK, ITEMS))
+        self._attempt("generate", lambda: self._score(model, SPOKEN_TASK, RESPONSES))
+        return self.stages
+
+    def _attempt(self, name: str, action: Callable[[], Any]) -> None:
         try:
-            with _steps_counted(card, steps):
-                result = stage_()
-            lines[name] = "ok"
-            return result
-        except Exception as fault:
-            text = str(fault).strip().splitlines() or ["no message"]
-            where = [
-                f for f in traceback.extract_tb(fault.__traceback__) if "/fake" not in f.filename
-            ]
-            last = next((f for f in reversed(where) if "torch/" not in f.filename), where[-1])
-            lines[name] = (
-                f"{type(fault).__name__}: {text[0][:160]} "
-                f"[{'/'.join(last.filename.split('/')[-2:])}:{last.lineno}]"
-            )
-            return None
+            self.stages[name] = action()
+        except Exception as fault:  # of any kind: it is what a rehearsal looks for
+            self.stages[name] = _error_line(fault)
 
-    with fakecuda.rehearsal(card_name) as card, tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+    def _fresh(self) -> tuple[Any, Any, Any]:
+        options = {}
+        if self.method == "adapter":
+            options = {"adapter": str(self._adapter_of_lora())}
+        base = stage.base_model(self.shape, self.precision)
+        return stage.apply(self.method, base, self.shape, **options)
 
-        def fresh() -> tuple[Any, Any, Any]:
-            return stage.apply(method, stage.base_model(shape, precision), shape)
+    def _adapter_of_lora(self) -> Path:
+        folder = self.folder / "lora"
+        if not folder.exists():
+            base = stage.base_model(self.shape, self.precision)
+            model = stage.apply("lora", base, self.shape)[0]
+            save_trained(model, folder, base_name="base")
+        return folder
 
-        def fitted(resume: bool) -> Any:
-            model, entry, hook = fresh()
-            # All of `full` is trained: its checkpoint would be gigabytes of zeros.
-            kept = None
-            if method != "full":
-                if resume:  # from the step before the last, so that one is left to take
-                    shutil.rmtree(max((place / "checkpoints").glob("step-*")))
-                kept = Checkpoints(place / "checkpoints", {"cell": "rehearsal"}, minutes=0)
+    def _fit(self, *, resume: bool) -> dict[str, Any]:
+        checkpoints = None
+        if self.method != "full":
+            folder = self.folder / "checkpoints"
+            if resume:  # from the step before the last, so that one is left to take
+                shutil.rmtree(max(folder.glob("step-*")))
+            checkpoints = Checkpoints(folder, {"cell": "rehearsal"}, minutes=0)
+        spec = stage.train_spec(self.method, precision=self.precision, batch_size=SEQUENCES)
+        recorded = self._fit_steps(spec, STEPS, checkpoints, resume=resume)
+        taken, expected = len(recorded.steps), 1 if resume else STEPS
+        assert taken == expected, f"{taken} steps were taken instead of {expected}"
+        return _step_figures(recorded)
+
+    def _fit_a_full_batch(self) -> dict[str, Any]:
+        spec = stage.train_spec(self.method, precision=self.precision)
+        return _step_figures(self._fit_steps(spec, 1))
+
+    def _fit_steps(
+        self, spec: TrainSpec, steps: int, checkpoints: Any = None, *, resume: bool = False
+    ) -> RecordedSteps:
+        model, entry, hook = self._fresh()
+        with recorded_steps(self.card) as recorded:
             loop.fit(
-                model, examples, spec, seed=0, device="cuda", precision=precision, pad_token_id=0,
-                data_sha256="", hook=hook, callbacks=stage.callbacks(model, entry, hook, kept),
-                resume=kept.latest() if kept and resume else None,
-            )  # fmt: skip
-            return model
+                *(model, stage.examples(spec.batch_size * steps, spec.max_length), spec),
+                seed=0,
+                device="cuda",
+                precision=self.precision,
+                pad_token_id=0,
+                data_sha256="",
+                hook=hook,
+                callbacks=stage.callbacks(model, entry, hook, checkpoints),
+                resume=checkpoints.latest() if resume else None,
+            )
+        return recorded
 
-        if METHODS[method].trains:
-            model = attempt("train", lambda: fitted(False))
-            if steps and "kernels" in steps[-1]:
-                lines["figures"] = steps[-1]
-            if method != "full":
-                attempt("resume", lambda: fitted(True))
-            if model is not None and method != "full":
-                attempt(
-                    "save", lambda: models.save_trained(model, place / "adapter", base_name="base")
-                )
-                del model
+    def _save(self) -> str:
+        save_trained(self._fresh()[0], self.folder / "adapter", base_name="base")
+        return "ok"
 
-                def loaded() -> Any:
-                    again = fresh()[0]
-                    models.load_trained(again, place / "adapter")
-                    return again
+    def _load(self) -> str:
+        load_trained(self._fresh()[0], self.folder / "adapter")
+        return "ok"
 
-                attempt("load", loaded)
-        model = fresh()[0].eval()
-        card.reset()
-        outcome = attempt("score", lambda: score.score(model, precision, "arc_easy", limit=3))
-        if outcome is not None:
-            lines["score figures"] = {
-                "attention": sorted({f"{k[0]} {k[3]}" for k in card.counts.attention}),
-                "fallback": outcome.batching.fallback, "syncs": card.counts.syncs,
-            }  # fmt: skip
-        card.reset()
-        outcome = attempt(
-            "generate",
-            lambda: score.score(model, precision, "paper_arc_easy", limit=2, new_tokens=3),
-        )
-        if outcome is not None:
-            lines["generate figures"] = {
-                "attention": sorted({f"{k[0]} {k[3]}" for k in card.counts.attention}),
-                "fallback": outcome.batching.fallback, "syncs": card.counts.syncs,
-            }  # fmt: skip
-    return lines
+    def _score(self, model: Any, task: str, limit: int) -> dict[str, Any]:
+        self.card.reset()
+        outcome = score(model, self.precision, task, limit=limit, new_tokens=NEW_TOKENS)
+        return score_figures(self.card, outcome)
 
 
-def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Returns what has changed."""
-    faults = []
-    for key, then in expected.items():
-        now = found.get(key)
-        if isinstance(then, dict) and isinstance(now, dict):
-            for name, value in then.items():
-                new = now.get(name)
-                if isinstance(value, (int, float)) and isinstance(new, (int, float)):
-                    share = {"syncs": 0.0, "peak_gb": 0.03}.get(name, 0.02)
-                    if abs(new - value) > share * max(abs(value), 1e-9):
-                        faults.append(f"{key}/{name}: was {value}, is {new}")
-                elif new != value:
-                    faults.append(f"{key}/{name}: was {value}, is {new}")
-        elif now != then:
-            faults.append(f"{key}: was {then}, is {now}")
-    return faults
+def _step_figures(recorded: RecordedSteps) -> dict[str, Any]:
+    """Those of the last step: the first makes the optimizer's state, which the others have."""
+    figures = recorded.steps[-1].figures()
+    return figures | {"ops_around": recorded.around.ops, "syncs_around": recorded.around.syncs}
+
+
+def _error_line(fault: Exception) -> str:
+    """Type, message, and the last line of zbench or another package that it passed."""
+    text = (str(fault).strip().splitlines() or ["no message"])[0][:160]
+    frames = [one for one in traceback.extract_tb(fault.__traceback__)
+              if "gpu_rehearsal" not in one.filename]  # fmt: skip
+    last = next((one for one in reversed(frames) if "/torch/" not in one.filename), frames[-1])
+    place = "/".join(last.filename.split("/")[-2:])
+    return f"{type(fault).__name__}: {text} [{place}:{last.lineno}]"
+
+
+def rehearse(method: str, pair: str) -> dict[str, Any]:
+    """What each stage of a method gives on a card of `PAIRS`: its figures, or its error."""
+    with rehearsal(pair.split()[0]) as card, tempfile.TemporaryDirectory() as folder:
+        return Rehearsal(method, card, PAIRS[pair], Path(folder)).run()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--methods")
-    parser.add_argument("--pairs", default=",".join(stage.PAIRS))
-    parser.add_argument("--write")
-    parser.add_argument("--expect")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--pairs", help=", ".join(PAIRS))
+    parser.add_argument("--deterministic", action="store_true")
+    parser.add_argument("--write", action="store_true", help="renew these entries' expected values")
     given = parser.parse_args()
-    chosen = given.methods.split(",") if given.methods else ["base", *TRAINED]
-    expected = json.loads(Path(given.expect).read_text()) if given.expect else {}
-    stored: dict[str, Any] = {}
-    failed = 0
-    for pair in given.pairs.split(","):
-        precision = stage.PAIRS[pair]
-        for method in chosen:
+    logging.getLogger("harness").setLevel(logging.ERROR)  # a training of two steps warns of much
+    pairs = given.pairs.split(",") if given.pairs else list(PAIRS)
+    if given.deterministic:
+        pairs = given.pairs.split(",") if given.pairs else ["h200"]
+        os.environ[environment.DETERMINISTIC] = "1"
+        environment.prepare_torch(torch.get_num_threads())
+    found, failed = {}, 0
+    for pair in pairs:
+        for method in given.methods.split(","):
             begun = time.perf_counter()
-            lines = rehearse(method, pair.split()[0], precision, given.layers)
-            key = f"{method} | {pair} {precision}"
-            stored[key] = lines
-            faults = [f"{n}: {t}" for n, t in lines.items() if isinstance(t, str) and t != "ok"]
-            if key in expected:
-                faults = differences(expected[key], lines)
+            name = f"{method} | {pair} {PAIRS[pair]}"
+            name += " | deterministic" if given.deterministic else ""
+            found[name] = rehearse(method, pair)
+            known = method in METHODS.own and not given.write
+            faults = expectations.faults(name, found[name], known=known)
             failed += bool(faults)
-            figures = lines.get("figures", {})
-            shown = ", ".join(f"{k} {v}" for k, v in figures.items())
-            print(
-                f"{key:42} {'ok' if not faults else 'FAULT'}  {shown} ({time.perf_counter() - begun:.1f} s)"
-            )
-            for fault in faults:
-                print(f"      {fault}")
-            sys.stdout.flush()
+            outcome = "FAULT" if faults else "ok"
+            print(f"{name:48} {outcome} ({time.perf_counter() - begun:.1f} s)")
+            print("".join(f"      {fault}\n" for fault in faults), end="", flush=True)
     if given.write:
-        Path(given.write).write_text(json.dumps(stored, indent=1))
-    print(f"{len(stored)} rehearsed, {failed} with faults")
+        expectations.write(found)
+    print(f"{len(found)} rehearsed, {failed} with faults")
     return 1 if failed else 0
 
 

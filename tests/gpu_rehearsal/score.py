@@ -1,11 +1,10 @@
-# ruff: noqa: E501, E402, PT008
-"""Scores one real benchmark batch, and generates a few tokens, on a card that is not there.
+"""Scores a real benchmark batch, or generates a few tokens, by zbench's own `evaluate_together`.
 
-    python score.py zero-init-linear --size 7b --card h200 --precision bf16 --task arc_easy --limit 64
-    python score.py lora --task paper_arc_easy --limit 8 --new-tokens 4
+    python -m tests.gpu_rehearsal.score zero-init-linear --task arc_easy --limit 64
+    python -m tests.gpu_rehearsal.score lora --task arc_easy --plainly
+    python -m tests.gpu_rehearsal.score lora --task paper_arc_easy --limit 8 --new-tokens 4
 
-zbench's own `evaluate_together` does it: lm-eval's requests, the trie, the pool. The scores mean
-nothing (log-likelihoods are 0); shapes, devices, dtypes, memory and waits do.
+The scores mean nothing (every log-likelihood is 0); shapes, devices, dtypes, memory and waits do.
 """
 
 from __future__ import annotations
@@ -22,25 +21,35 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
-from harness.evaluation import evaluate_together
+from harness.evaluation import evaluate_together, scorer
+from harness.evaluation.paper.model import GeneratingModel
 from harness.evaluation.tasks import TaskSpec
-from tests.gpu_rehearsal import card as fakecuda
 from tests.gpu_rehearsal import stage
+from tests.gpu_rehearsal.card import Card, rehearsal
+from tests.gpu_rehearsal.cards import CARDS
+from tests.gpu_rehearsal.steps import figures_of
+
+PLAINLY = "rehearsed without prefix sharing"
 
 
 @contextlib.contextmanager
-def short_generation(new_tokens: int = 4, num_rows: int = 64) -> Iterator[None]:
-    """Lets responses end after a few tokens."""
-    from harness.evaluation.paper import model as speaking
-
-    original = speaking.GeneratingModel.__init__
+def short_generation(new_tokens: int, num_rows: int = 64) -> Iterator[None]:
+    """Lets responses end after a few tokens, since no EOS ever comes."""
+    original = GeneratingModel.__init__
 
     def short(self: Any, *args: Any, decoding: Any, **kwargs: Any) -> None:
         kwargs["num_rows"] = num_rows
         decoding = dataclasses.replace(decoding, max_new_tokens=new_tokens)
         original(self, *args, decoding=decoding, **kwargs)
 
-    with mock.patch.object(speaking.GeneratingModel, "__init__", short):
+    with mock.patch.object(GeneratingModel, "__init__", short):
+        yield
+
+
+@contextlib.contextmanager
+def without_sharing() -> Iterator[None]:
+    """Scores request by request, as models are that prefix sharing does not suit."""
+    with mock.patch.object(scorer, "static_refusal", return_value=PLAINLY):
         yield
 
 
@@ -48,60 +57,58 @@ def score(model: Any, precision: str, task: str, *, limit: int, new_tokens: int 
     """Scores a model on the first items of a benchmark; generation stops after `new_tokens`."""
     with short_generation(new_tokens):
         (outcome,) = evaluate_together(
-            model, stage.tokenizer(), [TaskSpec(name=task, limit=limit)], data_root=stage.DATA,
+            model,
+            stage.tokenizer(),
+            [TaskSpec(name=task, limit=limit)],
+            data_root=stage.data_root(),
             precision=precision,
-        )  # fmt: skip
+        )
     return outcome
 
 
-def measure(
-    method: str, task: str, *, size: str, layers: int | None, card_name: str, precision: str,
-    limit: int, new_tokens: int,
-) -> dict[str, Any]:  # fmt: skip
-    shape = stage.shape_of(size, layers)
-    with fakecuda.rehearsal(card_name) as card:
-        model, _ = stage.apply(method, stage.base_model(shape, precision), shape)
-        card.reset()
-        begun = time.perf_counter()
-        outcome = score(model.eval(), precision, task, limit=limit, new_tokens=new_tokens)
-        counts = card.counts
-        return {
-            "method": method, "task": task, "ops": counts.ops, "kernels": counts.kernels,
-            "syncs": counts.syncs, "tflop": counts.flops / 1e12, "peak_gb": card.peak / 1e9,
-            "batching": outcome.batching, "attention": counts.attention,
-            "sync_sites": counts.sync_sites, "seconds": time.perf_counter() - begun,
-        }  # fmt: skip
+def score_figures(card: Card, outcome: Any) -> dict[str, Any]:
+    """What is expected of a scoring since the card's reset, and compared."""
+    return {
+        **figures_of(card.counts),
+        "peak_gb": round(card.peak / 1e9, 3),
+        "fallback": outcome.batching.fallback,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("methods", nargs="+")
-    parser.add_argument("--size", default="7b")
+    parser.add_argument("--size", default="7b", choices=stage.SIZES)
     parser.add_argument("--layers", type=int)
-    parser.add_argument("--card", default="h200")
-    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--card", default="h200", choices=CARDS)
+    parser.add_argument("--precision", default="bf16", choices=stage.DTYPES)
     parser.add_argument("--task", default="arc_easy")
-    parser.add_argument("--limit", type=int, default=32)
+    parser.add_argument("--limit", type=int, default=32, help="items")
     parser.add_argument("--new-tokens", type=int, default=4)
+    parser.add_argument("--plainly", action="store_true", help="without prefix sharing")
     given = parser.parse_args()
+    shape = stage.shape_of(given.size, given.layers)
     for method in given.methods:
-        found = measure(
-            method, given.task, size=given.size, layers=given.layers, card_name=given.card,
-            precision=given.precision, limit=given.limit, new_tokens=given.new_tokens,
-        )  # fmt: skip
-        attention, waits = found.pop("attention"), found.pop("sync_sites")
-        print(
-            ", ".join(
-                f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items()
+        begun = time.perf_counter()
+        with rehearsal(given.card) as card, contextlib.ExitStack() as stack:
+            if given.plainly:
+                stack.enter_context(without_sharing())
+            base = stage.base_model(shape, given.precision)
+            model = stage.apply(method, base, shape)[0].eval()
+            card.reset()
+            outcome = score(
+                *(model, given.precision, given.task),
+                limit=given.limit,
+                new_tokens=given.new_tokens,
             )
-        )
-        print("   attention:", *(f"{n}x {k}" for k, n in attention.most_common(6)), sep="\n      ")
-        print(
-            "   waits:",
-            *(f"{n}x {k}" for k, n in waits.most_common(12)),
-            sep="\n      ",
-            flush=True,
-        )
+            figures, counts = score_figures(card, outcome), card.counts
+        print(f"{method} on {given.task}:", ", ".join(f"{k} {v}" for k, v in figures.items()))
+        print("   batching:", outcome.batching)
+        for call, times in counts.attention.most_common(6):
+            print(f"   {times:6,} times {tuple(call)}")
+        for site, waits in counts.syncs_by_site.most_common(12):
+            print(f"   {waits:6,} waits at {site}")
+        print(f"   rehearsed in {time.perf_counter() - begun:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,33 @@
+"""Methods on cards that are not there, against `expected.json`; see docs/gpu-rehearsal.md."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.methods import METHODS
+from tests.gpu_rehearsal.conftest import Run
+
+PAIRS = ("h200", "a100-80", "v100-32", "a100-80 fp32")
+QUICK_METHODS, QUICK_PAIRS = ("full", "lora", "zero-init-linear"), ("h200", "v100-32")
+"""What `make test` rehearses."""
+
+
+def rehearse(run: Run, methods: tuple[str, ...], *more: str) -> None:
+    done = run("-m", "tests.gpu_rehearsal.matrix", "--methods", ",".join(methods), *more)
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+
+
+def test_three_methods_on_two_cards(run: Run) -> None:
+    rehearse(run, QUICK_METHODS, "--pairs", ",".join(QUICK_PAIRS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", PAIRS)
+def test_every_other_method(run: Run, pair: str) -> None:
+    known = QUICK_METHODS if pair in QUICK_PAIRS else ()
+    rehearse(run, tuple(name for name in METHODS.own if name not in known), "--pairs", pair)
+
+
+@pytest.mark.slow
+def test_every_method_in_deterministic_mode(run: Run) -> None:
+    rehearse(run, tuple(METHODS.own), "--deterministic")
