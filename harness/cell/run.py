@@ -222,7 +222,12 @@ def _train(
     check_memory(context)
     pictures = training_pictures(context, data)  # before the base model: the encoder is gone then
     base = _load_base(context)
-    model = METHODS[cell.method].apply(base.model, cell.options, cell.seed_of("initialization"))
+    model = METHODS[cell.method].apply_on(
+        context.settings.rank_info.world_size,
+        base.model,
+        cell.options,
+        cell.seed_of("initialization"),
+    )
     return base, model, train_cell(context, base, model, data, pictures, flags)
 
 

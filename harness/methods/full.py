@@ -32,6 +32,14 @@ def apply_full(model: PreTrainedModel, options: MethodOptions, seed: int) -> Pre
     return model.float().requires_grad_(True)
 
 
+def apply_full_before_sharding(
+    model: PreTrainedModel, options: MethodOptions, seed: int
+) -> PreTrainedModel:
+    """Makes every parameter trainable, and leaves fp32 to the shards: whole, it would be twice as
+    large as a bf16 base on every device."""
+    return model.requires_grad_(True)
+
+
 def count_full(shape: ModelShape, options: MethodOptions) -> int:
     """The parameters of the whole model."""
     return shape.num_parameters
@@ -48,6 +56,7 @@ FULL = Method(
     options=MethodOptions,
     recipe=STANFORD_ALPACA,
     apply=apply_full,
+    apply_before_sharding=apply_full_before_sharding,
     count_parameters=count_full,
     workload=full_workload,
 )

@@ -158,6 +158,10 @@ class Method:
 
     Raises MethodError for options that do not fit the shape.
     """
+    apply_before_sharding: Callable[[PreTrainedModel, Any, int], Any] | None = None
+    """As `apply`, where several devices are about to share the model out among them: what is
+    trained may be in the base's precision, and every device makes its shard of it fp32. None where
+    `apply` does."""
     statistics: Callable[[nn.Module], dict[str, float]] | None = None
     """Metrics of the method's own state, logged during training; None where it has none."""
     telemetry: Callable[[nn.Module], TelemetryCallback] | None = None
@@ -173,6 +177,12 @@ class Method:
     Where None, every layer is adapted, dropout is the option `dropout`, and a method that trains
     more than half of the parameters trains the model's own.
     """
+
+    def apply_on(self, num_devices: int, model: PreTrainedModel, options: Any, seed: int) -> Any:
+        """The model as `apply` leaves it, to be trained by a number of devices."""
+        if num_devices > 1 and self.apply_before_sharding is not None:
+            return self.apply_before_sharding(model, options, seed)
+        return self.apply(model, options, seed)
 
     def hook_of(self, model: nn.Module, options: MethodOptions) -> TrainingHook | None:
         """What the method does between the steps of a training, if anything."""

@@ -21,8 +21,6 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load_file
-
 from harness.errors import StorageError, TrainingError, one_line
 from harness.readers.files import Unreadable, check_file
 from harness.records.checkpoints import (
@@ -43,6 +41,7 @@ from harness.records.files import (
 from harness.training.callback import Callback, TrainingRun
 from harness.training.progress import Progress, StepRecord
 from harness.training.signals import Paused, SignalFlags, Stopped
+from harness.training.stored_tensors import StoredTensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,6 +70,11 @@ class TrainingState:
     progress: Progress
     tensors: Mapping[str, Tensor]
     """`TrainingRun.state()`."""
+
+    def close(self) -> None:
+        """Leaves the file that the tensors lie in, if any."""
+        if isinstance(self.tensors, StoredTensors):
+            self.tensors.close()
 
 
 def save_checkpoint(folder: Path, state: TrainingState, identity: Mapping[str, Any]) -> Path:
@@ -123,7 +127,7 @@ def _best_epoch(checkpoint: Path) -> int | None:
 
 
 def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> TrainingState:
-    """Reads one checkpoint.
+    """Reads one checkpoint; its tensors are read when they are used.
 
     Raises:
         TrainingError: it is damaged, or belongs to another cell, other data or another base.
@@ -132,7 +136,7 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> TrainingState:
         content = _whole_record(folder, identity)
         _warn_of_versions(folder, content["versions"])
         return TrainingState(
-            Progress.from_json(content["progress"]), load_file(folder / TENSORS_FILE)
+            Progress.from_json(content["progress"]), StoredTensors(folder / TENSORS_FILE)
         )
 
 

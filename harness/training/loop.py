@@ -92,6 +92,7 @@ def fit(
     if resume is not None:
         training.load_state(resume.tensors)
         training.progress = resume.progress
+        resume.close()
     model.eval()
     for callback in training.callbacks:
         callback.on_train_begin(training)

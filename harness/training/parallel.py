@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.models.loading import trained_parameters
@@ -100,7 +100,12 @@ def parallelize(
     """Wraps a module, whose output is a summed loss, for the ranks that train it.
 
     Where the model is sharded, it is changed in place and each of its decoder layers is gathered by
-    itself. Make the optimizer afterwards: sharding replaces the parameters.
+    itself. Make the optimizer afterwards: sharding replaces the parameters, in fp32.
+
+    The weights may still be in the base's precision (`Method.apply_before_sharding`): a layer is
+    sharded, its shard made fp32, and the rest of it freed, before the next one's turn. With N
+    parameters of b bytes and n ranks a device holds at most max(b·N, 4·N / n) and one layer more at
+    that moment, and no host memory.
     """
     if ranks.size == 1:
         return module
@@ -114,9 +119,9 @@ def parallelize(
     policy = MixedPrecisionPolicy(
         param_dtype=COMPUTE_DTYPES.get(precision), reduce_dtype=torch.float32
     )
-    for layer in layers:
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
-    fully_shard(module, mesh=mesh, mp_policy=policy)
+    for part in (*layers, module):
+        fully_shard(part, mesh=mesh, mp_policy=policy)
+        part.float()  # the shards; exact
     return module
 
 
@@ -162,14 +167,32 @@ def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def shard_of(whole: Tensor, like: Tensor) -> Tensor:
-    """This rank's shard of a tensor that all ranks hold whole, divided as another is.
+    """This rank's shard of a tensor that all ranks have whole, divided as another is.
 
-    Where the other is not sharded, that is the tensor itself, on the other's device.
+    Of a tensor that is mapped from a file no other part is read. Where the other is not sharded,
+    that is the tensor itself, on the other's device.
     """
-    moved = whole.to(like.device)
     if not isinstance(like, DTensor):
-        return moved
-    return distribute_tensor(moved, like.device_mesh, like.placements, src_data_rank=None)
+        return whole.to(like.device)
+    rows = _own_rows(like)
+    return DTensor.from_local(
+        whole[rows].to(like.device),
+        like.device_mesh,
+        like.placements,
+        run_check=False,
+        shape=whole.shape,
+        stride=whole.stride(),
+    )
+
+
+def _own_rows(like: DTensor) -> slice:
+    """The rows of a sharded tensor that lie on this rank: chunks as torch.chunk makes them."""
+    assert like.placements == (Shard(0),)
+    mesh = like.device_mesh
+    size = -(-like.shape[0] // mesh.size())
+    begin, end = (min(size * (mesh.get_local_rank() + k), like.shape[0]) for k in (0, 1))
+    assert end - begin == like.to_local().shape[0]
+    return slice(begin, end)
 
 
 def _whole(tensor: Tensor) -> Tensor:

@@ -109,7 +109,6 @@ class TrainStep:
         self.hook = TrainingHook() if hook is None else hook
         self.pad_token_id = pad_token_id
         self.compute_dtype = COMPUTE_DTYPES.get(precision)
-        assert all(tensor.dtype == torch.float32 for tensor in trained_parameters(model).values())
         self.ranks = Ranks.joined(device)
         if self.ranks.size > 1 and not self.hook.parallel:
             raise TrainingError(
@@ -121,6 +120,7 @@ class TrainStep:
         layers = list(model.get_decoder().layers)  # type: ignore[operator]
         self.module = parallelize(self.loss, layers, self.ranks, precision)
         self.parameters = list(trained_parameters(model).values())
+        assert all(tensor.dtype == torch.float32 for tensor in self.parameters)
         groups = parameter_groups(model, spec.weight_decay, spec.image_rate_ratio)
         self.optimizer = make_optimizer(groups, model, spec, device)
         self.loss_scale = LossScale(enabled=precision == "fp16")

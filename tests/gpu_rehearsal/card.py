@@ -33,6 +33,7 @@ from unittest import mock
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.methods import dropout_kernel
@@ -215,7 +216,13 @@ def _submit(_pool: Any, job: Any, /, *args: Any, **kwargs: Any) -> Any:
     return future
 
 
+_swap_tensors = torch.utils.swap_tensors
+
+
 def _give_data(one: Any, two: Any) -> None:
+    if isinstance(one, DTensor):  # a wrapper of fake tensors, which is swapped as on a card
+        _swap_tensors(one, two)
+        return
     one.data = two.data
     if isinstance(one, FakeTensor):
         one.fake_device = two.fake_device

@@ -83,7 +83,9 @@ def measure(
     sharded = method == "full" and cards > 1
     group = _fake_group(cards) if sharded else _shard_alone(cards)
     with group, rehearsal(card_name) as card:
-        model, entry, hook = stage.apply(method, stage.base_model(shape, precision), shape)
+        model, entry, hook = stage.apply(
+            method, stage.base_model(shape, precision), shape, cards=cards
+        )
         rank = Rank(loaded_peak=card.peak)
         card.reset()
         with recorded_steps(card) as recorded:

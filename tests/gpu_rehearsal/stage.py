@@ -127,8 +127,8 @@ def examples(count: int, max_length: int) -> list[Example]:
     return tokenize([rows()[row] for row in order], tokenizer(), max_length)
 
 
-def apply(method: str, model: Any, shape: ModelShape, **options: Any) -> Any:
-    """Applies a method as a cell does; a shallow model is adapted in all its layers.
+def apply(method: str, model: Any, shape: ModelShape, *, cards: int = 1, **options: Any) -> Any:
+    """Applies a method as a cell of `cards` does; a shallow model is adapted in all its layers.
 
     Returns:
         The adapted model, the method, and its training hook.
@@ -137,7 +137,7 @@ def apply(method: str, model: Any, shape: ModelShape, **options: Any) -> Any:
     if "num_layers" in entry.options.model_fields and shape.num_hidden_layers < 32:
         options = {"num_layers": shape.num_hidden_layers} | options
     chosen = entry.options(**options)
-    model = entry.apply(model, chosen, 0)
+    model = entry.apply_on(cards, model, chosen, 0)
     return model, entry, entry.hook_of(model, chosen)
 
 
