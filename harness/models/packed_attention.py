@@ -3,7 +3,8 @@
 A packed row (`harness.training.packing`) holds the tokens of many sequences, a prefix that several
 share only once. Linear layers and norms run on the row as it is. Attention gathers it into buckets
 of sequences of about one length, (B, T) each, and runs the model's own attention on every bucket,
-causal and without a mask: a mask over the whole row, (N, N), is never made.
+causal and without a mask: a mask over the whole row, (N, N), is never made. Where a kernel takes
+sequences of unlike lengths in one call, that is done instead: see `varlen_attention.py`.
 
 Shapes: N tokens of the row (nodes of its prefix tree), M slots of all buckets (B·T of each, with
 padding), S sequences of all buckets, B of one, T their length, H query heads, G key-value heads, d
@@ -24,8 +25,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from harness.models.kernel_check import KernelCheck
+from harness.models.varlen_attention import Documents, attend_documents
+
 PACKED_ATTENTION_PREFIX = "packed_"
 """Begins the AttentionInterface names of attention over packed rows."""
+
+VARLEN = "variable-length attention"
+"""Its name where it is compared with attention by buckets."""
 
 AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
 """As in transformers' AttentionInterface: `attention(module, query, key, value, mask, **kwargs)`
@@ -54,6 +61,10 @@ class Packing:
     picture_of_sequence_S: Tensor | None = None
     """Where sequences have pictures: each one's row of `PassPictures.projected_PD`, in the order of
     the buckets' slots."""
+    documents: Documents | None = None
+    """For variable-length attention; None where training attends by buckets."""
+    check: KernelCheck | None = None
+    """Compares variable-length attention with that by buckets in this pass."""
 
 
 class _TakeRows(torch.autograd.Function):
@@ -84,6 +95,54 @@ def take_rows(x: Tensor, rows: Tensor) -> Tensor:
     """`x[rows]`, (M, ...) of (N, ...), whose gradient is summed in fp32."""
     taken: Tensor = _TakeRows.apply(x, rows)
     return taken
+
+
+def attend_row(
+    attention: AttentionFunction,
+    module: Any,
+    query_1HNd: Tensor,
+    key_1GNd: Tensor,
+    value_1GNd: Tensor,
+    mask: Tensor | None = None,
+    *,
+    packing: Packing,
+    prompt_kv: tuple[Tensor, Tensor] | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each sequence of a packed row, as the training attends.
+
+    The arguments are those of `attend_packed`.
+
+    Args:
+        prompt_kv: keys and values that all queries of a sequence see beside its own, (G, L, d), or
+            with a prompt for each row of the pictures (P, G, L, d); `attention` takes them.
+    """
+    window = kwargs.get("sliding_window")
+    prompts = () if prompt_kv is None else prompt_kv
+
+    def by_buckets(query: Tensor, key: Tensor, value: Tensor, *prompts: Tensor) -> Tensor:
+        given = {**kwargs, "prompt_kv": prompts} if prompts else kwargs
+        output, _ = attend_packed(
+            attention, module, query, key, value, mask, packing=packing, **given
+        )
+        return output
+
+    def by_documents(query: Tensor, key: Tensor, value: Tensor, *prompts: Tensor) -> Tensor:
+        assert packing.documents is not None
+        return attend_documents(
+            query, key, value, documents=packing.documents, prompt_kv=prompts or None,  # type: ignore[arg-type]
+            scaling=kwargs.get("scaling"), window=None if prompts else window,
+        )  # fmt: skip
+
+    inputs = (query_1HNd, key_1GNd, value_1GNd, *prompts)
+    # The kernel's window would hide the prompt, which stands in front of the first token.
+    longest = max(bucket.length for bucket in packing.buckets)
+    hidden = bool(prompts) and window is not None and window < longest
+    if packing.documents is None or hidden:
+        return by_buckets(*inputs), None
+    if packing.check is not None:
+        packing.check.compare(VARLEN, by_documents, by_buckets, inputs)
+    return by_documents(*inputs), None
 
 
 def attend_packed(
@@ -181,7 +240,7 @@ def register_packed(model: Any) -> str:
     """
     own_name, attention = own_attention(model)
     if model.config._attn_implementation in ("sdpa", "eager"):
-        attention = functools.partial(attend_packed, attention, causal=own_name == "sdpa")
+        attention = functools.partial(attend_row, attention, causal=own_name == "sdpa")
     name = f"{PACKED_ATTENTION_PREFIX}{own_name}"
     AttentionInterface.register(name, attention)
     AttentionMaskInterface.register(name, _no_mask)

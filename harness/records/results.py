@@ -119,6 +119,12 @@ class TrainResult:
     """SHA-256 of the tokenizer's chat template, where the rows were put into it."""
     gradient_checkpointing: bool = Field(default=False, exclude_if=lambda value: not value)
     """Whether layers were computed again in the backward pass; absent where they were not."""
+    attention: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """How it attended within the sequences of packed rows: `varlen`, in one call for sequences of
+    unlike lengths, or `buckets`, in one for each group of about one length. Absent where sequences
+    were padded, and in records of older versions."""
+    norms: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """`fused` where RMSNorms ran as one kernel each; absent where they ran as transformers' own."""
 
 
 @dataclass(frozen=True)

@@ -129,11 +129,15 @@ def _take_steps(training: TrainingRun, seed: int) -> float:
         torch.cuda.reset_peak_memory_stats(train_step.device)
     start = time.perf_counter() - progress.seconds
     train_step.model.train()
+    if progress.step:
+        train_step.kernels.resume(progress)
     try:
         for step, epoch, batch, is_last in _optimizer_batches(
             spec, examples, seed, progress.step + 1
         ):
             begun = time.perf_counter()
+            if not progress.step:
+                _choose_kernels(training, batch, f"step/{seed}/{step}")
             with _seeded(train_step.device, f"step/{seed}/{step}") as step_seed:
                 totals = train_step.backward(batch, step_seed)
             rate = spec.learning_rate_at(step, len(examples))
@@ -163,6 +167,7 @@ def _take_steps(training: TrainingRun, seed: int) -> float:
                 callback.on_step(training, record)
     finally:
         train_step.optimizer.zero_grad(set_to_none=True)
+        train_step.kernels.remove()
         train_step.model.eval()
     if not progress.records:
         raise TrainingError(
@@ -170,6 +175,17 @@ def _take_steps(training: TrainingRun, seed: int) -> float:
             f"max_length {spec.max_length}; raise max_steps or max_length"
         )
     return time.perf_counter() - start
+
+
+def _choose_kernels(training: TrainingRun, batch: Sequence[Example], seed_string: str) -> None:
+    """Before the first step, on its batch; what differs is noted in the result."""
+    train_step, progress = training.train_step, training.progress
+    with _seeded(train_step.device, seed_string) as step_seed:
+        faults = train_step.kernels.begin(train_step, batch, step_seed)
+    for fault in faults:
+        logger.warning("%s", fault)
+    progress.kernels_note = "; ".join(faults) or None
+    train_step.kernels.note(progress)
 
 
 def _end_epoch(training: TrainingRun, epoch: int) -> float:
@@ -246,6 +262,7 @@ def _result(
     cut, count = count_cut(training.examples), len(training.examples)
     dropped = sum(example is DROPPED for example in training.examples)
     notes = [
+        progress.kernels_note,
         explosion_note(progress.records),
         lost_note(lost - dropped, count),
         drop_note(dropped, count),
@@ -275,4 +292,6 @@ def _result(
         validation_losses=tuple(progress.validation_losses),
         note="; ".join(filter(None, notes)) or None,
         gradient_checkpointing=training.train_step.spec.gradient_checkpointing,
+        attention=progress.attention,
+        norms=progress.norms,
     )

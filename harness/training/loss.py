@@ -31,6 +31,7 @@ from harness.models.pictures import (
     takes_pictures,
 )
 from harness.models.positions import group_by_frequencies, num_virtual_tokens
+from harness.models.varlen_attention import AttentionPath
 from harness.training.cross_entropy import summed_cross_entropy
 from harness.training.gradient_checkpointing import recomputed_layers
 from harness.training.micro_batches import packed_rows
@@ -69,6 +70,7 @@ class ResponseLoss(nn.Module):
         model: with or without an adapter.
         pictures: features of the pictures of all sequences that it is given.
         gradient_checkpointing: whether layers are computed again in the backward pass.
+        path: how it attends over packed rows.
     """
 
     def __init__(
@@ -77,14 +79,16 @@ class ResponseLoss(nn.Module):
         pictures: PictureFeatures | None = None,
         *,
         gradient_checkpointing: bool = False,
+        path: AttentionPath = "buckets",
     ) -> None:
         super().__init__()
         self.model = model
         self.pictures = pictures
         self.gradient_checkpointing = gradient_checkpointing
+        self.path = path
         self.refusal = packing_refusal(model)
         """Why the model is given padded batches; None where it is given packed rows."""
-        self.attention = None if self.refusal else register_packed(_base(model))
+        self.attention = None if self.refusal else register_packed(base_model(model))
         if self.refusal:
             logger.info("sequences are padded, not packed: %s", self.refusal)
 
@@ -114,7 +118,13 @@ class ResponseLoss(nn.Module):
                     alike, token_budget, pad_token_id=pad_token_id, device=device
                 )
             else:
-                yield from packed_rows(alike, token_budget=token_budget, share=share, device=device)
+                yield from packed_rows(
+                    alike,
+                    token_budget=token_budget,
+                    share=share,
+                    device=device,
+                    varlen=self.path == "varlen",
+                )
 
     def _positions(self, sequence: TokenSequence) -> int:
         """The positions that a sequence takes where it goes through the model alone."""
@@ -124,7 +134,7 @@ class ResponseLoss(nn.Module):
 
     def forward(self, batch: MicroBatch) -> Tensor:
         """The sum of the labels' cross-entropies, fp32, in nats."""
-        base = _base(self.model)
+        base = base_model(self.model)
         if not self.gradient_checkpointing:
             return self._loss(base, batch)
         with recomputed_layers(base):
@@ -150,7 +160,7 @@ class ResponseLoss(nn.Module):
 
         Of a model without virtual tokens before its inputs.
         """
-        base = _base(self.model)
+        base = base_model(self.model)
         logits: Tensor = base.get_output_embeddings()(self._states(batch))
         if (cap := _soft_cap(base)) is not None:
             logits = torch.tanh(logits / cap) * cap
@@ -158,7 +168,7 @@ class ResponseLoss(nn.Module):
 
     def _states(self, batch: MicroBatch) -> Tensor:
         """The hidden states at the tokens before the labels, (labels, D)."""
-        base = _base(self.model)
+        base = base_model(self.model)
         if isinstance(batch, PaddedBatch):
             arguments: dict[str, Any] = {"input_ids": batch.input_ids_BT}
             attention = base.config._attn_implementation
@@ -224,7 +234,7 @@ def padded_batches(
         )
 
 
-def _base(model: Any) -> Any:
+def base_model(model: Any) -> Any:
     """The causal language model itself, without PEFT's wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -259,7 +269,7 @@ def packing_refusal(model: Any) -> str | None:
     """Why a model is trained on padded batches instead; None where it need not be."""
     if _is_prompt_learning(model):
         return "its virtual tokens are prepended to each sequence"
-    base = _base(model)
+    base = base_model(model)
     if base.config.model_type not in FAMILIES:
         return f"the attention of {base.config.model_type} has not been checked"
     implementation = str(base.config._attn_implementation)

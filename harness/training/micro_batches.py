@@ -57,13 +57,19 @@ def resolve_budget(setting: int | None, examples: Sequence[Example], device: tor
 
 
 def packed_rows(
-    sequences: Sequence[TokenSequence], *, token_budget: int, share: bool, device: torch.device
+    sequences: Sequence[TokenSequence],
+    *,
+    token_budget: int,
+    share: bool,
+    device: torch.device,
+    varlen: bool = False,
 ) -> Iterator[PackedRow]:
     """Yields packed rows of at most `token_budget` nodes, all about as long.
 
     Args:
         sequences: at least one, none of more than `token_budget` tokens.
         share: whether shared prefixes are computed once.
+        varlen: whether the rows are also laid out for variable-length attention.
     """
     if share:  # sequences with a common prefix under one picture become neighbours
         ordered = sorted(sequences, key=lambda one: (one.picture or "", one.token_ids))
@@ -73,7 +79,7 @@ def packed_rows(
         shared = [0] * len(ordered)
     sizes = [one.num_inputs for one in ordered]
     for part in balanced_cuts(sizes, shared, token_budget):
-        yield pack(ordered[part], shared[part], device=device)
+        yield pack(ordered[part], shared[part], device=device, varlen=varlen)
 
 
 def balanced_cuts(sizes: Sequence[int], shared: Sequence[int], budget: int) -> list[slice]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from harness.data.instructions import Holes, label_runs
 from harness.data.prefixes import common_prefix_length
 from harness.models.packed_attention import Bucket, Packing
+from harness.models.varlen_attention import make_documents, to_device
 
 Indices = NDArray[np.int64]
 
@@ -86,7 +87,11 @@ def shared_inputs(sequences: Sequence[TokenSequence]) -> list[int]:
 
 
 def pack(
-    sequences: Sequence[TokenSequence], shared: Sequence[int], *, device: torch.device
+    sequences: Sequence[TokenSequence],
+    shared: Sequence[int],
+    *,
+    device: torch.device,
+    varlen: bool = False,
 ) -> PackedRow:
     """Packs sequences into one row.
 
@@ -94,6 +99,7 @@ def pack(
         sequences: where anything is shared, sorted by their pictures, then by their tokens: what a
             sequence shares with any before it, it then shares with the one just before.
         shared: leading nodes that each has in common with the one before; the first's is ignored.
+        varlen: whether the row is also laid out for variable-length attention.
     """
     ids: list[int] = []
     depths: list[Indices] = []
@@ -116,14 +122,16 @@ def pack(
             positions.append(nodes[start - 1 : end - 1])
             labels += sequence.token_ids[start:end]
     return PackedRow(
-        input_ids_1N=_tensor(np.array(ids), device)[None],
-        position_ids_1N=_tensor(np.concatenate(depths), device)[None],
-        sequence_ids_1N=_tensor(np.concatenate(sequence_ids), device)[None],
-        packing=_pack_attention(nodes_of, len(ids), places if pictures else None, device),
-        positions=_tensor(np.concatenate(positions), device),
-        labels=_tensor(np.array(labels), device),
+        input_ids_1N=to_device(np.array(ids), device)[None],
+        position_ids_1N=to_device(np.concatenate(depths), device)[None],
+        sequence_ids_1N=to_device(np.concatenate(sequence_ids), device)[None],
+        packing=_pack_attention(
+            nodes_of, len(ids), places if pictures else None, device, varlen=varlen
+        ),
+        positions=to_device(np.concatenate(positions), device),
+        labels=to_device(np.array(labels), device),
         pictures=pictures,
-        picture_rows=_tensor(np.concatenate(rows), device) if pictures else None,
+        picture_rows=to_device(np.concatenate(rows), device) if pictures else None,
     )
 
 
@@ -143,6 +151,8 @@ def _pack_attention(
     num_nodes: int,
     pictures: Sequence[int] | None,
     device: torch.device,
+    *,
+    varlen: bool,
 ) -> Packing:
     """The packing of sequences with their nodes and, where any has a picture, rows of pictures."""
     ordered = sorted(range(len(nodes_of)), key=lambda index: len(nodes_of[index]), reverse=True)
@@ -163,9 +173,13 @@ def _pack_attention(
         start += width
     of_sequence = None
     if pictures is not None:
-        of_sequence = _tensor(np.array([pictures[index] for index in ordered]), device)
+        of_sequence = to_device(np.array([pictures[index] for index in ordered]), device)
     return Packing(
-        tuple(buckets), _tensor(node_of_slot, device), _tensor(slot_of_node, device), of_sequence
+        tuple(buckets),
+        to_device(node_of_slot, device),
+        to_device(slot_of_node, device),
+        of_sequence,
+        make_documents(nodes_of, pictures, device) if varlen else None,
     )
 
 
@@ -193,7 +207,3 @@ def bucket_cuts(lengths: Sequence[int]) -> list[slice]:
         cuts.append(slice(edges[start], edges[end]))
         end = start
     return cuts[::-1]
-
-
-def _tensor(values: Indices, device: torch.device) -> Tensor:
-    return torch.from_numpy(values).to(device, non_blocking=True)

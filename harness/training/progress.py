@@ -48,6 +48,13 @@ class Progress:
     validation_losses: list[float] = field(default_factory=list)
     """Mean loss per label token of the validation rows after each epoch so far, in nats; empty
     without any."""
+    attention: str | None = None
+    """`varlen` or `buckets`, from the first step to the last; None where sequences are padded, and
+    in checkpoints of older versions, which knew buckets alone."""
+    norms: str | None = None
+    """`fused`; None for the model's own."""
+    kernels_note: str | None = None
+    """Which kernels of half precision were found to differ, if any."""
 
     @staticmethod
     def begin(epochs: int) -> Progress:

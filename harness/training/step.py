@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ from harness.methods.method import TrainingHook
 from harness.methods.row_dropout import dropout_rng
 from harness.models.loading import trained_parameters
 from harness.models.pictures import PictureFeatures, is_of_projection
-from harness.training.loss import ResponseLoss, dropout_key
+from harness.training.half_kernels import HalfKernels
+from harness.training.loss import MicroBatch, ResponseLoss, dropout_key
 from harness.training.loss_scale import LossScale
 from harness.training.micro_batches import number_sequences, resolve_budget
 from harness.training.optimizers import make_optimizer
@@ -117,6 +118,7 @@ class TrainStep:
         self.loss = ResponseLoss(
             model, pictures, gradient_checkpointing=spec.gradient_checkpointing
         )
+        self.kernels = HalfKernels(self.loss, device, self.compute_dtype)
         layers = list(model.get_decoder().layers)  # type: ignore[operator]
         self.module = parallelize(self.loss, layers, self.ranks, precision)
         self.parameters = list(trained_parameters(model).values())
@@ -139,17 +141,9 @@ class TrainStep:
         totals are those of the whole batch, the same on every rank.
         """
         num_labels = sum(example.num_labels for example in examples)
-        budget = resolve_budget(self.spec.token_budget, examples, self.device)
-        sequences = number_sequences(examples)
-        split = functools.partial(
-            self.loss.micro_batches,
-            token_budget=budget,
-            pad_token_id=self.pad_token_id,
-            device=self.device,
-        )
-        batches, shortest = list(split(self.ranks.shard(sequences))), sequences[-1:]
+        batches, dummy_batch = self._micro_batches(examples)
         losses = []
-        for batch, weight, last in self.ranks.lockstep(batches, lambda: next(split(shortest))):
+        for batch, weight, last in self.ranks.lockstep(batches, dummy_batch):
             with gradient_sync(self.module, last=last):
                 with self.autocast(), dropout_rng(dropout_key(batch, dropout_seed)):
                     loss = self.module(batch)
@@ -171,6 +165,26 @@ class TrainStep:
             )
         num_tokens = sum(len(example.token_ids) for example in examples if example.num_labels)
         return BatchTotals(loss_sum, num_labels, num_tokens, gradient_norm, skipped)
+
+    def _micro_batches(
+        self, examples: Sequence[Example]
+    ) -> tuple[list[MicroBatch], Callable[[], MicroBatch]]:
+        """This rank's part of an optimizer batch; and what makes a batch for a rank without one."""
+        budget = resolve_budget(self.spec.token_budget, examples, self.device)
+        sequences = number_sequences(examples)
+        split = functools.partial(
+            self.loss.micro_batches,
+            token_budget=budget,
+            pad_token_id=self.pad_token_id,
+            device=self.device,
+        )
+        shortest = sequences[-1:]
+        return list(split(self.ranks.shard(sequences))), lambda: next(iter(split(shortest)))
+
+    def first_micro_batch(self, examples: Sequence[Example]) -> MicroBatch:
+        """The first one of this rank in an optimizer batch."""
+        batches, dummy_batch = self._micro_batches(examples)
+        return batches[0] if batches else dummy_batch()
 
     def update(self, learning_rate: float, *, skip: bool = False) -> None:
         """Takes the optimizer's step, unless `skip` (see BatchTotals), and clears the gradients."""

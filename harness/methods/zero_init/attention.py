@@ -38,18 +38,23 @@ from harness.methods.zero_init.conditioning import (
     picture_term,
     prompts_of_pictures,
 )
-from harness.methods.zero_init.formulas import gated_prompt_attention, joint_attention
+from harness.methods.zero_init.formulas import (
+    gated_keys_values,
+    gated_prompt_attention,
+    joint_attention,
+)
 from harness.methods.zero_init.generator import ACTIVATIONS, PromptGenerator
 from harness.methods.zero_init.switched import Switched
 from harness.models.families import Family
 from harness.models.packed_attention import (
     AttentionFunction,
     Packing,
-    attend_packed,
+    attend_row,
     own_attention,
     take_rows,
 )
 from harness.models.pictures import PassPictures, current_pictures
+from harness.models.varlen_attention import attend_prompts
 
 PROMPT = "prompt"
 """Name of the module with the prompt and the gates inside an attention layer."""
@@ -189,19 +194,11 @@ class PromptAttention(Switched):
         """
         inputs = (module, query_BHTd, key_BGSd, value_BGSd, mask)
 
-        def run(
-            attention: AttentionFunction, of_pictures: bool = False
-        ) -> tuple[Tensor, Tensor | None]:
+        def run(attention: AttentionFunction, **own: Any) -> tuple[Tensor, Tensor | None]:
             if packing is None:
-                return attention(*inputs, **kwargs)
-            return attend_packed(
-                attention,
-                *inputs,
-                packing=packing,
-                causal=causal,
-                of_pictures=of_pictures,
-                **kwargs,
-            )
+                return attention(*inputs, **own, **kwargs)
+            given: dict[str, Any] = {"packing": packing, "causal": causal, **own, **kwargs}
+            return attend_row(attention, *inputs, **given)
 
         if self.active is None:
             return run(base_attention)
@@ -210,28 +207,26 @@ class PromptAttention(Switched):
         prompt_LD = self.prompt().to(query_BHTd)
         linear = self.gate is not None and self.family.projects_linearly(module)
         if pictures is not None and not linear:
+            prompts = prompts_of_pictures(module, self.family.project, pictures, prompt_LD)
+            if packing is not None and packing.documents is not None and self.gate is not None:
+                output_BTHd, weights = run(base_attention)
+                gated = gated_keys_values(*prompts, self.gate_strength(), query_BHTd.shape[1])
+                return output_BTHd + attend_prompts(
+                    query_BHTd, gated, documents=packing.documents, scaling=kwargs.get("scaling")
+                ), weights
             attention = functools.partial(
-                self._attend_by_picture,
-                prompts=prompts_of_pictures(module, self.family.project, pictures, prompt_LD),
-                base_attention=base_attention,
-                causal=causal,
+                self._attend_by_picture, base_attention=base_attention, causal=causal
             )
             if packing is not None:
-                return run(attention, of_pictures=True)
+                return run(attention, of_pictures=True, prompt_kv=prompts)
             picture_B = picture_of_rows(pictures, len(query_BHTd), query_BHTd.device)
-            return run(functools.partial(attention, picture_B=picture_B))
+            return run(attention, picture_B=picture_B, prompt_kv=prompts)
         # As the layer projects tokens, but without rotary positions.
         key_LGd, value_LGd = self.family.project(module, prompt_LD)
         prompt_kv = key_LGd.transpose(0, 1), value_LGd.transpose(0, 1)
         if self.gate is None:
-            return run(
-                functools.partial(
-                    joint_attention,
-                    prompt_kv=prompt_kv,
-                    base_attention=base_attention,
-                    causal=causal,
-                )
-            )
+            joint = functools.partial(joint_attention, base_attention=base_attention, causal=causal)
+            return run(joint, prompt_kv=prompt_kv)
         output_BTHd, weights = run(base_attention)
         # On a packed row too: its tokens all attend to one prompt, whatever sequence they are of.
         output_BTHd = output_BTHd + self._gated(query_BHTd, prompt_kv, kwargs)
@@ -262,7 +257,7 @@ class PromptAttention(Switched):
         mask: Tensor | None,
         *,
         picture_B: Tensor,
-        prompts: tuple[Tensor, Tensor],
+        prompt_kv: tuple[Tensor, Tensor],
         base_attention: AttentionFunction,
         causal: bool,
         **kwargs: Any,
@@ -270,11 +265,11 @@ class PromptAttention(Switched):
         """An attention function with the prompt of each sequence's picture.
 
         Args:
-            picture_B: of each sequence, its row of `prompts`.
-            prompts: K_p and V_p, each (P + 1, G, L, d).
+            picture_B: of each sequence, its row of `prompt_kv`.
+            prompt_kv: K_p and V_p, each (P + 1, G, L, d).
         """
         inputs = (module, query_BHTd, key_BGSd, value_BGSd, mask)
-        key_PGLd, value_PGLd = prompts
+        key_PGLd, value_PGLd = prompt_kv
         prompt_kv = take_rows(key_PGLd, picture_B), take_rows(value_PGLd, picture_B)
         if self.gate is None:
             return joint_attention(
@@ -308,7 +303,7 @@ def register_prompts(model: PreTrainedModel) -> str:
         if prompt is not None:
             return prompt(*inputs, base_attention, causal=causal, **kwargs)
         if kwargs.get("packing") is not None:
-            return attend_packed(base_attention, *inputs, causal=causal, **kwargs)
+            return attend_row(base_attention, *inputs, causal=causal, **kwargs)
         return base_attention(*inputs, **kwargs)
 
     AttentionInterface.register(name, attend)

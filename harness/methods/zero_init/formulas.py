@@ -39,10 +39,7 @@ def gated_prompt_attention(
         soft_cap: c, where the family bounds its scores s by c · tanh(s / c), as Gemma 2 does.
     """
     batch, heads, _, size = query_BHTd.shape
-    heads_per_kv = heads // key_bGLd.shape[-3]
-    key_bHLd = key_bGLd.repeat_interleave(heads_per_kv, dim=-3)
-    value_bHLd = value_bGLd.repeat_interleave(heads_per_kv, dim=-3)
-    gated_bHLd = (strength_H11 * value_bHLd).to(value_bHLd.dtype)
+    key_bHLd, gated_bHLd = gated_keys_values(key_bGLd, value_bGLd, strength_H11, heads)
     if soft_cap is not None:
         scores_BHTL = query_BHTd @ key_bHLd.transpose(-2, -1)
         scores_BHTL = soft_cap * torch.tanh(scores_BHTL * (scaling or size**-0.5) / soft_cap)
@@ -55,6 +52,16 @@ def gated_prompt_attention(
         scale=scaling,
     )
     return output_BHTd.transpose(1, 2)
+
+
+def gated_keys_values(
+    key_bGLd: Tensor, value_bGLd: Tensor, strength_H11: Tensor, heads: int
+) -> tuple[Tensor, Tensor]:
+    """K_p and tanh(g) V_p for each query head, (H, L, d) or (B, H, L, d)."""
+    heads_per_kv = heads // key_bGLd.shape[-3]
+    key_bHLd = key_bGLd.repeat_interleave(heads_per_kv, dim=-3)
+    value_bHLd = value_bGLd.repeat_interleave(heads_per_kv, dim=-3)
+    return key_bHLd, (strength_H11 * value_bHLd).to(value_bHLd.dtype)
 
 
 def joint_attention(
