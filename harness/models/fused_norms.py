@@ -58,12 +58,15 @@ class FusedNorms:
     def install(self) -> None:
         """Lets the norms run fused; the model's state stays as it is."""
         for norm in self.norms:
-            norm.forward = functools.partial(self._forward, norm)
+            if "forward" not in vars(norm):  # accelerate's, where it has put a hook there
+                norm.forward = functools.partial(self._forward, norm)
 
     def remove(self) -> None:
         """Lets them run as transformers has them."""
         for norm in self.norms:
-            norm.__dict__.pop("forward", None)
+            own = vars(norm).get("forward")
+            if isinstance(own, functools.partial) and own.func == self._forward:
+                del norm.forward
 
     def _forward(self, norm: Any, x: Tensor) -> Tensor:
         if x.dtype != norm.weight.dtype:  # the usual ones then return another type

@@ -15,7 +15,7 @@ from torch import Tensor
 
 ROOM = 2.0
 """How much farther from fp32 the kernel may be than the usual operations ..."""
-ROUNDINGS = 4.0
+ROUNDINGS = 8.0
 """... and by how many times the type's rounding besides, where those are all but exact."""
 
 

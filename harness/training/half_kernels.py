@@ -83,10 +83,27 @@ class HalfKernels:
             What differs, and what is used instead.
         """
         self.use(self.available)
-        if not self.available:
-            return []
-        ranks, check = train_step.ranks, KernelCheck()
-        batch = train_step.first_micro_batch(examples)
+        said: list[str] = []
+        while self.chosen:
+            found = self._faults(train_step, examples, dropout_seed)
+            differ = [
+                name
+                for name in (FUSED, VARLEN)
+                if train_step.ranks.highest(int(name in self.chosen and name in found))
+            ]
+            if not differ:
+                break
+            # One after the other: what is behind a wrong norm may overflow.
+            name = differ[0]
+            fault = found.get(name, f"{name} differs on another rank")
+            said.append(f"{fault}: trained with {INSTEAD[name]}")
+            self.use(self.chosen - {name})
+        return said
+
+    def _faults(
+        self, train_step: TrainStep, examples: Sequence[Example], dropout_seed: int
+    ) -> dict[str, str]:
+        check, batch = KernelCheck(), train_step.first_micro_batch(examples)
         key = dropout_key(batch, dropout_seed)
         self.norms.check = check
         try:
@@ -94,14 +111,7 @@ class HalfKernels:
                 train_step.module(_checked(batch, check))
         finally:
             self.norms.check = None
-        faults = check.faults()
-        said = []
-        for name in sorted(self.available):
-            if ranks.highest(int(name in faults)):
-                fault = faults.get(name, f"{name} differs on another rank")
-                said.append(f"{fault}: trained with {INSTEAD[name]}")
-                self.use(self.chosen - {name})
-        return said
+        return check.faults()
 
     def resume(self, progress: Progress) -> None:
         """Runs on the kernels of the steps before, so far as the device has them."""

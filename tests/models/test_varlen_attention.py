@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.instructions import Example
+from harness.methods import METHODS
+from harness.models.families import FAMILIES
 from harness.models.pictures import PictureFeatures
-from harness.models.varlen_attention import AttentionPath, exact_varlen_attn
+from harness.models.varlen_attention import AttentionPath, exact_varlen_attn, why_buckets
+from harness.testing.method_laws import tiny_model
 from harness.training.loss import ResponseLoss
 from harness.training.micro_batches import number_sequences
-from tests.fixtures.chat_models import chat_model
 from tests.fixtures.pictures import (
+    ENCODER,
     PROMPTS,
     alike_but_in_their_pictures,
     looking,
@@ -41,7 +44,7 @@ def gradients(
     share: bool = True,
     pictures: PictureFeatures | None = None,
 ) -> tuple[float, dict[str, Tensor]]:
-    loss = ResponseLoss(model, pictures, path)
+    loss = ResponseLoss(model, pictures, path=path)
     model.zero_grad(set_to_none=True)
     total = 0.0
     for batch in loss.micro_batches(
@@ -74,3 +77,79 @@ def test_gradients_are_those_by_buckets(name: str, share: bool) -> None:
 def test_pictures_too(name: str) -> None:
     examples = [*with_pictures(random_examples(8)), *alike_but_in_their_pictures(3)]
     assert_alike(looking(name), examples, pictures=picture_features())
+
+
+def of_family(name: str, family: str, **options: Any) -> Any:
+    """A tiny model of a family under a method, its trained tensors moved off their start."""
+    method = METHODS[name]
+    model = method.apply(tiny_model(family), method.options.model_validate(options), 0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("name", ["random-init", "zero-init-nonlinear", "full"])
+@pytest.mark.parametrize("family", [one for one in FAMILIES if not FAMILIES[one].soft_capped])
+def test_families_with_windows_and_grouped_heads_too(name: str, family: str) -> None:
+    assert_alike(of_family(name, family), small(alike()))
+
+
+def small(examples: list[Example]) -> list[Example]:
+    return [
+        Example(tuple(i % 40 for i in one.token_ids), one.num_prompt_tokens) for one in examples
+    ]
+
+
+@pytest.mark.parametrize("name", ["random-init", "zero-init-linear"])
+def test_pictures_where_keys_are_normed(name: str) -> None:
+    examples = [*with_pictures(small(random_examples(8))), *with_pictures(small(alike()))]
+    assert_alike(
+        of_family(name, "qwen3", image_encoder=ENCODER), examples, pictures=picture_features()
+    )
+
+
+@pytest.mark.parametrize("window", [(-1, -1), (-1, 0), (2, 0)])
+def test_the_stand_in_is_aligned_at_the_last_query_and_key(window: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(5, 4, 8), torch.randn(9, 2, 8), torch.randn(9, 2, 8)
+    queries, keys = [0, 2, 5], [0, 5, 9]
+    found = exact_varlen_attn(
+        query, key, value, torch.tensor(queries), torch.tensor(keys), 3, 5,
+        scale=0.3, window_size=window, enable_gqa=True,
+    )  # fmt: skip
+    left, right = window
+    for document in range(2):
+        own = range(keys[document], keys[document + 1])
+        ends = range(queries[document], queries[document + 1])
+        for place, row in enumerate(ends):
+            at = own[-1] - (len(ends) - 1 - place)
+            seen = [
+                one for one in own if right < 0 or at - (left if left >= 0 else 99) <= one <= at
+            ]
+            for head in range(4):
+                scores = 0.3 * key[seen, head // 2] @ query[row, head]
+                expected = scores.softmax(0) @ value[seen, head // 2]
+                torch.testing.assert_close(found[row, head], expected)
+
+
+def test_it_is_chosen_by_device_precision_and_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, half = torch.device("cuda"), torch.bfloat16
+    capability = (8, 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    model = tiny_model("mistral")
+    assert why_buckets(model, cuda, half) is None
+    assert why_buckets(model, cuda, torch.float16) is None
+    assert "CUDA" in str(why_buckets(model, CPU, half))
+    assert "half" in str(why_buckets(model, cuda, None))
+    assert "eager" in str(why_buckets(tiny_model("gemma2"), cuda, half))
+    model.config.head_dim = 12
+    assert "a head of 12" in str(why_buckets(model, cuda, half))
+    model.config.head_dim = 256
+    assert why_buckets(model, cuda, half) is None
+    capability = (8, 9)
+    assert "up to 192" in str(why_buckets(model, cuda, half))
+    capability = (7, 0)
+    assert "the card has 7.0" in str(why_buckets(model, cuda, half))
