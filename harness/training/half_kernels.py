@@ -9,24 +9,17 @@ result names it. In fp32 and on the CPU there are none.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 
-from harness.data.instructions import Example
-from harness.methods.row_dropout import dropout_rng
 from harness.models.fused_norms import FUSED, FusedNorms, may_fuse
 from harness.models.kernel_check import KernelCheck
 from harness.models.packed_attention import VARLEN
 from harness.models.varlen_attention import why_buckets
-from harness.training.loss import MicroBatch, ResponseLoss, base_model, dropout_key
+from harness.training.loss import MicroBatch, ResponseLoss, base_model
 from harness.training.packing import PackedRow
-
-if TYPE_CHECKING:
-    from harness.training.progress import Progress
-    from harness.training.step import TrainStep
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +65,19 @@ class HalfKernels:
         self.norms.remove()
 
     def begin(
-        self, train_step: TrainStep, examples: Sequence[Example], dropout_seed: int
+        self,
+        first_micro_batch: Callable[[], MicroBatch],
+        forward: Callable[[MicroBatch], object],
+        highest: Callable[[int], int],
     ) -> list[str]:
-        """Chooses the kernels before the first step, by comparing them on its batch.
+        """Chooses before the first step, by comparing the kernels on its batch, in every layer.
 
-        On its first micro-batch, in every layer, without a gradient for the model. A kernel that
-        differs by more than rounding on any rank is not used.
+        A kernel that differs by more than rounding on any rank is not used.
+
+        Args:
+            first_micro_batch: this rank's, laid out for the kernels that are used.
+            forward: a pass of the model in training, without a gradient for it.
+            highest: the maximum over the ranks.
 
         Returns:
             What differs, and what is used instead.
@@ -85,11 +85,11 @@ class HalfKernels:
         self.use(self.available)
         said: list[str] = []
         while self.chosen:
-            found = self._faults(train_step, examples, dropout_seed)
+            found = self._faults(first_micro_batch(), forward)
             differ = [
                 name
                 for name in (FUSED, VARLEN)
-                if train_step.ranks.highest(int(name in self.chosen and name in found))
+                if highest(int(name in self.chosen and name in found))
             ]
             if not differ:
                 break
@@ -100,23 +100,24 @@ class HalfKernels:
             self.use(self.chosen - {name})
         return said
 
-    def _faults(
-        self, train_step: TrainStep, examples: Sequence[Example], dropout_seed: int
-    ) -> dict[str, str]:
-        check, batch = KernelCheck(), train_step.first_micro_batch(examples)
-        key = dropout_key(batch, dropout_seed)
+    def _faults(self, batch: MicroBatch, forward: Callable[[MicroBatch], object]) -> dict[str, str]:
+        check = KernelCheck()
         self.norms.check = check
         try:
-            with torch.no_grad(), train_step.autocast(), dropout_rng(key):
-                train_step.module(_checked(batch, check))
+            forward(_checked(batch, check))
         finally:
             self.norms.check = None
         return check.faults()
 
-    def resume(self, progress: Progress) -> None:
-        """Runs on the kernels of the steps before, so far as the device has them."""
-        stored = {VARLEN} if progress.attention == "varlen" else set()
-        stored |= {FUSED} if progress.norms == "fused" else set()
+    def resume(self, attention: str | None, norms: str | None) -> None:
+        """Runs on the kernels of the steps before, so far as the device has them.
+
+        Args:
+            attention: the path that a checkpoint names, if any.
+            norms: `fused`, or None.
+        """
+        stored = {VARLEN} if attention == "varlen" else set()
+        stored |= {FUSED} if norms == "fused" else set()
         # On the CPU each has a stand-in.
         missing = set() if self.on_cpu else stored - self.available
         for name in sorted(missing):
@@ -125,12 +126,16 @@ class HalfKernels:
                 "with %s, and low bits may differ", name, INSTEAD[name],
             )  # fmt: skip
         self.use(stored - missing)
-        self.note(progress)
 
-    def note(self, progress: Progress) -> None:
-        """Writes down what is used."""
-        progress.attention = None if self.loss.refusal else self.loss.path
-        progress.norms = "fused" if FUSED in self.chosen else None
+    @property
+    def attention(self) -> str | None:
+        """`varlen` or `buckets`; None where sequences are padded."""
+        return None if self.loss.refusal else self.loss.path
+
+    @property
+    def norms_kind(self) -> str | None:
+        """`fused`; None for the model's own."""
+        return "fused" if FUSED in self.chosen else None
 
 
 def _checked(batch: MicroBatch, check: KernelCheck) -> MicroBatch:

@@ -130,7 +130,7 @@ def _take_steps(training: TrainingRun, seed: int) -> float:
     start = time.perf_counter() - progress.seconds
     train_step.model.train()
     if progress.step:
-        train_step.kernels.resume(progress)
+        train_step.kernels.resume(progress.attention, progress.norms)
     try:
         for step, epoch, batch, is_last in _optimizer_batches(
             spec, examples, seed, progress.step + 1
@@ -181,11 +181,12 @@ def _choose_kernels(training: TrainingRun, batch: Sequence[Example], seed_string
     """Before the first step, on its batch; what differs is noted in the result."""
     train_step, progress = training.train_step, training.progress
     with _seeded(train_step.device, seed_string) as step_seed:
-        faults = train_step.kernels.begin(train_step, batch, step_seed)
+        faults = train_step.choose_kernels(batch, step_seed)
     for fault in faults:
         logger.warning("%s", fault)
     progress.kernels_note = "; ".join(faults) or None
-    train_step.kernels.note(progress)
+    kernels = train_step.kernels
+    progress.attention, progress.norms = kernels.attention, kernels.norms_kind
 
 
 def _end_epoch(training: TrainingRun, epoch: int) -> float:
@@ -292,6 +293,6 @@ def _result(
         validation_losses=tuple(progress.validation_losses),
         note="; ".join(filter(None, notes)) or None,
         gradient_checkpointing=training.train_step.spec.gradient_checkpointing,
-        attention=progress.attention,
-        norms=progress.norms,
+        attention=training.train_step.kernels.attention,
+        norms=training.train_step.kernels.norms_kind,
     )

@@ -181,10 +181,19 @@ class TrainStep:
         shortest = sequences[-1:]
         return list(split(self.ranks.shard(sequences))), lambda: next(iter(split(shortest)))
 
-    def first_micro_batch(self, examples: Sequence[Example]) -> MicroBatch:
-        """The first one of this rank in an optimizer batch."""
-        batches, dummy_batch = self._micro_batches(examples)
-        return batches[0] if batches else dummy_batch()
+    def choose_kernels(self, examples: Sequence[Example], dropout_seed: int) -> list[str]:
+        """Chooses the kernels of half precision on the first batch; see `HalfKernels.begin`."""
+
+        def first_micro_batch() -> MicroBatch:
+            batches, dummy_batch = self._micro_batches(examples)
+            return batches[0] if batches else dummy_batch()
+
+        def forward(batch: MicroBatch) -> None:
+            key = dropout_key(batch, dropout_seed)
+            with torch.no_grad(), self.autocast(), dropout_rng(key):
+                self.module(batch)
+
+        return self.kernels.begin(first_micro_batch, forward, self.ranks.highest)
 
     def update(self, learning_rate: float, *, skip: bool = False) -> None:
         """Takes the optimizer's step, unless `skip` (see BatchTotals), and clears the gradients."""
