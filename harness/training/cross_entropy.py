@@ -43,8 +43,9 @@ class _SummedCrossEntropy(torch.autograd.Function):
         bias_gradient = torch.zeros(len(weight_VD), device=weight_VD.device) if wants[2] else None
         losses = []
         size = max(1, CHUNK_LOGITS.get(hidden_ND.device.type, 2**23) // len(weight_VD))
-        # One buffer for all chunks: fresh memory costs a CPU more than the exponentials.
+        # One buffer for all chunks, of either: fresh memory costs a CPU more than the exponentials.
         buffer = hidden_ND.new_empty(min(size, len(labels_N)), len(weight_VD), dtype=torch.float32)
+        product_VD = head_VD.new_empty(head_VD.shape) if wants[1] else None
         for start in range(0, len(labels_N), size):
             rows = slice(start, start + size)
             states_CD, labels_C1 = hidden_ND[rows].to(dtype), labels_N[rows, None]
@@ -64,7 +65,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
             if hidden_gradient is not None:
                 hidden_gradient[rows] = _unscaled(gradient_CV @ head_VD, scale)
             if weight_gradient is not None:
-                weight_gradient += _unscaled(gradient_CV.T @ states_CD, scale)
+                product_VD = torch.mm(gradient_CV.T, states_CD, out=product_VD)
+                weight_gradient += _unscaled(product_VD, scale)
             if bias_gradient is not None:
                 total_V = gradient_CV.sum(dim=0, dtype=torch.float32)
                 bias_gradient += _unscaled(total_V, scale)
@@ -78,7 +80,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         found = [
-            None if kept is None else (kept * gradient).to(dtype)
+            None if kept is None else kept.mul_(gradient).to(dtype)
             for kept, dtype in zip(context.saved_tensors, context.dtypes, strict=True)
         ]
         return (*found, None, None)
