@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from benchmarks.gpu_check import agreement, half, memory, plan, repeats, scoring, speed, steps
+from benchmarks.gpu_check import (
+    agreement,
+    half,
+    kernels,
+    memory,
+    plan,
+    repeats,
+    scoring,
+    speed,
+    steps,
+)
 from benchmarks.gpu_check.bench import Bench
 from benchmarks.gpu_check.rows import Row
 
@@ -43,6 +53,7 @@ TRAINED = ("zero-init-linear", "lora", "adaption-prompt")
 CASES: tuple[Case, ...] = (
     Case(1, "cells in fp32 against the CPU", agreement.cells_agree, 45, 2),
     Case(2, "method laws on the device", agreement.laws_hold, 60, 2),
+    Case(2, "all methods in half precision", agreement.half_precision_agrees, 15, 2),
     *(
         Case(3, f"{name}: a step", partial(steps.step_fits, method=name), 20, TWO_LAYERS_GB)
         for name in steps.METHODS
@@ -67,10 +78,15 @@ CASES: tuple[Case, ...] = (
     ),
     Case(9, "tokens per second beside the plan", plan.beside_the_plan, 20, TWO_LAYERS_GB),
     *(
-        Case(10, f"{name}: training speed", partial(speed.trains, name=name), 30, TWO_LAYERS_GB,
+        Case(10, f"{name}: half precision's kernels", partial(kernels.kernels_agree, method=name),
+             15, TWO_LAYERS_GB)
+        for name in ("zero-init-linear", "random-init")
+    ),
+    *(
+        Case(12, f"{name}: training speed", partial(speed.trains, name=name), 30, TWO_LAYERS_GB,
              needs=partial(speed.why_not, name=name))
         for name in speed.PAIRS
     ),
-    Case(11, "scoring against lm-eval's HFLM", speed.scores, 30, TWO_LAYERS_GB),
-    Case(12, "two cells on one card", speed.two_cells, 45, 4),
+    Case(13, "scoring against lm-eval's HFLM", speed.scores, 30, TWO_LAYERS_GB),
+    Case(14, "two cells on one card", speed.two_cells, 45, 4),
 )  # fmt: skip

@@ -38,16 +38,23 @@ class Expected:
         return self._steps.get(f"{method}/{size}")
 
 
-def read_expected(folder: Path = REHEARSAL) -> Expected:
-    """Reads the rehearsal's files, as far as they are there; the card's pair is H200 in bf16."""
+def pair_of(capability: tuple[int, int]) -> str:
+    """The rehearsed card that is nearest to one of a compute capability, with its precision."""
+    if capability >= (9, 0):
+        return "h200 bf16"
+    return "a100-80 bf16" if capability >= (8, 0) else "v100-32 fp16"
+
+
+def read_expected(folder: Path = REHEARSAL, *, pair: str = "h200 bf16") -> Expected:
+    """Reads the rehearsal's files, as far as they are there; `pair` is a card and a precision."""
     steps = {}
     for file, size in (("expected.json", "7B/2"), ("expected_full.json", "7B")):
         path = folder / file
         content: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
         for key, entry in content.items():
-            method, _, pair = key.partition(" | ")
-            if pair == "h200 bf16" and "train" in entry:
-                figures = entry["train"]
+            method, _, rehearsed = key.partition(" | ")
+            figures = entry.get("train")
+            if rehearsed == pair and isinstance(figures, dict):  # else its training failed there
                 steps[f"{method}/{size}"] = StepFigures(
                     launches=figures["launches"],
                     waits=figures["syncs"],

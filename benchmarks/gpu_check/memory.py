@@ -46,6 +46,7 @@ def halves_and_goes_on(bench: Bench) -> Iterator[Row]:
         precision = "fp32" if bench.tiny else bench.half
         step, spec = bench.train_step(METHOD, size, precision)
         (examples,) = bench.batches(1, SEQUENCES[size])
+        step.choose_kernels(examples, 1)
         used = _used(bench)
         whole, peak = _loss(bench, step, examples)
         limit = used + SHARE * (peak - used)

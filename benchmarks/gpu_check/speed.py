@@ -1,4 +1,4 @@
-"""Checks 10 to 12: zbench and its peers on one card, in turn, on the same batches."""
+"""Checks 12 to 14: zbench and its peers on one card, in turn, on the same batches."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def trains(bench: Bench, name: str) -> Iterator[Row]:
         share = work / seconds / matrix_peak()
         ratio = statistics.median(ratios) if ratios else None
         yield Row(
-            10,
+            12,
             f"{method}, {size}: training" + (f" against {name}" if peer else ""),
             "measured",
             found=f"{tokens / seconds:,.0f} tokens/s, {share:.0%} of peak"
@@ -111,7 +111,7 @@ def scores(bench: Bench) -> Iterator[Row]:
         tolerance = 0.5 if bench.on_card else 1e-3
         good, difference = close([a[0] for a in answers], [a[0] for a in expected], tolerance)
         yield judged(
-            11,
+            13,
             f"base, {size}: scoring against HFLM",
             good,
             found=f"{items / statistics.median(ours):,.0f} items/s, {ratio:.2f}×, |d| {difference}",
@@ -127,7 +127,7 @@ def two_cells(bench: Bench) -> Iterator[Row]:
     together, both = timed(lambda: run_cells(bench, 2))
     checked = [close(losses, alone, 1e-4) for losses in both]
     yield judged(
-        12,
+        14,
         "two cells on one card",
         all(good for good, _ in checked),
         found=f"losses {max(text for _, text in checked)}, {together / seconds:.2f}× the time",

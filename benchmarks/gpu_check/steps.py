@@ -50,6 +50,7 @@ def take_steps(bench: Bench, method: str) -> tuple[Taken, TrainStep, list[Exampl
     # The rehearsal's figures are of the first batch at full depth, of the second at two layers.
     batches = bench.batches(1 if size == "7B" else 2, SEQUENCES[size])
     first, batch = batches[0], batches[-1]
+    step.choose_kernels(first, 1)  # as a training does before its first step
     losses = [take(step, first)[0]]
     if bench.on_card:
         torch.cuda.synchronize()

@@ -23,11 +23,12 @@ import torch
 
 from benchmarks.gpu_check.bench import Bench
 from benchmarks.gpu_check.cases import CASES, Case
-from benchmarks.gpu_check.expected import read_expected
+from benchmarks.gpu_check.expected import pair_of, read_expected
 from benchmarks.gpu_check.machine import describe, refusal
 from benchmarks.gpu_check.rows import Row
 from harness.errors import plain_message
 from harness.models.devices import free_memory, is_out_of_memory
+from harness.training.signals import Stopped
 
 AGAIN = 75
 """Exit code: start a process anew for the case after those that have begun."""
@@ -87,7 +88,7 @@ def run(case: Case, bench: Bench, tell: Tell, deadline: float) -> bool:
     try:
         for row in case.run(bench):
             add(row)
-    except Exception as fault:  # whatever a case raises is its verdict, and the others go on
+    except (Exception, Stopped) as fault:  # what a case raises is its verdict; the others go on
         add(failure(case, fault))
         return any(words in str(fault).lower() for words in BROKEN)
     if len(bench.seen) == told:
@@ -95,7 +96,7 @@ def run(case: Case, bench: Bench, tell: Tell, deadline: float) -> bool:
     return False
 
 
-def failure(case: Case, fault: Exception) -> Row:
+def failure(case: Case, fault: BaseException) -> Row:
     """The row of a case that ended with an error: what it says, and where it was raised."""
     frames = traceback.extract_tb(fault.__traceback__)
     own = [frame for frame in frames if "/harness/" in frame.filename] or frames[-1:]
@@ -122,7 +123,9 @@ def make_bench(arguments: argparse.Namespace, seen: Sequence[Row] = ()) -> Bench
         arguments.folder,
         tiny=arguments.tiny,
         data_root=arguments.data_root,
-        expected=read_expected(),
+        expected=read_expected(
+            pair=pair_of(torch.cuda.get_device_capability() if on_card else (9, 0))
+        ),
         free_gb=round(torch.cuda.mem_get_info()[0] / 1e9, 1) if on_card else None,
         seen=list(seen),
     )

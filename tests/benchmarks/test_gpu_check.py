@@ -18,10 +18,20 @@ import pytest
 import torch
 
 from benchmarks.gpu_check import __main__ as command
-from benchmarks.gpu_check import agreement, half, machine, memory, plan, repeats, scoring, steps
+from benchmarks.gpu_check import (
+    agreement,
+    half,
+    kernels,
+    machine,
+    memory,
+    plan,
+    repeats,
+    scoring,
+    steps,
+)
 from benchmarks.gpu_check.bench import Bench, synthetic_examples
 from benchmarks.gpu_check.cases import CASES, Case
-from benchmarks.gpu_check.expected import Expected, StepFigures, read_expected
+from benchmarks.gpu_check.expected import Expected, StepFigures, pair_of, read_expected
 from benchmarks.gpu_check.lengths import known_lengths
 from benchmarks.gpu_check.profile import Kernel, profile, summary
 from benchmarks.gpu_check.rows import Row, Sheet, close
@@ -199,6 +209,16 @@ def test_a_law_that_does_not_hold_is_named(bench: Bench) -> None:
     assert agreement.run_tests("laws", [str(place)], ["nothing"], bench).verdict == "FAIL"
 
 
+@pytest.mark.parametrize(("limit", "verdict"), [(agreement.HALF_GRADIENTS, "pass"), (1e-6, "FAIL")])
+def test_half_precision_that_is_far_from_fp32_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, limit: float, verdict: str
+) -> None:
+    monkeypatch.setattr(agreement, "HALF_GRADIENTS", limit)
+    (row,) = agreement.half_precision_agrees(bench)
+    assert row.verdict == verdict
+    assert row.note == ("zero-init-nonlinear" if verdict == "FAIL" else "")
+
+
 def test_a_fallback_of_scoring_is_told(bench: Bench) -> None:
     (good,) = scoring.scores_items(bench)
     (row,) = scoring.scores_items(bench, method="prompt-tuning")
@@ -258,6 +278,27 @@ def test_a_loss_that_is_no_number_is_told(bench: Bench, monkeypatch: pytest.Monk
     assert (good.verdict, row.verdict) == ("pass", "FAIL")
 
 
+def test_kernels_that_compute_something_else_are_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (good,) = kernels.kernels_agree(bench, "zero-init-linear")
+    fault = "the fused norm differs: trained with transformers' norms"
+    monkeypatch.setattr(steps.TrainStep, "choose_kernels", lambda *given: [fault])
+    (row,) = kernels.kernels_agree(bench, "zero-init-linear")
+    assert (good.verdict, row.verdict, row.note) == ("pass", "FAIL", fault)
+    monkeypatch.undo()
+    factors = iter([1.0, 1.2])
+    plain = kernels.gradient
+
+    def other(*given: Any) -> tuple[float, torch.Tensor]:
+        loss, vector = plain(*given)
+        return loss, vector * next(factors)
+
+    monkeypatch.setattr(kernels, "gradient", other)
+    (row,) = kernels.kernels_agree(bench, "zero-init-linear")
+    assert row.verdict == "FAIL"
+
+
 def test_the_plan_stands_beside_what_was_measured(bench: Bench) -> None:
     assert {row.verdict for row in plan.beside_the_plan(bench)} == {"skipped"}
     figures = {"tokens_per_second": 1.0, "tokens": 9000, "seconds": 0.5, "size": "7B"}
@@ -280,12 +321,19 @@ def test_synthetic_rows_have_the_lengths_of_real_ones() -> None:
 
 def test_expected_values_are_those_of_the_rehearsal(tmp_path: Path) -> None:
     figures = {"launches": 800, "syncs": 1, "peak_gb": 1.6, "attention": ["flash bfloat16"]}
-    stored = {"lora | h200 bf16": {"train": figures}, "base | h200 bf16": {}}
+    other = {"train": "RuntimeError: not on this card"}
+    stored = {
+        "full | h200 bf16": other,
+        "lora | h200 bf16": {"train": figures},
+        "base | h200 bf16": {},
+    }
     (tmp_path / "expected.json").write_text(json.dumps(stored))
     found = read_expected(tmp_path).step("lora", "7B/2")
     assert found is not None
     assert (found.launches, found.waits, found.peak_gb) == (800, 1, 1.6)
     assert read_expected(tmp_path).step("lora", "7B") is None
+    assert read_expected(tmp_path).step("full", "7B/2") is None
+    assert read_expected(tmp_path, pair=pair_of((8, 0))).step("lora", "7B/2") is None
     assert read_expected(tmp_path / "nowhere").step("lora", "7B/2") is None
 
 
@@ -389,6 +437,7 @@ def test_the_cases_run_on_the_card_that_is_not_there() -> None:
         cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
-    assert {row["check"] for row in rows} == {3, 5, 6, 7, 8}
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    rows = [line["row"] for line in lines]
+    assert {row["check"] for row in rows} == {3, 5, 6, 7, 8, 10}
     assert [row for row in rows if row["verdict"] != "pass"] == []
