@@ -30,6 +30,7 @@ from harness.evaluation.paper.generator import Generator, Prompt, Response
 from harness.evaluation.paper.sampling import random_stream
 from harness.evaluation.pictures import without_pictures
 from harness.evaluation.tasks import DEFAULT_NUM_ROWS
+from harness.models.kept import weights_stay
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +213,7 @@ class _Batch:
 
         if decoding.max_new_tokens < settings.asked:
             self._state.shortened = decoding.max_new_tokens, settings.asked
-        with scorer.autocast():
+        with scorer.autocast(), weights_stay():
             refusal = reason_against_cache(
                 scorer.model,
                 [prompt.tokens for prompt in prompts],

@@ -29,6 +29,7 @@ from harness.evaluation.task_index import FORGETTING
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET
 from harness.evaluation.trial import WrongResultError, attention_window
 from harness.models.advice import ADVICE
+from harness.models.kept import weights_stay
 from harness.models.positions import pass_dependence
 
 Encoding = tuple[list[int], list[int]]
@@ -243,6 +244,10 @@ class Scorer(InMemoryHFLM):
 
     def score(self, requests: list[Request], on_done: OnDone) -> None:
         """Scores requests with shared prefixes, and by HFLM those that cannot be."""
+        with weights_stay():
+            self._score(requests, on_done)
+
+    def _score(self, requests: list[Request], on_done: OnDone) -> None:
         left = dict.fromkeys(requests)
 
         def done(request: Request, value: float, greedy: bool) -> None:

@@ -15,6 +15,7 @@ from harness.evaluation.paper.cache_check import reason_against_cache
 from harness.evaluation.paper.generator import Generator, OnDone, Prompt, Response
 from harness.evaluation.pictures import EncodePictures
 from harness.evaluation.tasks import DEFAULT_NUM_ROWS
+from harness.models.kept import weights_stay
 
 TAIL = 16
 """Tokens of the prompt that a response is decoded with: alone, it would lose its first space."""
@@ -123,7 +124,7 @@ class GeneratingModel(InMemoryHFLM):
                 not numbers.
         """
         # One context for all: it keeps what it makes of weights in fp32.
-        with self.autocast():
+        with self.autocast(), weights_stay():
             tokens = [prompt.tokens for prompt in prompts]
             refusal = reason_against_cache(
                 self.model,

@@ -14,8 +14,9 @@ the model runs on without prompts.
 
 The model calls this code through transformers' AttentionInterface, in its own attention layers. A
 layer that carries a prompt has a child module `prompt`; a generator, which all layers share, is a
-child of the decoder. K_p and V_p are recomputed on every call: caching them under `no_grad` would
-keep them from training. A picture adds its I_p to every row of the prompt: see `conditioning.py`.
+child of the decoder. K_p and V_p are recomputed on every call, since caching would keep them from
+training; but not where weights are said to stay (`models/kept.py`). A picture adds its I_p to every
+row of the prompt: see `conditioning.py`.
 
 Shapes: B batch, T queries, S keys of tokens (those in the KV cache included), H query heads, G
 key-value heads, d head size, D hidden size, L prompt length. A name such as `query_BHTd` ends in
@@ -39,6 +40,7 @@ from harness.methods.zero_init.conditioning import (
     prompts_of_pictures,
 )
 from harness.methods.zero_init.formulas import (
+    attend_to_prompt,
     gated_keys_values,
     gated_prompt_attention,
     joint_attention,
@@ -46,6 +48,7 @@ from harness.methods.zero_init.formulas import (
 from harness.methods.zero_init.generator import ACTIVATIONS, PromptGenerator
 from harness.methods.zero_init.switched import Switched
 from harness.models.families import Family
+from harness.models.kept import keep
 from harness.models.packed_attention import (
     AttentionFunction,
     Packing,
@@ -203,10 +206,9 @@ class PromptAttention(Switched):
         if self.active is None:
             return run(base_attention)
         pictures = self._own_pictures(pictures)
-        # In the precision of tokens.
-        prompt_LD = self.prompt().to(query_BHTd)
         linear = self.gate is not None and self.family.projects_linearly(module)
         if pictures is not None and not linear:
+            prompt_LD = self.prompt().to(query_BHTd)
             prompts = prompts_of_pictures(module, self.family.project, pictures, prompt_LD)
             if packing is not None and packing.documents is not None and self.gate is not None:
                 output_BTHd, weights = run(base_attention)
@@ -221,21 +223,35 @@ class PromptAttention(Switched):
                 return run(attention, of_pictures=True, prompt_kv=prompts)
             picture_B = picture_of_rows(pictures, len(query_BHTd), query_BHTd.device)
             return run(attention, picture_B=picture_B, prompt_kv=prompts)
-        # As the layer projects tokens, but without rotary positions.
-        key_LGd, value_LGd = self.family.project(module, prompt_LD)
-        prompt_kv = key_LGd.transpose(0, 1), value_LGd.transpose(0, 1)
+        prompt_kv = self._project(module, query_BHTd)
         if self.gate is None:
             joint = functools.partial(joint_attention, base_attention=base_attention, causal=causal)
             return run(joint, prompt_kv=prompt_kv)
         output_BTHd, weights = run(base_attention)
         # On a packed row too: its tokens all attend to one prompt, whatever sequence they are of.
-        output_BTHd = output_BTHd + self._gated(query_BHTd, prompt_kv, kwargs)
+        gated_kv = keep(
+            (self, self.active, "gated", query_BHTd.dtype, query_BHTd.device),
+            lambda: gated_keys_values(*prompt_kv, self.gate_strength(), query_BHTd.shape[1]),
+        )
+        output_BTHd = output_BTHd + attend_to_prompt(
+            query_BHTd, *gated_kv, scaling=kwargs.get("scaling"), soft_cap=kwargs.get("softcap")
+        )
         if pictures is not None:
             output_BTHd = output_BTHd + picture_term(
                 module, self.family.project, pictures, self.gate_strength(), output_BTHd,
                 packed=packing is not None,
             )  # fmt: skip
         return output_BTHd, weights
+
+    def _project(self, module: nn.Module, query_BHTd: Tensor) -> tuple[Tensor, Tensor]:
+        """K_p and V_p, each (G, L, d): as the layer projects tokens, but without rotary positions,
+        and in the precision of tokens."""
+
+        def project() -> tuple[Tensor, Tensor]:
+            key_LGd, value_LGd = self.family.project(module, self.prompt().to(query_BHTd))
+            return key_LGd.transpose(0, 1), value_LGd.transpose(0, 1)
+
+        return keep((self, self.active, "prompt", query_BHTd.dtype, query_BHTd.device), project)
 
     def _gated(
         self, query_BHTd: Tensor, prompt_kv: tuple[Tensor, Tensor], kwargs: Mapping[str, Any]

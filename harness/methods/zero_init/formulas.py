@@ -38,8 +38,20 @@ def gated_prompt_attention(
         scaling: of the scores; 1 / sqrt(d) where None.
         soft_cap: c, where the family bounds its scores s by c · tanh(s / c), as Gemma 2 does.
     """
-    batch, heads, _, size = query_BHTd.shape
-    key_bHLd, gated_bHLd = gated_keys_values(key_bGLd, value_bGLd, strength_H11, heads)
+    gated_kv = gated_keys_values(key_bGLd, value_bGLd, strength_H11, query_BHTd.shape[1])
+    return attend_to_prompt(query_BHTd, *gated_kv, scaling=scaling, soft_cap=soft_cap)
+
+
+def attend_to_prompt(
+    query_BHTd: Tensor,
+    key_bHLd: Tensor,
+    gated_bHLd: Tensor,
+    *,
+    scaling: float | None,
+    soft_cap: float | None = None,
+) -> Tensor:
+    """The second term from `gated_keys_values`; see `gated_prompt_attention`."""
+    batch, _, _, size = query_BHTd.shape
     if soft_cap is not None:
         scores_BHTL = query_BHTd @ key_bHLd.transpose(-2, -1)
         scores_BHTL = soft_cap * torch.tanh(scores_BHTL * (scaling or size**-0.5) / soft_cap)
