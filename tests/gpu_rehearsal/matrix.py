@@ -19,7 +19,6 @@ from tests.gpu_rehearsal import before_torch  # noqa: F401
 import argparse
 import logging
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -64,7 +63,6 @@ class Rehearsal:
         self.entry = METHODS[method]
         self.shape = stage.shape_of("7b", LAYERS)
         self.stages: dict[str, Any] = {}
-        card.memory.keep_sites = False
 
     def run(self) -> dict[str, Any]:
         """Runs all stages that the method has."""
@@ -75,8 +73,7 @@ class Rehearsal:
             # All weights are trained: a checkpoint would be gigabytes of zeros. A sharded model's
             # is rehearsed by `ranks`.
             if self.method != "full":
-                if isinstance(self.stages["train"], dict):
-                    self._attempt("resume", lambda: self._fit(resume=True))
+                self._attempt("resume", lambda: self._fit(resume=True))
                 self._attempt("save", self._save)
                 self._attempt("load", self._load)
         model = self._fresh()[0].eval()
@@ -165,9 +162,9 @@ def _step_figures(recorded: RecordedSteps) -> dict[str, Any]:
 def _error_line(fault: Exception) -> str:
     """Type, message, and the last line of zbench or another package that it passed."""
     text = (str(fault).strip().splitlines() or ["no message"])[0][:160]
-    frames = traceback.extract_tb(fault.__traceback__)
-    own = [one for one in frames if not re.search("/torch/|gpu_rehearsal", one.filename)]
-    last = (own or frames)[-1]
+    frames = [one for one in traceback.extract_tb(fault.__traceback__)
+              if "gpu_rehearsal" not in one.filename]  # fmt: skip
+    last = next((one for one in reversed(frames) if "/torch/" not in one.filename), frames[-1])
     place = "/".join(last.filename.split("/")[-2:])
     return f"{type(fault).__name__}: {text} [{place}:{last.lineno}]"
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -24,9 +25,13 @@ from harness.evaluation.prefix_trie.forward import (
     KeyValues,
     PicturesOf,
     PrefixCacheLayer,
+    attention_bias,
     logits_at,
     no_pictures,
+    takes_bias,
 )
+from harness.evaluation.trial import attention_window
+from harness.models.fused_inference import FusedInference
 from harness.models.pictures import PassPictures, using_pictures
 
 SLACK = 64
@@ -114,7 +119,8 @@ def _run(
     before: Sequence[KeyValues | None] = prefix.layers or [None] * count
     layers = [_PromptLayer(layer, keep=True) for layer in before]
     positions_1T = torch.arange(start, start + width, device=device)[None]
-    with logits_at(model, torch.tensor(last_B, device=device)), using_pictures(pictures):
+    at_last = logits_at(model, torch.tensor(last_B, device=device))
+    with at_last, using_pictures(pictures), FusedInference(model)():
         logits = model(
             input_ids=tokens_BT,
             position_ids=positions_1T.expand(len(rows), -1),
@@ -163,6 +169,9 @@ class Pool:
 
     def __init__(self, model: Any, pictures_of: PicturesOf = no_pictures) -> None:
         self._model, self._pictures_of = model, pictures_of
+        self._fused = FusedInference(model)
+        self._takes_bias = takes_bias(model) and attention_window(model) is None
+        self._bias_B11C: Tensor | None = None
         self._layers: list[_PoolLayer] = []
         self._width = 0
         self.lengths: list[int] = []
@@ -204,7 +213,12 @@ class Pool:
 
         layers = range(len(self._layers) if kept else len(joining[0][0].layers))
         self._layers = [_PoolLayer(moved(layer, 0), moved(layer, 1), width) for layer in layers]
-        self._width, self.lengths = width, lengths
+        self._width, self.lengths, self._bias_B11C = width, lengths, None
+        if self._takes_bias and min(lengths) < width:
+            # Sequences begin where they do until the next time: it serves all steps till then.
+            starts = np.array([[width - length] for length in lengths])
+            seen_B11C = torch.from_numpy(np.arange(width + SLACK) >= starts)[:, None, None]
+            self._bias_B11C = attention_bias(self._model, seen_B11C.to(device))
 
     @torch.no_grad()
     def step(self, tokens: Sequence[int]) -> Tensor:
@@ -212,17 +226,13 @@ class Pool:
         assert self._layers[0].keys is not None
         if self._width == self._layers[0].keys.shape[2]:
             self.arrange(range(len(self.lengths)))
-        device = self._model.device
-        lengths_B1 = torch.tensor(self.lengths, device=device)[:, None]
-        mask_BW = None
-        if min(self.lengths) < self._width:
-            columns_W = torch.arange(self._width + 1, device=device)
-            mask_BW = (columns_W >= self._width - lengths_B1).long()
-        with using_pictures(self._shown):
+        inputs_2B = torch.tensor([tokens, self.lengths]).to(self._model.device)  # one copy
+        tokens_B1, lengths_B1 = inputs_2B[:, :, None]
+        with using_pictures(self._shown), self._fused():
             logits = self._model(
-                input_ids=torch.tensor(tokens, device=device)[:, None],
+                input_ids=tokens_B1,
                 position_ids=lengths_B1,
-                attention_mask=mask_BW,
+                attention_mask=self._mask(lengths_B1),
                 past_key_values=Cache(layers=list(self._layers)),
                 use_cache=True,
             ).logits
@@ -231,6 +241,15 @@ class Pool:
             layer.width = self._width
         self.lengths = [length + 1 for length in self.lengths]
         return logits[:, -1]
+
+    def _mask(self, lengths_B1: Tensor) -> Tensor | None:
+        """What hides the columns before each sequence in a step; None where there are none."""
+        if min(self.lengths) == self._width:
+            return None
+        if self._bias_B11C is not None:
+            return self._bias_B11C[..., : self._width + 1]
+        columns_W = torch.arange(self._width + 1, device=lengths_B1.device)
+        return (columns_W >= self._width - lengths_B1).long()
 
 
 def _aligned(prefilled: Prefilled, states_NGSd: Tensor, chosen: Sequence[int]) -> Tensor:

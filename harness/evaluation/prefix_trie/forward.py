@@ -18,10 +18,14 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from harness.evaluation.prefix_trie.batches import BatchRow
 from harness.evaluation.prefix_trie.trie import IntArray, Segment
+from harness.models.fused_inference import FusedInference, compute_dtype
 from harness.models.pictures import PassPictures, using_pictures
 
 PicturesOf = Callable[[Sequence[str | None]], PassPictures | None]
 """The pictures of a pass, from the name of each of its rows' pictures; None where it has none."""
+BIAS_STEP = 16
+"""Numbers between the beginnings of two rows of a mask that is added, at least; a kernel that is
+given others copies the mask."""
 KeyValues = tuple[Tensor, Tensor]
 """Keys and values of one layer, each (B, G, P, d)."""
 
@@ -39,28 +43,36 @@ class Prefixes:
     """One per decoder layer."""
     seen_BP: Tensor
     """True for tokens, False for padding."""
+    rows_B: Tensor | None = None
+    """The segments' rows of the layers; None where they are all, in their order. Each layer gathers
+    them when it runs, so that one layer's copy is alive at a time."""
 
     def select(self, segments: Sequence[Segment]) -> Prefixes:
         """The prefixes of rows, in their order; batch size 1 (broadcast) if all rows share one."""
+        assert self.rows_B is None
         numbers = {segment: number for number, segment in enumerate(self.segments)}
         distinct = segments[:1] if len(set(segments)) == 1 else segments
         index = [numbers[segment] for segment in distinct]
         if index == list(range(len(self.segments))):
             return self
         index_B = torch.tensor(index, device=self.seen_BP.device)
-        layers = [(keys[index_B], values[index_B]) for keys, values in self.layers]
-        return Prefixes(tuple(distinct), layers, self.seen_BP[index_B])
+        return Prefixes(tuple(distinct), self.layers, self.seen_BP[index_B], index_B)
 
 
 class PrefixCacheLayer(DynamicLayer):
     """Puts the keys and values of prefixes in front of those that a layer computes.
 
     Does not store new keys and values unless `keep`; most are never reused.
+
+    Args:
+        prefix: keys and values.
+        rows: those rows of the prefix that stand before the batch's, one for each or one for all;
+            None for all of them.
     """
 
-    def __init__(self, prefix: KeyValues | None, *, keep: bool) -> None:
+    def __init__(self, prefix: KeyValues | None, *, keep: bool, rows: Tensor | None = None) -> None:
         super().__init__()
-        self._prefix = prefix
+        self._prefix, self._rows = prefix, rows
         self._keep = keep
         self.kept: KeyValues | None = None
 
@@ -69,13 +81,19 @@ class PrefixCacheLayer(DynamicLayer):
     ) -> tuple[Tensor, Tensor]:
         """All keys and values, (B, G, S, d)."""
         if self._prefix is not None:
-            batch = len(key_states)
-            keys, values = (states.expand(batch, -1, -1, -1) for states in self._prefix)
-            key_states = torch.cat([keys, key_states], dim=2)
-            value_states = torch.cat([values, value_states], dim=2)
+            keys, values = self._prefix
+            key_states, value_states = (
+                self._behind(keys, key_states),
+                self._behind(values, value_states),
+            )
         if self._keep:
             self.kept = key_states, value_states
         return key_states, value_states
+
+    def _behind(self, prefix: Tensor, states: Tensor) -> Tensor:
+        if self._rows is not None:
+            prefix = prefix[self._rows]
+        return torch.cat([prefix.expand(len(states), -1, -1, -1), states], dim=2)
 
 
 class TrieForward:
@@ -97,8 +115,7 @@ class TrieForward:
         config = model.config.get_text_config()
         self._num_layers: int = config.num_hidden_layers
         self.hidden_size: int = config.hidden_size
-        # SDPA takes a bool mask (True = attend); other implementations get an additive mask.
-        self._additive_mask = "sdpa" not in model.config._attn_implementation
+        self._fused = FusedInference(model)
 
     @torch.no_grad()
     def run(
@@ -123,7 +140,8 @@ class TrieForward:
         layers: list[PrefixCacheLayer] = []
         if prefixes is not None or keep:
             before = [None] * self._num_layers if prefixes is None else prefixes.layers
-            layers = [PrefixCacheLayer(layer, keep=keep) for layer in before]
+            chosen = None if prefixes is None else prefixes.rows_B
+            layers = [PrefixCacheLayer(layer, keep=keep, rows=chosen) for layer in before]
             arguments = {"past_key_values": Cache(layers=list(layers))}
         chains = all(len(row) == 1 and row[0].ends is None for row in rows)
         if prefixes is not None or not chains:
@@ -139,6 +157,7 @@ class TrieForward:
             self._autocast(),
             logits_at(self._model, positions_N.to(self.device)),
             using_pictures(self._pictures_of([row[0].picture for row in rows])),
+            self._fused(),
         ):
             logits = self._model(input_ids=tokens_BT, use_cache=keep, **arguments).logits
         kept = [layer.kept for layer in layers if layer.kept is not None]
@@ -178,12 +197,35 @@ class TrieForward:
         if prefixes is not None:
             before_BTP = prefixes.seen_BP[:, None, :].expand(len(rows), row_length, -1)
             seen_BTS = torch.cat([before_BTP, seen_BTS], dim=2)
-        mask_B1TS = seen_BTS[:, None]
-        if not self._additive_mask:
-            return mask_B1TS
-        dtype = self._model.dtype
-        zeros = torch.zeros(mask_B1TS.shape, dtype=dtype, device=self.device)
-        return zeros.masked_fill(~mask_B1TS, torch.finfo(dtype).min)
+        return attention_mask(self._model, seen_BTS[:, None])
+
+
+def attention_mask(model: Any, seen_B1TS: Tensor) -> Tensor:
+    """A mask as the model's attention takes it, from True for what is seen."""
+    if "sdpa" not in model.config._attn_implementation:
+        dtype = model.dtype
+        zeros = torch.zeros(seen_B1TS.shape, dtype=dtype, device=seen_B1TS.device)
+        return zeros.masked_fill(~seen_B1TS, torch.finfo(dtype).min)
+    return attention_bias(model, seen_B1TS) if takes_bias(model) else seen_B1TS
+
+
+def takes_bias(model: Any) -> bool:
+    """Whether a mask is better added to the scores: on CUDA, where SDPA would make that of a bool
+    mask in each layer anew."""
+    return model.device.type == "cuda" and "sdpa" in model.config._attn_implementation
+
+
+def attention_bias(model: Any, seen_B1TS: Tensor) -> Tensor:
+    """What SDPA makes of a bool mask: 0 where it is True, minus infinity elsewhere.
+
+    It is in the type that attention is computed in, and its rows begin at multiples of BIAS_STEP
+    in memory, as the kernel asks.
+    """
+    *rows, length = seen_B1TS.shape
+    dtype = compute_dtype(seen_B1TS.device.type, model.dtype)
+    padded = (*rows, -(-length // BIAS_STEP) * BIAS_STEP)
+    bias_B1TS = torch.zeros(padded, dtype=dtype, device=seen_B1TS.device)[..., :length]
+    return bias_B1TS.masked_fill_(~seen_B1TS, -torch.inf)
 
 
 def padded_length(rows: Sequence[BatchRow]) -> int:

@@ -14,6 +14,7 @@ from harness.errors import EvaluationError
 from harness.evaluation.benchmark import Decoding
 from harness.evaluation.paper import cache_check
 from harness.evaluation.paper import generator as generator_module
+from harness.evaluation.paper import pool as pool_module
 from harness.evaluation.paper.cache_check import reason_against_cache
 from harness.evaluation.paper.generator import Generator, Prompt, Response
 from harness.evaluation.paper.pool import Pool, common_prefix
@@ -106,6 +107,24 @@ def test_text_for_any_order_is_the_same(speaker: Any) -> None:
     straight = generate(speaker, prompts, SAMPLED, num_rows=4)
     mixed = generate(speaker, [prompts[number] for number in order], SAMPLED, num_rows=7)
     assert mixed == [straight[number] for number in order]
+
+
+@pytest.mark.parametrize("num_rows", [3, 64])
+def test_a_mask_that_is_added_to_scores_gives_the_same_text(
+    num_rows: int, speaker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on CUDA; it is made when sequences join or leave, not in each step."""
+    prompts, made = some_prompts(speaker.config.vocab_size), []
+    expected = generate(speaker, prompts, SAMPLED, num_rows=num_rows)
+    make = pool_module.attention_bias
+    monkeypatch.setattr(pool_module, "takes_bias", lambda _model: True)
+    monkeypatch.setattr(
+        pool_module, "attention_bias", lambda *given: made.append(given) or make(*given)
+    )
+    assert generate(speaker, prompts, SAMPLED, num_rows=num_rows) == expected
+    sizes = [len(one.tokens) for one in expected]
+    least_steps = max(max(sizes) - 1, sum(sizes) / num_rows - 1)
+    assert 0 < len(made) < least_steps
 
 
 def test_another_seed_gives_another_text(speaker: Any) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaForCausalLM
 
-from harness.evaluation.prefix_trie.forward import Prefixes, TrieForward
+from harness.evaluation.prefix_trie.forward import Prefixes, TrieForward, attention_bias
 from harness.evaluation.prefix_trie.trie import Request, Segment, plan_spans
 
 START = tuple(range(5, 25))
@@ -104,3 +105,16 @@ def test_logits_that_bypass_the_head_are_an_error(model: LlamaForCausalLM) -> No
     other = Bypass(model.config)
     with pytest.raises(ValueError, match="do not come from its output embeddings"):
         forward(other).run([(chain(START),)], None, np.arange(2))
+
+
+def test_a_mask_that_is_added_is_what_sdpa_makes_of_a_bool_mask(model: LlamaForCausalLM) -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 4, 5, 8).unbind()
+    seen = torch.rand(2, 1, 5, 5) < 0.6
+    seen |= torch.eye(5, dtype=torch.bool)
+    bias = attention_bias(model, seen)
+    assert bias.stride()[:-1] == (5 * 16, 5 * 16, 16)
+    by_bool, by_bias = (
+        scaled_dot_product_attention(query, key, value, attn_mask=mask) for mask in (seen, bias)
+    )
+    assert torch.equal(by_bool, by_bias)
