@@ -129,6 +129,9 @@ def _load_weights(
 ) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
+    from harness.models.grouped_heads import repeat_grouped_heads
+
+    repeat_grouped_heads()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,

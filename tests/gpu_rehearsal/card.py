@@ -150,7 +150,9 @@ class _Dispatch(TorchDispatchMode):
 
 @functools.cache
 def _is_composite(func: Any) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    """Whether torch takes the operation apart: composite, and no device has a kernel for it."""
+    has_kernel = functools.partial(torch._C._dispatch_has_kernel_for_dispatch_key, func.name())
+    return has_kernel("CompositeImplicitAutograd") and not has_kernel("CPU")
 
 
 @contextlib.contextmanager

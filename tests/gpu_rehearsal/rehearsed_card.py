@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from harness.models.grouped_heads import attend
 from tests.gpu_rehearsal.attention import choose_kernel
 from tests.gpu_rehearsal.card import Card, rehearsal
 from tests.gpu_rehearsal.cards import CARDS
@@ -165,6 +167,26 @@ def test_the_attention_kernel_follows_torchs_rule(
     name: str, tensors: tuple, mask: torch.Tensor | None, causal: bool, kernel: str
 ) -> None:
     assert choose_kernel(CARDS[name], *tensors, mask, causal) == kernel
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "kernel"),
+    [
+        ("a100-80", torch.float32, "efficient float32"),
+        ("v100-32", torch.float16, "efficient float16"),
+        ("a100-80", torch.bfloat16, "flash bfloat16"),
+    ],
+)
+def test_grouped_heads_never_take_the_math_kernel(
+    name: str, dtype: torch.dtype, kernel: str
+) -> None:
+    layer = SimpleNamespace(num_key_value_groups=4, is_causal=True)
+    with rehearsal(name) as card:
+        query = torch.zeros(2, 8, 16, 64, device="cuda", dtype=dtype)
+        key = torch.zeros(2, 2, 16, 64, device="cuda", dtype=dtype)
+        output, _ = attend(layer, query, key, key, None)
+        assert output.shape == (2, 16, 8, 64)
+        assert card.counts.attention_kernels == [kernel]
 
 
 def test_attention_obeys_autocast_as_torchs_function_does(card: Card) -> None:
