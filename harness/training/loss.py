@@ -34,7 +34,7 @@ from harness.models.positions import group_by_frequencies, num_virtual_tokens
 from harness.models.varlen_attention import AttentionPath
 from harness.training.cross_entropy import summed_cross_entropy
 from harness.training.gradient_checkpointing import recomputed_layers
-from harness.training.micro_batches import packed_rows
+from harness.training.micro_batches import cheapest_cuts, fullest_cuts, packed_rows
 from harness.training.packing import PackedRow, TokenSequence, picture_places
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ class PaddedBatch:
     input_ids_BT: Tensor
     positions: Tensor
     """(labels,), indices into B·T of the tokens before the labels."""
+    columns: Tensor
+    """Where in their sequences these lie, 0..T - 1: each once, in order."""
     labels: Tensor
     sequence_ids_B: Tensor
     """The sequences' indices in the optimizer batch."""
@@ -143,7 +145,7 @@ class ResponseLoss(nn.Module):
     def _loss(self, base: Any, batch: MicroBatch) -> Tensor:
         if _is_prompt_learning(self.model):
             assert isinstance(batch, PaddedBatch)
-            logits = _logits_after_prompts(self.model, batch.input_ids_BT, batch.positions)
+            logits = _logits_after_prompts(self.model, batch)
             return functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
         loss = summed_cross_entropy(
             base.get_output_embeddings(),
@@ -210,11 +212,11 @@ def padded_batches(
 ) -> Iterator[PaddedBatch]:
     """Yields batches of at most `token_budget` tokens, longest first to need little padding."""
     ordered = sorted(sequences, key=lambda one: -len(one.token_ids))
-    start = 0
-    while start < len(ordered):
-        width = len(ordered[start].token_ids)
-        part = ordered[start : start + max(1, token_budget // width)]
-        start += len(part)
+    lengths = [len(one.token_ids) for one in ordered]
+    # On a CPU the bits of older results stay.
+    cuts = fullest_cuts if device.type == "cpu" else cheapest_cuts
+    for cut in cuts(lengths, token_budget):
+        part, width = ordered[cut], lengths[cut.start]
         rows: list[list[int]] = []
         positions: list[int] = []
         labels: list[int] = []
@@ -227,6 +229,7 @@ def padded_batches(
         yield PaddedBatch(
             torch.tensor(rows, device=device),
             torch.tensor(positions, device=device),
+            torch.tensor(sorted({position % width for position in positions}), device=device),
             torch.tensor(labels, device=device),
             torch.tensor([one.index for one in part], device=device),
             pictures,
@@ -250,19 +253,19 @@ def _is_prompt_learning(model: Any) -> bool:
     return config is not None and bool(config.is_prompt_learning)
 
 
-def _logits_after_prompts(model: Any, input_ids: Tensor, positions: Tensor) -> Tensor:
-    """The logits at `positions`, (N, vocabulary), by the wrapper's own forward.
+def _logits_after_prompts(model: Any, batch: PaddedBatch) -> Tensor:
+    """The logits at the tokens before the labels, (labels, vocabulary), by the wrapper's forward.
 
     The head is applied to each column of the batch in which any sequence has a label.
     """
-    config = model.active_peft_config
-    rows, columns = positions // input_ids.shape[1], positions % input_ids.shape[1]
-    needed = columns.unique()
+    config, width = model.active_peft_config, batch.input_ids_BT.shape[1]
+    rows, columns = batch.positions // width, batch.positions % width
     # A prefix lies in the KV cache and has no outputs; virtual tokens' come before the others'.
     in_cache = config.peft_type in ("PREFIX_TUNING", "CARTRIDGE")
     shift = 0 if in_cache else config.num_virtual_tokens
-    logits = model(input_ids=input_ids, use_cache=False, logits_to_keep=needed + shift).logits
-    return logits[rows, torch.searchsorted(needed, columns)]
+    kept = batch.columns + shift
+    logits = model(input_ids=batch.input_ids_BT, use_cache=False, logits_to_keep=kept).logits
+    return logits[rows, torch.searchsorted(batch.columns, columns)]
 
 
 def packing_refusal(model: Any) -> str | None:

@@ -197,6 +197,12 @@ def test_padded_batches_are_as_wide_as_their_longest_and_keep_the_budget() -> No
     batches = padded(examples, 16)
     assert [tuple(b.input_ids_BT.shape) for b in batches] == [(2, 8), (3, 5)]
     assert batches[0].input_ids_BT[1].tolist() == [7] * 6 + [0, 0]
+    assert batches[0].columns.tolist() == [0, 1, 2, 3, 4, 5, 6]  # before the labels of the longest
+
+
+def test_columns_before_labels_are_told_once() -> None:
+    (batch,) = padded([Example(tuple(range(9)), 6), Example(tuple(range(5)), 3)])
+    assert batch.columns.tolist() == [2, 3, 5, 6, 7]
 
 
 def test_a_model_that_is_padded_says_why(caplog: pytest.LogCaptureFixture) -> None:

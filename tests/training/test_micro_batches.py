@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterable, Sequence
+
 import pytest
 import torch
 
 from harness.data.instructions import Example
 from harness.errors import TrainingError
 from harness.training.loss import packing_refusal, shares_prefixes
-from harness.training.micro_batches import number_sequences, resolve_budget
+from harness.training.micro_batches import (
+    PASS_COST,
+    cheapest_cuts,
+    fullest_cuts,
+    number_sequences,
+    resolve_budget,
+)
 from harness.training.spec import DEFAULT_TOKEN_BUDGET
 from tests.fixtures.tiny import TRAINED, adapted, tiny_llama
 
@@ -60,3 +69,36 @@ def test_nothing_is_shared_under_dropout() -> None:
     assert shares_prefixes(model.eval())
     assert not shares_prefixes(model.train())
     assert shares_prefixes(adapted("lora", dropout=0.0).train())
+
+
+def positions(lengths: Sequence[int], cuts: Iterable[slice]) -> list[int]:
+    """The positions of each padded batch; all sequences are in them, in order."""
+    found, sizes, end = [], [], 0
+    for cut in cuts:
+        assert cut.start == end < cut.stop
+        found += lengths[cut]
+        sizes.append((cut.stop - cut.start) * lengths[cut.start])
+        end = cut.stop
+    assert found == list(lengths)
+    return sizes
+
+
+@pytest.mark.parametrize("budget", [300, 1024, 8192])
+def test_the_cheapest_batches_keep_the_budget_and_save_padding(budget: int) -> None:
+    draw = random.Random(2)
+    lengths = sorted((min(256, int(draw.lognormvariate(4, 0.6))) for _ in range(64)), reverse=True)
+    full, cheap = (
+        positions(lengths, cuts(lengths, budget)) for cuts in (fullest_cuts, cheapest_cuts)
+    )
+    assert max(full) <= budget
+    assert max(cheap) <= budget
+    assert sum(cheap) + PASS_COST * len(cheap) <= sum(full) + PASS_COST * len(full)
+    if budget == 8192:
+        assert len(full) < len(cheap)
+        assert sum(cheap) < 0.75 * sum(full)
+
+
+def test_sequences_of_one_length_are_one_batch_and_a_long_one_stands_alone() -> None:
+    assert positions([7] * 20, cheapest_cuts([7] * 20, 140)) == [140]
+    assert positions([50, 9], cheapest_cuts([50, 9], 40)) == [50, 9]
+    assert positions([50, 9], fullest_cuts([50, 9], 40)) == [50, 9]
