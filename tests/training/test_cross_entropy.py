@@ -104,3 +104,16 @@ def test_another_kind_of_head_is_called() -> None:
     head = Doubled(SIZE, VOCABULARY)
     found = summed_cross_entropy(head, hidden, labels, soft_cap=None)
     assert found.item() == pytest.approx(torchs(head, hidden, labels, None).item(), rel=1e-6)
+
+
+def test_rows_taken_through_the_softmax_together_change_no_bit() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(2 * module.ROWS + 5, 1000, generator=random)
+    labels = torch.randint(1000, (len(logits), 1), generator=random)
+    shifted = logits - logits.amax(dim=1, keepdim=True)
+    sums = shifted.exp().sum(dim=1, keepdim=True)
+    gradient = (shifted.exp() / sums).scatter_add(1, labels, torch.full(labels.shape, -1.0))
+    loss = (sums.log() - shifted.gather(1, labels)).sum()
+    own = logits.clone()
+    assert torch.equal(module._losses(own, labels, gradient=True), loss)
+    assert torch.equal(own, gradient)
