@@ -11,8 +11,9 @@ work on the machine does not count.
 
 The peers: (a) our method in a plain loop that pads every sequence to 512 tokens, as the paper's
 authors do; (b) PEFT's AdaptionPrompt in a plain loop, (c) in the Trainer; (d) PEFT's LoRA in both;
-(e) full fine-tuning in the Trainer. Plain loops pad to a micro-batch's longest sequence and compute
-all logits.
+(e) full fine-tuning in the Trainer; (f) TRL's SFTTrainer with packing (`trl_runs` says what it
+computes), left out where it is not installed. Plain loops pad to a micro-batch's longest sequence
+and compute all logits.
 
 With a GPU: LLaMA-7B's shape in bf16, our methods alone; the time for 5 epochs is projected.
 
@@ -40,6 +41,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import trl_runs
 from benchmarks.measuring import clock, print_line
 from benchmarks.training_runs import (
     MAX_LENGTH,
@@ -72,6 +74,10 @@ PEERS: dict[str, tuple[str, Run]] = {
     "trainer-lora-grouped": ("lora", Run("lora", "trainer", 4, grouped=True)),
     "trainer-full": ("full", Run("full", "trainer", 4)),
     "trainer-full-grouped": ("full", Run("full", "trainer", 4, grouped=True)),
+    "trl-adaption": ("zero-init-linear", Run(ADAPTION, "trl", 1)),
+    "trl-lora": ("lora", Run("lora", "trl", 1)),
+    "trl-lora-4": ("lora", Run("lora", "trl", 4)),
+    "trl-full": ("full", Run("full", "trl", 1)),
 }
 """By name: our method, and what it is measured against."""
 QUICK = ("pad-512", "peft-adaption-4", "peft-adaption-16", "peft-lora-4", "trainer-full-grouped")
@@ -108,12 +114,13 @@ def timed(train: Any, batches: Batches) -> float:
     return clock() - start if seconds is None else seconds
 
 
-def measure(peer: str, size: str, batches: Batches, budget: int | None) -> Measured:
+def measure(peer: str, size: str, batches: Batches, arguments: argparse.Namespace) -> Measured:
     """Measures one peer with one model."""
     method, run = PEERS[peer]
+    budget = arguments.token_budget
     model = adapt(method, size)
     ours = runner(Run(method, "zbench"), model, token_budget=budget)
-    theirs = runner(run, adapt(run.method, size))
+    theirs = runner(run, adapt(run.method, size), root=arguments.data_root)
     ours([batches[0][:4]])
     theirs([batches[0][:4]])
     if run.loop == "trainer":
@@ -237,7 +244,7 @@ def peak_in_fork(run: Run, arguments: argparse.Namespace, batches: Batches) -> i
 def peak(run: Run, arguments: argparse.Namespace, batches: Batches) -> int:
     """Trains on the batches in this process; returns the growth of its peak memory in bytes."""
     model = adapt(run.method, arguments.models[0])
-    train = runner(run, model, token_budget=arguments.token_budget)
+    train = runner(run, model, token_budget=arguments.token_budget, root=arguments.data_root)
     if torch.cuda.is_available():
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -284,6 +291,11 @@ def read_arguments() -> argparse.Namespace:
     if "7B" in arguments.models and not torch.cuda.is_available():
         parser.error("7B is for a GPU, and there is none; give --models 15M 110M")
     arguments.peers = arguments.peers or list(QUICK if quick else PEERS)
+    if (reason := trl_runs.why_not()) is not None:
+        left_out = [peer for peer in arguments.peers if PEERS[peer][1].loop == "trl"]
+        arguments.peers = [peer for peer in arguments.peers if peer not in left_out]
+        if left_out:
+            print(f"left out: {', '.join(left_out)}: {reason}", file=sys.stderr)
     arguments.batches = arguments.batches or (1 if quick else 3)
     arguments.sequences = arguments.sequences or (32 if quick else 64)
     return arguments
@@ -315,7 +327,7 @@ def main() -> None:
             method = PEERS[peer][0]
             if method not in differences:
                 differences[method] = gradient_difference(method, size, batches[0][:16])
-            row = asdict(measure(peer, size, batches, arguments.token_budget))
+            row = asdict(measure(peer, size, batches, arguments))
             row["max_relative_gradient_difference"] = differences[method]
             row["peak_memory_ratio"] = memory.get(peer)
             several = len(arguments.models) > 1

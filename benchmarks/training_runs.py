@@ -18,6 +18,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from benchmarks import trl_runs
 from benchmarks.measuring import clock
 from benchmarks.subjects import SHAPES, load_model
 from harness.data.instructions import Example, epoch_batches, label_runs, tokenize
@@ -41,8 +42,9 @@ class Run:
 
     method: str
     loop: str
-    """`zbench`, `plain` (a loop over padded micro-batches) or `trainer` (transformers')."""
+    """`zbench`, `plain` (a loop over padded micro-batches), `trainer` (transformers') or `trl`."""
     micro_batch_size: int = 4
+    """Sequences; of `trl` packed rows."""
     pad_to: int | None = None
     """Width of every micro-batch; None for its longest sequence's."""
     grouped: bool = False
@@ -94,13 +96,23 @@ def adapt(
 
 
 def runner(
-    run: Run, model: Any, *, token_budget: int | None = None
+    run: Run, model: Any, *, token_budget: int | None = None, root: Path | None = None
 ) -> Callable[[Batches], float | None]:
-    """Returns what trains the model on optimizer batches: gradients and AdamW's steps."""
+    """Returns what trains the model on optimizer batches: gradients and AdamW's steps.
+
+    Args:
+        run: the loop.
+        model: under the run's method.
+        token_budget: ours.
+        root: data with a tokenizer, for TRL.
+    """
     if run.loop == "zbench":
         return _zbench(model, token_budget)
     if run.loop == "plain":
         return _plain(model, run)
+    if run.loop == "trl":
+        assert root is not None
+        return trl_runs.sft_trainer(model, run.micro_batch_size, MAX_LENGTH, root, _labelled)
     return _hf_trainer(model, run)
 
 
@@ -146,14 +158,14 @@ def plain_gradients(
     device = next(model.parameters()).device
     labels = torch.tensor(sum(example.num_labels for example in examples), device=device)
     for start in range(0, len(examples), size):
-        rows = [_row(example) for example in examples[start : start + size]]
+        rows = [_labelled(example) for example in examples[start : start + size]]
         batch = {key: value.to(device) for key, value in pad(rows, pad_to).items()}
         if pad_to is not None:
             del batch["attention_mask"]  # causal attention needs none, and is faster so
         model(**batch, use_cache=False, num_items_in_batch=labels).loss.backward()
 
 
-def _row(example: Example) -> dict[str, list[int]]:
+def _labelled(example: Example) -> dict[str, list[int]]:
     ids = list(example.token_ids)
     labels = [-100] * len(ids)
     for start, end in label_runs(example):
@@ -177,7 +189,7 @@ def pad(rows: Sequence[dict[str, list[int]]], width: int | None = None) -> dict[
     }
 
 
-class _Clock(TrainerCallback):
+class TrainingClock(TrainerCallback):
     """Takes the time of training alone, without the Trainer's own set-up."""
 
     seconds = 0.0
@@ -191,9 +203,9 @@ class _Clock(TrainerCallback):
 
 def _hf_trainer(model: Any, run: Run) -> Callable[[Batches], float]:
     def train(batches: Batches) -> float:
-        rows = [_row(example) for examples in batches for example in examples]
+        rows = [_labelled(example) for examples in batches for example in examples]
         size = run.micro_batch_size
-        watch = _Clock()
+        watch = TrainingClock()
         with tempfile.TemporaryDirectory() as folder:
             settings = TrainingArguments(
                 output_dir=folder,

@@ -103,6 +103,11 @@ def count_varlen(counts: Counts, name: str, args: Any, known: Callable[[Any], An
     """
     forward = name == "_varlen_attn"
     query, key, value = args[:3] if forward else args[1:4]
+    if not query.dtype == key.dtype == value.dtype or query.dtype not in HALF:
+        raise RuntimeError(
+            "FlashAttention only supports fp16 and bf16, of one dtype, but got query.dtype: "
+            f"{query.dtype} key.dtype: {key.dtype} and value.dtype: {value.dtype} (rehearsed)"
+        )
     bounds = args[3:5] if forward else args[6:8]
     queries, keys = (itertools.pairwise(known(one)) for one in bounds)
     pairs, documents = 0, 0

@@ -19,12 +19,13 @@ from tests.gpu_rehearsal import before_torch  # noqa: F401
 import argparse
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,15 @@ class Rehearsal:
     `stages` has the figures of each stage that ran, and of each other one the error in a line.
     """
 
-    def __init__(self, method: str, card: Card, precision: str, folder: Path) -> None:
+    def __init__(
+        self, method: str, card: Card, precision: str, folder: Path, only: Container[str] | None
+    ) -> None:
         self.method, self.card, self.precision, self.folder = method, card, precision, folder
+        self.only = only
         self.entry = METHODS[method]
         self.shape = stage.shape_of("7b", LAYERS)
         self.stages: dict[str, Any] = {}
+        card.memory.keep_sites = False
 
     def run(self) -> dict[str, Any]:
         """Runs all stages that the method has."""
@@ -73,7 +78,8 @@ class Rehearsal:
             # All weights are trained: a checkpoint would be gigabytes of zeros. A sharded model's
             # is rehearsed by `ranks`.
             if self.method != "full":
-                self._attempt("resume", lambda: self._fit(resume=True))
+                if self._trained:
+                    self._attempt("resume", lambda: self._fit(resume=True))
                 self._attempt("save", self._save)
                 self._attempt("load", self._load)
         model = self._fresh()[0].eval()
@@ -83,7 +89,14 @@ class Rehearsal:
         self._attempt("generate", lambda: self._score(model, SPOKEN_TASK, RESPONSES))
         return self.stages
 
+    @property
+    def _trained(self) -> bool:
+        """Whether there are checkpoints to resume from."""
+        return (self.folder / "checkpoints").exists()
+
     def _attempt(self, name: str, action: Callable[[], Any]) -> None:
+        if self.only is not None and name not in self.only:
+            return
         try:
             self.stages[name] = action()
         except Exception as fault:  # of any kind: it is what a rehearsal looks for
@@ -162,17 +175,21 @@ def _step_figures(recorded: RecordedSteps) -> dict[str, Any]:
 def _error_line(fault: Exception) -> str:
     """Type, message, and the last line of zbench or another package that it passed."""
     text = (str(fault).strip().splitlines() or ["no message"])[0][:160]
-    frames = [one for one in traceback.extract_tb(fault.__traceback__)
-              if "gpu_rehearsal" not in one.filename]  # fmt: skip
-    last = next((one for one in reversed(frames) if "/torch/" not in one.filename), frames[-1])
+    frames = traceback.extract_tb(fault.__traceback__)
+    own = [one for one in frames if not re.search("/torch/|gpu_rehearsal", one.filename)]
+    last = (own or frames)[-1]
     place = "/".join(last.filename.split("/")[-2:])
     return f"{type(fault).__name__}: {text} [{place}:{last.lineno}]"
 
 
-def rehearse(method: str, pair: str) -> dict[str, Any]:
-    """What each stage of a method gives on a card of `PAIRS`: its figures, or its error."""
+def rehearse(method: str, pair: str, only: Container[str] | None = None) -> dict[str, Any]:
+    """What each stage of a method gives on a card of `PAIRS`: its figures, or its error.
+
+    Args:
+        only: the stages that are run; None for all. To resume needs the training before it.
+    """
     with rehearsal(pair.split()[0]) as card, tempfile.TemporaryDirectory() as folder:
-        return Rehearsal(method, card, PAIRS[pair], Path(folder)).run()
+        return Rehearsal(method, card, PAIRS[pair], Path(folder), only).run()
 
 
 def main() -> int:
@@ -181,7 +198,11 @@ def main() -> int:
     parser.add_argument("--pairs", help=", ".join(PAIRS))
     parser.add_argument("--deterministic", action="store_true")
     parser.add_argument("--write", action="store_true", help="renew these entries' expected values")
+    parser.add_argument("--stages", help="of each rehearsal, such as train,resume")
     given = parser.parse_args()
+    only = given.stages.split(",") if given.stages else None
+    if only and given.write:
+        parser.error("--write: renews whole entries; leave out --stages")
     logging.getLogger("harness").setLevel(logging.ERROR)  # a training of two steps warns of much
     pairs = given.pairs.split(",") if given.pairs else list(PAIRS)
     if given.deterministic:
@@ -194,9 +215,9 @@ def main() -> int:
             begun = time.perf_counter()
             name = f"{method} | {pair} {PAIRS[pair]}"
             name += " | deterministic" if given.deterministic else ""
-            found[name] = rehearse(method, pair)
+            found[name] = rehearse(method, pair, only)
             known = method in METHODS.own and not given.write
-            faults = expectations.faults(name, found[name], known=known)
+            faults = expectations.faults(name, found[name], known=known, only=only)
             failed += bool(faults)
             outcome = "FAULT" if faults else "ok"
             print(f"{name:48} {outcome} ({time.perf_counter() - begun:.1f} s)")

@@ -70,11 +70,13 @@ def measure(
     card_name: str = "a100-80",
     precision: str = "bf16",
     steps: int = 2,
+    sites: bool = True,
     **settings: Any,
 ) -> Rank:
     """Trains for some steps as rank 0 of `cards`.
 
     Args:
+        sites: whether call sites are kept, at a cost in time.
         settings: of the training, beside the method's recipe, such as `token_budget`.
     """
     shape = stage.shape_of(size, layers)
@@ -83,6 +85,7 @@ def measure(
     sharded = method == "full" and cards > 1
     group = _fake_group(cards) if sharded else _shard_alone(cards)
     with group, rehearsal(card_name) as card:
+        card.memory.keep_sites = sites
         model, entry, hook = stage.apply(
             method, stage.base_model(shape, precision), shape, cards=cards
         )

@@ -18,19 +18,20 @@ STEP: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(expectations, "FILE", tmp_path / "expected.json")
-    expectations.write({"lora | h200 bf16": {"train": STEP, "save": "ok"}})
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "expected.json"
+    expectations.write({"lora | h200 bf16": {"train": STEP, "save": "ok"}}, path)
+    return path
 
 
-def faults(**changes: Any) -> list[str]:
+def faults(file: Path, **changes: Any) -> list[str]:
     step = {name: value for name, value in (STEP | changes).items() if value is not None}
-    return expectations.faults("lora | h200 bf16", {"train": step, "save": "ok"})
+    return expectations.faults("lora | h200 bf16", {"train": step, "save": "ok"}, file)
 
 
-def test_near_figures_are_the_same() -> None:
-    assert faults(launches=1020, ops=1960, peak_gb=10.29) == []
+def test_near_figures_are_the_same(file: Path) -> None:
+    assert faults(file, launches=1020, ops=1960, peak_gb=10.29) == []
 
 
 @pytest.mark.parametrize(
@@ -48,22 +49,22 @@ def test_near_figures_are_the_same() -> None:
         ({"copies": 3}, "train/copies: is new, with 3"),
     ],
 )
-def test_a_difference_is_told_in_a_line(change: dict[str, Any], line: str) -> None:
-    assert faults(**change) == [line]
+def test_a_difference_is_told_in_a_line(file: Path, change: dict[str, Any], line: str) -> None:
+    assert faults(file, **change) == [line]
 
 
-def test_a_stage_that_is_missing_or_fails_is_a_fault() -> None:
-    found = expectations.faults("lora | h200 bf16", {"save": "OSError: full"})
+def test_a_stage_that_is_missing_or_fails_is_a_fault(file: Path) -> None:
+    found = expectations.faults("lora | h200 bf16", {"save": "OSError: full"}, file)
     assert found == ["save: was ok, is OSError: full", f"train: is missing, was {STEP}"]
 
 
-def test_an_unknown_entry_is_a_fault_unless_it_is_a_plug_ins() -> None:
-    (line,) = expectations.faults("mine | h200 bf16", {"save": "ok"})
+def test_an_unknown_entry_is_a_fault_unless_it_is_a_plug_ins(file: Path) -> None:
+    (line,) = expectations.faults("mine | h200 bf16", {"save": "ok"}, file)
     assert "--write" in line
     assert expectations.faults("mine | h200 bf16", {"save": "ok"}, known=False) == []
     assert expectations.faults("mine | h200 bf16", {"save": "E: x"}, known=False) == ["save: E: x"]
 
 
-def test_writing_keeps_the_other_entries() -> None:
-    expectations.write({"full | h200 bf16": {"train": STEP}})
-    assert list(expectations.read()) == ["full | h200 bf16", "lora | h200 bf16"]
+def test_writing_keeps_the_other_entries(file: Path) -> None:
+    expectations.write({"full | h200 bf16": {"train": STEP}}, file)
+    assert list(expectations.read(file)) == ["full | h200 bf16", "lora | h200 bf16"]
