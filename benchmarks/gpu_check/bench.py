@@ -25,8 +25,8 @@ from harness.training.step import TrainStep
 VOCABULARY = 32000
 FORM = 12
 """Tokens that both forms of Alpaca's template begin with."""
-SEQUENCES = {"tiny": 4, "7B/2": 8, "7B": 64}
-"""Of an optimizer batch, by size: as many as the rehearsal's."""
+SEQUENCES = {"tiny": 4, "7B/2": 8}
+"""Of an optimizer batch, by size: as many as the rehearsal's; at full depth the recipe's."""
 ROOM_GB = 3.0
 """Beside the rehearsed peak: fragments, workspaces, and the driver's context."""
 SEVEN_B_GB = {
@@ -96,7 +96,9 @@ class Bench:
     ) -> tuple[TrainStep, TrainSpec]:
         """A model's training step with the method's own recipe."""
         model = self.adapted(method, size, precision)
-        given = dict(METHODS[method].recipe) | {"epochs": 1, "batch_size": SEQUENCES[size]}
+        given = dict(METHODS[method].recipe) | {"epochs": 1}
+        if size in SEQUENCES:
+            given["batch_size"] = SEQUENCES[size]
         spec = TrainSpec(**(given | {"precision": precision} | changes))
         step = TrainStep(
             model.train(),
@@ -121,9 +123,13 @@ class Bench:
             return tokenize(rows, self.tokenizer, MAX_LENGTH)
         return synthetic_examples(self.lengths)
 
-    def batches(self, count: int, sequences: int) -> list[list[Example]]:
-        """Optimizer batches, as a training on the first so many rows has them."""
-        chosen = self.examples[: count * sequences]
+    def batches(self, count: int, spec: TrainSpec) -> list[list[Example]]:
+        """Optimizer batches of a recipe, as a training on the first so many rows has them."""
+        sequences = spec.batch_size
+        chosen = [
+            Example(one.token_ids[: spec.max_length], min(one.num_prompt_tokens, spec.max_length))
+            for one in self.examples[: count * sequences]
+        ]
         if self.tiny:
             chosen = [cut(example, 48) for example in chosen]
         order = epoch_batches(len(chosen), sequences, seed=0, epoch=0)

@@ -83,10 +83,10 @@ CASES: tuple[Case, ...] = (
         for name in ("zero-init-linear", "random-init")
     ),
     *(
-        Case(12, f"{name}: training speed", partial(speed.trains, name=name), 30, TWO_LAYERS_GB,
+        Case(11, f"{name}: training speed", partial(speed.trains, name=name), 30, TWO_LAYERS_GB,
              needs=partial(speed.why_not, name=name))
         for name in speed.PAIRS
     ),
-    Case(13, "scoring against lm-eval's HFLM", speed.scores, 30, TWO_LAYERS_GB),
-    Case(14, "two cells on one card", speed.two_cells, 45, 4),
+    Case(12, "scoring against lm-eval's HFLM", speed.scores, 30, TWO_LAYERS_GB),
+    Case(13, "two cells on one card", speed.two_cells, 45, 4),
 )  # fmt: skip

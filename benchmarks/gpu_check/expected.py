@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+FULL_DEPTH = "expected_full.json"
+"""Steps of 7B: `python -m tests.benchmarks.full_depth --write` renews them."""
 REHEARSAL = Path(__file__).parents[2] / "tests" / "gpu_rehearsal"
 
 
@@ -48,7 +50,7 @@ def pair_of(capability: tuple[int, int]) -> str:
 def read_expected(folder: Path = REHEARSAL, *, pair: str = "h200 bf16") -> Expected:
     """Reads the rehearsal's files, as far as they are there; `pair` is a card and a precision."""
     steps = {}
-    for file, size in (("expected.json", "7B/2"), ("expected_full.json", "7B")):
+    for file, size in (("expected.json", "7B/2"), (FULL_DEPTH, "7B")):
         path = folder / file
         content: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
         for key, entry in content.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.gpu_check.bench import SEQUENCES, Bench, all_finite
+from benchmarks.gpu_check.bench import Bench, all_finite
 from benchmarks.gpu_check.rows import Row, judged
 from benchmarks.gpu_check.scoring import respond
 from benchmarks.gpu_check.steps import take
@@ -17,8 +17,8 @@ def fp16_works(bench: Bench, method: str) -> Iterator[Row]:
     size = "tiny" if bench.tiny else "7B/2"
     precision = "fp16" if bench.on_card else "fp32"
     with bench.released():
-        step, _ = bench.train_step(method, size, precision)
-        batches = bench.batches(STEPS, SEQUENCES[size])
+        step, spec = bench.train_step(method, size, precision)
+        batches = bench.batches(STEPS, spec)
         step.choose_kernels(batches[0], 1)
         losses = [take(step, batch)[0] for batch in batches]
         step.kernels.remove()  # as at the end of a training

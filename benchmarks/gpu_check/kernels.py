@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_check.bench import SEQUENCES, Bench, all_finite
+from benchmarks.gpu_check.bench import Bench, all_finite
 from benchmarks.gpu_check.rows import Row, judged
 from harness.training.step import TrainStep
 
@@ -20,8 +20,8 @@ def kernels_agree(bench: Bench, method: str) -> Iterator[Row]:
     """A batch's loss and gradient with the chosen kernels, and with the usual operations."""
     size = bench.step_size(method)
     with bench.released():
-        step, _ = bench.train_step(method, size, "fp32" if bench.tiny else bench.half)
-        (examples,) = bench.batches(1, SEQUENCES[size])
+        step, spec = bench.train_step(method, size, "fp32" if bench.tiny else bench.half)
+        (examples,) = bench.batches(1, spec)
         faults = step.choose_kernels(examples, 1)
         chosen = set(step.kernels.chosen)
         fast = gradient(step, examples)

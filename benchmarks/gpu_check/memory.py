@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_check.bench import SEQUENCES, Bench
+from benchmarks.gpu_check.bench import Bench
 from benchmarks.gpu_check.rows import Row, close, judged
 from benchmarks.subjects import SHAPES
 from harness.cell.memory import SmallerBudget, effective_budget, smaller_budget
@@ -45,7 +45,7 @@ def halves_and_goes_on(bench: Bench) -> Iterator[Row]:
     with bench.released():
         precision = "fp32" if bench.tiny else bench.half
         step, spec = bench.train_step(METHOD, size, precision)
-        (examples,) = bench.batches(1, SEQUENCES[size])
+        (examples,) = bench.batches(1, spec)
         step.choose_kernels(examples, 1)
         used = _used(bench)
         whole, peak = _loss(bench, step, examples)

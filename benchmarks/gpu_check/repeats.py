@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.gpu_check.bench import SEQUENCES, Bench
+from benchmarks.gpu_check.bench import Bench
 from benchmarks.gpu_check.cells import live, numbers_of, world_cells
 from benchmarks.gpu_check.rows import Row, judged
 from harness.records.environment import DETERMINISTIC
@@ -82,11 +82,11 @@ def compared(name: str, first: dict[str, object], second: dict[str, object]) -> 
 def same_gradients(bench: Bench) -> Iterator[Row]:
     """Two steps at 7B's width, two layers, twice: the trained tensors are equal to the bit."""
     size, precision = ("tiny", "fp32") if bench.tiny else ("7B/2", bench.half)
-    batches = bench.batches(2, SEQUENCES[size])
     states = []
     with bench.released(), deterministic():
         for _ in range(2):
-            step, _ = bench.train_step(METHOD, size, precision)
+            step, spec = bench.train_step(METHOD, size, precision)
+            batches = bench.batches(2, spec)
             step.choose_kernels(batches[0], 1)
             for batch in batches:
                 step.backward(batch, 1)

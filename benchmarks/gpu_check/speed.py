@@ -1,4 +1,4 @@
-"""Checks 12 to 14: zbench and its peers on one card, in turn, on the same batches."""
+"""Checks 11 to 13: zbench and its peers on one card, in turn, on the same batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu_check.bench import SEQUENCES, Bench
+from benchmarks.gpu_check.bench import Bench
 from benchmarks.gpu_check.rows import Row, close, judged
 from benchmarks.measuring import timed
 from benchmarks.subjects import requests_of, score_hflm, score_ours
@@ -21,6 +21,7 @@ from benchmarks.train_speed import timed as timed_training
 from benchmarks.training_runs import Run, matrix_peak, operations, runner
 from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET
 from harness.training.micro_batches import resolve_budget
+from harness.training.spec import TrainSpec
 
 ALONE = ("zero-init-nonlinear", "random-init")
 """Methods that no peer has: ours alone."""
@@ -56,11 +57,13 @@ def trains(bench: Bench, name: str) -> Iterator[Row]:
     size = bench.size(PAIR_GB if method != "full" else float("inf"))
     count = 1 if bench.tiny else BATCHES
     precision = "bf16" if bench.on_card else "fp32"
+    # One batch for all: the peers' times are of equal sequences a step.
+    spec = TrainSpec(learning_rate=1e-4, batch_size=8 if size != "7B" else 64, max_length=512)
     with bench.released():
         model = bench.adapted(method, size, precision)
         ours = runner(Run(method, "zbench"), model)
         theirs = peer and runner(peer, bench.adapted(peer.method, size, precision))
-        batches = bench.batches(count, max(SEQUENCES[size], 8))
+        batches = bench.batches(count, spec)
         for train in filter(None, (ours, theirs)):
             train([batches[0][:4]])  # warm
         pairs = [
@@ -75,7 +78,7 @@ def trains(bench: Bench, name: str) -> Iterator[Row]:
         share = work / seconds / matrix_peak()
         ratio = statistics.median(ratios) if ratios else None
         yield Row(
-            12,
+            11,
             f"{method}, {size}: training" + (f" against {name}" if peer else ""),
             "measured",
             found=f"{tokens / seconds:,.0f} tokens/s, {share:.0%} of peak"
@@ -111,7 +114,7 @@ def scores(bench: Bench) -> Iterator[Row]:
         tolerance = 0.5 if bench.on_card else 1e-3
         good, difference = close([a[0] for a in answers], [a[0] for a in expected], tolerance)
         yield judged(
-            13,
+            12,
             f"base, {size}: scoring against HFLM",
             good,
             found=f"{items / statistics.median(ours):,.0f} items/s, {ratio:.2f}×, |d| {difference}",
@@ -127,7 +130,7 @@ def two_cells(bench: Bench) -> Iterator[Row]:
     together, both = timed(lambda: run_cells(bench, 2))
     checked = [close(losses, alone, 1e-4) for losses in both]
     yield judged(
-        14,
+        13,
         "two cells on one card",
         all(good for good, _ in checked),
         found=f"losses {max(text for _, text in checked)}, {together / seconds:.2f}× the time",

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_check.bench import ROOM_GB, SEQUENCES, Bench, all_finite
+from benchmarks.gpu_check.bench import ROOM_GB, Bench, all_finite
 from benchmarks.gpu_check.profile import StepProfile, profile
 from benchmarks.gpu_check.rows import Row, judged, within
 from benchmarks.gpu_check.waits import Waits, counted_waits
@@ -46,9 +46,9 @@ def take_steps(bench: Bench, method: str) -> tuple[Taken, TrainStep, list[Exampl
     """A step to warm up, one that is measured, and one whose waits are counted."""
     size = bench.step_size(method)
     precision = "fp32" if bench.tiny else bench.half
-    step, _ = bench.train_step(method, size, precision)
+    step, spec = bench.train_step(method, size, precision)
     # The rehearsal's figures are of the first batch at full depth, of the second at two layers.
-    batches = bench.batches(1 if size == "7B" else 2, SEQUENCES[size])
+    batches = bench.batches(1 if size == "7B" else 2, spec)
     first, batch = batches[0], batches[-1]
     step.choose_kernels(first, 1)  # as a training does before its first step
     losses = [take(step, first)[0]]
