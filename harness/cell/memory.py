@@ -8,24 +8,24 @@ half the tokens in a forward pass; the gradient stays the same. The effective bu
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from harness.cell.memory_model import TokenPass, Training
 from harness.cell.settings import CellContext
 from harness.errors import StorageError, TrainingError, one_line
 from harness.grid.schema import Cell
-from harness.methods import METHODS
 from harness.readers.files import Unreadable
 from harness.readers.json_files import read_json_object
 from harness.records.files import write_text
-from harness.training.optimizer_options import state_bytes
 
 if TYPE_CHECKING:
     from harness.data.instructions import Example
 
-FROZEN_BYTES = {None: 2.0, "int8": 1.0, "nf4": 0.5}
-"""Bytes of a frozen parameter, by `base_quantization`."""
+SLOTS_PER_NODE = 1.5
+"""Rows of attention for each row of a linear layer, where shared prefixes are computed once: 1.35
+with Alpaca, whose template is a quarter of its tokens."""
 
 BUDGETS_FILE = "token_budgets.json"
 
@@ -37,7 +37,9 @@ class SmallerBudget(TrainingError):
     """
 
 
-def smaller_budget(context: CellContext, *, used: int, longest: int) -> Exception:
+def smaller_budget(
+    context: CellContext, *, used: int, longest: int, largest_pass: int | None = None
+) -> Exception:
     """Stores half of a budget that was too large; returns the error to leave the process with.
 
     That is SmallerBudget, or a plain TrainingError where single sequences are too large.
@@ -46,21 +48,24 @@ def smaller_budget(context: CellContext, *, used: int, longest: int) -> Exceptio
         context: the context of the cell that is out of memory.
         used: the token budget of its forward passes.
         longest: the number of tokens of the longest sequence.
+        largest_pass: the most tokens that a pass had, where one was begun: a budget above it would
+            change nothing.
 
     Raises:
         StorageError: the budget cannot be stored.
     """
-    if used <= longest:
+    held = min(used, largest_pass or used)
+    if held <= longest:
         return TrainingError(
             f"{context.cell.label}: out of memory with one sequence of {longest} tokens at a time; "
             "take a larger GPU, free this one of other processes, or lower train.max_length"
         )
     # Below the longest sequence a budget changes nothing: one sequence is the least.
-    smaller = max(used // 2, longest)
+    smaller = max(held // 2, longest)
     key = budget_key(context.cell, context.settings.device)
     store_budget(context.settings.runs_dir, key, smaller)
     return SmallerBudget(
-        f"out of memory with {used} tokens in a forward pass; resumes with {smaller} in a fresh "
+        f"out of memory with {held} tokens in a forward pass; resumes with {smaller} in a fresh "
         "process"
     )
 
@@ -68,20 +73,44 @@ def smaller_budget(context: CellContext, *, used: int, longest: int) -> Exceptio
 def effective_budget(context: CellContext, examples: Sequence[Example]) -> int:
     """Tokens of a forward pass: as set, but no more than the stored budget.
 
+    Where nothing is set, no more on a GPU than its memory holds by the memory model, nor fewer
+    than the longest sequence.
+
+    Raises:
+        TrainingError: the setting is less than the longest sequence.
+    """
+    from harness.training.micro_batches import longest_sequence
+
+    cell, settings = context.cell, context.settings
+    wanted = full_budget(context, examples)
+    if _budget_setting(context) is None and settings.device.startswith("cuda"):
+        import torch
+
+        room = torch.cuda.get_device_properties(settings.device).total_memory
+        fitting = fitting_budget(_training(context), examples, room)
+        wanted = min(wanted, max(fitting, longest_sequence(examples)))
+    stored = stored_budgets(settings.runs_dir).get(budget_key(cell, settings.device))
+    # A budget stored for other data may be less than the longest sequence here.
+    return wanted if stored is None else min(wanted, max(stored, longest_sequence(examples)))
+
+
+def full_budget(context: CellContext, examples: Sequence[Example]) -> int:
+    """Tokens of a forward pass as set, or the device's default, whatever its memory.
+
     Raises:
         TrainingError: the setting is less than the longest sequence.
     """
     import torch
 
-    from harness.training.micro_batches import longest_sequence, resolve_budget
+    from harness.training.micro_batches import resolve_budget
 
-    cell, settings = context.cell, context.settings
-    assert cell.train is not None
-    setting = settings.token_budget or cell.train.token_budget
-    wanted = resolve_budget(setting, examples, torch.device(settings.device))
-    stored = stored_budgets(settings.runs_dir).get(budget_key(cell, settings.device))
-    # A budget stored for other data may be less than the longest sequence here.
-    return wanted if stored is None else min(wanted, max(stored, longest_sequence(examples)))
+    device = torch.device(context.settings.device)
+    return resolve_budget(_budget_setting(context), examples, device)
+
+
+def _budget_setting(context: CellContext) -> int | None:
+    assert context.cell.train is not None
+    return context.settings.token_budget or context.cell.train.token_budget
 
 
 def budget_key(cell: Cell, device: str) -> str:
@@ -128,44 +157,47 @@ def check_memory(context: CellContext) -> None:
         TrainingError: they do not fit.
     """
     cell, device = context.cell, context.settings.device
-    if not device.startswith("cuda"):
+    if not device.startswith("cuda") or cell.train is None:
         return
     import torch
 
-    trained = METHODS[cell.method].count_parameters(cell.model.shape, cell.options)
-    needed = memory_bytes(
-        cell.model.shape.num_parameters,
-        trained,
-        num_devices=context.settings.rank_info.world_size,
-        quantization=cell.train.base_quantization if cell.train else None,
-        optimizer=cell.train.optimizer if cell.train else None,
-    )
+    training = _training(context)
+    needed = max(training.loading_bytes(), training.weights_and_optimizer())
     gpu = torch.cuda.get_device_properties(device).total_memory
     if needed > gpu:
-        sharded = "raise gpus_per_cell or " if trained == cell.model.shape.num_parameters else ""
+        ways = "take a larger GPU"
+        if training.work.trains_base:
+            ways = f"raise gpus_per_cell or {ways}"
+        elif training.quantization != "nf4":
+            ways = f"set train.base_quantization, which is another cell, or {ways}"
         raise TrainingError(
             f"{cell.label}: weights and optimizer need {needed / 1e9:.0f} GB and activations more, "
-            f"but {torch.cuda.get_device_name(device)} has {gpu / 1e9:.0f} GB; "
-            f"{sharded}take a larger GPU"
+            f"but {torch.cuda.get_device_name(device)} has {gpu / 1e9:.0f} GB; {ways}"
         )
 
 
-def memory_bytes(
-    total_parameters: int,
-    trained_parameters: int,
-    *,
-    num_devices: int = 1,
-    quantization: str | None = None,
-    optimizer: Mapping[str, Any] | None = None,
-) -> float:
-    """Bytes of weights, gradients and the optimizer's state on each GPU, activations apart.
+def _training(context: CellContext) -> Training:
+    """What a cell trains, on the device that it was given."""
+    from harness.models.devices import resolve_precision
 
-    Frozen weights take 2 bytes in half precision; trained ones 16 in all with AdamW: fp32 weight,
-    gradient and its two moments. Adapters are copied to every GPU. In full fine-tuning every GPU
-    keeps its shard of these bytes, but holds all weights in fp32 until they are sharded.
+    assert context.cell.train is not None
+    precision = resolve_precision(context.cell.train.precision, context.settings.device)
+    ranks = context.settings.rank_info.world_size
+    return Training.of(context.cell, precision, ranks=ranks)
+
+
+def fitting_budget(training: Training, examples: Sequence[Example], room: float) -> int:
+    """The most tokens of a forward pass with which the modelled peak is no larger than `room`.
+
+    0 where not even a pass of one token fits.
+
+    Args:
+        training: what is trained.
+        examples: their labels tell how many logits a pass has.
+        room: bytes of the GPU.
     """
-    each = 8 + state_bytes(optimizer)
-    if trained_parameters >= total_parameters:
-        return max(each * trained_parameters / num_devices, 4 * trained_parameters)
-    frozen = total_parameters - trained_parameters
-    return FROZEN_BYTES[quantization] * frozen + each * trained_parameters
+    tokens = max(1, sum(len(example.token_ids) for example in examples))
+    labels = sum(example.num_labels for example in examples)
+    slots = SLOTS_PER_NODE if training.work.shares_prefix else 1.0
+    like = TokenPass(1.0, slots, labels / tokens * slots, slots * len(examples) / tokens)
+    return int(training.largest_pass(room, like))

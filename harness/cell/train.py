@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cell.examples import cell_examples
-from harness.cell.memory import effective_budget, smaller_budget
+from harness.cell.memory import effective_budget, full_budget, smaller_budget
 from harness.cell.pictures import CellPictures
 from harness.cell.settings import CellContext
 from harness.cell.validation import CellValidation
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from harness.models.loading import Base
+    from harness.training.loss import ResponseLoss
 
 
 PADDING = 0
@@ -82,8 +83,15 @@ class StepEvents(Callback):
         self._context = context
         self.records: list[StepRecord] = []
         """All steps of the training run."""
+        self._loss: ResponseLoss | None = None
+
+    @property
+    def largest_pass(self) -> int | None:
+        """The most tokens of a forward pass so far, also of one that failed; None before any."""
+        return self._loss.largest_pass if self._loss else None
 
     def on_train_begin(self, training: TrainingRun) -> None:
+        self._loss = training.train_step.loss
         for record in training.progress.records:
             self._add(record, restored=True)
 
@@ -178,11 +186,15 @@ def train_cell(
             if not is_out_of_memory(fault):
                 raise
             longest = longest_sequence([*examples, *held_out])
-            raise smaller_budget(context, used=budget, longest=longest) from fault
+            raise smaller_budget(
+                context, used=budget, longest=longest, largest_pass=events.largest_pass
+            ) from fault
         finally:
             checkpoints.wait()
         gathered = gather_trained(model)
     facts = _facts(context, base, data, examples, chat)
+    if budget < full_budget(context, [*examples, *held_out]):
+        facts["token_budget"] = budget
     facts |= validation.facts(result.validation_losses) if validation else {}
     if effect is not None and (note := effect.note):
         context.warn(note)

@@ -1,4 +1,4 @@
-"""Operations, memory and disk space of a cell, from shapes and from what its method computes.
+"""Operations and disk space of a cell, from shapes and from what its method computes.
 
 Operations. P are the weights of the linear layers that every token passes. A product with a matrix
 of n weights is 2n operations per token. So a token costs
@@ -12,11 +12,7 @@ and the head the same, but only at label positions. Attention adds 4·D operatio
 pair and layer, forward; twice that backward. With LLaMA-7B and Alpaca this makes 25.5 GFLOP for
 the prompt methods, 26.3 for LoRA and 39.4 for full fine-tuning.
 
-Memory. Weights: 2 bytes each in half precision, 4 in fp32; trained ones 16 in all (fp32 weight,
-gradient and AdamW's two moments), sharded where several GPUs train one cell. Activations: what a
-layer's backward pass needs of each token is 18 D + 6 I bytes in half precision (queries, keys,
-values and the output of attention, the norms' fp32 inputs, and the three inner tensors of the
-feed-forward network): 4.2 MB for the 30 adapted layers of LLaMA-7B.
+`harness.estimate.memory` says what it needs of a GPU's memory.
 """
 
 from __future__ import annotations
@@ -26,25 +22,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.cell.memory import memory_bytes
 from harness.estimate.lengths import TrainingTokens
 from harness.estimate.needs import Need
 from harness.estimate.tokens import ScoringTokens, scoring_tokens
-from harness.evaluation.prefix_trie.batches import MAX_SCORED_FRACTION
-from harness.evaluation.tasks import DEFAULT_TOKEN_BUDGET as SCORING_BUDGET
 from harness.grid.schema import Cell
 from harness.grid.status import CellState
 from harness.methods import METHODS, Workload
 from harness.models.shape import ModelShape
 from harness.training.optimizer_options import state_bytes
-from harness.training.spec import DEFAULT_TOKEN_BUDGET
 
-CONTEXT_BYTES = 1.0e9
-"""What the driver's context and the allocator's fragments take of a GPU."""
-LOGITS_CHUNK = 1024
-"""Label positions whose logits are in memory at once."""
-LOGIT_BYTES = 10
-"""Logits in half precision and in fp32, and their gradient."""
 ITEM_BYTES = 150
 """Size of a scored item in its parquet file, compressed."""
 
@@ -99,64 +85,6 @@ def scoring_flops(shape: ModelShape, tokens: ScoringTokens) -> float:
     attention = 4.0 * shape.query_size * shape.num_hidden_layers * tokens.pairs
     logits = 2.0 * _head_weights(shape) * (tokens.scored + tokens.new_tokens)
     return per_token * passed + logits + attention
-
-
-def weight_bytes(precision: str) -> int:
-    """Bytes of a frozen weight."""
-    return 4 if precision == "fp32" else 2
-
-
-def activation_bytes(cell: Cell, precision: str) -> float:
-    """What one token keeps in memory until the backward pass is through."""
-    shape, work = cell.model.shape, workload(cell)
-    sizes = 18 * shape.hidden_size + 6 * shape.intermediate_size
-    if work.trains_base:
-        # The inputs of the linear layers too, of which their gradients are made.
-        sizes += 4 * shape.hidden_size + 2 * shape.intermediate_size
-    # Below the first adapted layer nothing is kept but the hidden states that pass through.
-    layers = _backward_layers(work, shape)
-    return weight_bytes(precision) / 2 * (layers * sizes + 2 * shape.hidden_size)
-
-
-def tokens_of_pass(cell: Cell, mean_length: float) -> float:
-    """Tokens of a forward pass in training: the budget, or a whole batch if smaller."""
-    train = cell.train
-    assert train is not None
-    batch = train.batch_size * mean_length / cell.gpus_per_cell
-    budget = train.token_budget or DEFAULT_TOKEN_BUDGET["cuda"]
-    return max(min(batch, float(budget)), float(train.max_length))
-
-
-def training_bytes(cell: Cell, precision: str, tokens: float) -> float:
-    """Peak on each GPU while a cell is trained, with so many tokens in a forward pass.
-
-    `precision` is that of the frozen base; `tokens_of_pass` gives the tokens.
-    """
-    shape, gpus = cell.model.shape, cell.gpus_per_cell
-    total, trained = shape.num_parameters, trained_parameters(cell)
-    quantization = cell.train.base_quantization if cell.train else None
-    optimizer = cell.train.optimizer if cell.train else None
-    weights = float(memory_bytes(total, trained, quantization=quantization, optimizer=optimizer))
-    if precision == "fp32":
-        weights += 2.0 * max(0, total - trained)
-    if workload(cell).trains_base and gpus == 1:
-        weights += 0 if precision == "fp32" else 2 * trained  # autocast's copies
-    elif workload(cell).trains_base:
-        # Each GPU keeps its share, and two layers and the embeddings gathered.
-        weights = weights / gpus + 4.0 * (2 * _layer_weights(shape) + _head_weights(shape))
-    activations = activation_bytes(cell, precision) * tokens
-    logits = LOGITS_CHUNK * shape.vocab_size * LOGIT_BYTES
-    return weights + activations + logits + CONTEXT_BYTES
-
-
-def scoring_bytes(cell: Cell, precision: str) -> float:
-    """Peak on a GPU while a cell is scored: weights, one pass, and its logits."""
-    shape, trained = cell.model.shape, trained_parameters(cell)
-    weights = weight_bytes(precision) * max(0, shape.num_parameters - trained) + 4.0 * trained
-    width = 12 * shape.hidden_size + 6 * shape.intermediate_size
-    keys = 2 * weight_bytes(precision) * shape.num_hidden_layers * shape.key_value_size
-    logits = shape.vocab_size * LOGIT_BYTES * MAX_SCORED_FRACTION
-    return weights + SCORING_BUDGET * (width + keys + logits) + CONTEXT_BYTES
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from harness.estimate import compute, pictures
+from harness.estimate import compute, memory, pictures
 from harness.estimate.gpus import Gpu, find_gpu
 from harness.estimate.lengths import TrainingTokens
 from harness.estimate.needs import Need, find_needs
@@ -54,6 +54,8 @@ class CellEstimate:
     gpus: int
     peak_bytes: float | None
     """On each GPU."""
+    host_bytes: float
+    """Of the host's memory, all of its processes."""
     fits: bool | None
     precision: str
     note: str | None = None
@@ -199,10 +201,10 @@ def estimate_cell(
     if train_flops is not None and peak is not None:
         training_seconds = train_flops / (peak * gpu.sustained_share) / gpus
     idle = state.trained and not state.missing
-    memory = 0.0 if idle else _peak_bytes(state, precision, tokens)
-    fits = None if memory is None else memory <= gpu.memory_bytes
-    if memory is not None and not fits:
-        fits, note = _smaller_passes(state, precision, gpu, memory)
+    needed = 0.0 if idle else _peak_bytes(state, precision, tokens)
+    fits = None if needed is None else needed <= gpu.memory_bytes
+    if needed is not None and not fits:
+        fits, note = _what_fits(state, precision, gpu, needed, tokens)
         notes.append(note)
     load_seconds = _model_bytes(cell, precision) / LOAD_BYTES_PER_SECOND
     if tokens is not None:
@@ -220,7 +222,8 @@ def estimate_cell(
         scoring_seconds=_scoring_seconds(cell, scored, gpu, precision),
         other_seconds=0.0 if idle else START_SECONDS + load_seconds,
         gpus=gpus,
-        peak_bytes=memory,
+        peak_bytes=needed,
+        host_bytes=0.0 if idle else memory.host_bytes(cell, trained=state.trained),
         fits=fits,
         precision=precision,
         note="; ".join(notes) or None,
@@ -278,30 +281,37 @@ def _scoring_flops(cell: Cell, scored: Sequence[ScoringTokens]) -> float:
 
 
 def _peak_bytes(state: CellState, precision: str, tokens: TrainingTokens | None) -> float | None:
-    scoring = compute.scoring_bytes(state.cell, precision) + pictures.encoder_bytes(state.cell)
+    scoring = memory.scoring_bytes(state.cell, precision) + pictures.encoder_bytes(state.cell)
     if state.trained:
         return scoring
     if tokens is None:
         return None
-    passed = compute.tokens_of_pass(state.cell, tokens.tokens / tokens.rows)
-    return max(scoring, compute.training_bytes(state.cell, precision, passed))
+    fullest = memory.fullest_pass(state.cell, tokens)
+    return max(scoring, memory.training_bytes(state.cell, precision, fullest))
 
 
-def _smaller_passes(state: CellState, precision: str, gpu: Gpu, memory: float) -> tuple[bool, str]:
-    """Whether a cell that needs more than a GPU has fits with fewer tokens at once."""
+def _what_fits(
+    state: CellState, precision: str, gpu: Gpu, needed: float, tokens: TrainingTokens | None
+) -> tuple[bool, str]:
+    """Whether a cell that needs more than a GPU has fits with smaller passes; and what would."""
     cell = state.cell
-    needs = f"needs {memory / 1e9:,.0f} GB, {gpu.title} has {gpu.memory_gb:g}"
-    scores = compute.scoring_bytes(cell, precision) <= gpu.memory_bytes
-    if cell.train is not None and not state.trained and scores:
-        room = gpu.memory_bytes - compute.training_bytes(cell, precision, 0)
-        tokens = int(room / compute.activation_bytes(cell, precision))
-        if tokens >= cell.train.max_length:
-            return True, f"{needs}: fits with at most {tokens:,} tokens in a forward pass"
-    return False, f"{needs}: does not fit"
+    needs = f"needs {needed / 1e9:,.0f} GB, {gpu.title} has {gpu.memory_gb:g}"
+    if state.trained or tokens is None or cell.train is None:
+        return False, f"{needs}: does not fit"
+    if memory.scoring_bytes(cell, precision) > gpu.memory_bytes:
+        return False, f"{needs}: its scoring does not fit"
+    ways = list(memory.ways_to_fit(cell, precision, gpu, tokens))
+    if not ways:
+        return False, f"{needs}: does not fit"
+    by_itself = ways[0].startswith("token_budget")
+    chosen = " (chosen by the cell where none is set)" if by_itself else ""
+    return by_itself, f"{needs}; it fits with {ways[0]}{chosen}" + "".join(
+        f", or {way}" for way in ways[1:]
+    )
 
 
 def _model_bytes(cell: Cell, precision: str) -> int:
-    return compute.weight_bytes(precision) * cell.model.shape.num_parameters
+    return (4 if precision == "fp32" else 2) * cell.model.shape.num_parameters
 
 
 def _weakest(counts: Sequence[TrainingTokens | ScoringTokens | None]) -> str:

@@ -6,10 +6,11 @@ per head, and no tanh on it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.errors import MethodError
-from harness.methods.method import Method
+from harness.methods.method import Method, Workload
 from harness.methods.zero_init.options import PAPER_PROMPTS, PromptOptions, prompt_workload
 from harness.models.adapters import insert_adapter
 from harness.models.shape import ModelShape, shape_of
@@ -90,6 +91,22 @@ def check_family(shape: ModelShape) -> None:
         )
 
 
+def adaption_prompt_workload(shape: ModelShape, options: AdaptionPromptOptions) -> Workload:
+    """The prompt workload's; the queries are projected again, and kept with the scores.
+
+    Of a score are kept the softmax in fp32 and, in the compute precision, what goes in and out.
+    """
+    work = prompt_workload(shape, options)
+    assert work.adapted_layers is not None
+    scores = work.adapted_layers * shape.num_attention_heads * options.prompt_length
+    return replace(
+        work,
+        kept_values=work.adapted_layers * shape.query_size + 2 * scores,
+        kept_floats=2 * scores,
+        kept_by_sequence=0,
+    )
+
+
 ADAPTION_PROMPT = Method(
     name="adaption-prompt",
     title="LLaMA-Adapter (PEFT variant)",
@@ -97,5 +114,5 @@ ADAPTION_PROMPT = Method(
     recipe=PAPER_PROMPTS,
     apply=apply_adaption_prompt,
     count_parameters=count_adaption_prompt,
-    workload=prompt_workload,
+    workload=adaption_prompt_workload,
 )

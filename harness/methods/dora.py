@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
 
 from harness.methods.lora import LoraOptions, apply_lora, count_lora, lora_workload
-from harness.methods.method import Method
+from harness.methods.method import Method, Workload
 from harness.methods.targets import LLAMA_LINEAR, Targets, target_sizes
 from harness.models.shape import ModelShape
 
@@ -45,6 +46,21 @@ def count_dora(shape: ModelShape, options: DoraOptions) -> int:
     return count_lora(shape, options) + shape.num_hidden_layers * outputs
 
 
+def dora_workload(shape: ModelShape, options: DoraOptions) -> Workload:
+    """LoRA's; of each target two outputs are kept, the base's and LoRA's, for the magnitudes.
+
+    The norm of a target's weights with the added product takes three matrices of its size in fp32.
+    """
+    sizes = target_sizes(shape, options.targets)
+    outputs = shape.num_hidden_layers * sum(size[1] for size in sizes)
+    work = lora_workload(shape, options)
+    return replace(
+        work,
+        kept_values=work.kept_values + 2 * outputs,
+        transient_bytes=3 * 4.0 * max(size[0] * size[1] for size in sizes),
+    )
+
+
 DORA = Method(
     name="dora",
     title="DoRA",
@@ -52,5 +68,5 @@ DORA = Method(
     recipe=DORA_ALPACA,
     apply=functools.partial(apply_lora, use_dora=True),
     count_parameters=count_dora,
-    workload=lora_workload,
+    workload=dora_workload,
 )

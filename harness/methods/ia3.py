@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.methods.lora import ALPACA_LORA
-from harness.methods.method import Method, MethodOptions
+from harness.methods.method import Method, MethodOptions, Workload
 from harness.methods.targets import FEED_FORWARD_OUTPUTS, Targets, check_layers, target_sizes
 from harness.models.adapters import insert_adapter
 from harness.models.shape import ModelShape
@@ -59,6 +59,17 @@ def count_ia3(shape: ModelShape, options: Ia3Options) -> int:
     return shape.num_hidden_layers * sum(scaled)
 
 
+def ia3_workload(shape: ModelShape, options: Ia3Options) -> Workload:
+    """What is rescaled is kept for the scales' gradients: outputs in the compute precision, the
+    inputs of a feed-forward network's last layer in fp32.
+    """
+    sizes = dict(zip(options.targets, target_sizes(shape, options.targets), strict=True))
+    inner = sum(size[0] for name, size in sizes.items() if name in FEED_FORWARD_OUTPUTS)
+    outer = sum(size[1] for name, size in sizes.items() if name not in FEED_FORWARD_OUTPUTS)
+    layers = shape.num_hidden_layers
+    return Workload(kept_values=layers * outer, kept_floats=layers * inner)
+
+
 IA3 = Method(
     name="ia3",
     title="(IA)³",
@@ -66,4 +77,5 @@ IA3 = Method(
     recipe=IA3_RATE,
     apply=apply_ia3,
     count_parameters=count_ia3,
+    workload=ia3_workload,
 )

@@ -112,9 +112,18 @@ def count_lora(shape: ModelShape, options: LoraOptions) -> int:
 
 
 def lora_workload(shape: ModelShape, options: LoraOptions) -> Workload:
-    """Every token passes the two added matrices of each target."""
-    added = count_lora(shape, options)
-    return Workload(added_weights=added, shares_prefix=not options.dropout)
+    """Every token passes the two added matrices of each target.
+
+    Of a target's input are kept what is multiplied, cast to the compute precision, and with dropout
+    the mask, in fp32.
+    """
+    inputs = shape.num_hidden_layers * sum(size[0] for size in target_sizes(shape, options.targets))
+    return Workload(
+        added_weights=count_lora(shape, options),
+        shares_prefix=not options.dropout,
+        kept_values=inputs,
+        kept_floats=inputs if options.dropout else 0,
+    )
 
 
 LORA = Method(

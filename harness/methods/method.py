@@ -65,6 +65,16 @@ class Workload:
     shares_prefix: bool = True
     """Whether the template's shared prefix can be computed once for several rows: not with dropout,
     which draws anew for each row, nor behind virtual tokens."""
+    kept_values: float = 0.0
+    """Values in the compute precision that its additions keep of each token until the backward
+    pass, over all layers."""
+    kept_floats: float = 0.0
+    """Such values that are kept in fp32, in any precision."""
+    kept_by_sequence: float = 0.0
+    """Values in the compute precision that are kept for each sequence, beside those of its tokens,
+    over all layers."""
+    transient_bytes: float = 0.0
+    """What its additions make at once of a layer, whatever the number of tokens."""
 
 
 class TelemetryCallback(Protocol):

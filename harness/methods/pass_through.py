@@ -310,7 +310,31 @@ def peft_workload(shape: ModelShape, options: PeftOptions) -> Workload:
         return Workload(virtual_keys=tokens, virtual_tokens=tokens, shares_prefix=False)
     dropout = any(value for name, value in options.settings.items() if name.endswith("dropout"))
     dropout |= options.peft_type == "PVERA"  # whose noise is each row's own, too
-    return Workload(added_weights=count_peft(shape, options), shares_prefix=not dropout)
+    return Workload(
+        added_weights=count_peft(shape, options),
+        shares_prefix=not dropout,
+        **_kept(shape, options, dropout=dropout),
+    )
+
+
+def _kept(shape: ModelShape, options: PeftOptions, *, dropout: bool) -> dict[str, float]:
+    """What a type keeps of each token, as LoRA does of its targets' inputs; types that are not
+    LoRA's also rescale or rotate outputs, of which two are counted, as for DoRA.
+    """
+    named = _settings_on(shape, options).get("target_modules")
+    sizes = [
+        size
+        for name, size in shape.linear_layers.items()
+        if not isinstance(named, list) or name in named
+    ]
+    if options.peft_type == "LN_TUNING":
+        sizes = []
+    inputs, outputs = (shape.num_hidden_layers * sum(size[end] for size in sizes) for end in (0, 1))
+    plain = options.peft_type == "LORA" and not options.settings.get("use_dora")
+    return {
+        "kept_values": inputs + (0 if plain else 2 * outputs),
+        "kept_floats": inputs if dropout else 0,
+    }
 
 
 PEFT = Method(

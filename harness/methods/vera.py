@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from harness.methods.method import Method, MethodOptions
+from harness.methods.method import Method, MethodOptions, Workload
 from harness.methods.targets import LLAMA_LINEAR, Targets, check_layers, target_sizes
 from harness.models.adapters import insert_adapter
 from harness.models.shape import ModelShape
@@ -74,6 +74,20 @@ def count_vera(shape: ModelShape, options: VeraOptions) -> int:
     return shape.num_hidden_layers * sum(options.rank + outputs for _, outputs in sizes)
 
 
+def vera_workload(shape: ModelShape, options: VeraOptions) -> Workload:
+    """Every token passes the shared pair behind each target; what is scaled is kept: the outputs in
+    the compute precision, the rank's in that, in fp32, and cast again.
+    """
+    sizes = target_sizes(shape, options.targets)
+    outputs, ranks = sum(size[1] for size in sizes), options.rank * len(sizes)
+    layers = shape.num_hidden_layers
+    return Workload(
+        added_weights=layers * options.rank * sum(sum(size) for size in sizes),
+        kept_values=layers * (outputs + 2 * ranks),
+        kept_floats=layers * ranks,
+    )
+
+
 VERA = Method(
     name="vera",
     title="VeRA",
@@ -81,4 +95,5 @@ VERA = Method(
     recipe=VERA_ALPACA,
     apply=apply_vera,
     count_parameters=count_vera,
+    workload=vera_workload,
 )

@@ -117,6 +117,9 @@ class TrainResult:
     is none, and in records of older versions."""
     chat_template_sha256: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """SHA-256 of the tokenizer's chat template, where the rows were put into it."""
+    token_budget: Count | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Most tokens of a forward pass at its end, where the device's memory held fewer than are set
+    or than are the default; absent where it held those."""
     gradient_checkpointing: bool = Field(default=False, exclude_if=lambda value: not value)
     """Whether layers were computed again in the backward pass; absent where they were not."""
     attention: str | None = Field(default=None, exclude_if=lambda value: value is None)

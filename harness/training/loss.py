@@ -58,6 +58,11 @@ class PaddedBatch:
     """(B,), each sequence's place in `pictures`, their number for none; None where there are
     none."""
 
+    @property
+    def num_tokens(self) -> int:
+        """Rows of every linear layer, padding counted."""
+        return self.input_ids_BT.numel()
+
 
 MicroBatch = PackedRow | PaddedBatch
 
@@ -88,6 +93,8 @@ class ResponseLoss(nn.Module):
         self.pictures = pictures
         self.gradient_checkpointing = gradient_checkpointing
         self.path = path
+        self.largest_pass = 0
+        """The most tokens of a micro-batch so far, padding counted."""
         self.refusal = packing_refusal(model)
         """Why the model is given padded batches; None where it is given packed rows."""
         self.attention = None if self.refusal else register_packed(base_model(model))
@@ -114,19 +121,23 @@ class ResponseLoss(nn.Module):
         if not sequences:
             return
         share = share and shares_prefixes(self.model)
+        batches: Iterator[MicroBatch]
         for alike in group_by_frequencies(self.model, self._positions, sequences):
             if self.refusal:
-                yield from padded_batches(
+                batches = padded_batches(
                     alike, token_budget, pad_token_id=pad_token_id, device=device
                 )
             else:
-                yield from packed_rows(
+                batches = packed_rows(
                     alike,
                     token_budget=token_budget,
                     share=share,
                     device=device,
                     varlen=self.path == "varlen",
                 )
+            for batch in batches:
+                self.largest_pass = max(self.largest_pass, batch.num_tokens)
+                yield batch
 
     def _positions(self, sequence: TokenSequence) -> int:
         """The positions that a sequence takes where it goes through the model alone."""

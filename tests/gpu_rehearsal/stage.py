@@ -127,6 +127,14 @@ def examples(count: int, max_length: int) -> list[Example]:
     return tokenize([rows()[row] for row in order], tokenizer(), max_length)
 
 
+def options_of(method: str, shape: ModelShape, **options: Any) -> Any:
+    """Returns a method's default options; a shallow model is adapted in all its layers."""
+    known = METHODS[method].options
+    if "num_layers" in known.model_fields and shape.num_hidden_layers < 32:
+        options = {"num_layers": shape.num_hidden_layers} | options
+    return known(**options)
+
+
 def apply(method: str, model: Any, shape: ModelShape, *, cards: int = 1, **options: Any) -> Any:
     """Applies a method as a cell of `cards` does; a shallow model is adapted in all its layers.
 
@@ -134,9 +142,7 @@ def apply(method: str, model: Any, shape: ModelShape, *, cards: int = 1, **optio
         The adapted model, the method, and its training hook.
     """
     entry = METHODS[method]
-    if "num_layers" in entry.options.model_fields and shape.num_hidden_layers < 32:
-        options = {"num_layers": shape.num_hidden_layers} | options
-    chosen = entry.options(**options)
+    chosen = options_of(method, shape, **options)
     model = entry.apply_on(cards, model, chosen, 0)
     return model, entry, entry.hook_of(model, chosen)
 

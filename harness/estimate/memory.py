@@ -1,0 +1,145 @@
+"""What a cell needs of a GPU's and of the host's memory, and what would fit where it does not.
+
+`harness.cell.memory_model` says what a pass of so many tokens takes; here stands which pass is the
+fullest that a training meets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from harness.cell.memory_model import (
+    WORKER_BYTES,
+    TokenPass,
+    Training,
+    gathered_bytes,
+    scoring_peak,
+)
+from harness.estimate.gpus import Gpu
+from harness.estimate.lengths import TrainingTokens
+from harness.grid.schema import Cell
+from harness.methods.method import Workload
+from harness.training.spec import DEFAULT_TOKEN_BUDGET
+
+DEVIATIONS = 4.0
+"""The fullest of some thousand optimizer batches lies so many standard deviations above the mean:
+3.5 for normal ones, and lengths have a longer tail."""
+RANKS = (2, 4, 8)
+"""Numbers of GPUs that one machine has."""
+
+
+def fullest_pass(cell: Cell, tokens: TrainingTokens, ranks: int | None = None) -> TokenPass:
+    """The fullest forward pass that a training meets on one GPU.
+
+    Batches differ in their number of tokens, by the deviation of a sum of lengths. A batch of more
+    nodes than the budget takes several passes, all about as long; so the fullest is as long as the
+    budget where some batch has just as many nodes, or just a multiple.
+
+    Args:
+        cell: a trained one.
+        tokens: of one pass over its rows.
+        ranks: GPUs that train it; None: as many as it asks for.
+    """
+    train, work = cell.train, _workload(cell)
+    assert train is not None
+    rows, gpus = max(1, tokens.rows), cell.gpus_per_cell if ranks is None else ranks
+    mean = tokens.tokens / rows
+    deviation = math.sqrt(max(0.0, tokens.squares / rows - mean**2) * train.batch_size)
+    shared = tokens.shared_prefix / rows if work.shares_prefix else 0.0
+    node = max(1.0, mean - shared + work.virtual_tokens)
+    total = train.batch_size * node
+    highest = (total + DEVIATIONS * deviation) / gpus
+    lowest = (total - DEVIATIONS * deviation) / gpus
+    # Each GPU gets whole sequences, and one that is cut at the maximal length may be among them.
+    highest = max(highest, min(float(train.max_length), mean + DEVIATIONS * deviation))
+    budget = float(train.token_budget or max(DEFAULT_TOKEN_BUDGET["cuda"], train.max_length))
+    nodes = min(highest, budget)
+    if highest > budget:
+        passes = math.floor(highest / budget)
+        nodes = budget if passes * budget >= lowest else highest / (passes + 1)
+    return TokenPass(
+        nodes=nodes,
+        slots=nodes * (mean + work.virtual_tokens) / node,
+        labels=nodes * tokens.labels / rows / node,
+        sequences=nodes / node,
+        several=highest > budget,
+    )
+
+
+def _workload(cell: Cell) -> Workload:
+    return Training.of(cell, "bf16").work
+
+
+def training_bytes(cell: Cell, precision: str, tokens: TokenPass) -> float:
+    """Peak on each GPU while a cell is loaded, sharded and trained, with passes up to this one."""
+    return Training.of(cell, precision).peak_bytes(tokens)
+
+
+def scoring_bytes(cell: Cell, precision: str) -> float:
+    """Peak on a GPU while a cell is scored."""
+    return scoring_peak(Training.of(cell, precision, ranks=1))
+
+
+def host_bytes(cell: Cell, *, trained: bool = False) -> float:
+    """What a cell needs of the host's memory: its processes, and a checkpoint being written.
+
+    Weights go straight to a GPU; what is trained is gathered on the host, with the optimizer's
+    state, by the first of its processes.
+    """
+    if cell.train is None or trained:
+        return WORKER_BYTES
+    training = Training.of(cell, "bf16")
+    return training.ranks * WORKER_BYTES + gathered_bytes(training)
+
+
+def ways_to_fit(cell: Cell, precision: str, gpu: Gpu, tokens: TrainingTokens) -> Iterator[str]:
+    """What makes a cell fit that needs more than a GPU has, the cheapest first.
+
+    Smaller passes cost nothing but some speed, computing layers again a third of it, more GPUs
+    their price; a quantised base is another cell.
+    """
+    assert cell.train is not None
+    training, like = Training.of(cell, precision), fullest_pass(cell, tokens)
+    if (budget := _budget(training, like, gpu, cell)) is not None:
+        yield f"token_budget: {budget:,}"
+    if not training.checkpointing:
+        again = replace(training, checkpointing=True)
+        if (found := _with_budget("gradient_checkpointing: true", again, like, gpu, cell)) is not None:
+            yield found
+    if training.work.trains_base:
+        for ranks in RANKS:
+            if ranks <= cell.gpus_per_cell:
+                continue
+            more, share = replace(training, ranks=ranks), fullest_pass(cell, tokens, ranks)
+            found = _with_budget(f"gpus_per_cell: {ranks}", more, share, gpu, cell)
+            if found is not None:
+                yield found
+                break
+        return
+    for quantization in ("int8", "nf4"):
+        if training.quantization in (quantization, "nf4"):
+            continue
+        smaller = replace(training, quantization=quantization)
+        named = f"base_quantization: {quantization}"
+        if (found := _with_budget(named, smaller, like, gpu, cell)) is not None:
+            yield f"{found} (another cell)"
+            break
+
+
+def _with_budget(
+    named: str, training: Training, like: TokenPass, gpu: Gpu, cell: Cell
+) -> str | None:
+    """A way to fit by its name, with the budget that it needs, if any."""
+    if training.peak_bytes(like) <= gpu.memory_bytes:
+        return named
+    budget = _budget(training, like, gpu, cell)
+    return None if budget is None else f"{named} with token_budget: {budget:,}"
+
+
+def _budget(training: Training, like: TokenPass, gpu: Gpu, cell: Cell) -> int | None:
+    """The token budget that fits; None where it would be below the longest sequence."""
+    assert cell.train is not None
+    found = int(training.largest_pass(gpu.memory_bytes, like)) // 64 * 64
+    return found if found >= cell.train.max_length else None
