@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 
-from harness.cell.memory import memory_bytes
+from harness.cell.memory_model import Training
 from harness.cell.settings import CellContext
 from harness.errors import TrainingError
 from harness.grid.schema import Cell
-from harness.methods import METHODS
 from harness.models.devices import free_memory
 from harness.records.nvidia_smi import users_of
 
@@ -18,21 +17,13 @@ PATIENCE_SECONDS = 10.0
 
 def least_bytes(cell: Cell, *, trained: bool) -> float:
     """Bytes of weights, gradients and the optimizer's state on each GPU, activations apart; of the
-    weights alone where the cell is trained already."""
-    shape, added = cell.model.shape, METHODS[cell.method].count_parameters
+    weights alone where the cell is trained already. Where the precision is that of the GPU, half
+    precision is assumed."""
+    setting = cell.train.precision if cell.train else "auto"
+    training = Training.of(cell, "fp32" if setting == "fp32" else "bf16")
     if cell.train is None or trained:
-        return memory_bytes(
-            shape.num_parameters,
-            0,
-            quantization=cell.train.base_quantization if cell.train else None,
-        )
-    return memory_bytes(
-        shape.num_parameters,
-        added(shape, cell.options),
-        num_devices=cell.gpus_per_cell,
-        quantization=cell.train.base_quantization,
-        optimizer=cell.train.optimizer,
-    )
+        return training.weight_bytes()
+    return training.least_bytes()
 
 
 def who_uses(uuid: str | None) -> str:

@@ -162,7 +162,7 @@ def check_memory(context: CellContext) -> None:
     import torch
 
     training = _training(context)
-    needed = max(training.loading_bytes(), training.weights_and_optimizer())
+    needed = training.least_bytes()
     gpu = torch.cuda.get_device_properties(device).total_memory
     if needed > gpu:
         ways = "take a larger GPU"

@@ -158,6 +158,14 @@ class Training:
         unit = 4.0 * max(self.layer_weights, 2 * self.embedding_weights)
         return whole + max(2.0 * self.embedding_weights, unit / self.ranks)
 
+    def weight_bytes(self) -> float:
+        """Weights alone, as a trained cell is loaded to be scored: what was trained is fp32."""
+        return self.frozen_bytes() + 4.0 * self.trained
+
+    def least_bytes(self) -> float:
+        """What every training of it needs of a GPU, however small its passes."""
+        return max(self.loading_bytes(), self.weights_and_optimizer())
+
     def copies_bytes(self) -> float:
         """Copies of trained weights: autocast keeps one in half precision of every matrix for the
         backward pass; FSDP gathers two layers and, for the whole pass, embeddings and head."""
@@ -167,9 +175,7 @@ class Training:
             return self.value_bytes * (2.0 * self.layer_weights + 2 * self.embedding_weights)
         if self.precision == "fp32":
             return 0.0
-        return 2.0 * (
-            self.shape.num_hidden_layers * self.layer_weights + self.embedding_weights
-        )
+        return 2.0 * (self.shape.num_hidden_layers * self.layer_weights + self.embedding_weights)
 
     def layer_bytes(self, tokens: TokenPass) -> float:
         """What autograd keeps of one decoder layer, the method's additions apart.
@@ -204,6 +210,8 @@ class Training:
         layers = shape.num_hidden_layers if work.adapted_layers is None else work.adapted_layers
         added = (e * work.kept_values + 4 * work.kept_floats) * tokens.nodes
         added += e * work.kept_by_sequence * tokens.sequences
+        if e == 2:
+            added += e * work.kept_copies
         ends = 2 * e * shape.hidden_size * tokens.nodes  # embeddings, and the last hidden states
         whole = layers * self.layer_bytes(tokens) + added
         if not self.checkpointing:
@@ -268,18 +276,21 @@ def scaled(tokens: TokenPass, nodes: float) -> TokenPass:
     )
 
 
-def scoring_peak(training: Training) -> float:
+def scoring_peak(training: Training, token_budget: int = SCORING_BUDGET) -> float:
     """Peak of a GPU while a cell is scored: weights, one pass, its keys and values, and the logits.
 
     In a pass nothing is kept but keys and values; a layer holds its hidden states, its norms' in
-    fp32, and the inner tensors of its feed-forward network.
+    fp32, and the inner tensors of its feed-forward network. What is generated beside, as many
+    responses at once as the memory holds, is not counted.
+
+    Args:
+        token_budget: tokens of a pass; it is halved where memory runs out.
     """
     shape, e = training.shape, training.value_bytes
-    trained = 4.0 * training.trained
     width = 12 * shape.hidden_size + 3 * e * shape.intermediate_size
     keys = 2 * e * shape.num_hidden_layers * shape.key_value_size
     logits = shape.vocab_size * LOGIT_BYTES * MAX_SCORED_FRACTION
-    return training.frozen_bytes() + trained + SCORING_BUDGET * (width + keys + logits) + CONTEXT_BYTES
+    return training.weight_bytes() + token_budget * (width + keys + logits) + CONTEXT_BYTES
 
 
 def gathered_bytes(training: Training) -> float:

@@ -251,6 +251,14 @@ def _estimate_lines(grid_name: str, found: GridEstimate) -> Iterator[str]:
         size = f", {need.bytes / 1e9:,.0f} GB" if need.bytes else ""
         access = f"; {need.access}" if need.access else ""
         yield f"  {need.kind} {need.name}{size}{access}"
+    if found.cells:
+        largest = max(found.cells, key=lambda cell: cell.host_bytes)
+        yield (
+            f"memory of the machine: {_gb(largest.host_bytes)} for {largest.label}, more than for "
+            "any other"
+            if len(found.cells) > 1
+            else f"memory of the machine: {_gb(largest.host_bytes)}"
+        )
     disk, short = found.disk, "" if found.disk.suffices else ": NOT ENOUGH"
     yield (
         f"disk: {_gb(disk.results)} results, {_gb(disk.checkpoints)} checkpoints while training, "

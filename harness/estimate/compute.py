@@ -61,7 +61,7 @@ def training_flops(work: Workload, shape: ModelShape, tokens: TrainingTokens) ->
     """Operations of one pass over the training rows, shared prefixes computed once."""
     below, above = shape.num_hidden_layers, _backward_layers(work, shape)
     per_token = 2.0 * _layer_weights(shape) * (below + above * (2 if work.trains_base else 1))
-    per_token += 6.0 * work.added_weights
+    per_token += 6.0 * work.added_weights + 4.0 * work.frozen_weights
     per_label = 2.0 * _head_weights(shape) * (3 if work.trains_base else 2)
     pairs = tokens.squares / 2 + work.virtual_keys * tokens.tokens
     attention = 4.0 * shape.query_size * (below + 2 * above) * pairs

@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from harness.cell.memory_model import Training
 from harness.estimate import compute, memory, pictures
 from harness.estimate.gpus import Gpu, find_gpu
 from harness.estimate.lengths import TrainingTokens
@@ -296,18 +297,17 @@ def _what_fits(
     """Whether a cell that needs more than a GPU has fits with smaller passes; and what would."""
     cell = state.cell
     needs = f"needs {needed / 1e9:,.0f} GB, {gpu.title} has {gpu.memory_gb:g}"
-    if state.trained or tokens is None or cell.train is None:
-        return False, f"{needs}: does not fit"
-    if memory.scoring_bytes(cell, precision) > gpu.memory_bytes:
-        return False, f"{needs}: its scoring does not fit"
-    ways = list(memory.ways_to_fit(cell, precision, gpu, tokens))
+    alone = Training.of(cell, precision, ranks=1)
+    if state.trained or cell.train is None:
+        fits = memory.scoring_fits(alone, gpu)
+        return fits, f"{needs}: " + ("scored in smaller passes" if fits else "does not fit")
+    ways = [] if tokens is None else list(memory.ways_to_fit(cell, precision, gpu, tokens))
     if not ways:
         return False, f"{needs}: does not fit"
-    by_itself = ways[0].startswith("token_budget")
-    chosen = " (chosen by the cell where none is set)" if by_itself else ""
-    return by_itself, f"{needs}; it fits with {ways[0]}{chosen}" + "".join(
-        f", or {way}" for way in ways[1:]
-    )
+    smaller = ways[0].startswith("train.token_budget")
+    if smaller and cell.train.token_budget is None:
+        ways[0] += " (chosen by the cell itself)"
+    return smaller, f"{needs}: fits with {', or '.join(ways)}"
 
 
 def _model_bytes(cell: Cell, precision: str) -> int:

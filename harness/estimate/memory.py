@@ -26,6 +26,9 @@ from harness.training.spec import DEFAULT_TOKEN_BUDGET
 DEVIATIONS = 4.0
 """The fullest of some thousand optimizer batches lies so many standard deviations above the mean:
 3.5 for normal ones, and lengths have a longer tail."""
+LEAST_SCORING_BUDGET = 512
+"""Tokens of a pass in scoring with which it still goes on: it halves its own where memory is full.
+"""
 RANKS = (2, 4, 8)
 """Numbers of GPUs that one machine has."""
 
@@ -50,7 +53,8 @@ def fullest_pass(cell: Cell, tokens: TrainingTokens, ranks: int | None = None) -
     shared = tokens.shared_prefix / rows if work.shares_prefix else 0.0
     node = max(1.0, mean - shared + work.virtual_tokens)
     total = train.batch_size * node
-    highest = (total + DEVIATIONS * deviation) / gpus
+    most = train.batch_size * (train.max_length + work.virtual_tokens)
+    highest = min(total + DEVIATIONS * deviation, most) / gpus
     lowest = (total - DEVIATIONS * deviation) / gpus
     # Each GPU gets whole sequences, and one that is cut at the maximal length may be among them.
     highest = max(highest, min(float(train.max_length), mean + DEVIATIONS * deviation))
@@ -66,6 +70,13 @@ def fullest_pass(cell: Cell, tokens: TrainingTokens, ranks: int | None = None) -
         sequences=nodes / node,
         several=highest > budget,
     )
+
+
+def sequence_pass(cell: Cell) -> TokenPass:
+    """The least that a training can do with: its token budget, or one sequence of full length."""
+    assert cell.train is not None
+    tokens = float(cell.train.token_budget or cell.train.max_length)
+    return TokenPass(tokens, tokens, tokens, sequences=tokens / cell.train.max_length)
 
 
 def _workload(cell: Cell) -> Workload:
@@ -100,21 +111,19 @@ def ways_to_fit(cell: Cell, precision: str, gpu: Gpu, tokens: TrainingTokens) ->
     Smaller passes cost nothing but some speed, computing layers again a third of it, more GPUs
     their price; a quantised base is another cell.
     """
-    assert cell.train is not None
     training, like = Training.of(cell, precision), fullest_pass(cell, tokens)
-    if (budget := _budget(training, like, gpu, cell)) is not None:
-        yield f"token_budget: {budget:,}"
+    if (found := _fitting("", training, like, gpu, cell)) is not None:
+        yield found
     if not training.checkpointing:
         again = replace(training, checkpointing=True)
-        if (found := _with_budget("gradient_checkpointing: true", again, like, gpu, cell)) is not None:
+        found = _fitting("train.gradient_checkpointing: true", again, like, gpu, cell)
+        if found is not None:
             yield found
     if training.work.trains_base:
         for ranks in RANKS:
-            if ranks <= cell.gpus_per_cell:
-                continue
             more, share = replace(training, ranks=ranks), fullest_pass(cell, tokens, ranks)
-            found = _with_budget(f"gpus_per_cell: {ranks}", more, share, gpu, cell)
-            if found is not None:
+            found = _fitting(f"gpus_per_cell: {ranks}", more, share, gpu, cell)
+            if ranks > cell.gpus_per_cell and found is not None:
                 yield found
                 break
         return
@@ -122,24 +131,28 @@ def ways_to_fit(cell: Cell, precision: str, gpu: Gpu, tokens: TrainingTokens) ->
         if training.quantization in (quantization, "nf4"):
             continue
         smaller = replace(training, quantization=quantization)
-        named = f"base_quantization: {quantization}"
-        if (found := _with_budget(named, smaller, like, gpu, cell)) is not None:
+        named = f"train.base_quantization: {quantization}"
+        if (found := _fitting(named, smaller, like, gpu, cell)) is not None:
             yield f"{found} (another cell)"
             break
 
 
-def _with_budget(
-    named: str, training: Training, like: TokenPass, gpu: Gpu, cell: Cell
-) -> str | None:
-    """A way to fit by its name, with the budget that it needs, if any."""
+def _fitting(named: str, training: Training, like: TokenPass, gpu: Gpu, cell: Cell) -> str | None:
+    """A way to fit by its name, with the token budget that it needs, if any; None if it does not.
+
+    No budget is below the longest sequence.
+    """
+    assert cell.train is not None
+    if not scoring_fits(training, gpu):
+        return None
     if training.peak_bytes(like) <= gpu.memory_bytes:
         return named
-    budget = _budget(training, like, gpu, cell)
-    return None if budget is None else f"{named} with token_budget: {budget:,}"
+    budget = int(training.largest_pass(gpu.memory_bytes, like)) // 64 * 64
+    if budget < cell.train.max_length:
+        return None
+    return " and ".join(filter(None, (named, f"train.token_budget: {budget}")))
 
 
-def _budget(training: Training, like: TokenPass, gpu: Gpu, cell: Cell) -> int | None:
-    """The token budget that fits; None where it would be below the longest sequence."""
-    assert cell.train is not None
-    found = int(training.largest_pass(gpu.memory_bytes, like)) // 64 * 64
-    return found if found >= cell.train.max_length else None
+def scoring_fits(training: Training, gpu: Gpu) -> bool:
+    """Whether a cell can be scored on one GPU, in passes as small as need be."""
+    return scoring_peak(training, LEAST_SCORING_BUDGET) <= gpu.memory_bytes

@@ -92,7 +92,8 @@ def check_family(shape: ModelShape) -> None:
 
 
 def adaption_prompt_workload(shape: ModelShape, options: AdaptionPromptOptions) -> Workload:
-    """The prompt workload's; the queries are projected again, and kept with the scores.
+    """The prompt workload's; the queries are projected again, and what the prompt gives as well;
+    queries and scores are kept.
 
     Of a score are kept the softmax in fp32 and, in the compute precision, what goes in and out.
     """
@@ -101,6 +102,7 @@ def adaption_prompt_workload(shape: ModelShape, options: AdaptionPromptOptions) 
     scores = work.adapted_layers * shape.num_attention_heads * options.prompt_length
     return replace(
         work,
+        frozen_weights=2 * work.adapted_layers * shape.hidden_size * shape.query_size,
         kept_values=work.adapted_layers * shape.query_size + 2 * scores,
         kept_floats=2 * scores,
         kept_by_sequence=0,

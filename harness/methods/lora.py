@@ -114,15 +114,14 @@ def count_lora(shape: ModelShape, options: LoraOptions) -> int:
 def lora_workload(shape: ModelShape, options: LoraOptions) -> Workload:
     """Every token passes the two added matrices of each target.
 
-    Of a target's input are kept what is multiplied, cast to the compute precision, and with dropout
-    the mask, in fp32.
+    Of a target's input what is multiplied is kept, cast to the compute precision; dropout's mask is
+    drawn again in the backward pass.
     """
     inputs = shape.num_hidden_layers * sum(size[0] for size in target_sizes(shape, options.targets))
     return Workload(
         added_weights=count_lora(shape, options),
         shares_prefix=not options.dropout,
         kept_values=inputs,
-        kept_floats=inputs if options.dropout else 0,
     )
 
 

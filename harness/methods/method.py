@@ -58,6 +58,8 @@ class Workload:
     """Whether the model's own weights are trained, so that each has a gradient."""
     added_weights: int = 0
     """Weights of the added matrices that every token passes."""
+    frozen_weights: int = 0
+    """Weights of frozen matrices that every token passes beside the model's own pass."""
     virtual_keys: int = 0
     """Keys that every token attends to beside those of the text."""
     virtual_tokens: int = 0
@@ -73,6 +75,8 @@ class Workload:
     kept_by_sequence: float = 0.0
     """Values in the compute precision that are kept for each sequence, beside those of its tokens,
     over all layers."""
+    kept_copies: float = 0.0
+    """Values in the compute precision that are kept of a pass, whatever its tokens."""
     transient_bytes: float = 0.0
     """What its additions make at once of a layer, whatever the number of tokens."""
 

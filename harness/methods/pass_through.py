@@ -313,13 +313,15 @@ def peft_workload(shape: ModelShape, options: PeftOptions) -> Workload:
     return Workload(
         added_weights=count_peft(shape, options),
         shares_prefix=not dropout,
-        **_kept(shape, options, dropout=dropout),
+        kept_values=_kept_values(shape, options),
     )
 
 
-def _kept(shape: ModelShape, options: PeftOptions, *, dropout: bool) -> dict[str, float]:
-    """What a type keeps of each token, as LoRA does of its targets' inputs; types that are not
-    LoRA's also rescale or rotate outputs, of which two are counted, as for DoRA.
+def _kept_values(shape: ModelShape, options: PeftOptions) -> float:
+    """The values that a type keeps of each token, over all layers.
+
+    Like LoRA its targets' inputs; what is not plain LoRA rescales or rotates outputs as well, of
+    which two are counted, as for DoRA.
     """
     named = _settings_on(shape, options).get("target_modules")
     sizes = [
@@ -331,10 +333,7 @@ def _kept(shape: ModelShape, options: PeftOptions, *, dropout: bool) -> dict[str
         sizes = []
     inputs, outputs = (shape.num_hidden_layers * sum(size[end] for size in sizes) for end in (0, 1))
     plain = options.peft_type == "LORA" and not options.settings.get("use_dora")
-    return {
-        "kept_values": inputs + (0 if plain else 2 * outputs),
-        "kept_floats": inputs if dropout else 0,
-    }
+    return inputs + (0 if plain else 2 * outputs)
 
 
 PEFT = Method(

@@ -75,16 +75,17 @@ def count_vera(shape: ModelShape, options: VeraOptions) -> int:
 
 
 def vera_workload(shape: ModelShape, options: VeraOptions) -> Workload:
-    """Every token passes the shared pair behind each target; what is scaled is kept: the outputs in
-    the compute precision, the rank's in that, in fp32, and cast again.
+    """Every token passes the shared pair behind each target; what is scaled is kept: the rank's
+    values in fp32 and the outputs. Autocast keeps a copy of the pair for each target.
     """
     sizes = target_sizes(shape, options.targets)
-    outputs, ranks = sum(size[1] for size in sizes), options.rank * len(sizes)
-    layers = shape.num_hidden_layers
+    layers, outputs = shape.num_hidden_layers, sum(size[1] for size in sizes)
+    pairs = layers * options.rank * sum(sum(size) for size in sizes)
     return Workload(
-        added_weights=layers * options.rank * sum(sum(size) for size in sizes),
-        kept_values=layers * (outputs + 2 * ranks),
-        kept_floats=layers * ranks,
+        frozen_weights=pairs,
+        kept_values=layers * outputs,
+        kept_floats=layers * options.rank * len(sizes),
+        kept_copies=pairs,
     )
 
 

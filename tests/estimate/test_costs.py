@@ -36,7 +36,7 @@ def test_the_papers_cell_takes_24_minutes_on_an_h200(tmp_path: Path) -> None:
     (small,) = estimate([to_do(cell, tmp_path)], "t4", tmp_path).cells
     assert small.precision == "fp16"
     assert small.fits is False
-    assert "does not fit" in str(small.note)
+    assert "has 16: fits with train.gradient_checkpointing: true and" in str(small.note)
 
 
 def test_a_report_counts_the_operations_that_a_plan_does(tmp_path: Path) -> None:

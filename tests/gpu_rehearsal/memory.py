@@ -23,6 +23,8 @@ import torch
 
 from harness.cell.memory_model import CONTEXT_BYTES, TokenPass, Training
 from harness.data.instructions import Example, epoch_batches, tokenize
+from harness.estimate.compute import training_flops
+from harness.estimate.lengths import TrainingTokens
 from harness.methods import METHODS
 from harness.models.shape import ModelShape
 from harness.training import loop
@@ -58,12 +60,11 @@ def passes_of(batches: Sequence[Any]) -> list[TokenPass]:
     """Returns the sizes of micro-batches."""
     found = []
     for batch in batches:
+        nodes = slots = batch.num_tokens
         if hasattr(batch, "packing"):
-            nodes, packing = batch.num_tokens, batch.packing
-            slots = len(packing.node_of_slot_M)
-            sequences = sum(bucket.num_sequences for bucket in packing.buckets)
+            slots = len(batch.packing.node_of_slot_M)
+            sequences = sum(bucket.num_sequences for bucket in batch.packing.buckets)
         else:
-            nodes = slots = batch.input_ids_BT.numel()
             sequences = len(batch.input_ids_BT)
         found.append(TokenPass(nodes, slots, len(batch.labels), sequences, len(batches) > 1))
     return found
@@ -94,6 +95,7 @@ def track(
     if ranks > 1 and not shards:
         found["peak"] += 4.0 * found["trained"]  # DDP's buckets
     found["loading"] = found.pop("loading_peak")
+    found["batch"] = own_share(batch, ranks) if shards else batch
     return found
 
 
@@ -167,6 +169,19 @@ def planned(
     )
 
 
+def batch_tokens(examples: Sequence[Example], passes: Sequence[TokenPass]) -> TrainingTokens:
+    """Returns the tokens of a batch as a plan counts them; what its passes share is shared."""
+    learned = [one for one in examples if one.num_labels]
+    inputs = sum(len(one.token_ids) - 1 for one in learned)
+    return TrainingTokens(
+        rows=len(learned),
+        tokens=sum(len(one.token_ids) for one in learned),
+        labels=sum(one.num_labels for one in learned),
+        shared_prefix=max(0, inputs - sum(round(one.nodes) for one in passes)),
+        squares=sum(len(one.token_ids) ** 2 for one in learned),
+    )
+
+
 def compare(method: str, **asked: Any) -> dict[str, Any]:
     """Returns tracked and planned bytes of one method, size and number of ranks."""
     found = track(method, **asked)
@@ -180,6 +195,9 @@ def compare(method: str, **asked: Any) -> dict[str, Any]:
         "tracked": tracked, "training": found["peak"], "loading": found["loading"],
         "planned": model.peak_bytes(fullest), "planned_training": model.training_bytes(fullest),
         "planned_loading": model.loading_bytes(), "at_peak": found["at_peak"],
+        "planned_flops": training_flops(
+            model.work, model.shape, batch_tokens(found["batch"], found["passes"])
+        ),
         "flops": found["flops"], "tokens": found["tokens"],
     }  # fmt: skip
 
@@ -219,7 +237,8 @@ def main() -> None:
                     f"plan {plan:7.2f} GB, ratio {(plan - CONTEXT_BYTES / 1e9) / tracked:.3f} "
                     f"{'ok' if tracked <= plan <= room else 'OUT'} (training "
                     f"{row['training'] / 1e9:.2f}/{row['planned_training'] / 1e9:.2f}, loading "
-                    f"{row['loading'] / 1e9:.2f}/{row['planned_loading'] / 1e9:.2f})",
+                    f"{row['loading'] / 1e9:.2f}/{row['planned_loading'] / 1e9:.2f}); TFLOP "
+                    f"{row['flops'] / 1e12:.1f}/{row['planned_flops'] / 1e12:.1f}",
                     flush=True,
                 )
                 for site, size_ in sites[: given.top]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.estimate.compute import checkpoint_bytes, scoring_bytes, training_bytes
+from harness.estimate.memory import host_bytes, scoring_bytes, sequence_pass, training_bytes
 from harness.execution.devices import available_cores
 from harness.execution.gpu_check import build_fault, probe, probe_fault
 from harness.execution.visible import visible_gpus
@@ -19,8 +19,6 @@ from harness.records.nvidia_smi import users_of
 
 BUSY_BYTES = 1e9
 """Of a GPU's memory, above which somebody else computes there."""
-WORKER_BYTES = 1.5e9
-"""Of a worker beside weights: libraries, data, items. 0.7 GB were measured with a tiny model."""
 LEAST_FILES, LEAST_PROCESSES = 4096, 1024
 LEAST_SHARED_MEMORY = 1e9
 
@@ -151,8 +149,8 @@ def _gpu_bytes(state: CellState) -> float:
     cell = state.cell
     if cell.train is None or state.trained:
         return scoring_bytes(cell, "bf16")
-    tokens = float(cell.train.token_budget or cell.train.max_length)
-    return max(training_bytes(cell, "bf16", tokens), scoring_bytes(cell, "bf16"))
+    least = training_bytes(cell, "bf16", sequence_pass(cell))
+    return max(least, scoring_bytes(cell, "bf16"))
 
 
 def check_host_memory(context: Context) -> Iterator[Finding]:
@@ -169,11 +167,13 @@ def check_host_memory(context: Context) -> Iterator[Finding]:
     # On the CPU every worker holds the weights in fp32 and, to write a checkpoint, a copy of what
     # is trained; with GPUs weights go straight to them.
     workers = gpus or min(available_cores(), len(states))
-    each = [
-        (0 if gpus else 4.0 * s.cell.model.shape.num_parameters) + checkpoint_bytes(s.cell) / 3
-        for s in states
-    ]
-    needed = max(each) * workers + workers * WORKER_BYTES
+    needed = 0.0
+    for state in states:
+        cell = state.cell
+        at_once = max(1, workers // cell.gpus_per_cell)
+        weights = 0 if gpus else 4.0 * cell.model.shape.num_parameters * cell.gpus_per_cell
+        each = host_bytes(cell, trained=state.trained) + weights
+        needed = max(needed, at_once * each)
     said = f"{said}; {workers} workers need about {size(needed)}"
     if needed > total:
         advice = "lower --workers, or give the job more memory (`--mem`)"
