@@ -234,12 +234,12 @@ class Training:
     def backward_bytes(self, tokens: TokenPass) -> float:
         """What a layer's backward pass makes at once: gradients of the three inner tensors of the
         feed-forward network and of the hidden states; of a sharded layer its gradients in e and
-        in fp32, and those of embeddings and head."""
+        in fp32, which are reduced, and the head's."""
         shape, e = self.shape, self.value_bytes
         found = e * (3 * shape.intermediate_size + 2 * shape.hidden_size) * tokens.nodes
         found += self.work.transient_bytes
         if self.sharded:
-            found += (e + 8) * self.layer_weights + (e + 4) * self.embedding_weights
+            found += (e + 4) * self.layer_weights + e * self.embedding_weights
         if self.quantization is not None:  # a matrix in e, from 8 or 4 bits, for its product
             found += e * max(a * b for a, b in shape.linear_layers.values())
         return found

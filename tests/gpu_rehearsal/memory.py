@@ -8,6 +8,10 @@ alone, and the buckets in which DDP adds up gradients are added to what was trac
 
 from __future__ import annotations
 
+from tests.gpu_rehearsal import before_torch  # noqa: F401
+
+# isort: split
+
 import argparse
 import functools
 import json
@@ -16,9 +20,6 @@ from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
-from tests.gpu_rehearsal import card as fakecuda  # before torch
-
-# isort: split
 import torch
 
 from harness.cell.memory_model import CONTEXT_BYTES, TokenPass, Training
@@ -35,6 +36,7 @@ from harness.training.parallel import Ranks
 from harness.training.process_group import RankInfo
 from harness.training.spec import TrainSpec
 from tests.gpu_rehearsal import stage
+from tests.gpu_rehearsal.card import rehearsal
 
 
 @functools.cache
@@ -111,7 +113,7 @@ def _fitted(
         os.environ.update(RankInfo(0, ranks).environment)
         torch.distributed.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
     try:
-        with fakecuda.rehearsal(card_name) as card:
+        with rehearsal(card_name) as card:
             model, entry, hook = stage.apply(method, stage.base_model(shape, precision), shape)
             found["trained"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
             split, backward, update = (
