@@ -146,17 +146,17 @@ class Training:
     def loading_bytes(self) -> float:
         """Peak while the model is loaded and, for several GPUs, sharded.
 
-        What is trained is made fp32 tensor by tensor, from half precision on the GPU: the largest
-        one, the embeddings, is there twice. Then a layer after the other is sharded: all of the
-        weights are there, and the shard of the layer, or of the embeddings and the head.
+        What one GPU trains is made fp32 tensor by tensor: the largest one, the embeddings, is there
+        twice. Several load it in e; then one layer after the other is sharded and its shard made
+        fp32, the embeddings and the head last: see `harness.training.parallel.parallelize`.
         """
         if not self.work.trains_base:
             return self.frozen_bytes() + 4.0 * self.trained
-        whole = 4.0 * self.trained
         if not self.sharded:
-            return whole + 2.0 * self.embedding_weights
-        unit = 4.0 * max(self.layer_weights, 2 * self.embedding_weights)
-        return whole + max(2.0 * self.embedding_weights, unit / self.ranks)
+            return 4.0 * self.trained + 2.0 * self.embedding_weights
+        unit = max(self.layer_weights, 2 * self.embedding_weights)
+        moved = (self.value_bytes + 4.0 + self.value_bytes / self.ranks) * unit
+        return max(self.value_bytes * self.trained, 4.0 * self.trained / self.ranks) + moved
 
     def weight_bytes(self) -> float:
         """Weights alone, as a trained cell is loaded to be scored: what was trained is fp32."""
@@ -177,32 +177,42 @@ class Training:
             return 0.0
         return 2.0 * (self.shape.num_hidden_layers * self.layer_weights + self.embedding_weights)
 
+    @property
+    def varlen(self) -> bool:
+        """Whether attention is one variable-length call per layer and norms are fused: in bf16,
+        which the GPUs that can do so compute in. In fp16 the older GPUs are assumed."""
+        return self.precision == "bf16"
+
     def layer_bytes(self, tokens: TokenPass) -> float:
         """What autograd keeps of one decoder layer, the method's additions apart.
 
-        Frozen base. Norms: their fp32 input, 4 D, twice. Attention: queries, keys, values and
-        output, e (2 Q + 2 K), of every slot. Feed-forward network: the gate's product, its
-        activation, and the other factor, 3 e I. Inputs of frozen matrices are not kept.
+        Frozen base. Feed-forward network: the gate's product, its activation, and the other
+        factor, 3 e I; inputs of frozen matrices are not kept. With variable-length attention:
+        queries and output, 2 e Q, of every node, keys and values, 2 e K, of every slot; and the
+        inputs of two norms, e D each. By buckets: all four of every slot, and the norms' inputs in
+        fp32, 4 D each.
 
-        Trained base. Each norm keeps its fp32 input and, for its own gradient, what it has
-        normalised; each matrix its input. On one GPU the residual stream is fp32: norms give fp32
-        (8 D each) and autocast casts it for each of the five matrices behind them (5 e D); in fp32
-        those inputs are one (4 D for each norm). Under FSDP layers compute in e: 4 D, e D
-        normalised and e D given, for each norm. The output's input (e Q) and the last matrix's
-        (e I) come on top.
+        Trained base: each matrix keeps its input as well. On one GPU the residual stream is fp32,
+        4 D for each norm, and autocast casts what norms give for each of the five matrices behind
+        them, 5 e D. Under FSDP layers compute in e: e D given and e D taken, for each norm. The
+        last matrix's input is e I, the output's the attention's own. By buckets each norm also
+        keeps what it has normalised, and the attention's output is gathered once more, e Q.
         """
         shape, e = self.shape, self.value_bytes
         hidden, inner = shape.hidden_size, shape.intermediate_size
+        query, key = shape.query_size, shape.key_value_size
         norms = (FAMILIES[shape.model_type].norms_per_layer or 2) * hidden
-        attention = e * (2 * shape.query_size + 2 * shape.key_value_size) * tokens.slots
-        if not self.work.trains_base:
-            return attention + (4 * norms + 3 * e * inner) * tokens.nodes
-        if self.sharded or self.precision == "fp32":
-            per_node = (4 + 2 * e) * norms
+        trained, half = self.work.trains_base, e == 2
+        if self.varlen:
+            by_slot, by_node = 2 * e * key, 2 * e * query
+            norm = (2 * e if self.sharded else 4) if trained else e
         else:
-            per_node = 8 * norms + 5 * e * hidden
-        per_node += e * shape.query_size + 4 * e * inner
-        return attention + per_node * tokens.nodes
+            by_slot, by_node = 2 * e * (query + key), e * query if trained else 0
+            norm = (4 + 2 * e if self.sharded or not half else 8) if trained else 4
+        by_node += norm * norms + (4 if trained else 3) * e * inner
+        if trained and half and not self.sharded:
+            by_node += 5 * e * hidden
+        return by_slot * tokens.slots + by_node * tokens.nodes
 
     def activation_bytes(self, tokens: TokenPass) -> float:
         """What is kept of one pass until its backward pass is through."""

@@ -64,7 +64,10 @@ def passes_of(batches: Sequence[Any]) -> list[TokenPass]:
     for batch in batches:
         nodes = slots = batch.num_tokens
         if hasattr(batch, "packing"):
+            documents = batch.packing.documents
             slots = len(batch.packing.node_of_slot_M)
+            if documents is not None:  # without padding
+                slots = sum(len(nodes) for nodes in documents.nodes)
             sequences = sum(bucket.num_sequences for bucket in batch.packing.buckets)
         else:
             sequences = len(batch.input_ids_BT)
@@ -114,7 +117,9 @@ def _fitted(
         torch.distributed.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
     try:
         with rehearsal(card_name) as card:
-            model, entry, hook = stage.apply(method, stage.base_model(shape, precision), shape)
+            model, entry, hook = stage.apply(
+                method, stage.base_model(shape, precision), shape, cards=ranks
+            )
             found["trained"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
             split, backward, update = (
                 ResponseLoss.micro_batches, step_code.TrainStep.backward, step_code.TrainStep.update

@@ -167,13 +167,13 @@ def prompt_workload(shape: ModelShape, options: PromptOptions) -> Workload:
         MethodError: the model has too few layers.
     """
     layers, length = len(options.adapted_layers(shape)), options.prompt_length
-    # A gate: the rotated queries and the prompt's output are kept, token by token. One softmax:
+    # A gate: what the prompt gives is kept, token by token, beside the queries. One softmax:
     # each sequence has the prompt's keys and values before its own, and as many empty queries.
     gated = isinstance(options, GatedPromptOptions)
     joint = 2 * length * (shape.query_size + shape.key_value_size)
     return Workload(
         adapted_layers=layers,
         virtual_keys=length,
-        kept_values=layers * 2 * shape.query_size if gated else 0,
+        kept_values=layers * shape.query_size if gated else 0,
         kept_by_sequence=0 if gated else layers * joint,
     )
