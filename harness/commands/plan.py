@@ -36,6 +36,12 @@ from harness.estimate.probe import (
     write_probe,
 )
 from harness.estimate.probe_worker import ProbeSettings
+from harness.estimate.step_time import (
+    GENERATION_BATCH,
+    OP_SECONDS,
+    TRAFFIC_SHARE,
+    WEIGHTS_SHARE,
+)
 from harness.execution.devices import resolve_devices, worker_threads
 from harness.execution.gpu_check import check_gpus
 from harness.grid.budgets import budget_notes
@@ -238,8 +244,14 @@ def _estimate_lines(grid_name: str, found: GridEstimate) -> Iterator[str]:
         yield f"done already, not counted: {done}"
     yield (
         f"{gpu.title}, {gpu.memory_gb:g} GB: {_peaks(found)} by its data sheet, of which "
-        f"{gpu.sustained_share:.0%} is assumed to be sustained. Tokens: ≈ from known sizes, "
-        "~ estimated."
+        f"{gpu.sustained_share:.0%} is assumed to be sustained by matrix products. Tokens: ≈ from "
+        "known sizes, ~ estimated."
+    )
+    yield (
+        f"Assumed too: all other work moves its bytes at {TRAFFIC_SHARE:.0%} of "
+        f"{gpu.bandwidth / 1e12:.2g} TB/s, generation reads the weights at {WEIGHTS_SHARE:.0%} for "
+        f"{GENERATION_BATCH} answers at once, and a CPU thread takes {OP_SECONDS * 1e6:.0f} µs for "
+        "an operation, meanwhile. Operations and bytes are counted, not measured."
     )
     for cell in found.cells:
         if cell.note:

@@ -16,6 +16,7 @@ from harness.estimate import compute, memory, pictures
 from harness.estimate.gpus import Gpu, find_gpu
 from harness.estimate.lengths import TrainingTokens
 from harness.estimate.needs import Need, find_needs
+from harness.estimate.step_time import scoring_seconds, training_work
 from harness.estimate.tokens import ScoringTokens, TokensOf, scoring_tokens, token_counter
 from harness.evaluation.tasks import scored_together
 from harness.grid.schema import Cell, RowCounts
@@ -25,12 +26,6 @@ LOAD_BYTES_PER_SECOND = 1.0e9
 """From disk to a GPU: an assumption."""
 START_SECONDS = 15.0
 """Imports, data, and the first kernels of a cell: an assumption."""
-SCORING_SHARE = 0.8
-"""Share of training's throughput that scoring reaches: its rows are small, prefixes apart."""
-GENERATION_BATCH = 32
-"""Sequences that are continued at once."""
-BANDWIDTH_SHARE = 0.6
-"""Share of the memory's bandwidth that generation reaches: an assumption."""
 
 
 @dataclass(frozen=True)
@@ -198,9 +193,12 @@ def estimate_cell(
         notes.append("a benchmark's size is unknown")
     if peak is None:
         notes.append(f"{gpu.title} does not compute in {precision}")
-    training_seconds = None
-    if train_flops is not None and peak is not None:
-        training_seconds = train_flops / (peak * gpu.sustained_share) / gpus
+    training_seconds: float | None = None
+    if peak is not None and state.trained:
+        training_seconds = 0.0
+    elif train_flops is not None and tokens is not None:
+        work = training_work(cell, tokens, train_flops, gpu, precision)
+        training_seconds = work.seconds(gpu, precision)
     idle = state.trained and not state.missing
     needed = 0.0 if idle else _peak_bytes(state, precision, tokens)
     fits = None if needed is None else needed <= gpu.memory_bytes
@@ -220,7 +218,7 @@ def estimate_cell(
         training_flops=train_flops,
         scoring_flops=score_flops,
         training_seconds=training_seconds,
-        scoring_seconds=_scoring_seconds(cell, scored, gpu, precision),
+        scoring_seconds=None if scored is None else scoring_seconds(cell, scored, gpu, precision),
         other_seconds=0.0 if idle else START_SECONDS + load_seconds,
         gpus=gpus,
         peak_bytes=needed,
@@ -262,19 +260,6 @@ def _scoring(state: CellState, data_root: Path | None) -> list[ScoringTokens] | 
     shape = state.cell.model.shape
     found = [scoring_tokens(group, shape, data_root) for group in scored_together(tasks)]
     return None if None in found else [one for one in found if one is not None]
-
-
-def _scoring_seconds(
-    cell: Cell, scored: Sequence[ScoringTokens] | None, gpu: Gpu, precision: str
-) -> float | None:
-    """Seconds of scoring: products bound by the peak, generation by the bandwidth."""
-    peak = gpu.peak_flops(precision)
-    if scored is None or peak is None:
-        return None
-    steps = sum(one.new_tokens for one in scored) / GENERATION_BATCH
-    generating = steps * _model_bytes(cell, precision) / (gpu.bandwidth * BANDWIDTH_SHARE)
-    computing = _scoring_flops(cell, scored) / (peak * gpu.sustained_share * SCORING_SHARE)
-    return computing + generating
 
 
 def _scoring_flops(cell: Cell, scored: Sequence[ScoringTokens]) -> float:

@@ -29,7 +29,7 @@ class Gpu(Spec):
     peak_fp16_flops: Rate | None
     peak_fp32_flops: Rate
     sustained_share: Annotated[float, Field(gt=0, le=1)]
-    """Share of the peak that training reaches: an assumption."""
+    """Share of the peak that the products of a training reach, all else apart: an assumption."""
     bandwidth: Rate
     """Memory bandwidth, bytes per second."""
     price_per_hour: Rate | None
