@@ -58,7 +58,8 @@ def cell_of(method: str, **training: object) -> Cell:
     states = open_grid("paper-7b", Path("no-runs"), None, method).states
     cell = next(state.cell for state in states if state.cell.method == method)
     assert cell.train is not None
-    return cell.model_copy(update={"train": cell.train.model_copy(update=training)})
+    train = cell.train.model_copy(update=training)
+    return cell.model_copy(update={"train": train, "gpus_per_cell": 1})
 
 
 def planned(one: dict[str, Any], cell: Cell) -> Work:
@@ -120,13 +121,12 @@ def test_gradient_checkpointing_and_several_gpus_change_the_work() -> None:
     cell = cell_of("full", max_steps=1)
     tokens = TrainingTokens(1000, 127_000, 65_000, 0, 25_000_000)
     flops = compute.training_flops(compute.workload(cell), cell.model.shape, tokens)
-    alone = cell.model_copy(update={"gpus_per_cell": 1})
-    one = training_work(alone, tokens, flops, H200, "bf16")
-    assert alone.train is not None
-    four = training_work(alone.model_copy(update={"gpus_per_cell": 4}), tokens, flops, H200, "bf16")
+    one = training_work(cell, tokens, flops, H200, "bf16")
+    assert cell.train is not None
+    four = training_work(cell.model_copy(update={"gpus_per_cell": 4}), tokens, flops, H200, "bf16")
     assert four.flops == one.flops / 4
     assert four.traffic < one.traffic
-    train = alone.train.model_copy(update={"gradient_checkpointing": True})
-    again = training_work(alone.model_copy(update={"train": train}), tokens, flops, H200, "bf16")
+    train = cell.train.model_copy(update={"gradient_checkpointing": True})
+    again = training_work(cell.model_copy(update={"train": train}), tokens, flops, H200, "bf16")
     assert again.flops == pytest.approx(4 / 3 * flops)
     assert again.ops > one.ops
