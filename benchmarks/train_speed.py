@@ -74,7 +74,6 @@ PEERS: dict[str, tuple[str, Run]] = {
     "trainer-lora-grouped": ("lora", Run("lora", "trainer", 4, grouped=True)),
     "trainer-full": ("full", Run("full", "trainer", 4)),
     "trainer-full-grouped": ("full", Run("full", "trainer", 4, grouped=True)),
-    "trl-adaption": ("zero-init-linear", Run(ADAPTION, "trl", 1)),
     "trl-lora": ("lora", Run("lora", "trl", 1)),
     "trl-lora-4": ("lora", Run("lora", "trl", 4)),
     "trl-full": ("full", Run("full", "trl", 1)),
@@ -120,7 +119,7 @@ def measure(peer: str, size: str, batches: Batches, arguments: argparse.Namespac
     budget = arguments.token_budget
     model = adapt(method, size)
     ours = runner(Run(method, "zbench"), model, token_budget=budget)
-    theirs = runner(run, adapt(run.method, size), root=arguments.data_root)
+    theirs = runner(run, adapt(run.method, size))
     ours([batches[0][:4]])
     theirs([batches[0][:4]])
     if run.loop == "trainer":
@@ -244,7 +243,7 @@ def peak_in_fork(run: Run, arguments: argparse.Namespace, batches: Batches) -> i
 def peak(run: Run, arguments: argparse.Namespace, batches: Batches) -> int:
     """Trains on the batches in this process; returns the growth of its peak memory in bytes."""
     model = adapt(run.method, arguments.models[0])
-    train = runner(run, model, token_budget=arguments.token_budget, root=arguments.data_root)
+    train = runner(run, model, token_budget=arguments.token_budget)
     if torch.cuda.is_available():
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()

@@ -96,7 +96,7 @@ def adapt(
 
 
 def runner(
-    run: Run, model: Any, *, token_budget: int | None = None, root: Path | None = None
+    run: Run, model: Any, *, token_budget: int | None = None
 ) -> Callable[[Batches], float | None]:
     """Returns what trains the model on optimizer batches: gradients and AdamW's steps.
 
@@ -104,15 +104,13 @@ def runner(
         run: the loop.
         model: under the run's method.
         token_budget: ours.
-        root: data with a tokenizer, for TRL.
     """
     if run.loop == "zbench":
         return _zbench(model, token_budget)
     if run.loop == "plain":
         return _plain(model, run)
     if run.loop == "trl":
-        assert root is not None
-        return trl_runs.sft_trainer(model, run.micro_batch_size, MAX_LENGTH, root, _labelled)
+        return trl_runs.sft_trainer(model, run.micro_batch_size, MAX_LENGTH, _labelled)
     return _hf_trainer(model, run)
 
 
@@ -126,11 +124,7 @@ def _zbench(model: Any, token_budget: int | None) -> Callable[[Batches], float |
         pad_token_id=0,
     )
 
-    begun = []
-
     def train(batches: Batches) -> None:
-        if not begun:
-            begun.append(train_step.choose_kernels(batches[0], 1))
         for examples in batches:
             train_step.backward(examples, 1)
             train_step.update(1e-4)
