@@ -216,14 +216,14 @@ def main() -> int:
             name = f"{method} | {pair} {PAIRS[pair]}"
             name += " | deterministic" if given.deterministic else ""
             found[name] = rehearse(method, pair, only)
+            if given.write:
+                expectations.write({name: found[name]})
             known = method in METHODS.own and not given.write
             faults = expectations.faults(name, found[name], known=known, only=only)
             failed += bool(faults)
             outcome = "FAULT" if faults else "ok"
             print(f"{name:48} {outcome} ({time.perf_counter() - begun:.1f} s)")
             print("".join(f"      {fault}\n" for fault in faults), end="", flush=True)
-    if given.write:
-        expectations.write(found)
     print(f"{len(found)} rehearsed, {failed} with faults")
     return 1 if failed else 0
 

@@ -47,11 +47,11 @@ MUTATIONS = (
         *("zero-init-linear", "h200", "train", "device"),
     ),
     Mutation(
-        "no autocast in generation",
+        "no autocast in scoring",
         "evaluation/lm_eval_session.py",
         "enabled=self.mixed_precision_dtype is not None",
         "enabled=False",
-        *("adaption-prompt", "v100-32", "generate", "same dtype"),
+        *("adaption-prompt", "v100-32", "score", "same dtype"),
     ),
     Mutation(
         "no autocast in training",
@@ -93,7 +93,7 @@ MUTATIONS = (
         "training/step.py",
         "own.to(device, copy=True)",
         "own.clone()",
-        *("zero-init-linear", "h200", "resume", "same device"),
+        *("zero-init-linear", "h200", "train,resume", "same device"),
     ),
     Mutation(
         "the varlen kernel is not taken",
