@@ -213,6 +213,7 @@ def _hf_trainer(model: Any, run: Run) -> Callable[[Batches], float]:
                 report_to="none",
                 disable_tqdm=True,
                 use_cpu=not torch.cuda.is_available(),
+                bf16=torch.cuda.is_available(),  # adapters are fp32 over a base in bf16
                 remove_unused_columns=False,
             )
             trainer = Trainer(
