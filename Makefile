@@ -5,7 +5,7 @@
 # make gpu-check  on a machine with a card: what only a card can show, in 8 minutes (docs/gpu.md); MINUTES=4 for less
 # make test-slurm  cells on a real Slurm that it starts on this machine; with SLOW=1 also preemption and lost nodes
 # make test-ray  cells on a Ray cluster that it starts on this machine; with SLOW=1 also killed nodes and drivers
-# make test-gpu-rehearsal  CUDA paths on cards that are not there, at full size; with a C++ compiler: some minutes
+# make test-gpu-rehearsal  CUDA paths on cards that are not there, at full size: some minutes; SLOW=1: an hour
 # make test-fuzz  thousands of damaged grids, adapters, data files and runs folders: an hour
 # make test-postgres  MLflow on a PostgreSQL that goes and comes, under several processes: minutes
 # make test-trackers  wandb, trackio and TensorBoard: what they have written is read back
@@ -51,9 +51,10 @@ gpu-check: $(INSTALLED)
 	@$(VENV)/bin/python -m benchmarks.gpu_check $(if $(MINUTES),--minutes $(MINUTES))
 
 # The slow tests of the rehearsal, beside those that `make test` has. Each starts a process of its own, whichever core is
-# free.
+# free. With SLOW=1 also the plan's memory against the rehearsal's, of every method at full depth: an hour.
 test-gpu-rehearsal: $(INSTALLED)
-	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -rs -n 2 --dist worksteal --timeout 900 -m slow tests/gpu_rehearsal
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -rs -n 2 --dist worksteal --timeout 900 -m slow tests/gpu_rehearsal \
+		$(if $(SLOW),,--deselect tests/gpu_rehearsal/test_memory.py)
 
 # Other mutants every time: hypothesis prints how to repeat the one that fails.
 test-fuzz: $(INSTALLED)

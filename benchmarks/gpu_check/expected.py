@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 FULL_DEPTH = "expected_full.json"
-"""Steps of 7B: `python -m tests.benchmarks.full_depth --write` renews them."""
+"""Steps of 7B: `python -m tests.gpu_rehearsal.full_depth --write` renews them."""
 REHEARSAL = Path(__file__).parents[2] / "tests" / "gpu_rehearsal"
 
 

@@ -39,8 +39,6 @@ from benchmarks.gpu_check.waits import Waits
 from benchmarks.gpu_check.worker import AGAIN, run, work
 from tests.gpu_rehearsal import shim
 
-DATA_ROOT = os.environ.get("ZBENCH_DATA_ROOT", "")
-"""Read before a fixture takes it away."""
 REHEARSED = StepFigures(1000, 1, 44.4, ("flash bfloat16",), "a test")
 
 
@@ -443,17 +441,3 @@ def test_the_cases_run_on_the_card_that_is_not_there() -> None:
     rows = [line["row"] for line in lines]
     assert {row["check"] for row in rows} == {3, 5, 6, 7, 8, 10}
     assert [row for row in rows if row["verdict"] != "pass"] == []
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.skipif(not DATA_ROOT, reason="needs ZBENCH_DATA_ROOT")
-def test_a_step_at_full_depth_is_what_is_expected() -> None:
-    if (reason := shim.missing()) is not None:
-        pytest.skip(reason)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.full_depth"],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
-        env=os.environ | {"ZBENCH_DATA_ROOT": DATA_ROOT},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr

@@ -24,9 +24,9 @@ from typing import Any
 from tests.gpu_rehearsal import expectations, ranks, step
 
 
-def one_card(method: str, steps: int) -> dict[str, Any]:
-    """The steps of 7B on an H200: the first, and for `full` the one that has the state too."""
-    training = step.measure(method, steps=steps, sites=False)
+def one_card(method: str, card: str, steps: int) -> dict[str, Any]:
+    """The steps of 7B on a card: the first, and for `full` the one that has the state too."""
+    training = step.measure(method, card_name=card, steps=steps, sites=False)
     names = ("train", "train, step 2")
     return {name: one.figures() for name, one in zip(names, training.steps, strict=False)}
 
@@ -36,13 +36,19 @@ def one_rank(method: str, cards: int, steps: int) -> dict[str, Any]:
     return ranks.measure(method, size="13b", cards=cards, steps=steps, sites=False).figures()
 
 
+ADAPTERS = ("zero-init-linear", "random-init", "lora")
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
-    f"{method} | h200 bf16": partial(one_card, method, steps)
-    for method, steps in (("zero-init-linear", 1), ("random-init", 1), ("lora", 1), ("full", 2))
-} | {
-    f"{method} | 13b, rank 0 of {cards} | a100-80 bf16": partial(one_rank, method, cards, steps)
-    for method, steps in (("zero-init-linear", 1), ("lora", 1), ("full", 2))
-    for cards in (2, 4, 8)
+    "full | h200 bf16": partial(one_card, "full", "h200", 2),
+    **{
+        f"{method} | {card} bf16": partial(one_card, method, card, 1)
+        for method in ADAPTERS
+        for card in ("h200", "a100-80")
+    },
+    **{
+        f"{method} | 13b, rank 0 of {cards} | a100-80 bf16": partial(one_rank, method, cards, steps)
+        for method, steps in (("zero-init-linear", 1), ("lora", 1), ("full", 2))
+        for cards in (2, 4, 8)
+    },
 }
 """What is rehearsed at full depth, by the names of the entries."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.methods import METHODS
+from tests.gpu_rehearsal import expectations
 from tests.gpu_rehearsal.conftest import Run
 
 PAIRS = ("h200", "a100-80", "v100-32", "a100-80 fp32")
@@ -31,3 +32,13 @@ def test_every_other_method(run: Run, pair: str) -> None:
 @pytest.mark.slow
 def test_every_method_in_deterministic_mode(run: Run) -> None:
     rehearse(run, tuple(METHODS.own), "--deterministic")
+
+
+def test_every_method_has_expected_values() -> None:
+    precisions = dict(zip(PAIRS, ("bf16", "bf16", "fp16", "fp32"), strict=True))
+    names = {f"{name} | {pair} {precisions[pair]}" for name in METHODS.own for pair in PAIRS}
+    names |= {f"{name} | h200 bf16 | deterministic" for name in METHODS.own}
+    entries = expectations.read()
+    assert set(entries) == names
+    faults = {name: expectations.faults(name, entries[name], known=False) for name in names}
+    assert {name: lines for name, lines in faults.items() if lines} == {}
