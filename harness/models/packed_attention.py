@@ -25,8 +25,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from harness.models.documents import Documents
 from harness.models.kernel_check import KernelCheck
-from harness.models.varlen_attention import Documents, attend_documents
+from harness.models.varlen_attention import attend_documents
 
 PACKED_ATTENTION_PREFIX = "packed_"
 """Begins the AttentionInterface names of attention over packed rows."""

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from harness.data.instructions import Holes, label_runs
 from harness.data.prefixes import common_prefix_length
+from harness.models.documents import make_documents, to_device
 from harness.models.packed_attention import Bucket, Packing
-from harness.models.varlen_attention import make_documents, to_device
 
 Indices = NDArray[np.int64]
 
