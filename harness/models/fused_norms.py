@@ -76,4 +76,6 @@ class FusedNorms:
         if self.check is not None:
             usual_norm = functools.partial(usual_rms_norm, epsilon=norm.variance_epsilon)
             self.check.compare(FUSED, fused, usual_norm, (x, norm.weight))
+            if FUSED in self.check.failed:
+                return usual_norm(x, norm.weight)
         return fused(x, norm.weight)

@@ -67,6 +67,13 @@ class Packing:
     check: KernelCheck | None = None
     """Compares variable-length attention with that by buckets in this pass."""
 
+    @property
+    def varlen(self) -> bool:
+        """Whether attention is `documents`'; not where this pass has shown that it does not run."""
+        return self.documents is not None and (
+            self.check is None or VARLEN not in self.check.failed
+        )
+
 
 class _TakeRows(torch.autograd.Function):
     """`x[rows]`, whose gradient is summed in fp32 over the copies of each row.
@@ -139,11 +146,10 @@ def attend_row(
     # The kernel's window would hide the prompt, which stands in front of the first token.
     longest = max(bucket.length for bucket in packing.buckets)
     hidden = bool(prompts) and window is not None and window < longest
-    if packing.documents is None or hidden:
-        return by_buckets(*inputs), None
-    if packing.check is not None:
+    if packing.check is not None and packing.varlen and not hidden:
         packing.check.compare(VARLEN, by_documents, by_buckets, inputs)
-    return by_documents(*inputs), None
+    taken = by_documents if packing.varlen and not hidden else by_buckets
+    return taken(*inputs), None
 
 
 def attend_packed(

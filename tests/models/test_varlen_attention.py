@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,12 +11,16 @@ from torch import Tensor, nn
 
 from harness.data.instructions import Example
 from harness.methods import METHODS
+from harness.models import varlen_attention
 from harness.models.families import FAMILIES
+from harness.models.kernel_check import KernelCheck
+from harness.models.packed_attention import VARLEN
 from harness.models.pictures import PictureFeatures
 from harness.models.varlen_attention import AttentionPath, exact_varlen_attn, why_buckets
 from harness.testing.method_laws import tiny_model
 from harness.training.loss import ResponseLoss
 from harness.training.micro_batches import number_sequences
+from harness.training.packing import PackedRow
 from tests.fixtures.pictures import (
     ENCODER,
     PROMPTS,
@@ -109,6 +114,27 @@ def test_pictures_where_keys_are_normed(name: str) -> None:
     assert_alike(
         of_family(name, "qwen3", image_encoder=ENCODER), examples, pictures=picture_features()
     )
+
+
+@pytest.mark.parametrize("name", ["random-init", "zero-init-linear"])
+def test_a_kernel_that_does_not_run_leaves_its_check_to_buckets(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: Any, **__: Any) -> Tensor:
+        raise TypeError("varlen_attn() got an unexpected keyword argument 'enable_gqa'")
+
+    model = of_family(name, "qwen3", image_encoder=ENCODER)
+    examples = with_pictures(small(random_examples(8)))
+    loss, check = ResponseLoss(model, picture_features(), path="varlen"), KernelCheck()
+    (row,) = loss.micro_batches(
+        number_sequences(examples), token_budget=200, pad_token_id=0, device=CPU
+    )
+    assert isinstance(row, PackedRow)
+    expected = loss(replace(row, packing=replace(row.packing, documents=None)))
+    monkeypatch.setattr(varlen_attention, "exact_varlen_attn", refuses)
+    found = loss(replace(row, packing=replace(row.packing, check=check)))
+    assert torch.equal(found, expected)
+    assert "does not run here (TypeError: varlen_attn() got" in check.faults()[VARLEN]
 
 
 @pytest.mark.parametrize("window", [(-1, -1), (-1, 0), (2, 0)])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.models import fused_norms, varlen_attention
 from harness.models.fused_norms import FUSED
+from harness.models.kernel_check import KernelCheck
 from harness.models.packed_attention import VARLEN
 from harness.records.results import TrainResult
 from harness.training import half_kernels
@@ -81,6 +82,32 @@ def test_a_norm_that_is_wrong_is_not_used(monkeypatch: pytest.MonkeyPatch) -> No
     assert (result.attention, result.norms) == ("buckets", None)
     assert "the fused norm differs" in result.note
     assert same(weights, expected)
+
+
+def refuses(*_: Any, **__: Any) -> Tensor:
+    """A kernel that torch was built without, or whose arguments are others."""
+    raise RuntimeError("no kernel image\nis available")
+
+
+@pytest.mark.parametrize("name", ["zero-init-linear", "random-init"])
+def test_kernels_that_do_not_run_are_not_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, expected = train(name, monkeypatch, set())
+    monkeypatch.setattr(varlen_attention, "exact_varlen_attn", refuses)
+    monkeypatch.setattr(fused_norms, "fused_rms_norm", refuses)
+    result, weights = train(name, monkeypatch, BOTH)
+    assert (result.attention, result.norms) == ("buckets", None)
+    why = "does not run here (RuntimeError: no kernel image is available): trained with"
+    assert f"{FUSED} {why} transformers' norms" in result.note
+    assert f"{VARLEN} {why} attention by buckets" in result.note
+    assert same(weights, expected)
+
+
+def test_memory_that_is_full_is_no_fault_of_a_kernel() -> None:
+    def full(_: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        KernelCheck().compare("one", full, torch.sin, [torch.ones(2)])
 
 
 def test_a_norm_that_fails_leaves_attention_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

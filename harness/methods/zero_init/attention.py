@@ -210,12 +210,15 @@ class PromptAttention(Switched):
         if pictures is not None and not linear:
             prompt_LD = self.prompt().to(query_BHTd)
             prompts = prompts_of_pictures(module, self.family.project, pictures, prompt_LD)
-            if packing is not None and packing.documents is not None and self.gate is not None:
+            if packing is not None and packing.varlen and self.gate is not None:
+                assert packing.documents is not None
                 output_BTHd, weights = run(base_attention)
                 gated = gated_keys_values(*prompts, self.gate_strength(), query_BHTd.shape[1])
-                return output_BTHd + attend_prompts(
-                    query_BHTd, gated, documents=packing.documents, scaling=kwargs.get("scaling")
-                ), weights
+                if packing.varlen:  # else the kernel has failed just now
+                    return output_BTHd + attend_prompts(
+                        query_BHTd, gated, documents=packing.documents,
+                        scaling=kwargs.get("scaling"),
+                    ), weights  # fmt: skip
             attention = functools.partial(
                 self._attend_by_picture, base_attention=base_attention, causal=causal
             )
