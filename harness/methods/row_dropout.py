@@ -75,9 +75,14 @@ class _Drop(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, x_BTD: Tensor, mask: Mask) -> Tensor:
-        context.mask, context.recomputes = mask, dropout_kernel.fits(x_BTD)
-        if context.recomputes:
-            return dropout_kernel.row_dropout(x_BTD, *mask)
+        context.mask, context.recomputes = mask, False
+        if dropout_kernel.fits(x_BTD):
+            dropped_BTD = dropout_kernel.row_dropout(x_BTD, *mask)
+            # Not so where it has failed just now: a layer that is computed again in the backward
+            # pass must then keep as much as it did before.
+            if dropout_kernel.fits(x_BTD):
+                context.recomputes = True
+                return dropped_BTD
         out_BTD, keep_BTD = drop(x_BTD, mask)
         context.save_for_backward(keep_BTD)
         return out_BTD

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from harness.methods import dropout_kernel
 from harness.methods.dropout_bits import DropoutKey, drop, mask_of
@@ -77,6 +78,25 @@ def test_what_the_kernel_cannot_do_torch_does_and_says_so(
     assert [record.message[:42] for record in caplog.records] == [
         "dropout runs without its kernel, more slow"
     ]
+
+
+def test_a_kernel_that_fails_in_a_layer_that_is_computed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dropout_kernel, "_faults", [])
+    monkeypatch.setitem(sys.modules, KERNEL, None)  # its import fails
+    monkeypatch.setattr(dropout_kernel, "fits", lambda x: not dropout_kernel._faults)
+    monkeypatch.setattr(dropout_kernel, "row_dropout", dropout_kernel.run)
+    layer = torch.nn.Sequential(RowDropout(0.5, 0), torch.nn.Sigmoid()).train()
+    found = []
+    for again in (True, False):
+        x = torch.ones(1, 21, 64, requires_grad=True)
+        with dropout_rng(PACKED):
+            y = checkpoint(layer, x, use_reentrant=False) if again else layer(x)
+            y.sum().backward()
+        found.append((y.detach(), x.grad))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert dropout_kernel._faults
 
 
 @pytest.mark.gpu
