@@ -2,7 +2,8 @@
 
 A run that is out of memory resumes in a fresh process (a full allocator never recovers all) with
 half the tokens in a forward pass; the gradient stays the same. The effective budget is kept in
-`token_budgets.json` in the runs folder, per model, method and GPU; remove it to try more again.
+`token_budgets.json` in the runs folder, per model, method and GPU, and for each way of taking less
+memory; remove it to try more again.
 """
 
 from __future__ import annotations
@@ -114,13 +115,21 @@ def _budget_setting(context: CellContext) -> int | None:
 
 
 def budget_key(cell: Cell, device: str) -> str:
-    """The key of a stored budget: model, method and GPU."""
+    """The key of a stored budget: model, method and GPU; and, where they are set, several GPUs, a
+    quantised base and gradient checkpointing, with which a pass may be larger."""
     gpu = "cpu"
     if device.startswith("cuda"):
         import torch
 
         gpu = torch.cuda.get_device_name(device)
-    return f"{cell.model_name} | {cell.method_label} | {gpu}"
+    parts = [cell.model_name, cell.method_label, gpu]
+    if cell.gpus_per_cell > 1:
+        parts.append(f"{cell.gpus_per_cell} GPUs")
+    if cell.train is not None and cell.train.base_quantization is not None:
+        parts.append(cell.train.base_quantization)
+    if cell.train is not None and cell.train.gradient_checkpointing:
+        parts.append("gradient checkpointing")
+    return " | ".join(parts)
 
 
 def stored_budgets(runs_dir: Path) -> dict[str, int]:

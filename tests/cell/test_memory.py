@@ -81,6 +81,17 @@ def test_budgets_are_halved_down_to_one_sequence_and_kept(tmp_path: Path) -> Non
     assert "out of memory with one sequence of 120 tokens at a time" in str(fault)
 
 
+def test_a_budget_does_not_bind_cells_that_take_less_memory() -> None:
+    cell = one_cell()
+    assert cell.train is not None
+    key = budget_key(cell, "cpu")
+    less = {"base_quantization": "nf4", "gradient_checkpointing": True}
+    changed = cell.model_copy(
+        update={"gpus_per_cell": 2, "train": cell.train.model_copy(update=less)}
+    )
+    assert budget_key(changed, "cpu") == f"{key} | 2 GPUs | nf4 | gradient checkpointing"
+
+
 def test_budgets_of_other_methods_stay_and_a_damaged_file_counts_as_none(tmp_path: Path) -> None:
     store_budget(tmp_path, "a | lora | cpu", 10)
     store_budget(tmp_path, "a | full | cpu", 20)
