@@ -131,14 +131,13 @@ def cheapest_cuts(lengths: Sequence[int], budget: int) -> Iterator[slice]:
     """Yields such slices with the fewest positions, where each more must save `PASS_COST`."""
     best: list[tuple[int, int]] = [(0, 0)]  # by end: its cost, and where its last slice begins
     for end in range(1, len(lengths) + 1):
-        begins = [
-            start
-            for start in range(end)
-            if start == end - 1 or (end - start) * lengths[start] <= budget
-        ]
-        best.append(
-            min((best[k][0] + (end - k) * lengths[k] + PASS_COST, k) for k in begins),
-        )
+        options: list[tuple[int, int]] = []
+        for start in range(end - 1, -1, -1):  # ever more positions, as lengths do not fall
+            size = (end - start) * lengths[start]
+            if size > budget and options:
+                break
+            options.append((best[start][0] + size + PASS_COST, start))
+        best.append(min(options))
     cuts, end = [], len(lengths)
     while end:
         start = best[end][1]
