@@ -208,5 +208,7 @@ def fitting_budget(training: Training, examples: Sequence[Example], room: float)
     tokens = max(1, sum(len(example.token_ids) for example in examples))
     labels = sum(example.num_labels for example in examples)
     slots = SLOTS_PER_NODE if training.work.shares_prefix else 1.0
-    like = TokenPass(1.0, slots, labels / tokens * slots, slots * len(examples) / tokens)
-    return int(training.largest_pass(room, like))
+    sequences = slots * len(examples) / tokens
+    virtual = sequences * training.work.virtual_tokens  # of which a budget knows nothing
+    like = TokenPass(1.0 + virtual, slots + virtual, labels / tokens * slots, sequences)
+    return int(training.largest_pass(room, like) / like.nodes)

@@ -31,6 +31,10 @@ from harness.methods import METHODS, Workload
 from harness.models.shape import ModelShape
 from harness.training.optimizer_options import state_bytes
 
+PADDING = 0.19
+"""Positions that padding adds on a GPU, as a share of the tokens: counted with `cheapest_cuts` on
+40 batches of 64 of Alpaca's rows (0.13 to 0.24 by the batch); an assumption for other data."""
+
 ITEM_BYTES = 150
 """Size of a scored item in its parquet file, compressed."""
 
@@ -57,22 +61,31 @@ def _backward_layers(work: Workload, shape: ModelShape) -> int:
     return shape.num_hidden_layers if work.adapted_layers is None else work.adapted_layers
 
 
-def training_flops(work: Workload, shape: ModelShape, tokens: TrainingTokens) -> float:
-    """Operations of one pass over the training rows, shared prefixes computed once."""
+def training_flops(
+    work: Workload, shape: ModelShape, tokens: TrainingTokens, *, padding: float = PADDING
+) -> float:
+    """Operations of one pass over the training rows, shared prefixes computed once; `padding` is
+    that of methods whose sequences are padded, as a share of the tokens."""
     below, above = shape.num_hidden_layers, _backward_layers(work, shape)
     per_token = 2.0 * _layer_weights(shape) * (below + above * (2 if work.trains_base else 1))
     per_token += 6.0 * work.added_weights + 4.0 * work.frozen_weights
     per_label = 2.0 * _head_weights(shape) * (3 if work.trains_base else 2)
     pairs = tokens.squares / 2 + work.virtual_keys * tokens.tokens
+    if work.padded:  # under a mask every query meets every key
+        rows, columns = work.virtual_tokens, work.virtual_keys
+        pairs = (1 + padding) * (tokens.squares + (rows + columns) * tokens.tokens)
+        pairs += rows * columns * tokens.rows
     attention = 4.0 * shape.query_size * (below + 2 * above) * pairs
-    return per_token * computed_tokens(work, tokens) + per_label * tokens.labels + attention
+    computed = computed_tokens(work, tokens, padding=padding)
+    return per_token * computed + per_label * tokens.labels + attention
 
 
-def computed_tokens(work: Workload, tokens: TrainingTokens) -> int:
-    """Tokens that pass the linear layers in one pass over the rows."""
+def computed_tokens(work: Workload, tokens: TrainingTokens, *, padding: float = PADDING) -> int:
+    """Tokens that pass the linear layers in one pass over the rows, padding among them."""
     if work.shares_prefix:
         return tokens.tokens - tokens.shared_prefix
-    return tokens.tokens + work.virtual_tokens * tokens.rows
+    added = round(padding * tokens.tokens) if work.padded else 0
+    return tokens.tokens + added + work.virtual_tokens * tokens.rows
 
 
 def scoring_flops(shape: ModelShape, tokens: ScoringTokens) -> float:

@@ -51,9 +51,9 @@ def fullest_pass(cell: Cell, tokens: TrainingTokens, ranks: int | None = None) -
     mean = tokens.tokens / rows
     deviation = math.sqrt(max(0.0, tokens.squares / rows - mean**2) * train.batch_size)
     shared = tokens.shared_prefix / rows if work.shares_prefix else 0.0
-    node = max(1.0, mean - shared + work.virtual_tokens)
+    node = max(1.0, mean - shared)  # a budget counts no virtual tokens
     total = train.batch_size * node
-    most = train.batch_size * (train.max_length + work.virtual_tokens)
+    most = float(train.batch_size * train.max_length)
     highest = min(total + DEVIATIONS * deviation, most) / gpus
     lowest = (total - DEVIATIONS * deviation) / gpus
     # Each GPU gets whole sequences, and one that is cut at the maximal length may be among them.
@@ -63,11 +63,12 @@ def fullest_pass(cell: Cell, tokens: TrainingTokens, ranks: int | None = None) -
     if highest > budget:
         passes = math.floor(highest / budget)
         nodes = budget if passes * budget >= lowest else highest / (passes + 1)
+    sequences = nodes / node
     return TokenPass(
-        nodes=nodes,
-        slots=nodes * (mean + work.virtual_tokens) / node,
-        labels=nodes * tokens.labels / rows / node,
-        sequences=nodes / node,
+        nodes=nodes + sequences * work.virtual_tokens,
+        slots=sequences * (mean + work.virtual_tokens),
+        labels=sequences * tokens.labels / rows,
+        sequences=sequences,
         several=highest > budget,
     )
 
@@ -76,7 +77,9 @@ def sequence_pass(cell: Cell) -> TokenPass:
     """The least that a training can do with: its token budget, or one sequence of full length."""
     assert cell.train is not None
     tokens = float(cell.train.token_budget or cell.train.max_length)
-    return TokenPass(tokens, tokens, tokens, sequences=tokens / cell.train.max_length)
+    sequences = tokens / cell.train.max_length
+    whole = tokens + sequences * _workload(cell).virtual_tokens
+    return TokenPass(whole, whole, tokens, sequences)
 
 
 def _workload(cell: Cell) -> Workload:
@@ -147,7 +150,8 @@ def _fitting(named: str, training: Training, like: TokenPass, gpu: Gpu, cell: Ce
         return None
     if training.peak_bytes(like) <= gpu.memory_bytes:
         return named
-    budget = int(training.largest_pass(gpu.memory_bytes, like)) // 64 * 64
+    text = 1.0 - like.sequences * training.work.virtual_tokens / like.nodes
+    budget = int(training.largest_pass(gpu.memory_bytes, like) * text) // 64 * 64
     if budget < cell.train.max_length:
         return None
     return " and ".join(filter(None, (named, f"train.token_budget: {budget}")))

@@ -67,6 +67,8 @@ class Workload:
     shares_prefix: bool = True
     """Whether the template's shared prefix can be computed once for several rows: not with dropout,
     which draws anew for each row, nor behind virtual tokens."""
+    padded: bool = False
+    """Whether its sequences are padded to the longest of a pass, not laid end to end."""
     kept_values: float = 0.0
     """Values in the compute precision that its additions keep of each token until the backward
     pass, over all layers."""

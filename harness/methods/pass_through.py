@@ -305,9 +305,11 @@ def peft_workload(shape: ModelShape, options: PeftOptions) -> Workload:
     """Virtual tokens before each row, or added weights that every token passes."""
     tokens = int(options.settings.get("num_virtual_tokens") or 0)
     if options.peft_type in IN_CACHE:
-        return Workload(virtual_keys=tokens, shares_prefix=False)
+        return Workload(virtual_keys=tokens, shares_prefix=False, padded=True)
     if options.peft_type in BEFORE_TEXT:
-        return Workload(virtual_keys=tokens, virtual_tokens=tokens, shares_prefix=False)
+        return Workload(
+            virtual_keys=tokens, virtual_tokens=tokens, shares_prefix=False, padded=True
+        )
     dropout = any(value for name, value in options.settings.items() if name.endswith("dropout"))
     dropout |= options.peft_type == "PVERA"  # whose noise is each row's own, too
     return Workload(

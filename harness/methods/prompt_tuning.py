@@ -74,7 +74,9 @@ def count_prefix_tuning(shape: ModelShape, options: PrefixTuningOptions) -> int:
 
 def prefix_tuning_workload(shape: ModelShape, options: PrefixTuningOptions) -> Workload:
     """Keys before each row's own, so that no two rows share a prefix."""
-    return Workload(virtual_keys=options.num_virtual_tokens, shares_prefix=False)
+    count = options.num_virtual_tokens
+    kept = 2.0 * count * shape.num_hidden_layers * shape.key_value_size
+    return Workload(virtual_keys=count, shares_prefix=False, padded=True, kept_by_sequence=kept)
 
 
 class PromptTuningOptions(MethodOptions):
@@ -120,7 +122,7 @@ def count_prompt_tuning(shape: ModelShape, options: PromptTuningOptions) -> int:
 def prompt_tuning_workload(shape: ModelShape, options: PromptTuningOptions) -> Workload:
     """Tokens before each row's own, which pass the layers and are attended to."""
     count = options.num_virtual_tokens
-    return Workload(virtual_keys=count, virtual_tokens=count, shares_prefix=False)
+    return Workload(virtual_keys=count, virtual_tokens=count, shares_prefix=False, padded=True)
 
 
 PREFIX_TUNING = Method(

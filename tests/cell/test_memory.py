@@ -183,3 +183,12 @@ def test_a_default_budget_is_what_the_gpu_holds(room: float) -> None:
     if found:
         held, more = (TokenPass(n, n, n / 2, n / 128) for n in (found, found + 2))
         assert training.peak_bytes(held) <= room < training.peak_bytes(more)
+
+
+def test_virtual_tokens_take_memory_but_no_budget() -> None:
+    training = training_of("prompt-tuning")
+    examples = [Example((0,) * 128, 64)] * 8
+    budget = fitting_budget(training, examples, 40e9)
+    nodes = budget * (1 + 100 / 128)
+    assert training.peak_bytes(TokenPass(nodes, nodes, budget / 2, budget / 128)) <= 40e9
+    assert budget < fitting_budget(training_of("prefix-tuning"), examples, 40e9)

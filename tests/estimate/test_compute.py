@@ -67,8 +67,10 @@ def test_dropout_and_virtual_tokens_keep_prefixes_apart(
     assert work_of("lora", shape_7b, dropout=0).shares_prefix
     assert work_of("full", shape_7b).shares_prefix
     assert not work_of("prefix-tuning", shape_7b).shares_prefix
-    passed = computed_tokens(work_of("prompt-tuning", shape_7b), alpaca)
-    assert passed == alpaca.tokens + 100 * alpaca.rows
+    passed = computed_tokens(work_of("prompt-tuning", shape_7b), alpaca, padding=0.5)
+    assert passed == alpaca.tokens + round(0.5 * alpaca.tokens) + 100 * alpaca.rows
+    packed = work_of("lora", shape_7b)
+    assert computed_tokens(packed, alpaca, padding=0.5) == alpaca.tokens
 
 
 def test_a_method_that_tells_nothing_is_judged_by_its_parameters(shape_7b: ModelShape) -> None:

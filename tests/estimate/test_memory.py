@@ -12,6 +12,7 @@ from harness.estimate.lengths import TrainingTokens
 from harness.estimate.memory import fullest_pass, host_bytes, training_bytes, ways_to_fit
 from harness.estimate.tokens import known_training_tokens
 from harness.grid.schema import Cell
+from harness.methods import METHODS
 from tests.estimate.conftest import cells_of
 
 CELLS = cells_of("paper-7b")
@@ -55,6 +56,19 @@ def test_a_set_budget_and_a_sequence_bound_the_pass() -> None:
     assert fullest_pass(small, tokens_of(small)).nodes == 1024
     single = with_train(LORA, batch_size=1)
     assert fullest_pass(single, tokens_of(single)).nodes == pytest.approx(256, rel=0.01)
+
+
+def test_virtual_tokens_stand_beside_the_budget() -> None:
+    cell = LORA.model_copy(
+        update={"method": "prompt-tuning", "options": METHODS["prompt-tuning"].options()}
+    )
+    plain, passed = fullest_pass(LORA, tokens_of(LORA)), fullest_pass(cell, tokens_of(cell))
+    assert passed.sequences == plain.sequences
+    assert passed.nodes == pytest.approx(plain.nodes + 100 * plain.sequences)
+    (way, *_) = ways_to_fit(cell, "bf16", find_gpu("rtx-4090"), tokens_of(cell))
+    budget = int(way.removeprefix("train.token_budget: "))
+    smaller = fullest_pass(with_train(cell, token_budget=budget), tokens_of(cell))
+    assert training_bytes(cell, "bf16", smaller) <= 24e9
 
 
 def test_what_fits_is_told_from_the_cheapest_on() -> None:

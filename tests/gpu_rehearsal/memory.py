@@ -26,7 +26,7 @@ from harness.cell.memory_model import CONTEXT_BYTES, TokenPass, Training
 from harness.data.instructions import Example, epoch_batches, tokenize
 from harness.estimate.compute import training_flops
 from harness.estimate.lengths import TrainingTokens
-from harness.methods import METHODS
+from harness.methods import METHODS, Workload
 from harness.models.shape import ModelShape
 from harness.training import loop
 from harness.training import step as step_code
@@ -58,8 +58,8 @@ def own_share(examples: Sequence[Example], ranks: int) -> list[Example]:
     return [one for one in examples if one.token_ids in kept]
 
 
-def passes_of(batches: Sequence[Any]) -> list[TokenPass]:
-    """Returns the sizes of micro-batches."""
+def passes_of(batches: Sequence[Any], work: Workload) -> list[TokenPass]:
+    """Returns the sizes of micro-batches, with padding and virtual tokens."""
     found = []
     for batch in batches:
         nodes = slots = batch.num_tokens
@@ -71,6 +71,8 @@ def passes_of(batches: Sequence[Any]) -> list[TokenPass]:
             sequences = sum(bucket.num_sequences for bucket in batch.packing.buckets)
         else:
             sequences = len(batch.input_ids_BT)
+            nodes += sequences * work.virtual_tokens
+            slots += sequences * work.virtual_tokens
         found.append(TokenPass(nodes, slots, len(batch.labels), sequences, len(batches) > 1))
     return found
 
@@ -110,6 +112,7 @@ def _fitted(
 ) -> dict[str, Any]:  # fmt: skip
     found: dict[str, Any] = {}
     precision = str(spec.precision)
+    work = METHODS[method].workload_on(shape, stage.options_of(method, shape))
     if ranks > 1:
         from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -127,7 +130,8 @@ def _fitted(
 
             def noted(self: Any, sequences: Any, **kwargs: Any) -> Any:
                 batches = list(split(self, sequences, **kwargs))
-                found["passes"] = passes_of(batches)
+                found["passes"] = passes_of(batches, work)
+                found["positions"] = sum(batch.num_tokens for batch in batches)
                 return batches
 
             def tracked(self: Any, chosen: Any, key: int) -> Any:
@@ -195,6 +199,7 @@ def compare(method: str, **asked: Any) -> dict[str, Any]:
     asked = {k: v for k, v in asked.items() if k not in ("card_name", "looked_at", "steps")}
     model = planned(method, found, **{"size": "7b", "layers": None, "ranks": 1} | asked)
     fullest = max(found["passes"], key=lambda one: one.nodes)
+    tokens = batch_tokens(found["batch"], found["passes"])
     tracked = max(found["peak"], found["loading"])
     return {
         "method": method, **asked, "nodes": fullest.nodes, "slots": fullest.slots,
@@ -203,7 +208,7 @@ def compare(method: str, **asked: Any) -> dict[str, Any]:
         "planned": model.peak_bytes(fullest), "planned_training": model.training_bytes(fullest),
         "planned_loading": model.loading_bytes(), "at_peak": found["at_peak"],
         "planned_flops": training_flops(
-            model.work, model.shape, batch_tokens(found["batch"], found["passes"])
+            model.work, model.shape, tokens, padding=found["positions"] / tokens.tokens - 1
         ),
         "flops": found["flops"], "tokens": found["tokens"],
     }  # fmt: skip

@@ -26,9 +26,9 @@ def assert_holds(row: dict[str, Any]) -> None:
 
 def test_a_plan_holds_what_is_tracked(run: Run) -> None:
     few = ("--layers", "3", "--batch-size", "48")
-    rows = compare(run, "zero-init-linear", "lora", *few)
+    rows = compare(run, "zero-init-linear", "lora", "prefix-tuning", "prompt-tuning", *few)
     rows += compare(run, "full", "--ranks", "1,4", *few)
-    assert len(rows) == 4
+    assert len(rows) == 6
     for row in rows:
         assert_holds(row)
         # Nothing goes backward through the first layer's projections: 4 % of three layers.
