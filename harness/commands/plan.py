@@ -22,7 +22,7 @@ from harness.commands.plan_power import grid_powers, power_lines, power_record, 
 from harness.commands.tuning import stand_in_line, tuning_lines, tuning_records
 from harness.errors import UsageError
 from harness.estimate.compute import disk_needs
-from harness.estimate.costs import CellEstimate, GridEstimate, estimate_grid
+from harness.estimate.costs import CellEstimate, GridEstimate, assumptions, estimate_grid
 from harness.estimate.gpus import device_name
 from harness.estimate.lengths import known_losses
 from harness.estimate.needs import find_needs
@@ -36,12 +36,6 @@ from harness.estimate.probe import (
     write_probe,
 )
 from harness.estimate.probe_worker import ProbeSettings
-from harness.estimate.step_time import (
-    GENERATION_BATCH,
-    OP_SECONDS,
-    TRAFFIC_SHARE,
-    WEIGHTS_SHARE,
-)
 from harness.execution.devices import resolve_devices, worker_threads
 from harness.execution.gpu_check import check_gpus
 from harness.grid.budgets import budget_notes
@@ -247,12 +241,7 @@ def _estimate_lines(grid_name: str, found: GridEstimate) -> Iterator[str]:
         f"{gpu.sustained_share:.0%} is assumed to be sustained by matrix products. Tokens: ≈ from "
         "known sizes, ~ estimated."
     )
-    yield (
-        f"Assumed too: all other work moves its bytes at {TRAFFIC_SHARE:.0%} of "
-        f"{gpu.bandwidth / 1e12:.2g} TB/s, generation reads the weights at {WEIGHTS_SHARE:.0%} for "
-        f"{GENERATION_BATCH} answers at once, and a CPU thread takes {OP_SECONDS * 1e6:.0f} µs for "
-        "an operation, meanwhile. Operations and bytes are counted, not measured."
-    )
+    yield assumptions(gpu)
     for cell in found.cells:
         if cell.note:
             yield f"warning: {cell.label}: {cell.note}"
@@ -295,7 +284,9 @@ def _total(grid_name: str, found: GridEstimate) -> str:
 def _peaks(found: GridEstimate) -> str:
     used = sorted({cell.precision for cell in found.cells})
     peaks = [(found.gpu.peak_flops(precision), precision) for precision in used]
-    return " and ".join(f"{p / 1e12:,.0f} TFLOP/s dense {name}" for p, name in peaks if p)
+    return " and ".join(
+        f"{p / 1e12:,.0f} TFLOP/s dense {name}" if p else f"no {name}" for p, name in peaks
+    )
 
 
 def _print_forecast(

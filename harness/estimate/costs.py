@@ -16,7 +16,15 @@ from harness.estimate import compute, memory, pictures
 from harness.estimate.gpus import Gpu, find_gpu
 from harness.estimate.lengths import TrainingTokens
 from harness.estimate.needs import Need, find_needs
-from harness.estimate.step_time import scoring_seconds, training_work
+from harness.estimate.step_time import (
+    GENERATION_BATCH,
+    OP_SECONDS,
+    SCORING_SHARE,
+    TRAFFIC_SHARE,
+    WEIGHTS_SHARE,
+    scoring_seconds,
+    training_work,
+)
 from harness.estimate.tokens import ScoringTokens, TokensOf, scoring_tokens, token_counter
 from harness.evaluation.tasks import scored_together
 from harness.grid.schema import Cell, RowCounts
@@ -126,6 +134,18 @@ class GridEstimate:
         }
 
 
+def assumptions(gpu: Gpu) -> str:
+    """What the hours on a GPU rest on that nobody measured, beside the share of its products."""
+    return (
+        f"Assumed too: products of scoring reach {SCORING_SHARE:.0%} of that, all other work moves "
+        f"its bytes at {TRAFFIC_SHARE:.0%} of {gpu.bandwidth / 1e12:.2g} TB/s, generation reads "
+        f"the weights at {WEIGHTS_SHARE:.0%} for {GENERATION_BATCH} answers at once, a CPU thread "
+        f"takes {OP_SECONDS * 1e6:.0f} µs for an operation, meanwhile, and a cell "
+        f"{START_SECONDS:.0f} s to start and 1 s per {LOAD_BYTES_PER_SECOND / 1e9:g} GB to load. "
+        "Operations and bytes are counted, not measured."
+    )
+
+
 def estimate_grid(
     states: Sequence[CellState],
     hardware: str,
@@ -193,6 +213,8 @@ def estimate_cell(
         notes.append("a benchmark's size is unknown")
     if peak is None:
         notes.append(f"{gpu.title} does not compute in {precision}")
+    if not state.trained and (note := _budget_note(cell)):
+        notes.append(note)
     training_seconds: float | None = None
     if peak is not None and state.trained:
         training_seconds = 0.0
@@ -202,7 +224,9 @@ def estimate_cell(
     idle = state.trained and not state.missing
     needed = 0.0 if idle else _peak_bytes(state, precision, tokens)
     fits = None if needed is None else needed <= gpu.memory_bytes
-    if needed is not None and not fits:
+    if peak is None:
+        fits = False
+    elif needed is not None and not fits:
         fits, note = _what_fits(state, precision, gpu, needed, tokens)
         notes.append(note)
     load_seconds = _model_bytes(cell, precision) / LOAD_BYTES_PER_SECOND
@@ -276,6 +300,18 @@ def _peak_bytes(state: CellState, precision: str, tokens: TrainingTokens | None)
     return max(scoring, memory.training_bytes(state.cell, precision, fullest))
 
 
+def _budget_note(cell: Cell) -> str | None:
+    """Says that a set budget is less than sequences may be long: the cell refuses it then."""
+    if cell.train is None or (budget := cell.train.token_budget) is None:
+        return None
+    if budget >= cell.train.max_length:
+        return None
+    return (
+        f"train.token_budget {budget} is less than max_length {cell.train.max_length}, and a cell "
+        "with a longer sequence than the budget is refused"
+    )
+
+
 def _what_fits(
     state: CellState, precision: str, gpu: Gpu, needed: float, tokens: TrainingTokens | None
 ) -> tuple[bool, str]:
@@ -288,7 +324,12 @@ def _what_fits(
         return fits, f"{needs}: " + ("scored in smaller passes" if fits else "does not fit")
     ways = [] if tokens is None else list(memory.ways_to_fit(cell, precision, gpu, tokens))
     if not ways:
-        return False, f"{needs}: does not fit"
+        why = ""
+        if not memory.scoring_fits(alone, gpu):
+            why = (
+                f", for one GPU scores it and holds {alone.weight_bytes() / 1e9:,.0f} GB of weights"
+            )
+        return False, f"{needs}: does not fit{why}"
     smaller = ways[0].startswith("train.token_budget")
     if smaller and cell.train.token_budget is None:
         ways[0] += " (chosen by the cell itself)"

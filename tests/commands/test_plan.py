@@ -82,6 +82,14 @@ def test_what_cannot_be_told_is_a_dash_and_what_does_not_fit_is_said(
     assert "  model huggyllama/llama-7b@main, 13 GB" in rest
 
 
+def test_a_precision_that_a_gpu_has_not_is_named(screen: Console, tmp_path: Path) -> None:
+    found = estimate(tmp_path, "llama-7b/zero-init-linear/100%/seed0", "t4")
+    (cell,) = found.cells
+    asked = dataclasses.replace(cell, precision="bf16")
+    _print_estimate(screen, "mine", dataclasses.replace(found, cells=(asked,)))
+    assert lines_of(screen)[3].startswith("NVIDIA T4, 16 GB: no bf16 by its data sheet")
+
+
 def test_a_long_table_is_written_as_rich_would(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [["a/b", "1,000", "–"], ["漢字 é", "2", "~ 3"], ["", "", "x"]]
     for width in (40, 8):  # the narrow one is left to rich

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.estimate.costs import CellEstimate, GridEstimate, estimate_grid, training_flops
+from harness.estimate.costs import (
+    CellEstimate,
+    GridEstimate,
+    assumptions,
+    estimate_grid,
+    training_flops,
+)
+from harness.estimate.gpus import find_gpu
 from harness.estimate.tokens import token_counter
 from harness.grid.status import CellState
 from harness.records.results import CellResult, TrainResult
@@ -114,3 +121,28 @@ def test_full_fine_tuning_needs_smaller_passes_or_a_larger_gpu(tmp_path: Path) -
     assert a100.fits is False
     (h200,) = estimate([state], "h200", tmp_path).cells
     assert h200.fits
+
+
+def test_what_a_cell_would_refuse_does_not_fit(tmp_path: Path) -> None:
+    cell = CELLS["llama-7b/lora/100%/seed0"]
+    assert cell.train is not None
+    half = cell.model_copy(update={"train": cell.train.model_copy(update={"precision": "bf16"})})
+    (t4,) = estimate([to_do(half, tmp_path)], "t4", tmp_path).cells
+    assert (t4.fits, t4.note) == (False, "NVIDIA T4 does not compute in bf16")
+    short = cell.train.model_copy(update={"token_budget": 10})
+    (h200,) = estimate(
+        [to_do(cell.model_copy(update={"train": short}), tmp_path)], "h200", tmp_path
+    ).cells
+    assert str(h200.note).startswith("train.token_budget 10 is less than max_length 256")
+
+
+def test_a_cell_that_trains_and_cannot_be_scored_says_so(tmp_path: Path) -> None:
+    (l4,) = estimate([to_do(CELLS["llama-7b/full/100%/seed0"], tmp_path)], "l4", tmp_path).cells
+    assert l4.fits is False
+    assert str(l4.note).endswith("does not fit, for one GPU scores it and holds 27 GB of weights")
+
+
+def test_every_assumption_is_named() -> None:
+    said = assumptions(find_gpu("a100-80"))
+    for part in ("80% of that", "80% of 2 TB/s", "60%", "32 answers", "8 µs", "15 s", "1 GB"):
+        assert part in said
