@@ -135,6 +135,18 @@ def gradient_sync(module: nn.Module, *, last: bool) -> contextlib.AbstractContex
     return module.no_sync()
 
 
+def reshard(module: nn.Module) -> None:
+    """After a pass without a backward pass: makes the parameters shards again, in fp32.
+
+    FSDP leaves those outside of the layers gathered until a backward pass, in the precision of the
+    products, and not those of which the optimizer keeps a state.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    if isinstance(module, FSDPModule):
+        module.reshard()
+
+
 def clip_gradients(parameters: Sequence[nn.Parameter], norm: float | None) -> Tensor:
     """Clips the gradients to a norm over all ranks; returns their norm before."""
     return _whole(nn.utils.clip_grad_norm_(parameters, norm or math.inf))

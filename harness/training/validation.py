@@ -19,7 +19,7 @@ from harness.records.checkpoints import best_file
 from harness.records.files import atomic_file, save_tensors
 from harness.training.callback import Callback, TrainingRun
 from harness.training.micro_batches import number_sequences, resolve_budget
-from harness.training.parallel import gather, shard_of
+from harness.training.parallel import gather, reshard, shard_of
 from harness.training.step import TrainStep
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ def mean_loss(train_step: TrainStep, examples: Sequence[Example]) -> float:
                 for batch, weight, _ in ranks.lockstep(batches, lambda: next(split(sequences[-1:])))
             ]
     finally:
+        reshard(train_step.module)
         train_step.model.train(was_training)
     total = ranks.total(math.fsum(torch.stack(losses).tolist()))
     return total / sum(example.num_labels for example in examples)

@@ -23,6 +23,7 @@ from harness.training.parallel import gather, shard_of
 from harness.training.progress import Progress
 from harness.training.spec import TrainSpec
 from harness.training.step import TrainStep
+from harness.training.validation import mean_loss
 from tests.fixtures.rank_processes import run_ranks
 from tests.fixtures.tiny import random_examples
 
@@ -122,6 +123,20 @@ def test_shards_made_fp32_are_those_of_a_model_made_fp32(tmp_path: Path) -> None
     (whole, in_shards), *_ = run_ranks(trained, tmp_path, 3, size=3)
     check_same(in_shards, whole)
     assert {value.dtype for value in whole.values()} == {torch.float32}
+
+
+def before_and_after_validation(rank: int) -> list[dict[str, torch.Tensor]]:
+    train_step = begun(2, torch.bfloat16)
+    before = step_on(train_step)
+    mean_loss(train_step, random_examples(4))
+    return [before, train_step.state()]
+
+
+@pytest.mark.long
+def test_a_pass_without_a_gradient_leaves_the_state_as_it_is(tmp_path: Path) -> None:
+    (before, after), _ = run_ranks(before_and_after_validation, tmp_path)
+    check_same(after, before)
+    assert {value.dtype for value in after.values()} == {torch.float32}
 
 
 def test_the_file_is_read_once_it_is_asked_and_left_when_closed(tmp_path: Path) -> None:
