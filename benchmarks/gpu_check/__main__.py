@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_check.rows import Row, Sheet
+from harness.errors import ZbenchError, one_line
 
 AGAIN = 75
 """See `worker`, which is not imported here: it imports torch."""
@@ -49,6 +51,10 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(
             "--device cpu and --tiny go together: a CPU runs the logic of the checks alone"
         )
+    if not (math.isfinite(arguments.minutes) and arguments.minutes >= 0):
+        parser.error(f"--minutes {arguments.minutes:g}: must be a number from 0 up")
+    if arguments.out.is_dir():
+        parser.error(f"--out {arguments.out}: is a folder; name a file in it")
     if arguments.data_root is not None and not Path(arguments.data_root).is_dir():
         parser.error(f"--data-root {arguments.data_root}: no such folder")
     return arguments
@@ -65,6 +71,9 @@ def main(given: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print(f"stopped; what is known so far is in {arguments.out}")
             return 130
+        except (OSError, ZbenchError) as fault:
+            print(f"gpu-check: {one_line(fault)}", file=sys.stderr)
+            return 1
     if refused is not None:
         print(refused, file=sys.stderr)
         return NO_CARD

@@ -405,10 +405,31 @@ def test_without_a_card_the_exit_code_is_2(
     assert not (tmp_path / "out.json").exists()
 
 
-@pytest.mark.parametrize("given", [["--device", "cpu"], ["--tiny"], ["--data-root", "nowhere"]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--device", "cpu"],
+        ["--tiny"],
+        ["--data-root", "nowhere"],
+        ["--minutes", "nan"],
+        ["--minutes", "-3"],
+        ["--out", "."],
+    ],
+)
 def test_a_wrong_command_line_is_refused(given: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         command.parse(given)
+
+
+def test_a_file_that_cannot_be_written_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "check", lambda arguments, folder, sheet, deadline: sheet.write())
+    (tmp_path / "file").write_text("")
+    assert command.main(["--out", str(tmp_path / "file" / "out.json")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("gpu-check: ")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.long
