@@ -139,9 +139,9 @@ def assumptions(gpu: Gpu) -> str:
     return (
         f"Assumed too: products of scoring reach {SCORING_SHARE:.0%} of that, all other work moves "
         f"its bytes at {TRAFFIC_SHARE:.0%} of {gpu.bandwidth / 1e12:.2g} TB/s, generation reads "
-        f"the weights at {WEIGHTS_SHARE:.0%} for {GENERATION_BATCH} answers at once, a CPU thread "
-        f"takes {OP_SECONDS * 1e6:.0f} µs for an operation, meanwhile, and a cell "
-        f"{START_SECONDS:.0f} s to start and 1 s per {LOAD_BYTES_PER_SECOND / 1e9:g} GB to load. "
+        f"the weights at {WEIGHTS_SHARE:.0%} for {GENERATION_BATCH} answers at once, and a CPU "
+        f"thread takes {OP_SECONDS * 1e6:.0f} µs for an operation, meanwhile; a cell takes "
+        f"{START_SECONDS:.0f} s to start and loads {LOAD_BYTES_PER_SECOND / 1e9:g} GB a second. "
         "Operations and bytes are counted, not measured."
     )
 
