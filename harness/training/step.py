@@ -35,7 +35,6 @@ from harness.training.parallel import (
     gather,
     gradient_sync,
     parallelize,
-    reshard,
     shard_of,
 )
 from harness.training.spec import TrainSpec
@@ -193,7 +192,6 @@ class TrainStep:
             key = dropout_key(batch, dropout_seed)
             with torch.no_grad(), self.autocast(), dropout_rng(key):
                 self.module(batch)
-            reshard(self.module)
 
         return self.kernels.begin(first_micro_batch, forward, self.ranks.highest)
 
