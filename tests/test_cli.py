@@ -102,7 +102,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         (["plan", "paper", "--onyl", "x"], "No such option"),
         (["plan", "paper", "--only", "llama-70b"], "matches no cell"),
         (["plan", "paper", "--data-root", "nowhere"], "--data-root nowhere: no such folder"),
-        (["plan", "paper-7b", "--hardware", "a100"], "no such GPU; did you mean 'a100-80'?"),
+        (["plan", "paper-7b", "--hardware", "a100"], "has several sizes; give a100-80 or a100-40"),
         (["plan", "paper-7b", "--hardware", "h200", "--probe"], "give one of them"),
         (["plan", "paper-7b", "--price-per-hour", "2"], "needs --hardware or --probe"),
         (["plan", "paper-7b", "--ids", "--json"], "--ids: lists cells in this form alone"),
@@ -116,7 +116,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         (["clean"], "Missing argument"),
         (["clean", "demo", "papr", "--yes"], "papr: no such grid; did you mean 'paper'?"),
         (["verify"], "runs: no such folder; name the one to look at with --runs-dir"),
-        (["run-grid", "paper", "--device", "cuda:99"], "cuda:99 is not there"),
+        (["run-grid", "paper", "--device", "cuda:99"], "--device cuda:99: this machine shows no CUDA device"),
     ],
 )
 def test_wrong_use_is_exit_code_2_and_one_line(

@@ -92,7 +92,8 @@ def tiny_model(
                 parameter.normal_(std=parameter.shape[1] ** -0.5, generator=random)
             elif "norm" in name or name.endswith("bias"):
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=random))
-    return model.to(device=device, dtype=dtype).eval()
+    model = model.to(dtype=dtype).eval()
+    return model if device == "cpu" else model.to(device)  # under another default device it stays
 
 
 def perturb(model: Any, *, seed: int = 7) -> Any:

@@ -202,8 +202,13 @@ class PictureLaws:
                 value.copy_(trained_parameters(model)[name])
         expected = logits_of(plain, None)
         assert torch.equal(logits_of(model, None), expected)
-        assert torch.equal(logits_of(model, [None] * 4), expected)
-        assert torch.equal(logits_of(model, ROWS)[1], expected[1])
+        without = logits_of(model, [None] * 4), logits_of(model, ROWS)[1]
+        if FAMILIES[family].soft_capped:  # each row has keys of its own: other matrix products
+            for found, wanted in zip(without, (expected, expected[1]), strict=True):
+                torch.testing.assert_close(found, wanted, rtol=SINGLE, atol=SINGLE)
+        else:
+            assert torch.equal(without[0], expected)
+            assert torch.equal(without[1], expected[1])
 
     def test_untrained_it_is_the_base_model_with_any_picture(self, family: str) -> None:
         if not self.starts_as_base:

@@ -47,7 +47,7 @@ def test_of_a_thousand_cells_on_a_cluster_that_loses_nodes_95_percent_is_useful(
     cluster, outcome = simulate(states)
     usage = cluster.usage
     assert sorted(outcome.done) == sorted(state.cell.id for state in states)
-    assert cluster.num_losses >= 25
+    assert cluster.num_losses >= 20
     check_no_overlap(cluster.placements)
     assert usage.share >= 0.95
     spent = usage.useful + usage.lost + usage.loading + usage.held
