@@ -90,7 +90,7 @@ def command(folder: Path, *arguments: str) -> tuple[int, str]:
             os.dup2(file, 2)
             os.chdir(folder)
             from harness import cli
-            from harness.execution.run_grid import EXECUTORS
+            from harness.execution.executors import EXECUTORS
 
             EXECUTORS["here"] = run_here  # type: ignore[assignment]
             sys.argv = ["zbench", *arguments]

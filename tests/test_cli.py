@@ -116,7 +116,10 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         (["clean"], "Missing argument"),
         (["clean", "demo", "papr", "--yes"], "papr: no such grid; did you mean 'paper'?"),
         (["verify"], "runs: no such folder; name the one to look at with --runs-dir"),
-        (["run-grid", "paper", "--device", "cuda:99"], "--device cuda:99: this machine shows no CUDA device"),
+        (
+            ["run-grid", "paper", "--device", "cuda:99"],
+            "cuda:99: this machine shows no CUDA device",
+        ),
     ],
 )
 def test_wrong_use_is_exit_code_2_and_one_line(

@@ -100,6 +100,7 @@ def test_a_kernel_that_fails_in_a_layer_that_is_computed_again(
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_drops_what_a_cpu_drops() -> None:
     random = torch.Generator().manual_seed(0)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
