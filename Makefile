@@ -5,7 +5,7 @@
 # make gpu-check  on a machine with a card: what only a card can show, in 8 minutes (docs/gpu.md); MINUTES=4 for less
 # make test-slurm  cells on a real Slurm that it starts on this machine; with SLOW=1 also preemption and lost nodes
 # make test-ray  cells on a Ray cluster that it starts on this machine; with SLOW=1 also killed nodes and drivers
-# make test-gpu-rehearsal  CUDA paths on cards that are not there, at full size: some minutes; SLOW=1: an hour
+# make test-gpu-rehearsal  CUDA paths on cards that are not there, at full size: minutes; SLOW=1: an hour
 # make test-fuzz  thousands of damaged grids, adapters, data files and runs folders: an hour
 # make test-postgres  MLflow on a PostgreSQL that goes and comes, under several processes: minutes
 # make test-trackers  wandb, trackio and TensorBoard: what they have written is read back
@@ -41,7 +41,7 @@ PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n $$($(VENV)/bin/pyt
 	'import os; print(min(4, (os.cpu_count() or 1) + 1))') --dist loadfile --no-loadscope-reorder
 
 test: $(INSTALLED)
-	@$(PYTEST) -m "not slow and not long and not gpu and not ray and not slurm"
+	@$(PYTEST) -m "not slow and not long and not gpu and not ray and not slurm and not rehearsal"
 
 test-long: $(INSTALLED)
 	@$(PYTEST) -m "long and not slow"
@@ -50,11 +50,11 @@ test-long: $(INSTALLED)
 gpu-check: $(INSTALLED)
 	@$(VENV)/bin/python -m benchmarks.gpu_check $(if $(MINUTES),--minutes $(MINUTES))
 
-# The slow tests of the rehearsal, beside those that `make test` has. Each starts a process of its own, whichever core is
-# free. With SLOW=1 also the plan's memory against the rehearsal's, of every method at full depth: an hour.
+# Beside those that `make test` has. Each starts a process of its own, whichever core is free. With SLOW=1 also every
+# method on A100s and in deterministic mode, all models at full depth, and what `plan` says of them: an hour.
 test-gpu-rehearsal: $(INSTALLED)
-	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -rs -n 2 --dist worksteal --timeout 900 -m slow tests/gpu_rehearsal \
-		$(if $(SLOW),,--deselect tests/gpu_rehearsal/test_memory.py)
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -rs -n 2 --dist worksteal --timeout 900 \
+		-m "rehearsal$(if $(SLOW),, and not slow)" tests/gpu_rehearsal
 
 # Other mutants every time: hypothesis prints how to repeat the one that fails.
 test-fuzz: $(INSTALLED)

@@ -22,16 +22,26 @@ def test_three_methods_on_two_cards(run: Run) -> None:
     rehearse(run, QUICK_METHODS, "--pairs", ",".join(QUICK_PAIRS))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.rehearsal
+@pytest.mark.parametrize("pair", QUICK_PAIRS)
 def test_every_other_method(run: Run, pair: str) -> None:
-    known = QUICK_METHODS if pair in QUICK_PAIRS else ()
-    rehearse(run, tuple(name for name in METHODS.own if name not in known), "--pairs", pair)
+    others = tuple(name for name in METHODS.own if name not in QUICK_METHODS)
+    rehearse(run, others, "--pairs", pair)
 
 
+@pytest.mark.rehearsal
+@pytest.mark.parametrize("more", [("--pairs", "a100-80 fp32"), ("--deterministic",)])
+def test_some_methods(run: Run, more: tuple[str, ...]) -> None:
+    rehearse(run, (*QUICK_METHODS, "random-init"), *more)
+
+
+@pytest.mark.rehearsal
 @pytest.mark.slow
-def test_every_method_in_deterministic_mode(run: Run) -> None:
-    rehearse(run, tuple(METHODS.own), "--deterministic")
+@pytest.mark.parametrize(
+    "more", [("--pairs", "a100-80,a100-80 fp32"), ("--deterministic",)], ids=["a100", "determined"]
+)
+def test_all_methods(run: Run, more: tuple[str, ...]) -> None:
+    rehearse(run, tuple(METHODS.own), *more)
 
 
 def test_every_method_has_expected_values() -> None:

@@ -24,6 +24,7 @@ def assert_holds(row: dict[str, Any]) -> None:
     assert row["tracked"] <= row["planned"] <= 1.1 * row["tracked"] + 2e9, said
 
 
+@pytest.mark.rehearsal
 def test_a_plan_holds_what_is_tracked(run: Run) -> None:
     few = ("--layers", "3", "--batch-size", "48")
     rows = compare(run, "zero-init-linear", "lora", "prefix-tuning", "prompt-tuning", *few)
@@ -35,6 +36,7 @@ def test_a_plan_holds_what_is_tracked(run: Run) -> None:
         assert row["flops"] == pytest.approx(row["planned_flops"], rel=0.05), row["method"]
 
 
+@pytest.mark.rehearsal
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("size", ["7b", "13b"])

@@ -10,7 +10,7 @@ from tests.gpu_rehearsal.mutations import MUTATIONS, broken_text
 NAMED = [pytest.param(number, id=one.title) for number, one in enumerate(MUTATIONS, 1)]
 
 
-@pytest.mark.slow
+@pytest.mark.rehearsal
 @pytest.mark.parametrize("number", NAMED)
 def test_a_breakage_is_caught(run: Run, number: int) -> None:
     done = run("-m", "tests.gpu_rehearsal.mutations", str(number))

@@ -15,7 +15,7 @@ CODE = re.search(
 MADE_ON_THE_CPU = ("self.shift.to(output.dtype)", "torch.zeros(output.shape[-1])")
 
 
-@pytest.mark.slow
+@pytest.mark.rehearsal
 @pytest.mark.parametrize("broken", [False, True])
 def test_the_documented_method(run: Run, tmp_path: Path, broken: bool) -> None:
     assert CODE is not None
