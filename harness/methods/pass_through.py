@@ -329,10 +329,8 @@ def _kept_values(shape: ModelShape, options: PeftOptions) -> float:
     sizes = [
         size
         for name, size in shape.linear_layers.items()
-        if not isinstance(named, list) or name in named
+        if options.peft_type != "LN_TUNING" and (not isinstance(named, list) or name in named)
     ]
-    if options.peft_type == "LN_TUNING":
-        sizes = []
     inputs, outputs = (shape.num_hidden_layers * sum(size[end] for size in sizes) for end in (0, 1))
     plain = options.peft_type == "LORA" and not options.settings.get("use_dora")
     return inputs + (0 if plain else 2 * outputs)

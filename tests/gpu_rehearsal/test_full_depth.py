@@ -32,19 +32,17 @@ def test_every_case_has_expected_values(run: Run) -> None:
     assert set(ENTRIES) > FIRST
 
 
-def cells(run: Run, *more: str) -> None:
+def test_whole_cells_in_deterministic_mode(run: Run) -> None:
+    more = ("--methods", "base,lora", "--pairs", "h200", "--deterministic")
     done = run("-m", "tests.gpu_rehearsal.cells", *more)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
-
-
-def test_whole_cells_in_deterministic_mode(run: Run) -> None:
-    cells(run, "--methods", "base,lora", "--pairs", "h200", "--deterministic")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--deterministic",)], ids=["as it is", "deterministic"])
 def test_whole_cells(run: Run, more: tuple[str, ...]) -> None:
-    cells(run, "--pairs", "h200,v100-32", *more)
+    done = run("-m", "tests.gpu_rehearsal.cells", "--pairs", "h200,v100-32", *more)
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
 
 
 def test_a_cell_whose_memory_runs_out_goes_on_with_smaller_passes(run: Run) -> None:
