@@ -290,6 +290,7 @@ def test_the_home_folder_stands_for_its_sign_everywhere(
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
+@pytest.mark.long
 def test_odd_words_of_the_command_line_are_one_short_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,9 @@ from tests.gpu_rehearsal import shim
 REHEARSED = StepFigures(1000, 1, 44.4, ("flash bfloat16",), "a test")
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench("cpu", tmp_path, tiny=True)
@@ -179,7 +182,6 @@ def test_numbers_agree_or_do_not() -> None:
         assert not close(wrong, [1.0, 200.0], 1e-4)[0]
 
 
-@pytest.mark.long
 def test_a_cell_that_computes_something_else_is_told(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,7 +434,6 @@ def test_a_file_that_cannot_be_written_is_told_in_one_line(
     assert said.count("\n") == 1
 
 
-@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_whole_command_at_tiny_size(tmp_path: Path) -> None:
     done = subprocess.run(
@@ -448,7 +449,6 @@ def test_the_whole_command_at_tiny_size(tmp_path: Path) -> None:
     assert "0 failed" in done.stdout
 
 
-@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_cases_run_on_the_card_that_is_not_there() -> None:
     if (reason := shim.missing()) is not None:

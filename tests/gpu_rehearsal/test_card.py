@@ -44,6 +44,7 @@ def test_without_a_compiler_the_reason_names_it(monkeypatch: pytest.MonkeyPatch)
     assert shim.missing() == "no C++ compiler: the GPU rehearsal needs g++ (apt install g++)"
 
 
+@pytest.mark.rehearsal
 def test_processes_that_build_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     if (reason := shim.missing()) is not None:
         pytest.skip(reason)

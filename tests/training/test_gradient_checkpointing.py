@@ -62,7 +62,7 @@ def check_equal(plain: tuple[Any, ...], again: tuple[Any, ...]) -> None:
     assert again[2] == 2 * plain[2]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_gradients_are_the_same_bits(name: str, precision: str) -> None:
     options = OPTIONS.get(name, {})
@@ -78,6 +78,7 @@ def test_the_gradients_are_the_same_bits(name: str, precision: str) -> None:
     check_equal(plain, again)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", PEFT_TYPES)
 def test_the_gradients_of_pefts_types_are_the_same_bits(kind: str) -> None:
     options = PeftOptions(peft={"peft_type": kind, **PEFT_TYPES[kind]})
