@@ -28,7 +28,7 @@ from unittest import mock
 
 import torch
 
-from harness.training import loop, parallel
+from harness.training import parallel
 from harness.training.process_group import RankInfo
 from tests.gpu_rehearsal import stage
 from tests.gpu_rehearsal.card import rehearsal
@@ -92,16 +92,7 @@ def measure(
         rank = Rank(loaded_peak=card.peak)
         card.reset()
         with recorded_steps(card) as recorded:
-            loop.fit(
-                *(model, examples, spec),
-                seed=0,
-                device="cuda",
-                precision=precision,
-                pad_token_id=0,
-                data_sha256="",
-                hook=hook,
-                callbacks=stage.callbacks(model, entry, hook),
-            )
+            stage.fit(model, entry, hook, examples, spec, precision)
         rank.steps = recorded.steps
         rank.sharded = rank.steps[0].live_before
         if sharded:

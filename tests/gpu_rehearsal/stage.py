@@ -152,3 +152,20 @@ def callbacks(model: Any, entry: Any, hook: Any, checkpoints: Any = None) -> lis
     followers = [MethodStatistics.of(entry, model)]
     followers += [HookState(hook, tokenizer())] if hook else []
     return [*followers, *([checkpoints] if checkpoints else [])]
+
+
+def fit(
+    model: Any, entry: Any, hook: Any, examples: list[Example], spec: TrainSpec, precision: str
+) -> Any:
+    """Trains as a cell does, with what `apply` gave; returns the result."""
+    from harness.training import loop
+
+    return loop.fit(
+        *(model, examples, spec),
+        seed=0,
+        device="cuda",
+        precision=precision,
+        pad_token_id=0,
+        hook=hook,
+        callbacks=callbacks(model, entry, hook),
+    )

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ZbenchError
-from harness.training import loop
 from tests.gpu_rehearsal import stage
 from tests.gpu_rehearsal.card import rehearsal
 from tests.gpu_rehearsal.cards import CARDS
@@ -69,16 +68,7 @@ def measure(
         weights = card.live
         model, entry, hook = stage.apply(method, model, shape, **(options or {}))
         with recorded_steps(card) as recorded:
-            result = loop.fit(
-                *(model, examples, spec),
-                seed=0,
-                device="cuda",
-                precision=precision,
-                pad_token_id=0,
-                data_sha256="",
-                hook=hook,
-                callbacks=stage.callbacks(model, entry, hook),
-            )
+            result = stage.fit(model, entry, hook, examples, spec, precision)
     return Training(recorded.steps, recorded.around, weights, int(result.peak_memory_bytes or 0))
 
 
